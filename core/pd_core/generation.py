@@ -1,0 +1,214 @@
+"""The shared vocabulary: what the two sides say to each other, as plain values.
+
+Both sides convert these to and from the wire in one module each (`convert.py`); everything else
+speaks only these. Positions count response tokens from 0. Durations are seconds of one machine's
+monotonic clock, never instants: clocks are not compared across machines.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pd_core.sampling_params import SamplingParams
+
+__all__ = [
+    "API_VERSION",
+    "Admitted",
+    "CloudEvent",
+    "Extend",
+    "Fingerprints",
+    "FinishReason",
+    "Finished",
+    "Limits",
+    "Load",
+    "RefinedPrompt",
+    "ServerInfo",
+    "Start",
+    "Stop",
+    "Tokens",
+]
+
+API_VERSION = 1
+
+
+class FinishReason(StrEnum):
+    """Why a cloud stream ended in order."""
+
+    EOS = "eos"  # an end-of-sequence token was made (it is the last token sent)
+    LIMIT = "limit"  # the token limit was reached
+    STOPPED = "stopped"  # the client sent Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """Digests that say whether two sides run the same model; hex sha256, "" when unknown.
+
+    Attributes:
+        tokenizer: of the tokenizer's content.
+        chat_template: of the chat template's text.
+        weights: of sorted tensor names, shapes, bytes and the semantic config.
+        numerics_id: dtype, quantisation, engine, instruction set, sampler version and a digest
+            of a fixed computation: where it is equal on both sides, texts are identical.
+    """
+
+    tokenizer: str = ""
+    chat_template: str = ""
+    weights: str = ""
+    numerics_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Open a request, or continue one: a continuation is a Start with a committed prefix.
+
+    Attributes:
+        request_id: unique per stream attempt; names the request in logs.
+        prompt_token_ids: the prompt.
+        committed_token_ids: response tokens that are already fixed.
+        committed_first_position: response position of committed_token_ids[0]; response tokens
+            before it are taken to stand at the end of the prompt already.
+        sampling: how to choose tokens.
+        token_limit: generate positions below this one (absolute, only ever raised).
+        keep_ratio: share of the prompt the refined prompt keeps; 1 means no refinement.
+        fingerprints: the client's; checked against the server's where not "".
+        cache_salt: requests with different salts never share cached prefixes.
+        useful_for_s: drop the request if its prefill has not begun by then; None: never.
+        api_version: version of this protocol.
+    """
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    token_limit: int
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    committed_token_ids: tuple[int, ...] = ()
+    committed_first_position: int = 0
+    keep_ratio: float = 1.0
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
+    cache_salt: str = ""
+    useful_for_s: float | None = None
+    api_version: int = API_VERSION
+
+    @property
+    def first_position(self) -> int:
+        """The first position that the server is to generate."""
+        return self.committed_first_position + len(self.committed_token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Raise the token limit of a running stream; lower values are ignored."""
+
+    token_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Generate no more; the server answers with Finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a server is, and what it has done since it started.
+
+    Attributes:
+        num_running: requests holding a slot.
+        num_waiting: requests queued.
+        max_num_seqs: slots.
+        queued_prefill_tokens: prompt tokens still to prefill, of running and queued requests.
+        prefill_tokens_per_s: measured prefill speed; 0 when not yet known.
+        decode_step_s: measured time of one decode step at the present load; 0 when unknown.
+        engine_busy_s: total working time of the engine.
+        kv_byte_s: integral over time of the KV bytes held.
+        kv_bytes_peak: most KV bytes held at once.
+        tokens_generated: tokens made, those after a Stop included.
+    """
+
+    num_running: int = 0
+    num_waiting: int = 0
+    max_num_seqs: int = 0
+    queued_prefill_tokens: int = 0
+    prefill_tokens_per_s: float = 0.0
+    decode_step_s: float = 0.0
+    engine_busy_s: float = 0.0
+    kv_byte_s: float = 0.0
+    kv_bytes_peak: int = 0
+    tokens_generated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server accepts.
+
+    Attributes:
+        max_context_tokens: prompt and response together.
+        max_output_tokens: highest token limit of a request.
+        max_num_seqs: requests decoded together.
+        max_num_waiting: requests queued before new ones are refused.
+        vocab_size: token ids are below this.
+    """
+
+    max_context_tokens: int
+    max_output_tokens: int
+    max_num_seqs: int
+    max_num_waiting: int
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server's card: what it runs, what it accepts, how busy it is."""
+
+    server_version: str
+    model_name: str
+    engine: str
+    fingerprints: Fingerprints
+    limits: Limits
+    load: Load
+    sampler: str = "model"
+    eos_token_ids: tuple[int, ...] = ()
+    api_version: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The request is accepted; `load` was taken at that moment, this request excluded."""
+
+    load: Load
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedPrompt:
+    """The prompt positions to keep, as [first, end) ranges in rising order."""
+
+    kept_ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Generated tokens at first_position, first_position + 1, ..."""
+
+    first_position: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last message of a stream that ends in order.
+
+    Attributes:
+        reason: why it ended.
+        tokens_generated: all tokens made for this stream, those after Stop included.
+        queue_s: waited before prefill.
+        prefill_s: from the start of prefill to the first token.
+        engine_busy_s: this request's share of the engine's working time.
+        kv_byte_s: integral of the KV bytes it held.
+    """
+
+    reason: FinishReason
+    tokens_generated: int
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    engine_busy_s: float = 0.0
+    kv_byte_s: float = 0.0
+
+
+CloudEvent = Admitted | RefinedPrompt | Tokens | Finished

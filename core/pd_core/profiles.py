@@ -1,0 +1,125 @@
+"""Profiles: how fast a device or a cloud is, and what the link between them is like.
+
+A speed profile predicts; a throttled or emulated engine sleeps as it says. Everything measured
+with one is labelled so in every table (DESIGN 8).
+"""
+
+from dataclasses import dataclass
+
+from pd_core.errors import ConfigError
+
+__all__ = [
+    "DEVICE_PROFILES",
+    "LINK_PROFILES",
+    "LinkProfile",
+    "SpeedProfile",
+    "device_profile",
+    "link_profile",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedProfile:
+    """Seconds to prefill n tokens, a + b n + c n^2, and seconds per decoded token.
+
+    Attributes:
+        name: the profile's name in tables.
+        source: where the figures come from.
+        prefill_a_s: seconds per prefill, whatever its length.
+        prefill_b_s: seconds per token.
+        prefill_c_s: seconds per token squared (attention).
+        decode_s: seconds per decoded token.
+        spread: relative standard deviation of every duration.
+    """
+
+    name: str
+    source: str
+    prefill_b_s: float
+    decode_s: float
+    prefill_a_s: float = 0.0
+    prefill_c_s: float = 0.0
+    spread: float = 0.0
+
+    def prefill_s(self, num_tokens: int) -> float:
+        """P(n) of DESIGN 4: seconds to prefill the first n tokens of a prompt."""
+        n = num_tokens
+        return self.prefill_a_s + self.prefill_b_s * n + self.prefill_c_s * n * n if n > 0 else 0.0
+
+    def pass_s(self, first_position: int, num_tokens: int) -> float:
+        """Seconds of one forward pass over tokens first_position .. first_position + num_tokens.
+
+        A pass costs at least one decode step: the weights are read once however few the tokens.
+        """
+        if num_tokens <= 0:
+            return 0.0
+        end = first_position + num_tokens
+        work = self.prefill_s(end) - self.prefill_s(first_position)
+        # One token costs exactly one decode step; more cost what their prefill does, if more.
+        return self.decode_s if num_tokens == 1 else max(work, self.decode_s)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkProfile:
+    """A network link between device and cloud.
+
+    Attributes:
+        name: the profile's name in tables.
+        source: where the figures come from.
+        rtt_s: round-trip time.
+        jitter_s: standard deviation of the one-way delay.
+        bytes_per_s: bandwidth each way; None means unlimited.
+        loss: share of packets lost; each loss costs one retransmission after an RTT.
+    """
+
+    name: str
+    source: str
+    rtt_s: float
+    jitter_s: float = 0.0
+    bytes_per_s: float | None = None
+    loss: float = 0.0
+
+
+_OURS = "chosen by us as a round figure; not a measurement of a product"
+
+DEVICE_PROFILES: dict[str, SpeedProfile] = {
+    p.name: p
+    for p in (
+        SpeedProfile(
+            "slow",
+            "the slow device of docs/benchmarks.md: 400 tok/s prefill, 20 tok/s decode",
+            1 / 400,
+            0.05,
+        ),
+        SpeedProfile("phone", _OURS, 1 / 150, 0.08, spread=0.1),
+        SpeedProfile("laptop", _OURS, 1 / 600, 0.04, spread=0.05),
+        SpeedProfile("edge-box", _OURS, 1 / 1500, 0.03, spread=0.05),
+    )
+}
+
+LINK_PROFILES: dict[str, LinkProfile] = {
+    p.name: p
+    for p in (
+        LinkProfile("loopback", "no emulation: the real loopback device", 0.0),
+        LinkProfile("lan", _OURS, 0.002, 0.0002, 60e6),
+        LinkProfile("wifi", _OURS, 0.02, 0.004, 6e6),
+        LinkProfile("lte", _OURS, 0.06, 0.012, 1.5e6, 0.002),
+    )
+}
+
+
+def device_profile(name: str) -> SpeedProfile:
+    """Return the named device profile, or raise ConfigError listing the known ones."""
+    if name not in DEVICE_PROFILES:
+        raise ConfigError(
+            f"unknown device profile {name!r}; known profiles: {', '.join(sorted(DEVICE_PROFILES))}"
+        )
+    return DEVICE_PROFILES[name]
+
+
+def link_profile(name: str) -> LinkProfile:
+    """Return the named link profile, or raise ConfigError listing the known ones."""
+    if name not in LINK_PROFILES:
+        raise ConfigError(
+            f"unknown link profile {name!r}; known profiles: {', '.join(sorted(LINK_PROFILES))}"
+        )
+    return LINK_PROFILES[name]

@@ -1,0 +1,59 @@
+"""A labelled stand-in for a model's sampler: token i is a hash of everything before it.
+
+In a fleet measurement many devices are emulated and have no model, while the cloud makes real
+forward passes. With this sampler on both sides (`sampler: rolling-hash` in every result) the
+tokens of cloud and devices agree exactly when no token is lost, doubled or moved, so a replay
+still checks the handoff. It says nothing about text.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from pd_core.sampling_params import SamplingParams
+
+__all__ = ["RollingHash"]
+
+_MASK = 2**64 - 1
+_OFFSET = 0xCBF29CE484222325
+_PRIME = 0x100000001B3
+
+
+def _mix(value: int) -> int:
+    """Finalise a 64-bit hash (splitmix64), so that its low bits depend on all of it."""
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+class RollingHash:
+    """The state after a prefix of tokens; one step per token (FNV-1a over token ids).
+
+    Args:
+        vocab_size: token ids are below this.
+        eos_token_ids: ids that end a sequence; only `forced_length` makes one.
+        token_ids: the prefix to start from.
+    """
+
+    __slots__ = ("_eos_token_ids", "_ordinary", "_state")
+
+    def __init__(
+        self, vocab_size: int, eos_token_ids: Sequence[int], token_ids: Iterable[int] = ()
+    ) -> None:
+        eos = set(eos_token_ids)
+        self._eos_token_ids = tuple(sorted(eos))
+        self._ordinary = tuple(i for i in range(vocab_size) if i not in eos)
+        self._state = _OFFSET
+        self.extend(token_ids)
+
+    def extend(self, token_ids: Iterable[int]) -> None:
+        """Append tokens to the prefix."""
+        state = self._state
+        for token_id in token_ids:
+            state = ((state ^ token_id) * _PRIME) & _MASK
+        self._state = state
+
+    def next_token(self, position: int, sampling: SamplingParams) -> int:
+        """Return the token at response position `position`, given the prefix so far."""
+        if sampling.forced_length is not None and position >= sampling.forced_length - 1:
+            return self._eos_token_ids[0]
+        key = _mix(self._state ^ _mix(sampling.seed ^ (position + 1)))
+        return self._ordinary[key % len(self._ordinary)]

@@ -1,0 +1,58 @@
+"""What a request asks of the sampler. The sampling itself is in `pd_core.sampling`."""
+
+import math
+from dataclasses import dataclass
+
+from pd_core.errors import InvalidSamplingParams
+
+__all__ = ["MAX_SEED", "SamplingParams"]
+
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How each next token is chosen: greedy at temperature 0, else seeded Gumbel-max.
+
+    Attributes:
+        temperature: 0 means greedy; at most 10.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of most likely tokens whose probability reaches top_p.
+        seed: key of the noise, 0..2**64 - 1; the device draws one when the user gives none.
+        ignore_eos: end-of-sequence tokens are never chosen.
+        forced_length: for measurements only. The token at position forced_length - 1 is the
+            end-of-sequence token, and none comes earlier, so that an answer has exactly the
+            length of a trace's row. Only samplers may read it: planner, controller and
+            admission must not (DESIGN 8).
+
+    Raises:
+        InvalidSamplingParams: a value is out of range; the message names it.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    ignore_eos: bool = False
+    forced_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and 0.0 <= self.temperature <= 10.0):
+            raise InvalidSamplingParams(
+                f"temperature is {self.temperature}; it must lie between 0 (greedy) and 10"
+            )
+        if not 0 <= self.top_k < 2**31:
+            raise InvalidSamplingParams(f"top_k is {self.top_k}; it must be 0 (off) or more")
+        if not (math.isfinite(self.top_p) and 0.0 < self.top_p <= 1.0):
+            raise InvalidSamplingParams(f"top_p is {self.top_p}; it must lie in (0, 1]")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InvalidSamplingParams(f"seed is {self.seed}; it must lie between 0 and 2**64 - 1")
+        if self.forced_length is not None and not 1 <= self.forced_length < 2**31:
+            raise InvalidSamplingParams(
+                f"forced_length is {self.forced_length}; it must be 1 or more"
+            )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0.0
