@@ -1,0 +1,150 @@
+"""One request from the reader's side: what was asked, what was shown and when, and who made it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pd_core.errors import InvalidRequest, PdError
+from pd_core.sampling_params import SamplingParams
+
+__all__ = ["GenerationRequest", "Origin", "Outcome", "Shown"]
+
+
+class Origin(StrEnum):
+    """The side whose token was committed."""
+
+    CLOUD = "cloud"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One prompt to answer.
+
+    Attributes:
+        request_id: names the request in logs and results.
+        prompt_token_ids: the prompt, at least one token.
+        max_tokens: token limit of the answer.
+        sampling: how tokens are chosen, the seed included.
+        stop_strings: the answer ends before the first of these in its text.
+        cache_salt: requests with different salts never share cached prefixes on the cloud.
+    """
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    max_tokens: int
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    stop_strings: tuple[str, ...] = ()
+    cache_salt: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.prompt_token_ids:
+            raise InvalidRequest("the prompt is empty; it needs at least one token")
+        if self.max_tokens < 1:
+            raise InvalidRequest(f"max_tokens is {self.max_tokens}; it must be 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One token shown to the reader.
+
+    Attributes:
+        position: response position.
+        token_id: the token.
+        text: the text it adds; may be "" (an end-of-sequence token, half a character).
+        origin: who made it.
+        at_s: seconds from submit to showing.
+    """
+
+    position: int
+    token_id: int
+    text: str
+    origin: Origin
+    at_s: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a request. The session fills it; every figure derives from raw timestamps.
+
+    Attributes:
+        request_id: the request's.
+        mode: the planned mode, "device-only", "cloud-only" or "pd-device".
+        planned_tokens: the plan's cloud token budget k.
+        pace_s: the pace asked of the controller.
+        shown: everything shown, in order of position.
+        finish_reason: "stop" (end of sequence or stop string), "length", "cancelled" or "error".
+        handoff_position: first position committed by the device after cloud tokens; None when
+            there was no handoff.
+        cloud_tokens: committed tokens that the cloud made.
+        cloud_tokens_generated: all tokens the cloud made, those never used included.
+        disagreed: dropped tokens that differ from the committed ones.
+        cloud_ttft_s: seconds from submit to the first cloud token's arrival; None without one.
+        exactness: "identical" when both sides have equal numerics (or only one took part and
+            nothing can differ), else "consistent".
+        error: why the answer is incomplete, or None.
+        notes: what went wrong on the way and was mended, in words for the user.
+    """
+
+    request_id: str
+    mode: str
+    planned_tokens: int
+    pace_s: float
+    shown: list[Shown] = field(default_factory=list)
+    finish_reason: str = ""
+    handoff_position: int | None = None
+    cloud_tokens: int = 0
+    cloud_tokens_generated: int = 0
+    disagreed: int = 0
+    cloud_ttft_s: float | None = None
+    exactness: str = "identical"
+    error: PdError | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The token ids shown."""
+        return [s.token_id for s in self.shown]
+
+    @property
+    def text(self) -> str:
+        """The text shown."""
+        return "".join(s.text for s in self.shown)
+
+    @property
+    def device_tokens(self) -> int:
+        """Tokens shown that the device made."""
+        return sum(s.origin is Origin.DEVICE for s in self.shown)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Seconds from submit to the first token shown; None when nothing was shown."""
+        return self.shown[0].at_s if self.shown else None
+
+    @property
+    def e2e_s(self) -> float | None:
+        """Seconds from submit to the last token shown; None when nothing was shown."""
+        return self.shown[-1].at_s if self.shown else None
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Seconds between consecutive shown tokens."""
+        return [b.at_s - a.at_s for a, b in zip(self.shown, self.shown[1:], strict=False)]
+
+    @property
+    def largest_gap_s(self) -> float | None:
+        """The largest gap; None for fewer than two tokens."""
+        return max(self.gaps_s, default=None)
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean seconds per output token after the first; None for fewer than two tokens."""
+        n = len(self.shown)
+        return (self.shown[-1].at_s - self.shown[0].at_s) / (n - 1) if n > 1 else None
+
+    @property
+    def handoff_gap_s(self) -> float | None:
+        """The gap before the handoff position: the seam."""
+        h = self.handoff_position
+        if h is None or not 0 < h < len(self.shown):
+            return None
+        return self.shown[h].at_s - self.shown[h - 1].at_s
