@@ -1,0 +1,232 @@
+"""The planner: how much of an answer the cloud makes (DESIGN 4).
+
+The least number k of cloud tokens for which the reader sees no seam at the handoff and the pace
+is held to the end. Everything is closed form but one fixed point, found by iterating a monotone
+map; a plan takes microseconds.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from pd_core.errors import InvalidRequest
+
+__all__ = ["CloudForecast", "DeviceForecast", "Mode", "Plan", "Promise", "plan_request", "ready_s"]
+
+# Rounding of a duration must not cost a whole token.
+_EPSILON_S = 1e-9
+
+
+class Mode(StrEnum):
+    """Who carries the answer."""
+
+    DEVICE_ONLY = "device-only"
+    CLOUD_ONLY = "cloud-only"
+    PD_DEVICE = "pd-device"
+
+    @classmethod
+    def parse(cls, name: str) -> "Mode":
+        """Return the mode called `name`, or raise InvalidRequest listing the known ones."""
+        try:
+            return cls(name)
+        except ValueError:
+            known = ", ".join(mode.value for mode in cls)
+            raise InvalidRequest(f"unknown mode {name!r}; known modes: {known}") from None
+
+
+class DeviceForecast(Protocol):
+    """What the planner asks of a device: a SpeedProfile or a running estimate."""
+
+    @property
+    def decode_s(self) -> float:
+        """D: seconds per decoded token."""
+        ...
+
+    def prefill_s(self, num_tokens: int) -> float:
+        """P(n): seconds to prefill the first n tokens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CloudForecast:
+    """What the planner expects of the cloud at the forecast load.
+
+    Attributes:
+        first_token_s: F, from submit to the first token's arrival, network included.
+        step_s: c, between two tokens' arrivals.
+    """
+
+    first_token_s: float
+    step_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What the reader is promised.
+
+    Attributes:
+        pace_s: tau, the gap between two shown tokens.
+        ttft_s: the first token's latest instant; None means as early as either side can.
+    """
+
+    pace_s: float
+    ttft_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request's plan.
+
+    Attributes:
+        mode: who carries the answer.
+        cloud_tokens: k, the cloud's token budget; 0 in device-only.
+        pace_s: the pace to show tokens at.
+        keep_ratio: rho; 1 is exact.
+        ready_s: R(k), when the device can show token k + 1, from submit.
+        first_token_s: when the first token is expected, from submit.
+        broken: promises that cannot be kept, and by how much, in words.
+    """
+
+    mode: Mode
+    cloud_tokens: int
+    pace_s: float
+    keep_ratio: float = 1.0
+    ready_s: float = 0.0
+    first_token_s: float = 0.0
+    broken: tuple[str, ...] = ()
+
+
+def ready_s(
+    num_cloud_tokens: int, prompt_tokens: int, device: DeviceForecast, cloud: CloudForecast
+) -> float:
+    """R(k): when the device can show token k + 1, seconds from submit.
+
+    The prompt's prefill runs beside the cloud; the k tokens are absorbed after both are done.
+    """
+    k = num_cloud_tokens
+    prefill_end = device.prefill_s(prompt_tokens)
+    last_arrival = cloud.first_token_s + (k - 1) * cloud.step_s if k else 0.0
+    absorb = device.prefill_s(prompt_tokens + k) - prefill_end
+    return max(prefill_end, last_arrival) + absorb + device.decode_s
+
+
+def _demand(
+    num_cloud_tokens: int,
+    prompt_tokens: int,
+    output_tokens: int,
+    promise: Promise,
+    device: DeviceForecast,
+    cloud: CloudForecast,
+) -> float:
+    """The monotone map: cloud tokens needed if the device is ready at R(num_cloud_tokens)."""
+    ready = ready_s(num_cloud_tokens, prompt_tokens, device, cloud)
+    first, pace, step = cloud.first_token_s, promise.pace_s, device.decode_s
+    no_seam = (ready - first - _EPSILON_S) / pace
+    if step <= pace:
+        return no_seam
+    # D > tau: the buffer shrinks by D - tau with every token, so the last token binds.
+    last = output_tokens - 1
+    to_the_end = last - (first + last * pace - ready + _EPSILON_S) / step
+    return max(no_seam, to_the_end)
+
+
+def _least_cloud_tokens(
+    prompt_tokens: int,
+    output_tokens: int,
+    promise: Promise,
+    device: DeviceForecast,
+    cloud: CloudForecast,
+) -> int:
+    """The least fixed point of `_demand` from below; output_tokens where there is none."""
+    k = 1
+    while k < output_tokens:
+        needed = math.ceil(_demand(k, prompt_tokens, output_tokens, promise, device, cloud))
+        if needed <= k:
+            return k
+        k = min(needed, output_tokens)
+    return output_tokens
+
+
+def plan_request(
+    prompt_tokens: int,
+    output_tokens: int,
+    max_tokens: int,
+    promise: Promise,
+    *,
+    device: DeviceForecast | None,
+    cloud: CloudForecast | None,
+    mode: Mode = Mode.PD_DEVICE,
+) -> Plan:
+    """Plan one request: the least cloud time that keeps the promise.
+
+    Args:
+        prompt_tokens: n.
+        output_tokens: N, a quantile of past answers' lengths (never this answer's own).
+        max_tokens: the answer's token limit.
+        promise: what the reader is promised.
+        device: the device's speeds, or None when it has no engine.
+        cloud: the cloud's speeds at the forecast load, or None when it cannot be reached.
+        mode: the mode asked for; pd-device may come down to one of the others.
+
+    Raises:
+        InvalidRequest: neither side is there to answer.
+    """
+    output_tokens = min(output_tokens, max_tokens)
+    if device is None and cloud is None:
+        raise InvalidRequest("there is neither a cloud nor a local engine to answer the request")
+    if cloud is None or (mode is Mode.DEVICE_ONLY and device is not None):
+        assert device is not None
+        return _device_only(prompt_tokens, output_tokens, promise, device)
+    if device is None or mode is Mode.CLOUD_ONLY:
+        return _cloud_only(max_tokens, promise, cloud)
+    alone = _device_only(prompt_tokens, output_tokens, promise, device)
+    wanted = promise.ttft_s if promise.ttft_s is not None else cloud.first_token_s
+    if alone.first_token_s <= wanted and device.decode_s <= promise.pace_s:
+        return alone
+    k = _least_cloud_tokens(prompt_tokens, output_tokens, promise, device, cloud)
+    if k >= output_tokens:
+        # The device would never catch up in time: its prefill would be for nothing.
+        return _cloud_only(max_tokens, promise, cloud)
+    return Plan(
+        mode=Mode.PD_DEVICE,
+        cloud_tokens=k,
+        pace_s=promise.pace_s,
+        ready_s=ready_s(k, prompt_tokens, device, cloud),
+        first_token_s=cloud.first_token_s,
+        broken=_broken(promise, cloud.first_token_s, cloud.step_s if k > 1 else 0.0),
+    )
+
+
+def _device_only(
+    prompt_tokens: int, output_tokens: int, promise: Promise, device: DeviceForecast
+) -> Plan:
+    first = device.prefill_s(prompt_tokens) + device.decode_s
+    return Plan(
+        mode=Mode.DEVICE_ONLY,
+        cloud_tokens=0,
+        pace_s=promise.pace_s,
+        ready_s=first,
+        first_token_s=first,
+        broken=_broken(promise, first, device.decode_s if output_tokens > 1 else 0.0),
+    )
+
+
+def _cloud_only(max_tokens: int, promise: Promise, cloud: CloudForecast) -> Plan:
+    return Plan(
+        mode=Mode.CLOUD_ONLY,
+        cloud_tokens=max_tokens,
+        pace_s=promise.pace_s,
+        first_token_s=cloud.first_token_s,
+        broken=_broken(promise, cloud.first_token_s, cloud.step_s),
+    )
+
+
+def _broken(promise: Promise, first_token_s: float, step_s: float) -> tuple[str, ...]:
+    """Name each promise that cannot be kept, and by how much."""
+    broken = []
+    if promise.ttft_s is not None and first_token_s > promise.ttft_s + _EPSILON_S:
+        broken.append(f"TTFT by {first_token_s - promise.ttft_s:.3f} s")
+    if step_s > promise.pace_s + _EPSILON_S:
+        broken.append(f"largest gap by {step_s - promise.pace_s:.3f} s")
+    return tuple(broken)
