@@ -1,0 +1,104 @@
+# Everything a developer or CI does, by name. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+# Further arguments of pip, for example to choose another build of torch.
+PIP_EXTRA_ARGS ?=
+# Further arguments of pytest: make test-unit ARGS='-k planner'
+ARGS ?=
+# A trace for `make bench`; without one only the self-contained measurements run.
+TRACE ?=
+IMAGE ?= server
+
+BIN := $(VENV)/bin
+DEV_STAMP := $(VENV)/.installed-dev
+RUN_STAMP := $(VENV)/.installed-bench
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
+
+.PHONY: help install demo test test-unit test-integration format lint typecheck proto proto-check
+.PHONY: bench check clean image
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(DEV_STAMP) ## Create .venv with everything for development (quick when nothing changed)
+
+demo: $(RUN_STAMP) ## Answer one prompt in three modes with a cloud and a throttled device
+	@$(BIN)/pd-bench demo
+
+test: install ## What CI runs: lint, typecheck, stubs, all tests
+	@$(MAKE) --no-print-directory lint typecheck proto-check
+	@$(BIN)/pytest --timeout 120 $(ARGS)
+
+test-unit: install ## The unit tests: no sockets, seconds
+	@$(BIN)/pytest --timeout 60 tests/unit $(ARGS)
+
+test-integration: install ## The integration tests: sockets and processes
+	@$(BIN)/pytest --timeout 120 tests/integration $(ARGS)
+
+format: install ## Format and sort imports in place
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lint: install ## ruff, import rules, the wire's style, Dockerfiles
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@cd proto && $(abspath $(BIN))/buf lint
+	@$(BIN)/hadolint deploy/*.Dockerfile
+
+typecheck: install ## mypy --strict
+	@$(BIN)/mypy
+
+proto: install ## Regenerate the committed stubs from the .proto files
+	@$(call generate,proto)
+
+proto-check: install ## Fail when the committed stubs are not what the .proto files give
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call generate,$$fresh) \
+	&& for file in $$(cd "$$fresh" && find . -type f); do \
+		cmp "$$fresh/$$file" "proto/$$file" \
+		|| { echo "the committed stubs are stale; mend: make proto" >&2; exit 1; }; \
+	done
+
+bench: $(RUN_STAMP) ## Measure overhead and event loop; with TRACE=file also replay 30 rows
+	@$(BIN)/pd-bench overhead
+	@$(BIN)/pd-bench ticker
+	@if [ -n "$(TRACE)" ]; then $(BIN)/pd-bench replay "$(TRACE)" --limit 30 --fidelity fleet \
+		--schemes device-only,cloud-only,pd-device --pace 0.1 --device-profile slow; fi
+
+check: test ## The same as test: run it before you push
+
+image: ## Build a container image without a daemon: make image IMAGE=server|device|bench
+	@deploy/build-with-buildah.sh $(IMAGE)
+
+clean: ## Remove .venv, caches and build output
+	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf .hypothesis .coverage htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The plugins come from the environment, so the stubs depend on what pyproject.toml pins alone.
+define generate
+PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto --python_out=$(1) \
+	--grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+	$$(find proto/pd_proto -name '*.proto' | sort)
+endef
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "P/D-Device needs Python 3.11 or newer; name one: make install PYTHON=python3.12" >&2; \
+		exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# pip runs again only when pyproject.toml is newer than the stamp. Development includes running.
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	@echo "installing what development needs into $(VENV); torch is large, this takes a minute"
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(RUN_STAMP) $@
+
+$(RUN_STAMP): pyproject.toml | $(BIN)/python
+	@echo "installing what running needs into $(VENV); torch is large, this takes a minute"
+	@$(PIP_INSTALL) --editable '.[bench]'
+	@touch $@

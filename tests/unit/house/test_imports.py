@@ -1,0 +1,79 @@
+"""Importing a module does nothing but define things.
+
+Checked in a fresh interpreter: what the test process has imported already proves nothing. Torch in
+particular must come late, because MKL reads its reproducibility setting when torch is loaded.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).parents[3]
+
+
+def _module_name(path: Path) -> str:
+    """The import name of a file in a build root: the path below the root."""
+    parts = path.relative_to(REPO).with_suffix("").parts[1:]
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = sorted(_module_name(path) for path in REPO.glob("*/pd_*/**/*.py"))
+ENTRY_POINTS = [name for name in MODULES if name.rpartition(".")[2] in {"cli", "__main__"}]
+
+# Imports what it is told to and says what changed meanwhile.
+PROBE = """
+import json, logging, os, signal, sys, threading
+from importlib import import_module
+names = json.loads(sys.argv[1])
+handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+environment = dict(os.environ)
+for name in names:
+    import_module(name)
+print(json.dumps({
+    "heavy": sorted({"torch", "transformers", "numpy.testing", "httpx"} & set(sys.modules)),
+    "environment": sorted(set(environment.items()) ^ set(os.environ.items())),
+    "threads": [thread.name for thread in threading.enumerate()],
+    "log_handlers": len(logging.getLogger().handlers),
+    "signals_kept": handlers == {s: signal.getsignal(s) for s in handlers},
+}))
+"""
+
+
+def _import(names: list[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:pd_", "-c", PROBE, json.dumps(names)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert isinstance(report, dict)
+    return report
+
+
+def test_modules_are_found() -> None:
+    assert {"pd_core.errors", "pd_core", "pd_proto.v1.generation_pb2"} <= set(MODULES)
+
+
+def test_entry_points_import_no_torch() -> None:
+    assert ENTRY_POINTS, "no command line module found"
+    assert _import(ENTRY_POINTS)["heavy"] == []
+
+
+def test_the_vocabulary_imports_no_torch() -> None:
+    names = ["errors", "generation", "profiles", "rolling_hash", "sampling_params"]
+    assert _import([f"pd_core.{name}" for name in names])["heavy"] == []
+
+
+def test_importing_everything_has_no_side_effect() -> None:
+    report = _import(MODULES)
+    # torch itself sets variables; ours would carry one of these names.
+    ours = [pair for pair in report["environment"] if pair[0].startswith(("MKL", "PD_", "OMP"))]
+    assert ours == []
+    assert report["threads"] == ["MainThread"]
+    assert report["log_handlers"] == 0
+    assert report["signals_kept"] is True

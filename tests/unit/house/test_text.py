@@ -1,0 +1,79 @@
+"""What every text file of the repository keeps to."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[3]
+CODE = {".py", ".sh", ".proto", ".toml", ".yml", ".yaml", ".json", ".html", ".js", ".css"}
+SUFFIXES = CODE | {".md"}
+NAMES = {"Makefile", "run", ".gitignore", ".dockerignore"}
+ROOTS = ("core", "proto", "server", "device_client", "bench", "training")
+FOLDERS = (*ROOTS, "tests", "docs", "deploy")
+# Spelt in halves, so that this file does not contain what it looks for.
+UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
+HOME_PATH = re.compile(r"(?<![\w.$}*-])/(wo" + r"rk|ro" + r"ot|ho" + r"me/[a-z]+|Us" + r"ers)/")
+REGISTRY = re.compile(r"https?://[\w.-]*(py" + r"pi|pytorch\.org/whl|debian\.org/debian|npmjs)")
+
+
+def _texts() -> Iterator[Path]:
+    """Every text file that is ours."""
+    tops = [path for path in REPO.iterdir() if path.is_file()]
+    below = [path for folder in FOLDERS for path in (REPO / folder).rglob("*") if path.is_file()]
+    for path in [*tops, *below, REPO / ".ci" / "run"]:
+        named = path.suffix in SUFFIXES or path.name in NAMES or "Dockerfile" in path.name
+        if named and "__pycache__" not in path.parts:
+            yield path
+
+
+def _offenders(pattern: re.Pattern[str]) -> list[str]:
+    return [
+        f"{path.relative_to(REPO)}:{number}: {line.strip()[:80]}"
+        for path in _texts()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+
+def test_files_are_found() -> None:
+    found = {path.relative_to(REPO).as_posix() for path in _texts()}
+    assert {"README.md", "Makefile", ".ci/run", "core/pd_core/errors.py"} <= found
+
+
+@pytest.mark.parametrize("line", ["x = '/wo" + "rk/main'", "cd /ro" + "ot/x", "# TO" + "DO later"])
+def test_the_patterns_catch_what_they_should(line: str) -> None:
+    assert HOME_PATH.search(line) or UNFINISHED.search(line)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        (UNFINISHED, "finish it, or describe it among the limits"),
+        (HOME_PATH, "a path of one machine means nothing on another"),
+        (REGISTRY, "which package index to use is the reader's choice"),
+    ],
+    ids=["unfinished", "absolute-path", "registry"],
+)
+def test_no_text_contains(pattern: re.Pattern[str], why: str) -> None:
+    assert not _offenders(pattern), why
+
+
+def test_markdown_links_lead_somewhere() -> None:
+    link = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+    broken = [
+        f"{path.relative_to(REPO)} -> {target}"
+        for path in _texts()
+        if path.suffix == ".md"
+        for target in link.findall(path.read_text(encoding="utf-8"))
+        if not (path.parent / target).exists()
+    ]
+    assert not broken
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
+    phony = {t for line in re.findall(r"^\.PHONY: (.*)$", makefile, re.M) for t in line.split()}
+    documented = set(re.findall(r"^([a-z-]+):.*## \w", makefile, re.M))
+    assert phony == documented
