@@ -1,0 +1,181 @@
+"""Sends a workload through device clients and records every request, the failed ones too."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
+
+from pd_bench.progress import Progress
+from pd_bench.result import RequestRecord, output_sha256
+from pd_bench.workload import Work
+from pd_core.errors import PdError
+from pd_device_client.outcome import GenerationRequest, Outcome, Shown
+
+__all__ = ["Client", "Dispatcher", "Session", "record_of"]
+
+logger = logging.getLogger(__name__)
+
+_PREPARE_S = 1.0
+"""An emulated device starts (and asks for the cloud's card) this long before its request."""
+
+
+class Session(Protocol):
+    """What the dispatcher needs of a device client's session."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+    def run(self) -> AsyncIterator[Shown]: ...
+
+
+class Client(Protocol):
+    """What the dispatcher needs of a device client."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def session(self, request: GenerationRequest, mode: str) -> Session: ...
+
+
+class Dispatcher:
+    """Runs one scheme's requests; `records` grows as they end and survives a cancellation.
+
+    Args:
+        scheme: the mode of every request.
+        repeat: which pass over the trace.
+        request_of: makes the request of a row.
+        timeout_s: a request that takes longer than this has failed.
+        progress: told of every token and every end.
+    """
+
+    def __init__(
+        self,
+        scheme: str,
+        repeat: int,
+        request_of: Callable[[Work], GenerationRequest],
+        *,
+        timeout_s: float,
+        progress: Progress,
+    ) -> None:
+        self.records: list[RequestRecord] = []
+        self._scheme = scheme
+        self._repeat = repeat
+        self._request_of = request_of
+        self._timeout_s = timeout_s
+        self._progress = progress
+
+    async def run_sequential(self, works: Sequence[Work], client: Client) -> None:
+        """Send one request after the other; each arrives when the one before it has ended."""
+        loop = asyncio.get_running_loop()
+        for work in works:
+            await self._run(work, client, loop.time(), arrival_s=0.0)
+
+    async def run_open_loop(
+        self, works: Sequence[Work], client_of: Callable[[Work], Client]
+    ) -> None:
+        """Send each request at its row's arrival, from its own client, whatever has ended by then.
+
+        A client starts some time before its request, as a device is on before its user types.
+        """
+        epoch_s = asyncio.get_running_loop().time() + _PREPARE_S
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(self._run_at_arrival(work, client_of(work), epoch_s))
+
+    async def _run_at_arrival(self, work: Work, client: Client, epoch_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        scheduled_s = epoch_s + work.arrival_s
+        await asyncio.sleep(scheduled_s - _PREPARE_S - loop.time())
+        try:
+            await client.start()
+        except PdError as error:
+            self._add(work, None, 0.0, work.arrival_s, f"{type(error).__name__}: {error}")
+            return
+        try:
+            await asyncio.sleep(scheduled_s - loop.time())
+            await self._run(work, client, scheduled_s, work.arrival_s)
+        finally:
+            await client.close()
+
+    async def _run(self, work: Work, client: Client, scheduled_s: float, arrival_s: float) -> None:
+        session: Session | None = None
+        error: str | None = None
+        lag_s = asyncio.get_running_loop().time() - scheduled_s
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                session = client.session(self._request_of(work), self._scheme)
+                async for _ in session.run():
+                    self._progress.token(work.id)
+        except TimeoutError:
+            error = f"TimeoutError: no end within {self._timeout_s:g} s"
+        except PdError as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        except Exception as failure:
+            # The outermost frame of a request: one that breaks in an unforeseen way is a failed
+            # request, and the others go on.
+            logger.exception("request %d of %s broke", work.id, self._scheme)
+            error = f"{type(failure).__name__}: {failure}"
+        self._add(work, session.outcome if session else None, lag_s, arrival_s, error)
+
+    def _add(
+        self, work: Work, outcome: Outcome | None, lag_s: float, arrival_s: float, error: str | None
+    ) -> None:
+        record = record_of(
+            work,
+            outcome or Outcome("", self._scheme, 0, 0.0),
+            scheme=self._scheme,
+            repeat=self._repeat,
+            lag_s=lag_s,
+            arrival_s=arrival_s,
+            error=error,
+        )
+        self.records.append(record)
+        self._progress.ended(record)
+
+
+def record_of(
+    work: Work,
+    outcome: Outcome,
+    *,
+    scheme: str,
+    repeat: int = 0,
+    lag_s: float = 0.0,
+    arrival_s: float = 0.0,
+    error: str | None = None,
+) -> RequestRecord:
+    """Return the record of a request; instants count from its scheduled arrival.
+
+    An answer that ended in order but has another length than its row has failed.
+    """
+    if error is None and outcome.error is not None:
+        error = f"{type(outcome.error).__name__}: {outcome.error}"
+    if error is None and len(outcome.shown) != work.output_tokens:
+        error = f"the answer has {len(outcome.shown)} tokens instead of {work.output_tokens}"
+    shown_at_s = tuple(lag_s + shown.at_s for shown in outcome.shown)
+    return RequestRecord(
+        id=work.id,
+        line=work.line,
+        repeat=repeat,
+        scheme=scheme,
+        arrival_s=arrival_s,
+        dispatch_lag_s=lag_s,
+        prompt_tokens=len(work.prompt_token_ids),
+        output_tokens=work.output_tokens,
+        planned_tokens=outcome.planned_tokens,
+        handoff_position=outcome.handoff_position,
+        cloud_tokens=outcome.cloud_tokens,
+        cloud_tokens_generated=outcome.cloud_tokens_generated,
+        device_tokens=outcome.device_tokens,
+        disagreed=outcome.disagreed,
+        exactness=outcome.exactness,
+        ttft_s=shown_at_s[0] if shown_at_s else None,
+        tpot_s=outcome.tpot_s,
+        e2e_s=shown_at_s[-1] if shown_at_s else None,
+        largest_gap_s=outcome.largest_gap_s,
+        handoff_gap_s=outcome.handoff_gap_s,
+        shown_at_s=shown_at_s,
+        output_sha256=output_sha256(outcome.token_ids),
+        error=error,
+        notes=tuple(outcome.notes),
+    )
