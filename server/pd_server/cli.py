@@ -1,0 +1,297 @@
+"""The command `pd-server`: settings from flags and environment, one server, signals."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pd_core.errors import ConfigError, PdError, status_of
+from pd_server.auth import checked_api_key, read_api_key
+from pd_server.config import EngineConfig, ServerConfig, TlsConfig
+from pd_server.engine import Engine
+from pd_server.logs import configure_logging
+from pd_server.server import Server
+
+__all__ = ["main"]
+
+logger = logging.getLogger(__name__)
+
+
+class Sampler(StrEnum):
+    """How tokens are chosen."""
+
+    MODEL = "model"
+    ROLLING_HASH = "rolling-hash"
+
+
+class LogLevel(StrEnum):
+    """The least severe records that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _env(name: str) -> str:
+    return f"PD_SERVER_{name}"
+
+
+def serve(
+    model: Annotated[
+        str, typer.Option(envvar=_env("MODEL"), help="random-tiny, or a Hugging Face directory.")
+    ] = "random-tiny",
+    host: Annotated[
+        str, typer.Option(envvar=_env("HOST"), help="Address to listen on.")
+    ] = "127.0.0.1",
+    grpc_port: Annotated[
+        int, typer.Option(envvar=_env("GRPC_PORT"), min=0, max=65535, help="0 picks a free one.")
+    ] = 50051,
+    http_port: Annotated[
+        int, typer.Option(envvar=_env("HTTP_PORT"), min=0, max=65535, help="0 picks a free one.")
+    ] = 8080,
+    max_num_seqs: Annotated[
+        int, typer.Option(envvar=_env("MAX_NUM_SEQS"), min=1, help="Requests decoded together.")
+    ] = 8,
+    max_num_waiting: Annotated[
+        int,
+        typer.Option(
+            envvar=_env("MAX_NUM_WAITING"), min=0, help="Requests queued before new are refused."
+        ),
+    ] = 64,
+    max_num_batched_tokens: Annotated[
+        int,
+        typer.Option(
+            envvar=_env("MAX_NUM_BATCHED_TOKENS"),
+            min=2,
+            help="Tokens in one step: prefill shares it with decodes.",
+        ),
+    ] = 256,
+    max_context_tokens: Annotated[
+        int | None,
+        typer.Option(
+            envvar=_env("MAX_CONTEXT_TOKENS"),
+            min=2,
+            help="Prompt and response together; the model's when not given.",
+        ),
+    ] = None,
+    max_output_tokens: Annotated[
+        int | None,
+        typer.Option(
+            envvar=_env("MAX_OUTPUT_TOKENS"), min=1, help="Highest token limit of a request."
+        ),
+    ] = None,
+    max_tokens_in_flight: Annotated[
+        int | None,
+        typer.Option(
+            envvar=_env("MAX_TOKENS_IN_FLIGHT"),
+            min=1,
+            help="Prompts and token limits of all admitted requests together.",
+        ),
+    ] = None,
+    sampler: Annotated[
+        Sampler,
+        typer.Option(
+            envvar=_env("SAMPLER"), help="rolling-hash is for fleet measurements (labelled so)."
+        ),
+    ] = Sampler.MODEL,
+    threads: Annotated[
+        int | None,
+        typer.Option(envvar=_env("THREADS"), min=1, help="Threads of torch; its default if unset."),
+    ] = None,
+    fast_numerics: Annotated[
+        bool,
+        typer.Option(
+            "--fast-numerics", envvar=_env("FAST_NUMERICS"), help="Faster, not bit-reproducible."
+        ),
+    ] = False,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            envvar=_env("INSECURE"),
+            help="Listen beyond loopback without TLS or without a key.",
+        ),
+    ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(envvar=_env("TLS_CERT"), help="PEM certificate chain.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar=_env("TLS_KEY"), help="PEM private key.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=_env("API_KEY_FILE"), help="File with the bearer key (or PD_SERVER_API_KEY)."
+        ),
+    ] = None,
+    reflection: Annotated[
+        bool,
+        typer.Option("--reflection", envvar=_env("REFLECTION"), help="Offer gRPC reflection."),
+    ] = False,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=_env("READY_FILE"),
+            help="When serving, write the addresses and the process id here, as JSON.",
+        ),
+    ] = None,
+    log_level: Annotated[
+        LogLevel, typer.Option(envvar=_env("LOG_LEVEL"), help="Least severe records logged.")
+    ] = LogLevel.INFO,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", envvar=_env("LOG_JSON"), help="Log JSON lines.")
+    ] = False,
+    drain_s: Annotated[
+        float,
+        typer.Option(
+            envvar=_env("DRAIN_S"), min=0, help="Seconds running requests get after SIGTERM."
+        ),
+    ] = 30.0,
+) -> None:
+    """Serve the cloud half of P/D-Device: gRPC for devices, HTTP for operators.
+
+    SIGTERM or SIGINT drains: new requests are refused, running ones end. A second one stops at
+    once.
+    """
+    configure_logging(log_level.value, log_json)
+    config = ServerConfig(
+        engine=EngineConfig(
+            model=model,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            sampler=sampler.value,
+            threads=threads,
+            fast_numerics=fast_numerics,
+        ),
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        max_num_waiting=max_num_waiting,
+        max_context_tokens=max_context_tokens,
+        max_output_tokens=max_output_tokens,
+        max_tokens_in_flight=max_tokens_in_flight,
+        tls=_tls(tls_cert, tls_key),
+        api_key=_api_key(api_key_file),
+        insecure=insecure,
+        reflection=reflection,
+        drain_s=drain_s,
+    )
+    try:
+        raise typer.Exit(asyncio.run(_run(config, ready_file)))
+    finally:
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line on stderr and its own exit code."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(serve)
+    try:
+        app()
+    except PdError as error:
+        print(f"pd-server: {error}", file=sys.stderr)
+        sys.exit(status_of(error).exit_code)
+
+
+async def _run(config: ServerConfig, ready_file: Path | None) -> int:
+    """Serve until a signal or the engine's failure; return the exit code."""
+    server = Server(config, _engine_builder(config.engine))
+    signals = _SignalCounter()
+    start = asyncio.create_task(server.start())
+    await _first(start, asyncio.create_task(signals.first.wait()))
+    if not start.done():  # a signal while the model loads
+        start.cancel()
+        await asyncio.gather(start, return_exceptions=True)
+        return 0
+    await start
+    if ready_file is not None:
+        _write_ready_file(ready_file, server)
+    try:
+        died = asyncio.create_task(server.wait())
+        await _first(died, asyncio.create_task(signals.first.wait()))
+        if died.done():
+            raise died.result()
+        drain = asyncio.create_task(server.drain())
+        await _first(drain, died, asyncio.create_task(signals.second.wait()))
+        if died.done():
+            raise died.result()
+        return 0 if drain.done() else 1
+    finally:
+        await server.stop()
+
+
+async def _first(*tasks: "asyncio.Task[object]") -> None:
+    """Wait until one of the tasks is done."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+class _SignalCounter:
+    """Turns the first and the second SIGTERM or SIGINT into events."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
+    """Return a function that loads the model; torch is not imported before it runs."""
+
+    def build() -> Engine:
+        from pd_core.numerics import prepare_environment
+
+        prepare_environment(fast=config.fast_numerics)  # before torch is imported
+        import torch
+
+        from pd_core.models import load_model
+        from pd_server.torch_engine import TorchEngine
+
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        lm = load_model(
+            config.model, dtype=config.dtype, device=config.device, fast=config.fast_numerics
+        )
+        return TorchEngine(lm, config.max_num_seqs, config.max_num_batched_tokens, config.sampler)
+
+    return build
+
+
+def _tls(cert: Path | None, key: Path | None) -> TlsConfig | None:
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise ConfigError("--tls-cert and --tls-key belong together; give both")
+    return TlsConfig(cert, key)
+
+
+def _api_key(path: Path | None) -> str | None:
+    if path is not None:
+        return read_api_key(path)
+    key = os.environ.get(_env("API_KEY"))
+    return None if key is None else checked_api_key(key, "PD_SERVER_API_KEY")
+
+
+def _write_ready_file(path: Path, server: Server) -> None:
+    """Write the addresses; a reader sees the whole file or none."""
+    ready = {"grpc": server.grpc_address, "http": server.http_address, "pid": os.getpid()}
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
+    ) as file:
+        json.dump(ready, file)
+    Path(file.name).replace(path)

@@ -1,0 +1,128 @@
+"""A server's settings, checked once, before anything is started."""
+
+import ipaddress
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pd_core.errors import ConfigError
+
+__all__ = ["EngineConfig", "ServerConfig", "TlsConfig", "is_loopback"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What runs, and how much of it at once.
+
+    Attributes:
+        model: "random-tiny", or a Hugging Face directory.
+        dtype: of weights and KV cache.
+        device: where the model runs.
+        max_num_seqs: slots; requests decoded together.
+        max_num_batched_tokens: tokens in one step. A step is what a running stream waits for
+            while others prefill, and what a cancel waits for: small is smooth, large is fast.
+        sampler: "model" or "rolling-hash".
+        threads: of torch; None: torch's default.
+        fast_numerics: give up bit-reproducibility for speed.
+    """
+
+    model: str = "random-tiny"
+    dtype: str = "float32"
+    device: str = "cpu"
+    max_num_seqs: int = 8
+    max_num_batched_tokens: int = 256
+    sampler: str = "model"
+    threads: int | None = None
+    fast_numerics: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Certificate chain and private key, both PEM files.
+
+    Raises:
+        ConfigError: they cannot be read or do not belong together.
+    """
+
+    cert: Path
+    key: Path
+
+    def __post_init__(self) -> None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.cert, self.key)
+        except OSError as error:  # ssl.SSLError is one
+            reason = error.strerror or type(error).__name__
+            raise ConfigError(
+                f"--tls-cert {self.cert} and --tls-key {self.key} cannot be used ({reason}); "
+                "give a PEM certificate chain and its unencrypted PEM key"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Everything a server needs to start.
+
+    Attributes:
+        engine: what runs.
+        host: address to listen on.
+        grpc_port: 0 picks a free one.
+        http_port: 0 picks a free one.
+        max_num_waiting: requests queued before new ones are refused.
+        max_context_tokens: prompt and response together; None: the model's.
+        max_output_tokens: highest token limit; None: the context.
+        max_tokens_in_flight: prompts and token limits of all requests together; None: as many as
+            slots and queue could hold.
+        tls: certificate and key; None: plain text.
+        api_key: the bearer key; None: none is asked for. Never shown.
+        insecure: listen beyond loopback without TLS or without a key.
+        reflection: offer gRPC reflection.
+        drain_s: how long running streams may go on after the first SIGTERM.
+        start_timeout_s: a stream without a Start after this is refused.
+
+    Raises:
+        ConfigError: it would listen beyond loopback unprotected.
+    """
+
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    host: str = "127.0.0.1"
+    grpc_port: int = 50051
+    http_port: int = 8080
+    max_num_waiting: int = 64
+    max_context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    max_tokens_in_flight: int | None = None
+    tls: TlsConfig | None = None
+    api_key: str | None = field(default=None, repr=False)
+    insecure: bool = False
+    reflection: bool = False
+    drain_s: float = 30.0
+    start_timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        missing = [
+            name
+            for name, value in (
+                ("TLS (--tls-cert and --tls-key)", self.tls),
+                ("a key (--api-key-file or PD_SERVER_API_KEY)", self.api_key),
+            )
+            if value is None
+        ]
+        if missing and not self.insecure and not is_loopback(self.host):
+            raise ConfigError(
+                f"--host {self.host} can be reached from other machines and {' and '.join(missing)}"
+                " is missing; add it, listen on 127.0.0.1, or say --insecure"
+            )
+        if self.grpc_port == self.http_port != 0:
+            raise ConfigError(
+                f"gRPC and HTTP cannot share port {self.grpc_port}; give --http-port another"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,154 @@
+"""Between the wire's messages and plain values: the only module of the server that knows both."""
+
+from pd_core.errors import InvalidRequest, ProtocolError
+from pd_core.generation import (
+    API_VERSION,
+    Admitted,
+    CloudEvent,
+    Extend,
+    Fingerprints,
+    Finished,
+    FinishReason,
+    Load,
+    RefinedPrompt,
+    ServerInfo,
+    Start,
+    Stop,
+    Tokens,
+)
+from pd_core.sampling_params import SamplingParams
+from pd_proto.v1 import generation_pb2 as pb
+
+__all__ = ["event_to_pb", "info_to_pb", "request_from_pb"]
+
+_NS_PER_S = 1_000_000_000
+
+_REASONS = {
+    FinishReason.EOS: pb.FINISH_REASON_EOS,
+    FinishReason.LIMIT: pb.FINISH_REASON_LIMIT,
+    FinishReason.STOPPED: pb.FINISH_REASON_STOPPED,
+}
+
+
+def request_from_pb(message: pb.GenerateRequest) -> Start | Extend | Stop:
+    """Return the value of a client's message.
+
+    Raises:
+        ProtocolError: the message holds nothing that this version knows.
+        InvalidRequest: a Start of another API version; nothing else of it is read.
+        InvalidSamplingParams: a sampling value is out of its range.
+    """
+    match message.WhichOneof("message"):
+        case "start":
+            return _start_from_pb(message.start)
+        case "extend":
+            return Extend(message.extend.token_limit)
+        case "stop":
+            return Stop()
+        case _:
+            raise ProtocolError("a message holds neither Start, Extend nor Stop; send one of them")
+
+
+def event_to_pb(event: CloudEvent) -> pb.GenerateResponse:
+    """Return the message of a server's event."""
+    match event:
+        case Admitted():
+            return pb.GenerateResponse(admitted=pb.Admitted(load=_load_to_pb(event.load)))
+        case RefinedPrompt():
+            ranges = [pb.PositionRange(first=first, end=end) for first, end in event.kept_ranges]
+            return pb.GenerateResponse(refined_prompt=pb.RefinedPrompt(kept_ranges=ranges))
+        case Tokens():
+            return pb.GenerateResponse(
+                tokens=pb.Tokens(first_position=event.first_position, token_ids=event.token_ids)
+            )
+        case Finished():
+            return pb.GenerateResponse(
+                finished=pb.Finished(
+                    reason=_REASONS[event.reason],
+                    tokens_generated=event.tokens_generated,
+                    queue_ns=_ns(event.queue_s),
+                    prefill_ns=_ns(event.prefill_s),
+                    engine_busy_ns=_ns(event.engine_busy_s),
+                    kv_byte_s=event.kv_byte_s,
+                )
+            )
+
+
+def info_to_pb(info: ServerInfo) -> pb.GetServerInfoResponse:
+    """Return the message of a server's card."""
+    return pb.GetServerInfoResponse(
+        api_version=info.api_version,
+        server_version=info.server_version,
+        model_name=info.model_name,
+        engine=info.engine,
+        fingerprints=pb.Fingerprints(
+            tokenizer=info.fingerprints.tokenizer,
+            chat_template=info.fingerprints.chat_template,
+            weights=info.fingerprints.weights,
+            numerics_id=info.fingerprints.numerics_id,
+        ),
+        limits=pb.Limits(
+            max_context_tokens=info.limits.max_context_tokens,
+            max_output_tokens=info.limits.max_output_tokens,
+            max_num_seqs=info.limits.max_num_seqs,
+            max_num_waiting=info.limits.max_num_waiting,
+            vocab_size=info.limits.vocab_size,
+        ),
+        load=_load_to_pb(info.load),
+        sampler=info.sampler,
+        eos_token_ids=info.eos_token_ids,
+    )
+
+
+def _start_from_pb(start: pb.Start) -> Start:
+    if start.api_version != API_VERSION:
+        raise InvalidRequest(
+            f"api_version is {start.api_version}; this server speaks version {API_VERSION}: use a "
+            "client of that version"
+        )
+    sampling = start.sampling
+    forced_length = sampling.forced_length if sampling.HasField("forced_length") else None
+    return Start(
+        request_id=start.request_id,
+        prompt_token_ids=tuple(start.prompt_token_ids),
+        token_limit=start.token_limit,
+        sampling=SamplingParams(
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p if sampling.HasField("top_p") else 1.0,
+            seed=sampling.seed,
+            ignore_eos=sampling.ignore_eos,
+            forced_length=forced_length,
+        ),
+        committed_token_ids=tuple(start.committed_token_ids),
+        committed_first_position=start.committed_first_position,
+        keep_ratio=start.keep_ratio if start.HasField("keep_ratio") else 1.0,
+        fingerprints=Fingerprints(
+            tokenizer=start.fingerprints.tokenizer,
+            chat_template=start.fingerprints.chat_template,
+            weights=start.fingerprints.weights,
+            numerics_id=start.fingerprints.numerics_id,
+        ),
+        cache_salt=start.cache_salt,
+        useful_for_s=(start.useful_for_ns / _NS_PER_S if start.HasField("useful_for_ns") else None),
+        api_version=start.api_version,
+    )
+
+
+def _load_to_pb(load: Load) -> pb.Load:
+    return pb.Load(
+        num_running=load.num_running,
+        num_waiting=load.num_waiting,
+        max_num_seqs=load.max_num_seqs,
+        queued_prefill_tokens=load.queued_prefill_tokens,
+        prefill_tokens_per_s=load.prefill_tokens_per_s,
+        decode_step_ns=_ns(load.decode_step_s),
+        engine_busy_ns=_ns(load.engine_busy_s),
+        kv_byte_s=load.kv_byte_s,
+        kv_bytes_peak=load.kv_bytes_peak,
+        tokens_generated=load.tokens_generated,
+    )
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * _NS_PER_S)

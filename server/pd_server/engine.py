@@ -1,0 +1,141 @@
+"""What an engine is: requests in, events out, token ids only, owned by one thread.
+
+An engine knows no transport, no text and no asyncio. `EngineThread` owns one and is the only
+caller of its methods; implementations need no locks.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pd_core.errors import PdError
+from pd_core.generation import Fingerprints, Finished, Load
+from pd_core.sampling_params import SamplingParams
+
+__all__ = [
+    "Engine",
+    "EngineEvent",
+    "EngineRequest",
+    "ModelCard",
+    "RequestFailed",
+    "RequestFinished",
+    "TokensMade",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What an engine runs.
+
+    Attributes:
+        model_name: as the user named it.
+        engine: "torch".
+        fingerprints: of tokenizer, template, weights and numerics.
+        eos_token_ids: ids that end a sequence.
+        vocab_size: token ids are below this.
+        max_context_tokens: prompt and response together, as far as the model goes.
+        sampler: "model", or "rolling-hash" for fleet measurements.
+    """
+
+    model_name: str
+    engine: str
+    fingerprints: Fingerprints
+    eos_token_ids: tuple[int, ...]
+    vocab_size: int
+    max_context_tokens: int
+    sampler: str = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One request, already validated.
+
+    Attributes:
+        request_id: unique in this process for ever; given by the server, not by the client.
+        token_ids: the prompt, then the committed response tokens.
+        num_committed_tokens: how many of token_ids are committed response tokens.
+        first_position: response position of the first token to generate.
+        token_limit: positions below this one are generated.
+        sampling: how tokens are chosen.
+        arrived_at_s: time.perf_counter() at arrival; queueing counts from it.
+        useful_for_s: fail with RequestExpired if prefill has not begun by then; None: never.
+        cache_salt: requests with different salts never share cached prefixes.
+    """
+
+    request_id: int
+    token_ids: tuple[int, ...]
+    num_committed_tokens: int
+    first_position: int
+    token_limit: int
+    sampling: SamplingParams
+    arrived_at_s: float
+    useful_for_s: float | None = None
+    cache_salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokensMade:
+    """New tokens of a request, in order of position."""
+
+    request_id: int
+    first_position: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished:
+    """A request ended in order; the last event about it. Its KV cache is already free."""
+
+    request_id: int
+    finished: Finished
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """A request failed; the last event about it. Its KV cache is already free."""
+
+    request_id: int
+    error: PdError
+
+
+EngineEvent = TokensMade | RequestFinished | RequestFailed
+
+
+class Engine(Protocol):
+    """A synchronous engine. Every accepted request ends with exactly one last event, or abort."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What it runs; may be read from any thread."""
+        ...
+
+    def add_request(self, request: EngineRequest) -> None:
+        """Queue a request. The caller bounds how many."""
+        ...
+
+    def extend(self, request_id: int, token_limit: int) -> None:
+        """Raise a token limit; a lower one, or an unknown request, is ignored."""
+        ...
+
+    def stop(self, request_id: int) -> None:
+        """End a request in order: the next step reports RequestFinished. Unknown: ignored."""
+        ...
+
+    def abort(self, request_id: int) -> None:
+        """Forget a request and free all it holds; no event follows. Unknown: ignored."""
+        ...
+
+    def has_unfinished(self) -> bool:
+        """Whether step() has work to do or events to report."""
+        ...
+
+    def step(self) -> list[EngineEvent]:
+        """Do a bounded piece of work for all running requests and report what came of it.
+
+        Raises:
+            EngineDead: the failure concerns more than single requests; call nothing any more.
+        """
+        ...
+
+    def load(self) -> Load:
+        """How busy it is, as of the last step."""
+        ...

@@ -1,0 +1,14 @@
+"""Where a server stands between its start and its end."""
+
+from enum import StrEnum
+
+__all__ = ["Phase"]
+
+
+class Phase(StrEnum):
+    """The server's phase; it is ready in SERVING only."""
+
+    LOADING = "loading"
+    SERVING = "serving"
+    DRAINING = "draining"
+    DEAD = "dead"  # the engine failed; the process is about to end

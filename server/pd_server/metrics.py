@@ -1,0 +1,106 @@
+"""Prometheus metrics of one server: base units, `pd_` prefix, a registry of its own."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pd_core.errors import CapacityError, PdError
+from pd_core.generation import Finished, Load
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class _LoadCollector(Collector):
+    """Reads the engine's load when Prometheus asks, and not before."""
+
+    def __init__(self, load: Callable[[], Load]) -> None:
+        self._load = load
+
+    def collect(self) -> Iterable[Metric]:
+        load = self._load()
+        gauges = (
+            ("pd_requests_running", "Requests holding a slot.", load.num_running),
+            ("pd_requests_waiting", "Requests queued.", load.num_waiting),
+            ("pd_slots", "Requests that may run together.", load.max_num_seqs),
+            ("pd_queued_prefill_tokens", "Tokens still to prefill.", load.queued_prefill_tokens),
+            ("pd_kv_peak_bytes", "Most KV cache bytes held at once.", load.kv_bytes_peak),
+            (
+                "pd_prefill_tokens_per_second",
+                "Measured prefill speed; 0 when unknown.",
+                load.prefill_tokens_per_s,
+            ),
+            (
+                "pd_decode_step_seconds",
+                "Measured time of a decode step; 0 when unknown.",
+                load.decode_step_s,
+            ),
+        )
+        for name, text, value in gauges:
+            yield GaugeMetricFamily(name, text, value=value)
+        counters = (
+            ("pd_engine_busy_seconds", "Working time of the engine.", load.engine_busy_s),
+            ("pd_kv_byte_seconds", "Integral over time of the KV bytes held.", load.kv_byte_s),
+            ("pd_tokens_generated", "Tokens made, unused ones included.", load.tokens_generated),
+        )
+        for name, text, total in counters:
+            yield CounterMetricFamily(name, text, value=total)
+
+
+class Metrics:
+    """What one server counts. Labels hold class and reason names only, never request data.
+
+    Args:
+        load: returns the engine's present load.
+    """
+
+    def __init__(self, load: Callable[[], Load]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_LoadCollector(load))
+        self._finished = Counter(
+            "pd_requests_finished", "Requests ended in order.", ["reason"], registry=self._registry
+        )
+        self._cancelled = Counter(
+            "pd_requests_cancelled", "Requests whose client went away.", registry=self._registry
+        )
+        self._refused = Counter(
+            "pd_requests_refused", "Requests without room.", ["error"], registry=self._registry
+        )
+        self._failed = Counter(
+            "pd_requests_failed", "Requests ended by an error.", ["error"], registry=self._registry
+        )
+        self._queue_s = Histogram(
+            "pd_queue_seconds",
+            "Time a request waited before its prefill.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._prefill_s = Histogram(
+            "pd_prefill_seconds",
+            "From the start of prefill to the first token.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+
+    def finished(self, finished: Finished) -> None:
+        """Count a request that ended in order."""
+        self._finished.labels(finished.reason.value).inc()
+        self._queue_s.observe(finished.queue_s)
+        self._prefill_s.observe(finished.prefill_s)
+
+    def cancelled(self) -> None:
+        """Count a request whose client went away."""
+        self._cancelled.inc()
+
+    def error(self, error: Exception) -> None:
+        """Count a call that ended with an error."""
+        counter = self._refused if isinstance(error, CapacityError) else self._failed
+        name = type(error).__name__ if isinstance(error, PdError) else "InternalError"
+        counter.labels(name).inc()
+
+    def render(self) -> bytes:
+        """Return the text exposition format."""
+        return generate_latest(self._registry)

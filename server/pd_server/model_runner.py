@@ -1,0 +1,134 @@
+"""Run one step's chunks through the model in one ragged batch, and sample.
+
+One request's failure must not end the others: results do not depend on how a batch is composed,
+so a batch that fails is run again one chunk at a time, and only the chunks that fail alone fail.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pd_core.errors import EngineDead
+from pd_core.models import KVCache, LoadedModel, Segment
+from pd_core.rolling_hash import RollingHash
+from pd_core.sampling import sample
+from pd_core.sampling_params import SamplingParams
+
+__all__ = ["ModelRunner", "Work", "WorkResult"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One chunk of one request.
+
+    Attributes:
+        request_id: whose.
+        token_ids: the tokens to compute.
+        first: index of token_ids[0], counted from the start of the prompt.
+        cache: the request's KV cache.
+        sampling: how to choose the token after the chunk; None: choose none.
+        position: response position of that token.
+        rolling_hash: chooses it in place of the model's logits; None in ordinary service.
+    """
+
+    request_id: int
+    token_ids: Sequence[int]
+    first: int
+    cache: KVCache
+    sampling: SamplingParams | None
+    position: int
+    rolling_hash: RollingHash | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkResult:
+    """What became of a chunk: a sampled token, nothing to sample (None), or its failure."""
+
+    token_id: int | None = None
+    failure: Exception | None = None
+
+
+class ModelRunner:
+    """Forward passes and sampling; owned by the engine's thread.
+
+    Args:
+        lm: the model.
+    """
+
+    def __init__(self, lm: LoadedModel) -> None:
+        self._lm = lm
+
+    def make_cache(self, num_tokens: int) -> KVCache:
+        """Allocate a KV cache for num_tokens tokens."""
+        return self._lm.model.make_cache(num_tokens)
+
+    def run(self, batch: Sequence[Work]) -> list[WorkResult]:
+        """Compute a batch and return one result a chunk, in the batch's order.
+
+        Raises:
+            EngineDead: every chunk fails alone, and so does a probe that is nobody's request.
+        """
+        try:
+            return [WorkResult(token_id) for token_id in self._run_together(batch)]
+        except Exception as error:  # whatever the model raises, others' requests go on
+            logger.warning(
+                "a step of %d chunks failed (%s); running each alone",
+                len(batch),
+                type(error).__name__,
+            )
+        results = [self._run_alone(work) for work in batch]
+        if all(result.failure is not None for result in results):
+            self.probe()
+        return results
+
+    def probe(self) -> None:
+        """Compute one token for nobody.
+
+        Raises:
+            EngineDead: even that fails.
+        """
+        work = Work(-1, (0,), 0, self.make_cache(1), SamplingParams(), 0)
+        result = self._run_alone(work)
+        if result.failure is not None:
+            raise EngineDead(
+                f"the model no longer computes ({type(result.failure).__name__}); restart the "
+                "server, its log has the cause"
+            ) from result.failure
+
+    def _run_alone(self, work: Work) -> WorkResult:
+        try:
+            return WorkResult(self._run_together([work])[0])
+        except Exception as error:  # attributed to this chunk
+            return WorkResult(failure=error)
+
+    @torch.inference_mode()
+    def _run_together(self, batch: Sequence[Work]) -> list[int | None]:
+        token_ids = [token_id for work in batch for token_id in work.token_ids]
+        segments = [Segment(work.cache, work.first, len(work.token_ids)) for work in batch]
+        hidden = self._lm.model.forward(torch.tensor(token_ids, dtype=torch.long), segments)
+        rows: list[int] = []
+        sampled: list[int] = []
+        params: list[SamplingParams] = []
+        end = 0
+        for index, work in enumerate(batch):
+            end += len(work.token_ids)
+            if work.sampling is not None:
+                rows.append(end - 1)
+                sampled.append(index)
+                params.append(work.sampling)
+        result: list[int | None] = [None] * len(batch)
+        if not rows:
+            return result
+        logits = self._lm.model.logits(hidden[rows])  # (R, V)
+        positions = [batch[index].position for index in sampled]
+        chosen = sample(logits, params, positions, self._lm.eos_token_ids)
+        for index, sampling, token_id in zip(sampled, params, chosen, strict=True):
+            hashed = batch[index].rolling_hash
+            result[index] = (
+                token_id if hashed is None else hashed.next_token(batch[index].position, sampling)
+            )
+        return result

@@ -1,0 +1,213 @@
+"""The whole server in one object: engine thread, gRPC, control plane, drain."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from importlib.metadata import version
+
+import grpc
+from fastapi import FastAPI
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as aio_health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
+
+from pd_core.errors import EngineDead, ShuttingDown
+from pd_core.generation import ServerInfo
+from pd_proto.v1 import generation_pb2 as pb
+from pd_proto.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
+from pd_server.admission import Admission
+from pd_server.auth import ApiKey
+from pd_server.config import ServerConfig
+from pd_server.control_plane import make_control_plane
+from pd_server.engine import Engine
+from pd_server.engine_thread import EngineThread
+from pd_server.http_server import HttpServer
+from pd_server.interceptors import AuthInterceptor, ErrorInterceptor
+from pd_server.lifecycle import Phase
+from pd_server.listen import add_grpc_port, bind_http, format_address
+from pd_server.metrics import Metrics
+from pd_server.server_card import ServerCard, make_limits
+from pd_server.service import GenerationService
+from pd_server.validation import RequestValidator
+
+__all__ = ["MAX_MESSAGE_BYTES", "Server"]
+
+logger = logging.getLogger(__name__)
+
+# A Start of a million-token prompt is 3 to 5 MB; gRPC's own default of 4 MiB is too near.
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+_GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Two servers on one port would each get half of the calls: refuse instead.
+    ("grpc.so_reuseport", 0),
+    # Pings find a device that vanished without a word; its request is then aborted.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    # Clients ping every 30 s; gRPC's default would end their connection for that.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+)
+_SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
+
+
+class Server:
+    """One server; make it, `start` it, `wait` for its end, `stop` it.
+
+    Args:
+        config: its settings.
+        build_engine: makes the engine; called in a worker thread, for loading takes long.
+    """
+
+    def __init__(self, config: ServerConfig, build_engine: Callable[[], Engine]) -> None:
+        self._config = config
+        self._build_engine = build_engine
+        self._api_key = ApiKey(config.api_key)
+        self._phase = Phase.LOADING
+        self._died = asyncio.Event()
+        self._error: EngineDead | None = None
+        self._engine: EngineThread | None = None
+        self._service: GenerationService | None = None
+        self._metrics: Metrics | None = None
+        self._health = aio_health.HealthServicer()
+        self._grpc: grpc.aio.Server | None = None
+        self._http: HttpServer | None = None
+        self._grpc_port = 0
+
+    @property
+    def grpc_address(self) -> str:
+        """host:port of the gRPC service."""
+        return format_address(self._config.host, self._grpc_port)
+
+    @property
+    def http_address(self) -> str:
+        """host:port of the control plane."""
+        assert self._http is not None, "the server was not started"
+        return format_address(self._config.host, self._http.port)
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+        return self._phase
+
+    async def start(self) -> None:
+        """Take both ports, load the model, and serve.
+
+        Raises:
+            PortInUse: a port is taken.
+            ConfigError: the settings do not fit the model or the machine.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def wait(self) -> EngineDead:
+        """Return when the engine has failed for good, and how."""
+        await self._died.wait()
+        assert self._error is not None, "died without an error"
+        return self._error
+
+    async def drain(self) -> bool:
+        """Refuse new requests and let running ones end; return whether all did in time."""
+        logger.info("draining: running requests get %g s", self._config.drain_s)
+        self._phase = Phase.DRAINING
+        await self._health.enter_graceful_shutdown()
+        if self._service is None:
+            return True
+        self._service.drain()
+        try:
+            async with asyncio.timeout(self._config.drain_s):
+                await self._service.wait_idle()
+        except TimeoutError:
+            logger.warning("%d requests did not end in time", self._service.num_open)
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """End everything at once; requests still running get ShuttingDown. Safe at any time."""
+        if self._phase is not Phase.DEAD:
+            self._phase = Phase.DRAINING
+        if self._engine is not None:
+            self._engine.abort_all(
+                ShuttingDown("the server was stopped before the answer ended; use another one")
+            )
+        if self._grpc is not None:
+            await self._grpc.stop(grace=1.0)  # time to send the last messages
+        if self._http is not None:
+            await self._http.stop()
+        if self._engine is not None:
+            await self._engine.close()
+
+    async def _start(self) -> None:
+        config = self._config
+        listener = bind_http(config.host, config.http_port)
+        self._http = HttpServer(self._control_plane(), listener, config.tls)
+        self._grpc = grpc.aio.server(
+            interceptors=[
+                ErrorInterceptor(self._count_error),
+                AuthInterceptor(self._api_key, self._count_error),
+            ],
+            options=_GRPC_OPTIONS,
+        )
+        self._grpc_port = add_grpc_port(self._grpc, config.host, config.grpc_port, config.tls)
+        await self._http.start()
+        engine = await asyncio.to_thread(self._build_engine)
+        add_GenerationServiceServicer_to_server(self._make_service(engine), self._grpc)
+        add_HealthServicer_to_server(self._health, self._grpc)
+        if config.reflection:
+            reflection.enable_server_reflection(
+                (_SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+            )
+        await self._grpc.start()
+        for name in ("", _SERVICE_NAME):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._phase = Phase.SERVING
+        logger.info("serving gRPC on %s, HTTP on %s", self.grpc_address, self.http_address)
+
+    def _make_service(self, engine: Engine) -> GenerationService:
+        config = self._config
+        limits = make_limits(
+            engine.card,
+            config.engine.max_num_seqs,
+            config.max_num_waiting,
+            config.max_context_tokens,
+            config.max_output_tokens,
+        )
+        self._engine = EngineThread(engine, self._on_dead)
+        self._engine.start()
+        thread = self._engine
+        self._metrics = Metrics(lambda: thread.load)
+        max_tokens = config.max_tokens_in_flight
+        if max_tokens is None:
+            max_tokens = (limits.max_num_seqs + limits.max_num_waiting) * limits.max_context_tokens
+        self._service = GenerationService(
+            self._engine,
+            Admission(limits.max_num_seqs, limits.max_num_waiting, max_tokens),
+            RequestValidator(limits, engine.card.fingerprints),
+            ServerCard(version("pd-device"), engine.card, limits),
+            self._metrics,
+            config.start_timeout_s,
+        )
+        return self._service
+
+    def _control_plane(self) -> FastAPI:
+        return make_control_plane(
+            phase=lambda: self._phase, info=self._info, metrics=self._render, api_key=self._api_key
+        )
+
+    def _info(self) -> ServerInfo | None:
+        return None if self._service is None else self._service.info()
+
+    def _render(self) -> bytes:
+        return b"" if self._metrics is None else self._metrics.render()
+
+    def _count_error(self, error: Exception) -> None:
+        if self._metrics is not None:
+            self._metrics.error(error)
+
+    def _on_dead(self, error: EngineDead) -> None:
+        self._phase = Phase.DEAD
+        self._error = error
+        self._died.set()

@@ -1,0 +1,123 @@
+"""Is this request one that the server can carry? Every refusal names the bound and the mend."""
+
+import re
+
+from pd_core.errors import (
+    FingerprintMismatch,
+    InvalidRequest,
+    PromptTooLong,
+    TokenLimitTooHigh,
+    TokenOutOfVocabulary,
+)
+from pd_core.generation import API_VERSION, Extend, Fingerprints, Limits, Start
+
+__all__ = ["RequestValidator"]
+
+# Printable ASCII without spaces: the id stands in log lines.
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_MAX_SALT_LENGTH = 256
+
+# numerics_id is not here: where it differs, texts may differ, and both sides say so, but no
+# request is refused (DESIGN 2).
+_CHECKED_FINGERPRINTS = (
+    ("tokenizer", "tokenizer"),
+    ("chat_template", "chat template"),
+    ("weights", "weights"),
+)
+
+
+class RequestValidator:
+    """Checks one request at a time against what the server runs and accepts.
+
+    Args:
+        limits: the published limits.
+        fingerprints: the server's own.
+    """
+
+    def __init__(self, limits: Limits, fingerprints: Fingerprints) -> None:
+        self._limits = limits
+        self._fingerprints = fingerprints
+
+    def check_start(self, start: Start) -> None:
+        """Refuse a Start that cannot be carried.
+
+        Raises:
+            InvalidRequest: version, request id, empty prompt, ranges of single fields.
+            FingerprintMismatch: another tokenizer, chat template or other weights.
+            TokenOutOfVocabulary: a token id that is none.
+            PromptTooLong: prompt and committed tokens leave no room in the context.
+            TokenLimitTooHigh: more tokens than the server or the context allows.
+        """
+        self._check_fields(start)
+        self._check_fingerprints(start.fingerprints)
+        self._check_vocabulary("prompt_token_ids", start.prompt_token_ids)
+        self._check_vocabulary("committed_token_ids", start.committed_token_ids)
+        self._check_lengths(start)
+
+    def check_extend(self, start: Start, extend: Extend) -> None:
+        """Refuse an Extend over the limits of its request.
+
+        Raises:
+            TokenLimitTooHigh: more tokens than the server or the context allows.
+        """
+        self._check_token_limit(start, extend.token_limit)
+
+    def _check_fields(self, start: Start) -> None:
+        if start.api_version != API_VERSION:
+            raise InvalidRequest(
+                f"api_version is {start.api_version}; this server speaks version {API_VERSION}: "
+                "use a client of that version"
+            )
+        if not _REQUEST_ID.fullmatch(start.request_id):
+            raise InvalidRequest(
+                "request_id must be 1 to 128 printable ASCII characters without spaces"
+            )
+        if not start.prompt_token_ids:
+            raise InvalidRequest("the prompt is empty; it needs at least one token")
+        if start.token_limit < 1:
+            raise InvalidRequest("token_limit is 0; it must be 1 or more")
+        if not 0.0 < start.keep_ratio <= 1.0:
+            raise InvalidRequest(f"keep_ratio is {start.keep_ratio}; it must lie in (0, 1]")
+        if len(start.cache_salt) > _MAX_SALT_LENGTH:
+            raise InvalidRequest(f"cache_salt has more than {_MAX_SALT_LENGTH} characters")
+
+    def _check_fingerprints(self, theirs: Fingerprints) -> None:
+        for name, words in _CHECKED_FINGERPRINTS:
+            mine, other = getattr(self._fingerprints, name), getattr(theirs, name)
+            if mine and other and mine != other:
+                raise FingerprintMismatch(
+                    f"the {words} differ: the server's fingerprint begins {mine[:12]}, the "
+                    f"client's {other[:12]!a}; use the same model on both sides"
+                )
+
+    def _check_vocabulary(self, name: str, token_ids: tuple[int, ...]) -> None:
+        size = self._limits.vocab_size
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < size:
+            index = next(i for i, token_id in enumerate(token_ids) if not 0 <= token_id < size)
+            raise TokenOutOfVocabulary(
+                f"{name}[{index}] is {token_ids[index]}; ids of this model lie below {size}"
+            )
+
+    def _check_lengths(self, start: Start) -> None:
+        num_tokens = len(start.prompt_token_ids) + len(start.committed_token_ids)
+        context = self._limits.max_context_tokens
+        if num_tokens >= context:
+            raise PromptTooLong(
+                f"prompt and committed tokens are {num_tokens}; with one token of answer they must "
+                f"fit a context of {context}: shorten the prompt by {num_tokens + 1 - context}"
+            )
+        self._check_token_limit(start, start.token_limit)
+
+    def _check_token_limit(self, start: Start, token_limit: int) -> None:
+        context_room = (
+            self._limits.max_context_tokens
+            - len(start.prompt_token_ids)
+            + start.committed_first_position
+        )
+        highest = min(self._limits.max_output_tokens, context_room)
+        if token_limit > highest:
+            raise TokenLimitTooHigh(
+                f"token_limit is {token_limit}; for this prompt it can be at most {highest} (output"
+                f" limit {self._limits.max_output_tokens}, context "
+                f"{self._limits.max_context_tokens})"
+            )
