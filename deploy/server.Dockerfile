@@ -1,0 +1,45 @@
+# The cloud: gRPC service and control plane on a CPU. Build from the top of the repository:
+#   docker build -f deploy/server.Dockerfile -t pd-server .
+# Installs only the roots it needs (core, proto, server).
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+# Further arguments of pip, for example to choose a CPU-only build of torch (see deploy/README.md).
+ARG PIP_EXTRA_ARGS=""
+WORKDIR /src
+RUN python3 -m venv /opt/pd
+# Dependencies first, against an empty package: this layer changes only with pyproject.toml.
+COPY pyproject.toml README.md LICENSE ./
+# PIP_EXTRA_ARGS is a list of words.
+# hadolint ignore=SC2086
+RUN mkdir -p core/pd_core && touch core/pd_core/__init__.py \
+    && /opt/pd/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
+        ${PIP_EXTRA_ARGS} '.[server]'
+COPY core ./core
+COPY proto ./proto
+COPY server ./server
+# hadolint ignore=SC2086
+RUN /opt/pd/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
+        ${PIP_EXTRA_ARGS} --no-deps --force-reinstall .
+
+FROM ${BASE}
+RUN groupadd --gid 10001 pd \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin pd
+COPY --from=build /opt/pd /opt/pd
+COPY deploy/healthcheck.py /opt/pd/healthcheck.py
+# Everything that is written goes to /tmp, so the root may be read-only.
+ENV PATH=/opt/pd/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    XDG_CACHE_HOME=/tmp/cache \
+    PD_SERVER_HOST=0.0.0.0 \
+    PD_SERVER_GRPC_PORT=50051 \
+    PD_SERVER_HTTP_PORT=8080
+WORKDIR /tmp
+USER 10001:10001
+EXPOSE 50051 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["/opt/pd/bin/python", "/opt/pd/healthcheck.py"]
+# The module, not the console script: a partial install has every script but not every module.
+ENTRYPOINT ["/opt/pd/bin/python", "-m", "pd_server"]
