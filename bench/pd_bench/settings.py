@@ -1,0 +1,119 @@
+"""What a replay is asked to do, checked before anything starts."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pd_core.errors import ConfigError
+from pd_core.profiles import LinkProfile, SpeedProfile, device_profile, link_profile
+
+__all__ = ["FIDELITIES", "SCHEMES", "CloudAccess", "ReplaySettings"]
+
+SCHEMES = ("device-only", "cloud-only", "pd-device")
+FIDELITIES = ("real", "fleet")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudAccess:
+    """How to reach a server that is not ours.
+
+    Attributes:
+        target: "host:port".
+        tls_ca: PEM file of the authority to trust; None means plaintext.
+        api_key: bearer key.
+        insecure: allow plaintext beyond this machine.
+    """
+
+    target: str
+    tls_ca: Path | None = None
+    api_key: str | None = None
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySettings:
+    """Every input of a replay.
+
+    Attributes:
+        trace: the trace's file.
+        schemes: modes to compare, in order.
+        fidelity: "real" or "fleet" (DESIGN 8).
+        pace_s: seconds between shown tokens asked of every scheme's controller.
+        limit: replay the first so many rows; None: all.
+        device_profile: name of the devices' speed; None: the real device's own (real only).
+        link_profile: name of the link's; "loopback" emulates nothing.
+        max_prompt_tokens: longer prompts are cut; None: to what the context has room for.
+        max_output_tokens: longer answers are cut; the token limit of every request.
+        seed: of prompts, sampling and emulated spread.
+        temperature: 0 means greedy.
+        repeat: passes over the trace; the order of the schemes rotates.
+        model: of our own server and of real devices.
+        max_num_seqs: slots of our own server.
+        cloud: use this server instead of our own.
+        timeout_s: a request that takes longer has failed.
+
+    Raises:
+        ConfigError: a name is unknown (the known ones are listed) or a value is out of range.
+    """
+
+    trace: Path
+    schemes: tuple[str, ...] = SCHEMES
+    fidelity: str = "fleet"
+    pace_s: float = 0.1
+    limit: int | None = None
+    device_profile: str | None = None
+    link_profile: str = "loopback"
+    max_prompt_tokens: int | None = None
+    max_output_tokens: int = 1024
+    seed: int = 0
+    temperature: float = 0.0
+    repeat: int = 1
+    model: str = "random-tiny"
+    max_num_seqs: int = 16
+    cloud: CloudAccess | None = None
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        _known("scheme", self.schemes, SCHEMES)
+        _known("fidelity", (self.fidelity,), FIDELITIES)
+        if not self.schemes:
+            raise ConfigError(f"no scheme is named; known schemes: {', '.join(SCHEMES)}")
+        if len(set(self.schemes)) < len(self.schemes):
+            raise ConfigError(f"a scheme is named twice in {','.join(self.schemes)}")
+        if self.device_profile is not None:
+            device_profile(self.device_profile)
+        elif self.fidelity == "fleet":
+            raise ConfigError("a fleet's devices are emulated: name their --device-profile")
+        link_profile(self.link_profile)
+        for flag, value in (("--pace", self.pace_s), ("--timeout", self.timeout_s)):
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{flag} is {value}; it must be more than 0 seconds")
+        for flag, count in (("--repeat", self.repeat), ("--max-num-seqs", self.max_num_seqs)):
+            if count < 1:
+                raise ConfigError(f"{flag} is {count}; it must be 1 or more")
+
+    @property
+    def speed(self) -> SpeedProfile | None:
+        """The devices' speed profile; None: the real device's own speed."""
+        return None if self.device_profile is None else device_profile(self.device_profile)
+
+    @property
+    def link(self) -> LinkProfile:
+        """The link's profile."""
+        return link_profile(self.link_profile)
+
+    @property
+    def sampler(self) -> str:
+        """The sampler the fidelity needs on the cloud."""
+        return "rolling-hash" if self.fidelity == "fleet" else "model"
+
+    def scheme_order(self, repeat: int) -> tuple[str, ...]:
+        """Return the schemes of a pass, rotated so that none always comes first."""
+        first = repeat % len(self.schemes)
+        return self.schemes[first:] + self.schemes[:first]
+
+
+def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
