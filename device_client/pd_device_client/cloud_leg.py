@@ -1,0 +1,306 @@
+"""The cloud's part of one request: at most one stream at a time, begun again as often as needed.
+
+The session says how far the cloud is to carry the answer (`carry_to`) or that nothing more is
+wanted (`stop`); the leg opens, extends, stops and reopens streams accordingly. Continuing after
+anything is a new Start with the committed prefix, so nothing else has to be remembered.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from pd_core.errors import (
+    CapacityError,
+    CloudAuthenticationFailed,
+    CloudTimeout,
+    CloudUnavailable,
+    EngineError,
+    PdError,
+    TransportError,
+)
+from pd_core.estimates import CloudEstimate
+from pd_core.generation import (
+    Admitted,
+    CloudEvent,
+    Extend,
+    Fingerprints,
+    Finished,
+    RefinedPrompt,
+    Start,
+    Stop,
+    Tokens,
+)
+from pd_device_client.outcome import GenerationRequest
+from pd_device_client.ports import CloudLink, CloudStream
+from pd_device_client.signal import Signal
+from pd_device_client.token_log import TokenLog
+
+__all__ = ["CloudLeg", "CloudTimeouts", "LegState"]
+
+logger = logging.getLogger(__name__)
+
+
+class LegState(Enum):
+    """Where the leg stands."""
+
+    IDLE = auto()  # no stream; a new one may be opened
+    OPENING = auto()  # Start is on its way, no token has come
+    STREAMING = auto()  # tokens come
+    FAILED = auto()  # no further try makes sense
+
+
+@dataclass(frozen=True, slots=True)
+class CloudTimeouts:
+    """How long the leg waits, by phase, before it takes a stream for dead.
+
+    Attributes:
+        admitted_s: for the answer to Start.
+        first_token_s: from then to the first token; a queue and a long prefill lie in it.
+        idle_s: between two messages.
+        finish_s: for Finished after Stop, beside the reader, never before them.
+    """
+
+    admitted_s: float = 5.0
+    first_token_s: float = 60.0
+    idle_s: float = 10.0
+    finish_s: float = 1.0
+
+
+# A stream that broke is begun again after these waits, one after another; any token received
+# starts the row anew.
+_RETRY_WAITS_S = (0.1, 0.5, 2.0)
+
+
+class CloudLeg:
+    """Streams of one request.
+
+    Args:
+        link: the way to the cloud.
+        request: the request.
+        log: where its tokens go.
+        estimate: learns the cloud's speed.
+        changed: notified whenever something happened.
+        fingerprints: this side's, checked by the cloud.
+        timeouts: per phase.
+        useful_for_s: told to the cloud with a first Start.
+
+    Attributes:
+        state: where the leg stands.
+        limit: positions below this one are wanted from the cloud.
+        error: the last error; kept for the outcome.
+        generated: tokens the cloud made for this request, as far as is known.
+        first_token_s: instant of the first token's arrival; None before it.
+    """
+
+    def __init__(
+        self,
+        link: CloudLink,
+        request: GenerationRequest,
+        log: TokenLog,
+        estimate: CloudEstimate,
+        changed: Signal,
+        *,
+        fingerprints: Fingerprints,
+        timeouts: CloudTimeouts,
+        useful_for_s: float | None = None,
+    ) -> None:
+        self._link = link
+        self._request = request
+        self._log = log
+        self._estimate = estimate
+        self._changed = changed
+        self._fingerprints = fingerprints
+        self._timeouts = timeouts
+        self._useful_for_s = useful_for_s
+        self._stopping = False
+        self._streams = 0
+        self._failures = 0
+        self._retry_at_s = 0.0
+        self._opened_s = 0.0
+        self._last_arrival_s = 0.0
+        self.state = LegState.IDLE
+        self.limit = 0
+        self.error: PdError | None = None
+        self.generated = 0
+        self.first_token_s: float | None = None
+
+    # What the session asks
+
+    def carry_to(self, limit: int) -> None:
+        """Ask the cloud for all positions below `limit`; a lower limit changes nothing."""
+        self._stopping = False
+        if limit > self.limit:
+            self.limit = limit
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Ask the cloud for nothing more."""
+        if not self._stopping:
+            self._stopping = True
+            self.limit = min(self.limit, self._log.length)
+            self._changed.notify()
+
+    @property
+    def coming(self) -> bool:
+        """Whether tokens that would be committed are on their way."""
+        return (
+            self.state in (LegState.OPENING, LegState.STREAMING)
+            and not self._stopping
+            and not self._log.diverged
+            and self.limit > self._log.length
+        )
+
+    def next_arrival_s(self) -> float:
+        """The instant at which the next token is expected."""
+        now = asyncio.get_running_loop().time()
+        expected = self._last_arrival_s + self._estimate.step_s
+        if self.state is not LegState.STREAMING:
+            forecast = self._estimate.forecast(len(self._request.prompt_token_ids))
+            start = self._opened_s if self.state is LegState.OPENING else now
+            expected = start + forecast.first_token_s
+        return max(now, expected)
+
+    # The leg's own task
+
+    async def run(self) -> None:
+        """Open streams as long as they are wanted; returns only when no try makes sense."""
+        while self.state is not LegState.FAILED:
+            loop = asyncio.get_running_loop()
+            wait_s = max(self._retry_at_s - loop.time(), 0.0)
+            if not self._wanted:
+                await self._changed.wait()
+            elif wait_s > 0:
+                await self._changed.wait(wait_s)
+            else:
+                await self._stream()
+                self._changed.notify()
+
+    @property
+    def _wanted(self) -> bool:
+        log = self._log
+        return not self._stopping and not log.closed and self.limit > log.length
+
+    async def _stream(self) -> None:
+        """One stream, from Start to its end; errors become the leg's state."""
+        loop = asyncio.get_running_loop()
+        self.state, self._opened_s = LegState.OPENING, loop.time()
+        stream = None
+        writer = None
+        try:
+            # The log must not move between the prefix taken here and the new stream's beginning.
+            start = self._start()
+            self._log.new_stream()
+            async with asyncio.timeout(self._timeouts.admitted_s):
+                stream = await self._link.open(start)
+            writer = asyncio.ensure_future(self._write(stream, start.token_limit))
+            await self._read(stream)
+            self.state = LegState.IDLE
+        except TimeoutError:
+            self._fail(CloudTimeout("the cloud did not take the request in time"))
+        except PdError as error:
+            self._fail(error)
+        finally:
+            if writer is not None:
+                writer.cancel()
+            if stream is not None:
+                stream.cancel()
+
+    def _start(self) -> Start:
+        self._streams += 1
+        request, first = self._request, self._streams == 1
+        return Start(
+            request_id=f"{request.request_id}/{self._streams}",
+            prompt_token_ids=request.prompt_token_ids,
+            committed_token_ids=tuple(self._log.token_ids),
+            sampling=request.sampling,
+            token_limit=self.limit,
+            fingerprints=self._fingerprints,
+            cache_salt=request.cache_salt,
+            useful_for_s=self._useful_for_s if first else None,
+        )
+
+    async def _read(self, stream: CloudStream) -> None:
+        """Handle a stream's events until Finished."""
+        received = 0
+        timeout_s = self._timeouts.admitted_s
+        async with aclosing(stream.events()) as events:
+            while True:
+                event = await self._next(events, timeout_s)
+                match event:
+                    case Admitted(load):
+                        self._estimate.load = load
+                        timeout_s = self._timeouts.first_token_s
+                    case Tokens(first_position, token_ids):
+                        received += len(token_ids)
+                        self.generated += len(token_ids)
+                        self._take_in(first_position, token_ids, first=received == len(token_ids))
+                        timeout_s = self._timeouts.idle_s
+                    case Finished():
+                        self.generated += max(event.tokens_generated - received, 0)
+                        return
+                    case RefinedPrompt():
+                        logger.debug("a refined prompt was not asked for and is ignored")
+                self._changed.notify()
+
+    async def _next(self, events: AsyncIterator[CloudEvent], timeout_s: float) -> CloudEvent:
+        timeout_s = self._timeouts.finish_s if self._stopping else timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await anext(events)
+        except TimeoutError:
+            raise CloudTimeout(f"the cloud sent nothing for {timeout_s:g} s") from None
+        except StopAsyncIteration:
+            raise CloudUnavailable("the cloud ended the stream without Finished") from None
+
+    def _take_in(self, first_position: int, token_ids: tuple[int, ...], *, first: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        if first:
+            prompt_tokens = len(self._request.prompt_token_ids)
+            self._estimate.observe_first(prompt_tokens, now - self._opened_s)
+        else:
+            self._estimate.observe_step((now - self._last_arrival_s) / len(token_ids))
+        if self.first_token_s is None:
+            self.first_token_s = now
+        self._last_arrival_s = now
+        self._failures = 0
+        self.state = LegState.STREAMING
+        self._log.receive(first_position, token_ids)
+
+    async def _write(self, stream: CloudStream, sent_limit: int) -> None:
+        """Send Extend and Stop as the session's wishes change."""
+        while True:
+            if self._stopping or self._log.closed or self._log.diverged:
+                # Nothing of this stream is wanted any more; a later wish opens a new one.
+                await stream.send(Stop())
+                return
+            if self.limit > sent_limit:
+                sent_limit = self.limit
+                await stream.send(Extend(sent_limit))
+            await self._changed.wait()
+
+    def _fail(self, error: PdError) -> None:
+        if self._stopping or self._log.closed:
+            # Whatever broke, nothing was wanted from it any more.
+            self.state = LegState.IDLE
+            return
+        logger.info("request %s: the cloud's stream ended: %s", self._request.request_id, error)
+        self.error = error
+        self.state = LegState.IDLE
+        now = asyncio.get_running_loop().time()
+        if not _retryable(error) or self._failures >= len(_RETRY_WAITS_S):
+            self.state = LegState.FAILED
+            return
+        wait_s = _RETRY_WAITS_S[self._failures]
+        if isinstance(error, CapacityError):
+            wait_s = max(wait_s, error.retry_after_s)
+        self._retry_at_s = now + wait_s
+        self._failures += 1
+
+
+def _retryable(error: PdError) -> bool:
+    if isinstance(error, CloudAuthenticationFailed):
+        return False
+    return isinstance(error, TransportError | CapacityError | EngineError)

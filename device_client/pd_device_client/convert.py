@@ -1,0 +1,204 @@
+"""The device's side of the wire: domain values to and from pb2 messages, and nowhere else."""
+
+from google.rpc import error_details_pb2, status_pb2
+from grpc.aio import AioRpcError, Metadata
+
+from pd_core.errors import (
+    CapacityError,
+    CloudAuthenticationFailed,
+    CloudTimeout,
+    CloudUnavailable,
+    PdError,
+    ProtocolError,
+    RequestError,
+    TransportError,
+    Unauthenticated,
+    error_class,
+)
+from pd_core.generation import (
+    Admitted,
+    CloudEvent,
+    Extend,
+    Fingerprints,
+    Finished,
+    FinishReason,
+    Limits,
+    Load,
+    RefinedPrompt,
+    ServerInfo,
+    Start,
+    Stop,
+    Tokens,
+)
+from pd_core.sampling_params import SamplingParams
+from pd_proto.v1 import generation_pb2 as pb
+
+__all__ = ["error_from_call", "event_from_pb", "info_from_pb", "request_to_pb"]
+
+_NS = 1_000_000_000
+
+_FINISH_REASONS = {
+    pb.FINISH_REASON_EOS: FinishReason.EOS,
+    pb.FINISH_REASON_LIMIT: FinishReason.LIMIT,
+    pb.FINISH_REASON_STOPPED: FinishReason.STOPPED,
+}
+
+
+def request_to_pb(message: Start | Extend | Stop) -> pb.GenerateRequest:
+    """Convert what the device sends."""
+    match message:
+        case Start():
+            return pb.GenerateRequest(start=_start_to_pb(message))
+        case Extend(token_limit):
+            return pb.GenerateRequest(extend=pb.Extend(token_limit=token_limit))
+        case Stop():
+            return pb.GenerateRequest(stop=pb.Stop())
+
+
+def _start_to_pb(start: Start) -> pb.Start:
+    useful_for_s = start.useful_for_s
+    return pb.Start(
+        api_version=start.api_version,
+        request_id=start.request_id,
+        prompt_token_ids=start.prompt_token_ids,
+        committed_token_ids=start.committed_token_ids,
+        committed_first_position=start.committed_first_position,
+        sampling=_sampling_to_pb(start.sampling),
+        token_limit=start.token_limit,
+        keep_ratio=start.keep_ratio,
+        fingerprints=pb.Fingerprints(
+            tokenizer=start.fingerprints.tokenizer,
+            chat_template=start.fingerprints.chat_template,
+            weights=start.fingerprints.weights,
+            numerics_id=start.fingerprints.numerics_id,
+        ),
+        cache_salt=start.cache_salt,
+        useful_for_ns=None if useful_for_s is None else round(useful_for_s * _NS),
+    )
+
+
+def _sampling_to_pb(sampling: SamplingParams) -> pb.Sampling:
+    return pb.Sampling(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+        ignore_eos=sampling.ignore_eos,
+        forced_length=sampling.forced_length,
+    )
+
+
+def event_from_pb(message: pb.GenerateResponse) -> CloudEvent:
+    """Convert what the cloud sends.
+
+    Raises:
+        ProtocolError: the message is empty or of a kind this version does not know.
+    """
+    match message.WhichOneof("message"):
+        case "admitted":
+            return Admitted(_load_from_pb(message.admitted.load))
+        case "refined_prompt":
+            ranges = message.refined_prompt.kept_ranges
+            return RefinedPrompt(tuple((r.first, r.end) for r in ranges))
+        case "tokens":
+            return Tokens(message.tokens.first_position, tuple(message.tokens.token_ids))
+        case "finished":
+            return _finished_from_pb(message.finished)
+        case _:
+            raise ProtocolError("the cloud sent a message of an unknown kind; update this client")
+
+
+def _finished_from_pb(message: pb.Finished) -> Finished:
+    if message.reason not in _FINISH_REASONS:
+        raise ProtocolError(f"the cloud finished for an unknown reason ({message.reason})")
+    return Finished(
+        reason=_FINISH_REASONS[message.reason],
+        tokens_generated=message.tokens_generated,
+        queue_s=message.queue_ns / _NS,
+        prefill_s=message.prefill_ns / _NS,
+        engine_busy_s=message.engine_busy_ns / _NS,
+        kv_byte_s=message.kv_byte_s,
+    )
+
+
+def _load_from_pb(load: pb.Load) -> Load:
+    return Load(
+        num_running=load.num_running,
+        num_waiting=load.num_waiting,
+        max_num_seqs=load.max_num_seqs,
+        queued_prefill_tokens=load.queued_prefill_tokens,
+        prefill_tokens_per_s=load.prefill_tokens_per_s,
+        decode_step_s=load.decode_step_ns / _NS,
+        engine_busy_s=load.engine_busy_ns / _NS,
+        kv_byte_s=load.kv_byte_s,
+        kv_bytes_peak=load.kv_bytes_peak,
+        tokens_generated=load.tokens_generated,
+    )
+
+
+def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
+    """Convert a server's card."""
+    prints, limits = info.fingerprints, info.limits
+    return ServerInfo(
+        server_version=info.server_version,
+        model_name=info.model_name,
+        engine=info.engine,
+        fingerprints=Fingerprints(
+            prints.tokenizer, prints.chat_template, prints.weights, prints.numerics_id
+        ),
+        limits=Limits(
+            max_context_tokens=limits.max_context_tokens,
+            max_output_tokens=limits.max_output_tokens,
+            max_num_seqs=limits.max_num_seqs,
+            max_num_waiting=limits.max_num_waiting,
+            vocab_size=limits.vocab_size,
+        ),
+        load=_load_from_pb(info.load),
+        sampler=info.sampler,
+        eos_token_ids=tuple(info.eos_token_ids),
+        api_version=info.api_version,
+    )
+
+
+def error_from_call(error: AioRpcError) -> PdError:
+    """Return the typed error that ended a call.
+
+    The server names the class in google.rpc.ErrorInfo; anything else was said by the network.
+    """
+    text = error.details() or error.code().name
+    reason, retry_after_s = _details(error.trailing_metadata())
+    cls = error_class(reason)
+    if cls is Unauthenticated:
+        return CloudAuthenticationFailed(f"the cloud refused the key: {text}")
+    if cls is not None:
+        if issubclass(cls, CapacityError):
+            return cls(text, retry_after_s if retry_after_s is not None else 1.0)
+        return cls(text)
+    return _network_error(error.code().name, text)
+
+
+def _network_error(code: str, text: str) -> PdError:
+    if code == "DEADLINE_EXCEEDED":
+        return CloudTimeout(f"the cloud did not answer in time: {text}")
+    if code in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
+        return CloudAuthenticationFailed(f"the cloud refused the key: {text}")
+    if code in {"INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION", "UNIMPLEMENTED"}:
+        return RequestError(f"the cloud refused the request: {text}")
+    if code == "UNAVAILABLE":
+        return CloudUnavailable(f"the cloud cannot be reached, or the stream broke: {text}")
+    return TransportError(f"the cloud's stream failed ({code}): {text}")
+
+
+def _details(metadata: Metadata | None) -> tuple[str, float | None]:
+    """Return ErrorInfo's reason and RetryInfo's delay, where the trailers carry them."""
+    reason, retry_after_s = "", None
+    for key, value in metadata or ():
+        if key != "grpc-status-details-bin" or not isinstance(value, bytes):
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                reason = info.reason
+            elif detail.Unpack(retry):
+                retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / _NS
+    return reason, retry_after_s

@@ -1,0 +1,157 @@
+"""The device's part of one request: prefill, catch-up in batched passes, claim, decode.
+
+One loop does it all. Whatever is committed but not yet fed (the prompt first, then the cloud's
+tokens) is fed in passes of at most one chunk; the pass that reaches the end of it also samples a
+candidate for the next position. A candidate is committed after the claim, and dropped when a
+cloud token took its position meanwhile.
+"""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from pd_core.errors import EngineError, PdError
+from pd_core.estimates import DeviceEstimate
+from pd_device_client.outcome import GenerationRequest
+from pd_device_client.ports import LocalEngine
+from pd_device_client.signal import Signal
+from pd_device_client.token_log import TokenLog
+
+__all__ = ["ClaimPolicy", "DeviceLeg"]
+
+logger = logging.getLogger(__name__)
+
+
+class ClaimPolicy(Protocol):
+    """The session's judgement, asked by the device's leg."""
+
+    def may_claim(self, ready_s: float) -> bool:
+        """Whether the device may claim, being able to show the next position at `ready_s`."""
+        ...
+
+    def may_run_ahead(self) -> bool:
+        """Whether the device may commit unclaimed, since no cloud token has come yet."""
+        ...
+
+    def patience_s(self) -> float | None:
+        """Seconds after which the questions above may be answered otherwise; None: on change."""
+        ...
+
+
+class DeviceLeg:
+    """The local engine's work for one request.
+
+    Args:
+        engine: the local engine.
+        request: the request.
+        log: where its tokens go.
+        estimate: learns the device's speed.
+        changed: notified after every pass.
+        policy: when to claim.
+
+    Attributes:
+        running: whether the leg was started and has not failed.
+        error: why it failed, or None.
+        num_fed: tokens fed so far, the prompt's included.
+    """
+
+    def __init__(
+        self,
+        engine: LocalEngine,
+        request: GenerationRequest,
+        log: TokenLog,
+        estimate: DeviceEstimate,
+        changed: Signal,
+        policy: ClaimPolicy,
+    ) -> None:
+        self._engine = engine
+        self._request = request
+        self._log = log
+        self._estimate = estimate
+        self._changed = changed
+        self._policy = policy
+        self._pass_began_s = 0.0
+        self.running = False
+        self.error: PdError | None = None
+        self.num_fed = 0
+
+    def ready_s(self, position: int) -> float:
+        """Forecast the instant at which the device can show `position`, all before it committed.
+
+        What remains is fed in passes, and D is added for the token itself (DESIGN 4). A pass in
+        progress counts from its beginning.
+        """
+        now = asyncio.get_running_loop().time()
+        end = len(self._request.prompt_token_ids) + position
+        began_s = self._pass_began_s or now
+        remaining_s = self._estimate.prefill_s(end) - self._estimate.prefill_s(self.num_fed)
+        return max(began_s + max(remaining_s, 0.0) + self._estimate.decode_s, now)
+
+    async def run(self) -> None:
+        """Work until the log closes or the engine fails; a failure gives the claim back."""
+        sequence = None
+        try:
+            sequence = self._engine.open(self._request.sampling)
+            self.running = True
+            while not self._log.closed:
+                candidate = await self._catch_up(sequence.feed)
+                if candidate is not None:
+                    await self._place(candidate)
+        except PdError as error:
+            self._fail(error)
+        except Exception as error:  # the outermost frame of the engine's work
+            logger.exception("request %s: the local engine failed", self._request.request_id)
+            self._fail(EngineError(f"the local engine failed: {type(error).__name__}"))
+        finally:
+            self.running = False
+            if sequence is not None:
+                sequence.close()
+            self._changed.notify()
+
+    async def _catch_up(self, feed: "_Feed") -> int | None:
+        """Feed one pass; return the next position's candidate if all there is was fed."""
+        pending = self._pending()
+        chunk = pending[: self._engine.card.chunk_tokens]
+        last = len(chunk) == len(pending)
+        loop = asyncio.get_running_loop()
+        pass_s = self._estimate.pass_s(self.num_fed, len(chunk))
+        if last and self._log.claimed_at is None and self._policy.may_claim(loop.time() + pass_s):
+            self._log.claim()
+            self._changed.notify()
+        position = self._log.length
+        self._pass_began_s = loop.time()
+        sampled = await feed(chunk, position if last else None)
+        seconds, self._pass_began_s = loop.time() - self._pass_began_s, 0.0
+        self._estimate.observe_pass(self.num_fed, len(chunk), seconds)
+        self.num_fed += len(chunk)
+        self._changed.notify()
+        return sampled if position == self._log.length else None
+
+    def _pending(self) -> list[int]:
+        """What is committed and not fed: the prompt's rest, then response tokens."""
+        prompt = self._request.prompt_token_ids
+        chunk = self._engine.card.chunk_tokens
+        if self.num_fed < len(prompt):
+            pending = list(prompt[self.num_fed : self.num_fed + chunk + 1])
+            return pending + self._log.token_ids[: max(chunk + 1 - len(pending), 0)]
+        return self._log.token_ids[self.num_fed - len(prompt) :]
+
+    async def _place(self, candidate: int) -> None:
+        """Commit the candidate when it may be, or wait until a cloud token takes its place."""
+        log, position = self._log, self._log.length
+        while not log.closed and log.length == position:
+            if log.claimed_at is None and self._policy.may_claim(asyncio.get_running_loop().time()):
+                log.claim()
+            if log.claimed_at is not None or self._policy.may_run_ahead():
+                log.commit_device(position, candidate)
+                self._changed.notify()
+                return
+            await self._changed.wait(self._policy.patience_s())
+
+    def _fail(self, error: PdError) -> None:
+        self.error = error
+        self._log.device_failed()
+
+
+class _Feed(Protocol):
+    async def __call__(self, token_ids: list[int], sample_position: int | None) -> int | None: ...

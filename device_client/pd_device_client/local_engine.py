@@ -1,0 +1,113 @@
+"""The local engine: a torch model on one worker thread, off the event loop.
+
+A thread is enough: torch releases the GIL inside its operators. One pass is one job of the
+thread, so a cancel waits for one pass at most, and the chunk size is chosen for that latency.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from pd_core.errors import EngineError, PromptTooLong
+from pd_core.models import LoadedModel, Segment
+from pd_core.sampling import sample
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.ports import EngineCard
+
+__all__ = ["TorchLocalEngine"]
+
+logger = logging.getLogger(__name__)
+
+
+class TorchLocalEngine:
+    """A model in this process.
+
+    Args:
+        loaded: the model with its tokenizer and fingerprints.
+        chunk_tokens: tokens of one prefill pass.
+        num_threads: torch threads of the worker; None leaves torch's default.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, *, chunk_tokens: int = 128, num_threads: int | None = None
+    ) -> None:
+        self._loaded = loaded
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="local-engine")
+        if num_threads is not None:
+            self._worker.submit(torch.set_num_threads, num_threads).result()
+        config = loaded.model.config
+        block = loaded.model.make_cache(1)
+        self._card = EngineCard(
+            name=f"{loaded.name} (torch)",
+            fingerprints=loaded.fingerprints,
+            vocab_size=config.vocab_size,
+            eos_token_ids=loaded.eos_token_ids,
+            max_context_tokens=config.max_position_embeddings,
+            chunk_tokens=chunk_tokens,
+            kv_bytes_per_token=block.allocated_bytes // block.capacity_tokens,
+        )
+
+    @property
+    def card(self) -> EngineCard:
+        """What it runs."""
+        return self._card
+
+    def open(self, sampling: SamplingParams) -> "_TorchSequence":
+        """Open an empty sequence."""
+        return _TorchSequence(self._loaded, self._worker, sampling)
+
+    async def close(self) -> None:
+        """Let the running pass finish and end the worker."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+
+class _TorchSequence:
+    """One sequence; its passes run one after another on the engine's worker."""
+
+    def __init__(
+        self, loaded: LoadedModel, worker: ThreadPoolExecutor, sampling: SamplingParams
+    ) -> None:
+        self._loaded = loaded
+        self._worker = worker
+        self._sampling = sampling
+        self._cache = loaded.model.make_cache(1)
+        self._num_tokens = 0
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._worker, self._pass, list(token_ids), sample_position
+        )
+
+    def close(self) -> None:
+        # Nothing to do but forget: the cache goes with the last reference to it.
+        self._num_tokens = 0
+
+    def _pass(self, token_ids: list[int], sample_position: int | None) -> int | None:
+        """One forward pass, on the worker's thread."""
+        end = self._num_tokens + len(token_ids)
+        limit = self._loaded.model.config.max_position_embeddings
+        if end > limit:
+            raise PromptTooLong(f"{end} tokens do not fit the local model's context of {limit}")
+        try:
+            with torch.inference_mode():
+                return self._forward(token_ids, end, sample_position)
+        except Exception as error:
+            logger.exception("the local engine failed in a pass of %d tokens", len(token_ids))
+            raise EngineError(
+                f"the local engine failed: {type(error).__name__}; see the log for the cause"
+            ) from error
+
+    def _forward(self, token_ids: list[int], end: int, sample_position: int | None) -> int | None:
+        model = self._loaded.model
+        self._cache.reserve(end)
+        segment = Segment(self._cache, self._num_tokens, len(token_ids))
+        hidden = model.forward(torch.tensor(token_ids), [segment])
+        self._num_tokens = end
+        if sample_position is None:
+            return None
+        logits = model.logits(hidden[-1:])
+        return sample(logits, [self._sampling], [sample_position], self._loaded.eos_token_ids)[0]

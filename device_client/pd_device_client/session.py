@@ -1,0 +1,398 @@
+"""A session carries one request: race, catch-up, handoff, fallback both ways, even pace.
+
+Three things run beside each other on one event loop and meet in the token log: the cloud's leg,
+the device's leg, and the reader's side (`Session.run`), which shows what is committed through the
+speed controller. After every change `_steer` says what is wanted of the cloud. Time is taken from
+the running loop only, so the same code runs on a virtual clock.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import math
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pd_core.errors import BothEnginesFailed, PdError
+from pd_core.estimates import CloudEstimate, DeviceEstimate
+from pd_core.generation import Fingerprints
+from pd_core.planner import Mode, Plan
+from pd_device_client.cloud_leg import CloudLeg, CloudTimeouts, LegState
+from pd_device_client.device_leg import DeviceLeg
+from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
+from pd_device_client.ports import CloudLink, LocalEngine
+from pd_device_client.signal import Signal
+from pd_device_client.speed_controller import Arrivals, SpeedController
+from pd_device_client.token_log import TokenLog
+
+__all__ = ["Session", "Sides", "TextSource"]
+
+# The cloud is asked for more tokens when the best possible gap at the seam would exceed the pace
+# by this factor. Less is smoothed away by the controller; a new stream costs a whole prefill.
+_SEAM_TOLERANCE = 1.25
+
+
+class TextSource(Protocol):
+    """Turns committed tokens into text (`pd_core.tokenizer.TextStream`)."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        ...
+
+    def push(self, token_id: int) -> list[tuple[int, str]]:
+        """Take in the next token; return (position, text) of tokens whose text is released."""
+        ...
+
+    def flush(self) -> list[tuple[int, str]]:
+        """Release what was held back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What a session works with; the estimates are shared by a client's requests and learn.
+
+    Attributes:
+        link: the way to the cloud, or None when the request must not or cannot use it.
+        engine: the local engine, or None.
+        cloud_estimate: the cloud's speed.
+        device_estimate: the device's speed.
+        fingerprints: this side's, checked by the cloud.
+        eos_token_ids: ids that end an answer.
+        exactness: "identical" when both sides have equal numerics, else "consistent".
+        timeouts: of the cloud's streams.
+    """
+
+    link: CloudLink | None
+    engine: LocalEngine | None
+    cloud_estimate: CloudEstimate
+    device_estimate: DeviceEstimate
+    fingerprints: Fingerprints
+    eos_token_ids: tuple[int, ...]
+    exactness: str = "identical"
+    timeouts: CloudTimeouts = field(default_factory=CloudTimeouts)
+
+
+class Session:
+    """One request; iterate `run` once, then read `outcome`.
+
+    Args:
+        request: what to answer.
+        plan: how.
+        sides: with what.
+        expected_tokens: N of the forecasts, a quantile of past answers' lengths.
+        text: detokeniser with stop strings; without one no text is made.
+        notes: shown with the outcome, in words for the user.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        plan: Plan,
+        sides: Sides,
+        *,
+        expected_tokens: int,
+        text: TextSource | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.plan = plan
+        self.outcome = Outcome(
+            request_id=request.request_id,
+            mode=plan.mode.value,
+            planned_tokens=min(plan.cloud_tokens, request.max_tokens),
+            pace_s=plan.pace_s,
+            exactness=sides.exactness,
+            notes=list(notes),
+        )
+        self._request = request
+        self._sides = sides
+        self._expected_tokens = min(expected_tokens, request.max_tokens)
+        self._changed = Signal()
+        self._log = TokenLog(request.max_tokens, sides.eos_token_ids, self._release)
+        self._text = text
+        self._texts: list[str] = []  # of the released positions
+        self._controller = SpeedController(plan.pace_s)
+        self._driven = False
+        self._submitted_s = 0.0
+        self._shown_s = 0.0  # instant of the last token shown
+        self._device_started = False
+        self._cloud = self._make_cloud()
+        self._device = self._make_device()
+
+    def _make_cloud(self) -> CloudLeg | None:
+        sides = self._sides
+        if sides.link is None:
+            return None
+        return CloudLeg(
+            sides.link,
+            self._request,
+            self._log,
+            sides.cloud_estimate,
+            self._changed,
+            fingerprints=sides.fingerprints,
+            timeouts=sides.timeouts,
+            useful_for_s=self._useful_for_s(),
+        )
+
+    def _make_device(self) -> DeviceLeg | None:
+        sides = self._sides
+        if sides.engine is None:
+            return None
+        return DeviceLeg(
+            sides.engine, self._request, self._log, sides.device_estimate, self._changed, self
+        )
+
+    def _useful_for_s(self) -> float | None:
+        """A queued request is of no use once the device shows the first token itself."""
+        if self._sides.engine is None or self.plan.mode is not Mode.PD_DEVICE:
+            return None
+        device = self._sides.device_estimate
+        return device.prefill_s(len(self._request.prompt_token_ids)) + device.decode_s
+
+    # The reader's side
+
+    async def run(self) -> AsyncGenerator[Shown, None]:
+        """Yield each token at its time.
+
+        Closing the generator cancels both sides within one step.
+
+        Raises:
+            PdError: no side can go on; everything committed was shown before.
+        """
+        loop = asyncio.get_running_loop()
+        self._submitted_s = loop.time()
+        driver = asyncio.ensure_future(self._drive())
+        outcome = self.outcome
+        try:
+            while await self._next_is_released():
+                await self._pace()
+                yield self._show()
+            await driver
+            outcome.finish_reason = self._log.closed
+            outcome.error = self._failure()
+        finally:
+            driver.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await driver
+            self._complete()
+        if outcome.error is not None:
+            raise outcome.error
+
+    async def _next_is_released(self) -> bool:
+        """Wait for the next position; False when there is none."""
+        position = len(self.outcome.shown)
+        while len(self._texts) <= position and not self._driven:
+            await self._changed.wait()
+        return len(self._texts) > position
+
+    async def _pace(self) -> None:
+        """Wait until the next token may be shown."""
+        last = len(self.outcome.shown) - 1
+        if last < 0:
+            return
+        loop = asyncio.get_running_loop()
+        gap_s = self._controller.next_gap_s(last, self._shown_s, self._forecast())
+        await asyncio.sleep(max(self._shown_s + gap_s - loop.time(), 0.0))
+
+    def _show(self) -> Shown:
+        position = len(self.outcome.shown)
+        self._shown_s = asyncio.get_running_loop().time()
+        shown = Shown(
+            position=position,
+            token_id=self._log.token_ids[position],
+            text=self._texts[position],
+            origin=self._log.origins[position],
+            at_s=self._shown_s - self._submitted_s,
+        )
+        self.outcome.shown.append(shown)
+        return shown
+
+    def _release(self, position: int, token_id: int) -> None:
+        """A token was committed: release the text that is complete with it."""
+        if self._text is None:
+            self._texts.append("")
+        elif token_id not in self._sides.eos_token_ids:
+            self._texts.extend(text for _, text in self._text.push(token_id))
+            if self._text.stopped:
+                self._log.close("stop")
+        self._changed.notify()
+
+    def _flush(self) -> None:
+        """The log is closed: release everything."""
+        if self._text is not None:
+            self._texts.extend(text for _, text in self._text.flush())
+        self._texts.extend([""] * (self._log.length - len(self._texts)))
+
+    # Both legs, from submit to the end
+
+    async def _drive(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = []
+                if self._cloud is not None:
+                    tasks.append(group.create_task(self._cloud.run()))
+                while not self._over():
+                    self._steer()
+                    if self._device is not None and self._device_wanted():
+                        self._device_started = True
+                        tasks.append(group.create_task(self._device.run()))
+                    await self._changed.wait()
+                self._flush()
+                self._driven = True
+                self._changed.notify()
+                await self._let_cloud_finish()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._driven = True
+            self._changed.notify()
+
+    def _over(self) -> bool:
+        return bool(self._log.closed) or (not self._cloud_usable and not self._device_usable)
+
+    @property
+    def _cloud_usable(self) -> bool:
+        return self._cloud is not None and self._cloud.state is not LegState.FAILED
+
+    @property
+    def _device_usable(self) -> bool:
+        return self._device is not None and self._device.error is None
+
+    def _device_wanted(self) -> bool:
+        """In cloud-only the device is there for the case that the cloud fails for good."""
+        if self._device_started:
+            return False
+        return self.plan.mode is not Mode.CLOUD_ONLY or not self._cloud_usable
+
+    def _steer(self) -> None:
+        """Say what is wanted of the cloud now."""
+        if self._cloud is None:
+            return
+        if self._log.claimed_at is not None:
+            self._cloud.stop()
+        elif not self._device_usable or self.plan.mode is Mode.CLOUD_ONLY:
+            self._cloud.carry_to(self._request.max_tokens)
+        else:
+            self._cloud.carry_to(max(self.outcome.planned_tokens, self._tokens_for_no_seam()))
+
+    async def _let_cloud_finish(self) -> None:
+        """Wait a moment for Finished: it says what the cloud really did."""
+        busy = (LegState.OPENING, LegState.STREAMING)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._sides.timeouts.finish_s):
+                while self._cloud is not None and self._cloud.state in busy:
+                    await self._changed.wait()
+
+    # Forecasts
+
+    def _due_s(self, position: int) -> float:
+        """When `position` is to be shown if the pace is kept from here on."""
+        last = len(self.outcome.shown) - 1
+        if last < 0:
+            return asyncio.get_running_loop().time() + position * self.plan.pace_s
+        return self._shown_s + (position - last) * self.plan.pace_s
+
+    def _tokens_for_no_seam(self) -> int:
+        """Cloud tokens needed for an even pace by the present forecast; 0 when the plan's do."""
+        last = len(self.outcome.shown) - 1
+        device, cloud = self._device, self._cloud
+        if device is None or cloud is None or last < 0:
+            return 0
+        limit = max(cloud.limit, self._log.length, last + 1)
+        pace_s = self.plan.pace_s
+        slope = (device.ready_s(limit) - self._shown_s) / (limit - last)
+        if slope <= pace_s * _SEAM_TOLERANCE:
+            return 0
+        while limit < self._request.max_tokens:
+            needed = last + math.ceil((device.ready_s(limit) - self._shown_s) / pace_s)
+            if needed <= limit:
+                break
+            limit = min(needed, self._request.max_tokens)
+        return limit
+
+    def _forecast(self) -> list[Arrivals]:
+        """When the positions not yet committed become available: the cloud's tail, the device."""
+        if self._log.closed:
+            return []
+        pieces = []
+        position = self._log.length
+        cloud, device, sides = self._cloud, self._device, self._sides
+        if cloud is not None and cloud.coming and self._log.claimed_at is None:
+            step_s = sides.cloud_estimate.step_s
+            pieces.append(Arrivals(position, cloud.limit - 1, cloud.next_arrival_s(), step_s))
+            position = cloud.limit
+        last = max(self._expected_tokens - 1, self._log.length)
+        if device is not None and device.running and position <= last:
+            decode_s = sides.device_estimate.decode_s
+            ready_s = device.ready_s(position)
+            if pieces:
+                ready_s = max(ready_s, pieces[0].available_s(position - 1) + decode_s)
+            pieces.append(Arrivals(position, last, ready_s, decode_s))
+        return pieces
+
+    # When the device may claim (DESIGN 2, step 5)
+
+    def may_claim(self, ready_s: float) -> bool:
+        """Whether all cloud tokens are in, or the pace holds to the end without more of them."""
+        position = self._log.length
+        if self._cloud is None or not self._cloud.coming:
+            return True
+        due_s, pace_s = self._due_s(position), self.plan.pace_s
+        decode_s = self._sides.device_estimate.decode_s
+        if self._log.has_cloud_tokens and self._overdue_in_s() <= 0:
+            return True
+        left = max(self._expected_tokens - 1 - position, 0)
+        return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
+
+    def may_run_ahead(self) -> bool:
+        """Whether the device may commit unclaimed: no cloud token has come yet."""
+        return not self._log.has_cloud_tokens
+
+    def patience_s(self) -> float | None:
+        """Until the cloud's next token is overdue."""
+        if self._cloud is None or not self._cloud.coming:
+            return None
+        return max(self._overdue_in_s(), 0.001)
+
+    def _overdue_in_s(self) -> float:
+        """Seconds until the cloud is later than the device would be: then it is left behind."""
+        slack_s = max(self.plan.pace_s, self._sides.device_estimate.decode_s)
+        return self._due_s(self._log.length) + slack_s - asyncio.get_running_loop().time()
+
+    # The outcome
+
+    def _failure(self) -> PdError | None:
+        if self._log.closed:
+            return None
+        cloud = self._cloud.error if self._cloud is not None else None
+        device = self._device.error if self._device is not None else None
+        if cloud is not None and device is not None:
+            both = BothEnginesFailed(f"neither side can go on. Cloud: {cloud}. Device: {device}")
+            both.__cause__ = device
+            return both
+        return cloud or device
+
+    def _complete(self) -> None:
+        log, outcome = self._log, self.outcome
+        if outcome.error is not None:
+            outcome.finish_reason = "error"
+        outcome.finish_reason = outcome.finish_reason or "cancelled"
+        outcome.cloud_tokens = log.origins.count(Origin.CLOUD)
+        outcome.disagreed = log.disagreed
+        outcome.handoff_position = _handoff_position(log.origins)
+        if self._cloud is not None:
+            outcome.cloud_tokens_generated = self._cloud.generated
+            if self._cloud.first_token_s is not None:
+                outcome.cloud_ttft_s = self._cloud.first_token_s - self._submitted_s
+            if self._cloud.error is not None and outcome.error is None:
+                outcome.notes.append(f"cloud: {self._cloud.error}")
+        if self._device is not None and self._device.error is not None and outcome.error is None:
+            outcome.notes.append(f"device: {self._device.error}")
+
+
+def _handoff_position(origins: list[Origin]) -> int | None:
+    """The first position that the device committed after a cloud token."""
+    pairs = enumerate(itertools.pairwise(origins), start=1)
+    return next((i for i, pair in pairs if pair == (Origin.CLOUD, Origin.DEVICE)), None)

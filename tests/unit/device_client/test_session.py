@@ -1,0 +1,355 @@
+"""The session on a virtual clock: scripted clouds, emulated devices, every race and fault."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pd_core.errors import (
+    BothEnginesFailed,
+    CloudAuthenticationFailed,
+    CloudUnavailable,
+    EngineError,
+    PdError,
+    QueueFull,
+)
+from pd_core.estimates import CloudEstimate, DeviceEstimate
+from pd_core.generation import Extend, Fingerprints, Load, Stop
+from pd_core.planner import Mode, Plan
+from pd_core.profiles import SpeedProfile
+from pd_core.rolling_hash import RollingHash
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.emulated_engine import EmulatedEngine
+from pd_device_client.outcome import GenerationRequest, Origin, Outcome
+from pd_device_client.ports import EngineCard, LocalSequence
+from pd_device_client.session import Session, Sides
+from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
+from tests.virtual_loop import run_virtual
+
+PROMPT = tuple(i % 40 for i in range(200))
+PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
+
+
+def expected(length: int, sampling: SamplingParams | None = None) -> list[int]:
+    """The answer as one engine alone makes it."""
+    sampling = sampling or SamplingParams(forced_length=length)
+    state, ids = RollingHash(VOCAB_SIZE, [EOS], PROMPT), list[int]()
+    for position in range(length):
+        ids.append(state.next_token(position, sampling))
+        state.extend(ids[-1:])
+    return ids
+
+
+class FailingEngine:
+    """An emulated engine that raises once it has been fed a number of tokens."""
+
+    def __init__(self, fail_at: int) -> None:
+        self._engine = EmulatedEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        self._fail_at = fail_at
+
+    @property
+    def card(self) -> EngineCard:
+        return self._engine.card
+
+    def open(self, sampling: SamplingParams) -> LocalSequence:
+        return _FailingSequence(self._engine.open(sampling), self._fail_at)
+
+    async def close(self) -> None:
+        pass
+
+
+class _FailingSequence:
+    def __init__(self, sequence: LocalSequence, fail_at: int) -> None:
+        self._sequence = sequence
+        self._left = fail_at
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        self._left -= len(token_ids)
+        if self._left < 0:
+            raise EngineError("out of memory")
+        return await self._sequence.feed(token_ids, sample_position)
+
+    def close(self) -> None:
+        self._sequence.close()
+
+
+@dataclass
+class Run:
+    outcome: Outcome
+    cloud: ScriptedCloud
+    error: PdError | None
+
+
+def carry(
+    script: Script | None = None,
+    *,
+    mode: Mode = Mode.PD_DEVICE,
+    cloud_tokens: int = 10,
+    length: int = 40,
+    max_tokens: int = 100,
+    pace_s: float = 0.1,
+    profile: SpeedProfile = PROFILE,
+    fail_at: int | None = None,
+    with_device: bool = True,
+    leave_after: int | None = None,
+) -> Run:
+    """Carry one request to its end on a virtual clock."""
+
+    async def main() -> Run:
+        cloud = ScriptedCloud(script or Script())
+        emulated = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        engine = emulated if fail_at is None else FailingEngine(fail_at)
+        sides = Sides(
+            link=None if mode is Mode.DEVICE_ONLY else cloud,
+            engine=engine if with_device else None,
+            cloud_estimate=CloudEstimate(0.01, Load(decode_step_s=0.02), step_s=0.02),
+            device_estimate=DeviceEstimate(profile),
+            fingerprints=Fingerprints(),
+            eos_token_ids=(EOS,),
+        )
+        sampling = SamplingParams(forced_length=length)
+        request = GenerationRequest("r", PROMPT, max_tokens, sampling)
+        planned = {Mode.DEVICE_ONLY: 0, Mode.CLOUD_ONLY: max_tokens}.get(mode, cloud_tokens)
+        session = Session(request, Plan(mode, planned, pace_s), sides, expected_tokens=length)
+        error = None
+        answer = session.run()
+        try:
+            async for shown in answer:
+                if leave_after is not None and shown.position + 1 >= leave_after:
+                    break
+        except PdError as caught:
+            error = caught
+        finally:
+            await answer.aclose()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not others, "a task outlived its session"
+        assert cloud.open_streams == 0, "a stream outlived its session"
+        return Run(session.outcome, cloud, error)
+
+    return run_virtual(main())
+
+
+def check_whole(run: Run, length: int = 40) -> None:
+    """The answer is whole, exact, and evenly shown."""
+    assert run.error is None
+    assert run.outcome.token_ids == expected(length)
+    assert run.outcome.finish_reason == "stop"
+    gaps = run.outcome.gaps_s
+    assert all(gap >= run.outcome.pace_s - 1e-9 for gap in gaps), "a burst"
+
+
+def test_the_handoff_is_exact_even_and_frees_the_cloud() -> None:
+    run = carry()
+    check_whole(run)
+    outcome = run.outcome
+    assert outcome.ttft_s == pytest.approx(0.3)
+    assert outcome.handoff_position is not None
+    assert 1 <= outcome.handoff_position <= 10
+    assert outcome.largest_gap_s == pytest.approx(0.1)
+    assert outcome.cloud_tokens == outcome.handoff_position
+    assert outcome.cloud_tokens_generated <= 10
+    assert outcome.disagreed == 0
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_same_answer_in_every_mode(mode: Mode) -> None:
+    run = carry(mode=mode)
+    check_whole(run)
+    only = {Mode.DEVICE_ONLY: {Origin.DEVICE}, Mode.CLOUD_ONLY: {Origin.CLOUD}}
+    origins = {shown.origin for shown in run.outcome.shown}
+    assert origins == only.get(mode, {Origin.CLOUD, Origin.DEVICE})
+
+
+def test_device_only_touches_no_network() -> None:
+    assert carry(mode=Mode.DEVICE_ONLY).cloud.starts == []
+
+
+@pytest.mark.parametrize("cloud_tokens", range(41))
+def test_every_budget_gives_the_same_answer(cloud_tokens: int) -> None:
+    check_whole(carry(cloud_tokens=cloud_tokens))
+
+
+def test_the_device_claims_early_when_its_forecast_holds() -> None:
+    # A fast device with a generous budget: the cloud is stopped long before its limit.
+    fast = SpeedProfile("fast", "a test", 1 / 2000, 0.02)
+    run = carry(Script(step_s=0.09), cloud_tokens=60, length=80, profile=fast)
+    check_whole(run, 80)
+    assert Stop() in run.cloud.sent
+    assert run.outcome.cloud_tokens_generated < 20
+
+
+def test_the_device_ahead_of_the_first_cloud_token_shows_its_own() -> None:
+    run = carry(Script(first_token_s=5.0))
+    check_whole(run)
+    assert run.outcome.shown[0].origin is Origin.DEVICE
+    assert run.outcome.ttft_s == pytest.approx(200 / 400, abs=0.06)
+
+
+def test_a_slow_decoder_runs_ahead_unclaimed_until_the_cloud_comes() -> None:
+    # D > tau: the device could not hold the pace to the end, so it does not claim at once.
+    slow = SpeedProfile("slow", "a test", 1 / 400, 0.3)
+    run = carry(Script(first_token_s=1.2), profile=slow, cloud_tokens=35, pace_s=0.1)
+    check_whole(run)
+    assert run.outcome.shown[0].origin is Origin.DEVICE
+    assert run.outcome.cloud_tokens > 20
+
+
+@pytest.mark.parametrize("cut_after", [0, 1, 5, 9, 10])
+def test_the_cloud_dies(cut_after: int) -> None:
+    run = carry(Script(cut_after=cut_after, cut_streams=99))
+    check_whole(run)
+    assert run.outcome.cloud_tokens == cut_after
+
+
+def test_a_cut_stream_is_continued_when_the_seam_would_show() -> None:
+    # The device needs 4 s for the prompt; one token is not enough to bridge that.
+    slow = SpeedProfile("slow", "a test", 1 / 50, 0.05)
+    run = carry(Script(cut_after=1, cut_streams=1), profile=slow, cloud_tokens=38)
+    check_whole(run)
+    assert len(run.cloud.starts) == 2
+    assert run.cloud.starts[1].committed_token_ids == tuple(expected(40)[:1])
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s < 0.6
+
+
+def test_a_budget_too_small_is_extended_while_the_stream_lives() -> None:
+    # The device turns out to be four times slower than planned.
+    slow = SpeedProfile("slow", "a test", 1 / 100, 0.05)
+    run = carry(Script(step_s=0.08), profile=slow, cloud_tokens=4)
+    check_whole(run)
+    assert any(isinstance(message, Extend) for message in run.cloud.sent)
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s <= 0.15
+
+
+def test_a_refused_request_is_answered_by_the_device_alone() -> None:
+    run = carry(Script(refuse=lambda _: QueueFull("the queue is full", 30.0)))
+    check_whole(run)
+    assert run.outcome.cloud_tokens == 0
+    assert run.outcome.notes == ["cloud: the queue is full"]
+
+
+def test_a_stalled_cloud_is_left_behind() -> None:
+    run = carry(Script(stall_after=3))
+    check_whole(run)
+    assert run.outcome.cloud_tokens == 3
+
+
+@pytest.mark.parametrize("fail_at", [0, 100, 200, 205, 215, 230])
+def test_the_device_fails_and_the_cloud_finishes(fail_at: int) -> None:
+    run = carry(fail_at=fail_at)
+    check_whole(run)
+    assert run.outcome.notes == ["device: out of memory"]
+    assert run.outcome.shown[-1].origin is Origin.CLOUD
+
+
+def test_both_fail_and_what_was_committed_is_kept() -> None:
+    script = Script(cut_after=4, refuse=lambda n: None if n == 1 else CloudUnavailable("gone"))
+    run = carry(script, fail_at=100)
+    assert isinstance(run.error, BothEnginesFailed)
+    assert run.outcome.token_ids == expected(40)[:4]
+    assert (run.outcome.finish_reason, run.outcome.error) == ("error", run.error)
+
+
+def test_cloud_only_without_a_device_resumes_after_a_cut() -> None:
+    run = carry(Script(cut_after=5, cut_streams=2), mode=Mode.CLOUD_ONLY, with_device=False)
+    check_whole(run)
+    assert [len(s.committed_token_ids) for s in run.cloud.starts] == [0, 5, 10]
+
+
+def test_cloud_only_falls_back_to_the_device_when_the_cloud_is_gone_for_good() -> None:
+    def refuse(number: int) -> PdError | None:
+        return None if number == 1 else CloudAuthenticationFailed("the key was revoked")
+
+    run = carry(Script(cut_after=5, refuse=refuse), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.handoff_position == 5
+
+
+def test_a_typed_error_when_there_is_no_other_side() -> None:
+    script = Script(refuse=lambda _: CloudAuthenticationFailed("no"))
+    run = carry(script, mode=Mode.CLOUD_ONLY, with_device=False)
+    assert isinstance(run.error, CloudAuthenticationFailed)
+
+
+def test_a_differing_cloud_never_changes_a_committed_token() -> None:
+    # The cloud differs from position 3 on: what it committed stays, the device goes on from it.
+    run = carry(Script(wrong_from=3), cloud_tokens=8)
+    assert run.error is None
+    ids = run.outcome.token_ids
+    assert ids[:3] == expected(40)[:3]
+    assert len(ids) == 40
+
+
+def test_a_missing_position_ends_the_stream_not_the_answer() -> None:
+    check_whole(carry(Script(skip=4)))
+
+
+def test_end_of_sequence_among_the_cloud_tokens() -> None:
+    run = carry(length=6, cloud_tokens=10)
+    check_whole(run, 6)
+    assert run.outcome.handoff_position is None
+
+
+@pytest.mark.parametrize("leave_after", [1, 5, 20])
+def test_a_reader_who_leaves_cancels_both_sides(leave_after: int) -> None:
+    run = carry(leave_after=leave_after)
+    assert run.outcome.finish_reason == "cancelled"
+    assert run.outcome.token_ids == expected(40)[:leave_after]
+
+
+def test_the_limit_closes_the_answer() -> None:
+    run = carry(length=90, max_tokens=20)
+    assert run.outcome.finish_reason == "length"
+    assert run.outcome.token_ids == expected(90)[:20]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    first_token_s=st.floats(0.02, 3.0),
+    step_s=st.floats(0.001, 0.3),
+    rate=st.floats(60, 4000),
+    decode_s=st.floats(0.005, 0.2),
+    pace_s=st.floats(0.02, 0.2),
+    cloud_tokens=st.integers(0, 50),
+    length=st.integers(1, 45),
+    cut_after=st.none() | st.integers(0, 20),
+    cut_streams=st.integers(1, 9),
+    stall_after=st.none() | st.integers(0, 20),
+    fail_at=st.none() | st.integers(0, 260),
+    mode=st.sampled_from([Mode.PD_DEVICE, Mode.CLOUD_ONLY]),
+)
+def test_whatever_happens_the_answer_is_exact(
+    first_token_s: float,
+    step_s: float,
+    rate: float,
+    decode_s: float,
+    pace_s: float,
+    cloud_tokens: int,
+    length: int,
+    cut_after: int | None,
+    cut_streams: int,
+    stall_after: int | None,
+    fail_at: int | None,
+    mode: Mode,
+) -> None:
+    run = carry(
+        Script(0.01, first_token_s, step_s, cut_after=cut_after, cut_streams=cut_streams,
+               stall_after=stall_after),
+        mode=mode,
+        cloud_tokens=cloud_tokens,
+        length=length,
+        pace_s=pace_s,
+        profile=SpeedProfile("any", "a test", 1 / rate, decode_s),
+        fail_at=fail_at,
+    )  # fmt: skip
+    ids = run.outcome.token_ids
+    assert ids == expected(length)[: len(ids)], "a token was lost, doubled or changed"
+    assert all(gap >= pace_s - 1e-9 for gap in run.outcome.gaps_s), "a burst"
+    if run.error is None:
+        assert len(ids) == length
+    else:
+        assert fail_at is not None or mode is Mode.CLOUD_ONLY, "one side was well and gave up"
