@@ -24,5 +24,5 @@ for volume in ${BUILD_VOLUMES:-}; do options+=(--volume "$volume"); done
 
 # --format docker keeps HEALTHCHECK, which the OCI format has no place for.
 buildah --storage-driver vfs --root "$store/root" --runroot "$store/run" \
-  bud --isolation chroot --format docker --layers "${options[@]}" \
+  bud --isolation chroot --format docker "${options[@]}" \
   --file "$dockerfile" --tag "localhost/pd-$image" "$top"
