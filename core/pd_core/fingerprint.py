@@ -1,0 +1,94 @@
+"""Digests that say whether two sides run the same model.
+
+The digest of a checkpoint's weights reads every byte, so it is kept in a small file in the user's
+cache directory, by the files' sizes and modification times.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["cached_digest", "text_digest", "weights_digest"]
+
+logger = logging.getLogger(__name__)
+
+
+def text_digest(text: str) -> str:
+    """Return the hex sha256 of a text; "" (unknown) for an empty one."""
+    return hashlib.sha256(text.encode()).hexdigest() if text else ""
+
+
+def weights_digest(
+    tensors: Iterable[tuple[str, "Tensor"]], semantic_config: Mapping[str, object]
+) -> str:
+    """Return the hex sha256 of tensors and the settings that change what they compute.
+
+    Args:
+        tensors: (name, tensor) pairs, by rising name; may be made one at a time.
+        semantic_config: settings, JSON values only.
+    """
+    import torch
+
+    digest = hashlib.sha256(json.dumps(dict(semantic_config), sort_keys=True).encode())
+    for name, tensor in tensors:
+        head = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+        digest.update(json.dumps(head).encode())
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(memoryview(raw.numpy()))
+    return digest.hexdigest()
+
+
+def cached_digest(kind: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
+    """Return compute(), or its earlier result while no file changed its size or mtime.
+
+    A cache that cannot be read or written only costs time.
+
+    Args:
+        kind: what is digested, with everything besides the files that it depends on.
+        files: what it is computed from.
+        compute: makes the digest.
+    """
+    stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    key = hashlib.sha256(json.dumps([kind, stats]).encode()).hexdigest()
+    path = _cache_file()
+    known = _read(path)
+    if key in known:
+        return known[key]
+    digest = compute()
+    _write(path, _read(path) | {key: digest})
+    return digest
+
+
+def _cache_file() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    return root / "pd-device" / "weights.json"
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {str(k): v for k, v in content.items() if isinstance(v, str)}
+
+
+def _write(path: Path, content: Mapping[str, str]) -> None:
+    """Replace the file in one step, so that no reader sees half of it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(content, file)
+        Path(file.name).replace(path)
+    except OSError as error:
+        logger.debug("the digest of the weights is not cached: %s", error)

@@ -1,0 +1,145 @@
+"""Reading and writing the tensors of Hugging Face directories: safetensors, sharded or not."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pd_core.errors import ModelError
+
+__all__ = ["Checkpoint", "read_json", "write_tensors"]
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+# Left in old checkpoints; computed from the config.
+_DERIVED_SUFFIX = "rotary_emb.inv_freq"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelError: the file is missing or not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} does not exist; a model directory needs it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a JSON object")
+    return content
+
+
+def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write model.safetensors."""
+    separate = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    save_file(separate, directory / _SINGLE, metadata={"format": "pt"})
+
+
+class Checkpoint:
+    """The safetensors files of one directory.
+
+    Attributes:
+        files: all files, in order of name.
+
+    Raises:
+        ModelError: there are none, or one is truncated or broken.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        names = self._file_names()
+        self.files = tuple(directory / name for name in sorted(names))
+        self._file_of: dict[str, Path] = {}
+        for file in self.files:
+            with _opened(file) as opened:
+                for name in opened.keys():  # noqa: SIM118  (not a mapping)
+                    if name in self._file_of:
+                        raise ModelError(f"tensor {name} is in two files of {directory}")
+                    self._file_of[name] = file
+
+    def _file_names(self) -> set[str]:
+        """Return the names of the safetensors files, from the index where there is one."""
+        if (self._directory / _SINGLE).exists():
+            return {_SINGLE}
+        if (self._directory / _INDEX).exists():
+            weight_map = read_json(self._directory / _INDEX).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
+                raise ModelError(f"{_INDEX} has no weight_map")
+            names = set(weight_map.values())
+            for name in names:
+                if not isinstance(name, str) or Path(name).name != name:
+                    raise ModelError(f"{_INDEX} names {name!r}, which is not a file beside it")
+            return names
+        pickles = [p.name for ext in ("bin", "pt", "pth") for p in self._directory.glob(f"*.{ext}")]
+        if pickles:
+            raise ModelError(
+                f"{self._directory} has only pickle files ({sorted(pickles)[0]}), which can run "
+                "code; convert them to safetensors"
+            )
+        raise ModelError(f"{self._directory} has no {_SINGLE} and no {_INDEX}")
+
+    def load_into(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> None:
+        """Copy every tensor into its place.
+
+        Args:
+            tensors: the places, by name; their dtype may differ from the file's.
+            tied_head: the output layer is the embedding, so a stored one must be equal to it.
+
+        Raises:
+            ModelError: a tensor is missing, unknown, of the wrong shape or type, or not finite.
+        """
+        found = {n for n in self._file_of if not n.endswith(_DERIVED_SUFFIX)}
+        surplus = {"lm_head.weight"} & found if tied_head else set()
+        if missing := sorted(tensors.keys() - found):
+            raise ModelError(f"the checkpoint lacks {_some(missing)}")
+        if extra := sorted(found - tensors.keys() - surplus):
+            raise ModelError(f"the checkpoint has tensors the model has no place for: {_some(extra)}")
+        for name, tensor in self.stored(surplus):
+            embedding = next(t for _, t in self.stored({"model.embed_tokens.weight"}))
+            if not torch.equal(tensor, embedding):
+                raise ModelError(f"tie_word_embeddings is true, but {name} is not the embedding")
+        for name, tensor in self.stored(tensors.keys()):
+            place = tensors[name]
+            if tensor.shape != place.shape:
+                raise ModelError(
+                    f"tensor {name} has shape {list(tensor.shape)}; the config asks for "
+                    f"{list(place.shape)}"
+                )
+            if tensor.dtype not in _FLOATS:
+                raise ModelError(f"tensor {name} has type {tensor.dtype}, which is not supported")
+            place.copy_(tensor)
+            if not torch.isfinite(place).all():
+                raise ModelError(f"tensor {name} holds NaN or infinite values")
+
+    def stored(self, names: "set[str] | Any") -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, tensor) as stored, by rising name, one at a time."""
+        for file in self.files:
+            if not file.exists():
+                raise ModelError(f"{file} does not exist")
+        for name in sorted(names):
+            with _opened(self._file_of[name]) as opened:
+                yield name, opened.get_tensor(name)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _opened(file: Path) -> Any:
+    """Open a safetensors file; the library checks header, offsets and length."""
+    try:
+        return safe_open(file, framework="pt", device="cpu")
+    except FileNotFoundError as error:
+        raise ModelError(f"{file} does not exist") from error
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is truncated or not a safetensors file: {error}") from error

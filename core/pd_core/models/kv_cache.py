@@ -1,0 +1,88 @@
+"""The KV cache of one sequence: per layer only the heads that the model declares."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["KEY_BLOCK", "KVCache", "LayerHeads", "Segment"]
+
+# Attention reads keys in whole blocks of this many tokens (the block of torch's CPU kernel), so
+# capacity is a multiple of it and unwritten places must hold finite values: zeros.
+KEY_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class LayerHeads:
+    """How many heads one layer caches: a SkipV1 layer keeps fewer values than keys."""
+
+    num_key_heads: int
+    num_value_heads: int
+
+
+class KVCache:
+    """Keys and values of one sequence, one pair of tensors per layer.
+
+    Attributes:
+        keys: per layer (num_key_heads, capacity_tokens, head_dim).
+        values: per layer (num_value_heads, capacity_tokens, head_dim).
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LayerHeads],
+        head_dim: int,
+        capacity_tokens: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._options = {"dtype": dtype, "device": device}
+        capacity = _round_up(max(capacity_tokens, 1))
+        self.keys = [self._zeros(h.num_key_heads, capacity, head_dim) for h in layers]
+        self.values = [self._zeros(h.num_value_heads, capacity, head_dim) for h in layers]
+
+    def _zeros(self, heads: int, capacity: int, head_dim: int) -> Tensor:
+        return torch.zeros(heads, capacity, head_dim, **self._options)  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Tokens that fit, a multiple of 512."""
+        return self.keys[0].shape[1]
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of the distinct storages, the rounding to whole blocks included."""
+        storages = {t.untyped_storage().data_ptr(): t for t in (*self.keys, *self.values)}
+        return sum(t.untyped_storage().nbytes() for t in storages.values())
+
+    def reserve(self, num_tokens: int) -> None:
+        """Make room for num_tokens in all, keeping what is cached; never shrinks."""
+        capacity = _round_up(num_tokens)
+        if capacity <= self.capacity_tokens:
+            return
+        for tensors in (self.keys, self.values):
+            for i, old in enumerate(tensors):
+                new = self._zeros(old.shape[0], capacity, old.shape[2])
+                new[:, : old.shape[1]] = old
+                tensors[i] = new
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One sequence's part of a ragged batch.
+
+    Attributes:
+        cache: the sequence's; it holds positions 0 .. start already, and has room for the rest.
+        start: position of the part's first token.
+        num_tokens: length of the part; its tokens take positions start .. start + num_tokens.
+    """
+
+    cache: KVCache
+    start: int
+    num_tokens: int
+
+
+def _round_up(num_tokens: int) -> int:
+    return -(-num_tokens // KEY_BLOCK) * KEY_BLOCK

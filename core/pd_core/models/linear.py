@@ -1,0 +1,59 @@
+"""Linear layers whose rows do not depend on how many rows are computed together."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pd_core.numerics import Numerics
+
+__all__ = ["ReproducibleLinear", "linear"]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics) -> Tensor:
+    """Return x @ weight.T + bias, each row bit-equal whatever the other rows.
+
+    Args:
+        x: (R, in).
+        weight: (out, in).
+        bias: (out,) or None.
+        numerics: pad to `min_rows`, or cut into tiles of `tile_rows`.
+    """
+    rows = x.shape[0]
+    if numerics.tile_rows:
+        tile = numerics.tile_rows
+        padded = F.pad(x, (0, 0, 0, -rows % tile))
+        return torch.cat([F.linear(part, weight, bias) for part in padded.split(tile)])[:rows]
+    if rows < numerics.min_rows:
+        return F.linear(F.pad(x, (0, 0, 0, numerics.min_rows - rows)), weight, bias)[:rows]
+    return F.linear(x, weight, bias)
+
+
+class ReproducibleLinear(torch.nn.Module):
+    """A linear layer for inference, called the way `Numerics` says."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool,
+        numerics: Numerics,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(
+            torch.empty(out_features, in_features, dtype=dtype, device=device), requires_grad=False
+        )
+        self.bias = (
+            torch.nn.Parameter(
+                torch.empty(out_features, dtype=dtype, device=device), requires_grad=False
+            )
+            if bias
+            else None
+        )
+        self._numerics = numerics
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x: (R, in) to (R, out)."""
+        return linear(x, self.weight, self.bias, self._numerics)

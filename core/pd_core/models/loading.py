@@ -1,0 +1,192 @@
+"""From a name or a directory to a model that is ready to run."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pd_core.errors import ModelError
+from pd_core.fingerprint import cached_digest, text_digest, weights_digest
+from pd_core.generation import Fingerprints
+from pd_core.models.causal_lm import CausalLM
+from pd_core.models.checkpoint import Checkpoint, read_json, write_tensors
+from pd_core.models.config import ModelConfig
+from pd_core.models.random_tiny import (
+    EOS_TOKEN,
+    fill_weights,
+    random_tiny_config,
+    random_tiny_tokenizer,
+)
+from pd_core.numerics import Numerics, numerics_id, probe, unchecked
+from pd_core.tokenizer import Tokenizer
+
+__all__ = ["RANDOM_TINY", "LoadedModel", "load_model", "save_model"]
+
+RANDOM_TINY = "random-tiny"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with all that is needed to serve it.
+
+    Attributes:
+        name: the directory's name, or "random-tiny".
+        eos_token_ids: ids that end a sequence; may be empty.
+    """
+
+    name: str
+    model: CausalLM
+    tokenizer: Tokenizer
+    fingerprints: Fingerprints
+    eos_token_ids: tuple[int, ...]
+    numerics: Numerics
+
+
+def load_model(
+    spec: str, *, dtype: str = "float32", device: str = "cpu", fast: bool = False
+) -> LoadedModel:
+    """Load "random-tiny" or a Hugging Face directory.
+
+    Only float32 on the CPU is bit-reproducible; other dtypes and devices, and the fast mode, run
+    plain kernels and get a numerics id that equals no other.
+
+    Args:
+        spec: the name or a path.
+        dtype: "float32", "bfloat16" or "float16".
+        device: a torch device.
+        fast: give up bit-equality for speed.
+
+    Raises:
+        ModelError: it cannot be loaded; the message says why.
+    """
+    if dtype not in _DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}")
+    numerics = _numerics(dtype, device, fast=fast)
+    if spec == RANDOM_TINY:
+        return _load_random_tiny(numerics, dtype, device)
+    directory = Path(spec)
+    if not directory.is_dir():
+        raise ModelError(f"{spec!r} is neither a directory nor {RANDOM_TINY!r}")
+    return _load_directory(directory, numerics, dtype, device)
+
+
+def save_model(
+    directory: Path | str,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    *,
+    eos_token_ids: tuple[int, ...] = (),
+) -> None:
+    """Write an ordinary Hugging Face directory: config.json, model.safetensors, tokenizer.json."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = model.config.to_hf() | {"torch_dtype": str(model.dtype).removeprefix("torch.")}
+    if eos_token_ids:
+        config["eos_token_id"] = list(eos_token_ids)
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (directory / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    write_tensors(directory, model.tensors())
+
+
+def _numerics(dtype: str, device: str, *, fast: bool) -> Numerics:
+    kind = torch.device(device).type
+    if kind != "cpu":
+        return unchecked(kind)
+    if fast or dtype != "float32":
+        return unchecked(torch.backends.cpu.get_cpu_capability().lower())
+    return probe()
+
+
+def _semantic(config: ModelConfig) -> dict[str, Any]:
+    """Return the settings that change what the weights compute."""
+    return {k: v for k, v in asdict(config).items() if k != "max_context_tokens"}
+
+
+def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedModel:
+    tokenizer = random_tiny_tokenizer()
+    model = CausalLM(
+        random_tiny_config(tokenizer.vocab_size),
+        numerics,
+        dtype=_DTYPES[dtype],
+        device=torch.device(device),
+    )
+    fill_weights(model, tokenizer)
+    eos = tokenizer.token_id(EOS_TOKEN)
+    assert eos is not None, "the shipped tokenizer has an end-of-sequence token"
+    weights = weights_digest(sorted(model.tensors().items()), _semantic(model.config))
+    return LoadedModel(
+        name=RANDOM_TINY,
+        model=model,
+        tokenizer=tokenizer,
+        fingerprints=Fingerprints(
+            tokenizer=tokenizer.digest,
+            weights=weights,
+            numerics_id=numerics_id(dtype, numerics=numerics),
+        ),
+        eos_token_ids=(eos,),
+        numerics=numerics,
+    )
+
+
+def _load_directory(
+    directory: Path, numerics: Numerics, dtype: str, device: str
+) -> LoadedModel:
+    raw = read_json(directory / "config.json")
+    config = ModelConfig.from_hf(raw)
+    tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ModelError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, but the model only "
+            f"{config.vocab_size}; they do not belong together"
+        )
+    checkpoint = Checkpoint(directory)
+    model = CausalLM(config, numerics, dtype=_DTYPES[dtype], device=torch.device(device))
+    model.num_token_ids = tokenizer.vocab_size
+    places = model.tensors()
+    checkpoint.load_into(places, tied_head=config.tie_word_embeddings)
+    semantic = _semantic(config)
+    weights = cached_digest(
+        json.dumps(["weights", 1, semantic]),
+        checkpoint.files,
+        lambda: weights_digest(checkpoint.stored(places.keys()), semantic),
+    )
+    return LoadedModel(
+        name=directory.resolve().name,
+        model=model,
+        tokenizer=tokenizer,
+        fingerprints=Fingerprints(
+            tokenizer=tokenizer.digest,
+            chat_template=text_digest(_chat_template(directory)),
+            weights=weights,
+            numerics_id=numerics_id(dtype, numerics=numerics),
+        ),
+        eos_token_ids=_eos_token_ids(directory, raw, tokenizer.vocab_size),
+        numerics=numerics,
+    )
+
+
+def _chat_template(directory: Path) -> str:
+    """Return the chat template's text, "" when there is none."""
+    file = directory / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    settings = directory / "tokenizer_config.json"
+    template = read_json(settings).get("chat_template") if settings.exists() else None
+    if template is None or isinstance(template, str):
+        return template or ""
+    return json.dumps(template, sort_keys=True)  # a list of named templates
+
+
+def _eos_token_ids(directory: Path, config: dict[str, Any], num_ids: int) -> tuple[int, ...]:
+    """Read the end-of-sequence ids; generation_config.json goes before config.json."""
+    generation = directory / "generation_config.json"
+    value = read_json(generation).get("eos_token_id") if generation.exists() else None
+    value = config.get("eos_token_id") if value is None else value
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    for i in ids:
+        if type(i) is not int or not 0 <= i < num_ids:
+            raise ModelError(f"eos_token_id {i!r} is not an id of the tokenizer (0..{num_ids - 1})")
+    return tuple(ids)

@@ -1,0 +1,48 @@
+"""Rotary position embeddings, from tables that do not depend on chunking."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["RotaryEmbedding", "rotate"]
+
+_BLOCK = 2048
+
+
+class RotaryEmbedding:
+    """cos and sin of every angle, computed in whole blocks of positions and kept.
+
+    Frequencies and angles are rounded to float32 as `transformers` does; their cosines are taken in
+    float64 and rounded once, so that they are the same on every machine.
+    """
+
+    def __init__(
+        self, head_dim: int, theta: float, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+        self._frequency = 1.0 / (theta ** exponent.double()).float()
+        self._dtype = dtype
+        self._device = device
+        self._cos = self._sin = torch.empty(0, head_dim // 2, dtype=dtype, device=device)
+
+    def reserve(self, num_tokens: int) -> None:
+        """Cover positions below num_tokens."""
+        known = self._cos.shape[0]
+        if num_tokens <= known:
+            return
+        angles = [
+            (torch.arange(i, i + _BLOCK, dtype=torch.float32)[:, None] * self._frequency).double()
+            for i in range(known, num_tokens, _BLOCK)
+        ]
+        options = {"dtype": self._dtype, "device": self._device}
+        self._cos = torch.cat([self._cos, *(a.cos().float().to(**options) for a in angles)])
+        self._sin = torch.cat([self._sin, *(a.sin().float().to(**options) for a in angles)])
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cos and sin, (T, 1, D / 2) each, at reserved positions (T,)."""
+        return self._cos[positions][:, None], self._sin[positions][:, None]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x: (T, heads, D); its first and second half are the pairs' coordinates."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

@@ -1,0 +1,159 @@
+"""The check behind `pd_core.numerics.probe`: does this machine make equal bits, and which?"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pd_core.models.attention import CausalMask, TiledSpan
+from pd_core.models.causal_lm import silu
+from pd_core.models.linear import linear
+from pd_core.models.rope import RotaryEmbedding
+from pd_core.numerics import Numerics
+
+__all__ = ["run"]
+
+# (in, out): thin, wide, the shapes of random-tiny, and widths that no vector divides evenly.
+_SHAPES = ((128, 256), (128, 704), (352, 128), (128, 1024), (96, 72), (576, 960), (1536, 256))
+_ROWS = (*range(1, 36), 48, 63, 64, 100, 127, 128, 129, 256, 317, 500, 511)
+_FULL = 512
+
+
+def run() -> Numerics:
+    """Try the strategies in turn; see `pd_core.numerics.probe`."""
+    isa = torch.backends.cpu.get_cpu_capability().lower()
+    present = torch.get_num_threads()
+    threads = sorted({1, 2, present})
+    candidates = [(Numerics(True, rows, 0, isa, ""), threads) for rows in (1, 4, 8, 16)]
+    candidates.append((Numerics(True, 1, 16, isa, ""), [present]))
+    for candidate, counts in candidates:
+        if not _linear_is_equal(candidate, counts):
+            continue
+        if not (_attention_is_equal(counts) and _elementwise_is_equal(counts)):
+            break
+        return Numerics(True, candidate.min_rows, candidate.tile_rows, isa, _digest(candidate))
+    return Numerics(False, 1, 0, isa, "")
+
+
+def _numbers(*shape: int, key: int) -> Tensor:
+    """Return float32 values in [-2, 2) made of integers only, the same on every machine."""
+    count = torch.Size(shape).numel()
+    mixed = (torch.arange(count, dtype=torch.int64) + key * 7919) * 2654435761 % 1000003
+    mixed = mixed * mixed % 1000003
+    return (mixed.float() / 250000.75 - 2.0).reshape(shape)
+
+
+@contextmanager
+def _num_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _linear_is_equal(numerics: Numerics, threads: list[int]) -> bool:
+    """Whether rows are the same for all row counts, offsets and thread counts."""
+    for inner, outer in _SHAPES:
+        x, weight = _numbers(_FULL, inner, key=1), _numbers(outer, inner, key=2)
+        with _num_threads(threads[0]):
+            whole = linear(x, weight, None, numerics)
+        for count in threads:
+            with _num_threads(count):
+                for rows in _ROWS:
+                    offset = (_FULL - rows) // 2
+                    part = linear(x[offset : offset + rows], weight, None, numerics)
+                    if not torch.equal(part, whole[offset : offset + rows]):
+                        return False
+    return True
+
+
+def _attention(q: Tensor, keys: Tensor, values: Tensor, mask: CausalMask, start: int) -> Tensor:
+    span = TiledSpan(mask, start, q.shape[0])
+    tiles = span.fold(q)
+    out = torch.empty_like(tiles)
+    span.attend(tiles, keys, values, out)
+    return span.unfold(out, q.shape[2])
+
+
+def _attention_inputs(group: int, dim: int) -> tuple[Tensor, Tensor, Tensor, CausalMask]:
+    length, kv_heads = 700, 2
+    q = _numbers(length, kv_heads, group, dim, key=3)
+    keys, values = torch.zeros(2, kv_heads, 1024, dim)
+    keys[:, :length] = _numbers(kv_heads, length, dim, key=4)
+    values[:, :length] = _numbers(kv_heads, length, dim, key=5)
+    return q, keys, values, CausalMask(group, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def _attention_is_equal(threads: list[int]) -> bool:
+    """Whether queries are the same in one pass, in chunks and alone, past 512 keys."""
+    for group, dim in ((2, 32), (1, 64), (7, 64)):
+        q, keys, values, mask = _attention_inputs(group, dim)
+        with _num_threads(threads[0]):
+            whole = _attention(q, keys, values, mask, 0)
+        for count in threads:
+            with _num_threads(count):
+                for first, rows in ((0, 700), (300, 400), (505, 37), (505, 1), (690, 1), (13, 3)):
+                    part = _attention(q[first : first + rows], keys, values, mask, first)
+                    if not torch.equal(part, whole[first : first + rows]):
+                        return False
+    return True
+
+
+def _elementwise() -> tuple[Callable[[Tensor], Tensor], ...]:
+    return (
+        silu,
+        torch.exp,
+        torch.rsqrt,
+        lambda x: torch.log(x.double()),
+        lambda x: x.reshape(-1, 1) * torch.rsqrt(x.square().mean()),
+    )
+
+
+def _elementwise_is_equal(threads: list[int]) -> bool:
+    """Whether elementwise functions and row means ignore the place in memory."""
+    x = _numbers(70001, key=6).abs() + 0.01
+    rows = _numbers(300, 352, key=7)
+    means = rows.square().mean(-1)
+    for function in _elementwise()[:4]:
+        whole = function(x)
+        for count in threads:
+            with _num_threads(count):
+                for first, size in ((0, 70001), (1, 70000), (5, 33), (7, 15), (11, 1), (3, 40001)):
+                    part = x[first : first + size].clone()
+                    if not torch.equal(function(part), whole[first : first + size]):
+                        return False
+                for first, size in ((0, 300), (7, 1), (9, 5), (100, 128)):
+                    part = rows[first : first + size].clone()
+                    if not torch.equal(part.square().mean(-1), means[first : first + size]):
+                        return False
+    return True
+
+
+def _digest(numerics: Numerics) -> str:
+    """Return the hex sha256 over the bits of a fixed computation.
+
+    The rows are many enough that padding to `min_rows` plays no part in it.
+    """
+    outputs = [
+        linear(_numbers(64, inner, key=8), _numbers(outer, inner, key=9), None, numerics)
+        for inner, outer in _SHAPES
+    ]
+    q, keys, values, mask = _attention_inputs(2, 32)
+    outputs.append(_attention(q, keys, values, mask, 0))
+    x = _numbers(4099, key=10)
+    outputs += [silu(x), torch.rsqrt(x.abs() + 0.01), F.softmax(x.double(), 0)]
+    outputs += [torch.log(x.double().abs() + 0.01), F.softmax(x.double(), 0).cumsum(0)]
+    outputs.append(_numbers(300, 352, key=7).square().mean(-1))
+    rope = RotaryEmbedding(64, 10000.0, dtype=torch.float32, device=torch.device("cpu"))
+    rope.reserve(2048)
+    outputs += rope.at(torch.arange(2048))
+    digest = hashlib.sha256()
+    for output in outputs:
+        digest.update(output.contiguous().numpy().tobytes())
+    return digest.hexdigest()

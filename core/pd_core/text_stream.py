@@ -1,0 +1,108 @@
+"""Incremental detokenising: half characters and possible stop strings are held back."""
+
+from collections.abc import Callable, Sequence
+
+from pd_core.errors import InvalidRequest
+
+__all__ = ["TextStream"]
+
+_REPLACEMENT = "\ufffd"
+
+
+class TextStream:
+    """Turns token ids into text, one at a time, releasing only what is final.
+
+    Held back is half a character (bytes that a next token may complete), and text that may be
+    the beginning of a stop string. Each token's text is released exactly once and in order, so
+    the released texts joined are the decoded text, cut before the first stop string.
+
+    Args:
+        decode: turns a list of ids into text.
+        stop_strings: end the text before the first of these.
+
+    Attributes:
+        stopped: a stop string was found; the tokens that make it up have trimmed or empty text,
+            and nothing may be pushed any more.
+
+    Raises:
+        InvalidRequest: a stop string is empty.
+    """
+
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stop_strings: Sequence[str] = ()
+    ) -> None:
+        if not all(stop_strings):
+            raise InvalidRequest("a stop string is empty; leave it out")
+        self.stopped = False
+        self._decode = decode
+        self._stops = tuple(stop_strings)
+        # Tokens whose text is known are dropped but for the last few: decoders look back (a
+        # leading space depends on the token before), and decoding all each time is quadratic.
+        self._window: list[int] = []
+        self._known = 0  # tokens of the window whose text is decided
+        self._index = 0  # index of the next token pushed
+        self._held: list[tuple[int, str]] = []  # decoded, not yet released
+
+    def push(self, token_id: int) -> list[tuple[int, str]]:
+        """Take one token; return (index, text) of every token whose text is now final."""
+        assert not self.stopped, "a stop string ended this stream"
+        self._window.append(token_id)
+        self._index += 1
+        self._decode_new(final=False)
+        return self._release(final=False)
+
+    def flush(self) -> list[tuple[int, str]]:
+        """Return all that is held back; broken UTF-8 comes out as U+FFFD."""
+        self._decode_new(final=True)
+        return self._release(final=True)
+
+    def _decode_new(self, *, final: bool) -> None:
+        """Move the text of undecided tokens to `_held` once it ends on a whole character."""
+        pending = len(self._window) - self._known
+        if not pending:
+            return
+        before = self._decode(self._window[: self._known])
+        after = self._decode(self._window)
+        text = after[len(before) :]
+        if text.endswith(_REPLACEMENT) and not final:
+            return  # half a character, or broken bytes: the next whole character tells
+        first = self._index - pending
+        # The characters belong to the token that completes them.
+        self._held += [(i, "") for i in range(first, self._index - 1)]
+        self._held.append((self._index - 1, text))
+        if text:  # a special token has none, and the decoder must still see what was before it
+            self._window = self._window[self._known :]
+        self._known = len(self._window)
+
+    def _release(self, *, final: bool) -> list[tuple[int, str]]:
+        """Split `_held` into what is final and what may still belong to a stop string."""
+        text = "".join(t for _, t in self._held)
+        starts = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if starts:
+            self.stopped = True
+            released, self._held = self._trimmed(min(starts)), []
+            return released
+        keep = 0 if final else max((_overlap(text, stop) for stop in self._stops), default=0)
+        limit = len(text) - keep
+        num_released, length = 0, 0
+        for _, piece in self._held:
+            if length + len(piece) > limit:
+                break
+            length += len(piece)
+            num_released += 1
+        released, self._held = self._held[:num_released], self._held[num_released:]
+        return released
+
+    def _trimmed(self, length: int) -> list[tuple[int, str]]:
+        """Return all held tokens, their joined text cut to `length` characters."""
+        out = []
+        for index, piece in self._held:
+            out.append((index, piece[: max(length, 0)]))
+            length -= len(piece)
+        return out
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Return the length of the longest end of text that begins stop."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
