@@ -46,7 +46,7 @@ class Dispatcher:
         repeat: which pass over the trace.
         request_of: makes the request of a row.
         timeout_s: a request that takes longer than this has failed.
-        progress: told of every token and every end.
+        progress: told of every token and every end; None for a warm-up.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Dispatcher:
         request_of: Callable[[Work], GenerationRequest],
         *,
         timeout_s: float,
-        progress: Progress,
+        progress: Progress | None = None,
     ) -> None:
         self.records: list[RequestRecord] = []
         self._scheme = scheme
@@ -90,7 +90,8 @@ class Dispatcher:
         try:
             await client.start()
         except PdError as error:
-            self._add(work, None, 0.0, work.arrival_s, f"{type(error).__name__}: {error}")
+            lag_s = max(loop.time() - scheduled_s, 0.0)
+            self._add(work, None, lag_s, work.arrival_s, f"{type(error).__name__}: {error}")
             return
         try:
             await asyncio.sleep(scheduled_s - loop.time())
@@ -106,7 +107,8 @@ class Dispatcher:
             async with asyncio.timeout(self._timeout_s):
                 session = client.session(self._request_of(work), self._scheme)
                 async for _ in session.run():
-                    self._progress.token(work.id)
+                    if self._progress is not None:
+                        self._progress.token(work.id)
         except TimeoutError:
             error = f"TimeoutError: no end within {self._timeout_s:g} s"
         except PdError as failure:
@@ -131,7 +133,8 @@ class Dispatcher:
             error=error,
         )
         self.records.append(record)
-        self._progress.ended(record)
+        if self._progress is not None:
+            self._progress.ended(record)
 
 
 def record_of(

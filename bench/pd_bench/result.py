@@ -219,22 +219,22 @@ class CutRows(_Model):
 class EqualRows(_Model):
     """Rows whose answers are the same in every scheme and repeat, of the rows replayed.
 
-    A row that failed anywhere is not equal.
+    A row that failed anywhere, or that an interruption kept from a scheme, is not equal.
     """
 
     equal: int
     rows: int
 
     @classmethod
-    def of(cls, records: Iterable[RequestRecord]) -> Self:
-        """Compare the answers of each row."""
-        answers: dict[int, set[str]] = {}
+    def of(cls, records: Iterable[RequestRecord], num_passes: int) -> Self:
+        """Compare the answers of each row over `num_passes` (schemes times repeats)."""
+        answers: dict[int, list[str | None]] = {}
         for r in records:
-            # A failed answer equals no other: its error makes the set larger than one.
-            answers.setdefault(r.id, set()).add(r.output_sha256)
-            if r.error is not None:
-                answers[r.id].add(f"failed in {r.scheme}")
-        return cls(equal=sum(len(a) == 1 for a in answers.values()), rows=len(answers))
+            answers.setdefault(r.id, []).append(r.output_sha256 if r.error is None else None)
+        equal = sum(
+            len(a) == num_passes and None not in a and len(set(a)) == 1 for a in answers.values()
+        )
+        return cls(equal=equal, rows=len(answers))
 
 
 class ResultDocument(_Model):

@@ -75,6 +75,7 @@ async def _process(
     with (folder / "server.log").open("wb") as log, pinned(cores):
         process = await asyncio.create_subprocess_exec(
             *command,
+            env=_environment(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -84,6 +85,11 @@ async def _process(
         yield process
     finally:
         await _stop(process)
+
+
+def _environment() -> dict[str, str]:
+    """Leave out the settings of a server that the user runs elsewhere, its key among them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PD_SERVER_")}
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -133,12 +133,13 @@ def test_rows_are_equal_only_when_every_scheme_answered_alike() -> None:
         return record_of(work(length, index), outcome(*at_s), scheme=scheme)
 
     same = [row(0, "a", 1, 2), row(0, "b", 3, 4)]
-    assert EqualRows.of(same) == EqualRows(equal=1, rows=1)
+    assert EqualRows.of(same, 2) == EqualRows(equal=1, rows=1)
     other = row(1, "b", 1, 2).model_copy(update={"output_sha256": "other"})
-    assert EqualRows.of([*same, row(1, "a", 1, 2), other]) == EqualRows(equal=1, rows=2)
+    assert EqualRows.of([*same, row(1, "a", 1, 2), other], 2) == EqualRows(equal=1, rows=2)
+    assert EqualRows.of(same, 3) == EqualRows(equal=0, rows=1)  # a third scheme has not run
     # A failed row is not equal, even where both schemes failed after the same tokens.
     failed = [row(2, "a", 1, length=2), row(2, "b", 1, length=2)]
-    assert EqualRows.of([*same, *failed]) == EqualRows(equal=1, rows=2)
+    assert EqualRows.of([*same, *failed], 2) == EqualRows(equal=1, rows=2)
 
 
 def test_totals_of_repeats_add_up_and_the_peak_is_the_larger() -> None:
@@ -159,7 +160,7 @@ def document() -> ResultDocument:
         labels=("devices: emulated",),
         dispatch_lag_s=Distribution.of([0.0]),
         cut_rows=CutRows(prompt=0, output=1, max_prompt_tokens=8, max_output_tokens=2),
-        equal_rows=EqualRows.of(records),
+        equal_rows=EqualRows.of(records, 1),
         profiles={"device": {"name": "slow", "decode_s": 0.05}},
         versions={"pd-device": "0"},
         seed=0,

@@ -1,0 +1,5 @@
+"""`python -m pd_bench`."""
+
+from pd_bench.cli import main
+
+main()

@@ -1,0 +1,162 @@
+"""`pd-bench`: replay traces, measure overheads, show a demo.
+
+Modules that import torch are imported inside the commands, after the numerics environment is set.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from pd_bench.result_file import result_file
+from pd_bench.settings import FIDELITIES, SCHEMES, CloudAccess, ReplaySettings
+from pd_core.errors import ConfigError, PdError, status_of
+from pd_core.numerics import prepare_environment
+from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES
+
+__all__ = ["app", "main"]
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Measure P/D-Device: replay traces scheme by scheme, and see what its parts cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+trace_app = typer.Typer(help="Look at traces.", no_args_is_help=True)
+app.add_typer(trace_app, name="trace")
+
+_DEVICES = ", ".join(sorted(DEVICE_PROFILES))
+_LINKS = ", ".join(sorted(LINK_PROFILES))
+
+Trace = Annotated[Path, typer.Argument(help="Azure CSV or Mooncake JSONL; told by its content.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many rows.")]
+Pace = Annotated[float, typer.Option(help="Seconds between shown tokens.")]
+Model = Annotated[str, typer.Option(help="random-tiny, or a Hugging Face directory.")]
+
+
+@app.command()
+def replay(
+    trace: Trace,
+    schemes: Annotated[str, typer.Option(help="Which, comma-separated.")] = ",".join(SCHEMES),
+    limit: Limit = None,
+    fidelity: Annotated[str, typer.Option(help=f"One of {', '.join(FIDELITIES)}.")] = "fleet",
+    pace: Pace = 0.1,
+    device_profile: Annotated[
+        str | None,
+        typer.Option(help=f"Speed of the devices: {_DEVICES}; real devices need none."),
+    ] = None,
+    link_profile: Annotated[str, typer.Option(help=f"One of {_LINKS}.")] = "loopback",
+    max_prompt_tokens: Annotated[
+        int | None, typer.Option(help="Cut longer prompts; the context's room when not given.")
+    ] = None,
+    max_output_tokens: Annotated[
+        int, typer.Option(help="Cut longer answers; also every request's token limit.")
+    ] = 1024,
+    seed: Annotated[int, typer.Option(help="Of prompts, sampling and emulated spread.")] = 0,
+    repeat: Annotated[int, typer.Option(help="Passes; the schemes' order rotates.")] = 1,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    model: Model = "random-tiny",
+    max_num_seqs: Annotated[int, typer.Option(help="Slots of our own server.")] = 16,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a request failed.")] = 600.0,
+    cloud: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a running server instead of our own.")
+    ] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Authority to trust for --cloud.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="Key for --cloud.")] = None,
+    insecure: Annotated[bool, typer.Option(help="Plaintext --cloud beyond this machine.")] = False,
+    json_out: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write the result document here; - prints it last."),
+    ] = None,
+) -> None:
+    """Replay a trace under several schemes and compare them side by side."""
+    access = None
+    if cloud is not None:
+        access = CloudAccess(cloud, tls_ca, _read_key(api_key_file), insecure)
+    settings = ReplaySettings(
+        trace=trace,
+        schemes=tuple(name.strip() for name in schemes.split(",") if name.strip()),
+        fidelity=fidelity,
+        pace_s=pace,
+        limit=limit,
+        device_profile=device_profile,
+        link_profile=link_profile,
+        max_prompt_tokens=max_prompt_tokens,
+        max_output_tokens=max_output_tokens,
+        seed=seed,
+        temperature=temperature,
+        repeat=repeat,
+        model=model,
+        max_num_seqs=max_num_seqs,
+        cloud=access,
+        timeout_s=timeout,
+    )
+    if json_out is None or str(json_out) == "-":
+        document_json = _replay(settings)
+        if json_out is not None:
+            print(document_json)
+        return
+    with result_file(json_out) as write:
+        write(_replay(settings))
+
+
+def _replay(settings: ReplaySettings) -> str:
+    """Run a replay, print its table, and return its document on one line."""
+    prepare_environment()
+    from pd_bench.progress import Progress
+    from pd_bench.replay import Replay
+    from pd_bench.table import print_result
+
+    with Progress(Console(stderr=True), settings.pace_s) as progress:
+        document = _run(Replay(settings, progress).run())
+    print_result(document, Console())
+    return document.model_dump_json()
+
+
+@trace_app.command()
+def info(trace: Trace, limit: Limit = None) -> None:
+    """Print span, rate and lengths of a trace, after reading all of it."""
+    from pd_bench.trace_info import trace_table
+    from pd_bench.traces import read_trace
+
+    Console().print(trace_table(trace.name, list(read_trace(trace, limit))))
+
+
+def _read_key(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the key file {path} cannot be read: {error}") from None
+
+
+def _run(main_coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; SIGTERM stops it in order, as Ctrl-C does."""
+
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await main_coroutine
+
+    return asyncio.run(cancellable())
+
+
+def main() -> None:
+    """Run the command; an error is one line on stderr and an exit code of its class."""
+    try:
+        app()
+    except PdError as error:
+        print(f"pd-bench: {error}", file=sys.stderr)
+        sys.exit(status_of(error).exit_code)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("pd-bench: interrupted", file=sys.stderr)
+        sys.exit(130)

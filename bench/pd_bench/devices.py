@@ -1,0 +1,213 @@
+"""The device side of a replay: one real device, or a fleet of emulated ones."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pd_bench.dispatch import Dispatcher
+from pd_bench.settings import CloudAccess, ReplaySettings
+from pd_bench.workload import Work
+from pd_core.errors import ConfigError
+from pd_core.generation import ServerInfo
+from pd_core.models import LoadedModel, load_model
+from pd_core.profiles import LinkProfile
+from pd_device_client.client import DeviceClient
+from pd_device_client.cloud_link import GrpcCloudLink
+from pd_device_client.emulated_engine import EmulatedEngine
+from pd_device_client.local_engine import TorchLocalEngine
+from pd_device_client.ports import CloudLink, LocalEngine
+from pd_device_client.shaped_link import ShapedCloudLink
+from pd_device_client.throttled_engine import ThrottledEngine
+
+__all__ = [
+    "Devices",
+    "FleetDevices",
+    "RealDevice",
+    "check_sampler",
+    "grpc_link",
+]
+
+
+class Devices(Protocol):
+    """The device side of one fidelity."""
+
+    @property
+    def arrivals(self) -> str:
+        """How requests arrive: "sequential" or "trace"."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Everything emulated or throttled on this side, in words."""
+        ...
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """KV cache bytes that a token takes on a device."""
+        ...
+
+    async def run(
+        self,
+        scheme: str,
+        cloud: CloudAccess,
+        info: ServerInfo,
+        works: Sequence[Work],
+        dispatcher: Dispatcher,
+    ) -> None:
+        """Send the requests from devices that know nothing of earlier calls."""
+        ...
+
+
+class RealDevice:
+    """One device with a real model in this process, possibly throttled; one request at a time."""
+
+    arrivals = "sequential"
+
+    def __init__(self, settings: ReplaySettings, num_threads: int | None) -> None:
+        self._settings = settings
+        self._num_threads = num_threads
+        self._loaded = load_model(settings.model)
+        self.kv_bytes_per_token = _kv_bytes_per_token(self._loaded)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Everything emulated or throttled on this side."""
+        speed = self._settings.speed
+        name = self._loaded.name
+        device = (
+            f"device: real engine ({name}) at its own speed"
+            if speed is None
+            else f"device: real engine ({name}), throttled to {speed.name} ({speed.source})"
+        )
+        return device, _link_label(self._settings.link)
+
+    async def run(
+        self,
+        scheme: str,
+        cloud: CloudAccess,
+        info: ServerInfo,
+        works: Sequence[Work],
+        dispatcher: Dispatcher,
+    ) -> None:
+        """Send one request after the other through one client, which measures itself first."""
+        settings = self._settings
+        engine: LocalEngine | None = None
+        if scheme != "cloud-only":
+            engine = TorchLocalEngine(self._loaded, num_threads=self._num_threads)
+            if settings.speed is not None:
+                engine = ThrottledEngine(engine, settings.speed)
+        client = DeviceClient(
+            cloud=_link(scheme, cloud, settings.link, settings.seed),
+            engine=engine,
+            pace_s=settings.pace_s,
+        )
+        try:
+            await client.start()
+            await dispatcher.run_sequential(works, client)
+        finally:
+            await client.close()
+
+
+class FleetDevices:
+    """Emulated devices that only sleep as their profile says; every row is another device."""
+
+    arrivals = "trace"
+
+    def __init__(self, settings: ReplaySettings) -> None:
+        self._settings = settings
+        self.kv_bytes_per_token = (
+            0 if settings.cloud is not None else _kv_bytes_per_token(load_model(settings.model))
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Everything emulated or throttled on this side."""
+        speed = self._settings.speed
+        assert speed is not None, "settings refuse a fleet without a device profile"
+        kv = (
+            "device KV bytes: not known, since the server's model is not ours"
+            if self._settings.cloud is not None
+            else "device KV bytes: computed from the model's KV bytes per token, not measured"
+        )
+        return (
+            f"devices: emulated, {speed.name} ({speed.source}); every row is another device",
+            "sampler: rolling hash of the prefix on both sides: checks tokens, makes no text",
+            _link_label(self._settings.link),
+            kv,
+        )
+
+    async def run(
+        self,
+        scheme: str,
+        cloud: CloudAccess,
+        info: ServerInfo,
+        works: Sequence[Work],
+        dispatcher: Dispatcher,
+    ) -> None:
+        """Send each request at its row's arrival, from a device of its own."""
+        await dispatcher.run_open_loop(works, lambda work: self._client(scheme, cloud, info, work))
+
+    def _client(
+        self, scheme: str, cloud: CloudAccess, info: ServerInfo, work: Work
+    ) -> DeviceClient:
+        settings, speed = self._settings, self._settings.speed
+        assert speed is not None, "settings refuse a fleet without a device profile"
+        # Every device has its own spread and jitter, the same ones in every scheme.
+        seed = settings.seed * 1_000_003 + work.line
+        engine = EmulatedEngine(
+            speed,
+            vocab_size=info.limits.vocab_size,
+            eos_token_ids=info.eos_token_ids,
+            seed=seed,
+            max_context_tokens=info.limits.max_context_tokens,
+            fingerprints=info.fingerprints,
+        )
+        return DeviceClient(
+            cloud=_link(scheme, cloud, settings.link, seed),
+            engine=None if scheme == "cloud-only" else engine,
+            pace_s=settings.pace_s,
+            device_profile=speed,
+        )
+
+
+def check_sampler(info: ServerInfo, settings: ReplaySettings) -> None:
+    """Refuse a server whose tokens the devices of this fidelity cannot agree with.
+
+    Raises:
+        ConfigError: it runs another sampler.
+    """
+    if info.sampler != settings.sampler:
+        raise ConfigError(
+            f"the server samples by {info.sampler!r}, and fidelity {settings.fidelity!r} needs "
+            f"{settings.sampler!r}: start it with --sampler {settings.sampler}"
+        )
+
+
+def grpc_link(cloud: CloudAccess) -> GrpcCloudLink:
+    """Return a real link to the server."""
+    return GrpcCloudLink(
+        cloud.target, tls_ca=cloud.tls_ca, api_key=cloud.api_key, insecure=cloud.insecure
+    )
+
+
+def _kv_bytes_per_token(loaded: LoadedModel) -> int:
+    """Return the KV cache bytes per token of a model, as allocated."""
+    block = loaded.model.make_cache(1)
+    return block.allocated_bytes // block.capacity_tokens
+
+
+def _link(scheme: str, cloud: CloudAccess, profile: LinkProfile, seed: int) -> CloudLink | None:
+    """Return a device's link; device-only has none, so that nothing can come from the cloud."""
+    if scheme == "device-only":
+        return None
+    link = grpc_link(cloud)
+    return link if _is_real(profile) else ShapedCloudLink(link, profile, seed)
+
+
+def _is_real(profile: LinkProfile) -> bool:
+    return profile.rtt_s == 0 and profile.bytes_per_s is None
+
+
+def _link_label(profile: LinkProfile) -> str:
+    if _is_real(profile):
+        return "link: real, nothing emulated"
+    return f"link: emulated, {profile.name} (RTT {profile.rtt_s * 1000:g} ms; {profile.source})"
