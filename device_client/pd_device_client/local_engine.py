@@ -45,7 +45,7 @@ class TorchLocalEngine:
             fingerprints=loaded.fingerprints,
             vocab_size=config.vocab_size,
             eos_token_ids=loaded.eos_token_ids,
-            max_context_tokens=config.max_position_embeddings,
+            max_context_tokens=config.max_context_tokens,
             chunk_tokens=chunk_tokens,
             kv_bytes_per_token=block.allocated_bytes // block.capacity_tokens,
         )
@@ -89,7 +89,7 @@ class _TorchSequence:
     def _pass(self, token_ids: list[int], sample_position: int | None) -> int | None:
         """One forward pass, on the worker's thread."""
         end = self._num_tokens + len(token_ids)
-        limit = self._loaded.model.config.max_position_embeddings
+        limit = self._loaded.model.config.max_context_tokens
         if end > limit:
             raise PromptTooLong(f"{end} tokens do not fit the local model's context of {limit}")
         try:

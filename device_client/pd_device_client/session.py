@@ -9,28 +9,21 @@ the running loop only, so the same code runs on a virtual clock.
 import asyncio
 import contextlib
 import itertools
-import math
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from pd_core.errors import BothEnginesFailed, PdError
-from pd_core.estimates import CloudEstimate, DeviceEstimate
-from pd_core.generation import Fingerprints
 from pd_core.planner import Mode, Plan
-from pd_device_client.cloud_leg import CloudLeg, CloudTimeouts, LegState
+from pd_device_client.cloud_leg import CloudLeg, LegState
 from pd_device_client.device_leg import DeviceLeg
+from pd_device_client.handoff import Handoff
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
-from pd_device_client.ports import CloudLink, LocalEngine
+from pd_device_client.sides import Sides
 from pd_device_client.signal import Signal
-from pd_device_client.speed_controller import Arrivals, SpeedController
+from pd_device_client.speed_controller import SpeedController
 from pd_device_client.token_log import TokenLog
 
-__all__ = ["Session", "Sides", "TextSource"]
-
-# The cloud is asked for more tokens when the best possible gap at the seam would exceed the pace
-# by this factor. Less is smoothed away by the controller; a new stream costs a whole prefill.
-_SEAM_TOLERANCE = 1.25
+__all__ = ["Session", "TextSource"]
 
 
 class TextSource(Protocol):
@@ -50,31 +43,6 @@ class TextSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """What a session works with; the estimates are shared by a client's requests and learn.
-
-    Attributes:
-        link: the way to the cloud, or None when the request must not or cannot use it.
-        engine: the local engine, or None.
-        cloud_estimate: the cloud's speed.
-        device_estimate: the device's speed.
-        fingerprints: this side's, checked by the cloud.
-        eos_token_ids: ids that end an answer.
-        exactness: "identical" when both sides have equal numerics, else "consistent".
-        timeouts: of the cloud's streams.
-    """
-
-    link: CloudLink | None
-    engine: LocalEngine | None
-    cloud_estimate: CloudEstimate
-    device_estimate: DeviceEstimate
-    fingerprints: Fingerprints
-    eos_token_ids: tuple[int, ...]
-    exactness: str = "identical"
-    timeouts: CloudTimeouts = field(default_factory=CloudTimeouts)
-
-
 class Session:
     """One request; iterate `run` once, then read `outcome`.
 
@@ -85,6 +53,7 @@ class Session:
         expected_tokens: N of the forecasts, a quantile of past answers' lengths.
         text: detokeniser with stop strings; without one no text is made.
         notes: shown with the outcome, in words for the user.
+        on_end: called with the outcome when it is complete.
     """
 
     def __init__(
@@ -96,6 +65,7 @@ class Session:
         expected_tokens: int,
         text: TextSource | None = None,
         notes: Sequence[str] = (),
+        on_end: Callable[[Outcome], None] | None = None,
     ) -> None:
         self.plan = plan
         self.outcome = Outcome(
@@ -106,9 +76,9 @@ class Session:
             exactness=sides.exactness,
             notes=list(notes),
         )
+        self._on_end = on_end
         self._request = request
         self._sides = sides
-        self._expected_tokens = min(expected_tokens, request.max_tokens)
         self._changed = Signal()
         self._log = TokenLog(request.max_tokens, sides.eos_token_ids, self._release)
         self._text = text
@@ -116,10 +86,17 @@ class Session:
         self._controller = SpeedController(plan.pace_s)
         self._driven = False
         self._submitted_s = 0.0
-        self._shown_s = 0.0  # instant of the last token shown
         self._device_started = False
-        self._cloud = self._make_cloud()
-        self._device = self._make_device()
+        self._handoff = Handoff(
+            plan,
+            sides,
+            self._log,
+            self.outcome.shown,
+            expected_tokens=expected_tokens,
+            max_tokens=request.max_tokens,
+        )
+        self._cloud = self._handoff.cloud = self._make_cloud()
+        self._device = self._handoff.device = self._make_device()
 
     def _make_cloud(self) -> CloudLeg | None:
         sides = self._sides
@@ -141,7 +118,12 @@ class Session:
         if sides.engine is None:
             return None
         return DeviceLeg(
-            sides.engine, self._request, self._log, sides.device_estimate, self._changed, self
+            sides.engine,
+            self._request,
+            self._log,
+            sides.device_estimate,
+            self._changed,
+            self._handoff,
         )
 
     def _useful_for_s(self) -> float | None:
@@ -193,18 +175,18 @@ class Session:
         if last < 0:
             return
         loop = asyncio.get_running_loop()
-        gap_s = self._controller.next_gap_s(last, self._shown_s, self._forecast())
-        await asyncio.sleep(max(self._shown_s + gap_s - loop.time(), 0.0))
+        gap_s = self._controller.next_gap_s(last, self._handoff.shown_s, self._handoff.arrivals())
+        await asyncio.sleep(max(self._handoff.shown_s + gap_s - loop.time(), 0.0))
 
     def _show(self) -> Shown:
         position = len(self.outcome.shown)
-        self._shown_s = asyncio.get_running_loop().time()
+        self._handoff.shown_s = asyncio.get_running_loop().time()
         shown = Shown(
             position=position,
             token_id=self._log.token_ids[position],
             text=self._texts[position],
             origin=self._log.origins[position],
-            at_s=self._shown_s - self._submitted_s,
+            at_s=self._handoff.shown_s - self._submitted_s,
         )
         self.outcome.shown.append(shown)
         return shown
@@ -275,7 +257,9 @@ class Session:
         elif not self._device_usable or self.plan.mode is Mode.CLOUD_ONLY:
             self._cloud.carry_to(self._request.max_tokens)
         else:
-            self._cloud.carry_to(max(self.outcome.planned_tokens, self._tokens_for_no_seam()))
+            self._cloud.carry_to(
+                max(self.outcome.planned_tokens, self._handoff.tokens_for_no_seam())
+            )
 
     async def _let_cloud_finish(self) -> None:
         """Wait a moment for Finished: it says what the cloud really did."""
@@ -284,82 +268,6 @@ class Session:
             async with asyncio.timeout(self._sides.timeouts.finish_s):
                 while self._cloud is not None and self._cloud.state in busy:
                     await self._changed.wait()
-
-    # Forecasts
-
-    def _due_s(self, position: int) -> float:
-        """When `position` is to be shown if the pace is kept from here on."""
-        last = len(self.outcome.shown) - 1
-        if last < 0:
-            return asyncio.get_running_loop().time() + position * self.plan.pace_s
-        return self._shown_s + (position - last) * self.plan.pace_s
-
-    def _tokens_for_no_seam(self) -> int:
-        """Cloud tokens needed for an even pace by the present forecast; 0 when the plan's do."""
-        last = len(self.outcome.shown) - 1
-        device, cloud = self._device, self._cloud
-        if device is None or cloud is None or last < 0:
-            return 0
-        limit = max(cloud.limit, self._log.length, last + 1)
-        pace_s = self.plan.pace_s
-        slope = (device.ready_s(limit) - self._shown_s) / (limit - last)
-        if slope <= pace_s * _SEAM_TOLERANCE:
-            return 0
-        while limit < self._request.max_tokens:
-            needed = last + math.ceil((device.ready_s(limit) - self._shown_s) / pace_s)
-            if needed <= limit:
-                break
-            limit = min(needed, self._request.max_tokens)
-        return limit
-
-    def _forecast(self) -> list[Arrivals]:
-        """When the positions not yet committed become available: the cloud's tail, the device."""
-        if self._log.closed:
-            return []
-        pieces = []
-        position = self._log.length
-        cloud, device, sides = self._cloud, self._device, self._sides
-        if cloud is not None and cloud.coming and self._log.claimed_at is None:
-            step_s = sides.cloud_estimate.step_s
-            pieces.append(Arrivals(position, cloud.limit - 1, cloud.next_arrival_s(), step_s))
-            position = cloud.limit
-        last = max(self._expected_tokens - 1, self._log.length)
-        if device is not None and device.running and position <= last:
-            decode_s = sides.device_estimate.decode_s
-            ready_s = device.ready_s(position)
-            if pieces:
-                ready_s = max(ready_s, pieces[0].available_s(position - 1) + decode_s)
-            pieces.append(Arrivals(position, last, ready_s, decode_s))
-        return pieces
-
-    # When the device may claim (DESIGN 2, step 5)
-
-    def may_claim(self, ready_s: float) -> bool:
-        """Whether all cloud tokens are in, or the pace holds to the end without more of them."""
-        position = self._log.length
-        if self._cloud is None or not self._cloud.coming:
-            return True
-        due_s, pace_s = self._due_s(position), self.plan.pace_s
-        decode_s = self._sides.device_estimate.decode_s
-        if self._log.has_cloud_tokens and self._overdue_in_s() <= 0:
-            return True
-        left = max(self._expected_tokens - 1 - position, 0)
-        return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
-
-    def may_run_ahead(self) -> bool:
-        """Whether the device may commit unclaimed: no cloud token has come yet."""
-        return not self._log.has_cloud_tokens
-
-    def patience_s(self) -> float | None:
-        """Until the cloud's next token is overdue."""
-        if self._cloud is None or not self._cloud.coming:
-            return None
-        return max(self._overdue_in_s(), 0.001)
-
-    def _overdue_in_s(self) -> float:
-        """Seconds until the cloud is later than the device would be: then it is left behind."""
-        slack_s = max(self.plan.pace_s, self._sides.device_estimate.decode_s)
-        return self._due_s(self._log.length) + slack_s - asyncio.get_running_loop().time()
 
     # The outcome
 
@@ -390,6 +298,8 @@ class Session:
                 outcome.notes.append(f"cloud: {self._cloud.error}")
         if self._device is not None and self._device.error is not None and outcome.error is None:
             outcome.notes.append(f"device: {self._device.error}")
+        if self._on_end is not None:
+            self._on_end(outcome)
 
 
 def _handoff_position(origins: list[Origin]) -> int | None:

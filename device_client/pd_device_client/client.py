@@ -1,0 +1,257 @@
+"""The device client: both sides, what is known of their speed, and a session per request."""
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import replace
+
+from pd_core.errors import PdError, PromptTooLong, TokenLimitTooHigh, TokenOutOfVocabulary
+from pd_core.estimates import CloudEstimate, DeviceEstimate
+from pd_core.generation import Fingerprints, ServerInfo
+from pd_core.planner import Mode, Promise, plan_request
+from pd_core.profiles import SpeedProfile
+from pd_device_client.cloud_leg import CloudTimeouts
+from pd_device_client.handshake import Handshake, shake_hands
+from pd_device_client.measure import measure_engine
+from pd_device_client.outcome import GenerationRequest, Outcome
+from pd_device_client.ports import CloudLink, LocalEngine
+from pd_device_client.session import Session, TextSource
+from pd_device_client.sides import Sides
+
+__all__ = ["DeviceClient"]
+
+logger = logging.getLogger(__name__)
+
+_CARD_CALLS = 3  # the smallest answer time of these is the RTT
+_LENGTH_QUANTILE = 0.9
+_LENGTH_WINDOW = 256
+
+
+class DeviceClient:
+    """Carries requests with a cloud, a local engine, or both.
+
+    Call `start` once before the first session, and `close` at the end.
+
+    Args:
+        cloud: the way to the cloud, or None.
+        engine: the local engine, or None.
+        pace_s: the gap between shown tokens that is promised to the reader.
+        ttft_s: the first token's latest instant; None means as early as possible.
+        device_profile: the device's speeds; measured at start when None.
+        timeouts: of the cloud's streams.
+
+    Attributes:
+        info: the cloud's card, None before start or when it cannot be reached.
+        cloud_error: why the cloud cannot be reached, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        cloud: CloudLink | None,
+        engine: LocalEngine | None,
+        pace_s: float,
+        ttft_s: float | None = None,
+        device_profile: SpeedProfile | None = None,
+        timeouts: CloudTimeouts | None = None,
+    ) -> None:
+        self._link = cloud
+        self._engine = engine
+        self._promise = Promise(pace_s, ttft_s)
+        self._cloud_estimate = CloudEstimate()
+        # Without an engine the device's estimate is never asked.
+        unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
+        self._device_estimate = DeviceEstimate(device_profile or unused)
+        self._measure = device_profile is None
+        self._timeouts = timeouts or CloudTimeouts()
+        self._lengths: deque[int] = deque(maxlen=_LENGTH_WINDOW)
+        self._handshake = Handshake("", "identical")
+        self.info: ServerInfo | None = None
+        self.cloud_error: PdError | None = None
+
+    @property
+    def device_profile(self) -> SpeedProfile:
+        """The speeds the device was measured, or given, at start."""
+        return self._device_estimate.profile
+
+    async def start(self) -> None:
+        """Ask for the cloud's card and measure the device.
+
+        An unreachable cloud is no error here: the device goes on alone, and says so.
+
+        Raises:
+            EngineError: the local engine failed.
+        """
+        if self._engine is not None and self._measure:
+            self._device_estimate = DeviceEstimate(await measure_engine(self._engine))
+        await self.meet_cloud()
+
+    async def meet_cloud(self) -> None:
+        """Ask for the cloud's card (again): its load, the RTT, its fingerprints."""
+        if self._link is None:
+            return
+        loop = asyncio.get_running_loop()
+        answer_s = []
+        try:
+            for _ in range(_CARD_CALLS):
+                asked_s = loop.time()
+                info = await self._link.info()
+                answer_s.append(loop.time() - asked_s)
+        except PdError as error:
+            logger.warning("the cloud cannot be used: %s", error)
+            self.info, self.cloud_error = None, error
+            return
+        self.info, self.cloud_error = info, None
+        self._cloud_estimate.rtt_s = min(answer_s)
+        self._cloud_estimate.load = info.load
+        if self._engine is not None:
+            self._handshake = shake_hands(self._engine.card, info)
+
+    def session(
+        self,
+        request: GenerationRequest,
+        mode: Mode | str = Mode.PD_DEVICE,
+        *,
+        text: TextSource | None = None,
+    ) -> Session:
+        """Plan a request and return its session.
+
+        Raises:
+            RequestError: no side can take the request; the message says why.
+            PdError: the mode needs the cloud, there is no local engine, and it is unreachable.
+        """
+        mode = Mode.parse(mode)
+        self._check_tokens(request)
+        link, engine, notes = self._usable(request, mode)
+        device = self._device_estimate if engine is not None else None
+        num_prompt = len(request.prompt_token_ids)
+        expected = self._expected_tokens(request.max_tokens)
+        plan = plan_request(
+            num_prompt,
+            expected,
+            request.max_tokens,
+            self._promise,
+            device=device,
+            cloud=self._cloud_estimate.forecast(num_prompt) if link is not None else None,
+            mode=mode,
+        )
+        session = Session(
+            request,
+            plan,
+            self._sides(link, engine),
+            expected_tokens=expected,
+            text=text,
+            notes=notes,
+            on_end=self._learn,
+        )
+        logger.debug("request %s: %s", request.request_id, plan)
+        return session
+
+    async def close(self) -> None:
+        """Close both sides."""
+        if self._link is not None:
+            await self._link.close()
+        if self._engine is not None:
+            await self._engine.close()
+
+    def _usable(
+        self, request: GenerationRequest, mode: Mode
+    ) -> tuple[CloudLink | None, LocalEngine | None, list[str]]:
+        """Which sides can take the request in this mode, and notes on those that cannot."""
+        link, engine, notes = self._link, self._engine, list[str]()
+        if mode is Mode.DEVICE_ONLY and engine is not None:
+            link = None
+        if link is not None and self.info is None:
+            notes.append(
+                f"the device goes on alone: {self.cloud_error or 'start() was not called'}"
+            )
+            link = None
+        if link is not None and engine is not None and self._handshake.mismatch:
+            notes.append(self._handshake.mismatch)
+            if mode is Mode.CLOUD_ONLY:
+                engine = None
+            else:
+                link = None
+        problems = list[PdError]()
+        if link is not None and (problem := self._cloud_problem(request)) is not None:
+            problems.append(problem)
+            link = None
+        if engine is not None and (problem := _device_problem(engine, request)) is not None:
+            problems.append(problem)
+            engine = None
+        if link is None and engine is None:
+            if problems:
+                raise problems[0]
+            if self.cloud_error is not None:
+                raise self.cloud_error
+        notes += [str(problem) for problem in problems]
+        return link, engine, notes
+
+    def _cloud_problem(self, request: GenerationRequest) -> PdError | None:
+        assert self.info is not None
+        limits = self.info.limits
+        if request.max_tokens > limits.max_output_tokens:
+            return TokenLimitTooHigh(
+                f"max_tokens is {request.max_tokens}; the cloud allows {limits.max_output_tokens}"
+            )
+        return _context_problem("the cloud", limits.max_context_tokens, request)
+
+    def _check_tokens(self, request: GenerationRequest) -> None:
+        sizes = [self.info.limits.vocab_size] if self.info is not None else []
+        if self._engine is not None:
+            sizes.append(self._engine.card.vocab_size)
+        worst, least = max(request.prompt_token_ids), min(request.prompt_token_ids)
+        if least < 0 or (sizes and worst >= min(sizes)):
+            wrong = least if least < 0 else worst
+            raise TokenOutOfVocabulary(
+                f"token id {wrong} is not in the vocabulary of {min(sizes, default=0)} ids"
+            )
+
+    def _sides(self, link: CloudLink | None, engine: LocalEngine | None) -> Sides:
+        both = link is not None and engine is not None
+        if engine is not None:
+            card = engine.card
+            eos_token_ids, fingerprints = card.eos_token_ids, card.fingerprints
+        else:
+            assert self.info is not None
+            eos_token_ids, fingerprints = self.info.eos_token_ids, Fingerprints()
+        if self.info is not None and self.info.sampler != "model":
+            # An emulation has no weights of its own to compare.
+            fingerprints = replace(fingerprints, weights="")
+        return Sides(
+            link=link,
+            engine=engine,
+            cloud_estimate=self._cloud_estimate,
+            device_estimate=self._device_estimate,
+            fingerprints=fingerprints,
+            eos_token_ids=eos_token_ids,
+            exactness=self._handshake.exactness if both else "identical",
+            timeouts=self._timeouts,
+        )
+
+    def _expected_tokens(self, max_tokens: int) -> int:
+        """N for planning: a quantile of past answers' lengths, the limit before there are any."""
+        if not self._lengths:
+            return max_tokens
+        ordered = sorted(self._lengths)
+        return min(ordered[int(_LENGTH_QUANTILE * (len(ordered) - 1))], max_tokens)
+
+    def _learn(self, outcome: Outcome) -> None:
+        if outcome.finish_reason in {"stop", "length"}:
+            self._lengths.append(len(outcome.shown))
+
+
+def _context_problem(
+    whose: str, max_context_tokens: int, request: GenerationRequest
+) -> PdError | None:
+    num_prompt = len(request.prompt_token_ids)
+    if num_prompt + request.max_tokens <= max_context_tokens:
+        return None
+    return PromptTooLong(
+        f"the prompt's {num_prompt} tokens and max_tokens of {request.max_tokens} do not fit "
+        f"{whose}'s context of {max_context_tokens}; shorten the prompt or lower max_tokens"
+    )
+
+
+def _device_problem(engine: LocalEngine, request: GenerationRequest) -> PdError | None:
+    return _context_problem("the local model", engine.card.max_context_tokens, request)

@@ -1,0 +1,131 @@
+"""The judgement behind a handoff: what is coming, when it is due, and who should make it.
+
+Pure questions about the present state of one request; nothing here waits or changes anything.
+"""
+
+import asyncio
+import math
+
+from pd_core.planner import Plan
+from pd_device_client.cloud_leg import CloudLeg
+from pd_device_client.device_leg import DeviceLeg
+from pd_device_client.outcome import Shown
+from pd_device_client.sides import Sides
+from pd_device_client.speed_controller import Arrivals
+from pd_device_client.token_log import TokenLog
+
+__all__ = ["Handoff"]
+
+# The cloud is asked for more tokens when the best possible gap at the seam would exceed the pace
+# by this factor. Less is smoothed away by the controller; a new stream costs a whole prefill.
+_SEAM_TOLERANCE = 1.25
+
+
+class Handoff:
+    """Forecasts of one request, and the claim policy of its device's leg.
+
+    Args:
+        plan: the request's plan.
+        sides: the estimates.
+        log: what is committed.
+        shown: what the reader has seen; grows as it does.
+        expected_tokens: N of the forecasts, a quantile of past answers' lengths.
+        max_tokens: the answer's token limit.
+
+    Attributes:
+        cloud: the cloud's leg, or None; set by the session.
+        device: the device's leg, or None; set by the session.
+        shown_s: the instant of the last token shown; set by the session.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sides: Sides,
+        log: TokenLog,
+        shown: list[Shown],
+        *,
+        expected_tokens: int,
+        max_tokens: int,
+    ) -> None:
+        self._plan = plan
+        self._sides = sides
+        self._log = log
+        self._shown = shown
+        self._expected_tokens = min(expected_tokens, max_tokens)
+        self._max_tokens = max_tokens
+        self.cloud: CloudLeg | None = None
+        self.device: DeviceLeg | None = None
+        self.shown_s = 0.0
+
+    def due_s(self, position: int) -> float:
+        """When `position` is to be shown if the pace is kept from here on."""
+        last = len(self._shown) - 1
+        if last < 0:
+            return asyncio.get_running_loop().time() + position * self._plan.pace_s
+        return self.shown_s + (position - last) * self._plan.pace_s
+
+    def tokens_for_no_seam(self) -> int:
+        """Cloud tokens needed for an even pace by the present forecast; 0 when the plan's do."""
+        last = len(self._shown) - 1
+        device, cloud = self.device, self.cloud
+        if device is None or cloud is None or last < 0:
+            return 0
+        limit = max(cloud.limit, self._log.length, last + 1)
+        pace_s = self._plan.pace_s
+        slope = (device.ready_s(limit) - self.shown_s) / (limit - last)
+        if slope <= pace_s * _SEAM_TOLERANCE:
+            return 0
+        while limit < self._max_tokens:
+            needed = last + math.ceil((device.ready_s(limit) - self.shown_s) / pace_s)
+            if needed <= limit:
+                break
+            limit = min(needed, self._max_tokens)
+        return limit
+
+    def arrivals(self) -> list[Arrivals]:
+        """When the positions not yet committed become available: the cloud's tail, the device."""
+        if self._log.closed:
+            return []
+        pieces = []
+        position = self._log.length
+        cloud, device, sides = self.cloud, self.device, self._sides
+        if cloud is not None and cloud.coming and self._log.claimed_at is None:
+            step_s = sides.cloud_estimate.step_s
+            pieces.append(Arrivals(position, cloud.limit - 1, cloud.next_arrival_s(), step_s))
+            position = cloud.limit
+        last = max(self._expected_tokens - 1, self._log.length)
+        if device is not None and device.running and position <= last:
+            decode_s = sides.device_estimate.decode_s
+            ready_s = device.ready_s(position)
+            if pieces:
+                ready_s = max(ready_s, pieces[0].available_s(position - 1) + decode_s)
+            pieces.append(Arrivals(position, last, ready_s, decode_s))
+        return pieces
+
+    def may_claim(self, ready_s: float) -> bool:
+        """Whether all cloud tokens are in, or the pace holds to the end without more of them."""
+        position = self._log.length
+        if self.cloud is None or not self.cloud.coming:
+            return True
+        due_s, pace_s = self.due_s(position), self._plan.pace_s
+        decode_s = self._sides.device_estimate.decode_s
+        if self._log.has_cloud_tokens and self._overdue_in_s() <= 0:
+            return True
+        left = max(self._expected_tokens - 1 - position, 0)
+        return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
+
+    def may_run_ahead(self) -> bool:
+        """Whether the device may commit unclaimed: no cloud token has come yet."""
+        return not self._log.has_cloud_tokens
+
+    def patience_s(self) -> float | None:
+        """Until the cloud's next token is overdue."""
+        if self.cloud is None or not self.cloud.coming:
+            return None
+        return max(self._overdue_in_s(), 0.001)
+
+    def _overdue_in_s(self) -> float:
+        """Seconds until the cloud is later than the device would be: then it is left behind."""
+        slack_s = max(self._plan.pace_s, self._sides.device_estimate.decode_s)
+        return self.due_s(self._log.length) + slack_s - asyncio.get_running_loop().time()
