@@ -1,4 +1,4 @@
-"""Where a module says what is public, it says all of it, sorted."""
+"""`__all__` is sorted, names what exists, and holds whatever another module takes."""
 
 import ast
 from pathlib import Path
@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[3]
-# Module-level names that are plumbing by convention.
-PLUMBING = {"logger", "app"}
+
+
+def _module_name(path: Path) -> str:
+    """The import name of a file in a build root: the path below the root."""
+    parts = path.relative_to(REPO).with_suffix("").parts[1:]
+    return ".".join(parts).removesuffix(".__init__")
 
 
 def _exports(tree: ast.Module) -> list[str] | None:
@@ -19,8 +23,8 @@ def _exports(tree: ast.Module) -> list[str] | None:
     return None
 
 
-def _public_names(tree: ast.Module) -> set[str]:
-    """What the module defines at its top level under a public name."""
+def _defined(tree: ast.Module) -> set[str]:
+    """Every name that the module's top level binds, by definition or by import."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -29,16 +33,9 @@ def _public_names(tree: ast.Module) -> set[str]:
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.add(node.target.id)
-    return {name for name in names if not name.startswith("_")} - PLUMBING
-
-
-def _imported_names(tree: ast.Module) -> set[str]:
-    return {
-        alias.asname or alias.name
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
 
 
 def _sort_key(name: str) -> tuple[int, str]:
@@ -47,27 +44,44 @@ def _sort_key(name: str) -> tuple[int, str]:
     return kind, name
 
 
-MODULES = sorted(path for path in REPO.glob("*/pd_*/**/*.py") if "_pb2" not in path.name)
+TREES = {
+    _module_name(path): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(REPO.glob("*/pd_*/**/*.py"))
+    if "_pb2" not in path.name
+}
+WITH_EXPORTS = sorted(name for name, tree in TREES.items() if _exports(tree) is not None)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(REPO).as_posix())
-def test_all_is_complete_and_sorted(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    exports = _exports(tree)
-    public = _public_names(tree)
-    if path.name == "__init__.py":
-        # A package's public names are the ones it gathers.
-        public |= {name for name in _imported_names(tree) if not name.startswith("_")}
-    if exports is None:
-        return
+@pytest.mark.parametrize("module", WITH_EXPORTS)
+def test_all_is_sorted_and_names_what_exists(module: str) -> None:
+    exports = _exports(TREES[module])
+    assert exports is not None
     assert len(set(exports)) == len(exports), "a name stands twice in __all__"
-    assert set(exports) >= public, f"missing in __all__: {sorted(public - set(exports))}"
-    known = public | _imported_names(tree)
-    assert set(exports) <= known, f"in __all__ and not defined: {sorted(set(exports) - known)}"
+    assert set(exports) <= _defined(TREES[module]), "a name in __all__ is not defined"
+    assert not [name for name in exports if name.startswith("_")]
     assert exports == sorted(exports, key=_sort_key), "__all__ is not sorted"
 
 
-def test_the_shared_vocabulary_declares_its_exports() -> None:
-    for name in ("errors", "generation", "profiles", "sampling_params"):
-        tree = ast.parse((REPO / "core" / "pd_core" / f"{name}.py").read_text(encoding="utf-8"))
-        assert _exports(tree), f"pd_core.{name} has no __all__"
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_modules_take_only_public_names_of_others(module: str) -> None:
+    for node in ast.walk(TREES[module]):
+        if not isinstance(node, ast.ImportFrom) or node.module not in TREES:
+            continue
+        exports = _exports(TREES[node.module])
+        for alias in node.names:
+            assert not alias.name.startswith("_"), f"{node.module}.{alias.name} is private"
+            if f"{node.module}.{alias.name}" not in TREES and exports is not None:
+                assert alias.name in exports, f"{node.module}.{alias.name} is not in its __all__"
+
+
+@pytest.mark.parametrize("package", ["pd_core", "pd_server", "pd_device_client", "pd_bench"])
+def test_modules_declare_what_is_public(package: str) -> None:
+    silent = [
+        name
+        for name, tree in TREES.items()
+        if name.startswith(f"{package}.")
+        and name not in WITH_EXPORTS
+        and any(not private.startswith("_") for private in _defined(tree))
+        and not name.endswith("__main__")
+    ]
+    assert not silent, f"no __all__ in {silent}"
