@@ -43,6 +43,7 @@ class _Request:
     first_token_at_s: float | None = None
     num_generated: int = 0
     busy_s: float = 0.0
+    kv_bytes: int = 0  # allocated by `cache`
     kv_byte_s: float = 0.0
     kv_counted_to_s: float = 0.0
 
@@ -91,7 +92,7 @@ class TorchEngine:
             fingerprints=fingerprints,
             eos_token_ids=tuple(lm.eos_token_ids),
             vocab_size=lm.model.config.vocab_size,
-            max_context_tokens=lm.model.config.max_position_embeddings,
+            max_context_tokens=lm.model.config.max_context_tokens,
             sampler=sampler,
         )
         self._eos_token_ids = frozenset(lm.eos_token_ids)
@@ -136,6 +137,7 @@ class TorchEngine:
         self._count_kv(live, time.perf_counter())
         try:
             live.cache.reserve(_capacity(sequence))
+            live.kv_bytes = live.cache.allocated_bytes
         except (MemoryError, RuntimeError) as error:
             self._fail(request_id, _model_failed("could not allocate its KV cache", error))
 
@@ -190,6 +192,7 @@ class TorchEngine:
             return True
         try:
             live.cache = self._runner.make_cache(_capacity(chunk.sequence))
+            live.kv_bytes = live.cache.allocated_bytes
         except (MemoryError, RuntimeError) as error:
             self._fail(
                 chunk.sequence.request_id, _model_failed("could not allocate its KV cache", error)
@@ -219,7 +222,7 @@ class TorchEngine:
         num_decodes = sum(chunk.decodes for chunk in chunks)
         self._speeds.record(step_s, num_tokens - num_decodes, num_decodes)
         self._totals.busy_s += step_s
-        kv_bytes = sum(live.cache.allocated_bytes for live in self._requests.values() if live.cache)
+        kv_bytes = sum(live.kv_bytes for live in self._requests.values())
         self._totals.kv_bytes_peak = max(self._totals.kv_bytes_peak, kv_bytes)
         for chunk, result in zip(chunks, results, strict=True):
             request_id = chunk.sequence.request_id
@@ -279,13 +282,12 @@ class TorchEngine:
         if live is not None:
             self._count_kv(live, time.perf_counter())
             live.cache = None
+            live.kv_bytes = 0
         return live
 
     def _count_kv(self, live: _Request, now_s: float) -> None:
         """Bring the integral of held KV bytes up to now."""
-        if live.cache is None:
-            return
-        byte_s = live.cache.allocated_bytes * (now_s - live.kv_counted_to_s)
+        byte_s = live.kv_bytes * (now_s - live.kv_counted_to_s)
         live.kv_byte_s += byte_s
         self._totals.kv_byte_s += byte_s
         live.kv_counted_to_s = now_s
@@ -306,7 +308,9 @@ class TorchEngine:
 
         They also give the speeds that the first devices plan with; no other counter sees them.
         """
-        num_tokens = min(64, self._card.max_context_tokens // 2, self._scheduler_budget())
+        num_tokens = min(
+            64, self._card.max_context_tokens // 2, self._scheduler.max_num_batched_tokens
+        )
         cache = self._runner.make_cache(num_tokens + 4)
         ids = [0] * num_tokens
         for first, token_ids in [(0, ids), (0, ids), *((num_tokens + i, [0]) for i in range(4))]:
@@ -316,9 +320,6 @@ class TorchEngine:
                 raise _model_failed("failed in its warm-up", result.failure)
             prefilled = len(token_ids) if first == 0 else 0
             self._speeds.record(time.perf_counter() - began_at_s, prefilled, first > 0)
-
-    def _scheduler_budget(self) -> int:
-        return self._scheduler.max_num_batched_tokens
 
 
 def _capacity(sequence: Sequence) -> int:
@@ -333,6 +334,8 @@ def _expired(sequence: Sequence) -> RequestExpired:
     )
 
 
-def _model_failed(what: str, error: Exception) -> EngineError:
+def _model_failed(what: str, error: Exception) -> PdError:
+    if isinstance(error, PdError):  # it says more than we could
+        return error
     logger.error("the model %s", what, exc_info=error)
     return EngineError(f"the model {what} ({type(error).__name__}); the server's log has the cause")

@@ -9,8 +9,10 @@ from pd_core.errors import ConfigError
 from pd_server.scheduler import Schedule, Scheduler, Sequence
 
 
-def _sequence(request_id: int, num_prefix: int, limit: int = 10, **more: float) -> Sequence:
-    return Sequence(request_id, num_prefix, 0, limit, more.pop("arrived_at_s", 0.0), **more)
+def _sequence(
+    request_id: int, num_prefix: int, limit: int = 10, useful_for_s: float | None = None
+) -> Sequence:
+    return Sequence(request_id, num_prefix, 0, limit, 0.0, useful_for_s)
 
 
 def _run(scheduler: Scheduler, now_s: float = 0.0) -> Schedule:

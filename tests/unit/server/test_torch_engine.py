@@ -1,0 +1,347 @@
+"""The torch engine against a plain loop of one sequence, and what it does when things go wrong."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pd_core.errors import ConfigError, EngineDead, EngineError, PdError, RequestExpired
+from pd_core.generation import Finished, FinishReason, Load
+from pd_core.models import KVCache, LoadedModel, Segment, load_model
+from pd_core.rolling_hash import RollingHash
+from pd_core.sampling import sample
+from pd_core.sampling_params import SamplingParams
+from pd_server.engine import EngineEvent, EngineRequest, RequestFailed, TokensMade
+from pd_server.torch_engine import TorchEngine
+
+_POISON = 999
+
+
+@pytest.fixture(scope="module")
+def lm() -> LoadedModel:
+    return load_model("random-tiny")
+
+
+def _plain_loop(
+    lm: LoadedModel, prompt: Sequence[int], num_tokens: int, sampling: SamplingParams
+) -> list[int]:
+    """The reference: one sequence, the prompt in one pass, then token after token."""
+    cache = lm.model.make_cache(len(prompt) + num_tokens)
+    pending, start, made = list(prompt), 0, list[int]()
+    while len(made) < num_tokens:
+        hidden = lm.model.forward(torch.tensor(pending), [Segment(cache, start, len(pending))])
+        start += len(pending)
+        pending = sample(lm.model.logits(hidden[-1:]), [sampling], [len(made)], lm.eos_token_ids)
+        made += pending
+        if pending[0] in lm.eos_token_ids:
+            break
+    return made
+
+
+def _request(request_id: int, prompt: Sequence[int], limit: int, **more: Any) -> EngineRequest:
+    committed = more.pop("committed", ())
+    return EngineRequest(
+        request_id=request_id,
+        token_ids=(*prompt, *committed),
+        num_committed_tokens=len(committed),
+        first_position=more.pop("first_position", len(committed)),
+        token_limit=limit,
+        sampling=more.pop("sampling", SamplingParams()),
+        arrived_at_s=more.pop("arrived_at_s", time.perf_counter()),
+        **more,
+    )
+
+
+def _prompt(length: int, salt: int = 0) -> list[int]:
+    return [2 + (7 * i + 13 * salt) % 900 for i in range(length)]
+
+
+class _Answers:
+    """Steps an engine and sorts its events by request, checking their order."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self.engine = engine
+        self.tokens: dict[int, list[int]] = {}
+        self.first: dict[int, int] = {}
+        self.ends: dict[int, Finished | PdError] = {}
+
+    def step(self) -> None:
+        for event in self.engine.step():
+            self._take(event)
+
+    def run(self) -> None:
+        for _ in range(2000):
+            if not self.engine.has_unfinished():
+                return
+            self.step()
+        pytest.fail("the engine never ends")
+
+    def _take(self, event: EngineEvent) -> None:
+        assert event.request_id not in self.ends, "an event came after the last one"
+        if isinstance(event, TokensMade):
+            made = self.tokens.setdefault(event.request_id, [])
+            first = self.first.setdefault(event.request_id, event.first_position)
+            assert event.first_position == first + len(made), "a position is missing or doubled"
+            made.extend(event.token_ids)
+        elif isinstance(event, RequestFailed):
+            self.ends[event.request_id] = event.error
+        else:
+            self.ends[event.request_id] = event.finished
+
+    def finished(self, request_id: int) -> Finished:
+        end = self.ends[request_id]
+        assert isinstance(end, Finished), end
+        return end
+
+
+_SAMPLINGS = [
+    SamplingParams(),
+    SamplingParams(temperature=1.0, seed=3),
+    SamplingParams(0.8, 50, 0.9),
+]
+
+
+def test_batched_tokens_equal_the_plain_loop(lm: LoadedModel) -> None:
+    answers = _Answers(TorchEngine(lm, max_num_seqs=3, max_num_batched_tokens=32))
+    prompts = [_prompt(length, length) for length in (1, 5, 70, 33, 129)]
+    for i, prompt in enumerate(prompts):
+        answers.engine.add_request(_request(i, prompt, 12, sampling=_SAMPLINGS[i % 3]))
+        answers.step()  # others decode while this one joins
+    answers.run()
+    for i, prompt in enumerate(prompts):
+        assert answers.tokens[i] == _plain_loop(lm, prompt, 12, _SAMPLINGS[i % 3])
+        assert answers.finished(i).reason is FinishReason.LIMIT
+        assert answers.finished(i).tokens_generated == 12
+
+
+@pytest.mark.parametrize("num_committed", [1, 4, 9])
+def test_a_continuation_makes_the_same_tokens(lm: LoadedModel, num_committed: int) -> None:
+    whole = _plain_loop(lm, _prompt(40), 10, _SAMPLINGS[1])
+    answers = _Answers(TorchEngine(lm, 2, 16))
+    committed = tuple(whole[:num_committed])
+    answers.engine.add_request(
+        _request(0, _prompt(40), 10, committed=committed, sampling=_SAMPLINGS[1])
+    )
+    answers.run()
+    assert answers.first[0] == num_committed
+    assert answers.tokens[0] == whole[num_committed:]
+
+
+def test_end_of_sequence_is_the_last_token(lm: LoadedModel) -> None:
+    answers = _Answers(TorchEngine(lm, 2, 16))
+    sampling = SamplingParams(temperature=1.0, forced_length=5)
+    answers.engine.add_request(_request(0, _prompt(9), 100, sampling=sampling))
+    answers.run()
+    assert answers.tokens[0][-1] in lm.eos_token_ids
+    assert len(answers.tokens[0]) == 5
+    assert answers.finished(0).reason is FinishReason.EOS
+
+
+def test_a_closed_prefix_finishes_at_once_without_work(lm: LoadedModel) -> None:
+    answers = _Answers(TorchEngine(lm, 1, 16))
+    eos = lm.eos_token_ids[0]
+    answers.engine.add_request(_request(0, _prompt(9), 10, committed=(5, eos)))
+    answers.engine.add_request(_request(1, _prompt(9), 2, committed=(5, 6)))
+    answers.engine.add_request(_request(2, [*_prompt(9), eos], 2))  # of the prompt: no end
+    answers.step()
+    assert answers.finished(0) == Finished(FinishReason.EOS, 0)
+    assert answers.finished(1) == Finished(FinishReason.LIMIT, 0)
+    answers.run()
+    assert len(answers.tokens) == 1
+    assert answers.first[2] == 0
+
+
+def test_kv_is_held_while_running_and_freed_at_the_end(lm: LoadedModel) -> None:
+    engine = TorchEngine(lm, 2, 64)
+    answers = _Answers(engine)
+    one = lm.model.make_cache(30).allocated_bytes
+    for i in range(2):
+        engine.add_request(_request(i, _prompt(20), 8))
+    answers.run()
+    load = engine.load()
+    assert load.kv_bytes_peak == 2 * one
+    assert load.tokens_generated == 16
+    ends = [answers.finished(i) for i in range(2)]
+    assert load.kv_byte_s == pytest.approx(sum(end.kv_byte_s for end in ends))
+    assert load.engine_busy_s == pytest.approx(sum(end.engine_busy_s for end in ends))
+    assert all(end.queue_s >= 0 and end.prefill_s > 0 for end in ends)
+    assert (load.num_running, load.num_waiting, load.queued_prefill_tokens) == (0, 0, 0)
+    assert load.prefill_tokens_per_s > 0
+    assert load.decode_step_s > 0
+
+
+def test_abort_frees_the_slot_for_the_next_in_one_step(lm: LoadedModel) -> None:
+    answers = _Answers(TorchEngine(lm, 1, 16))
+    answers.engine.add_request(_request(0, _prompt(500), 10_000))
+    answers.engine.add_request(_request(1, _prompt(5), 3))
+    answers.step()
+    answers.engine.abort(0)
+    assert answers.engine.load().num_running == 0
+    answers.step()
+    assert len(answers.tokens[1]) == 1
+    answers.run()
+    assert 0 not in answers.ends
+    answers.engine.abort(0)
+    answers.engine.abort(77)
+    assert not answers.engine.has_unfinished()
+
+
+def test_stop_counts_the_tokens_made(lm: LoadedModel) -> None:
+    answers = _Answers(TorchEngine(lm, 1, 16))
+    answers.engine.add_request(_request(0, _prompt(5), 1000))
+    answers.engine.add_request(_request(1, _prompt(5), 1000))  # still queued when it is stopped
+    for _ in range(4):
+        answers.step()
+    answers.engine.stop(0)
+    answers.engine.stop(1)
+    answers.run()
+    assert answers.finished(0).reason is FinishReason.STOPPED
+    assert answers.finished(0).tokens_generated == len(answers.tokens[0]) == 4
+    assert answers.finished(1).tokens_generated == 0
+    assert answers.finished(1).queue_s > 0
+    assert answers.finished(1).prefill_s == 0
+
+
+def test_extend_past_the_first_cache_changes_no_token(lm: LoadedModel) -> None:
+    answers = _Answers(TorchEngine(lm, 1, 600))
+    prompt = _prompt(505)
+    answers.engine.add_request(_request(0, prompt, 4))
+    answers.step()
+    answers.engine.extend(0, 3)  # lower: ignored
+    answers.engine.extend(0, 20)
+    answers.engine.extend(5, 20)  # unknown: ignored
+    answers.run()
+    assert answers.tokens[0] == _plain_loop(lm, prompt, 20, SamplingParams())
+
+
+def test_a_request_that_waited_too_long_is_dropped(lm: LoadedModel) -> None:
+    answers = _Answers(TorchEngine(lm, 1, 16))
+    answers.engine.add_request(_request(0, _prompt(5), 50))
+    late = time.perf_counter() - 10
+    answers.engine.add_request(_request(1, _prompt(5), 5, arrived_at_s=late, useful_for_s=1.0))
+    answers.step()
+    assert isinstance(answers.ends[1], RequestExpired)
+    answers.run()
+    assert 1 not in answers.tokens
+
+
+def test_the_rolling_hash_takes_the_place_of_the_logits_only(lm: LoadedModel) -> None:
+    engine = TorchEngine(lm, 2, 16, sampler="rolling-hash")
+    assert engine.card.sampler == "rolling-hash"
+    assert engine.card.fingerprints.numerics_id != lm.fingerprints.numerics_id
+    answers = _Answers(engine)
+    sampling = SamplingParams(seed=4, forced_length=6)
+    engine.add_request(_request(0, _prompt(20), 50, sampling=sampling))
+    answers.run()
+    state = RollingHash(lm.model.config.vocab_size, lm.eos_token_ids, _prompt(20))
+    expected: list[int] = []
+    for position in range(6):
+        expected.append(state.next_token(position, sampling))
+        state.extend(expected[-1:])
+    assert answers.tokens[0] == expected
+    assert answers.finished(0).reason is FinishReason.EOS
+    assert engine.load().kv_bytes_peak > 0
+
+
+class _FaultyModel:
+    """The model, but what `fault` raises is raised before a forward pass."""
+
+    def __init__(self, lm: LoadedModel, fault: Callable[[list[int]], None]) -> None:
+        self._model = lm.model
+        self._fault = fault
+        self.config = lm.model.config
+        self.logits = lm.model.logits
+        self.max_cache_tokens = 10**9
+
+    def make_cache(self, num_tokens: int) -> KVCache:
+        if num_tokens > self.max_cache_tokens:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        return self._model.make_cache(num_tokens)
+
+    def forward(self, token_ids: Tensor, segments: Sequence[Segment]) -> Tensor:
+        self._fault(token_ids.tolist())
+        return self._model.forward(token_ids, segments)
+
+
+def _faulty(
+    lm: LoadedModel, fault: Callable[[list[int]], None]
+) -> tuple[LoadedModel, _FaultyModel]:
+    model: Any = _FaultyModel(lm, fault)
+    return replace(lm, model=model), model
+
+
+def test_a_failing_request_fails_alone(lm: LoadedModel) -> None:
+    def fault(token_ids: list[int]) -> None:
+        if _POISON in token_ids:
+            raise RuntimeError("secret detail")
+
+    poisoned, _ = _faulty(lm, fault)
+    answers = _Answers(TorchEngine(poisoned, 3, 64))
+    answers.engine.add_request(_request(0, _prompt(20), 10, sampling=_SAMPLINGS[1]))
+    answers.engine.add_request(_request(1, [*_prompt(20), _POISON], 10))
+    answers.step()
+    answers.engine.add_request(_request(2, [_POISON], 10))
+    answers.run()
+    assert answers.tokens[0] == _plain_loop(lm, _prompt(20), 10, _SAMPLINGS[1])
+    for request_id in (1, 2):
+        error = answers.ends[request_id]
+        assert type(error) is EngineError
+        assert "secret" not in str(error)
+    assert answers.engine.load().num_running == 0
+
+
+def test_a_lone_failing_request_does_not_kill_the_engine(lm: LoadedModel) -> None:
+    def fault(token_ids: list[int]) -> None:
+        if _POISON in token_ids:
+            raise RuntimeError("boom")
+
+    answers = _Answers(TorchEngine(_faulty(lm, fault)[0], 1, 64))
+    answers.engine.add_request(_request(0, [_POISON], 10))
+    answers.run()
+    assert type(answers.ends[0]) is EngineError
+    answers.engine.add_request(_request(1, _prompt(3), 2))
+    answers.run()
+    assert answers.finished(1).tokens_generated == 2
+
+
+def test_an_engine_that_fails_for_nobody_is_dead(lm: LoadedModel) -> None:
+    broken = False
+
+    def fault(_token_ids: list[int]) -> None:
+        if broken:
+            raise RuntimeError("secret detail")
+
+    engine = TorchEngine(_faulty(lm, fault)[0], 2, 64)
+    engine.add_request(_request(0, _prompt(3), 10))
+    engine.step()
+    broken = True
+    with pytest.raises(EngineDead, match="RuntimeError") as raised:
+        engine.step()
+    assert "secret" not in str(raised.value)
+
+
+def test_a_request_without_memory_fails_alone(lm: LoadedModel) -> None:
+    small, model = _faulty(lm, lambda _: None)
+    answers = _Answers(TorchEngine(small, 2, 64))
+    model.max_cache_tokens = 1000
+    answers.engine.add_request(_request(0, _prompt(3), 2000))
+    answers.engine.add_request(_request(1, _prompt(3), 5))
+    answers.run()
+    assert isinstance(answers.ends[0], EngineError)
+    assert answers.finished(1).tokens_generated == 5
+
+
+def test_the_warm_up_measures_speeds_and_nothing_else(lm: LoadedModel) -> None:
+    load = TorchEngine(lm, 2, 64).load()
+    assert load.prefill_tokens_per_s > 0
+    assert load.decode_step_s > 0
+    assert replace(load, prefill_tokens_per_s=0.0, decode_step_s=0.0) == Load(max_num_seqs=2)
+
+
+def test_an_unknown_sampler_is_refused(lm: LoadedModel) -> None:
+    with pytest.raises(ConfigError, match="sampler"):
+        TorchEngine(lm, 2, 64, sampler="dice")
