@@ -1,4 +1,4 @@
-"""The table at the end of a replay: schemes side by side, with what is emulated in its caption."""
+"""The table at the end of a replay: schemes side by side, with what is emulated below."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,9 @@ __all__ = ["print_result"]
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value * 1000:.1f}"
+    if value is None:
+        return "-"
+    return f"{value * 1000:.0f}" if value >= 1 else f"{value * 1000:.1f}"
 
 
 def _pair(distribution: Distribution) -> str:
@@ -23,11 +25,11 @@ def _pair(distribution: Distribution) -> str:
 _ROWS: tuple[tuple[str, Callable[[SchemeResult], str]], ...] = (
     ("requests", lambda s: str(s.requests)),
     ("failed", lambda s: str(s.failed)),
-    ("stalled (a gap over 2 paces)", lambda s: str(s.stalled_requests)),
-    ("TTFT p50 / p99, ms", lambda s: _pair(s.ttft_s)),
+    ("stalled (gap > 2 paces)", lambda s: str(s.stalled_requests)),
+    ("TTFT p50/p99, ms", lambda s: _pair(s.ttft_s)),
     ("TPOT p50, ms", lambda s: _ms(s.tpot_s.p50)),
-    ("largest gap p50 / p99, ms", lambda s: _pair(s.largest_gap_s)),
-    ("handoff gap p50 / max, ms", lambda s: f"{_ms(s.handoff_gap_s.p50)} / "
+    ("largest gap p50/p99, ms", lambda s: _pair(s.largest_gap_s)),
+    ("handoff gap p50/max, ms", lambda s: f"{_ms(s.handoff_gap_s.p50)} / "
      f"{_ms(s.handoff_gap_s.max)}"),
     ("handoffs", lambda s: str(s.handoff_gap_s.count)),
     ("cloud tokens shown", lambda s: str(s.cloud_tokens)),
@@ -35,20 +37,22 @@ _ROWS: tuple[tuple[str, Callable[[SchemeResult], str]], ...] = (
     ("device tokens shown", lambda s: str(s.device_tokens)),
     ("cloud busy, s", lambda s: f"{s.cloud_busy_s:.2f}"),
     ("cloud KV, MB s", lambda s: f"{s.cloud_kv_byte_s / 1e6:.1f}"),
-    ("KV peak cloud / device, MB", lambda s: f"{s.kv_bytes_peak.cloud / 1e6:.1f} / "
+    ("KV peak cloud/device, MB", lambda s: f"{s.kv_bytes_peak.cloud / 1e6:.1f} / "
      f"{s.kv_bytes_peak.device / 1e6:.1f}"),
 )  # fmt: skip
 
 
 def print_result(document: ResultDocument, console: Console) -> None:
     """Print the comparison and everything a reader must know to judge it."""
-    table = Table(title=_title(document), caption=_caption(document), caption_justify="left")
+    table = Table(title=_title(document))
     table.add_column("", no_wrap=True)
     for scheme in document.schemes:
         table.add_column(scheme, justify="right", no_wrap=True)
     for name, cell in _ROWS:
         table.add_row(name, *(cell(result) for result in document.schemes.values()))
     console.print(table)
+    for line in _notes(document):
+        console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
     equal = document.equal_rows
     console.print(f"rows with equal answers in all schemes: {equal.equal}/{equal.rows}")
     if not document.valid:
@@ -63,14 +67,13 @@ def _title(document: ResultDocument) -> str:
     )
 
 
-def _caption(document: ResultDocument) -> str:
+def _notes(document: ResultDocument) -> list[str]:
     cut = document.cut_rows
     lag = document.dispatch_lag_s
-    lines = [
+    return [
         *document.labels,
         f"cut rows: {cut.prompt} prompts to {cut.max_prompt_tokens} tokens, "
         f"{cut.output} answers to {cut.max_output_tokens} tokens",
         f"dispatch lag p50 / p99: {_pair(lag)} ms; exactness: {document.exactness}; "
         f"percentiles: {document.percentile_method} (numpy)",
     ]
-    return "\n".join(f"- {line}" for line in lines)
