@@ -16,7 +16,6 @@ __all__ = ["Client", "Dispatcher", "Session", "record_of"]
 logger = logging.getLogger(__name__)
 
 _PREPARE_S = 1.0
-"""An emulated device starts (and asks for the cloud's card) this long before its request."""
 
 
 class Session(Protocol):
@@ -72,21 +71,31 @@ class Dispatcher:
             await self._run(work, client, loop.time(), arrival_s=0.0)
 
     async def run_open_loop(
-        self, works: Sequence[Work], client_of: Callable[[Work], Client]
+        self,
+        works: Sequence[Work],
+        client_of: Callable[[Work], Client],
+        prepare_s: float = _PREPARE_S,
     ) -> None:
         """Send each request at its row's arrival, from its own client, whatever has ended by then.
 
-        A client starts some time before its request, as a device is on before its user types.
+        Args:
+            works: sorted by arrival.
+            client_of: makes the client of a request; it is started and closed here.
+            prepare_s: a client starts (and asks for the cloud's card) so long before its
+                request, as a device is on before its user types.
         """
-        epoch_s = asyncio.get_running_loop().time() + _PREPARE_S
+        epoch_s = asyncio.get_running_loop().time() + prepare_s
         async with asyncio.TaskGroup() as group:
             for work in works:
-                group.create_task(self._run_at_arrival(work, client_of(work), epoch_s))
+                group.create_task(self._run_at_arrival(work, client_of, epoch_s, prepare_s))
 
-    async def _run_at_arrival(self, work: Work, client: Client, epoch_s: float) -> None:
+    async def _run_at_arrival(
+        self, work: Work, client_of: Callable[[Work], Client], epoch_s: float, prepare_s: float
+    ) -> None:
         loop = asyncio.get_running_loop()
         scheduled_s = epoch_s + work.arrival_s
-        await asyncio.sleep(scheduled_s - _PREPARE_S - loop.time())
+        await asyncio.sleep(scheduled_s - prepare_s - loop.time())
+        client = client_of(work)
         try:
             await client.start()
         except PdError as error:
