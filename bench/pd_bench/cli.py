@@ -120,6 +120,43 @@ def _replay(settings: ReplaySettings) -> str:
     return document.model_dump_json()
 
 
+@app.command()
+def overhead(
+    pace: Pace = 0.02,
+    tokens: Annotated[int, typer.Option(min=8, help="Paced tokens to measure.")] = 1000,
+) -> None:
+    """Measure what gRPC, session and pacing add to a token on loopback."""
+    prepare_environment()
+    from pd_bench.overhead import measure_overhead, overhead_table
+
+    Console().print(overhead_table(_run(measure_overhead(pace, tokens))))
+
+
+@app.command()
+def ticker(
+    model: Model = "random-tiny",
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompts.")] = 8192,
+    duration: Annotated[float, typer.Option(min=0.1, help="Seconds idle, and busy.")] = 10.0,
+) -> None:
+    """Measure how punctual the device's event loop is while its engine prefills."""
+    prepare_environment()
+    from pd_bench.ticker import measure_ticker, ticker_table
+    from pd_core.models import load_model
+    from pd_device_client.local_engine import TorchLocalEngine
+
+    engine = TorchLocalEngine(load_model(model))
+    Console().print(ticker_table(_run(measure_ticker(engine, prompt_tokens, duration))))
+
+
+@app.command()
+def demo(model: Model = "random-tiny") -> None:
+    """Carry one prompt in the three modes, live, and compare them."""
+    prepare_environment()
+    from pd_bench.demo import run_demo
+
+    _run(run_demo(Console(), model))
+
+
 @trace_app.command()
 def info(trace: Trace, limit: Limit = None) -> None:
     """Print span, rate and lengths of a trace, after reading all of it."""
