@@ -26,6 +26,10 @@ from pd_device_client.token_log import TokenLog
 __all__ = ["Session", "TextSource"]
 
 
+# Estimates err: a queued request is given at least this long.
+_LEAST_USEFUL_S = 0.5
+
+
 class TextSource(Protocol):
     """Turns committed tokens into text (`pd_core.tokenizer.TextStream`)."""
 
@@ -131,7 +135,8 @@ class Session:
         if self._sides.engine is None or self.plan.mode is not Mode.PD_DEVICE:
             return None
         device = self._sides.device_estimate
-        return device.prefill_s(len(self._request.prompt_token_ids)) + device.decode_s
+        alone_s = device.prefill_s(len(self._request.prompt_token_ids)) + device.decode_s
+        return max(alone_s, _LEAST_USEFUL_S)
 
     # The reader's side
 

@@ -1,0 +1,55 @@
+"""A real `python -m pd_server` process for tests that need one, and may kill it."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_READY_WITHIN_S = 60
+
+
+@dataclass
+class RealServer:
+    """A serving process.
+
+    Attributes:
+        address: gRPC "host:port".
+        process: the process.
+    """
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+
+@contextmanager
+def real_server(folder: Path, *options: str) -> Iterator[RealServer]:
+    """Start a server on free ports, yield it when it is ready, and end it whatever happens."""
+    ready_file = folder / "ready.json"
+    command = [
+        *(sys.executable, "-m", "pd_server", "--grpc-port", "0", "--http-port", "0"),
+        *("--threads", "1", "--ready-file", str(ready_file), *options),
+    ]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + _READY_WITHIN_S
+        while not ready_file.exists():
+            assert process.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline, "the server did not become ready"
+            time.sleep(0.05)
+        yield RealServer(json.loads(ready_file.read_text())["grpc"], process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
