@@ -6,8 +6,8 @@ Pure questions about the present state of one request; nothing here waits or cha
 import asyncio
 import math
 
-from pd_core.planner import Plan
-from pd_device_client.cloud_leg import CloudLeg
+from pd_core.planner import Mode, Plan
+from pd_device_client.cloud_leg import CloudLeg, LegState
 from pd_device_client.device_leg import DeviceLeg
 from pd_device_client.outcome import Shown
 from pd_device_client.sides import Sides
@@ -69,7 +69,7 @@ class Handoff:
         """Cloud tokens needed for an even pace by the present forecast; 0 when the plan's do."""
         last = len(self._shown) - 1
         device, cloud = self.device, self.cloud
-        if device is None or cloud is None or last < 0:
+        if self._plan.mode is Mode.DEVICE_ONLY or device is None or cloud is None or last < 0:
             return 0
         limit = max(cloud.limit, self._log.length, last + 1)
         pace_s = self._plan.pace_s
@@ -106,8 +106,12 @@ class Handoff:
     def may_claim(self, ready_s: float) -> bool:
         """Whether all cloud tokens are in, or the pace holds to the end without more of them."""
         position = self._log.length
-        if self.cloud is None or not self.cloud.coming:
+        if self.cloud is None or self.cloud.state is LegState.FAILED:
             return True
+        if not self.cloud.coming:
+            # All k are in. Should they not last until the device is ready, more are asked for
+            # first: after the claim the cloud is gone.
+            return self.tokens_for_no_seam() <= self.cloud.limit
         due_s, pace_s = self.due_s(position), self._plan.pace_s
         decode_s = self._sides.device_estimate.decode_s
         if self._log.has_cloud_tokens and self._overdue_in_s() <= 0:

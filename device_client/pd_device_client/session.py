@@ -194,6 +194,7 @@ class Session:
             at_s=self._handoff.shown_s - self._submitted_s,
         )
         self.outcome.shown.append(shown)
+        self._changed.notify()
         return shown
 
     def _release(self, position: int, token_id: int) -> None:

@@ -25,7 +25,8 @@ from pd_core.sampling_params import SamplingParams
 from pd_device_client.emulated_engine import EmulatedEngine
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome
 from pd_device_client.ports import EngineCard, LocalSequence
-from pd_device_client.session import Session, Sides
+from pd_device_client.session import Session
+from pd_device_client.sides import Sides
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 from tests.virtual_loop import run_virtual
 
@@ -353,3 +354,39 @@ def test_whatever_happens_the_answer_is_exact(
         assert len(ids) == length
     else:
         assert fail_at is not None or mode is Mode.CLOUD_ONLY, "one side was well and gave up"
+
+
+def test_a_late_admitted_is_answered_by_stop() -> None:
+    # The device has its first token, and claims, long before the cloud admits the request.
+    fast = SpeedProfile("fast", "a test", 1 / 2000, 0.02)
+    run = carry(Script(admitted_s=3.0, first_token_s=3.2), profile=fast)
+    check_whole(run)
+    assert run.outcome.cloud_tokens == 0
+    assert run.cloud.sent == [Stop()]
+
+
+def test_an_extend_that_crosses_finished_becomes_a_new_start() -> None:
+    # One token a stream: it is finished before the session can extend it.
+    slow = SpeedProfile("slow", "a test", 1 / 60, 0.05)
+    run = carry(profile=slow, cloud_tokens=1)
+    check_whole(run)
+    prefixes = [len(start.committed_token_ids) for start in run.cloud.starts]
+    assert prefixes[:2] == [0, 1]
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s < 0.5
+
+
+def test_a_differing_token_in_flight_at_the_claim_is_counted_and_dropped() -> None:
+    # The fast device claims while the cloud, which differs from position 2 on, still sends.
+    fast = SpeedProfile("fast", "a test", 1 / 2000, 0.02)
+    run = carry(Script(step_s=0.09, wrong_from=2), cloud_tokens=60, profile=fast)
+    assert run.error is None
+    assert run.outcome.token_ids == expected(40)
+    assert run.outcome.disagreed <= 1
+
+
+def test_the_whole_answer_is_ahead_and_the_pace_stays_even() -> None:
+    # Everything is there after 0.4 s; the reader still gets one token every 0.1 s.
+    run = carry(Script(step_s=0.001), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.gaps_s == pytest.approx([0.1] * 39)

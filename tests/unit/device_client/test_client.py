@@ -1,0 +1,183 @@
+"""The device client: handshake, planning from estimates, and requests no side can take."""
+
+from dataclasses import replace
+
+import pytest
+
+from pd_core.errors import CloudUnavailable, PdError, PromptTooLong, TokenOutOfVocabulary
+from pd_core.generation import Fingerprints, Limits, Load, ServerInfo
+from pd_core.planner import Mode
+from pd_core.profiles import LINK_PROFILES, SpeedProfile
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.client import DeviceClient
+from pd_device_client.emulated_engine import EmulatedEngine
+from pd_device_client.handshake import shake_hands
+from pd_device_client.measure import measure_engine
+from pd_device_client.outcome import GenerationRequest, Outcome
+from pd_device_client.ports import EngineCard
+from pd_device_client.shaped_link import ShapedCloudLink
+from pd_device_client.throttled_engine import ThrottledEngine
+from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
+from tests.virtual_loop import run_virtual
+
+PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
+CARD = EngineCard("d", Fingerprints("t", "c", "w", "n"), VOCAB_SIZE, (EOS,), 1000, 128)
+INFO = ServerInfo("v", "m", "torch", CARD.fingerprints, Limits(1000, 500, 4, 4, VOCAB_SIZE), Load())
+
+
+def _request(num_prompt: int = 200, max_tokens: int = 60, length: int = 30) -> GenerationRequest:
+    sampling = SamplingParams(forced_length=length)
+    return GenerationRequest("r", tuple(i % 40 for i in range(num_prompt)), max_tokens, sampling)
+
+
+def _engine(max_context_tokens: int = 100_000) -> EmulatedEngine:
+    return EmulatedEngine(
+        PROFILE,
+        vocab_size=VOCAB_SIZE,
+        eos_token_ids=[EOS],
+        max_context_tokens=max_context_tokens,
+    )
+
+
+class _Unreachable(ScriptedCloud):
+    async def info(self) -> ServerInfo:
+        raise CloudUnavailable("nobody listens there")
+
+
+def test_equal_fingerprints_allow_a_handoff() -> None:
+    assert shake_hands(CARD, INFO).mismatch == ""
+    assert shake_hands(CARD, INFO).exactness == "identical"
+
+
+def test_other_numerics_are_consistent_only() -> None:
+    other = replace(INFO, fingerprints=replace(INFO.fingerprints, numerics_id="cuda"))
+    assert shake_hands(CARD, other).mismatch == ""
+    assert shake_hands(CARD, other).exactness == "consistent"
+
+
+@pytest.mark.parametrize(
+    ("field", "word"),
+    [("tokenizer", "tokenizers"), ("chat_template", "chat templates"), ("weights", "weights")],
+)
+def test_a_mismatch_is_named(field: str, word: str) -> None:
+    other = replace(INFO, fingerprints=replace(INFO.fingerprints, **{field: "x"}))
+    assert word in shake_hands(CARD, other).mismatch
+
+
+def test_an_unknown_digest_is_not_compared() -> None:
+    assert shake_hands(replace(CARD, fingerprints=Fingerprints()), INFO).mismatch == ""
+
+
+def test_a_cloud_with_an_emulated_sampler_is_no_partner_of_a_real_engine() -> None:
+    assert "samplers" in shake_hands(CARD, replace(INFO, sampler="rolling-hash")).mismatch
+
+
+def _answer(client: DeviceClient, request: GenerationRequest, mode: str) -> Outcome:
+    async def main() -> Outcome:
+        await client.start()
+        session = client.session(request, mode)
+        async for _ in session.run():
+            pass
+        await client.close()
+        return session.outcome
+
+    return run_virtual(main())
+
+
+def test_it_measures_plans_and_carries() -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(), pace_s=0.1)
+    outcome = _answer(client, _request(), "pd-device")
+    assert client.device_profile.prefill_b_s == pytest.approx(1 / 400)
+    assert client.device_profile.decode_s == pytest.approx(0.05)
+    assert outcome.mode == "pd-device"
+    assert 1 <= outcome.planned_tokens <= 10
+    assert (len(outcome.shown), outcome.finish_reason) == (30, "stop")
+    assert outcome.exactness == "identical"
+
+
+def test_an_unreachable_cloud_means_the_device_goes_on_alone_and_says_so() -> None:
+    client = DeviceClient(cloud=_Unreachable(), engine=_engine(), pace_s=0.1)
+    outcome = _answer(client, _request(), "cloud-only")
+    assert outcome.notes == ["the device goes on alone: nobody listens there"]
+    assert (outcome.mode, len(outcome.shown)) == ("device-only", 30)
+
+
+def test_an_unreachable_cloud_and_no_device_is_the_cloud_error() -> None:
+    client = DeviceClient(cloud=_Unreachable(), engine=None, pace_s=0.1)
+    with pytest.raises(CloudUnavailable, match="nobody listens"):
+        _answer(client, _request(), "pd-device")
+
+
+@pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE])
+def test_token_ids_outside_the_vocabulary(token_id: int) -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(), pace_s=0.1)
+    with pytest.raises(TokenOutOfVocabulary, match=f"token id {token_id} "):
+        _answer(client, GenerationRequest("r", (1, token_id), 5), "pd-device")
+
+
+def test_what_fits_only_the_cloud_is_answered_by_the_cloud() -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(max_context_tokens=100), pace_s=0.1)
+    outcome = _answer(client, _request(), "pd-device")
+    assert outcome.mode == "cloud-only"
+    assert "the local model's context of 100" in outcome.notes[0]
+
+
+def test_what_fits_neither_side_is_refused_with_the_numbers() -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(max_context_tokens=100), pace_s=0.1)
+    with pytest.raises(PdError, match="context of 10000"):
+        _answer(client, _request(num_prompt=9990), "pd-device")
+    alone = DeviceClient(cloud=None, engine=_engine(max_context_tokens=100), pace_s=0.1)
+    with pytest.raises(PromptTooLong):
+        _answer(alone, _request(), "device-only")
+
+
+def test_it_learns_how_long_answers_are() -> None:
+    async def main() -> list[int]:
+        client = DeviceClient(
+            cloud=ScriptedCloud(Script(first_token_s=0.2)),
+            engine=EmulatedEngine(
+                SpeedProfile("d", "a test", 1 / 400, 0.15),
+                vocab_size=VOCAB_SIZE,
+                eos_token_ids=[EOS],
+            ),
+            pace_s=0.1,
+        )
+        await client.start()
+        planned = []
+        for _ in range(2):
+            session = client.session(_request(length=12), Mode.PD_DEVICE)
+            planned.append(session.plan.cloud_tokens)
+            async for _ in session.run():
+                pass
+        return planned
+
+    # D > tau: the budget depends on N, first the limit of 60, then what answers really took.
+    first, second = run_virtual(main())
+    assert second < first
+
+
+def test_a_throttled_engine_takes_the_profile_s_time() -> None:
+    async def main() -> SpeedProfile:
+        fast = SpeedProfile("fast", "a test", 1e-6, 1e-6)
+        engine = EmulatedEngine(fast, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        throttled = ThrottledEngine(engine, PROFILE)
+        assert "throttled to test" in throttled.card.name
+        return await measure_engine(throttled)
+
+    measured = run_virtual(main())
+    assert (measured.prefill_b_s, measured.decode_s) == pytest.approx((1 / 400, 0.05))
+
+
+def test_a_shaped_link_adds_a_round_trip_and_keeps_the_order() -> None:
+    lte = replace(LINK_PROFILES["lte"], jitter_s=0.05, loss=0.1)
+    plain = DeviceClient(cloud=ScriptedCloud(), engine=None, pace_s=0.01)
+    shaped = DeviceClient(
+        cloud=ShapedCloudLink(ScriptedCloud(), lte, seed=3), engine=None, pace_s=0.01
+    )
+    direct = _answer(plain, _request(), "cloud-only")
+    delayed = _answer(shaped, _request(), "cloud-only")
+    assert direct.ttft_s is not None
+    assert delayed.ttft_s is not None
+    assert delayed.ttft_s > direct.ttft_s + 0.03
+    assert delayed.token_ids == direct.token_ids
+    assert delayed.notes == []
