@@ -29,6 +29,11 @@ __all__ = ["GenerationService"]
 
 logger = logging.getLogger(__name__)
 
+# After Finished the call stays open until the client half-closes, or for this long: an Extend or a
+# Stop that crosses Finished is then read and ignored. Were the call over, gRPC would fail the
+# client's write, and with it the whole call, Finished included.
+_LINGER_S = 1.0
+
 Messages = AsyncIterator[pb.GenerateRequest]
 
 
@@ -61,14 +66,14 @@ class GenerationService(GenerationServiceServicer):
         self._start_timeout_s = start_timeout_s
         self._engine_ids = itertools.count()
         self._draining = False
-        self._num_open = 0
+        self._open: set[EngineStream] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def num_open(self) -> int:
         """Streams admitted whose last message is not yet handed to gRPC."""
-        return self._num_open
+        return len(self._open)
 
     async def wait_idle(self) -> None:
         """Return when no stream is open."""
@@ -107,33 +112,45 @@ class GenerationService(GenerationServiceServicer):
             self._admission.release(ticket)
             raise
         logger.info("admitted", extra={"request_id": start.request_id})
-        self._num_open += 1
+        self._open.add(stream)
         self._idle.clear()
         reader = asyncio.create_task(self._read(request_iterator, start, stream, ticket))
         try:
             yield event_to_pb(Admitted(load))
-            while True:
+            while stream in self._open:
                 event = await stream.receive()
                 yield event_to_pb(event)
                 if isinstance(event, Finished):
-                    self._metrics.finished(event)
-                    logger.info(
-                        "finished (%s) after %d tokens",
-                        event.reason,
-                        event.tokens_generated,
-                        extra={"request_id": start.request_id},
-                    )
-                    return
+                    self._finished(start, stream, event)
+            await asyncio.wait({reader}, timeout=_LINGER_S)
         finally:
-            self._num_open -= 1
-            if not self._num_open:
-                self._idle.set()
             reader.cancel()
-            if not stream.ended:
-                logger.info("the client has gone", extra={"request_id": start.request_id})
-                self._metrics.cancelled()
-                self._engine.abort(stream, ProtocolError("the stream was cancelled"))
+            self._forget(start, stream)
             await asyncio.gather(reader, return_exceptions=True)
+
+    def _finished(self, start: Start, stream: EngineStream, finished: Finished) -> None:
+        """Count a stream that ended in order; its last message is with gRPC."""
+        self._close(stream)
+        self._metrics.finished(finished)
+        logger.info(
+            "finished (%s) after %d tokens",
+            finished.reason,
+            finished.tokens_generated,
+            extra={"request_id": start.request_id},
+        )
+
+    def _forget(self, start: Start, stream: EngineStream) -> None:
+        """Abort a stream whose client has gone; nothing is left to do for any other."""
+        self._close(stream)
+        if not stream.ended:
+            logger.info("the client has gone", extra={"request_id": start.request_id})
+            self._metrics.cancelled()
+            self._engine.abort(stream, ProtocolError("the stream was cancelled"))
+
+    def _close(self, stream: EngineStream) -> None:
+        self._open.discard(stream)
+        if not self._open:
+            self._idle.set()
 
     async def _receive_start(self, messages: Messages) -> Start:
         """Return the Start that must be the first message.
