@@ -17,7 +17,7 @@ def result_file(path: Path) -> Iterator[Callable[[str], None]]:
     Raises:
         ConfigError: the file cannot be made there. Found out on entry, not after the run.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.parent / f"{path.name}.part"
     try:
         if path.is_dir():
             raise IsADirectoryError(0, "it is a directory")

@@ -18,6 +18,7 @@ def trace_table(name: str, rows: Sequence[TraceRow]) -> Table:
     table = Table(
         title=f"{name}: {len(rows)} rows over {span_s:.1f} s, {rate}",
         caption=f"{hashed} rows with block hashes" if hashed else "no block hashes",
+        min_width=76,
     )
     table.add_column("tokens")
     for column in ("mean", "p50", "p90", "p99", "max"):

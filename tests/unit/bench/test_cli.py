@@ -1,0 +1,73 @@
+"""Every error of the command line is one clear line and an exit code of its class."""
+
+from pathlib import Path
+
+import pytest
+
+from pd_bench.cli import main
+
+ROWS = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,40,4\n"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["pd-bench", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    path = tmp_path / "trace.csv"
+    path.write_text(ROWS)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--schemes", "pd-device,magic"], "unknown scheme 'magic'; known: device-only"),
+        (["--fidelity", "dream"], "unknown fidelity 'dream'; known: real, fleet"),
+        (["--device-profile", "fridge"], "known profiles: edge-box, laptop, phone, slow"),
+        ([], "name their --device-profile"),
+        (["--fidelity", "real", "--link-profile", "x"], "unknown link profile 'x'"),
+        (["--fidelity", "real", "--limit", "0"], "the limit of rows is 0"),
+        (["--fidelity", "real", "--cloud", "h:1", "--api-key-file", "no"], "key file no cannot"),
+        (["--fidelity", "real", "--json", "/"], "cannot be written"),
+    ],
+)
+def test_a_wrong_option_ends_with_code_2_and_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trace: Path,
+    arguments: list[str],
+    why: str,
+) -> None:
+    assert run(monkeypatch, "replay", str(trace), *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("pd-bench: ")
+    assert why in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_broken_trace_is_found_before_a_server_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trace: Path
+) -> None:
+    trace.write_text(ROWS + "2023-11-16 18:17:04.0,-3,4\n")
+    monkeypatch.setattr("pd_bench.replay.own_server", None)  # starting one would be an error
+    assert run(monkeypatch, "replay", str(trace), "--fidelity", "real") == 2
+    assert "line 3: ContextTokens is '-3'" in capsys.readouterr().err
+
+
+def test_trace_info_prints_lengths_and_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trace: Path
+) -> None:
+    trace.write_text(ROWS + "2023-11-16 18:17:05.9799600,60,8\n")
+    assert run(monkeypatch, "trace", "info", str(trace)) == 0
+    out = capsys.readouterr().out
+    assert "trace.csv: 2 rows over 2.0 s, 0.50 requests/s" in out
+    prompt = next(line for line in out.splitlines() if "prompt" in line)
+    assert [cell.strip() for cell in prompt.strip("│").split("│")][1:3] == ["50", "50"]
+    assert run(monkeypatch, "trace", "info", str(trace.parent)) == 2
+    assert "directory" in capsys.readouterr().err

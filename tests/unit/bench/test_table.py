@@ -1,0 +1,87 @@
+import io
+
+from rich.console import Console
+
+from pd_bench.dispatch import record_of
+from pd_bench.result import (
+    CloudTotals,
+    CutRows,
+    Distribution,
+    EqualRows,
+    RequestRecord,
+    ResultDocument,
+    SchemeResult,
+)
+from pd_bench.table import print_result
+from pd_bench.workload import Work
+from pd_core.errors import QueueFull
+from pd_device_client.outcome import Origin, Outcome, Shown
+
+
+def record(scheme: str, *at_s: float, failed: bool = False) -> RequestRecord:
+    shown = [Shown(i, i, "", Origin.CLOUD, at) for i, at in enumerate(at_s)]
+    outcome = Outcome("r", scheme, 0, 0.1, shown, cloud_tokens=len(shown))
+    outcome.error = QueueFull("full") if failed else None
+    return record_of(Work(0, 2, 0.0, (1,), len(at_s)), outcome, scheme=scheme)
+
+
+def printed(*records: RequestRecord, partial: bool = False, because: tuple[str, ...] = ()) -> str:
+    cost = CloudTotals(tokens_generated=77, busy_s=1.5, kv_byte_s=3e6, kv_bytes_peak=2_000_000)
+    document = ResultDocument(
+        trace="t.csv",
+        trace_sha256="00",
+        fidelity="fleet",
+        arrivals="trace",
+        pace_s=0.1,
+        exactness="identical",
+        valid=not because,
+        invalid_because=because,
+        partial=partial,
+        labels=("devices: emulated, slow", "link: emulated, wifi"),
+        dispatch_lag_s=Distribution.of([0.001]),
+        cut_rows=CutRows(prompt=3, output=1, max_prompt_tokens=8, max_output_tokens=2),
+        equal_rows=EqualRows.of(records, len(records)),
+        profiles={},
+        versions={},
+        seed=0,
+        schemes={r.scheme: SchemeResult.of([r], 0.1, cost, 1_000_000) for r in records},
+        requests=records,
+    )
+    out = io.StringIO()
+    print_result(document, Console(file=out, width=80))
+    return out.getvalue()
+
+
+def row(text: str, name: str) -> list[str]:
+    line = next(line for line in text.splitlines() if name in line)
+    return [cell.strip() for cell in line.strip("│").split("│")][1:]
+
+
+def test_schemes_stand_side_by_side() -> None:
+    text = printed(record("cloud-only", 0.5, 0.6), record("pd-device", 12.0, 12.5))
+    assert row(text, "TTFT p50/p99") == ["500.0 / 500.0", "12000 / 12000"]
+    assert row(text, "largest gap") == ["100.0 / 100.0", "500.0 / 500.0"]
+    assert row(text, "stalled") == ["0", "1"]
+    assert row(text, "handoff gap") == ["- / -", "- / -"]
+    assert row(text, "cloud tokens generated") == ["77", "77"]
+    assert row(text, "cloud busy") == ["1.50", "1.50"]
+    assert row(text, "KV peak") == ["2.0 / 1.0", "2.0 / 1.0"]
+    assert "rows with equal answers in all schemes: 1/1" in text
+    assert "…" not in text  # nothing is cut off at eighty columns
+
+
+def test_everything_emulated_is_named_with_the_figures() -> None:
+    text = printed(record("pd-device", 0.5))
+    assert "t.csv: fleet, trace arrivals, pace 0.1 s" in text
+    assert "- devices: emulated, slow" in text
+    assert "- link: emulated, wifi" in text
+    assert "- cut rows: 3 prompts to 8 tokens, 1 answers to 2 tokens" in text
+    assert "INVALID" not in text
+
+
+def test_failures_partial_and_invalid_runs_cannot_be_overlooked() -> None:
+    text = printed(record("pd-device", 0.5, failed=True), partial=True, because=("interrupted",))
+    assert row(text, "failed") == ["1"]
+    assert "(PARTIAL)" in text
+    assert "INVALID: interrupted" in text
+    assert "rows with equal answers in all schemes: 0/1" in text
