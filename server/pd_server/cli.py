@@ -33,6 +33,14 @@ class Sampler(StrEnum):
     ROLLING_HASH = "rolling-hash"
 
 
+class Dtype(StrEnum):
+    """Number formats of weights and KV cache."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
 class LogLevel(StrEnum):
     """The least severe records that are logged."""
 
@@ -50,6 +58,12 @@ def serve(
     model: Annotated[
         str, typer.Option(envvar=_env("MODEL"), help="random-tiny, or a Hugging Face directory.")
     ] = "random-tiny",
+    dtype: Annotated[
+        Dtype, typer.Option(envvar=_env("DTYPE"), help="Of weights and KV cache.")
+    ] = Dtype.FLOAT32,
+    device: Annotated[
+        str, typer.Option(envvar=_env("DEVICE"), help="Where the model runs: cpu, cuda, cuda:1.")
+    ] = "cpu",
     host: Annotated[
         str, typer.Option(envvar=_env("HOST"), help="Address to listen on.")
     ] = "127.0.0.1",
@@ -167,6 +181,8 @@ def serve(
     config = ServerConfig(
         engine=EngineConfig(
             model=model,
+            dtype=dtype.value,
+            device=device,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             sampler=sampler.value,

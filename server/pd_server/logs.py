@@ -40,5 +40,5 @@ def configure_logging(level: str, as_json: bool) -> None:
         else _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # One line an HTTP request of a probe is noise.
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    # A line for every probe's HTTP request is noise, and the server itself says when it is up.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -106,6 +106,7 @@ class Server:
     async def wait(self) -> EngineDead:
         """Return when the engine has failed for good, and how."""
         await self._died.wait()
+        await self._health.enter_graceful_shutdown()
         assert self._error is not None, "died without an error"
         return self._error
 
@@ -146,8 +147,8 @@ class Server:
         self._http = HttpServer(self._control_plane(), listener, config.tls)
         self._grpc = grpc.aio.server(
             interceptors=[
-                ErrorInterceptor(self._count_error),
                 AuthInterceptor(self._api_key, self._count_error),
+                ErrorInterceptor(self._count_error),
             ],
             options=_GRPC_OPTIONS,
         )

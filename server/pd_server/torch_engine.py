@@ -1,7 +1,7 @@
 """The embedded engine: continuous batching and chunked prefill over a torch model.
 
 One step is schedule, run, postprocess. New requests join while others decode; a request's KV cache
-is allocated when it gets its slot, for the tokens it may make, and freed when it ends.
+is allocated when it gets its slot, grows in blocks, and is freed when it ends.
 """
 
 import logging
@@ -129,17 +129,8 @@ class TorchEngine:
         )
 
     def extend(self, request_id: int, token_limit: int) -> None:
-        """Raise a token limit, and the KV cache with it."""
-        sequence = self._scheduler.extend(request_id, token_limit)
-        live = self._requests.get(request_id)
-        if sequence is None or live is None or live.cache is None:
-            return
-        self._count_kv(live, time.perf_counter())
-        try:
-            live.cache.reserve(_capacity(sequence))
-            live.kv_bytes = live.cache.allocated_bytes
-        except (MemoryError, RuntimeError) as error:
-            self._fail(request_id, _model_failed("could not allocate its KV cache", error))
+        """Raise a token limit."""
+        self._scheduler.extend(request_id, token_limit)
 
     def stop(self, request_id: int) -> None:
         """End a request in order; the tokens made since the client's Stop are counted."""
@@ -160,7 +151,7 @@ class TorchEngine:
         schedule = self._scheduler.schedule(began_at_s)
         for sequence in schedule.expired:
             self._fail(sequence.request_id, _expired(sequence))
-        chunks = [chunk for chunk in schedule.chunks if self._open(chunk, began_at_s)]
+        chunks = [chunk for chunk in schedule.chunks if self._make_room(chunk, began_at_s)]
         if chunks:
             results = self._runner.run([self._work(chunk) for chunk in chunks])
             self._postprocess(chunks, results, time.perf_counter() - began_at_s)
@@ -185,20 +176,28 @@ class TorchEngine:
             tokens_generated=self._totals.tokens_generated,
         )
 
-    def _open(self, chunk: Chunk, now_s: float) -> bool:
-        """Give a request that has just got its slot a KV cache; False when that fails."""
-        live = self._requests[chunk.sequence.request_id]
-        if live.cache is not None:
+    def _make_room(self, chunk: Chunk, now_s: float) -> bool:
+        """Let the request's KV cache hold what the chunk will add; False when that fails.
+
+        Room for the whole prefix comes with the slot, room for the answer block by block: a high
+        token limit alone holds no memory.
+        """
+        sequence = chunk.sequence
+        live = self._requests[sequence.request_id]
+        num_needed = chunk.first + chunk.num_tokens
+        if live.cache is not None and num_needed <= live.cache.capacity_tokens:
             return True
+        self._count_kv(live, now_s)
         try:
-            live.cache = self._runner.make_cache(_capacity(chunk.sequence))
-            live.kv_bytes = live.cache.allocated_bytes
+            if live.cache is None:
+                live.cache = self._runner.make_cache(sequence.num_prefix_tokens)
+                live.began_at_s = now_s
+            live.cache.reserve(num_needed)
         except (MemoryError, RuntimeError) as error:
-            self._fail(
-                chunk.sequence.request_id, _model_failed("could not allocate its KV cache", error)
-            )
+            failure = _model_failed("could not allocate its KV cache", error)
+            self._fail(sequence.request_id, failure)
             return False
-        live.began_at_s = live.kv_counted_to_s = now_s
+        live.kv_bytes = live.cache.allocated_bytes
         return True
 
     def _work(self, chunk: Chunk) -> Work:
@@ -320,11 +319,6 @@ class TorchEngine:
                 raise _model_failed("failed in its warm-up", result.failure)
             prefilled = len(token_ids) if first == 0 else 0
             self._speeds.record(time.perf_counter() - began_at_s, prefilled, first > 0)
-
-
-def _capacity(sequence: Sequence) -> int:
-    """Tokens whose keys and values a request may come to cache: its last token never is."""
-    return sequence.num_prefix_tokens + max(1, sequence.token_limit - sequence.first_position) - 1
 
 
 def _expired(sequence: Sequence) -> RequestExpired:

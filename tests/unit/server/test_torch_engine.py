@@ -218,6 +218,14 @@ def test_extend_past_the_first_cache_changes_no_token(lm: LoadedModel) -> None:
     assert answers.tokens[0] == _plain_loop(lm, prompt, 20, SamplingParams())
 
 
+def test_a_high_token_limit_alone_holds_no_memory(lm: LoadedModel) -> None:
+    answers = _Answers(TorchEngine(lm, 1, 600))
+    sampling = SamplingParams(temperature=1.0, forced_length=12)
+    answers.engine.add_request(_request(0, _prompt(505), 15_000, sampling=sampling))
+    answers.run()
+    assert answers.engine.load().kv_bytes_peak == lm.model.make_cache(516).allocated_bytes
+
+
 def test_a_request_that_waited_too_long_is_dropped(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, 1, 16))
     answers.engine.add_request(_request(0, _prompt(5), 50))
@@ -328,7 +336,7 @@ def test_a_request_without_memory_fails_alone(lm: LoadedModel) -> None:
     small, model = _faulty(lm, lambda _: None)
     answers = _Answers(TorchEngine(small, 2, 64))
     model.max_cache_tokens = 1000
-    answers.engine.add_request(_request(0, _prompt(3), 2000))
+    answers.engine.add_request(_request(0, _prompt(1001), 5))
     answers.engine.add_request(_request(1, _prompt(3), 5))
     answers.run()
     assert isinstance(answers.ends[0], EngineError)
