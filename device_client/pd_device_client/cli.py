@@ -169,6 +169,3 @@ def main() -> None:
     except PdError as error:
         print(f"pd-device: {error}", file=sys.stderr)
         sys.exit(status_of(error).exit_code)
-    except KeyboardInterrupt:
-        print("\npd-device: interrupted", file=sys.stderr)
-        sys.exit(130)
