@@ -42,7 +42,7 @@ def weights_digest(
         head = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
         digest.update(json.dumps(head).encode())
         raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(memoryview(raw.numpy()))
+        digest.update(raw.numpy().data)
     return digest.hexdigest()
 
 

@@ -20,6 +20,9 @@ __all__ = ["SAMPLER_VERSION", "sample"]
 SAMPLER_VERSION = 1
 
 _NEVER = float("-inf")
+_MASK = 2**64 - 1
+_INCREMENT = 0x9E3779B97F4A7C15
+_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def sample(
@@ -115,18 +118,25 @@ def _gumbel(
     """
     if ids is None:
         ids = torch.arange(vocab_size, device=device)
-    key = _mix(torch.tensor(_signed(seed), device=device))
-    key = _mix(key ^ position)
-    bits = _shift(_mix(key ^ ids), 12)
+    key = _mix(_mix(seed) ^ position)
+    bits = _shift(_mix_all(ids ^ _signed(key)), 12)
     uniform = (bits.double() + 0.5) * 2.0**-52
     return -torch.log(-torch.log(uniform))
 
 
-def _mix(x: Tensor) -> Tensor:
-    """splitmix64 of int64 values taken as unsigned; products wrap around."""
-    x = x + _signed(0x9E3779B97F4A7C15)
-    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
+def _mix(x: int) -> int:
+    """splitmix64 of one unsigned value."""
+    x = (x + _INCREMENT) & _MASK
+    x = ((x ^ (x >> 30)) * _FACTORS[0]) & _MASK
+    x = ((x ^ (x >> 27)) * _FACTORS[1]) & _MASK
+    return x ^ (x >> 31)
+
+
+def _mix_all(x: Tensor) -> Tensor:
+    """splitmix64 of int64 values taken as unsigned; sums and products wrap around."""
+    x = x + _signed(_INCREMENT)
+    x = (x ^ _shift(x, 30)) * _signed(_FACTORS[0])
+    x = (x ^ _shift(x, 27)) * _signed(_FACTORS[1])
     return x ^ _shift(x, 31)
 
 

@@ -14,7 +14,8 @@ class TextStream:
 
     Held back is half a character (bytes that a next token may complete), and text that may be
     the beginning of a stop string. Each token's text is released exactly once and in order, so
-    the released texts joined are the decoded text, cut before the first stop string.
+    the released texts joined are the decoded text, cut before the stop string that is complete
+    first.
 
     Args:
         decode: turns a list of ids into text.
@@ -77,10 +78,12 @@ class TextStream:
     def _release(self, *, final: bool) -> list[tuple[int, str]]:
         """Split `_held` into what is final and what may still belong to a stop string."""
         text = "".join(t for _, t in self._held)
-        starts = [at for stop in self._stops if (at := text.find(stop)) >= 0]
-        if starts:
+        # The one that is complete first wins, of two that end together the longer: so the cut
+        # does not depend on how the text was split into tokens.
+        found = [(at + len(s), at) for s in self._stops if (at := text.find(s)) >= 0]
+        if found:
             self.stopped = True
-            released, self._held = self._trimmed(min(starts)), []
+            released, self._held = self._trimmed(min(found)[1]), []
             return released
         keep = 0 if final else max((_overlap(text, stop) for stop in self._stops), default=0)
         limit = len(text) - keep

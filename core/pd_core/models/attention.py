@@ -2,9 +2,9 @@
 
 torch's CPU kernel picks its blocking by the number of queries and keys, so a query's bits change
 with the chunk around it. Here every kernel call sees the same shape: tiles of a fixed number of
-query rows (the query heads of one KV head are folded into the rows), keys padded to whole blocks of 512.
-A masked key adds an exact zero, so the padding changes nothing. Tiles that need equally many keys
-go through the kernel together, as its batch.
+query rows (the query heads of one KV head are folded into the rows), keys padded to whole blocks
+of 512. A masked key adds an exact zero, so the padding changes nothing. Tiles that need equally
+many keys go through the kernel together, as its batch.
 
 Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles.
 """
@@ -20,7 +20,7 @@ from pd_core.models.kv_cache import KEY_BLOCK
 
 __all__ = ["CausalMask", "PlainSpan", "TiledSpan", "tile_tokens"]
 
-_TILE_ROWS = 16
+_TILE_ROWS = 8
 
 
 def tile_tokens(group: int) -> int:
@@ -116,13 +116,18 @@ class TiledSpan:
         Keys and values are read in place.
         """
         for run in self._runs:
-            shape = (run.end - run.first, -1, -1, -1)
-            out[run.first : run.end] = F.scaled_dot_product_attention(
-                tiles[run.first : run.end],
+            count = run.end - run.first
+            # The kernel runs its tiles in parallel, each with single-threaded products; but a lone
+            # tile of a lone head it hands to threaded ones, whose bits differ. So double that.
+            lone = count * tiles.shape[1] == 1 and torch.get_num_threads() > 1
+            shape = (2 if lone else count, -1, -1, -1)
+            result = F.scaled_dot_product_attention(
+                tiles[run.first : run.end].expand(*shape),
                 keys[None, :, : run.num_keys].expand(*shape),
                 values[None, :, : run.num_keys].expand(*shape),
-                attn_mask=run.mask,
+                attn_mask=run.mask.expand(*shape),
             )
+            out[run.first : run.end] = result[:count]
 
     def unfold(self, out: Tensor, group: int) -> Tensor:
         """Undo `fold`: (N, G, rows, D) to (T, G * g * D)."""

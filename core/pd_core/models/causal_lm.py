@@ -83,14 +83,15 @@ class Layer(torch.nn.Module):
         """Map x: (T, hidden) to (T, hidden), writing this layer's keys and values."""
         x = x + self.o_proj(self._attend(self.input_norm(x), batch))
         gate, up = self.gate_up_proj(self.post_attention_norm(x)).chunk(2, dim=-1)
-        return x + self.down_proj(silu(gate) * up)
+        out: Tensor = x + self.down_proj(silu(gate) * up)
+        return out
 
     def _attend(self, x: Tensor, batch: "_Pass") -> Tensor:
         """Return the heads' outputs, (T, H * D)."""
         c = self._config
         heads = self.qkv_proj(x).view(x.shape[0], -1, c.head_dim)
         rotated = rotate(heads[:, : c.num_heads + c.num_kv_heads], batch.cos, batch.sin)
-        q = rotated[:, : c.num_heads].unflatten(1, (c.num_kv_heads, c.group))
+        q = rotated[:, : c.num_heads].view(-1, c.num_kv_heads, c.group, c.head_dim)
         k = rotated[:, c.num_heads :].transpose(0, 1)  # (G, T, D)
         v = heads[:, c.num_heads + c.num_kv_heads :].transpose(0, 1)
         out = torch.zeros(x.shape[0], c.num_heads * c.head_dim, dtype=x.dtype, device=x.device)
@@ -170,9 +171,7 @@ class CausalLM(torch.nn.Module):
         )
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens
-        self._rope = RotaryEmbedding(
-            config.head_dim, config.rope_theta, dtype=dtype, device=device
-        )
+        self._rope = RotaryEmbedding(config.head_dim, config.rope_theta, dtype=dtype, device=device)
         self._mask = CausalMask(config.group, dtype=dtype, device=device)
 
     def make_cache(self, capacity_tokens: int) -> KVCache:
@@ -208,6 +207,8 @@ class CausalLM(torch.nn.Module):
             num_tokens = sum(s.num_tokens for s in parts)
             outputs.append(self._run_pass(token_ids[row : row + num_tokens], parts))
             row += num_tokens
+        if not outputs:
+            return self.embed_tokens.new_empty(0, self.config.hidden_size)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _run_pass(self, token_ids: Tensor, segments: Sequence[Segment]) -> Tensor:
@@ -262,10 +263,10 @@ class CausalLM(torch.nn.Module):
                 (layer.down_proj, ("mlp.down_proj",), [c.hidden_size]),
             )
             for fused, names, rows in parts:
-                for name, weight in zip(names, fused.weight.data.split(rows), strict=True):
+                for name, weight in zip(names, torch.split(fused.weight.data, rows), strict=True):
                     named[f"{prefix}.{name}.weight"] = weight
                 if fused.bias is not None:
-                    for name, bias in zip(names, fused.bias.data.split(rows), strict=True):
+                    for name, bias in zip(names, torch.split(fused.bias.data, rows), strict=True):
                         named[f"{prefix}.{name}.bias"] = bias
         return named
 

@@ -102,7 +102,9 @@ class Checkpoint:
         if missing := sorted(tensors.keys() - found):
             raise ModelError(f"the checkpoint lacks {_some(missing)}")
         if extra := sorted(found - tensors.keys() - surplus):
-            raise ModelError(f"the checkpoint has tensors the model has no place for: {_some(extra)}")
+            raise ModelError(
+                f"the checkpoint has tensors the model has no place for: {_some(extra)}"
+            )
         for name, tensor in self.stored(surplus):
             embedding = next(t for _, t in self.stored({"model.embed_tokens.weight"}))
             if not torch.equal(tensor, embedding):

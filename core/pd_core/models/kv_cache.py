@@ -38,13 +38,14 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self._options = {"dtype": dtype, "device": device}
+        self._dtype = dtype
+        self._device = device
         capacity = _round_up(max(capacity_tokens, 1))
         self.keys = [self._zeros(h.num_key_heads, capacity, head_dim) for h in layers]
         self.values = [self._zeros(h.num_value_heads, capacity, head_dim) for h in layers]
 
     def _zeros(self, heads: int, capacity: int, head_dim: int) -> Tensor:
-        return torch.zeros(heads, capacity, head_dim, **self._options)  # type: ignore[call-overload, no-any-return]
+        return torch.zeros(heads, capacity, head_dim, dtype=self._dtype, device=self._device)
 
     @property
     def capacity_tokens(self) -> int:

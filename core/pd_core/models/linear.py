@@ -22,7 +22,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics) -
     if numerics.tile_rows:
         tile = numerics.tile_rows
         padded = F.pad(x, (0, 0, 0, -rows % tile))
-        return torch.cat([F.linear(part, weight, bias) for part in padded.split(tile)])[:rows]
+        return torch.cat([F.linear(part, weight, bias) for part in torch.split(padded, tile)])[
+            :rows
+        ]
     if rows < numerics.min_rows:
         return F.linear(F.pad(x, (0, 0, 0, numerics.min_rows - rows)), weight, bias)[:rows]
     return F.linear(x, weight, bias)

@@ -107,16 +107,17 @@ def _semantic(config: ModelConfig) -> dict[str, Any]:
 
 def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedModel:
     tokenizer = random_tiny_tokenizer()
-    model = CausalLM(
-        random_tiny_config(tokenizer.vocab_size),
-        numerics,
-        dtype=_DTYPES[dtype],
-        device=torch.device(device),
-    )
-    fill_weights(model, tokenizer)
+    config = random_tiny_config(tokenizer.vocab_size)
+    # Its checkpoint, so to say, is float32 whatever it runs in.
+    source = CausalLM(config, numerics)
+    fill_weights(source, tokenizer)
+    stored = source.tensors()
+    model = CausalLM(config, numerics, dtype=_DTYPES[dtype], device=torch.device(device))
+    for name, tensor in model.tensors().items():
+        tensor.copy_(stored[name])
     eos = tokenizer.token_id(EOS_TOKEN)
     assert eos is not None, "the shipped tokenizer has an end-of-sequence token"
-    weights = weights_digest(sorted(model.tensors().items()), _semantic(model.config))
+    weights = weights_digest(sorted(source.tensors().items()), _semantic(config))
     return LoadedModel(
         name=RANDOM_TINY,
         model=model,
@@ -131,9 +132,7 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     )
 
 
-def _load_directory(
-    directory: Path, numerics: Numerics, dtype: str, device: str
-) -> LoadedModel:
+def _load_directory(directory: Path, numerics: Numerics, dtype: str, device: str) -> LoadedModel:
     raw = read_json(directory / "config.json")
     config = ModelConfig.from_hf(raw)
     tokenizer = Tokenizer.from_file(directory / "tokenizer.json")

@@ -19,8 +19,8 @@ __all__ = ["EOS_TOKEN", "fill_weights", "random_tiny_config", "random_tiny_token
 
 EOS_TOKEN = "<eos>"
 _LOGIT_SPREAD = 2.5  # standard deviation of the logits: neither flat nor peaked at temperature 1
-_READABLE_LEAD = 10.0  # by how much a readable token's logit exceeds another's
-_FINAL_RMS = 3.0  # about that of the residual stream before the final norm
+_READABLE_LEAD = 12.0  # by how much a readable token's logit exceeds another's
+_FINAL_RMS = 2.0  # about that of the residual stream before the final norm
 _RESIDUAL_GAIN = 1.5  # layers outweigh the embedding, so that the next token needs the context
 
 
@@ -36,10 +36,10 @@ def random_tiny_config(vocab_size: int) -> ModelConfig:
         vocab_size=vocab_size,
         hidden_size=128,
         intermediate_size=352,
-        num_layers=4,
+        num_layers=3,
         num_heads=4,
         num_kv_heads=2,
-        head_dim=32,
+        head_dim=16,
         max_context_tokens=16384,
         tie_word_embeddings=True,
         skip_v1=True,

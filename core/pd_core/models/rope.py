@@ -33,9 +33,10 @@ class RotaryEmbedding:
             (torch.arange(i, i + _BLOCK, dtype=torch.float32)[:, None] * self._frequency).double()
             for i in range(known, num_tokens, _BLOCK)
         ]
-        options = {"dtype": self._dtype, "device": self._device}
-        self._cos = torch.cat([self._cos, *(a.cos().float().to(**options) for a in angles)])
-        self._sin = torch.cat([self._sin, *(a.sin().float().to(**options) for a in angles)])
+        cos = torch.cat([a.cos().float() for a in angles]).to(self._device, self._dtype)
+        sin = torch.cat([a.sin().float() for a in angles]).to(self._device, self._dtype)
+        self._cos = torch.cat([self._cos, cos])
+        self._sin = torch.cat([self._sin, sin])
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return cos and sin, (T, 1, D / 2) each, at reserved positions (T,)."""
