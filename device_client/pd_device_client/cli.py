@@ -95,7 +95,10 @@ def chat(
     tls: Annotated[bool, typer.Option("--tls", help="TLS with this system's authorities.")] = False,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(help=f"File with the bearer key; or the variable {_env('API_KEY')}."),
+        typer.Option(
+            envvar=_env("API_KEY_FILE"),
+            help=f"File with the bearer key; or the variable {_env('API_KEY')}.",
+        ),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow plaintext to another machine.")

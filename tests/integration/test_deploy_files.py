@@ -1,5 +1,6 @@
 """Images and compose file hold to the rules: parsed and linted, nothing is built here."""
 
+import os
 import re
 import subprocess
 import sys
@@ -89,6 +90,44 @@ def test_the_cloud_is_healthy_before_a_device_starts(compose: dict[str, Any]) ->
     cloud, device = compose["services"]["cloud"], compose["services"]["device"]
     assert cloud["healthcheck"]["test"][0] == "CMD"
     assert device["depends_on"] == {"cloud": {"condition": "service_healthy"}}
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [("cloud", ["pd_server"]), ("device", ["pd_device_client", "chat"])],
+)
+def test_settings_are_ones_that_the_command_reads(
+    compose: dict[str, Any], service: str, command: list[str]
+) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", *command, "--help"],
+        env={**os.environ, "COLUMNS": "500", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    known = set(re.findall(r"env var: (PD_\w+)", told))
+    used = set(compose["services"][service]["environment"])
+    dockerfile = REPO / compose["services"][service]["build"]["dockerfile"]
+    used |= set(re.findall(r"\b(PD_(?:SERVER|DEVICE)_\w+)=", dockerfile.read_text()))
+    assert used
+    assert used <= known
+
+
+def test_the_replay_command_parses(compose: dict[str, Any]) -> None:
+    service = compose["services"]["replay"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pd_bench", *service["command"]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    # Every option is understood; what fails is the trace, whose name compose would fill in.
+    assert done.returncode == 2
+    assert "/traces/" in done.stderr.replace("\n", "")
+    assert "No such option" not in done.stderr
 
 
 def test_secrets_are_files_and_never_values(compose: dict[str, Any]) -> None:

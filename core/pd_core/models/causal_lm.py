@@ -16,7 +16,7 @@ from pd_core.models.linear import ReproducibleLinear
 from pd_core.models.rope import RotaryEmbedding, rotate
 from pd_core.numerics import Numerics
 
-__all__ = ["CausalLM"]
+__all__ = ["CausalLM", "silu"]
 
 # A long batch goes through the layers in passes of this many tokens: activations stay in the
 # CPU's cache, and no result changes, as rows do not depend on their chunk.
