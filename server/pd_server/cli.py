@@ -1,12 +1,8 @@
-"""The command `pd-server`: settings from flags and environment, one server, signals."""
+"""The command `pd-server`: settings from flags and environment."""
 
 import asyncio
-import json
-import logging
 import os
-import signal
 import sys
-import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -19,11 +15,9 @@ from pd_server.auth import checked_api_key, read_api_key
 from pd_server.config import EngineConfig, ServerConfig, TlsConfig
 from pd_server.engine import Engine
 from pd_server.logs import configure_logging
-from pd_server.server import Server
+from pd_server.process import run_server
 
 __all__ = ["main"]
-
-logger = logging.getLogger(__name__)
 
 
 class Sampler(StrEnum):
@@ -202,11 +196,7 @@ def serve(
         reflection=reflection,
         drain_s=drain_s,
     )
-    try:
-        raise typer.Exit(asyncio.run(_run(config, ready_file)))
-    finally:
-        if ready_file is not None:
-            ready_file.unlink(missing_ok=True)
+    raise typer.Exit(asyncio.run(run_server(config, _engine_builder(config.engine), ready_file)))
 
 
 def main() -> None:
@@ -218,52 +208,6 @@ def main() -> None:
     except PdError as error:
         print(f"pd-server: {error}", file=sys.stderr)
         sys.exit(status_of(error).exit_code)
-
-
-async def _run(config: ServerConfig, ready_file: Path | None) -> int:
-    """Serve until a signal or the engine's failure; return the exit code."""
-    server = Server(config, _engine_builder(config.engine))
-    signals = _SignalCounter()
-    start = asyncio.create_task(server.start())
-    await _first(start, asyncio.create_task(signals.first.wait()))
-    if not start.done():  # a signal while the model loads
-        start.cancel()
-        await asyncio.gather(start, return_exceptions=True)
-        return 0
-    await start
-    if ready_file is not None:
-        _write_ready_file(ready_file, server)
-    try:
-        died = asyncio.create_task(server.wait())
-        await _first(died, asyncio.create_task(signals.first.wait()))
-        if died.done():
-            raise died.result()
-        drain = asyncio.create_task(server.drain())
-        await _first(drain, died, asyncio.create_task(signals.second.wait()))
-        if died.done():
-            raise died.result()
-        return 0 if drain.done() else 1
-    finally:
-        await server.stop()
-
-
-async def _first(*tasks: "asyncio.Task[object]") -> None:
-    """Wait until one of the tasks is done."""
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-
-
-class _SignalCounter:
-    """Turns the first and the second SIGTERM or SIGINT into events."""
-
-    def __init__(self) -> None:
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
-
-    def _on_signal(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
 
 
 def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
@@ -301,13 +245,3 @@ def _api_key(path: Path | None) -> str | None:
         return read_api_key(path)
     key = os.environ.get(_env("API_KEY"))
     return None if key is None else checked_api_key(key, "PD_SERVER_API_KEY")
-
-
-def _write_ready_file(path: Path, server: Server) -> None:
-    """Write the addresses; a reader sees the whole file or none."""
-    ready = {"grpc": server.grpc_address, "http": server.http_address, "pid": os.getpid()}
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-    ) as file:
-        json.dump(ready, file)
-    Path(file.name).replace(path)

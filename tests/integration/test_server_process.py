@@ -245,6 +245,16 @@ def test_wrong_settings_are_one_clear_line(
     assert "two words" not in result.stderr
 
 
+def test_a_ready_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    result = _refused(
+        *("--ready-file", str(tmp_path / "no" / "file"), "--grpc-port", "0", "--http-port", "0"),
+        *("--log-level", "error"),
+    )
+    assert result.returncode == 2
+    assert "--ready-file" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_an_unknown_model_is_one_clear_line() -> None:
     result = _refused(
         *("--model", "no/such/place", "--grpc-port", "0", "--http-port", "0"),

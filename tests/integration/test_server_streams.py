@@ -1,6 +1,8 @@
 """Every rule of the stream, over real gRPC against the real engine."""
 
 import asyncio
+import contextlib
+import random
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -448,3 +450,44 @@ async def test_drain_refuses_new_requests_and_lets_running_ones_end(
     answer = await stream.rest()
     assert answer.token_ids == plain_loop(lm, prompt_of(5), 40, _SEEDED)
     assert await asyncio.wait_for(drain, 5)
+
+
+async def test_random_clients_disturb_nobody_and_leave_nothing_behind(
+    stub: Any, lm: LoadedModel
+) -> None:
+    """Forty clients that extend, stop, cancel and misbehave at random, beside steady ones."""
+    dice = random.Random(7)
+    sampling = SamplingParams(temperature=1.0, seed=11, ignore_eos=True)
+    references = {n: plain_loop(lm, prompt_of(n), 210, sampling) for n in (1, 70, 300)}
+
+    async def steady() -> None:
+        answer = await complete(stub, start_message(prompt_of(70), 60, sampling))
+        assert answer.token_ids == references[70][:60]
+
+    async def wild() -> None:
+        await asyncio.sleep(dice.random())
+        length = dice.choice(list(references))
+        stream = Stream(stub)
+        await stream.send(start_message(prompt_of(length), 200, sampling))
+        await stream.receive_tokens(dice.randrange(0, 9))
+        match dice.randrange(4):
+            case 0:
+                stream.call.cancel()
+                return
+            case 1:
+                await stream.send(start_message([5], 2))
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await stream.rest()
+                assert stream.call.done()
+            case 2:
+                await stream.send(_STOP)
+                assert (await stream.rest()).finished.tokens_generated <= 200
+            case _:
+                await stream.send(_extend(210))
+                # 200 where the extension crossed Finished: the event loop is busy in this test.
+                assert (await stream.rest()).finished.tokens_generated in (200, 210)
+        token_ids = stream.answer.token_ids
+        assert token_ids == references[length][: len(token_ids)]
+
+    await asyncio.gather(*(wild() for _ in range(40)), *(steady() for _ in range(4)))
+    await eventually_idle(stub)
