@@ -4,6 +4,7 @@ Modules that import torch are imported inside the commands, after the numerics e
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -13,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from pd_bench.cores import available_cores, split_cores, thread_environment
 from pd_bench.result_file import result_file
 from pd_bench.settings import FIDELITIES, SCHEMES, CloudAccess, ReplaySettings
 from pd_core.errors import ConfigError, PdError, status_of
@@ -107,9 +109,16 @@ def replay(
         write(_replay(settings))
 
 
+def _prepare() -> None:
+    """Set the environment that must be there before torch is imported."""
+    for name, value in thread_environment(split_cores(available_cores()).client).items():
+        os.environ.setdefault(name, value)
+    prepare_environment()
+
+
 def _replay(settings: ReplaySettings) -> str:
     """Run a replay, print its table, and return its document on one line."""
-    prepare_environment()
+    _prepare()
     from pd_bench.progress import Progress
     from pd_bench.replay import Replay
     from pd_bench.table import print_result
@@ -126,7 +135,7 @@ def overhead(
     tokens: Annotated[int, typer.Option(min=8, help="Paced tokens to measure.")] = 1000,
 ) -> None:
     """Measure what gRPC, session and pacing add to a token on loopback."""
-    prepare_environment()
+    _prepare()
     from pd_bench.overhead import measure_overhead, overhead_table
 
     Console().print(overhead_table(_run(measure_overhead(pace, tokens))))
@@ -139,7 +148,7 @@ def ticker(
     duration: Annotated[float, typer.Option(min=0.1, help="Seconds idle, and busy.")] = 10.0,
 ) -> None:
     """Measure how punctual the device's event loop is while its engine prefills."""
-    prepare_environment()
+    _prepare()
     from pd_bench.ticker import measure_ticker, ticker_table
     from pd_core.models import load_model
     from pd_device_client.local_engine import TorchLocalEngine
@@ -151,7 +160,7 @@ def ticker(
 @app.command()
 def demo(model: Model = "random-tiny") -> None:
     """Carry one prompt in the three modes, live, and compare them."""
-    prepare_environment()
+    _prepare()
     from pd_bench.demo import run_demo
 
     _run(run_demo(Console(), model))

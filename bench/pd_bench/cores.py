@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["CoreSplit", "pinned", "split_cores"]
+__all__ = ["CoreSplit", "available_cores", "pinned", "split_cores", "thread_environment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,22 @@ def split_cores(available: frozenset[int]) -> CoreSplit:
         return CoreSplit()
     middle = (len(cores) + 1) // 2
     return CoreSplit(server=tuple(cores[:middle]), client=tuple(cores[middle:]))
+
+
+def available_cores() -> frozenset[int]:
+    """Return the cores this process may use; none known where the system cannot say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return frozenset()
+    return frozenset(os.sched_getaffinity(0))
+
+
+def thread_environment(cores: tuple[int, ...]) -> dict[str, str]:
+    """Return what to set in the environment, before torch is imported, of a side on `cores`.
+
+    Loading a model probes two threads as well; on a single core these would spin against each
+    other for ten seconds instead of one. With more cores nothing is changed.
+    """
+    return {"OMP_WAIT_POLICY": "PASSIVE"} if len(cores) == 1 else {}
 
 
 @contextmanager

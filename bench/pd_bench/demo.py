@@ -4,14 +4,13 @@ A real server process and a real device engine in this one; the device is thrott
 "slow", because both sides of this demonstration run on the same machine.
 """
 
-import os
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pd_bench.cores import pinned, split_cores
+from pd_bench.cores import available_cores, pinned, split_cores
 from pd_bench.devices import grpc_link
 from pd_bench.server_process import ServerOptions, own_server
 from pd_bench.settings import SCHEMES, CloudAccess
@@ -42,7 +41,7 @@ async def run_demo(console: Console, model: str) -> list[Outcome]:
     Raises:
         PdError: a side could not be started, or no side could answer.
     """
-    cores = split_cores(frozenset(os.sched_getaffinity(0)))
+    cores = split_cores(available_cores())
     speed = device_profile("slow")
     with pinned(cores.client):
         loaded = load_model(model)

@@ -9,7 +9,6 @@ Two figures, since pacing hides what the wire costs:
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import numpy as np
 from rich.table import Table
 
 from pd_bench.cloud_meter import CloudMeter
-from pd_bench.cores import pinned, split_cores
+from pd_bench.cores import available_cores, pinned, split_cores
 from pd_bench.devices import grpc_link
 from pd_bench.result import PERCENTILE_METHOD
 from pd_bench.server_process import ServerOptions, own_server
@@ -94,7 +93,7 @@ async def measure_overhead(pace_s: float, num_tokens: int) -> Overhead:
         PdError: the server could not be started, or a request failed.
     """
     per_round = max(num_tokens // _ROUNDS, 2)
-    cores = split_cores(frozenset(os.sched_getaffinity(0)))
+    cores = split_cores(available_cores())
     options = ServerOptions(sampler="rolling-hash", cores=cores.server)
     bare: list[float] = []
     paced: list[float] = []

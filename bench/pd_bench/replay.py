@@ -6,7 +6,6 @@ what it has, marked partial.
 
 import asyncio
 import itertools
-import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pd_bench.cloud_meter import CloudMeter
-from pd_bench.cores import CoreSplit, pinned, split_cores
+from pd_bench.cores import CoreSplit, available_cores, pinned, split_cores
 from pd_bench.devices import Devices, FleetDevices, RealDevice, check_sampler, grpc_link
 from pd_bench.dispatch import Dispatcher
 from pd_bench.progress import Progress
@@ -58,7 +57,7 @@ class Replay:
         self._settings = settings
         self._progress = progress
         self._rows: list[TraceRow] = list(read_trace(settings.trace, settings.limit))
-        self._cores = split_cores(frozenset(os.sched_getaffinity(0)))
+        self._cores = split_cores(available_cores())
         if settings.cloud is not None:
             self._cores = CoreSplit()  # that server's cores are not ours to choose
         self._workload: Workload | None = None

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pd_bench.cores import pinned
+from pd_bench.cores import pinned, thread_environment
 from pd_core.errors import CloudTimeout, CloudUnavailable
 
 __all__ = ["ServerOptions", "own_server"]
@@ -75,7 +75,7 @@ async def _process(
     with (folder / "server.log").open("wb") as log, pinned(cores):
         process = await asyncio.create_subprocess_exec(
             *command,
-            env=_environment(),
+            env=_environment(cores),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -87,9 +87,10 @@ async def _process(
         await _stop(process)
 
 
-def _environment() -> dict[str, str]:
+def _environment(cores: tuple[int, ...]) -> dict[str, str]:
     """Leave out the settings of a server that the user runs elsewhere, its key among them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PD_SERVER_")}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PD_SERVER_")}
+    return thread_environment(cores) | own
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

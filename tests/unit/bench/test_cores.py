@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from pd_bench.cores import CoreSplit, pinned, split_cores
+from pd_bench.cores import CoreSplit, available_cores, pinned, split_cores, thread_environment
 
 
 def test_each_side_gets_half_and_no_core_twice() -> None:
@@ -23,3 +23,12 @@ def test_pinning_holds_inside_and_ends_outside() -> None:
     assert os.sched_getaffinity(0) == before
     with pinned(()):
         assert os.sched_getaffinity(0) == before
+
+
+def test_threads_do_not_spin_on_a_single_core() -> None:
+    assert thread_environment((3,)) == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert thread_environment((2, 3)) == thread_environment(()) == {}
+
+
+def test_the_cores_of_this_process_are_known() -> None:
+    assert available_cores() <= frozenset(range(os.cpu_count() or 1))
