@@ -32,16 +32,21 @@ CONFIGS = {
 
 
 @pytest.fixture(params=[1, 2], ids=["1-thread", "2-threads"])
-def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
+def _threads(request: pytest.FixtureRequest, _one_thread: None) -> None:
     torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def tiny() -> LoadedModel:
     return load_model("random-tiny")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def build(config: ModelConfig, numerics: Numerics | None = None) -> CausalLM:
@@ -70,6 +75,15 @@ def test_the_machine_is_reproducible() -> None:
     assert probe().reproducible, "the strict setting of MKL was not in force"
 
 
+def check_chunks(model: CausalLM, ids: torch.Tensor, whole: torch.Tensor, chunk: int) -> None:
+    """Compare chunks with one pass; small ones from position 470, across the block of 512 keys."""
+    cache, start = model.make_cache(len(ids)), 0 if chunk > 8 else 470
+    if start:
+        model.forward(ids[:start], [Segment(cache, 0, start)])
+        ids = ids[: start + 80]
+    assert torch.equal(run(model, ids, chunk, cache, start), whole[start : len(ids)]), chunk
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 37, 100, 128])
 @pytest.mark.usefixtures("_threads")
 def test_chunks_equal_one_pass(tiny: LoadedModel, chunk: int) -> None:
@@ -78,15 +92,20 @@ def test_chunks_equal_one_pass(tiny: LoadedModel, chunk: int) -> None:
     torch.set_num_threads(1)
     whole = run(tiny.model, ids, len(ids))
     torch.set_num_threads(before)
-    assert torch.equal(run(tiny.model, ids, chunk), whole)
+    check_chunks(tiny.model, ids, whole, chunk)
+
+
+def test_a_whole_prompt_in_single_steps_equals_one_pass(tiny: LoadedModel) -> None:
+    assert torch.equal(run(tiny.model, prompt(), 1), run(tiny.model, prompt(), LENGTH))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.usefixtures("_threads")
 def test_chunks_equal_one_pass_in_every_shape(name: str) -> None:
     model = build(CONFIGS[name])
     whole = run(model, prompt(), LENGTH)
     for chunk in (1, 37, 128):
-        assert torch.equal(run(model, prompt(), chunk), whole), chunk
+        check_chunks(model, prompt(), whole, chunk)
 
 
 @pytest.mark.usefixtures("_threads")
@@ -152,13 +171,13 @@ def test_linear_tiles_are_reproducible_too() -> None:
     tiles = replace(probe(), min_rows=1, tile_rows=16)
     model = build(replace(CONFIG, skip_v1=True), tiles)
     whole = run(model, prompt(), LENGTH)
-    assert torch.equal(run(model, prompt(), 37), whole)
-    assert torch.equal(run(model, prompt(), 1), whole)
+    check_chunks(model, prompt(), whole, 37)
+    check_chunks(model, prompt(), whole, 1)
 
 
 def test_fast_mode_is_close(tiny: LoadedModel) -> None:
     fast = load_model("random-tiny", fast=True)
-    for chunk in (LENGTH, 100, 1):
+    for chunk in (LENGTH, 100, 7):
         torch.testing.assert_close(
             run(fast.model, prompt(), chunk), run(tiny.model, prompt(), LENGTH), atol=1e-4, rtol=0
         )
