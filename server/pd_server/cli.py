@@ -114,7 +114,9 @@ def serve(
     ] = Sampler.MODEL,
     threads: Annotated[
         int | None,
-        typer.Option(envvar=_env("THREADS"), min=1, help="Threads of torch; its default if unset."),
+        typer.Option(
+            envvar=_env("THREADS"), min=1, help="Threads of torch; all cores but one if unset."
+        ),
     ] = None,
     fast_numerics: Annotated[
         bool,
@@ -222,14 +224,23 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
         from pd_core.models import load_model
         from pd_server.torch_engine import TorchEngine
 
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.threads or _default_threads(torch.get_num_threads()))
         lm = load_model(
             config.model, dtype=config.dtype, device=config.device, fast=config.fast_numerics
         )
         return TorchEngine(lm, config.max_num_seqs, config.max_num_batched_tokens, config.sampler)
 
     return build
+
+
+def _default_threads(torch_threads: int) -> int:
+    """Return torch's own choice, but leave a core to the event loop.
+
+    When both want the same core every short operator waits for it: on two cores a decode step of
+    a small model took 2.5 ms with two threads and 1.2 ms with one.
+    """
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(torch_threads, (num_cores or 1) - 1))
 
 
 def _tls(cert: Path | None, key: Path | None) -> TlsConfig | None:

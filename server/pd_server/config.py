@@ -22,7 +22,7 @@ class EngineConfig:
         max_num_batched_tokens: tokens in one step. A step is what a running stream waits for
             while others prefill, and what a cancel waits for: small is smooth, large is fast.
         sampler: "model" or "rolling-hash".
-        threads: of torch; None: torch's default.
+        threads: of torch; None: all cores but one, which the event loop needs.
         fast_numerics: give up bit-reproducibility for speed.
     """
 
