@@ -35,53 +35,65 @@ trace_app = typer.Typer(help="Look at traces.", no_args_is_help=True)
 app.add_typer(trace_app, name="trace")
 
 _DEVICES = ", ".join(sorted(DEVICE_PROFILES))
+_ALL_SCHEMES = ",".join(SCHEMES)
 _LINKS = ", ".join(sorted(LINK_PROFILES))
 
 Trace = Annotated[Path, typer.Argument(help="Azure CSV or Mooncake JSONL; told by its content.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many rows.")]
 Pace = Annotated[float, typer.Option(help="Seconds between shown tokens.")]
 Model = Annotated[str, typer.Option(help="random-tiny, or a Hugging Face directory.")]
+Schemes = Annotated[str, typer.Option(help="Which, comma-separated.")]
+Fidelity = Annotated[str, typer.Option(help=f"One of {', '.join(FIDELITIES)}.")]
+DeviceProfile = Annotated[
+    str | None, typer.Option(help=f"Speed of the devices: {_DEVICES}; a real one needs none.")
+]
+LinkProfile = Annotated[str, typer.Option(help=f"One of {_LINKS}.")]
+MaxPromptTokens = Annotated[
+    int | None, typer.Option(help="Cut longer prompts; the context's room when not given.")
+]
+MaxOutputTokens = Annotated[
+    int, typer.Option(help="Cut longer answers; also every request's token limit.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of prompts, sampling and emulated spread.")]
+Repeat = Annotated[int, typer.Option(help="Passes; the schemes' order rotates.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+Slots = Annotated[int, typer.Option(help="Slots of our own server.")]
+Timeout = Annotated[float, typer.Option(help="Seconds after which a request has failed.")]
+Cloud = Annotated[str | None, typer.Option(help="HOST:PORT of a server to use, not our own.")]
+TlsCa = Annotated[Path | None, typer.Option(help="Authority to trust for --cloud.")]
+Tls = Annotated[bool, typer.Option("--tls", help="TLS to --cloud, by the system's authorities.")]
+ApiKeyFile = Annotated[Path | None, typer.Option(help="File with the key for --cloud.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Plaintext beyond this machine.")]
+JsonOut = Annotated[
+    Path | None, typer.Option("--json", help="Write the result document here; - prints it last.")
+]
 
 
 @app.command()
 def replay(
     trace: Trace,
-    schemes: Annotated[str, typer.Option(help="Which, comma-separated.")] = ",".join(SCHEMES),
+    schemes: Schemes = _ALL_SCHEMES,
     limit: Limit = None,
-    fidelity: Annotated[str, typer.Option(help=f"One of {', '.join(FIDELITIES)}.")] = "fleet",
+    fidelity: Fidelity = "fleet",
     pace: Pace = 0.1,
-    device_profile: Annotated[
-        str | None,
-        typer.Option(help=f"Speed of the devices: {_DEVICES}; real devices need none."),
-    ] = None,
-    link_profile: Annotated[str, typer.Option(help=f"One of {_LINKS}.")] = "loopback",
-    max_prompt_tokens: Annotated[
-        int | None, typer.Option(help="Cut longer prompts; the context's room when not given.")
-    ] = None,
-    max_output_tokens: Annotated[
-        int, typer.Option(help="Cut longer answers; also every request's token limit.")
-    ] = 1024,
-    seed: Annotated[int, typer.Option(help="Of prompts, sampling and emulated spread.")] = 0,
-    repeat: Annotated[int, typer.Option(help="Passes; the schemes' order rotates.")] = 1,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    device_profile: DeviceProfile = None,
+    link_profile: LinkProfile = "loopback",
+    max_prompt_tokens: MaxPromptTokens = None,
+    max_output_tokens: MaxOutputTokens = 1024,
+    seed: Seed = 0,
+    repeat: Repeat = 1,
+    temperature: Temperature = 0.0,
     model: Model = "random-tiny",
-    max_num_seqs: Annotated[int, typer.Option(help="Slots of our own server.")] = 16,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a request failed.")] = 600.0,
-    cloud: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a running server instead of our own.")
-    ] = None,
-    tls_ca: Annotated[Path | None, typer.Option(help="Authority to trust for --cloud.")] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="Key for --cloud.")] = None,
-    insecure: Annotated[bool, typer.Option(help="Plaintext --cloud beyond this machine.")] = False,
-    json_out: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write the result document here; - prints it last."),
-    ] = None,
+    max_num_seqs: Slots = 16,
+    timeout: Timeout = 600.0,
+    cloud: Cloud = None,
+    tls_ca: TlsCa = None,
+    tls: Tls = False,
+    api_key_file: ApiKeyFile = None,
+    insecure: Insecure = False,
+    json_out: JsonOut = None,
 ) -> None:
     """Replay a trace under several schemes and compare them side by side."""
-    access = None
-    if cloud is not None:
-        access = CloudAccess(cloud, tls_ca, _read_key(api_key_file), insecure)
     settings = ReplaySettings(
         trace=trace,
         schemes=tuple(name.strip() for name in schemes.split(",") if name.strip()),
@@ -97,9 +109,22 @@ def replay(
         repeat=repeat,
         model=model,
         max_num_seqs=max_num_seqs,
-        cloud=access,
+        cloud=_cloud_access(cloud, tls_ca, tls, api_key_file, insecure),
         timeout_s=timeout,
     )
+    _replay_into(settings, json_out)
+
+
+def _cloud_access(
+    cloud: str | None, tls_ca: Path | None, tls: bool, api_key_file: Path | None, insecure: bool
+) -> CloudAccess | None:
+    if cloud is None:
+        return None
+    return CloudAccess(cloud, tls_ca, tls, _read_key(api_key_file), insecure)
+
+
+def _replay_into(settings: ReplaySettings, json_out: Path | None) -> None:
+    """Run a replay; its document goes to a file, to the last line of stdout, or nowhere."""
     if json_out is None or str(json_out) == "-":
         document_json = _replay(settings)
         if json_out is not None:

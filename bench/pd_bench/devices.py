@@ -185,7 +185,11 @@ def check_sampler(info: ServerInfo, settings: ReplaySettings) -> None:
 def grpc_link(cloud: CloudAccess) -> GrpcCloudLink:
     """Return a real link to the server."""
     return GrpcCloudLink(
-        cloud.target, tls_ca=cloud.tls_ca, api_key=cloud.api_key, insecure=cloud.insecure
+        cloud.target,
+        tls_ca=cloud.tls_ca,
+        tls=cloud.tls,
+        api_key=cloud.api_key,
+        insecure=cloud.insecure,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pd_core.errors import ConfigError
 from pd_core.profiles import LinkProfile, SpeedProfile, device_profile, link_profile
+from pd_core.sampling_params import SamplingParams
 
 __all__ = ["FIDELITIES", "SCHEMES", "CloudAccess", "ReplaySettings"]
 
@@ -19,13 +20,15 @@ class CloudAccess:
 
     Attributes:
         target: "host:port".
-        tls_ca: PEM file of the authority to trust; None means plaintext.
+        tls_ca: PEM file of the authority to trust.
+        tls: use TLS with the system's authorities; neither this nor tls_ca means plaintext.
         api_key: bearer key.
         insecure: allow plaintext beyond this machine.
     """
 
     target: str
     tls_ca: Path | None = None
+    tls: bool = False
     api_key: str | None = None
     insecure: bool = False
 
@@ -54,6 +57,7 @@ class ReplaySettings:
 
     Raises:
         ConfigError: a name is unknown (the known ones are listed) or a value is out of range.
+        InvalidSamplingParams: the temperature or the seed is.
     """
 
     trace: Path
@@ -91,6 +95,7 @@ class ReplaySettings:
         for flag, count in (("--repeat", self.repeat), ("--max-num-seqs", self.max_num_seqs)):
             if count < 1:
                 raise ConfigError(f"{flag} is {count}; it must be 1 or more")
+        SamplingParams(temperature=self.temperature, seed=self.seed)  # refuses what it cannot do
 
     @property
     def speed(self) -> SpeedProfile | None:

@@ -31,6 +31,7 @@ def trace(tmp_path: Path) -> Path:
         (["--device-profile", "fridge"], "known profiles: edge-box, laptop, phone, slow"),
         ([], "name their --device-profile"),
         (["--fidelity", "real", "--link-profile", "x"], "unknown link profile 'x'"),
+        (["--fidelity", "real", "--temperature", "-1"], "temperature is -1.0; it must lie"),
         (["--fidelity", "real", "--limit", "0"], "the limit of rows is 0"),
         (["--fidelity", "real", "--cloud", "h:1", "--api-key-file", "no"], "key file no cannot"),
         (["--fidelity", "real", "--json", "/"], "cannot be written"),
