@@ -33,14 +33,13 @@ class RollingHash:
         token_ids: the prefix to start from.
     """
 
-    __slots__ = ("_eos_token_ids", "_ordinary", "_state")
+    __slots__ = ("_eos_token_ids", "_num_ordinary", "_state")
 
     def __init__(
         self, vocab_size: int, eos_token_ids: Sequence[int], token_ids: Iterable[int] = ()
     ) -> None:
-        eos = set(eos_token_ids)
-        self._eos_token_ids = tuple(sorted(eos))
-        self._ordinary = tuple(i for i in range(vocab_size) if i not in eos)
+        self._eos_token_ids = tuple(sorted(set(eos_token_ids)))
+        self._num_ordinary = vocab_size - len(self._eos_token_ids)
         self._state = _OFFSET
         self.extend(token_ids)
 
@@ -56,4 +55,7 @@ class RollingHash:
         if sampling.forced_length is not None and position >= sampling.forced_length - 1:
             return self._eos_token_ids[0]
         key = _mix(self._state ^ _mix(sampling.seed ^ (position + 1)))
-        return self._ordinary[key % len(self._ordinary)]
+        token_id = key % self._num_ordinary
+        for eos_token_id in self._eos_token_ids:  # rising, so each one skipped shifts the rest
+            token_id += token_id >= eos_token_id
+        return token_id

@@ -43,7 +43,7 @@ class TorchLocalEngine:
         self._card = EngineCard(
             name=f"{loaded.name} (torch)",
             fingerprints=loaded.fingerprints,
-            vocab_size=config.vocab_size,
+            vocab_size=loaded.model.num_token_ids,
             eos_token_ids=loaded.eos_token_ids,
             max_context_tokens=config.max_context_tokens,
             chunk_tokens=chunk_tokens,

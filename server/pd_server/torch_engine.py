@@ -91,7 +91,7 @@ class TorchEngine:
             engine="torch",
             fingerprints=fingerprints,
             eos_token_ids=tuple(lm.eos_token_ids),
-            vocab_size=lm.model.config.vocab_size,
+            vocab_size=lm.model.num_token_ids,
             max_context_tokens=lm.model.config.max_context_tokens,
             sampler=sampler,
         )

@@ -199,17 +199,21 @@ async def test_the_three_modes_give_the_same_tokens(
     await client.close()
 
 
+@pytest.fixture
+def forced_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this the session asks for more cloud tokens while a test holds the device back."""
+    monkeypatch.setattr(Handoff, "tokens_for_no_seam", lambda _: 0)
+
+
 @BOTH
+@pytest.mark.usefixtures("forced_budget")
 async def test_every_forced_handoff_position_gives_the_same_tokens(
     sampling: SamplingParams,
     server: RealServer,
     loaded: LoadedModel,
     prompt: tuple[int, ...],
     references: dict[SamplingParams, list[int]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The session would ask for more cloud tokens, since the device is held back for a while.
-    monkeypatch.setattr(Handoff, "tokens_for_no_seam", lambda _: 0)
     link, inner = GrpcCloudLink(server.address), TorchLocalEngine(loaded, chunk_tokens=128)
     for position in range(LENGTH + 1):
         released = asyncio.Event()
@@ -235,6 +239,7 @@ async def test_every_forced_handoff_position_gives_the_same_tokens(
 
 @pytest.mark.parametrize("kill_at", ["admitted", "first", "middle", "last"])
 @BOTH
+@pytest.mark.usefixtures("forced_budget")
 async def test_the_cloud_process_is_killed(
     sampling: SamplingParams,
     kill_at: str,
@@ -268,6 +273,7 @@ async def test_the_cloud_process_is_killed(
 
 @pytest.mark.parametrize("extra", [-200, 0, 1, 7])
 @BOTH
+@pytest.mark.usefixtures("forced_budget")
 async def test_the_device_engine_raises_and_the_cloud_finishes(
     sampling: SamplingParams,
     extra: int,
