@@ -262,6 +262,7 @@ class _FaultyModel:
         self._model = lm.model
         self._fault = fault
         self.config = lm.model.config
+        self.num_token_ids = lm.model.num_token_ids
         self.logits = lm.model.logits
         self.max_cache_tokens = 10**9
 
