@@ -249,10 +249,11 @@ class Session:
         return self._device is not None and self._device.error is None
 
     def _device_wanted(self) -> bool:
-        """In cloud-only the device is there for the case that the cloud fails for good."""
+        """In cloud-only the device begins with the cloud's first failure, beside its retries."""
         if self._device_started:
             return False
-        return self.plan.mode is not Mode.CLOUD_ONLY or not self._cloud_usable
+        failed = self._cloud is None or self._cloud.error is not None
+        return failed or self.plan.mode is not Mode.CLOUD_ONLY
 
     def _steer(self) -> None:
         """Say what is wanted of the cloud now."""

@@ -270,6 +270,12 @@ def test_cloud_only_falls_back_to_the_device_when_the_cloud_is_gone_for_good() -
     assert run.outcome.handoff_position == 5
 
 
+def test_a_refusal_in_cloud_only_starts_the_device_at_once() -> None:
+    run = carry(Script(refuse=lambda _: QueueFull("the queue is full", 30.0)), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.ttft_s == pytest.approx(200 / 400, abs=0.06)
+
+
 def test_a_typed_error_when_there_is_no_other_side() -> None:
     script = Script(refuse=lambda _: CloudAuthenticationFailed("no"))
     run = carry(script, mode=Mode.CLOUD_ONLY, with_device=False)
