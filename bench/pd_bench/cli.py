@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from pd_bench.cores import available_cores, split_cores, thread_environment
+from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
 from pd_bench.settings import FIDELITIES, SCHEMES, CloudAccess, ReplaySettings
 from pd_core.errors import ConfigError, PdError, status_of
@@ -34,6 +35,7 @@ app = typer.Typer(
 trace_app = typer.Typer(help="Look at traces.", no_args_is_help=True)
 app.add_typer(trace_app, name="trace")
 
+_INTERRUPTED = 130  # as shells report a command ended by Ctrl-C
 _DEVICES = ", ".join(sorted(DEVICE_PROFILES))
 _ALL_SCHEMES = ",".join(SCHEMES)
 _LINKS = ", ".join(sorted(LINK_PROFILES))
@@ -126,12 +128,15 @@ def _cloud_access(
 def _replay_into(settings: ReplaySettings, json_out: Path | None) -> None:
     """Run a replay; its document goes to a file, to the last line of stdout, or nowhere."""
     if json_out is None or str(json_out) == "-":
-        document_json = _replay(settings)
+        document = _replay(settings)
         if json_out is not None:
-            print(document_json)
-        return
-    with result_file(json_out) as write:
-        write(_replay(settings))
+            print(document.model_dump_json())
+    else:
+        with result_file(json_out) as write:
+            document = _replay(settings)
+            write(document.model_dump_json())
+    if document.partial:
+        raise typer.Exit(_INTERRUPTED)
 
 
 def _prepare() -> None:
@@ -141,8 +146,8 @@ def _prepare() -> None:
     prepare_environment()
 
 
-def _replay(settings: ReplaySettings) -> str:
-    """Run a replay, print its table, and return its document on one line."""
+def _replay(settings: ReplaySettings) -> ResultDocument:
+    """Run a replay, print its table, and return its document."""
     _prepare()
     from pd_bench.progress import Progress
     from pd_bench.replay import Replay
@@ -151,7 +156,7 @@ def _replay(settings: ReplaySettings) -> str:
     with Progress(Console(stderr=True), settings.pace_s) as progress:
         document = _run(Replay(settings, progress).run())
     print_result(document, Console())
-    return document.model_dump_json()
+    return document
 
 
 @app.command()
@@ -230,4 +235,4 @@ def main() -> None:
         sys.exit(status_of(error).exit_code)
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("pd-bench: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
