@@ -153,6 +153,12 @@ class CloudLeg:
             and self.limit > self._log.length
         )
 
+    @property
+    def ready(self) -> bool:
+        """Whether a new stream could be opened now."""
+        waiting = asyncio.get_running_loop().time() < self._retry_at_s
+        return self.state is LegState.IDLE and not waiting
+
     def next_arrival_s(self) -> float:
         """The instant at which the next token is expected."""
         now = asyncio.get_running_loop().time()

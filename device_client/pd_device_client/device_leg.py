@@ -30,7 +30,7 @@ class ClaimPolicy(Protocol):
         ...
 
     def may_run_ahead(self) -> bool:
-        """Whether the device may commit unclaimed, since no cloud token has come yet."""
+        """Whether the device may commit unclaimed, since the stream has sent no token yet."""
         ...
 
     def patience_s(self) -> float | None:
@@ -70,7 +70,8 @@ class DeviceLeg:
         self._estimate = estimate
         self._changed = changed
         self._policy = policy
-        self._pass_began_s = 0.0
+        self._pass_s = 0.0  # forecast of the pass in progress
+        self._pass_ends_s: float | None = None  # None between passes
         self.running = False
         self.error: PdError | None = None
         self.num_fed = 0
@@ -79,13 +80,17 @@ class DeviceLeg:
         """Forecast the instant at which the device can show `position`, all before it committed.
 
         What remains is fed in passes, and D is added for the token itself (DESIGN 4). A pass in
-        progress counts from its beginning.
+        progress counts from its beginning; one that is late is expected to be as late again.
         """
         now = asyncio.get_running_loop().time()
         end = len(self._request.prompt_token_ids) + position
-        began_s = self._pass_began_s or now
         remaining_s = self._estimate.prefill_s(end) - self._estimate.prefill_s(self.num_fed)
-        return max(began_s + max(remaining_s, 0.0) + self._estimate.decode_s, now)
+        remaining_s = max(remaining_s, 0.0) + self._estimate.decode_s
+        if self._pass_ends_s is None:
+            return now + remaining_s
+        began_s = self._pass_ends_s - self._pass_s
+        late_s = max(now - self._pass_ends_s, 0.0)
+        return max(began_s + remaining_s, now) + late_s
 
     async def run(self) -> None:
         """Work until the log closes or the engine fails; a failure gives the claim back."""
@@ -114,15 +119,16 @@ class DeviceLeg:
         chunk = pending[: self._engine.card.chunk_tokens]
         last = len(chunk) == len(pending)
         loop = asyncio.get_running_loop()
-        pass_s = self._estimate.pass_s(self.num_fed, len(chunk))
-        if last and self._log.claimed_at is None and self._policy.may_claim(loop.time() + pass_s):
+        began_s = loop.time()
+        self._pass_s = self._estimate.pass_s(self.num_fed, len(chunk))
+        self._pass_ends_s = began_s + self._pass_s
+        if last and self._log.claimed_at is None and self._policy.may_claim(self._pass_ends_s):
             self._log.claim()
             self._changed.notify()
         position = self._log.length
-        self._pass_began_s = loop.time()
         sampled = await feed(chunk, position if last else None)
-        seconds, self._pass_began_s = loop.time() - self._pass_began_s, 0.0
-        self._estimate.observe_pass(self.num_fed, len(chunk), seconds)
+        self._pass_ends_s = None
+        self._estimate.observe_pass(self.num_fed, len(chunk), loop.time() - began_s)
         self.num_fed += len(chunk)
         self._changed.notify()
         return sampled if position == self._log.length else None
@@ -150,7 +156,7 @@ class DeviceLeg:
 
     def _fail(self, error: PdError) -> None:
         self.error = error
-        self._log.device_failed()
+        self._log.release_claim()
 
 
 class _Feed(Protocol):

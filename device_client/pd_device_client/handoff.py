@@ -4,14 +4,14 @@ Pure questions about the present state of one request; nothing here waits or cha
 """
 
 import asyncio
-import math
+import bisect
 
 from pd_core.planner import Mode, Plan
 from pd_device_client.cloud_leg import CloudLeg, LegState
 from pd_device_client.device_leg import DeviceLeg
 from pd_device_client.outcome import Shown
 from pd_device_client.sides import Sides
-from pd_device_client.speed_controller import Arrivals
+from pd_device_client.speed_controller import Arrivals, steepest_slope_s
 from pd_device_client.token_log import TokenLog
 
 __all__ = ["Handoff"]
@@ -19,6 +19,8 @@ __all__ = ["Handoff"]
 # The cloud is asked for more tokens when the best possible gap at the seam would exceed the pace
 # by this factor. Less is smoothed away by the controller; a new stream costs a whole prefill.
 _SEAM_TOLERANCE = 1.25
+# A claim is given back when the device's own gaps would exceed the pace by this factor.
+_LOST_TOLERANCE = 1.5
 
 
 class Handoff:
@@ -58,6 +60,13 @@ class Handoff:
         self.device: DeviceLeg | None = None
         self.shown_s = 0.0
 
+    @property
+    def _expected_last(self) -> int:
+        """The expected last position: an answer past its expected length goes on as long again."""
+        length = self._log.length
+        expected = self._expected_tokens if length < self._expected_tokens else 2 * length
+        return min(expected, self._max_tokens) - 1
+
     def due_s(self, position: int) -> float:
         """When `position` is to be shown if the pace is kept from here on."""
         last = len(self._shown) - 1
@@ -67,21 +76,43 @@ class Handoff:
 
     def tokens_for_no_seam(self) -> int:
         """Cloud tokens needed for an even pace by the present forecast; 0 when the plan's do."""
-        last = len(self._shown) - 1
         device, cloud = self.device, self.cloud
-        if self._plan.mode is Mode.DEVICE_ONLY or device is None or cloud is None or last < 0:
+        if self._plan.mode is Mode.DEVICE_ONLY or device is None or cloud is None:
             return 0
-        limit = max(cloud.limit, self._log.length, last + 1)
+        if not self._shown:
+            return 0
         pace_s = self._plan.pace_s
-        slope = (device.ready_s(limit) - self.shown_s) / (limit - last)
-        if slope <= pace_s * _SEAM_TOLERANCE:
+        limit = max(cloud.limit, self._log.length, len(self._shown))
+        if self._slope_s(device, limit) <= pace_s * _SEAM_TOLERANCE:
             return 0
-        while limit < self._max_tokens:
-            needed = last + math.ceil((device.ready_s(limit) - self.shown_s) / pace_s)
-            if needed <= limit:
-                break
-            limit = min(needed, self._max_tokens)
-        return limit
+        candidates = range(limit, self._max_tokens)
+        found = bisect.bisect_left(
+            candidates, True, key=lambda k: self._slope_s(device, k) <= pace_s
+        )
+        return limit + found
+
+    def _slope_s(self, device: DeviceLeg, limit: int) -> float:
+        """The best possible largest gap if the cloud carries all positions below `limit`.
+
+        Falls as the limit rises: each token costs the device less to absorb than to decode.
+        """
+        decode_s = self._sides.device_estimate.decode_s
+        last = max(self._expected_last, limit)
+        tail = Arrivals(limit, last, device.ready_s(limit), decode_s)
+        return steepest_slope_s(len(self._shown) - 1, self.shown_s, [tail])
+
+    def promise_is_lost(self) -> bool:
+        """After the claim: whether the device falls behind so far that the cloud is to go on.
+
+        A device that slows down, hangs, or meets an answer much longer than expected.
+        """
+        cloud = self.cloud
+        if self._log.claimed_at is None or cloud is None or not self._shown:
+            return False
+        if self._plan.mode is Mode.DEVICE_ONLY or not cloud.ready:
+            return False
+        slope_s = steepest_slope_s(len(self._shown) - 1, self.shown_s, self.arrivals())
+        return slope_s > self._plan.pace_s * _LOST_TOLERANCE
 
     def arrivals(self) -> list[Arrivals]:
         """When the positions not yet committed become available: the cloud's tail, the device."""
@@ -94,7 +125,7 @@ class Handoff:
             step_s = sides.cloud_estimate.step_s
             pieces.append(Arrivals(position, cloud.limit - 1, cloud.next_arrival_s(), step_s))
             position = cloud.limit
-        last = max(self._expected_tokens - 1, self._log.length)
+        last = max(self._expected_last, self._log.length)
         if device is not None and device.running and position <= last:
             decode_s = sides.device_estimate.decode_s
             ready_s = device.ready_s(position)
@@ -114,14 +145,14 @@ class Handoff:
             return self.tokens_for_no_seam() <= self.cloud.limit
         due_s, pace_s = self.due_s(position), self._plan.pace_s
         decode_s = self._sides.device_estimate.decode_s
-        if self._log.has_cloud_tokens and self._overdue_in_s() <= 0:
+        if self._log.stream_began and self._overdue_in_s() <= 0:
             return True
-        left = max(self._expected_tokens - 1 - position, 0)
+        left = max(self._expected_last - position, 0)
         return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
 
     def may_run_ahead(self) -> bool:
-        """Whether the device may commit unclaimed: no cloud token has come yet."""
-        return not self._log.has_cloud_tokens
+        """Whether the device may commit unclaimed: the stream has sent no token yet."""
+        return not self._log.stream_began
 
     def patience_s(self) -> float | None:
         """Until the cloud's next token is overdue."""

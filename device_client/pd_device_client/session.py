@@ -28,6 +28,8 @@ __all__ = ["Session", "TextSource"]
 
 # Estimates err: a queued request is given at least this long.
 _LEAST_USEFUL_S = 0.5
+# A device that goes on losing its promise is left to its own pace after so many claims.
+_CLAIMS = 3
 
 
 class TextSource(Protocol):
@@ -91,6 +93,7 @@ class Session:
         self._driven = False
         self._submitted_s = 0.0
         self._device_started = False
+        self._claims_given_back = 0
         self._handoff = Handoff(
             plan,
             sides,
@@ -226,7 +229,7 @@ class Session:
                     if self._device is not None and self._device_wanted():
                         self._device_started = True
                         tasks.append(group.create_task(self._device.run()))
-                    await self._changed.wait()
+                    await self._changed.wait(self._look_again_s())
                 self._flush()
                 self._driven = True
                 self._changed.notify()
@@ -236,6 +239,11 @@ class Session:
         finally:
             self._driven = True
             self._changed.notify()
+
+    def _look_again_s(self) -> float | None:
+        """A hanging device tells nobody: with a cloud to turn to, look at it once a token."""
+        watched = self._device is not None and self._device.running and self._cloud_usable
+        return self.plan.pace_s if watched else None
 
     def _over(self) -> bool:
         return bool(self._log.closed) or (not self._cloud_usable and not self._device_usable)
@@ -259,6 +267,9 @@ class Session:
         """Say what is wanted of the cloud now."""
         if self._cloud is None:
             return
+        if self._claims_given_back < _CLAIMS and self._handoff.promise_is_lost():
+            self._claims_given_back += 1
+            self._log.release_claim()
         if self._log.claimed_at is not None:
             self._cloud.stop()
         elif not self._device_usable or self.plan.mode is Mode.CLOUD_ONLY:

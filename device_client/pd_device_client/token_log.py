@@ -1,8 +1,9 @@
 """The token log: every response position is committed exactly once (DESIGN 2).
 
 Before the claim the cloud's tokens commit in order, or the device's, should it be ahead before
-the first cloud token. After the claim at position h only the device commits; cloud tokens at h
-and beyond are held aside, to be used only if the device fails before it has committed them.
+the present stream's first token. After the claim at position h only the device commits; cloud
+tokens at h and beyond are held aside, to be used only if the claim is given back (the device
+failed, or would break its promise) before it has committed them.
 
 A cloud stream whose token differs from a committed one has diverged: its later tokens continue
 another text, so none of them is ever committed. A new stream starts from the committed prefix
@@ -33,6 +34,7 @@ class TokenLog:
         claimed_at: position from which only the device commits; None before the claim.
         closed: "" while open, then the finish reason: "stop", "length" or what `close` was given.
         disagreed: dropped cloud tokens that differ from the committed ones.
+        stream_began: whether the present cloud stream has sent a token.
         diverged: whether the present cloud stream continues another text.
     """
 
@@ -47,6 +49,7 @@ class TokenLog:
         "disagreed",
         "diverged",
         "origins",
+        "stream_began",
         "token_ids",
     )
 
@@ -66,6 +69,7 @@ class TokenLog:
         self.claimed_at: int | None = None
         self.closed = ""
         self.disagreed = 0
+        self.stream_began = False
         self.diverged = False
 
     @property
@@ -73,15 +77,11 @@ class TokenLog:
         """The next position to commit."""
         return len(self.token_ids)
 
-    @property
-    def has_cloud_tokens(self) -> bool:
-        """Whether any committed token came from the cloud."""
-        return Origin.CLOUD in self.origins
-
     def new_stream(self) -> None:
         """A new cloud stream begins, from the committed prefix: nothing of the old one counts."""
         self._aside.clear()
         self._stream_next = self.length
+        self.stream_began = False
         self.diverged = False
 
     def receive(self, first_position: int, token_ids: Sequence[int]) -> None:
@@ -102,6 +102,7 @@ class TokenLog:
                 )
             if position == self._stream_next:
                 self._stream_next += 1
+                self.stream_began = True
                 self._receive_one(position, token_id)
 
     def _receive_one(self, position: int, token_id: int) -> None:
@@ -124,16 +125,16 @@ class TokenLog:
     def commit_device(self, position: int, token_id: int) -> None:
         """Commit the device's token at the next position.
 
-        Allowed after the claim, and before it as long as no cloud token was committed.
+        Allowed after the claim, and before it until the present stream's first token.
         """
         assert position == self.length, "the device commits the next position only"
         assert not self.closed, "committed after the end"
-        assert self.claimed_at is not None or not self.has_cloud_tokens, "not claimed"
+        assert self.claimed_at is not None or not self.stream_began, "not claimed"
         if self._aside:
             self._compare(self._aside.pop(0), token_id)
         self._commit(token_id, Origin.DEVICE)
 
-    def device_failed(self) -> None:
+    def release_claim(self) -> None:
         """Give the claim back: what the cloud sent beyond it is committed after all."""
         self.claimed_at = None
         aside, self._aside = self._aside, []

@@ -24,7 +24,7 @@ from pd_core.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.emulated_engine import EmulatedEngine
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome
-from pd_device_client.ports import EngineCard, LocalSequence
+from pd_device_client.ports import EngineCard, LocalEngine, LocalSequence
 from pd_device_client.session import Session
 from pd_device_client.sides import Sides
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
@@ -42,6 +42,43 @@ def expected(length: int, sampling: SamplingParams | None = None) -> list[int]:
         ids.append(state.next_token(position, sampling))
         state.extend(ids[-1:])
     return ids
+
+
+class SlowingEngine:
+    """An emulated engine whose passes take longer by a factor after a number of tokens."""
+
+    def __init__(self, profile: SpeedProfile, slow_at: int, factor: float) -> None:
+        self._engine = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        self.profile = profile
+        self.slow_at = slow_at
+        self.factor = factor
+
+    @property
+    def card(self) -> EngineCard:
+        return self._engine.card
+
+    def open(self, sampling: SamplingParams) -> LocalSequence:
+        return _SlowingSequence(self, self._engine.open(sampling))
+
+    async def close(self) -> None:
+        pass
+
+
+class _SlowingSequence:
+    def __init__(self, engine: SlowingEngine, sequence: LocalSequence) -> None:
+        self._engine = engine
+        self._sequence = sequence
+        self._fed = 0
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        self._fed += len(token_ids)
+        if self._fed > self._engine.slow_at:
+            extra = self._engine.factor - 1
+            await asyncio.sleep(extra * self._engine.profile.decode_s)
+        return await self._sequence.feed(token_ids, sample_position)
+
+    def close(self) -> None:
+        self._sequence.close()
 
 
 class FailingEngine:
@@ -96,13 +133,18 @@ def carry(
     fail_at: int | None = None,
     with_device: bool = True,
     leave_after: int | None = None,
+    slow_at: int | None = None,
+    factor: float = 1.0,
+    expected_tokens: int | None = None,
 ) -> Run:
     """Carry one request to its end on a virtual clock."""
 
     async def main() -> Run:
         cloud = ScriptedCloud(script or Script())
         emulated = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
-        engine = emulated if fail_at is None else FailingEngine(fail_at)
+        engine: LocalEngine = emulated if fail_at is None else FailingEngine(fail_at)
+        if slow_at is not None:
+            engine = SlowingEngine(profile, slow_at, factor)
         sides = Sides(
             link=None if mode is Mode.DEVICE_ONLY else cloud,
             engine=engine if with_device else None,
@@ -114,7 +156,8 @@ def carry(
         sampling = SamplingParams(forced_length=length)
         request = GenerationRequest("r", PROMPT, max_tokens, sampling)
         planned = {Mode.DEVICE_ONLY: 0, Mode.CLOUD_ONLY: max_tokens}.get(mode, cloud_tokens)
-        session = Session(request, Plan(mode, planned, pace_s), sides, expected_tokens=length)
+        plan = Plan(mode, planned, pace_s)
+        session = Session(request, plan, sides, expected_tokens=expected_tokens or length)
         error = None
         answer = session.run()
         try:
@@ -327,6 +370,9 @@ def test_the_limit_closes_the_answer() -> None:
     cut_streams=st.integers(1, 9),
     stall_after=st.none() | st.integers(0, 20),
     fail_at=st.none() | st.integers(0, 260),
+    slow_at=st.none() | st.integers(0, 260),
+    factor=st.floats(1, 200),
+    expected_tokens=st.integers(1, 100),
     mode=st.sampled_from([Mode.PD_DEVICE, Mode.CLOUD_ONLY]),
 )
 def test_whatever_happens_the_answer_is_exact(
@@ -341,6 +387,9 @@ def test_whatever_happens_the_answer_is_exact(
     cut_streams: int,
     stall_after: int | None,
     fail_at: int | None,
+    slow_at: int | None,
+    factor: float,
+    expected_tokens: int,
     mode: Mode,
 ) -> None:
     run = carry(
@@ -352,6 +401,9 @@ def test_whatever_happens_the_answer_is_exact(
         pace_s=pace_s,
         profile=SpeedProfile("any", "a test", 1 / rate, decode_s),
         fail_at=fail_at,
+        slow_at=None if fail_at is not None else slow_at,
+        factor=factor,
+        expected_tokens=expected_tokens,
     )  # fmt: skip
     ids = run.outcome.token_ids
     assert ids == expected(length)[: len(ids)], "a token was lost, doubled or changed"
@@ -396,3 +448,36 @@ def test_the_whole_answer_is_ahead_and_the_pace_stays_even() -> None:
     run = carry(Script(step_s=0.001), mode=Mode.CLOUD_ONLY)
     check_whole(run)
     assert run.outcome.gaps_s == pytest.approx([0.1] * 39)
+
+
+def test_a_device_that_hangs_after_the_claim_is_left_to_the_cloud() -> None:
+    run = carry(slow_at=230, factor=1e6)
+    check_whole(run)
+    assert run.outcome.shown[-1].origin is Origin.CLOUD
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s < 1.0
+    assert len(run.cloud.starts) == 2
+
+
+def test_a_device_that_slows_down_after_the_claim_gets_help() -> None:
+    # From 0.05 to 0.5 s a token at a pace of 0.1: alone, the rest would come at 0.5.
+    run = carry(slow_at=225, factor=10, length=60)
+    check_whole(run, 60)
+    assert run.outcome.tpot_s is not None
+    assert run.outcome.tpot_s < 0.15
+
+
+def test_an_answer_longer_than_expected_is_carried_on_at_the_pace() -> None:
+    # D > tau: the budget was planned for 20 tokens, and the answer has 80.
+    slow = SpeedProfile("slow", "a test", 1 / 400, 0.2)
+    run = carry(profile=slow, cloud_tokens=12, expected_tokens=20, length=80)
+    check_whole(run, 80)
+    assert run.outcome.tpot_s is not None
+    assert run.outcome.tpot_s < 0.15
+
+
+def test_without_help_from_the_cloud_a_slow_device_keeps_its_own_even_pace() -> None:
+    script = Script(refuse=lambda n: None if n == 1 else CloudAuthenticationFailed("no"))
+    run = carry(script, slow_at=225, factor=10)
+    check_whole(run)
+    assert run.outcome.shown[-1].origin is Origin.DEVICE

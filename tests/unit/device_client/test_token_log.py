@@ -48,7 +48,7 @@ def test_a_differing_cloud_token_in_flight_is_counted_and_never_committed() -> N
     log.commit_device(1, 8)
     log.receive(1, [9, 10])
     assert (log.token_ids, log.disagreed, log.diverged) == ([5, 8], 1, True)
-    log.device_failed()
+    log.release_claim()
     log.receive(2, [10, 11])
     assert log.token_ids == [5, 8], "a diverged stream continues another text"
 
@@ -58,7 +58,7 @@ def test_what_was_held_aside_serves_when_the_device_fails() -> None:
     log.receive(0, [5])
     log.claim()
     log.receive(1, [6, 7])
-    log.device_failed()
+    log.release_claim()
     assert (log.token_ids, log.claimed_at) == ([5, 6, 7], None)
     log.receive(3, [8])
     assert log.token_ids == [5, 6, 7, 8]
@@ -69,7 +69,7 @@ def test_what_was_held_aside_is_dropped_once_the_device_differs() -> None:
     log.claim()
     log.receive(0, [6, 7])
     log.commit_device(0, 9)
-    log.device_failed()
+    log.release_claim()
     assert (log.token_ids, log.disagreed) == ([9], 1)
 
 
@@ -132,8 +132,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @precondition(
         lambda self: (
-            not self.log.closed
-            and (self.log.claimed_at is not None or not self.log.has_cloud_tokens)
+            not self.log.closed and (self.log.claimed_at is not None or not self.log.stream_began)
         )
     )
     @rule(token=st.integers(0, 3))
@@ -142,8 +141,8 @@ class LogMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.log.claimed_at is not None)
     @rule()
-    def device_fails(self) -> None:
-        self.log.device_failed()
+    def device_gives_the_claim_back(self) -> None:
+        self.log.release_claim()
 
     @rule()
     def cloud_starts_again(self) -> None:
