@@ -18,7 +18,8 @@ from pd_bench.cores import available_cores, split_cores, thread_environment
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
 from pd_bench.settings import FIDELITIES, SCHEMES, CloudAccess, ReplaySettings
-from pd_core.errors import ConfigError, PdError, status_of
+from pd_core.api_key import read_api_key
+from pd_core.errors import PdError, status_of
 from pd_core.numerics import prepare_environment
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES
 
@@ -122,7 +123,8 @@ def _cloud_access(
 ) -> CloudAccess | None:
     if cloud is None:
         return None
-    return CloudAccess(cloud, tls_ca, tls, _read_key(api_key_file), insecure)
+    key = None if api_key_file is None else read_api_key(api_key_file)
+    return CloudAccess(cloud, tls_ca, tls, key, insecure)
 
 
 def _replay_into(settings: ReplaySettings, json_out: Path | None) -> None:
@@ -203,15 +205,6 @@ def info(trace: Trace, limit: Limit = None) -> None:
     from pd_bench.traces import read_trace
 
     Console().print(trace_table(trace.name, list(read_trace(trace, limit))))
-
-
-def _read_key(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the key file {path} cannot be read: {error}") from None
 
 
 def _run(main_coroutine: Coroutine[Any, Any, T]) -> T:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from pd_core.api_key import checked_api_key, read_api_key
 from pd_core.errors import ConfigError, PdError, status_of
-from pd_server.auth import checked_api_key, read_api_key
 from pd_server.config import EngineConfig, ServerConfig, TlsConfig
 from pd_server.engine import Engine
 from pd_server.logs import configure_logging

@@ -31,7 +31,7 @@ def trace(tmp_path: Path) -> Path:
         (["--device-profile", "fridge"], "known profiles: edge-box, laptop, phone, slow"),
         ([], "name their --device-profile"),
         (["--fidelity", "real", "--link-profile", "x"], "unknown link profile 'x'"),
-        (["--fidelity", "real", "--temperature", "-1"], "temperature is -1.0; it must lie"),
+        (["--fidelity", "real", "--temperature", "-1"], "temperature is -1.0; it must"),
         (["--fidelity", "real", "--limit", "0"], "the limit of rows is 0"),
         (["--fidelity", "real", "--cloud", "h:1", "--api-key-file", "no"], "key file no cannot"),
         (["--fidelity", "real", "--json", "/"], "cannot be written"),
@@ -50,6 +50,18 @@ def test_a_wrong_option_ends_with_code_2_and_one_line(
     assert captured.err.startswith("pd-bench: ")
     assert why in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_a_key_file_of_two_lines_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trace: Path
+) -> None:
+    key = trace.parent / "key"
+    key.write_text("s3cret\nx: s3cret\n")
+    given = ("--cloud", "localhost:1", "--api-key-file", str(key))
+    assert run(monkeypatch, "replay", str(trace), "--fidelity", "real", *given) == 2
+    error = capsys.readouterr().err
+    assert "holds no usable key" in error
+    assert "s3cret" not in error
 
 
 def test_a_broken_trace_is_found_before_a_server_starts(

@@ -1,11 +1,9 @@
 """The bearer key: what passes, what does not, and that it is never shown."""
 
-from pathlib import Path
-
 import pytest
 
-from pd_core.errors import ConfigError, Unauthenticated
-from pd_server.auth import ApiKey, read_api_key
+from pd_core.errors import Unauthenticated
+from pd_server.auth import ApiKey
 
 
 @pytest.mark.parametrize("header", ["Bearer s3cret", "bearer s3cret", b"Bearer s3cret"])
@@ -30,22 +28,3 @@ def test_without_a_key_all_pass() -> None:
 
 def test_a_key_is_not_in_its_repr() -> None:
     assert "s3cret" not in repr(ApiKey("s3cret"))
-
-
-def test_a_key_file_is_read_without_its_newline(tmp_path: Path) -> None:
-    path = tmp_path / "key"
-    path.write_text("s3cret\n")
-    assert read_api_key(path) == "s3cret"
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"two\nlines", b"\xff\xfe"])
-def test_unusable_key_files_are_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "key"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match="key file"):
-        read_api_key(path)
-
-
-def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere"):
-        read_api_key(tmp_path / "nowhere")

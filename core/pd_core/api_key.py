@@ -1,0 +1,54 @@
+"""The bearer key: what may stand in a header, checked alike by every command that takes one."""
+
+from pathlib import Path
+
+from pd_core.errors import ConfigError
+
+__all__ = ["MAX_API_KEY_LENGTH", "checked_api_key", "read_api_key"]
+
+MAX_API_KEY_LENGTH = 4096
+"""Characters; gRPC refuses calls whose metadata is longer than 8 KiB in all."""
+
+
+def read_api_key(path: Path) -> str:
+    """Read a key file: one line, printable ASCII without spaces.
+
+    Raises:
+        ConfigError: the file cannot be read or holds no such key. The key itself is never shown.
+    """
+    try:
+        with path.open("rb") as file:
+            # Bounded, whatever the path names; room for white space about the longest key.
+            text = file.read(2 * MAX_API_KEY_LENGTH).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the key file {path} cannot be read ({type(error).__name__}); give a readable text "
+            "file with the key as its only line"
+        ) from None  # the cause may hold the key
+    return checked_api_key(text, f"the key file {path}")
+
+
+def checked_api_key(text: str, source: str = "the API key") -> str:
+    """Return the key in `text`, without the white space about it, if it can stand in a header.
+
+    Args:
+        text: the key.
+        source: where it comes from, for the message.
+
+    Raises:
+        ConfigError: it cannot; the message names its source, not the key.
+    """
+    key = text.strip()
+    if not key:
+        raise ConfigError(f"{source} is empty; give the key as its only line, or leave it out")
+    if not all("!" <= character <= "~" for character in key):
+        raise ConfigError(
+            f"{source} holds no usable key; it must be one line of printable ASCII characters "
+            "without spaces"
+        )
+    if len(key) > MAX_API_KEY_LENGTH:
+        raise ConfigError(
+            f"{source} holds a key of more than {MAX_API_KEY_LENGTH} characters, which does not "
+            "fit a call's header; use a shorter one"
+        )
+    return key
