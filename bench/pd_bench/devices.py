@@ -6,13 +6,14 @@ from typing import Protocol
 from pd_bench.dispatch import Dispatcher
 from pd_bench.settings import CloudAccess, ReplaySettings
 from pd_bench.workload import Work
-from pd_core.errors import ConfigError
+from pd_core.errors import ConfigError, FingerprintMismatch
 from pd_core.generation import ServerInfo
 from pd_core.models import LoadedModel, load_model
 from pd_core.profiles import LinkProfile
 from pd_device_client.client import DeviceClient
 from pd_device_client.cloud_link import GrpcCloudLink
 from pd_device_client.emulated_engine import EmulatedEngine
+from pd_device_client.handshake import shake_hands
 from pd_device_client.local_engine import TorchLocalEngine
 from pd_device_client.ports import CloudLink, LocalEngine
 from pd_device_client.shaped_link import ShapedCloudLink
@@ -22,9 +23,10 @@ __all__ = [
     "Devices",
     "FleetDevices",
     "RealDevice",
-    "check_sampler",
     "grpc_link",
 ]
+
+_KV_LABEL = "device KV bytes: computed from the model's KV bytes per token, not measured"
 
 
 class Devices(Protocol):
@@ -43,6 +45,15 @@ class Devices(Protocol):
     @property
     def kv_bytes_per_token(self) -> int:
         """KV cache bytes that a token takes on a device."""
+        ...
+
+    def check(self, info: ServerInfo) -> None:
+        """Refuse a server that these devices can share no answer with.
+
+        Raises:
+            ConfigError: it runs another sampler than the fidelity needs.
+            FingerprintMismatch: it does not run the devices' model.
+        """
         ...
 
     async def run(
@@ -78,7 +89,14 @@ class RealDevice:
             if speed is None
             else f"device: real engine ({name}), throttled to {speed.name} ({speed.source})"
         )
-        return device, _link_label(self._settings.link)
+        return device, _link_label(self._settings.link), _KV_LABEL
+
+    def check(self, info: ServerInfo) -> None:
+        """Refuse another sampler, and a model that is not this device's."""
+        _check_sampler(info, self._settings)
+        mismatch = shake_hands(TorchLocalEngine(self._loaded).card, info).mismatch
+        if mismatch:
+            raise FingerprintMismatch(f"{mismatch}: give --model what the server was started with")
 
     async def run(
         self,
@@ -126,7 +144,7 @@ class FleetDevices:
         kv = (
             "device KV bytes: not known, since the server's model is not ours"
             if self._settings.cloud is not None
-            else "device KV bytes: computed from the model's KV bytes per token, not measured"
+            else _KV_LABEL
         )
         return (
             f"devices: emulated, {speed.name} ({speed.source}); every row is another device",
@@ -134,6 +152,10 @@ class FleetDevices:
             _link_label(self._settings.link),
             kv,
         )
+
+    def check(self, info: ServerInfo) -> None:
+        """Refuse another sampler; there are no weights here to compare."""
+        _check_sampler(info, self._settings)
 
     async def run(
         self,
@@ -169,12 +191,7 @@ class FleetDevices:
         )
 
 
-def check_sampler(info: ServerInfo, settings: ReplaySettings) -> None:
-    """Refuse a server whose tokens the devices of this fidelity cannot agree with.
-
-    Raises:
-        ConfigError: it runs another sampler.
-    """
+def _check_sampler(info: ServerInfo, settings: ReplaySettings) -> None:
     if info.sampler != settings.sampler:
         raise ConfigError(
             f"the server samples by {info.sampler!r}, and fidelity {settings.fidelity!r} needs "

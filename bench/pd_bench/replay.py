@@ -5,7 +5,6 @@ what it has, marked partial.
 """
 
 import asyncio
-import itertools
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from pd_bench.cloud_meter import CloudMeter
 from pd_bench.cores import CoreSplit, available_cores, pinned, split_cores
-from pd_bench.devices import Devices, FleetDevices, RealDevice, check_sampler, grpc_link
+from pd_bench.devices import Devices, FleetDevices, RealDevice, grpc_link
 from pd_bench.dispatch import Dispatcher
 from pd_bench.progress import Progress
 from pd_bench.provenance import file_sha256, hardware, versions
@@ -29,14 +28,12 @@ from pd_bench.result import (
 from pd_bench.server_process import ServerOptions, own_server
 from pd_bench.settings import CloudAccess, ReplaySettings
 from pd_bench.traces import TraceRow, read_trace
+from pd_bench.validity import exactness_problems, lag_problems, promised_exactness
 from pd_bench.workload import Workload
 from pd_core.errors import EngineError, PdError
 from pd_core.generation import ServerInfo
 
-__all__ = ["LAG_SHARE", "Replay"]
-
-LAG_SHARE = 0.1
-"""A run is invalid when the p99 of its dispatch lag exceeds this share of the pace."""
+__all__ = ["Replay"]
 
 _NO_COST = CloudTotals(tokens_generated=0, busy_s=0.0, kv_byte_s=0.0, kv_bytes_peak=0)
 
@@ -71,6 +68,7 @@ class Replay:
         """Replay, and return the result; on a cancellation, what there is of it.
 
         Raises:
+            FingerprintMismatch: the server given does not run the devices' model.
             PdError: the server or the devices could not be started, or a warm-up failed.
             asyncio.CancelledError: interrupted before the first scheme had begun.
         """
@@ -97,7 +95,7 @@ class Replay:
             link = grpc_link(cloud)
             try:
                 info = await link.info()
-                workload = self._prepare(info)
+                workload = self._prepare(info, devices)
                 salt = secrets.token_hex(4)  # a server that is not fresh shares no prefix with it
                 await self._warm_up(scheme, cloud, info, devices, salt)
                 works = workload.works(self._rows)
@@ -131,9 +129,15 @@ class Replay:
             cores=self._cores.server,
         )
 
-    def _prepare(self, info: ServerInfo) -> Workload:
+    def _prepare(self, info: ServerInfo, devices: Devices) -> Workload:
+        """Check that both sides belong together, and make the workload.
+
+        Raises:
+            ConfigError: the server runs another sampler than this fidelity needs.
+            FingerprintMismatch: the server does not run the devices' model.
+        """
         settings = self._settings
-        check_sampler(info, settings)
+        devices.check(info)
         self._server_labels = (
             f"cloud: real server process, {info.engine} engine, model {info.model_name}, "
             f"{info.limits.max_num_seqs} slots, sampler {info.sampler}",
@@ -189,7 +193,11 @@ class Replay:
         settings, workload = self._settings, self._workload
         assert workload is not None, "a document needs at least one scheme that has begun"
         records = sorted(self._records, key=lambda r: (r.repeat, r.scheme, r.id))
-        problems = (*self._problems, *lag_problems(records, settings.pace_s))
+        problems = (
+            *self._problems,
+            *exactness_problems(records),
+            *lag_problems(records, settings.pace_s),
+        )
         if self._partial:
             problems = ("interrupted: requests that had not ended are missing", *problems)
         return ResultDocument(
@@ -198,7 +206,7 @@ class Replay:
             fidelity=settings.fidelity,
             arrivals=devices.arrivals,
             pace_s=settings.pace_s,
-            exactness=_exactness(records),
+            exactness=promised_exactness(records),
             valid=not problems,
             invalid_because=problems,
             partial=self._partial,
@@ -245,25 +253,9 @@ class Replay:
             "temperature": settings.temperature,
             "repeat": settings.repeat,
             "model": Path(settings.model).name,
+            "max_prompt_tokens": settings.max_prompt_tokens,
+            "max_output_tokens": settings.max_output_tokens,
             "max_num_seqs": settings.max_num_seqs,
             "own_server": settings.cloud is None,
             "timeout_s": settings.timeout_s,
         }
-
-
-def lag_problems(records: Sequence[RequestRecord], pace_s: float) -> list[str]:
-    """Say in which schemes requests were sent too late to trust their times."""
-    problems = []
-    by_scheme = sorted(records, key=lambda r: r.scheme)
-    for scheme, own in itertools.groupby(by_scheme, key=lambda r: r.scheme):
-        lag = Distribution.of(r.dispatch_lag_s for r in own).p99
-        if lag is not None and lag > LAG_SHARE * pace_s:
-            problems.append(
-                f"{scheme}: the p99 of the dispatch lag is {lag * 1000:.1f} ms, more than "
-                f"{LAG_SHARE:g} of the pace: this machine could not send the requests in time"
-            )
-    return problems
-
-
-def _exactness(records: Sequence[RequestRecord]) -> str:
-    return "identical" if all(r.exactness == "identical" for r in records) else "consistent"

@@ -1,5 +1,6 @@
 """The table at the end of a replay: schemes side by side, with what is emulated below."""
 
+from collections import Counter
 from collections.abc import Callable
 
 from rich.console import Console
@@ -9,6 +10,8 @@ from rich.text import Text
 from pd_bench.result import Distribution, ResultDocument, SchemeResult
 
 __all__ = ["print_result"]
+
+_NOTES = 10  # distinct notes of requests that are printed
 
 
 def _ms(value: float | None) -> str:
@@ -51,7 +54,7 @@ def print_result(document: ResultDocument, console: Console) -> None:
     for name, cell in _ROWS:
         table.add_row(name, *(cell(result) for result in document.schemes.values()))
     console.print(table)
-    for line in _notes(document):
+    for line in (*_notes(document), *_request_notes(document)):
         console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
     equal = document.equal_rows
     console.print(f"rows with equal answers in all schemes: {equal.equal}/{equal.rows}")
@@ -77,3 +80,15 @@ def _notes(document: ResultDocument) -> list[str]:
         f"dispatch lag p50 / p99: {_pair(lag)} ms; exactness: {document.exactness}; "
         f"percentiles: {document.percentile_method} (numpy)",
     ]
+
+
+def _request_notes(document: ResultDocument) -> list[str]:
+    """Return what requests noted, the most frequent first, with the number of requests."""
+    counts = Counter(note for r in document.requests for note in set(r.notes))
+    lines = [
+        f"noted by {num} request{'s' if num > 1 else ''}: {note}"
+        for note, num in counts.most_common(_NOTES)
+    ]
+    if len(counts) > _NOTES:
+        lines.append(f"and {len(counts) - _NOTES} notes more, in the document's requests")
+    return lines

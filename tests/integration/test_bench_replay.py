@@ -16,7 +16,8 @@ from pd_bench.replay import Replay
 from pd_bench.result import ResultDocument
 from pd_bench.server_process import ServerOptions, own_server
 from pd_bench.settings import CloudAccess, ReplaySettings
-from pd_core.errors import CloudUnavailable, ConfigError
+from pd_core.errors import CloudUnavailable, ConfigError, FingerprintMismatch
+from pd_core.models import load_model, save_model
 
 PACE_S = 0.02
 
@@ -102,6 +103,10 @@ def test_a_real_replay_uses_a_real_engine_one_request_after_another(
     assert document.exactness == "identical"
     assert (document.equal_rows.equal, document.equal_rows.rows) == (2, 2)
     assert any("throttled to edge-box" in label for label in document.labels)
+    assert any(label.startswith("device KV bytes: computed") for label in document.labels)
+    assert document.settings["max_output_tokens"] == 16
+    assert document.settings["max_prompt_tokens"] is None
+    assert document.settings["own_server"] is True
     assert all(r.arrival_s == 0 for r in document.requests)
     # The device's 300 prompt tokens take 0.2 s at 1500 tokens a second; the cloud has no throttle.
     alone, both = document.schemes["device-only"], document.schemes["pd-device"]
@@ -176,6 +181,23 @@ async def test_a_given_server_is_used_and_left_running(trace: Path) -> None:
         real = ReplaySettings(trace=trace, fidelity="real", cloud=CloudAccess(target))
         with pytest.raises(ConfigError, match="start it with --sampler model"):
             await Replay(real, Listener()).run()
+
+
+async def test_a_given_server_with_another_model_is_refused_before_the_run(
+    trace: Path, tmp_path: Path
+) -> None:
+    loaded = load_model("random-tiny")
+    next(iter(loaded.model.tensors().values())).mul_(2.0)
+    other = tmp_path / "other"
+    save_model(other, loaded.model, loaded.tokenizer, eos_token_ids=loaded.eos_token_ids)
+    listener = Listener()
+    async with own_server(ServerOptions()) as target:
+        settings = ReplaySettings(
+            trace=trace, fidelity="real", model=str(other), cloud=CloudAccess(target)
+        )
+        with pytest.raises(FingerprintMismatch, match=r"the weights of .* give --model"):
+            await Replay(settings, listener).run()
+    assert listener.begun == []
 
 
 async def test_an_unreachable_given_server_is_an_error(trace: Path) -> None:

@@ -18,9 +18,12 @@ from pd_core.errors import QueueFull
 from pd_device_client.outcome import Origin, Outcome, Shown
 
 
-def record(scheme: str, *at_s: float, failed: bool = False) -> RequestRecord:
+def record(
+    scheme: str, *at_s: float, failed: bool = False, notes: tuple[str, ...] = ()
+) -> RequestRecord:
     shown = [Shown(i, i, "", Origin.CLOUD, at) for i, at in enumerate(at_s)]
     outcome = Outcome("r", scheme, 0, 0.1, shown, cloud_tokens=len(shown))
+    outcome.notes = list(notes)
     outcome.error = QueueFull("full") if failed else None
     return record_of(Work(0, 2, 0.0, (1,), len(at_s)), outcome, scheme=scheme)
 
@@ -85,3 +88,20 @@ def test_failures_partial_and_invalid_runs_cannot_be_overlooked() -> None:
     assert "(PARTIAL)" in text
     assert "INVALID: interrupted" in text
     assert "rows with equal answers in all schemes: 0/1" in text
+
+
+def test_what_requests_noted_is_printed_once_with_its_count() -> None:
+    text = printed(
+        record("pd-device", 0.5, notes=("cloud: the weights differ", "cloud: the weights differ")),
+        record("cloud-only", 0.5, notes=("[red]slow[/]", "cloud: the weights differ")),
+    )
+    assert "- noted by 2 requests: cloud: the weights differ\n" in text
+    assert "- noted by 1 request: [red]slow[/]\n" in text
+
+
+def test_many_notes_are_cut_to_the_most_frequent_ones() -> None:
+    often, once = "often", tuple(f"once {i}" for i in range(12))
+    text = printed(record("pd-device", 0.5, notes=(*once, often)), record("x", 0.5, notes=(often,)))
+    assert text.count("noted by") == 10
+    assert "- noted by 2 requests: often" in text
+    assert "- and 3 notes more, in the document's requests" in text
