@@ -124,7 +124,7 @@ class _ScriptedStream:
         reason = FinishReason.LIMIT
         while position < self._limit:
             if made == script.stall_after:
-                await asyncio.sleep(1e6)
+                await self._sleep(1e6)
             if await self._sleep(wait_s):
                 reason = FinishReason.STOPPED
                 break

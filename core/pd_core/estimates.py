@@ -16,7 +16,7 @@ __all__ = ["GUARD_QUANTILE", "CloudEstimate", "DeviceEstimate", "Ratios"]
 
 # The quantile of past ratios with which a forecast guards a promise.
 GUARD_QUANTILE = 0.9
-_WINDOW = 64
+_WINDOW = 32
 
 
 class Ratios:
@@ -46,11 +46,13 @@ class DeviceEstimate:
 
     Attributes:
         profile: measured at start or given.
+        chunk_tokens: tokens of one prefill pass; each pass costs at least a decode step.
         prefill: ratios of passes of many tokens.
         decode: ratios of passes of one token.
     """
 
     profile: SpeedProfile
+    chunk_tokens: int | None = None
     prefill: Ratios = field(default_factory=Ratios)
     decode: Ratios = field(default_factory=Ratios)
 
@@ -66,7 +68,10 @@ class DeviceEstimate:
 
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), guarded."""
-        return self.profile.prefill_s(num_tokens) * self.prefill.quantile(GUARD_QUANTILE)
+        work_s = self.profile.prefill_s(num_tokens) * self.prefill.quantile(GUARD_QUANTILE)
+        if self.chunk_tokens is None:
+            return work_s
+        return max(work_s, num_tokens / self.chunk_tokens * self.decode_s)
 
     def pass_s(self, first_position: int, num_tokens: int) -> float:
         """Seconds for tokens first_position .. first_position + num_tokens, guarded."""

@@ -6,7 +6,7 @@ map; a plan takes microseconds.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -102,13 +102,26 @@ def ready_s(
 ) -> float:
     """R(k): when the device can show token k + 1, seconds from submit.
 
-    The prompt's prefill runs beside the cloud; the k tokens are absorbed after both are done.
+    The prompt's prefill runs beside the cloud. Either it ends last, and all k tokens are absorbed
+    after it; or the cloud's last token does, and only those that came during one pass are left.
     """
     k = num_cloud_tokens
-    prefill_end = device.prefill_s(prompt_tokens)
-    last_arrival = cloud.first_token_s + (k - 1) * cloud.step_s if k else 0.0
-    absorb = device.prefill_s(prompt_tokens + k) - prefill_end
-    return max(prefill_end, last_arrival) + absorb + device.decode_s
+    after_prefill = device.prefill_s(prompt_tokens + k)
+    if k == 0:
+        return after_prefill + device.decode_s
+    last_arrival = cloud.first_token_s + (k - 1) * cloud.step_s
+    after_cloud = last_arrival + _late_s(k, prompt_tokens, device, cloud)
+    return max(after_prefill, after_cloud) + device.decode_s
+
+
+def _late_s(
+    num_cloud_tokens: int, prompt_tokens: int, device: DeviceForecast, cloud: CloudForecast
+) -> float:
+    """Seconds to absorb what arrives while the device is busy with one pass."""
+    late = num_cloud_tokens
+    if cloud.step_s > 0:
+        late = min(late, 1 + math.ceil(device.decode_s / cloud.step_s))
+    return device.prefill_s(prompt_tokens + late) - device.prefill_s(prompt_tokens)
 
 
 def _demand(
@@ -134,18 +147,26 @@ def _demand(
 def _least_cloud_tokens(
     prompt_tokens: int,
     output_tokens: int,
+    max_tokens: int,
     promise: Promise,
     device: DeviceForecast,
     cloud: CloudForecast,
 ) -> int:
-    """The least fixed point of `_demand` from below; output_tokens where there is none."""
+    """The least fixed point of `_demand` from below; max_tokens where there is none.
+
+    A cloud slower than the pace breaks the promise in every mode. Then k is the least with which
+    the handoff breaks it no further.
+    """
+    if cloud.step_s > promise.pace_s:
+        late_s = _late_s(max_tokens, prompt_tokens, device, cloud)
+        promise = replace(promise, pace_s=cloud.step_s + late_s)
     k = 1
-    while k < output_tokens:
+    while k < max_tokens:
         needed = math.ceil(_demand(k, prompt_tokens, output_tokens, promise, device, cloud))
         if needed <= k:
             return k
-        k = min(needed, output_tokens)
-    return output_tokens
+        k = min(needed, max_tokens)
+    return max_tokens
 
 
 def plan_request(
@@ -184,8 +205,8 @@ def plan_request(
     wanted = promise.ttft_s if promise.ttft_s is not None else cloud.first_token_s
     if alone.first_token_s <= wanted and device.decode_s <= promise.pace_s:
         return alone
-    k = _least_cloud_tokens(prompt_tokens, output_tokens, promise, device, cloud)
-    if k >= output_tokens:
+    k = _least_cloud_tokens(prompt_tokens, output_tokens, max_tokens, promise, device, cloud)
+    if k >= max_tokens:
         # The device would never catch up in time: its prefill would be for nothing.
         return _cloud_only(max_tokens, promise, cloud)
     return Plan(

@@ -8,6 +8,8 @@ from pd_core.errors import InvalidSamplingParams
 __all__ = ["MAX_SEED", "SamplingParams"]
 
 MAX_SEED = 2**64 - 1
+# Below this, logits divided by the temperature may leave the range of a float64.
+_LEAST_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +17,7 @@ class SamplingParams:
     """How each next token is chosen: greedy at temperature 0, else seeded Gumbel-max.
 
     Attributes:
-        temperature: 0 means greedy; at most 10.
+        temperature: 0 means greedy; else between 1e-6 and 10.
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of most likely tokens whose probability reaches top_p.
         seed: key of the noise, 0..2**64 - 1; the device draws one when the user gives none.
@@ -37,9 +39,10 @@ class SamplingParams:
     forced_length: int | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and 0.0 <= self.temperature <= 10.0):
+        if self.temperature != 0.0 and not _LEAST_TEMPERATURE <= self.temperature <= 10.0:
             raise InvalidSamplingParams(
-                f"temperature is {self.temperature}; it must lie between 0 (greedy) and 10"
+                f"temperature is {self.temperature}; it must be 0 (greedy), or lie between "
+                f"{_LEAST_TEMPERATURE:g} and 10"
             )
         if not 0 <= self.top_k < 2**31:
             raise InvalidSamplingParams(f"top_k is {self.top_k}; it must be 0 (off) or more")

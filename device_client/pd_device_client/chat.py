@@ -5,6 +5,7 @@ import uuid
 from contextlib import aclosing
 from dataclasses import dataclass
 
+import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -69,6 +70,9 @@ async def chat(settings: ChatSettings, link: CloudLink | None, console: Console)
     """
     notices = Console(stderr=True)
     with notices.status("loading the model and measuring this device"):
+        if settings.num_threads is not None:
+            # The probe that comes with loading must see the number of threads in use.
+            torch.set_num_threads(settings.num_threads)
         loaded = load_model(settings.model, fast=settings.fast_numerics)
         engine: LocalEngine = TorchLocalEngine(loaded, num_threads=settings.num_threads)
         if settings.throttle is not None:

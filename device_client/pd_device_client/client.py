@@ -5,7 +5,13 @@ import logging
 from collections import deque
 from dataclasses import replace
 
-from pd_core.errors import PdError, PromptTooLong, TokenLimitTooHigh, TokenOutOfVocabulary
+from pd_core.errors import (
+    InvalidRequest,
+    PdError,
+    PromptTooLong,
+    TokenLimitTooHigh,
+    TokenOutOfVocabulary,
+)
 from pd_core.estimates import CloudEstimate, DeviceEstimate
 from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.planner import Mode, Promise, plan_request
@@ -61,7 +67,8 @@ class DeviceClient:
         self._cloud_estimate = CloudEstimate()
         # Without an engine the device's estimate is never asked.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
-        self._device_estimate = DeviceEstimate(device_profile or unused)
+        self._chunk_tokens = engine.card.chunk_tokens if engine is not None else None
+        self._device_estimate = DeviceEstimate(device_profile or unused, self._chunk_tokens)
         self._measure = device_profile is None
         self._timeouts = timeouts or CloudTimeouts()
         self._lengths: deque[int] = deque(maxlen=_LENGTH_WINDOW)
@@ -83,7 +90,8 @@ class DeviceClient:
             EngineError: the local engine failed.
         """
         if self._engine is not None and self._measure:
-            self._device_estimate = DeviceEstimate(await measure_engine(self._engine))
+            profile = await measure_engine(self._engine)
+            self._device_estimate = DeviceEstimate(profile, self._chunk_tokens)
         await self.meet_cloud()
 
     async def meet_cloud(self) -> None:
@@ -159,7 +167,9 @@ class DeviceClient:
     ) -> tuple[CloudLink | None, LocalEngine | None, list[str]]:
         """Which sides can take the request in this mode, and notes on those that cannot."""
         link, engine, notes = self._link, self._engine, list[str]()
-        if mode is Mode.DEVICE_ONLY and engine is not None:
+        if mode is Mode.DEVICE_ONLY:
+            if engine is None:
+                raise InvalidRequest("device-only needs a local engine, and there is none")
             link = None
         if link is not None and self.info is None:
             notes.append(

@@ -19,6 +19,7 @@ from pd_core.errors import (
     CloudUnavailable,
     EngineError,
     PdError,
+    ProtocolError,
     TransportError,
 )
 from pd_core.estimates import CloudEstimate
@@ -160,9 +161,10 @@ class CloudLeg:
         return self.state is LegState.IDLE and not waiting
 
     def next_arrival_s(self) -> float:
-        """The instant at which the next token is expected."""
+        """The instant at which the next token that can be committed is expected."""
         now = asyncio.get_running_loop().time()
-        expected = self._last_arrival_s + self._estimate.step_s
+        behind = self._log.stream_behind
+        expected = self._last_arrival_s + (1 + behind) * self._estimate.step_s
         if self.state is not LegState.STREAMING:
             forecast = self._estimate.forecast(len(self._request.prompt_token_ids))
             start = self._opened_s if self.state is LegState.OPENING else now
@@ -204,10 +206,16 @@ class CloudLeg:
             writer = asyncio.ensure_future(self._write(stream, start.token_limit))
             await self._read(stream)
             self.state = LegState.IDLE
+            if self._wanted and not self._log.stream_began:
+                # Asking again at once would only be answered so again.
+                self._fail(CloudUnavailable("the cloud finished without making a token"))
         except TimeoutError:
             self._fail(CloudTimeout("the cloud did not take the request in time"))
         except PdError as error:
             self._fail(error)
+        except Exception as error:  # whatever the cloud or the link does, the device goes on
+            logger.exception("request %s: the cloud's leg failed", self._request.request_id)
+            self._fail(TransportError(f"the cloud's stream failed: {type(error).__name__}"))
         finally:
             if writer is not None:
                 writer.cancel()
@@ -281,6 +289,8 @@ class CloudLeg:
             if self._stopping or self._log.closed or self._log.diverged:
                 # Nothing of this stream is wanted any more; a later wish opens a new one.
                 await stream.send(Stop())
+                await asyncio.sleep(self._timeouts.finish_s)
+                stream.cancel()  # Finished did not come
                 return
             if self.limit > sent_limit:
                 sent_limit = self.limit
@@ -309,4 +319,4 @@ class CloudLeg:
 def _retryable(error: PdError) -> bool:
     if isinstance(error, CloudAuthenticationFailed):
         return False
-    return isinstance(error, TransportError | CapacityError | EngineError)
+    return isinstance(error, TransportError | CapacityError | EngineError | ProtocolError)

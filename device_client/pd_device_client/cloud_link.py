@@ -1,5 +1,6 @@
 """The real cloud link: gRPC over TLS, or plaintext on loopback."""
 
+import asyncio
 import ipaddress
 import logging
 from collections.abc import AsyncGenerator
@@ -8,7 +9,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from pd_core.errors import ConfigError
+from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
 from pd_device_client.convert import error_from_call, event_from_pb, info_from_pb, request_to_pb
 from pd_proto.v1 import generation_pb2 as pb
@@ -92,7 +93,11 @@ class GrpcCloudLink:
         """Open a stream and send `start`."""
         call = self._stub.Generate(timeout=self._stream_timeout_s, metadata=self._metadata)
         stream = _GrpcStream(call)
-        await stream.send(start)
+        try:
+            await stream.send(start)
+        except BaseException:
+            call.cancel()  # a call that nobody reads would stay for ever
+            raise
         return stream
 
     async def close(self) -> None:
@@ -111,11 +116,17 @@ class _GrpcStream:
                 yield event_from_pb(message)
         except grpc.aio.AioRpcError as error:
             raise error_from_call(error) from error
+        except asyncio.CancelledError:
+            # grpc.aio says so too when the call or its channel was closed under the reader.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise CloudUnavailable("the link was closed") from None
 
     async def send(self, message: Start | Extend | Stop) -> None:
         try:
             await self._call.write(request_to_pb(message))
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             # The stream has ended; its reader has the reason.
             logger.debug(
                 "a %s came after the end: %s", type(message).__name__, type(error).__name__

@@ -92,7 +92,8 @@ def event_from_pb(message: pb.GenerateResponse) -> CloudEvent:
     """Convert what the cloud sends.
 
     Raises:
-        ProtocolError: the message is empty or of a kind this version does not know.
+        ProtocolError: the message is empty, has no tokens, or is of a kind this version does not
+            know.
     """
     match message.WhichOneof("message"):
         case "admitted":
@@ -100,12 +101,12 @@ def event_from_pb(message: pb.GenerateResponse) -> CloudEvent:
         case "refined_prompt":
             ranges = message.refined_prompt.kept_ranges
             return RefinedPrompt(tuple((r.first, r.end) for r in ranges))
-        case "tokens":
+        case "tokens" if message.tokens.token_ids:
             return Tokens(message.tokens.first_position, tuple(message.tokens.token_ids))
         case "finished":
             return _finished_from_pb(message.finished)
         case _:
-            raise ProtocolError("the cloud sent a message of an unknown kind; update this client")
+            raise ProtocolError("the cloud sent an empty message, or one of an unknown kind")
 
 
 def _finished_from_pb(message: pb.Finished) -> Finished:

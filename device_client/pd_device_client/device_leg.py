@@ -8,6 +8,7 @@ cloud token took its position meanwhile.
 
 import asyncio
 import logging
+import math
 from typing import Protocol
 
 from pd_core.errors import EngineError, PdError
@@ -29,8 +30,12 @@ class ClaimPolicy(Protocol):
         """Whether the device may claim, being able to show the next position at `ready_s`."""
         ...
 
+    def hold_s(self, pass_s: float) -> float:
+        """Seconds by which a catch-up pass of `pass_s` is better put off; 0: run it now."""
+        ...
+
     def may_run_ahead(self) -> bool:
-        """Whether the device may commit unclaimed, since the stream has sent no token yet."""
+        """Whether the device may commit unclaimed, being ahead of the cloud's stream."""
         ...
 
     def patience_s(self) -> float | None:
@@ -79,13 +84,15 @@ class DeviceLeg:
     def ready_s(self, position: int) -> float:
         """Forecast the instant at which the device can show `position`, all before it committed.
 
-        What remains is fed in passes, and D is added for the token itself (DESIGN 4). A pass in
-        progress counts from its beginning; one that is late is expected to be as late again.
+        What remains is fed in passes, each of which costs a decode step at least; the last one
+        makes the token. A pass in progress counts from its beginning; one that is late is
+        expected to be as late again.
         """
         now = asyncio.get_running_loop().time()
         end = len(self._request.prompt_token_ids) + position
-        remaining_s = self._estimate.prefill_s(end) - self._estimate.prefill_s(self.num_fed)
-        remaining_s = max(remaining_s, 0.0) + self._estimate.decode_s
+        passes = math.ceil((end - self.num_fed) / self._engine.card.chunk_tokens)
+        work_s = self._estimate.prefill_s(end) - self._estimate.prefill_s(self.num_fed)
+        remaining_s = max(work_s, passes * self._estimate.decode_s, 0.0)
         if self._pass_ends_s is None:
             return now + remaining_s
         began_s = self._pass_ends_s - self._pass_s
@@ -121,10 +128,14 @@ class DeviceLeg:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         self._pass_s = self._estimate.pass_s(self.num_fed, len(chunk))
+        if last and self._log.claimed_at is None:
+            if self._policy.may_claim(began_s + self._pass_s):
+                self._log.claim()
+                self._changed.notify()
+            elif (hold_s := self._policy.hold_s(self._pass_s)) > 0 and self._caught_up:
+                await self._changed.wait(hold_s)
+                return None
         self._pass_ends_s = began_s + self._pass_s
-        if last and self._log.claimed_at is None and self._policy.may_claim(self._pass_ends_s):
-            self._log.claim()
-            self._changed.notify()
         position = self._log.length
         sampled = await feed(chunk, position if last else None)
         self._pass_ends_s = None
@@ -132,6 +143,11 @@ class DeviceLeg:
         self.num_fed += len(chunk)
         self._changed.notify()
         return sampled if position == self._log.length else None
+
+    @property
+    def _caught_up(self) -> bool:
+        """Whether the prompt is fed: from here on passes only absorb."""
+        return self.num_fed >= len(self._request.prompt_token_ids)
 
     def _pending(self) -> list[int]:
         """What is committed and not fed: the prompt's rest, then response tokens."""

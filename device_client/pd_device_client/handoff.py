@@ -71,7 +71,10 @@ class Handoff:
         """When `position` is to be shown if the pace is kept from here on."""
         last = len(self._shown) - 1
         if last < 0:
-            return asyncio.get_running_loop().time() + position * self._plan.pace_s
+            # Something may be there already, with its text held back.
+            first_s = self.cloud.first_token_s if self.cloud is not None else None
+            first_s = asyncio.get_running_loop().time() if first_s is None else first_s
+            return first_s + position * self._plan.pace_s
         return self.shown_s + (position - last) * self._plan.pace_s
 
     def tokens_for_no_seam(self) -> int:
@@ -82,6 +85,8 @@ class Handoff:
         if not self._shown:
             return 0
         pace_s = self._plan.pace_s
+        if not cloud.coming and not self._new_stream_helps(device, cloud):
+            return 0
         limit = max(cloud.limit, self._log.length, len(self._shown))
         if self._slope_s(device, limit) <= pace_s * _SEAM_TOLERANCE:
             return 0
@@ -90,6 +95,14 @@ class Handoff:
             candidates, True, key=lambda k: self._slope_s(device, k) <= pace_s
         )
         return limit + found
+
+    def _new_stream_helps(self, device: DeviceLeg, cloud: CloudLeg) -> bool:
+        """Whether a stream opened now would beat the device to any expected position."""
+        first, last = self._log.length, max(self._expected_last, self._log.length)
+        steps = self._sides.cloud_estimate.step_s, self._sides.device_estimate.decode_s
+        theirs = Arrivals(first, last, cloud.next_arrival_s(), steps[0])
+        ours = Arrivals(first, last, device.ready_s(first), steps[1])
+        return any(theirs.available_s(end) < ours.available_s(end) for end in (first, last))
 
     def _slope_s(self, device: DeviceLeg, limit: int) -> float:
         """The best possible largest gap if the cloud carries all positions below `limit`.
@@ -106,10 +119,12 @@ class Handoff:
 
         A device that slows down, hangs, or meets an answer much longer than expected.
         """
-        cloud = self.cloud
-        if self._log.claimed_at is None or cloud is None or not self._shown:
+        cloud, device = self.cloud, self.device
+        if self._log.claimed_at is None or cloud is None or device is None or not self._shown:
             return False
         if self._plan.mode is Mode.DEVICE_ONLY or not cloud.ready:
+            return False
+        if not self._new_stream_helps(device, cloud):
             return False
         slope_s = steepest_slope_s(len(self._shown) - 1, self.shown_s, self.arrivals())
         return slope_s > self._plan.pace_s * _LOST_TOLERANCE
@@ -145,14 +160,34 @@ class Handoff:
             return self.tokens_for_no_seam() <= self.cloud.limit
         due_s, pace_s = self.due_s(position), self._plan.pace_s
         decode_s = self._sides.device_estimate.decode_s
-        if self._log.stream_began and self._overdue_in_s() <= 0:
+        if not self._log.open_to_device and self._overdue_in_s() <= 0:
             return True
+        if self._shown:
+            # Late is late, but nothing is gained by waiting for what comes later still.
+            due_s = max(due_s, self.cloud.next_arrival_s())
         left = max(self._expected_last - position, 0)
         return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
 
     def may_run_ahead(self) -> bool:
-        """Whether the device may commit unclaimed: the stream has sent no token yet."""
-        return not self._log.stream_began
+        """Whether the device may commit unclaimed: it is ahead of the stream."""
+        return self._log.open_to_device
+
+    def hold_s(self, pass_s: float) -> float:
+        """Seconds by which a catch-up pass is better put off; 0 means run it now.
+
+        A pass costs a decode step however few its tokens, so one that would still run when the
+        last cloud token comes only delays the last one. But it must not be put off so long that
+        the device could not step in should the cloud fall silent.
+        """
+        cloud = self.cloud
+        if cloud is None or not cloud.coming:
+            return 0.0
+        now, length = asyncio.get_running_loop().time(), self._log.length
+        step_s = self._sides.cloud_estimate.step_s
+        last_arrival_s = cloud.next_arrival_s() + (cloud.limit - 1 - length) * step_s
+        if now + pass_s <= last_arrival_s:
+            return 0.0
+        return max(min(last_arrival_s, self.due_s(length) - pass_s) - now, 0.0)
 
     def patience_s(self) -> float | None:
         """Until the cloud's next token is overdue."""

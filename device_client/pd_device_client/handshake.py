@@ -30,6 +30,8 @@ def shake_hands(device: EngineCard, cloud: ServerInfo) -> Handshake:
         ("weights", ours.weights, theirs.weights),
     )
     differing = [name for name, a, b in parts if a and b and a != b]
+    if set(device.eos_token_ids) != set(cloud.eos_token_ids):
+        differing.append("end-of-sequence ids")
     if device.sampler != cloud.sampler:
         differing.append(f"samplers ({device.sampler} here, {cloud.sampler} there)")
     mismatch = ""

@@ -163,10 +163,12 @@ class Session:
             outcome.finish_reason = self._log.closed
             outcome.error = self._failure()
         finally:
-            driver.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await driver
-            self._complete()
+            try:
+                driver.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await driver
+            finally:
+                self._complete()
         if outcome.error is not None:
             raise outcome.error
 

@@ -1,7 +1,7 @@
 """The token log: every response position is committed exactly once (DESIGN 2).
 
-Before the claim the cloud's tokens commit in order, or the device's, should it be ahead before
-the present stream's first token. After the claim at position h only the device commits; cloud
+Before the claim the cloud's tokens commit in order, or the device's, should it be ahead of the
+present stream. After the claim at position h only the device commits; cloud
 tokens at h and beyond are held aside, to be used only if the claim is given back (the device
 failed, or would break its promise) before it has committed them.
 
@@ -77,6 +77,20 @@ class TokenLog:
         """The next position to commit."""
         return len(self.token_ids)
 
+    @property
+    def stream_behind(self) -> int:
+        """Positions that the present cloud stream has yet to send before it reaches new ones."""
+        return self.length - self._stream_next
+
+    @property
+    def open_to_device(self) -> bool:
+        """Whether the device may commit the next position.
+
+        After the claim; before it, as long as the present stream has sent no token or only such
+        as were committed before it came to them.
+        """
+        return self.claimed_at is not None or not self.stream_began or self.stream_behind > 0
+
     def new_stream(self) -> None:
         """A new cloud stream begins, from the committed prefix: nothing of the old one counts."""
         self._aside.clear()
@@ -125,11 +139,11 @@ class TokenLog:
     def commit_device(self, position: int, token_id: int) -> None:
         """Commit the device's token at the next position.
 
-        Allowed after the claim, and before it until the present stream's first token.
+        Allowed while the log is `open_to_device`.
         """
         assert position == self.length, "the device commits the next position only"
         assert not self.closed, "committed after the end"
-        assert self.claimed_at is not None or not self.stream_began, "not claimed"
+        assert self.open_to_device, "not claimed"
         if self._aside:
             self._compare(self._aside.pop(0), token_id)
         self._commit(token_id, Origin.DEVICE)

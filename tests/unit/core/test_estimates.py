@@ -37,7 +37,7 @@ def test_prefill_and_decode_learn_apart() -> None:
 def test_old_observations_are_forgotten() -> None:
     ratios = Ratios()
     ratios.add(100, 1)
-    for _ in range(64):
+    for _ in range(32):
         ratios.add(1, 1)
     assert ratios.quantile(1.0) == 1
 

@@ -96,6 +96,24 @@ def test_one_side_missing() -> None:
         plan_request(10, 5, 5, Promise(0.1), device=None, cloud=None)
 
 
+def test_a_cloud_near_the_pace_is_no_cliff() -> None:
+    def planned(step_s: float) -> tuple[Mode, int, tuple[str, ...]]:
+        cloud = CloudForecast(first_token_s=0.3, step_s=step_s)
+        plan = plan_request(1155, 211, 1000, Promise(0.05), device=_device(400), cloud=cloud)
+        return plan.mode, plan.cloud_tokens, plan.broken
+
+    assert planned(0.045) == (Mode.PD_DEVICE, 56, ())
+    assert planned(0.049) == (Mode.PD_DEVICE, 56, ())
+    mode, cloud_tokens, broken = planned(0.055)
+    assert (mode, broken) == (Mode.PD_DEVICE, ("largest gap by 0.005 s",))
+    assert cloud_tokens <= 60
+
+
+def test_an_answer_expected_to_be_short_is_still_handed_over_if_it_is_not() -> None:
+    plan = plan_request(1155, 10, 1000, Promise(0.05), device=_device(400), cloud=CLOUD)
+    assert (plan.mode, plan.cloud_tokens) == (Mode.PD_DEVICE, 56)
+
+
 def test_unknown_mode_names_the_known_ones() -> None:
     with pytest.raises(InvalidRequest, match="device-only, cloud-only, pd-device"):
         Mode.parse("both")
@@ -103,5 +121,6 @@ def test_unknown_mode_names_the_known_ones() -> None:
 
 def test_ready_waits_for_the_last_cloud_token() -> None:
     late = CloudForecast(first_token_s=5.0, step_s=0.1)
-    assert ready_s(3, 100, _device(400), late) == pytest.approx(5.2 + 3 / 400 + 0.05)
+    # During one pass of 0.05 s one more token comes: two are left to absorb after the last.
+    assert ready_s(3, 100, _device(400), late) == pytest.approx(5.2 + 2 / 400 + 0.05)
     assert math.isclose(ready_s(0, 400, _device(400), late), 1.05)

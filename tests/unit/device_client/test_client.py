@@ -22,7 +22,15 @@ from tests.virtual_loop import run_virtual
 
 PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
 CARD = EngineCard("d", Fingerprints("t", "c", "w", "n"), VOCAB_SIZE, (EOS,), 1000, 128)
-INFO = ServerInfo("v", "m", "torch", CARD.fingerprints, Limits(1000, 500, 4, 4, VOCAB_SIZE), Load())
+INFO = ServerInfo(
+    server_version="v",
+    model_name="m",
+    engine="torch",
+    fingerprints=CARD.fingerprints,
+    limits=Limits(1000, 500, 4, 4, VOCAB_SIZE),
+    load=Load(),
+    eos_token_ids=(EOS,),
+)
 
 
 def _request(num_prompt: int = 200, max_tokens: int = 60, length: int = 30) -> GenerationRequest:
@@ -66,6 +74,10 @@ def test_a_mismatch_is_named(field: str, word: str) -> None:
 
 def test_an_unknown_digest_is_not_compared() -> None:
     assert shake_hands(replace(CARD, fingerprints=Fingerprints()), INFO).mismatch == ""
+
+
+def test_other_end_of_sequence_ids_are_no_partner() -> None:
+    assert "end-of-sequence" in shake_hands(CARD, replace(INFO, eos_token_ids=(1, EOS))).mismatch
 
 
 def test_a_cloud_with_an_emulated_sampler_is_no_partner_of_a_real_engine() -> None:

@@ -130,11 +130,7 @@ class LogMachine(RuleBasedStateMachine):
     def device_claims(self) -> None:
         assert self.log.claim() == self.log.length
 
-    @precondition(
-        lambda self: (
-            not self.log.closed and (self.log.claimed_at is not None or not self.log.stream_began)
-        )
-    )
+    @precondition(lambda self: not self.log.closed and self.log.open_to_device)
     @rule(token=st.integers(0, 3))
     def device_commits(self, token: int) -> None:
         self.log.commit_device(self.log.length, token)
