@@ -265,6 +265,15 @@ def test_an_unknown_model_is_one_clear_line() -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_an_unknown_device_is_one_clear_line() -> None:
+    result = _refused(
+        *("--device", "bogus", "--grpc-port", "0", "--http-port", "0", "--log-level", "error")
+    )
+    assert result.returncode == 2
+    assert "--device cpu" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_help_names_every_option_and_needs_no_torch() -> None:
     code = (
         "import sys; sys.argv = ['pd-server', '--help']\n"

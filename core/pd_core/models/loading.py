@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -64,6 +65,7 @@ def load_model(
     """
     if dtype not in _DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}")
+    _check_device(device)
     numerics = _numerics(dtype, device, fast=fast)
     if spec == RANDOM_TINY:
         return _load_random_tiny(numerics, dtype, device)
@@ -89,6 +91,22 @@ def save_model(
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (directory / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
     write_tensors(directory, model.tensors())
+
+
+def _check_device(device: str) -> None:
+    """Compute one number there: torch finds only then that a device does not work.
+
+    Raises:
+        ModelError: the name is unknown, or this machine or this torch has no such device.
+    """
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = shorten(str(error) or type(error).__name__, 100, placeholder=" ...")
+        raise ModelError(
+            f"no model can run on device {device!r} ({reason}); use --device cpu, or a GPU that "
+            "this machine and its torch have"
+        ) from error
 
 
 def _numerics(dtype: str, device: str, *, fast: bool) -> Numerics:
