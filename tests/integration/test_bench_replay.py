@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -137,28 +138,43 @@ async def test_an_interrupted_replay_returns_what_it_has_marked_partial(trace: P
     assert os.sched_getaffinity(0) == affinity
 
 
+def tokens_generated(http_address: str) -> float:
+    """What a server has made since its start, by its own count."""
+    with urllib.request.urlopen(f"http://{http_address}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(x.split()[1]) for x in lines if x.startswith("pd_tokens_generated_total "))
+
+
 def test_sigterm_stops_the_command_with_a_partial_document(trace: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     trace.write_text(trace.read_text() + "2023-11-16 18:17:04.2781490,30,900\n")
     command = [sys.executable, "-m", "pd_bench", "replay", str(trace), "--json", str(out)]
-    command += ["--device-profile", "edge-box", "--schemes", "device-only", "--pace", str(PACE_S)]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-    )
-    while process.poll() is None and not (ready := list(tmp_path.glob("pd-bench-*/ready.json"))):
-        time.sleep(0.1)
-    server = Path("/proc", str(json.loads(ready[0].read_text())["pid"]))
-    # From here the warm-up and three rows take about 5 s, the last row 27 s more.
-    time.sleep(9.0)
-    process.terminate()
-    printed, _ = process.communicate(timeout=60)
+    command += ["--fidelity", "real", "--schemes", "cloud-only", "--pace", str(PACE_S)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as process:
+        try:
+            while not (ready := list(tmp_path.glob("pd-bench-*/ready.json"))):
+                assert process.poll() is None, "the command ended before its server was ready"
+                time.sleep(0.05)
+            server = json.loads(ready[0].read_text())
+            # One request after the other: more tokens than those of the warm-up and three rows
+            # are the last row's, which has not ended before 900 paces (18 s) are over.
+            while tokens_generated(server["http"]) <= 16 + 12 + 50 + 1:
+                time.sleep(0.05)
+            process.terminate()
+            printed, _ = process.communicate(timeout=60)
+        finally:
+            process.terminate()  # in order, so that its server ends with it
     assert process.returncode == 130
     assert b"(PARTIAL)" in printed
     document = ResultDocument.model_validate_json(out.read_text())
     assert document.partial
     assert [r.id for r in document.requests] == [0, 1, 2]
-    assert not server.exists()
+    assert not Path("/proc", str(server["pid"])).exists()
 
 
 async def test_a_given_server_is_used_and_left_running(trace: Path) -> None:
