@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -32,6 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 trace_app = typer.Typer(help="Look at traces.", no_args_is_help=True)
 app.add_typer(trace_app, name="trace")
@@ -70,6 +72,21 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Plaintext beyond thi
 JsonOut = Annotated[
     Path | None, typer.Option("--json", help="Write the result document here; - prints it last.")
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pd-bench {version('pd-device')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
 
 
 @app.command()

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,12 @@ class LogLevel(StrEnum):
 
 def _env(name: str) -> str:
     return f"PD_SERVER_{name}"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pd-server {version('pd-device')}")
+        raise typer.Exit
 
 
 def serve(
@@ -167,11 +174,15 @@ def serve(
             envvar=_env("DRAIN_S"), min=0, help="Seconds running requests get after SIGTERM."
         ),
     ] = 30.0,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
+    ] = False,
 ) -> None:
     """Serve the cloud half of P/D-Device: gRPC for devices, HTTP for operators.
 
-    SIGTERM or SIGINT drains: new requests are refused, running ones end. A second one stops at
-    once.
+    SIGTERM or SIGINT drains: new requests are refused, running ones end.
+
+    A second one stops at once.
     """
     configure_logging(log_level.value, log_json)
     config = ServerConfig(
@@ -204,7 +215,7 @@ def serve(
 def main() -> None:
     """Run the command; an error of ours is one line on stderr and its own exit code."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(serve)
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(serve)
     try:
         app()
     except PdError as error:

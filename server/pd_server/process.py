@@ -1,6 +1,7 @@
 """One server in one process: from the ready file to the last signal."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -30,8 +31,10 @@ async def run_server(
 
     Raises:
         EngineDead: the engine failed for good; requests were told.
-        ConfigError: the server could not start.
+        ConfigError: the server could not start, or the ready file cannot be written.
     """
+    if ready_file is not None:
+        _check_ready_file(ready_file)  # before minutes of loading
     server = Server(config, build_engine)
     signals = _SignalCounter()
     start = asyncio.create_task(server.start())
@@ -85,6 +88,21 @@ async def _first(*tasks: "asyncio.Task[object]") -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
+def _check_ready_file(path: Path) -> None:
+    """Find out whether the ready file could be written, and leave nothing behind.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
+            pass
+    except OSError as error:
+        raise _no_ready_file(path, error) from error
+
+
 def _write_ready_file(path: Path, server: Server) -> None:
     """Write the addresses; a reader sees the whole file or none."""
     ready = {"grpc": server.grpc_address, "http": server.http_address, "pid": os.getpid()}
@@ -95,10 +113,14 @@ def _write_ready_file(path: Path, server: Server) -> None:
             json.dump(ready, file)
         Path(file.name).replace(path)
     except OSError as error:
-        raise ConfigError(
-            f"--ready-file {path} cannot be written ({error.strerror}); give a file in a folder "
-            "that exists and can be written"
-        ) from error
+        raise _no_ready_file(path, error) from error
+
+
+def _no_ready_file(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"--ready-file {path} cannot be written ({error.strerror}); give a file in a folder "
+        "that exists and can be written"
+    )
 
 
 def _remove(path: Path) -> None:

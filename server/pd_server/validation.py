@@ -20,8 +20,8 @@ _MAX_SALT_LENGTH = 256
 # numerics_id is not here: where it differs, texts may differ, and both sides say so, but no
 # request is refused (DESIGN 2).
 _CHECKED_FINGERPRINTS = (
-    ("tokenizer", "tokenizer"),
-    ("chat_template", "chat template"),
+    ("tokenizer", "tokenizers"),
+    ("chat_template", "chat templates"),
     ("weights", "weights"),
 )
 
@@ -86,8 +86,8 @@ class RequestValidator:
             mine, other = getattr(self._fingerprints, name), getattr(theirs, name)
             if mine and other and mine != other:
                 raise FingerprintMismatch(
-                    f"the {words} differ: the server's fingerprint begins {mine[:12]}, the "
-                    f"client's {other[:12]!a}; use the same model on both sides"
+                    f"the {words} of server and client differ: the server's fingerprint begins "
+                    f"{mine[:12]}, the client's {other[:12]!a}; use the same model on both sides"
                 )
 
     def _check_vocabulary(self, name: str, token_ids: tuple[int, ...]) -> None:
@@ -95,7 +95,8 @@ class RequestValidator:
         if token_ids and not 0 <= min(token_ids) <= max(token_ids) < size:
             index = next(i for i, token_id in enumerate(token_ids) if not 0 <= token_id < size)
             raise TokenOutOfVocabulary(
-                f"{name}[{index}] is {token_ids[index]}; ids of this model lie below {size}"
+                f"{name}[{index}] is {token_ids[index]}; ids of this model lie below {size}: use "
+                "its tokenizer"
             )
 
     def _check_lengths(self, start: Start) -> None:
@@ -114,10 +115,17 @@ class RequestValidator:
             - len(start.prompt_token_ids)
             + start.committed_first_position
         )
-        highest = min(self._limits.max_output_tokens, context_room)
-        if token_limit > highest:
+        output_limit = self._limits.max_output_tokens
+        highest = min(output_limit, context_room)
+        if token_limit <= highest:
+            return
+        if context_room < output_limit:
             raise TokenLimitTooHigh(
-                f"token_limit is {token_limit}; for this prompt it can be at most {highest} (output"
-                f" limit {self._limits.max_output_tokens}, context "
-                f"{self._limits.max_context_tokens})"
+                f"token_limit is {token_limit}; beside this prompt the context of "
+                f"{self._limits.max_context_tokens} has room for {highest}: ask for at most "
+                f"{highest} tokens, or shorten the prompt by {token_limit - highest}"
             )
+        raise TokenLimitTooHigh(
+            f"token_limit is {token_limit}; this server makes at most {highest} tokens a request: "
+            f"ask for at most {highest}, or start the server with a higher --max-output-tokens"
+        )

@@ -245,13 +245,16 @@ def test_wrong_settings_are_one_clear_line(
     assert "two words" not in result.stderr
 
 
-def test_a_ready_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["no/file", "."])
+def test_a_ready_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path, name: str) -> None:
     result = _refused(
-        *("--ready-file", str(tmp_path / "no" / "file"), "--grpc-port", "0", "--http-port", "0"),
-        *("--log-level", "error"),
+        *("--ready-file", str(tmp_path / name), "--grpc-port", "0", "--http-port", "0"),
+        # This model cannot be loaded: the file is refused before anybody tries.
+        *("--log-level", "error", "--model", "no/such/place"),
     )
     assert result.returncode == 2
     assert "--ready-file" in result.stderr
+    assert list(tmp_path.iterdir()) == []
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -1,5 +1,6 @@
 """Every error of the command line is one clear line and an exit code of its class."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,18 @@ def test_trace_info_prints_lengths_and_rate(
     assert [cell.strip() for cell in prompt.strip("│").split("│")][1:3] == ["50", "50"]
     assert run(monkeypatch, "trace", "info", str(trace.parent)) == 2
     assert "directory" in capsys.readouterr().err
+
+
+def test_the_version_is_the_package_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"pd-bench {version('pd-device')}\n"
+
+
+@pytest.mark.parametrize("command", [(), ("replay",), ("trace",), ("trace", "info")])
+def test_help_is_short_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    assert run(monkeypatch, *command, "-h") == 0
+    assert "Usage: pd-bench" in capsys.readouterr().out

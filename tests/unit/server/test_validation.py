@@ -61,9 +61,21 @@ def test_good_starts_pass(start: Start) -> None:
         (_start(keep_ratio=1.5), InvalidRequest, "keep_ratio"),
         (_start(keep_ratio=float("nan")), InvalidRequest, "keep_ratio"),
         (_start(cache_salt="s" * 257), InvalidRequest, "cache_salt"),
-        (_start(fingerprints=Fingerprints("other")), FingerprintMismatch, "tokenizer"),
-        (_start(fingerprints=Fingerprints("", "other")), FingerprintMismatch, "chat template"),
-        (_start(fingerprints=Fingerprints("", "", "other")), FingerprintMismatch, "weights"),
+        (
+            _start(fingerprints=Fingerprints("other")),
+            FingerprintMismatch,
+            "tokenizers of .* differ:",
+        ),
+        (
+            _start(fingerprints=Fingerprints("", "other")),
+            FingerprintMismatch,
+            "templates of .* differ:",
+        ),
+        (
+            _start(fingerprints=Fingerprints("", "", "other")),
+            FingerprintMismatch,
+            "weights of .* differ:",
+        ),
         (_start(prompt_token_ids=(1, 16)), TokenOutOfVocabulary, r"prompt_token_ids\[1\] is 16"),
         (_start(committed_token_ids=(99,)), TokenOutOfVocabulary, r"committed_token_ids\[0\]"),
         (_start(prompt_token_ids=(1,) * 100), PromptTooLong, "context of 100"),
@@ -72,8 +84,12 @@ def test_good_starts_pass(start: Start) -> None:
             PromptTooLong,
             "shorten the prompt by 6",
         ),
-        (_start(token_limit=51), TokenLimitTooHigh, "at most 50"),
-        (_start(prompt_token_ids=(1,) * 90, token_limit=20), TokenLimitTooHigh, "at most 10"),
+        (_start(token_limit=51), TokenLimitTooHigh, "ask for at most 50, .*--max-output-tokens"),
+        (
+            _start(prompt_token_ids=(1,) * 90, token_limit=20),
+            TokenLimitTooHigh,
+            "ask for at most 10 tokens, or shorten the prompt by 10",
+        ),
     ],
 )
 def test_bad_starts_are_refused_by_name(start: Start, error: type[PdError], words: str) -> None:
