@@ -34,7 +34,7 @@ class Admission:
         max_num_seqs: slots of the engine.
         max_num_waiting: requests queued beyond them.
         max_tokens_in_flight: prompt tokens and token limits of all requests in flight together;
-            a request alone is always admitted.
+            a request alone is always admitted, and extended.
         clock: seconds, for the retry delay.
     """
 
@@ -87,11 +87,26 @@ class Admission:
         self._num_tokens += num_tokens
         return Ticket(num_tokens, self._clock())
 
-    def extend(self, ticket: Ticket, num_tokens: int) -> None:
-        """Count tokens that an admitted request may make beyond those it was admitted for."""
-        if not ticket.released and num_tokens > 0:
-            ticket.num_tokens += num_tokens
-            self._num_tokens += num_tokens
+    def extend(self, ticket: Ticket, num_tokens: int) -> int:
+        """Let an admitted request make more tokens than it was admitted for, as far as they fit.
+
+        It is cut rather than refused: a refusal would end a stream that can go on, while a cut
+        limit ends it in order, and to continue is a new request that waits its turn.
+
+        Args:
+            ticket: the request's.
+            num_tokens: how many more it asks for.
+
+        Returns:
+            How many of them it may make: all when it is alone, else what the bound leaves.
+        """
+        if ticket.released:
+            return 0
+        room = num_tokens if self._num_in_flight == 1 else self._max_tokens - self._num_tokens
+        granted = max(0, min(num_tokens, room))
+        ticket.num_tokens += granted
+        self._num_tokens += granted
+        return granted
 
     def release(self, ticket: Ticket) -> None:
         """Give a ticket back; a second time changes nothing."""

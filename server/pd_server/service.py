@@ -189,9 +189,10 @@ class GenerationService(GenerationServiceServicer):
                         )
                     case Extend():
                         self._validator.check_extend(start, value)
-                        self._admission.extend(ticket, value.token_limit - token_limit)
-                        token_limit = max(token_limit, value.token_limit)
-                        self._engine.extend(stream, value.token_limit)
+                        granted = self._admission.extend(ticket, value.token_limit - token_limit)
+                        if granted:
+                            token_limit += granted
+                            self._engine.extend(stream, token_limit)
                     case Stop():
                         self._engine.stop(stream)
         except PdError as error:

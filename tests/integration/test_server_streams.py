@@ -377,6 +377,32 @@ async def test_an_extend_over_the_limit_ends_its_stream_only(
     assert (await running).token_ids == plain_loop(lm, prompt_of(9), 40, _SEEDED)
 
 
+async def test_an_extend_beyond_the_server_s_room_is_cut_and_continued_later(
+    lm: LoadedModel,
+) -> None:
+    async with (
+        running_server(lm, pause_s=0.02, max_tokens_in_flight=400) as server,
+        connect(server.grpc_address) as stub,
+    ):
+        first, other = Stream(stub), Stream(stub)
+        await first.send(start_message(prompt_of(5), 30, _SEEDED))
+        await other.send(start_message(prompt_of(6), 344))
+        await first.receive_tokens(1)
+        await other.receive()
+        await first.send(_extend(80))  # 385 tokens are in flight: there is room for 15 more
+        answer = await first.rest()
+        assert answer.finished.reason == pb.FINISH_REASON_LIMIT
+        assert len(answer.token_ids) == 45
+        rest = start_message(prompt_of(5), 80, _SEEDED, committed_token_ids=answer.token_ids)
+        refused = Stream(stub)
+        await refused.send(rest)
+        assert (await typed_error(refused))[:2] == ("RESOURCE_EXHAUSTED", "QueueFull")
+        await other.send(_STOP)
+        await other.rest()
+        continued = await complete(stub, rest)
+    assert answer.token_ids + continued.token_ids == plain_loop(lm, prompt_of(5), 80, _SEEDED)
+
+
 async def test_another_numerics_id_is_no_reason_to_refuse(stub: Any) -> None:
     fingerprints = pb.Fingerprints(numerics_id="something else")
     answer = await complete(stub, start_message([5], 2, fingerprints=fingerprints))

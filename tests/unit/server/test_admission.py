@@ -44,11 +44,25 @@ def test_a_request_alone_is_always_admitted() -> None:
 def test_an_extended_request_counts_what_it_may_make() -> None:
     admission = Admission(8, 8, 100, _Clock())
     ticket = admission.admit(50)
-    admission.extend(ticket, 30)
-    admission.extend(ticket, -5)
+    assert admission.extend(ticket, 30) == 30
+    assert admission.extend(ticket, -5) == 0
     assert admission.num_tokens_in_flight == 80
     admission.release(ticket)
-    admission.extend(ticket, 30)
+    assert admission.extend(ticket, 30) == 0
+    assert admission.num_tokens_in_flight == 0
+
+
+def test_an_extension_gets_what_the_bound_leaves() -> None:
+    admission = Admission(8, 8, 100, _Clock())
+    first, second = admission.admit(50), admission.admit(30)
+    assert admission.extend(first, 50) == 20
+    assert admission.extend(second, 1) == 0
+    assert admission.num_tokens_in_flight == 100
+    admission.release(second)
+    assert admission.extend(first, 500) == 500  # alone
+    with pytest.raises(QueueFull, match="570 tokens are in flight"):
+        admission.admit(1)
+    admission.release(first)
     assert admission.num_tokens_in_flight == 0
 
 
