@@ -21,6 +21,7 @@ from pd_core.generation import (
     Tokens,
 )
 from pd_core.rolling_hash import RollingHash
+from pd_device_client.ports import CloudStream
 
 VOCAB_SIZE = 50
 EOS = 49
@@ -68,7 +69,7 @@ class ScriptedCloud:
             "test", "scripted", "scripted", Fingerprints(), limits, Load(), "rolling-hash", (EOS,)
         )
 
-    async def open(self, start: Start) -> "_ScriptedStream":
+    async def open(self, start: Start) -> CloudStream:
         self.starts.append(start)
         return _ScriptedStream(self, start, len(self.starts))
 

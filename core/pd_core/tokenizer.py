@@ -7,7 +7,7 @@ from typing import Self
 
 import tokenizers
 
-from pd_core.errors import ModelError
+from pd_core.errors import InvalidRequest, ModelError
 from pd_core.text_stream import TextStream
 
 __all__ = ["TextStream", "Tokenizer"]
@@ -61,7 +61,17 @@ class Tokenizer:
         return self._content
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without special tokens added around it."""
+        """Return the ids of a text, without special tokens added around it.
+
+        Raises:
+            InvalidRequest: the text holds half a surrogate pair: it was not valid UTF-8.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(
+                f"the text is not valid UTF-8 (character {error.start}); check its encoding"
+            ) from error
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:

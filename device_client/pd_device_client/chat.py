@@ -114,6 +114,8 @@ def summary(outcome: Outcome) -> Text:
     text.append(f"{outcome.cloud_tokens} tokens  ")
     text.append("device ", _STYLES[Origin.DEVICE])
     text.append(f"{outcome.device_tokens} tokens  ")
+    if outcome.disagreed:
+        text.append(f"disagreed {outcome.disagreed}  ", "red")
     handoff = outcome.handoff_position
     text.append(
         f"TTFT {_ms(outcome.ttft_s)}  TPOT {_ms(outcome.tpot_s)}  "

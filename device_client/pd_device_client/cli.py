@@ -4,12 +4,14 @@ import asyncio
 import logging
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from pd_core.api_key import checked_api_key, read_api_key
 from pd_core.errors import ConfigError, PdError, status_of
 from pd_core.numerics import prepare_environment
 from pd_core.planner import Mode
@@ -29,8 +31,18 @@ def _env(name: str) -> str:
     return f"PD_DEVICE_{name}"
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pd-device {version('pd-device')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _commands() -> None:
+def _commands(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
     # With a callback, typer keeps `chat` a subcommand although it is the only one yet.
     pass
 
@@ -61,7 +73,9 @@ def chat(
     ] = 0.05,
     ttft: Annotated[
         float | None,
-        typer.Option(help="Seconds within which the first token will do; default: the earliest."),
+        typer.Option(
+            min=0.001, help="Seconds within which the first token will do; default: the earliest."
+        ),
     ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Keep the k most likely tokens; 0 keeps all.")] = 0,
@@ -140,9 +154,9 @@ def chat(
             link = GrpcCloudLink(cloud, tls_ca=tls_ca, tls=tls, api_key=key, insecure=insecure)
         outcome = await answer(settings, link, console)
         for note in outcome.notes:
-            notices.print(f"note: {note}", style="yellow")
+            notices.print(f"note: {note}", style="yellow", soft_wrap=True)
         if show_origin:
-            console.print(summary(outcome))
+            console.print(summary(outcome), soft_wrap=True)
 
     if cloud is None and mode is Mode.CLOUD_ONLY:
         raise ConfigError("--mode cloud-only needs --cloud HOST:PORT")
@@ -150,12 +164,10 @@ def chat(
 
 
 def _api_key(path: Path | None) -> str | None:
-    if path is None:
-        return os.environ.get(_env("API_KEY")) or None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the key file {path}: {error}") from error
+    if path is not None:
+        return read_api_key(path)
+    key = os.environ.get(_env("API_KEY"))
+    return checked_api_key(key, _env("API_KEY")) if key else None
 
 
 def _configure_logging(level: str) -> None:

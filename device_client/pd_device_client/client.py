@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import math
 from collections import deque
 from dataclasses import replace
 
 from pd_core.errors import (
+    FingerprintMismatch,
     InvalidRequest,
     PdError,
     PromptTooLong,
@@ -14,7 +16,7 @@ from pd_core.errors import (
 )
 from pd_core.estimates import CloudEstimate, DeviceEstimate
 from pd_core.generation import Fingerprints, ServerInfo
-from pd_core.planner import Mode, Promise, plan_request
+from pd_core.planner import Mode, Plan, Promise, plan_request
 from pd_core.profiles import SpeedProfile
 from pd_device_client.cloud_leg import CloudTimeouts
 from pd_device_client.handshake import Handshake, shake_hands
@@ -28,6 +30,7 @@ __all__ = ["DeviceClient"]
 
 logger = logging.getLogger(__name__)
 
+_CARD_FRESH_S = 5.0
 _CARD_CALLS = 3  # the smallest answer time of these is the RTT
 _LENGTH_QUANTILE = 0.9
 _LENGTH_WINDOW = 256
@@ -72,7 +75,9 @@ class DeviceClient:
         self._measure = device_profile is None
         self._timeouts = timeouts or CloudTimeouts()
         self._lengths: deque[int] = deque(maxlen=_LENGTH_WINDOW)
-        self._handshake = Handshake("", "identical")
+        self._handshake = Handshake("", "", "identical")
+        self._met_s = -math.inf  # when the cloud's card was last asked for
+        self._refresh: asyncio.Task[None] | None = None
         self.info: ServerInfo | None = None
         self.cloud_error: PdError | None = None
 
@@ -99,6 +104,7 @@ class DeviceClient:
         if self._link is None:
             return
         loop = asyncio.get_running_loop()
+        self._met_s = loop.time()
         answer_s = []
         try:
             for _ in range(_CARD_CALLS):
@@ -129,6 +135,8 @@ class DeviceClient:
             PdError: the mode needs the cloud, there is no local engine, and it is unreachable.
         """
         mode = Mode.parse(mode)
+        if mode is not Mode.DEVICE_ONLY:
+            self._refresh_card()
         self._check_tokens(request)
         link, engine, notes = self._usable(request, mode)
         device = self._device_estimate if engine is not None else None
@@ -149,7 +157,7 @@ class DeviceClient:
             self._sides(link, engine),
             expected_tokens=expected,
             text=text,
-            notes=notes,
+            notes=[*notes, *_plan_notes(plan, mode)],
             on_end=self._learn,
         )
         logger.debug("request %s: %s", request.request_id, plan)
@@ -157,10 +165,23 @@ class DeviceClient:
 
     async def close(self) -> None:
         """Close both sides."""
+        if self._refresh is not None:
+            self._refresh.cancel()
         if self._link is not None:
             await self._link.close()
         if self._engine is not None:
             await self._engine.close()
+
+    def _refresh_card(self) -> None:
+        """Renew an old card beside the session: this one plans with the old, the next with the new.
+
+        Otherwise a cloud that was busy, or down, at start would never be asked again.
+        """
+        if self._link is None or (self._refresh is not None and not self._refresh.done()):
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._met_s > _CARD_FRESH_S:
+            self._refresh = loop.create_task(self.meet_cloud())
 
     def _usable(
         self, request: GenerationRequest, mode: Mode
@@ -178,10 +199,12 @@ class DeviceClient:
             link = None
         if link is not None and engine is not None and self._handshake.mismatch:
             notes.append(self._handshake.mismatch)
-            if mode is Mode.CLOUD_ONLY:
-                engine = None
-            else:
+            if mode is not Mode.CLOUD_ONLY:
                 link = None
+            elif self._handshake.other_text:
+                raise FingerprintMismatch(self._handshake.mismatch)
+            else:
+                engine = None
         problems = list[PdError]()
         if link is not None and (problem := self._cloud_problem(request)) is not None:
             problems.append(problem)
@@ -202,7 +225,8 @@ class DeviceClient:
         limits = self.info.limits
         if request.max_tokens > limits.max_output_tokens:
             return TokenLimitTooHigh(
-                f"max_tokens is {request.max_tokens}; the cloud allows {limits.max_output_tokens}"
+                f"max_tokens is {request.max_tokens}; the cloud allows {limits.max_output_tokens}: "
+                "ask for fewer"
             )
         return _context_problem("the cloud", limits.max_context_tokens, request)
 
@@ -218,7 +242,6 @@ class DeviceClient:
             )
 
     def _sides(self, link: CloudLink | None, engine: LocalEngine | None) -> Sides:
-        both = link is not None and engine is not None
         if engine is not None:
             card = engine.card
             eos_token_ids, fingerprints = card.eos_token_ids, card.fingerprints
@@ -235,7 +258,7 @@ class DeviceClient:
             device_estimate=self._device_estimate,
             fingerprints=fingerprints,
             eos_token_ids=eos_token_ids,
-            exactness=self._handshake.exactness if both else "identical",
+            exactness=self._handshake.exactness,
             timeouts=self._timeouts,
         )
 
@@ -249,6 +272,16 @@ class DeviceClient:
     def _learn(self, outcome: Outcome) -> None:
         if outcome.finish_reason in {"stop", "length"}:
             self._lengths.append(len(outcome.shown))
+
+
+def _plan_notes(plan: Plan, mode: Mode) -> list[str]:
+    """What the user should know of a plan: another mode than asked for, broken promises."""
+    notes = [f"the promise cannot be kept: {broken}" for broken in plan.broken]
+    if mode is Mode.PD_DEVICE and plan.mode is Mode.DEVICE_ONLY:
+        notes.append(f"planned device-only: this device alone needs {plan.first_token_s:.2f} s")
+    elif mode is Mode.PD_DEVICE and plan.mode is Mode.CLOUD_ONLY:
+        notes.append("planned cloud-only: this device would not catch up in time")
+    return notes
 
 
 def _context_problem(

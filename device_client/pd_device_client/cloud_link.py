@@ -3,12 +3,14 @@
 import asyncio
 import ipaddress
 import logging
+import ssl
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import grpc
 import grpc.aio
 
+from pd_core.api_key import checked_api_key
 from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
 from pd_device_client.convert import error_from_call, event_from_pb, info_from_pb, request_to_pb
@@ -66,9 +68,10 @@ class GrpcCloudLink:
         self.target = target
         self._info_timeout_s = info_timeout_s
         self._stream_timeout_s = stream_timeout_s
-        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        key = checked_api_key(api_key) if api_key is not None else None
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         if tls_ca is not None or tls:
-            credentials = grpc.ssl_channel_credentials(_read(tls_ca) if tls_ca else None)
+            credentials = grpc.ssl_channel_credentials(_authority(tls_ca) if tls_ca else None)
             self._channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
         else:
             if not insecure and not _is_loopback(host):
@@ -136,11 +139,17 @@ class _GrpcStream:
         self._call.cancel()
 
 
-def _read(path: Path) -> bytes:
+def _authority(path: Path) -> bytes:
+    """Read a PEM file of certificates; gRPC itself would only log what is wrong with it."""
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        ssl.create_default_context().load_verify_locations(cadata=content.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"{path} holds no certificate in PEM form") from error
+    return content
 
 
 def _is_loopback(host: str) -> bool:

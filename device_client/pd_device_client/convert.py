@@ -1,5 +1,7 @@
 """The device's side of the wire: domain values to and from pb2 messages, and nowhere else."""
 
+import re
+
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
 
@@ -36,6 +38,7 @@ from pd_proto.v1 import generation_pb2 as pb
 __all__ = ["error_from_call", "event_from_pb", "info_from_pb", "request_to_pb"]
 
 _NS = 1_000_000_000
+_UNTRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED|[Hh]andshak|[Hh]ostname|peer name")
 
 _FINISH_REASONS = {
     pb.FINISH_REASON_EOS: FinishReason.EOS,
@@ -185,8 +188,15 @@ def _network_error(code: str, text: str) -> PdError:
         return CloudAuthenticationFailed(f"the cloud refused the key: {text}")
     if code in {"INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION", "UNIMPLEMENTED"}:
         return RequestError(f"the cloud refused the request: {text}")
+    if code == "UNAVAILABLE" and _UNTRUSTED.search(text):
+        return CloudAuthenticationFailed(
+            f"the cloud's certificate is not trusted; check --tls-ca and the host name: {text}"
+        )
     if code == "UNAVAILABLE":
-        return CloudUnavailable(f"the cloud cannot be reached, or the stream broke: {text}")
+        return CloudUnavailable(
+            "the cloud cannot be reached, or the stream broke; check that pd-server runs there, "
+            f"that the port is its gRPC port, and --tls-ca if it speaks TLS: {text}"
+        )
     return TransportError(f"the cloud's stream failed ({code}): {text}")
 
 

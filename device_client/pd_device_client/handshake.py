@@ -14,10 +14,13 @@ class Handshake:
 
     Attributes:
         mismatch: why no handoff is possible, in words for the user; "" when it is.
-        exactness: "identical" when both sides have equal numerics, else "consistent".
+        other_text: what differs of the mismatch turns text into tokens, or back: this side
+            cannot even speak to the cloud for the user.
+        exactness: "identical" when both sides match and have equal numerics, else "consistent".
     """
 
     mismatch: str
+    other_text: str
     exactness: str
 
 
@@ -44,4 +47,6 @@ def shake_hands(device: EngineCard, cloud: ServerInfo) -> Handshake:
     same = device.sampler == "rolling-hash" or (
         ours.numerics_id != "" and ours.numerics_id == theirs.numerics_id
     )
-    return Handshake(mismatch, "identical" if same else "consistent")
+    other_text = ", ".join(name for name in differing if name in ("tokenizers", "chat templates"))
+    exactness = "identical" if same and not mismatch else "consistent"
+    return Handshake(mismatch, other_text, exactness)

@@ -389,3 +389,58 @@ async def test_an_unreachable_cloud_without_a_device_is_a_typed_error() -> None:
     with pytest.raises(PdError, match="cannot be reached"):
         client.session(GenerationRequest("r", (1, 2), 5), Mode.CLOUD_ONLY)
     await client.close()
+
+
+@pytest.mark.parametrize("mode", [Mode.CLOUD_ONLY, Mode.PD_DEVICE])
+async def test_a_link_closed_under_a_session_leaves_the_answer_to_the_device(
+    mode: Mode,
+    server: RealServer,
+    loaded: LoadedModel,
+    prompt: tuple[int, ...],
+    references: dict[SamplingParams, list[int]],
+) -> None:
+    link, engine = GrpcCloudLink(server.address), TorchLocalEngine(loaded)
+    request = GenerationRequest("closed", prompt, LENGTH, SEEDED)
+    answer = asyncio.ensure_future(carry(request, Plan(mode, LENGTH, 0.05), link, engine, loaded))
+    await asyncio.sleep(0.15)
+    await link.close()
+    async with asyncio.timeout(20):
+        outcome = await answer
+    assert outcome.token_ids == references[SEEDED]
+    await engine.close()
+
+
+async def test_a_peer_that_says_nothing_is_left_and_its_call_with_it() -> None:
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(3600)
+
+    peer = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = peer.sockets[0].getsockname()[1]
+    link = GrpcCloudLink(f"127.0.0.1:{port}", info_timeout_s=0.3)
+    before = asyncio.all_tasks()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await link.open(Start("r", (1,), 5))
+    await asyncio.sleep(0.1)
+    left = {t for t in asyncio.all_tasks() - before if "silent" not in repr(t)}
+    assert not left
+    await link.close()
+    peer.close()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+
+
+async def test_what_is_sent_after_the_end_is_dropped(
+    server: RealServer, loaded: LoadedModel, prompt: tuple[int, ...]
+) -> None:
+    link = GrpcCloudLink(server.address)
+    stream = await link.open(Start("r", prompt, 1))
+    async with aclosing(stream.events()) as events:
+        async for event in events:
+            if isinstance(event, Finished):
+                break
+    stream.cancel()
+    await asyncio.sleep(0.1)
+    await stream.send(Extend(5))
+    await stream.send(Stop())
+    await link.close()

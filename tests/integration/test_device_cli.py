@@ -72,6 +72,10 @@ def test_the_prompt_may_come_from_standard_input(server: RealServer) -> None:
         (("hi", "--api-key-file", "no-such-file"), 2, "no-such-file"),
         (("hi", "--log-level", "loud"), 2, "log level"),
         (("hi", "--stop", ""), 2, "stop string"),
+        (("hi", "--ttft", "-1"), 2, "ttft"),
+        (("caf\udce9",), 2, "not valid UTF-8"),
+        (("hi", "--cloud", "127.0.0.1:1", "--tls-ca", __file__), 2, "no certificate"),
+        (("hi", "--cloud", "127.0.0.1:1", "--api-key-file", __file__), 2, "no usable key"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(

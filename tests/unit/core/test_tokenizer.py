@@ -107,3 +107,8 @@ def test_the_digest_is_of_the_content() -> None:
     assert Tokenizer.from_str(content).digest == TOKENIZER.digest
     assert Tokenizer.from_str(content + " ").digest != TOKENIZER.digest
     assert TOKENIZER.vocab_size == 1024
+
+
+def test_half_a_surrogate_pair_is_a_typed_error() -> None:
+    with pytest.raises(InvalidRequest, match=r"not valid UTF-8 \(character 3\)"):
+        TOKENIZER.encode("caf\udce9")

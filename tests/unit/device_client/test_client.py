@@ -1,10 +1,18 @@
 """The device client: handshake, planning from estimates, and requests no side can take."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from pd_core.errors import CloudUnavailable, PdError, PromptTooLong, TokenOutOfVocabulary
+from pd_core.errors import (
+    CloudUnavailable,
+    FingerprintMismatch,
+    InvalidRequest,
+    PdError,
+    PromptTooLong,
+    TokenOutOfVocabulary,
+)
 from pd_core.generation import Fingerprints, Limits, Load, ServerInfo
 from pd_core.planner import Mode
 from pd_core.profiles import LINK_PROFILES, SpeedProfile
@@ -193,3 +201,87 @@ def test_a_shaped_link_adds_a_round_trip_and_keeps_the_order() -> None:
     assert delayed.ttft_s > direct.ttft_s + 0.03
     assert delayed.token_ids == direct.token_ids
     assert delayed.notes == []
+
+
+class _Carded(ScriptedCloud):
+    """A scripted cloud with a card of its own, which may change."""
+
+    card: ServerInfo = INFO
+
+    async def info(self) -> ServerInfo:
+        return self.card
+
+
+def _differing(**prints: str) -> _Carded:
+    cloud = _Carded()
+    known = Fingerprints("t", "c", "w", "n")
+    cloud.card = replace(INFO, sampler="rolling-hash", fingerprints=replace(known, **prints))
+    return cloud
+
+
+def _with_prints() -> EmulatedEngine:
+    return EmulatedEngine(
+        PROFILE,
+        vocab_size=VOCAB_SIZE,
+        eos_token_ids=[EOS],
+        fingerprints=Fingerprints("t", "c", "w", "n"),
+    )
+
+
+def test_another_tokenizer_is_no_cloud_to_speak_to() -> None:
+    client = DeviceClient(cloud=_differing(tokenizer="x"), engine=_with_prints(), pace_s=0.1)
+    with pytest.raises(FingerprintMismatch, match="tokenizers"):
+        _answer(client, _request(), "cloud-only")
+    client = DeviceClient(cloud=_differing(tokenizer="x"), engine=_with_prints(), pace_s=0.1)
+    outcome = _answer(client, _request(), "pd-device")
+    assert (outcome.mode, outcome.exactness) == ("device-only", "consistent")
+    assert "tokenizers" in outcome.notes[0]
+
+
+def test_other_weights_answer_alone_and_promise_nothing() -> None:
+    client = DeviceClient(cloud=_differing(weights="x"), engine=_with_prints(), pace_s=0.1)
+    outcome = _answer(client, _request(), "cloud-only")
+    assert (outcome.mode, outcome.exactness) == ("cloud-only", "consistent")
+    assert "weights" in outcome.notes[0]
+
+
+def test_device_only_needs_a_device() -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=None, pace_s=0.1)
+    with pytest.raises(InvalidRequest, match="local engine"):
+        _answer(client, _request(), "device-only")
+
+
+def test_a_broken_promise_and_another_mode_are_told() -> None:
+    client = DeviceClient(cloud=None, engine=_engine(), pace_s=0.01)
+    outcome = _answer(client, _request(), "device-only")
+    assert outcome.notes == ["the promise cannot be kept: largest gap by 0.040 s"]
+    fast = SpeedProfile("fast", "a test", 1e-5, 0.01)
+    client = DeviceClient(cloud=_busy(), engine=_engine(), pace_s=0.1, device_profile=fast)
+    outcome = _answer(client, _request(), "pd-device")
+    assert outcome.notes == ["planned device-only: this device alone needs 0.03 s"]
+
+
+def _busy() -> _Carded:
+    cloud = _Carded()
+    load = Load(queued_prefill_tokens=100_000, prefill_tokens_per_s=1000, decode_step_s=0.02)
+    cloud.card = replace(INFO, sampler="rolling-hash", load=load)
+    return cloud
+
+
+def test_a_cloud_busy_or_down_at_start_is_asked_again() -> None:
+    async def main() -> list[str]:
+        cloud = _busy()
+        client = DeviceClient(cloud=cloud, engine=_engine(), pace_s=0.1)
+        await client.start()
+        cloud.card = replace(cloud.card, load=Load(decode_step_s=0.02, prefill_tokens_per_s=1000))
+        modes = []
+        for _ in range(3):
+            session = client.session(_request())
+            async for _ in session.run():
+                pass
+            modes.append(session.outcome.mode)
+            await asyncio.sleep(10)
+        await client.close()
+        return modes
+
+    assert run_virtual(main()) == ["device-only", "device-only", "pd-device"]

@@ -1,5 +1,7 @@
 """The wire on the device's side: conversion, and how the end of a call becomes a typed error."""
 
+from pathlib import Path
+
 import grpc
 import pytest
 from google.protobuf import any_pb2
@@ -109,7 +111,12 @@ def test_events(message: pb.GenerateResponse, event: CloudEvent) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [pb.GenerateResponse(), pb.GenerateResponse(finished=pb.Finished())]
+    "message",
+    [
+        pb.GenerateResponse(),
+        pb.GenerateResponse(finished=pb.Finished()),
+        pb.GenerateResponse(tokens=pb.Tokens()),
+    ],
 )
 def test_an_unknown_message_is_a_protocol_error(message: pb.GenerateResponse) -> None:
     with pytest.raises(ProtocolError, match=r"unknown"):
@@ -173,6 +180,20 @@ async def test_plaintext_never_leaves_this_machine_unasked(target: str) -> None:
     with pytest.raises(ConfigError, match="--insecure"):
         GrpcCloudLink(target)
     await GrpcCloudLink(target, insecure=True).close()
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate", bytes(range(200, 256))])
+def test_a_file_that_is_no_authority(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="PEM"):
+        GrpcCloudLink("127.0.0.1:1", tls_ca=path)
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "caf\u00e9 key", " "])
+def test_a_key_that_cannot_stand_in_a_header(key: str) -> None:
+    with pytest.raises(ConfigError, match="API key"):
+        GrpcCloudLink("127.0.0.1:1", api_key=key)
 
 
 @pytest.mark.parametrize("target", ["localhost:1", "127.0.0.5:1", "[::1]:1"])

@@ -1,7 +1,8 @@
 """The session on a virtual clock: scripted clouds, emulated devices, every race and fault."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import pytest
@@ -17,15 +18,26 @@ from pd_core.errors import (
     QueueFull,
 )
 from pd_core.estimates import CloudEstimate, DeviceEstimate
-from pd_core.generation import Extend, Fingerprints, Load, Stop
+from pd_core.generation import (
+    Admitted,
+    CloudEvent,
+    Extend,
+    Fingerprints,
+    Finished,
+    FinishReason,
+    Load,
+    Start,
+    Stop,
+    Tokens,
+)
 from pd_core.planner import Mode, Plan
 from pd_core.profiles import SpeedProfile
 from pd_core.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.emulated_engine import EmulatedEngine
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome
-from pd_device_client.ports import EngineCard, LocalEngine, LocalSequence
-from pd_device_client.session import Session
+from pd_device_client.ports import CloudStream, EngineCard, LocalEngine, LocalSequence
+from pd_device_client.session import Session, TextSource
 from pd_device_client.sides import Sides
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 from tests.virtual_loop import run_virtual
@@ -136,17 +148,19 @@ def carry(
     slow_at: int | None = None,
     factor: float = 1.0,
     expected_tokens: int | None = None,
+    cloud: ScriptedCloud | None = None,
+    text: TextSource | None = None,
 ) -> Run:
     """Carry one request to its end on a virtual clock."""
 
     async def main() -> Run:
-        cloud = ScriptedCloud(script or Script())
+        link = cloud or ScriptedCloud(script or Script())
         emulated = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         engine: LocalEngine = emulated if fail_at is None else FailingEngine(fail_at)
         if slow_at is not None:
             engine = SlowingEngine(profile, slow_at, factor)
         sides = Sides(
-            link=None if mode is Mode.DEVICE_ONLY else cloud,
+            link=None if mode is Mode.DEVICE_ONLY else link,
             engine=engine if with_device else None,
             cloud_estimate=CloudEstimate(0.01, Load(decode_step_s=0.02), step_s=0.02),
             device_estimate=DeviceEstimate(profile),
@@ -157,7 +171,8 @@ def carry(
         request = GenerationRequest("r", PROMPT, max_tokens, sampling)
         planned = {Mode.DEVICE_ONLY: 0, Mode.CLOUD_ONLY: max_tokens}.get(mode, cloud_tokens)
         plan = Plan(mode, planned, pace_s)
-        session = Session(request, plan, sides, expected_tokens=expected_tokens or length)
+        expected = expected_tokens or length
+        session = Session(request, plan, sides, expected_tokens=expected, text=text)
         error = None
         answer = session.run()
         try:
@@ -170,8 +185,8 @@ def carry(
             await answer.aclose()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert not others, "a task outlived its session"
-        assert cloud.open_streams == 0, "a stream outlived its session"
-        return Run(session.outcome, cloud, error)
+        assert link.open_streams == 0, "a stream outlived its session"
+        return Run(session.outcome, link, error)
 
     return run_virtual(main())
 
@@ -481,3 +496,127 @@ def test_without_help_from_the_cloud_a_slow_device_keeps_its_own_even_pace() -> 
     run = carry(script, slow_at=225, factor=10)
     check_whole(run)
     assert run.outcome.shown[-1].origin is Origin.DEVICE
+
+
+class OddCloud(ScriptedCloud):
+    """A cloud, or a link, with a bug: after its second token it does something odd."""
+
+    odd: BaseException | Tokens | None = None
+
+    async def open(self, start: Start) -> CloudStream:
+        return _OddStream(await super().open(start), self.odd)
+
+
+class _OddStream:
+    def __init__(self, stream: CloudStream, odd: BaseException | Tokens | None) -> None:
+        self._stream = stream
+        self._odd = odd
+
+    async def events(self) -> AsyncGenerator[CloudEvent, None]:
+        async with aclosing(self._stream.events()) as events:
+            async for event in events:
+                yield event
+                if isinstance(event, Tokens) and event.first_position == 1:
+                    if isinstance(self._odd, Tokens):
+                        yield self._odd
+                    elif self._odd is not None:
+                        raise self._odd
+
+    async def send(self, message: Extend | Stop) -> None:
+        await self._stream.send(message)
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+
+
+@pytest.mark.parametrize("mode", [Mode.PD_DEVICE, Mode.CLOUD_ONLY])
+@pytest.mark.parametrize("odd", [Tokens(2, ()), ValueError("a bug"), Tokens(40, (1,))])
+def test_a_cloud_with_a_bug_does_not_end_the_answer(
+    odd: BaseException | Tokens, mode: Mode
+) -> None:
+    cloud = OddCloud()
+    cloud.odd = odd
+    check_whole(carry(mode=mode, cloud=cloud))
+
+
+class IdleCloud(ScriptedCloud):
+    """A cloud that takes every request for finished."""
+
+    async def open(self, start: Start) -> CloudStream:
+        self.starts.append(start)
+        return _IdleStream()
+
+
+class _IdleStream:
+    async def events(self) -> AsyncGenerator[CloudEvent, None]:
+        await asyncio.sleep(0.01)
+        yield Admitted(Load())
+        yield Finished(FinishReason.EOS, 0)
+
+    async def send(self, message: Extend | Stop) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+
+def test_a_cloud_that_finishes_without_a_token_is_not_asked_for_ever() -> None:
+    run = carry(mode=Mode.CLOUD_ONLY, cloud=IdleCloud())
+    check_whole(run)
+    assert len(run.cloud.starts) <= 4
+    alone = carry(mode=Mode.CLOUD_ONLY, cloud=IdleCloud(), with_device=False)
+    assert isinstance(alone.error, CloudUnavailable)
+    assert len(alone.cloud.starts) == 4
+
+
+def test_a_prefill_pass_that_hangs_is_bridged_by_the_cloud() -> None:
+    # The second chunk of the prompt takes 30 s more than it should.
+    run = carry(slow_at=150, factor=600, cloud_tokens=12)
+    check_whole(run)
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s < 0.5
+
+
+def test_a_device_ahead_of_a_lagging_stream_goes_on_until_it_is_overtaken() -> None:
+    # The device is two tokens ahead when the first cloud token comes; D > tau, so it is overtaken.
+    slow = SpeedProfile("slow", "a test", 1 / 500, 0.15)
+    run = carry(Script(first_token_s=0.75), profile=slow, cloud_tokens=35, pace_s=0.1)
+    check_whole(run)
+    assert len(run.cloud.starts) == 1
+    assert run.outcome.shown[1].origin is Origin.DEVICE
+    assert run.outcome.cloud_tokens > 10
+
+
+def test_the_last_pass_is_not_delayed_by_one_before_it() -> None:
+    # The prompt is fed at 0.5 s; the cloud's 12th token comes at 0.96 s. A pass begun just before
+    # would end late, and the device would be ready a pass later than it can be.
+    device = SpeedProfile("d", "a test", 1 / 400, 0.2)
+    run = carry(Script(first_token_s=0.3, step_s=0.06), profile=device, pace_s=0.2, cloud_tokens=12)
+    check_whole(run)
+    assert run.outcome.largest_gap_s == pytest.approx(0.2)
+
+
+class HalfText:
+    """Holds the first token's text back until the second one comes."""
+
+    stopped = False
+
+    def __init__(self) -> None:
+        self._num = 0
+
+    def push(self, token_id: int) -> list[tuple[int, str]]:
+        self._num += 1
+        if self._num == 1:
+            return []
+        return [(0, ""), (1, "x")] if self._num == 2 else [(self._num - 1, "x")]
+
+    def flush(self) -> list[tuple[int, str]]:
+        return [(0, "")] if self._num == 1 else []
+
+
+def test_text_held_back_does_not_hide_that_the_cloud_is_late() -> None:
+    slow = SpeedProfile("slow", "a test", 1 / 400, 0.12)
+    run = carry(Script(stall_after=1), profile=slow, cloud_tokens=30, text=HalfText())
+    check_whole(run)
+    assert run.outcome.ttft_s is not None
+    assert run.outcome.ttft_s < 1.5
