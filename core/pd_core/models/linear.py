@@ -1,5 +1,7 @@
 """Linear layers whose rows do not depend on how many rows are computed together."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,3 +61,17 @@ class ReproducibleLinear(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x: (R, in) to (R, out)."""
         return linear(x, self.weight, self.bias, self._numerics)
+
+    def split(self, parts: Mapping[str, int]) -> dict[str, Tensor]:
+        """Return the weights, and biases if any, of the layers fused in this one, as views.
+
+        Args:
+            parts: name and number of output rows of each, in order.
+        """
+        rows = list(parts.values())
+        kinds = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+        return {
+            f"{name}.{kind}": view
+            for kind, fused in kinds.items()
+            for name, view in zip(parts, torch.split(fused.data, rows), strict=True)
+        }

@@ -1,7 +1,7 @@
 """From a name or a directory to a model that is ready to run."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,6 @@ def _numerics(dtype: str, device: str, *, fast: bool) -> Numerics:
     return probe()
 
 
-def _semantic(config: ModelConfig) -> dict[str, Any]:
-    """Return the settings that change what the weights compute."""
-    return {k: v for k, v in asdict(config).items() if k != "max_context_tokens"}
-
-
 def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedModel:
     tokenizer = random_tiny_tokenizer()
     config = random_tiny_config(tokenizer.vocab_size)
@@ -117,7 +112,7 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
         tensor.copy_(stored[name])
     eos = tokenizer.token_id(EOS_TOKEN)
     assert eos is not None, "the shipped tokenizer has an end-of-sequence token"
-    weights = weights_digest(sorted(source.tensors().items()), _semantic(config))
+    weights = weights_digest(sorted(source.tensors().items()), config.semantic())
     return LoadedModel(
         name=RANDOM_TINY,
         model=model,
@@ -146,7 +141,7 @@ def _load_directory(directory: Path, numerics: Numerics, dtype: str, device: str
     model.num_token_ids = tokenizer.vocab_size
     places = model.tensors()
     checkpoint.load_into(places, tied_head=config.tie_word_embeddings)
-    semantic = _semantic(config)
+    semantic = config.semantic()
     weights = cached_digest(
         json.dumps(["weights", 1, semantic]),
         checkpoint.files,

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from pd_core.models.rope_scaling import RopeScaling
+
 __all__ = ["RotaryEmbedding", "rotate"]
 
 _BLOCK = 2048
@@ -16,10 +18,17 @@ class RotaryEmbedding:
     """
 
     def __init__(
-        self, head_dim: int, theta: float, *, dtype: torch.dtype, device: torch.device
+        self,
+        head_dim: int,
+        theta: float,
+        scaling: RopeScaling | None = None,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        self._frequency = 1.0 / (theta ** exponent.double()).float()
+        frequency = 1.0 / (theta ** exponent.double()).float()
+        self._frequency = frequency if scaling is None else scaling.apply(frequency)
         self._dtype = dtype
         self._device = device
         self._cos = self._sin = torch.empty(0, head_dim // 2, dtype=dtype, device=device)

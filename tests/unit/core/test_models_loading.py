@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from pd_core.errors import EngineError, ModelError
 from pd_core.models import CausalLM, LoadedModel, ModelConfig, Segment, load_model, save_model
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
+from pd_core.models.rope_scaling import RopeScaling
 from pd_core.numerics import probe
 
 CONFIG = ModelConfig(
@@ -59,8 +60,12 @@ def directory(tmp_path: Path) -> Path:
         CONFIG,
         replace(CONFIG, skip_v1=False, tie_word_embeddings=True),
         replace(CONFIG, attention_bias=True, mlp_bias=True, num_kv_heads=4),
+        replace(CONFIG, family="qwen2", skip_v1=False, rope_scaling=RopeScaling("linear", 2.0)),
+        replace(CONFIG, family="qwen2"),
+        replace(CONFIG, family="qwen3", attention_bias=True, skip_v1_k_source=0),
+        replace(CONFIG, rope_scaling=RopeScaling("llama3", 8.0, 1.5, 5.0, 128)),
     ],
-    ids=["skip", "plain-tied", "biased-mha"],
+    ids=["skip", "plain-tied", "biased-mha", "qwen2", "skip-qwen2", "yoco-qwen3", "llama3"],
 )
 def test_a_model_survives_the_disk(config: ModelConfig, tmp_path: Path) -> None:
     model = write(tmp_path / "some-model", config)
@@ -148,6 +153,13 @@ def set_nan(tensors: dict[str, torch.Tensor]) -> None:
 
 
 NORM = "model.norm.weight"
+ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 100,
+}
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickle only": (only_pickle, "only pickle files"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), r"has no model\.safetensors"),
@@ -182,7 +194,23 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "architecture": (edit_config(architectures=["GPT2LMHeadModel"]), "architectures is"),
     "contradiction": (edit_config(architectures=["LlamaForCausalLM"]), "skip_v1 is true"),
-    "k source": (edit_config(skip_v1_k_source=1), "skip_v1_k_source"),
+    "k source": (edit_config(skip_v1_k_source=1), "last of the lower half"),
+    "text k source": (edit_config(skip_v1_k_source="1"), "skip_v1_k_source is '1'"),
+    "k source, odd": (edit_config(skip_v1_k_source=1, num_hidden_layers=3), "even number"),
+    "k source, plain": (
+        edit_config(skip_v1_k_source=0, skip_v1=False, architectures=["LlamaForCausalLM"]),
+        "skip_v1 is false",
+    ),
+    "k source, keys stored": (edit_config(skip_v1_k_source=0), "no place for"),
+    "other family": (edit_config(architectures=["SkipV1Qwen3ForCausalLM"]), "lacks .*k_norm"),
+    "remote code": (edit_config(auto_map={"AutoModel": "x.Y"}), "auto_map"),
+    "window": (edit_config(sliding_window=511), "sliding_window of 511"),
+    "qwen window": (
+        edit_config(
+            architectures=["SkipV1Qwen2ForCausalLM"], use_sliding_window=True, sliding_window=64
+        ),
+        "sliding_window of 64",
+    ),
     "odd heads": (edit_config(num_key_value_heads=1), "is not even"),
     "uneven groups": (edit_config(num_key_value_heads=3), "cannot share"),
     "odd head_dim": (edit_config(head_dim=7), "even"),
@@ -193,9 +221,19 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "text flag": (edit_config(attention_bias="no"), "true or false"),
     "yarn": (edit_config(rope_parameters={"rope_type": "yarn", "factor": 4}), "'yarn'"),
     "old scaling": (
-        edit_config(rope_parameters=None, rope_scaling={"type": "linear", "factor": 2.0}),
-        "'linear'",
+        edit_config(rope_parameters=None, rope_scaling={"type": "dynamic", "factor": 2.0}),
+        "'dynamic'",
     ),
+    "no factor": (edit_config(rope_parameters={"rope_type": "linear"}), "factor is None"),
+    "small factor": (
+        edit_config(rope_parameters={"rope_type": "linear", "factor": 0.5}),
+        "must be 1 or more",
+    ),
+    "crossed factors": (
+        edit_config(rope_parameters=ROPE | {"low_freq_factor": 8.0}),
+        "below high_freq_factor",
+    ),
+    "partial rope": (edit_config(partial_rotary_factor=0.5), "partial_rotary_factor"),
     "rope text": (edit_config(rope_parameters="plain"), "must be an object"),
     "activation": (edit_config(hidden_act="gelu"), "gelu"),
     "quantised": (edit_config(quantization_config={"bits": 4}), "quantization_config"),
@@ -237,6 +275,38 @@ def test_both_ways_to_write_rope_are_read() -> None:
     assert ModelConfig.from_hf(base).rope_theta == 10000.0
     new = base | {"rope_parameters": {"rope_type": "default", "rope_theta": 7.5}}
     assert ModelConfig.from_hf(new).rope_theta == 7.5
+
+    old = base | {"rope_scaling": ROPE, "rope_theta": 3.0}
+    assert ModelConfig.from_hf(old).rope_theta == 3.0
+    assert ModelConfig.from_hf(old).rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 100)
+    assert ModelConfig.from_hf(base | {"rope_parameters": ROPE}).rope_scaling is not None
+    unsaid = {k: v for k, v in ROPE.items() if not k.startswith("original")}
+    scaling = ModelConfig.from_hf(base | {"rope_scaling": unsaid}).rope_scaling
+    assert scaling is not None
+    assert scaling.original_context_tokens == base["max_position_embeddings"]
+
+
+def test_windows_that_hide_nothing_are_accepted() -> None:
+    plain = replace(CONFIG, skip_v1=False)
+    assert ModelConfig.from_hf(plain.to_hf() | {"sliding_window": 512}) == plain
+    qwen = replace(plain, family="qwen2")
+    off = {"use_sliding_window": False, "sliding_window": 16}
+    assert ModelConfig.from_hf(qwen.to_hf() | off) == qwen
+    on = {"use_sliding_window": True, "sliding_window": 512}
+    assert ModelConfig.from_hf(qwen.to_hf() | on) == qwen
+
+
+def test_keys_that_are_missing_mean_what_they_mean_to_transformers() -> None:
+    base = replace(CONFIG, skip_v1=False).to_hf()
+    for key in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
+        del base[key]
+    llama = ModelConfig.from_hf(base)
+    assert (llama.num_kv_heads, llama.head_dim, llama.max_context_tokens) == (4, 8, 2048)
+    qwen = base | {"architectures": ["Qwen3ForCausalLM"], "num_attention_heads": 64}
+    qwen3 = ModelConfig.from_hf(qwen)
+    assert (qwen3.num_kv_heads, qwen3.head_dim, qwen3.max_context_tokens) == (32, 128, 32768)
+    named = {k: v for k, v in base.items() if k != "architectures"} | {"model_type": "qwen2"}
+    assert ModelConfig.from_hf(named | {"num_key_value_heads": None}).qkv_bias
 
 
 def test_fingerprints_follow_content_only(directory: Path, tmp_path: Path) -> None:
