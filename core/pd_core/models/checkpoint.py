@@ -1,6 +1,5 @@
 """Reading and writing the tensors of Hugging Face directories: safetensors, sharded or not."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.errors import ModelError
+from pd_core.json_file import read_json
 
 __all__ = ["Checkpoint", "read_json", "write_tensors"]
 
@@ -19,23 +19,6 @@ _INDEX = "model.safetensors.index.json"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # Left in old checkpoints; computed from the config.
 _DERIVED_SUFFIX = "rotary_emb.inv_freq"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ModelError: the file is missing or not a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist; a model directory needs it") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return content
 
 
 def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from pd_core.chat_template import ChatTemplate
 from pd_core.errors import ModelError
 from pd_core.fingerprint import cached_digest, text_digest, weights_digest
 from pd_core.generation import Fingerprints
+from pd_core.json_file import read_json
 from pd_core.models.causal_lm import CausalLM
-from pd_core.models.checkpoint import Checkpoint, read_json, write_tensors
+from pd_core.models.checkpoint import Checkpoint, write_tensors
 from pd_core.models.config import ModelConfig
 from pd_core.models.random_tiny import (
     EOS_TOKEN,
@@ -21,6 +23,7 @@ from pd_core.models.random_tiny import (
 )
 from pd_core.numerics import Numerics, numerics_id, probe, unchecked
 from pd_core.tokenizer import Tokenizer
+from pd_core.tokenizer_config import TokenizerConfig
 
 __all__ = ["RANDOM_TINY", "LoadedModel", "load_model", "save_model"]
 
@@ -35,6 +38,7 @@ class LoadedModel:
     Attributes:
         name: the directory's name, or "random-tiny".
         eos_token_ids: ids that end a sequence; may be empty.
+        chat_template: makes prompts of messages; None when the checkpoint has no template.
     """
 
     name: str
@@ -43,6 +47,7 @@ class LoadedModel:
     fingerprints: Fingerprints
     eos_token_ids: tuple[int, ...]
     numerics: Numerics
+    chat_template: ChatTemplate | None = None
 
 
 def load_model(
@@ -79,8 +84,17 @@ def save_model(
     tokenizer: Tokenizer,
     *,
     eos_token_ids: tuple[int, ...] = (),
+    tokenizer_config: TokenizerConfig | None = None,
 ) -> None:
-    """Write an ordinary Hugging Face directory: config.json, model.safetensors, tokenizer.json."""
+    """Write an ordinary Hugging Face directory: config.json, model.safetensors, tokenizer.json.
+
+    Args:
+        directory: made if it does not exist.
+        model: its weights are written in its dtype.
+        tokenizer: its tokenizer.
+        eos_token_ids: ids that end a sequence.
+        tokenizer_config: special tokens and chat template, written beside the tokenizer.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     config = model.config.to_hf() | {"torch_dtype": str(model.dtype).removeprefix("torch.")}
@@ -88,6 +102,8 @@ def save_model(
         config["eos_token_id"] = list(eos_token_ids)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (directory / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    if tokenizer_config is not None:
+        tokenizer_config.write(directory)
     write_tensors(directory, model.tensors())
 
 
@@ -136,6 +152,8 @@ def _load_directory(directory: Path, numerics: Numerics, dtype: str, device: str
             f"the tokenizer has {tokenizer.vocab_size} ids, but the model only "
             f"{config.vocab_size}; they do not belong together"
         )
+    settings = TokenizerConfig.from_directory(directory)
+    chat_template = settings.template()
     checkpoint = Checkpoint(directory)
     model = CausalLM(config, numerics, dtype=_DTYPES[dtype], device=torch.device(device))
     model.num_token_ids = tokenizer.vocab_size
@@ -153,34 +171,35 @@ def _load_directory(directory: Path, numerics: Numerics, dtype: str, device: str
         tokenizer=tokenizer,
         fingerprints=Fingerprints(
             tokenizer=tokenizer.digest,
-            chat_template=text_digest(_chat_template(directory)),
+            chat_template=text_digest(settings.chat_template),
             weights=weights,
             numerics_id=numerics_id(dtype, numerics=numerics),
         ),
-        eos_token_ids=_eos_token_ids(directory, raw, tokenizer.vocab_size),
+        eos_token_ids=read_eos_token_ids(directory, raw, tokenizer, settings),
         numerics=numerics,
+        chat_template=chat_template,
     )
 
 
-def _chat_template(directory: Path) -> str:
-    """Return the chat template's text, "" when there is none."""
-    file = directory / "chat_template.jinja"
-    if file.exists():
-        return file.read_text(encoding="utf-8")
-    settings = directory / "tokenizer_config.json"
-    template = read_json(settings).get("chat_template") if settings.exists() else None
-    if template is None or isinstance(template, str):
-        return template or ""
-    return json.dumps(template, sort_keys=True)  # a list of named templates
+def read_eos_token_ids(
+    directory: Path, config: dict[str, Any], tokenizer: Tokenizer, settings: TokenizerConfig
+) -> tuple[int, ...]:
+    """Read the end-of-sequence ids, several as a rule for models that chat.
 
+    generation_config.json goes before config.json, and that before the tokenizer's eos_token.
 
-def _eos_token_ids(directory: Path, config: dict[str, Any], num_ids: int) -> tuple[int, ...]:
-    """Read the end-of-sequence ids; generation_config.json goes before config.json."""
+    Raises:
+        ModelError: one is not an id of the tokenizer.
+    """
     generation = directory / "generation_config.json"
     value = read_json(generation).get("eos_token_id") if generation.exists() else None
     value = config.get("eos_token_id") if value is None else value
+    if value is None:
+        value = tokenizer.token_id(settings.special_tokens.get("eos_token", ""))
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for i in ids:
-        if type(i) is not int or not 0 <= i < num_ids:
-            raise ModelError(f"eos_token_id {i!r} is not an id of the tokenizer (0..{num_ids - 1})")
-    return tuple(ids)
+        if type(i) is not int or not 0 <= i < tokenizer.vocab_size:
+            raise ModelError(
+                f"eos_token_id {i!r} is not an id of the tokenizer (0..{tokenizer.vocab_size - 1})"
+            )
+    return tuple(dict.fromkeys(ids))

@@ -15,6 +15,7 @@ from pd_core.models import CausalLM, LoadedModel, ModelConfig, Segment, load_mod
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.models.rope_scaling import RopeScaling
 from pd_core.numerics import probe
+from pd_core.tokenizer_config import TokenizerConfig
 
 CONFIG = ModelConfig(
     vocab_size=1030,  # six rows more than the tokenizer has ids
@@ -284,6 +285,32 @@ def test_both_ways_to_write_rope_are_read() -> None:
     scaling = ModelConfig.from_hf(base | {"rope_scaling": unsaid}).rope_scaling
     assert scaling is not None
     assert scaling.original_context_tokens == base["max_position_embeddings"]
+
+
+def test_several_ids_may_end_a_sequence(directory: Path) -> None:
+    (directory / "generation_config.json").write_text('{"eos_token_id": [5, 1, 5]}')
+    assert load_model(str(directory)).eos_token_ids == (5, 1)
+    (directory / "generation_config.json").write_text('{"temperature": 0.6}')
+    assert load_model(str(directory)).eos_token_ids == (1,)
+    edit_config(eos_token_id=None)(directory)
+    assert load_model(str(directory)).eos_token_ids == ()
+    (directory / "tokenizer_config.json").write_text('{"eos_token": {"content": "<eos>"}}')
+    assert load_model(str(directory)).eos_token_ids == (1,)
+
+
+def test_the_chat_template_comes_with_the_model(directory: Path, tmp_path: Path) -> None:
+    assert load_model(str(directory)).chat_template is None
+    settings = TokenizerConfig({"eos_token": "<eos>"}, "{{ messages[0].content }}{{ eos_token }}")
+    model = CausalLM(CONFIG, probe())
+    fill_weights(model, random_tiny_tokenizer())
+    save_model(tmp_path / "chat", model, random_tiny_tokenizer(), tokenizer_config=settings)
+    loaded = load_model(str(tmp_path / "chat"))
+    assert loaded.chat_template is not None
+    assert loaded.fingerprints.chat_template == loaded.chat_template.digest != ""
+    assert loaded.chat_template.render([{"role": "user", "content": "hi"}]) == "hi<eos>"
+    (tmp_path / "chat" / "chat_template.jinja").write_text("{% if %}")
+    with pytest.raises(ModelError, match="chat template is broken"):
+        load_model(str(tmp_path / "chat"))
 
 
 def test_windows_that_hide_nothing_are_accepted() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pd_core.models import CausalLM, KVCache, ModelConfig, Segment, load_model, save_model
+from pd_core.models.layer import Layer
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.models.rope_scaling import RopeScaling
 from pd_core.numerics import probe
@@ -298,6 +299,7 @@ def test_a_yoco_model_is_a_skip_model_whose_upper_half_looks_elsewhere(
     cache = skip.make_cache(len(ids))
     upper = skip.layers[k_source + 1 :]
     for layer in upper:
+        assert isinstance(layer, Layer)
         layer._key_layer = k_source
     hidden = skip.forward(ids, [Segment(cache, 0, len(ids))])
     assert torch.equal(fast_logits(yoco, ids), skip.logits(hidden))
