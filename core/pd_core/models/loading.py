@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,10 +10,9 @@ from pd_core.chat_template import ChatTemplate
 from pd_core.errors import ModelError
 from pd_core.fingerprint import cached_digest, text_digest, weights_digest
 from pd_core.generation import Fingerprints
-from pd_core.json_file import read_json
 from pd_core.models.causal_lm import CausalLM
-from pd_core.models.checkpoint import Checkpoint, write_tensors
-from pd_core.models.config import ModelConfig
+from pd_core.models.checkpoint import write_tensors
+from pd_core.models.model_directory import ModelDirectory
 from pd_core.models.random_tiny import (
     EOS_TOKEN,
     fill_weights,
@@ -25,10 +23,10 @@ from pd_core.numerics import Numerics, numerics_id, probe, unchecked
 from pd_core.tokenizer import Tokenizer
 from pd_core.tokenizer_config import TokenizerConfig
 
-__all__ = ["RANDOM_TINY", "LoadedModel", "load_model", "save_model"]
+__all__ = ["DTYPES", "RANDOM_TINY", "LoadedModel", "load_model", "save_model"]
 
 RANDOM_TINY = "random-tiny"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,8 @@ def load_model(
     Raises:
         ModelError: it cannot be loaded; the message says why.
     """
-    if dtype not in _DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}")
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
     numerics = _numerics(dtype, device, fast=fast)
     if spec == RANDOM_TINY:
         return _load_random_tiny(numerics, dtype, device)
@@ -123,7 +121,7 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     source = CausalLM(config, numerics)
     fill_weights(source, tokenizer)
     stored = source.tensors()
-    model = CausalLM(config, numerics, dtype=_DTYPES[dtype], device=torch.device(device))
+    model = CausalLM(config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
     for name, tensor in model.tensors().items():
         tensor.copy_(stored[name])
     eos = tokenizer.token_id(EOS_TOKEN)
@@ -144,62 +142,28 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
 
 
 def _load_directory(directory: Path, numerics: Numerics, dtype: str, device: str) -> LoadedModel:
-    raw = read_json(directory / "config.json")
-    config = ModelConfig.from_hf(raw)
-    tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
-    if tokenizer.vocab_size > config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, but the model only "
-            f"{config.vocab_size}; they do not belong together"
-        )
-    settings = TokenizerConfig.from_directory(directory)
-    chat_template = settings.template()
-    checkpoint = Checkpoint(directory)
-    model = CausalLM(config, numerics, dtype=_DTYPES[dtype], device=torch.device(device))
-    model.num_token_ids = tokenizer.vocab_size
+    files = ModelDirectory(directory)
+    model = CausalLM(files.config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
+    model.num_token_ids = files.tokenizer.vocab_size
     places = model.tensors()
-    checkpoint.load_into(places, tied_head=config.tie_word_embeddings)
-    semantic = config.semantic()
+    files.checkpoint.load_into(places, tied_head=files.config.tie_word_embeddings)
+    semantic = files.config.semantic()
     weights = cached_digest(
         json.dumps(["weights", 1, semantic]),
-        checkpoint.files,
-        lambda: weights_digest(checkpoint.stored(places.keys()), semantic),
+        files.checkpoint.files,
+        lambda: weights_digest(files.checkpoint.stored(places.keys()), semantic),
     )
     return LoadedModel(
-        name=directory.resolve().name,
+        name=files.name,
         model=model,
-        tokenizer=tokenizer,
+        tokenizer=files.tokenizer,
         fingerprints=Fingerprints(
-            tokenizer=tokenizer.digest,
-            chat_template=text_digest(settings.chat_template),
+            tokenizer=files.tokenizer.digest,
+            chat_template=text_digest(files.settings.chat_template),
             weights=weights,
             numerics_id=numerics_id(dtype, numerics=numerics),
         ),
-        eos_token_ids=read_eos_token_ids(directory, raw, tokenizer, settings),
+        eos_token_ids=files.eos_token_ids,
         numerics=numerics,
-        chat_template=chat_template,
+        chat_template=files.chat_template,
     )
-
-
-def read_eos_token_ids(
-    directory: Path, config: dict[str, Any], tokenizer: Tokenizer, settings: TokenizerConfig
-) -> tuple[int, ...]:
-    """Read the end-of-sequence ids, several as a rule for models that chat.
-
-    generation_config.json goes before config.json, and that before the tokenizer's eos_token.
-
-    Raises:
-        ModelError: one is not an id of the tokenizer.
-    """
-    generation = directory / "generation_config.json"
-    value = read_json(generation).get("eos_token_id") if generation.exists() else None
-    value = config.get("eos_token_id") if value is None else value
-    if value is None:
-        value = tokenizer.token_id(settings.special_tokens.get("eos_token", ""))
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    for i in ids:
-        if type(i) is not int or not 0 <= i < tokenizer.vocab_size:
-            raise ModelError(
-                f"eos_token_id {i!r} is not an id of the tokenizer (0..{tokenizer.vocab_size - 1})"
-            )
-    return tuple(dict.fromkeys(ids))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pd_core.errors import EngineError, ModelError
-from pd_core.models import CausalLM, LoadedModel, ModelConfig, Segment, load_model, save_model
+from pd_core.models import (
+    CausalLM,
+    LoadedModel,
+    ModelConfig,
+    Segment,
+    inspect_model,
+    load_model,
+    save_model,
+)
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.models.rope_scaling import RopeScaling
 from pd_core.numerics import probe
@@ -138,6 +147,28 @@ def huge_header(directory: Path) -> None:
     (directory / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
 
 
+def overlap(directory: Path) -> None:
+    """Let the last tensor begin where the one before it does."""
+    path = directory / "model.safetensors"
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    spans = sorted((v["data_offsets"], k) for k, v in header.items() if k != "__metadata__")
+    equal = [(a, b) for a, b in pairwise(spans) if a[0][1] - a[0][0] == b[0][1] - b[0][0]]
+    header[equal[0][1][1]]["data_offsets"] = equal[0][0][0]
+    head = json.dumps(header).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + content[8 + length :])
+
+
+def link_out(name: str) -> Callable[[Path], None]:
+    def edit(directory: Path) -> None:
+        outside = directory.parent / f"outside-{name}"
+        (directory / name).rename(outside)
+        (directory / name).symlink_to(outside)
+
+    return edit
+
+
 def lose_a_shard(directory: Path) -> None:
     shard(directory)
     (directory / "model-00002-of-00002.safetensors").unlink()
@@ -174,6 +205,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "list config": (lambda d: (d / "config.json").write_text("[]"), "not a JSON object"),
     "truncated": (truncate, "truncated or not a safetensors file"),
     "huge header": (huge_header, "truncated or not a safetensors file"),
+    "overlapping": (overlap, "not a safetensors file"),
+    "linked weights": (link_out("model.safetensors"), "link out of the model's directory"),
+    "linked config": (link_out("config.json"), "link out of the model's directory"),
+    "linked tokenizer": (link_out("tokenizer.json"), "link out of the model's directory"),
     "lost shard": (lose_a_shard, "00002-of-00002.safetensors does not exist"),
     "escaping shard": (escape, "not a file beside it"),
     "missing": (edit_tensors(lambda t: t.pop(NORM)), f"lacks {NORM}"),
@@ -247,8 +282,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_broken_directories_are_refused(case: str, directory: Path) -> None:
     breaks, message = BROKEN[case]
     breaks(directory)
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=message) as loading:
         load_model(str(directory))
+    with pytest.raises(ModelError, match=message) as inspecting:
+        inspect_model(directory)
+    # The library names any one of two tensors that overlap, after a backquote.
+    said, seen = (str(error.value).partition("`")[0] for error in (loading, inspecting))
+    assert said == seen
 
 
 def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
@@ -259,6 +299,39 @@ def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
     edit_tensors(lambda t: t.update({"lm_head.weight": embedding + 1}))(tmp_path / "m")
     with pytest.raises(ModelError, match="is not the embedding"):
         load_model(str(tmp_path / "m"))
+
+
+def test_links_inside_and_in_the_cache_of_hugging_face_are_followed(
+    directory: Path, tmp_path: Path
+) -> None:
+    want = load_model(str(directory)).fingerprints
+    (directory / "model.safetensors").rename(directory / "weights")
+    (directory / "model.safetensors").symlink_to("weights")
+    assert load_model(str(directory)).fingerprints == want
+    snapshot = tmp_path / "hub" / "models--a--b" / "snapshots" / "0123"
+    blobs = snapshot.parent.parent / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (blobs / name[:4]).write_bytes((directory / name).read_bytes())
+        (snapshot / name).symlink_to(Path("../../blobs") / name[:4])
+    assert load_model(str(snapshot)).fingerprints == want
+
+
+def test_a_failed_write_leaves_the_older_checkpoint_whole(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = load_model(str(directory)).fingerprints
+
+    def full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pd_core.models.checkpoint.save_file", full)
+    with pytest.raises(ModelError, match="No space left"):
+        write(directory)
+    assert load_model(str(directory)).fingerprints == want
+    assert not list(directory.glob("*.partial"))
 
 
 def test_unknown_specs_are_refused(tmp_path: Path) -> None:
