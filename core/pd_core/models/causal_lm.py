@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from pd_core.errors import EngineError
-from pd_core.models.attention import CausalMask, PlainSpan, TiledSpan
+from pd_core.models.attention import CausalMask, Pass, PlainSpan, TiledSpan
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import KVCache, Segment
-from pd_core.models.layer import Layer, Pass, RMSNorm
-from pd_core.models.linear import ReproducibleLinear
+from pd_core.models.layer import Layer
+from pd_core.models.linear import Placement, ReproducibleLinear
+from pd_core.models.norm import RMSNorm
 from pd_core.models.rope import RotaryEmbedding
 from pd_core.numerics import Numerics
 
@@ -50,8 +51,9 @@ class CausalLM(torch.nn.Module):
         self.embed_tokens = torch.nn.Parameter(
             torch.empty(shape, dtype=dtype, device=device), requires_grad=False
         )
+        placement = Placement(numerics, dtype, device)
         self.layers = torch.nn.ModuleList(
-            Layer(config, i, numerics, dtype, device) for i in range(config.num_layers)
+            Layer(config, i, placement) for i in range(config.num_layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, dtype, device)
         self.lm_head = ReproducibleLinear(

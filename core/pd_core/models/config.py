@@ -10,13 +10,14 @@ from pd_core.errors import ModelError
 from pd_core.models.families import FAMILIES
 from pd_core.models.hf_config import read_config, write_config
 from pd_core.models.kv_cache import LayerHeads
+from pd_core.models.latent_shape import LatentShape
 from pd_core.models.rope_scaling import RopeScaling
 
 __all__ = ["ModelConfig"]
 
 # Settings with a later date than the first fingerprints: they count only where they are set, so
 # that the digest of a model that does not use them stays what it was.
-_LATER = {"family": "llama", "rope_scaling": None, "skip_v1_k_source": None}
+_LATER = {"family": "llama", "rope_scaling": None, "skip_v1_k_source": None, "latent": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class ModelConfig:
         rope_scaling: how RoPE is stretched; None for plain RoPE.
         skip_v1_k_source: SkipV1-YOCO: the layers after this one (counted from 0) have no keys of
             their own and read its keys as they are cached. It is the last of the lower half.
+        latent: multi-head latent attention; head_dim is then that of its rotated part, and there
+            are as many KV heads as query heads, all made of one latent.
 
     Raises:
         ModelError: the numbers do not fit together; the message names them.
@@ -55,6 +58,7 @@ class ModelConfig:
     family: str = "llama"
     rope_scaling: RopeScaling | None = None
     skip_v1_k_source: int | None = None
+    latent: LatentShape | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -62,6 +66,8 @@ class ModelConfig:
         if self.family not in FAMILIES:
             raise ModelError(f"unknown family {self.family!r}; known: {', '.join(FAMILIES)}")
         family = FAMILIES[self.family]
+        if family.latent != (self.latent is not None):
+            raise ModelError(f"config: the family {self.family} and a latent do not fit together")
         if self.attention_bias and not family.has_bias_flags:
             raise ModelError(f"config: attention_bias means nothing to the family {self.family}")
         if self.mlp_bias and not family.has_mlp_bias_flag:
@@ -85,7 +91,9 @@ class ModelConfig:
             raise ModelError(f"config: head_dim is {self.head_dim}; RoPE needs an even one")
 
     def _check_skip_v1(self) -> None:
-        if self.skip_v1 and self.num_kv_heads % 2:
+        if self.latent is not None:
+            self._check_latent(self.latent)
+        elif self.skip_v1 and self.num_kv_heads % 2:
             raise ModelError(
                 f"config: skip_v1 halves the KV heads, and {self.num_kv_heads} is not even; "
                 "use a checkpoint with an even number of KV heads"
@@ -100,6 +108,19 @@ class ModelConfig:
                 "layers; sharing keys needs an even number of layers, and the source is the last "
                 "of the lower half (num_hidden_layers / 2 - 1, counted from 0)"
             )
+
+    def _check_latent(self, latent: LatentShape) -> None:
+        if self.num_kv_heads != self.num_heads:
+            raise ModelError(
+                f"config: latent attention has as many KV heads as query heads, {self.num_heads}; "
+                f"not {self.num_kv_heads}"
+            )
+        if self.skip_v1 and latent.kv_rank % 2:
+            raise ModelError(
+                f"config: skip_v1 halves the latent, and kv_lora_rank {latent.kv_rank} is odd"
+            )
+        if self.skip_v1_k_source is not None:
+            raise ModelError("config: skip_v1_k_source means nothing to latent attention")
 
     @property
     def group(self) -> int:
@@ -128,20 +149,39 @@ class ModelConfig:
         """KV heads of a layer that have values of their own."""
         return self.num_kv_heads // 2 if self.skip_v1 and layer else self.num_kv_heads
 
+    def own_rank(self, layer: int) -> int:
+        """Elements of the latent that a layer of latent attention has of its own."""
+        assert self.latent is not None, "only latent attention has a latent"
+        return self.latent.kv_rank // 2 if self.skip_v1 and layer else self.latent.kv_rank
+
     def layer_heads(self) -> tuple[LayerHeads, ...]:
         """What each layer caches."""
+        if self.latent is not None:
+            return tuple(
+                LayerHeads(1, 0, self.own_rank(i) + self.head_dim) for i in range(self.num_layers)
+            )
         return tuple(
             LayerHeads(self.num_key_heads(i), self.num_value_heads(i))
             for i in range(self.num_layers)
         )
 
+    def plain_kv_elements(self) -> int:
+        """Elements that a plain model of this shape caches per token."""
+        if self.latent is not None:
+            return self.num_layers * (self.latent.kv_rank + self.head_dim)
+        return self.num_layers * 2 * self.num_kv_heads * self.head_dim
+
     def kv_saving(self) -> Fraction:
         """The share of the plain model's KV cache that is not needed, by the papers' formula.
 
-        (L - 1) / (4 L) for SkipV1Former, 1/2 - 1/(4 L) for SkipV1-YOCO (arXiv 2510.16807).
+        (L - 1) / (4 L) for SkipV1Former, 1/2 - 1/(4 L) for SkipV1-YOCO (arXiv 2510.16807). Of
+        SkipV1-MLA the first layer's whole latent is counted, which the paper's table leaves out.
         """
         if not self.skip_v1:
             return Fraction(0)
+        if self.latent is not None:
+            halves = Fraction(self.latent.kv_rank, 2 * (self.latent.kv_rank + self.head_dim))
+            return halves * Fraction(self.num_layers - 1, self.num_layers)
         if self.skip_v1_k_source is not None:
             return Fraction(1, 2) - Fraction(1, 4 * self.num_layers)
         return Fraction(self.num_layers - 1, 4 * self.num_layers)

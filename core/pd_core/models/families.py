@@ -19,6 +19,7 @@ class Family:
         has_bias_flags: attention_bias is read from config.json.
         has_mlp_bias_flag: mlp_bias is read from config.json.
         window_flag: a sliding window holds only where use_sliding_window is true.
+        latent: keys and values are made of a cached latent (MLA).
         num_kv_heads: default; None means as many as query heads.
         head_dim: default; None means hidden_size over query heads.
         max_context_tokens: default.
@@ -31,6 +32,7 @@ class Family:
     has_bias_flags: bool = True
     has_mlp_bias_flag: bool = False
     window_flag: bool = True
+    latent: bool = False
     num_kv_heads: int | None = 32
     head_dim: int | None = None
     max_context_tokens: int = 32768
@@ -54,6 +56,15 @@ FAMILIES = {
         ),
         Family("qwen2", "Qwen2ForCausalLM", qkv_bias=True, has_bias_flags=False),
         Family("qwen3", "Qwen3ForCausalLM", qk_norm=True, head_dim=128),
+        Family(
+            "deepseek_v2",
+            "DeepseekV2ForCausalLM",
+            has_mlp_bias_flag=True,
+            window_flag=False,
+            latent=True,
+            num_kv_heads=None,
+            max_context_tokens=2048,
+        ),
     )
 }
 

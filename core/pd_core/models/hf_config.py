@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pd_core.errors import ModelError
 from pd_core.models.families import FAMILIES, Family, family_of_architecture
+from pd_core.models.latent_shape import LatentShape
 from pd_core.models.rope_scaling import RopeScaling
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "num_heads": heads,
         "num_kv_heads": _kv_heads(config, heads, family),
         "head_dim": _head_dim(config, hidden, heads, family),
+        "latent": _latent(config) if family.latent else None,
         "max_context_tokens": context,
         "rms_norm_eps": _real(config, "rms_norm_eps", 1e-6),
         "rope_theta": _rope_theta(config),
@@ -84,6 +86,15 @@ def write_config(config: "ModelConfig") -> dict[str, Any]:
         content["mlp_bias"] = config.mlp_bias
     if family.window_flag:
         content["use_sliding_window"] = False
+    if config.latent is not None:
+        content |= {
+            "kv_lora_rank": config.latent.kv_rank,
+            "q_lora_rank": None,
+            "qk_nope_head_dim": config.latent.nope_dim,
+            "qk_rope_head_dim": config.head_dim,
+            "v_head_dim": config.latent.value_dim,
+            "first_k_dense_replace": config.num_layers,
+        }
     if config.skip_v1:
         content |= {"skip_v1": True, "skip_v1_k_source": config.skip_v1_k_source}
     return content
@@ -138,7 +149,26 @@ def _kv_heads(config: Mapping[str, Any], heads: int, family: Family) -> int:
     return _whole(config, "num_key_value_heads")
 
 
+def _latent(config: Mapping[str, Any]) -> LatentShape:
+    """Read the sizes of DeepSeek-V2's attention; only its layers with a dense MLP are ours."""
+    layers = _whole(config, "num_hidden_layers")
+    if _whole(config, "first_k_dense_replace", 0) < layers:
+        raise ModelError(
+            "config.json: first_k_dense_replace is below num_hidden_layers, so there are layers "
+            "with a mixture of experts, which is not supported"
+        )
+    if config.get("q_lora_rank", 1536) is not None:
+        raise ModelError("config.json: q_lora_rank is set, and is not supported; only null is")
+    return LatentShape(
+        _whole(config, "kv_lora_rank", 512),
+        _whole(config, "qk_nope_head_dim", 128),
+        _whole(config, "v_head_dim", 128),
+    )
+
+
 def _head_dim(config: Mapping[str, Any], hidden: int, heads: int, family: Family) -> int:
+    if family.latent:
+        return _whole(config, "qk_rope_head_dim", 64)
     if config.get("head_dim") is not None:
         return _whole(config, "head_dim")
     if family.head_dim is not None:

@@ -81,8 +81,7 @@ def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelR
     cache = KVCache(
         config.layer_heads(), config.head_dim, 1, dtype=dtype, device=torch.device("cpu")
     )
-    values = config.num_layers * config.num_kv_heads * config.head_dim
-    plain = 2 * values * dtype.itemsize
+    plain = config.plain_kv_elements() * dtype.itemsize
     return ModelReport(
         name=files.name,
         architecture=family.skip_architecture if config.skip_v1 else family.architecture,

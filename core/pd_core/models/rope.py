@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pd_core.models.rope_scaling import RopeScaling
 
-__all__ = ["RotaryEmbedding", "rotate"]
+__all__ = ["RotaryEmbedding", "rotate", "rotate_pairs"]
 
 _BLOCK = 2048
 
@@ -56,3 +56,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x: (T, heads, D); its first and second half are the pairs' coordinates."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x: (T, heads, D); neighbours are the pairs' coordinates, as in DeepSeek-V2."""
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)

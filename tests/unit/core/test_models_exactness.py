@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pd_core.models import CausalLM, KVCache, LoadedModel, ModelConfig, Segment, load_model
+from pd_core.models.linear import linear
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.models.rope_scaling import RopeScaling
 from pd_core.numerics import Numerics, probe
@@ -180,6 +181,18 @@ def test_linear_tiles_are_reproducible_too() -> None:
     whole = run(model, prompt(), LENGTH)
     check_chunks(model, prompt(), whole, 37)
     check_chunks(model, prompt(), whole, 1)
+
+
+@pytest.mark.parametrize("columns", [10, 20, 24, 40])
+def test_narrow_linear_layers_are_reproducible(columns: int) -> None:
+    """Fewer than a dozen columns for each thread, where MKL has code of its own."""
+    numbers = torch.Generator().manual_seed(columns)
+    x, weight = (torch.randn(n, 64, generator=numbers) for n in (200, columns))
+    whole = linear(x, weight, None, probe())
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        for rows in (1, 4, 12, 17, 33, 200):
+            assert torch.equal(linear(x[:rows], weight, None, probe()), whole[:rows])
 
 
 def test_fast_mode_is_close(tiny: LoadedModel) -> None:

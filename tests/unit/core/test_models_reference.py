@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pd_core.models import CausalLM, KVCache, ModelConfig, Segment, load_model, save_model
+from pd_core.models.grouped_attention import GroupedAttention
 from pd_core.models.layer import Layer
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.models.rope_scaling import RopeScaling
@@ -300,7 +301,8 @@ def test_a_yoco_model_is_a_skip_model_whose_upper_half_looks_elsewhere(
     upper = skip.layers[k_source + 1 :]
     for layer in upper:
         assert isinstance(layer, Layer)
-        layer._key_layer = k_source
+        assert isinstance(layer.attention, GroupedAttention)
+        layer.attention._key_layer = k_source
     hidden = skip.forward(ids, [Segment(cache, 0, len(ids))])
     assert torch.equal(fast_logits(yoco, ids), skip.logits(hidden))
     assert f"model.layers.{k_source}.self_attn.k_proj.weight" in yoco.tensors()
