@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pd_core.models.attention import CausalMask, TiledSpan
-from pd_core.models.causal_lm import silu
+from pd_core.models.layer import silu
 from pd_core.models.linear import linear
 from pd_core.models.rope import RotaryEmbedding
 from pd_core.numerics import Numerics

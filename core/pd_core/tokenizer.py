@@ -19,6 +19,7 @@ class Tokenizer:
     Attributes:
         digest: hex sha256 of the file's content.
         vocab_size: ids are below this, added tokens included.
+        prefix_ids: what the tokenizer puts before a text, such as a beginning of sequence.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, content: str) -> None:
@@ -26,6 +27,7 @@ class Tokenizer:
         self._content = content
         self.digest = hashlib.sha256(content.encode()).hexdigest()
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.prefix_ids = self._find_prefix()
 
     @classmethod
     def from_str(cls, content: str) -> Self:
@@ -73,6 +75,22 @@ class Tokenizer:
                 f"the text is not valid UTF-8 (character {error.start}); check its encoding"
             ) from error
         return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a plain text as a whole prompt, the tokenizer's prefix before it.
+
+        A text that begins with that prefix already, because a chat template wrote it, does not
+        get it twice. What the tokenizer puts behind a text is left out: an answer follows.
+        """
+        ids = self.encode(text)
+        prefix = list(self.prefix_ids)
+        return ids if ids[: len(prefix)] == prefix else prefix + ids
+
+    def _find_prefix(self) -> tuple[int, ...]:
+        bare = self.encode("a")
+        full = list(self._backend.encode("a", add_special_tokens=True).ids)
+        starts = range(len(full) - len(bare) + 1)
+        return tuple(next((full[:i] for i in starts if full[i : i + len(bare)] == bare), []))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids; special tokens have none, broken UTF-8 becomes U+FFFD."""

@@ -2,6 +2,7 @@
 
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.config import ModelConfig
+from pd_core.models.inspection import ModelReport, inspect_model
 from pd_core.models.kv_cache import KVCache, Segment
 from pd_core.models.loading import LoadedModel, load_model, save_model
 
@@ -10,7 +11,9 @@ __all__ = [
     "KVCache",
     "LoadedModel",
     "ModelConfig",
+    "ModelReport",
     "Segment",
+    "inspect_model",
     "load_model",
     "save_model",
 ]

@@ -9,16 +9,16 @@ many keys go through the kernel together, as its batch.
 Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pd_core.models.kv_cache import KEY_BLOCK
+from pd_core.models.kv_cache import KEY_BLOCK, Segment
 
-__all__ = ["CausalMask", "PlainSpan", "TiledSpan", "tile_tokens"]
+__all__ = ["CausalMask", "Pass", "PlainSpan", "TiledSpan", "tile_tokens"]
 
 _TILE_ROWS = 8
 
@@ -164,3 +164,14 @@ class PlainSpan:
     def unfold(self, out: Tensor, group: int) -> Tensor:
         """Undo `fold`: (g, G, T, D) to (T, G * g * D)."""
         return out.permute(2, 1, 0, 3).reshape(out.shape[2], -1)
+
+
+class Pass:
+    """What the layers share while one batch goes through them."""
+
+    def __init__(
+        self, parts: Sequence[tuple[Segment, TiledSpan | PlainSpan]], cos: Tensor, sin: Tensor
+    ) -> None:
+        self.parts = parts
+        self.cos = cos
+        self.sin = sin

@@ -1,6 +1,5 @@
 """Reading and writing the tensors of Hugging Face directories: safetensors, sharded or not."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.errors import ModelError
+from pd_core.json_file import read_json
 
 __all__ = ["Checkpoint", "read_json", "write_tensors"]
 
@@ -21,27 +21,20 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _DERIVED_SUFFIX = "rotary_emb.inv_freq"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write model.safetensors, in one step: on a full disk an older one stays whole.
 
     Raises:
-        ModelError: the file is missing or not a JSON object.
+        ModelError: it cannot be written.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist; a model directory needs it") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return content
-
-
-def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write model.safetensors."""
     separate = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    save_file(separate, directory / _SINGLE, metadata={"format": "pt"})
+    partial = directory / f"{_SINGLE}.partial"
+    try:
+        save_file(separate, partial, metadata={"format": "pt"})
+        partial.replace(directory / _SINGLE)
+    except (SafetensorError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise ModelError(f"{directory / _SINGLE} cannot be written: {error}") from error
 
 
 class Checkpoint:
@@ -97,6 +90,34 @@ class Checkpoint:
         Raises:
             ModelError: a tensor is missing, unknown, of the wrong shape or type, or not finite.
         """
+        for name, tensor in self._fitting(tensors, tied_head):
+            place = tensors[name]
+            place.copy_(tensor)
+            _check_finite(name, place)
+
+    def verify(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> set[torch.dtype]:
+        """Check all that `load_into` checks, reading every value and keeping none.
+
+        Args:
+            tensors: the places, by name; only their shapes count.
+            tied_head: as for `load_into`.
+
+        Returns:
+            The types of the stored tensors.
+
+        Raises:
+            ModelError: as `load_into`.
+        """
+        dtypes = set()
+        for name, tensor in self._fitting(tensors, tied_head):
+            _check_finite(name, tensor)
+            dtypes.add(tensor.dtype)
+        return dtypes
+
+    def _fitting(
+        self, tensors: Mapping[str, Tensor], tied_head: bool
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the stored tensors, each checked against its place."""
         found = {n for n in self._file_of if not n.endswith(_DERIVED_SUFFIX)}
         surplus = {"lm_head.weight"} & found if tied_head else set()
         if missing := sorted(tensors.keys() - found):
@@ -110,17 +131,15 @@ class Checkpoint:
             if not torch.equal(tensor, embedding):
                 raise ModelError(f"tie_word_embeddings is true, but {name} is not the embedding")
         for name, tensor in self.stored(tensors.keys()):
-            place = tensors[name]
-            if tensor.shape != place.shape:
+            wanted = tensors[name].shape
+            if tensor.shape != wanted:
                 raise ModelError(
                     f"tensor {name} has shape {list(tensor.shape)}; the config asks for "
-                    f"{list(place.shape)}"
+                    f"{list(wanted)}"
                 )
             if tensor.dtype not in _FLOATS:
                 raise ModelError(f"tensor {name} has type {tensor.dtype}, which is not supported")
-            place.copy_(tensor)
-            if not torch.isfinite(place).all():
-                raise ModelError(f"tensor {name} holds NaN or infinite values")
+            yield name, tensor
 
     def stored(self, names: "set[str] | Any") -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) as stored, by rising name, one at a time."""
@@ -130,6 +149,11 @@ class Checkpoint:
         for name in sorted(names):
             with _opened(self._file_of[name]) as opened:
                 yield name, opened.get_tensor(name)
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not torch.isfinite(tensor).all():
+        raise ModelError(f"tensor {name} holds NaN or infinite values")
 
 
 def _some(names: list[str]) -> str:

@@ -3,15 +3,21 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any, Self
 
 from pd_core.errors import ModelError
+from pd_core.models.families import FAMILIES
+from pd_core.models.hf_config import read_config, write_config
 from pd_core.models.kv_cache import LayerHeads
+from pd_core.models.latent_shape import LatentShape
+from pd_core.models.rope_scaling import RopeScaling
 
 __all__ = ["ModelConfig"]
 
-_PLAIN = "LlamaForCausalLM"
-_SKIP_V1 = "SkipV1LlamaForCausalLM"
+# Settings with a later date than the first fingerprints: they count only where they are set, so
+# that the digest of a model that does not use them stays what it was.
+_LATER = {"family": "llama", "rope_scaling": None, "skip_v1_k_source": None, "latent": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,12 @@ class ModelConfig:
         max_context_tokens: prompt and response together.
         attention_bias: biases on q, k, v and o.
         mlp_bias: biases on gate, up and down.
+        family: "llama", "qwen2" (biases on q, k and v) or "qwen3" (norms on queries and keys).
+        rope_scaling: how RoPE is stretched; None for plain RoPE.
+        skip_v1_k_source: SkipV1-YOCO: the layers after this one (counted from 0) have no keys of
+            their own and read its keys as they are cached. It is the last of the lower half.
+        latent: multi-head latent attention; head_dim is then that of its rotated part, and there
+            are as many KV heads as query heads, all made of one latent.
 
     Raises:
         ModelError: the numbers do not fit together; the message names them.
@@ -43,9 +55,30 @@ class ModelConfig:
     attention_bias: bool = False
     mlp_bias: bool = False
     skip_v1: bool = False
+    family: str = "llama"
+    rope_scaling: RopeScaling | None = None
+    skip_v1_k_source: int | None = None
+    latent: LatentShape | None = None
 
     def __post_init__(self) -> None:
+        self._check_sizes()
+        self._check_skip_v1()
+        if self.family not in FAMILIES:
+            raise ModelError(f"unknown family {self.family!r}; known: {', '.join(FAMILIES)}")
+        family = FAMILIES[self.family]
+        if family.latent != (self.latent is not None):
+            raise ModelError(f"config: the family {self.family} and a latent do not fit together")
+        if self.attention_bias and not family.has_bias_flags:
+            raise ModelError(f"config: attention_bias means nothing to the family {self.family}")
+        if self.mlp_bias and not family.has_mlp_bias_flag:
+            raise ModelError(f"config: mlp_bias means nothing to the family {self.family}")
+        for name, number in (("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)):
+            if not (math.isfinite(number) and number > 0):
+                raise ModelError(f"config: {name} is {number}; it must be positive")
+
+    def _check_sizes(self) -> None:
         sizes = {k: v for k, v in asdict(self).items() if type(v) is int}
+        sizes.pop("skip_v1_k_source", None)
         for name, value in sizes.items():
             if not 0 < value < 2**31:
                 raise ModelError(f"config: {name} is {value}; it must be 1 or more")
@@ -56,54 +89,112 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ModelError(f"config: head_dim is {self.head_dim}; RoPE needs an even one")
-        if self.skip_v1 and self.num_kv_heads % 2:
+
+    def _check_skip_v1(self) -> None:
+        if self.latent is not None:
+            self._check_latent(self.latent)
+        elif self.skip_v1 and self.num_kv_heads % 2:
             raise ModelError(
                 f"config: skip_v1 halves the KV heads, and {self.num_kv_heads} is not even; "
                 "use a checkpoint with an even number of KV heads"
             )
-        for name, number in (("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)):
-            if not (math.isfinite(number) and number > 0):
-                raise ModelError(f"config: {name} is {number}; it must be positive")
+        if self.skip_v1_k_source is None:
+            return
+        if not self.skip_v1:
+            raise ModelError("config: skip_v1_k_source is set, but skip_v1 is false")
+        if self.num_layers % 2 or self.skip_v1_k_source != self.num_layers // 2 - 1:
+            raise ModelError(
+                f"config: skip_v1_k_source is {self.skip_v1_k_source} of {self.num_layers} "
+                "layers; sharing keys needs an even number of layers, and the source is the last "
+                "of the lower half (num_hidden_layers / 2 - 1, counted from 0)"
+            )
+
+    def _check_latent(self, latent: LatentShape) -> None:
+        if self.num_kv_heads != self.num_heads:
+            raise ModelError(
+                f"config: latent attention has as many KV heads as query heads, {self.num_heads}; "
+                f"not {self.num_kv_heads}"
+            )
+        if self.skip_v1 and latent.kv_rank % 2:
+            raise ModelError(
+                f"config: skip_v1 halves the latent, and kv_lora_rank {latent.kv_rank} is odd"
+            )
+        if self.skip_v1_k_source is not None:
+            raise ModelError("config: skip_v1_k_source means nothing to latent attention")
 
     @property
     def group(self) -> int:
         """Query heads per KV head."""
         return self.num_heads // self.num_kv_heads
 
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether q, k and v have biases."""
+        return self.attention_bias or FAMILIES[self.family].qkv_bias
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether each head's query and key are normalised before RoPE."""
+        return FAMILIES[self.family].qk_norm
+
+    def key_layer(self, layer: int) -> int:
+        """The layer whose keys a layer reads: its own, but for the upper half of SkipV1-YOCO."""
+        return layer if self.skip_v1_k_source is None else min(layer, self.skip_v1_k_source)
+
+    def num_key_heads(self, layer: int) -> int:
+        """KV heads of a layer that have keys of their own."""
+        return self.num_kv_heads if self.key_layer(layer) == layer else 0
+
     def num_value_heads(self, layer: int) -> int:
         """KV heads of a layer that have values of their own."""
         return self.num_kv_heads // 2 if self.skip_v1 and layer else self.num_kv_heads
 
+    def own_rank(self, layer: int) -> int:
+        """Elements of the latent that a layer of latent attention has of its own."""
+        assert self.latent is not None, "only latent attention has a latent"
+        return self.latent.kv_rank // 2 if self.skip_v1 and layer else self.latent.kv_rank
+
     def layer_heads(self) -> tuple[LayerHeads, ...]:
         """What each layer caches."""
+        if self.latent is not None:
+            return tuple(
+                LayerHeads(1, 0, self.own_rank(i) + self.head_dim) for i in range(self.num_layers)
+            )
         return tuple(
-            LayerHeads(self.num_kv_heads, self.num_value_heads(i)) for i in range(self.num_layers)
+            LayerHeads(self.num_key_heads(i), self.num_value_heads(i))
+            for i in range(self.num_layers)
         )
 
+    def plain_kv_elements(self) -> int:
+        """Elements that a plain model of this shape caches per token."""
+        if self.latent is not None:
+            return self.num_layers * (self.latent.kv_rank + self.head_dim)
+        return self.num_layers * 2 * self.num_kv_heads * self.head_dim
+
+    def kv_saving(self) -> Fraction:
+        """The share of the plain model's KV cache that is not needed, by the papers' formula.
+
+        (L - 1) / (4 L) for SkipV1Former, 1/2 - 1/(4 L) for SkipV1-YOCO (arXiv 2510.16807). Of
+        SkipV1-MLA the first layer's whole latent is counted, which the paper's table leaves out.
+        """
+        if not self.skip_v1:
+            return Fraction(0)
+        if self.latent is not None:
+            halves = Fraction(self.latent.kv_rank, 2 * (self.latent.kv_rank + self.head_dim))
+            return halves * Fraction(self.num_layers - 1, self.num_layers)
+        if self.skip_v1_k_source is not None:
+            return Fraction(1, 2) - Fraction(1, 4 * self.num_layers)
+        return Fraction(self.num_layers - 1, 4 * self.num_layers)
+
+    def semantic(self) -> dict[str, Any]:
+        """Return the settings that change what the weights compute, as JSON values."""
+        settings = asdict(self)
+        del settings["max_context_tokens"]
+        return {k: v for k, v in settings.items() if k not in _LATER or v != _LATER[k]}
+
     def to_hf(self) -> dict[str, Any]:
-        """Return the keys of config.json; plain models are ordinary Llama checkpoints."""
-        config: dict[str, Any] = {
-            "architectures": [_SKIP_V1 if self.skip_v1 else _PLAIN],
-            "model_type": "llama",
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
-            "num_key_value_heads": self.num_kv_heads,
-            "head_dim": self.head_dim,
-            "max_position_embeddings": self.max_context_tokens,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "attention_bias": self.attention_bias,
-            "mlp_bias": self.mlp_bias,
-            "hidden_act": "silu",
-        }
-        if self.skip_v1:
-            config |= {"skip_v1": True, "skip_v1_k_source": None}
-        return config
+        """Return the keys of config.json; plain models are ordinary checkpoints."""
+        return write_config(self)
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> Self:
@@ -112,79 +203,4 @@ class ModelConfig:
         Raises:
             ModelError: the architecture or a setting is not supported, or a key is missing.
         """
-        skip_v1 = _check_supported(config)
-
-        def number(key: str, default: int | None = None) -> int:
-            value = config.get(key, default)
-            if type(value) is not int:
-                raise ModelError(f"config.json: {key} is {value!r}; it must be a whole number")
-            return value
-
-        hidden, heads = number("hidden_size"), number("num_attention_heads")
-        if config.get("head_dim") is None and (heads < 1 or hidden % heads):
-            raise ModelError(
-                f"config.json: hidden_size {hidden} does not divide by {heads} attention heads, "
-                "and there is no head_dim"
-            )
-        head_dim = config.get("head_dim")
-        return cls(
-            vocab_size=number("vocab_size"),
-            hidden_size=hidden,
-            intermediate_size=number("intermediate_size"),
-            num_layers=number("num_hidden_layers"),
-            num_heads=heads,
-            num_kv_heads=number("num_key_value_heads", heads),
-            head_dim=hidden // heads if head_dim is None else number("head_dim"),
-            max_context_tokens=number("max_position_embeddings", 2048),
-            rms_norm_eps=_real(config, "rms_norm_eps", 1e-6),
-            rope_theta=_rope_theta(config),
-            tie_word_embeddings=_flag(config, "tie_word_embeddings"),
-            attention_bias=_flag(config, "attention_bias"),
-            mlp_bias=_flag(config, "mlp_bias"),
-            skip_v1=skip_v1,
-        )
-
-
-def _check_supported(config: Mapping[str, Any]) -> bool:
-    """Return whether it is a SkipV1 model; refuse what we would compute wrongly."""
-    names = config.get("architectures") or [_PLAIN if config.get("model_type") == "llama" else None]
-    if not isinstance(names, list) or len(names) != 1 or names[0] not in (_PLAIN, _SKIP_V1):
-        raise ModelError(
-            f"config.json: architectures is {names!r}; supported are {_PLAIN} and {_SKIP_V1}"
-        )
-    skip_v1 = _flag(config, "skip_v1", names[0] == _SKIP_V1)
-    if skip_v1 and names[0] == _PLAIN:
-        raise ModelError(f"config.json: skip_v1 is true, but architectures says {_PLAIN}")
-    if config.get("skip_v1_k_source") is not None:
-        raise ModelError("config.json: skip_v1_k_source is set; sharing keys is not supported")
-    if config.get("hidden_act", "silu") != "silu":
-        raise ModelError(f"config.json: hidden_act {config['hidden_act']!r} is not supported")
-    for key in ("quantization_config", "sliding_window"):
-        if config.get(key) is not None:
-            raise ModelError(f"config.json: {key} is set, and is not supported")
-    return skip_v1
-
-
-def _rope_theta(config: Mapping[str, Any]) -> float:
-    """Read RoPE's base from both generations of the format; only plain RoPE is supported."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(rope, Mapping):
-        raise ModelError(f"config.json: rope_parameters is {rope!r}; it must be an object")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ModelError(f"config.json: RoPE of type {kind!r} is not supported, only 'default'")
-    return _real(rope if "rope_theta" in rope else config, "rope_theta", 10000.0)
-
-
-def _real(config: Mapping[str, Any], key: str, default: float) -> float:
-    value = config.get(key, default)
-    if type(value) not in (int, float):
-        raise ModelError(f"config.json: {key} is {value!r}; it must be a number")
-    return float(value)
-
-
-def _flag(config: Mapping[str, Any], key: str, default: bool = False) -> bool:
-    value = config.get(key, default)
-    if type(value) is not bool:
-        raise ModelError(f"config.json: {key} is {value!r}; it must be true or false")
-    return value
+        return cls(**read_config(config))

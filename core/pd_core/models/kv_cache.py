@@ -15,17 +15,23 @@ KEY_BLOCK = 512
 
 @dataclass(frozen=True, slots=True)
 class LayerHeads:
-    """How many heads one layer caches: a SkipV1 layer keeps fewer values than keys."""
+    """How many heads one layer caches: a SkipV1 layer keeps fewer values than keys.
+
+    Attributes:
+        key_dim: elements of a key where it is not the model's head_dim: a layer of latent
+            attention caches one row of latent and rotated key, and no values.
+    """
 
     num_key_heads: int
     num_value_heads: int
+    key_dim: int | None = None
 
 
 class KVCache:
     """Keys and values of one sequence, one pair of tensors per layer.
 
     Attributes:
-        keys: per layer (num_key_heads, capacity_tokens, head_dim).
+        keys: per layer (num_key_heads, capacity_tokens, key_dim or head_dim).
         values: per layer (num_value_heads, capacity_tokens, head_dim).
     """
 
@@ -41,7 +47,7 @@ class KVCache:
         self._dtype = dtype
         self._device = device
         capacity = _round_up(max(capacity_tokens, 1))
-        self.keys = [self._zeros(h.num_key_heads, capacity, head_dim) for h in layers]
+        self.keys = [self._zeros(h.num_key_heads, capacity, h.key_dim or head_dim) for h in layers]
         self.values = [self._zeros(h.num_value_heads, capacity, head_dim) for h in layers]
 
     def _zeros(self, heads: int, capacity: int, head_dim: int) -> Tensor:

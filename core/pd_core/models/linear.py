@@ -1,12 +1,19 @@
 """Linear layers whose rows do not depend on how many rows are computed together."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pd_core.numerics import Numerics
 
-__all__ = ["ReproducibleLinear", "linear"]
+__all__ = ["Placement", "ReproducibleLinear", "linear"]
+
+# MKL shares the columns of a result among its threads where it has more columns than rows, and a
+# share of fewer columns than this goes through other code. As many rows as columns prevent it.
+_NARROW = 12
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics) -> Tensor:
@@ -16,7 +23,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics) -
         x: (R, in).
         weight: (out, in).
         bias: (out,) or None.
-        numerics: pad to `min_rows`, or cut into tiles of `tile_rows`.
+        numerics: pad to `min_rows`, or to a square when narrow; or cut into tiles of `tile_rows`.
     """
     rows = x.shape[0]
     if numerics.tile_rows:
@@ -25,8 +32,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics) -
         return torch.cat([F.linear(part, weight, bias) for part in torch.split(padded, tile)])[
             :rows
         ]
-    if rows < numerics.min_rows:
-        return F.linear(F.pad(x, (0, 0, 0, numerics.min_rows - rows)), weight, bias)[:rows]
+    wanted = numerics.min_rows
+    if numerics.reproducible and weight.shape[0] < _NARROW * torch.get_num_threads():
+        wanted = max(wanted, weight.shape[0])
+    if rows < wanted:
+        return F.linear(F.pad(x, (0, 0, 0, wanted - rows)), weight, bias)[:rows]
     return F.linear(x, weight, bias)
 
 
@@ -59,3 +69,37 @@ class ReproducibleLinear(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x: (R, in) to (R, out)."""
         return linear(x, self.weight, self.bias, self._numerics)
+
+    def split(self, parts: Mapping[str, int]) -> dict[str, Tensor]:
+        """Return the weights, and biases if any, of the layers fused in this one, as views.
+
+        Args:
+            parts: name and number of output rows of each, in order.
+        """
+        rows = list(parts.values())
+        kinds = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+        return {
+            f"{name}.{kind}": view
+            for kind, fused in kinds.items()
+            for name, view in zip(parts, torch.split(fused.data, rows), strict=True)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How and where a model's layers compute."""
+
+    numerics: Numerics
+    dtype: torch.dtype
+    device: torch.device
+
+    def linear(self, in_features: int, out_features: int, *, bias: bool) -> ReproducibleLinear:
+        """Return a linear layer there, its weights not yet filled."""
+        return ReproducibleLinear(
+            in_features,
+            out_features,
+            bias=bias,
+            numerics=self.numerics,
+            dtype=self.dtype,
+            device=self.device,
+        )

@@ -1,19 +1,19 @@
 """From a name or a directory to a model that is ready to run."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 import torch
 
+from pd_core.chat_template import ChatTemplate
 from pd_core.errors import ModelError
 from pd_core.fingerprint import cached_digest, text_digest, weights_digest
 from pd_core.generation import Fingerprints
 from pd_core.models.causal_lm import CausalLM
-from pd_core.models.checkpoint import Checkpoint, read_json, write_tensors
-from pd_core.models.config import ModelConfig
+from pd_core.models.checkpoint import write_tensors
+from pd_core.models.model_directory import ModelDirectory
 from pd_core.models.random_tiny import (
     EOS_TOKEN,
     fill_weights,
@@ -22,11 +22,12 @@ from pd_core.models.random_tiny import (
 )
 from pd_core.numerics import Numerics, numerics_id, probe, unchecked
 from pd_core.tokenizer import Tokenizer
+from pd_core.tokenizer_config import TokenizerConfig
 
-__all__ = ["RANDOM_TINY", "LoadedModel", "load_model", "save_model"]
+__all__ = ["DTYPES", "RANDOM_TINY", "LoadedModel", "load_model", "save_model"]
 
 RANDOM_TINY = "random-tiny"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class LoadedModel:
     Attributes:
         name: the directory's name, or "random-tiny".
         eos_token_ids: ids that end a sequence; may be empty.
+        chat_template: makes prompts of messages; None when the checkpoint has no template.
     """
 
     name: str
@@ -44,6 +46,7 @@ class LoadedModel:
     fingerprints: Fingerprints
     eos_token_ids: tuple[int, ...]
     numerics: Numerics
+    chat_template: ChatTemplate | None = None
 
 
 def load_model(
@@ -63,8 +66,8 @@ def load_model(
     Raises:
         ModelError: it cannot be loaded; the message says why.
     """
-    if dtype not in _DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}")
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
     _check_device(device)
     numerics = _numerics(dtype, device, fast=fast)
     if spec == RANDOM_TINY:
@@ -81,8 +84,17 @@ def save_model(
     tokenizer: Tokenizer,
     *,
     eos_token_ids: tuple[int, ...] = (),
+    tokenizer_config: TokenizerConfig | None = None,
 ) -> None:
-    """Write an ordinary Hugging Face directory: config.json, model.safetensors, tokenizer.json."""
+    """Write an ordinary Hugging Face directory: config.json, model.safetensors, tokenizer.json.
+
+    Args:
+        directory: made if it does not exist.
+        model: its weights are written in its dtype.
+        tokenizer: its tokenizer.
+        eos_token_ids: ids that end a sequence.
+        tokenizer_config: special tokens and chat template, written beside the tokenizer.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     config = model.config.to_hf() | {"torch_dtype": str(model.dtype).removeprefix("torch.")}
@@ -90,6 +102,8 @@ def save_model(
         config["eos_token_id"] = list(eos_token_ids)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (directory / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    if tokenizer_config is not None:
+        tokenizer_config.write(directory)
     write_tensors(directory, model.tensors())
 
 
@@ -118,11 +132,6 @@ def _numerics(dtype: str, device: str, *, fast: bool) -> Numerics:
     return probe()
 
 
-def _semantic(config: ModelConfig) -> dict[str, Any]:
-    """Return the settings that change what the weights compute."""
-    return {k: v for k, v in asdict(config).items() if k != "max_context_tokens"}
-
-
 def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedModel:
     tokenizer = random_tiny_tokenizer()
     config = random_tiny_config(tokenizer.vocab_size)
@@ -130,12 +139,12 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     source = CausalLM(config, numerics)
     fill_weights(source, tokenizer)
     stored = source.tensors()
-    model = CausalLM(config, numerics, dtype=_DTYPES[dtype], device=torch.device(device))
+    model = CausalLM(config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
     for name, tensor in model.tensors().items():
         tensor.copy_(stored[name])
     eos = tokenizer.token_id(EOS_TOKEN)
     assert eos is not None, "the shipped tokenizer has an end-of-sequence token"
-    weights = weights_digest(sorted(source.tensors().items()), _semantic(config))
+    weights = weights_digest(sorted(source.tensors().items()), config.semantic())
     return LoadedModel(
         name=RANDOM_TINY,
         model=model,
@@ -151,59 +160,28 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
 
 
 def _load_directory(directory: Path, numerics: Numerics, dtype: str, device: str) -> LoadedModel:
-    raw = read_json(directory / "config.json")
-    config = ModelConfig.from_hf(raw)
-    tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
-    if tokenizer.vocab_size > config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, but the model only "
-            f"{config.vocab_size}; they do not belong together"
-        )
-    checkpoint = Checkpoint(directory)
-    model = CausalLM(config, numerics, dtype=_DTYPES[dtype], device=torch.device(device))
-    model.num_token_ids = tokenizer.vocab_size
+    files = ModelDirectory(directory)
+    model = CausalLM(files.config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
+    model.num_token_ids = files.tokenizer.vocab_size
     places = model.tensors()
-    checkpoint.load_into(places, tied_head=config.tie_word_embeddings)
-    semantic = _semantic(config)
+    files.checkpoint.load_into(places, tied_head=files.config.tie_word_embeddings)
+    semantic = files.config.semantic()
     weights = cached_digest(
         json.dumps(["weights", 1, semantic]),
-        checkpoint.files,
-        lambda: weights_digest(checkpoint.stored(places.keys()), semantic),
+        files.checkpoint.files,
+        lambda: weights_digest(files.checkpoint.stored(places.keys()), semantic),
     )
     return LoadedModel(
-        name=directory.resolve().name,
+        name=files.name,
         model=model,
-        tokenizer=tokenizer,
+        tokenizer=files.tokenizer,
         fingerprints=Fingerprints(
-            tokenizer=tokenizer.digest,
-            chat_template=text_digest(_chat_template(directory)),
+            tokenizer=files.tokenizer.digest,
+            chat_template=text_digest(files.settings.chat_template),
             weights=weights,
             numerics_id=numerics_id(dtype, numerics=numerics),
         ),
-        eos_token_ids=_eos_token_ids(directory, raw, tokenizer.vocab_size),
+        eos_token_ids=files.eos_token_ids,
         numerics=numerics,
+        chat_template=files.chat_template,
     )
-
-
-def _chat_template(directory: Path) -> str:
-    """Return the chat template's text, "" when there is none."""
-    file = directory / "chat_template.jinja"
-    if file.exists():
-        return file.read_text(encoding="utf-8")
-    settings = directory / "tokenizer_config.json"
-    template = read_json(settings).get("chat_template") if settings.exists() else None
-    if template is None or isinstance(template, str):
-        return template or ""
-    return json.dumps(template, sort_keys=True)  # a list of named templates
-
-
-def _eos_token_ids(directory: Path, config: dict[str, Any], num_ids: int) -> tuple[int, ...]:
-    """Read the end-of-sequence ids; generation_config.json goes before config.json."""
-    generation = directory / "generation_config.json"
-    value = read_json(generation).get("eos_token_id") if generation.exists() else None
-    value = config.get("eos_token_id") if value is None else value
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    for i in ids:
-        if type(i) is not int or not 0 <= i < num_ids:
-            raise ModelError(f"eos_token_id {i!r} is not an id of the tokenizer (0..{num_ids - 1})")
-    return tuple(ids)

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-__all__ = ["RotaryEmbedding", "rotate"]
+from pd_core.models.rope_scaling import RopeScaling
+
+__all__ = ["RotaryEmbedding", "rotate", "rotate_pairs"]
 
 _BLOCK = 2048
 
@@ -16,10 +18,17 @@ class RotaryEmbedding:
     """
 
     def __init__(
-        self, head_dim: int, theta: float, *, dtype: torch.dtype, device: torch.device
+        self,
+        head_dim: int,
+        theta: float,
+        scaling: RopeScaling | None = None,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        self._frequency = 1.0 / (theta ** exponent.double()).float()
+        frequency = 1.0 / (theta ** exponent.double()).float()
+        self._frequency = frequency if scaling is None else scaling.apply(frequency)
         self._dtype = dtype
         self._device = device
         self._cos = self._sin = torch.empty(0, head_dim // 2, dtype=dtype, device=device)
@@ -47,3 +56,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x: (T, heads, D); its first and second half are the pairs' coordinates."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x: (T, heads, D); neighbours are the pairs' coordinates, as in DeepSeek-V2."""
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from pd_core.models import CausalLM, KVCache, LoadedModel, ModelConfig, Segment, load_model
+from pd_core.models.linear import linear
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
+from pd_core.models.rope_scaling import RopeScaling
 from pd_core.numerics import Numerics, probe
 
 LENGTH = 700  # past one block of 512 keys
@@ -22,12 +24,17 @@ CONFIG = ModelConfig(
     head_dim=16,
     max_context_tokens=4096,
 )
+LLAMA3 = RopeScaling("llama3", 8.0, original_context_tokens=256)
 CONFIGS = {
     "gqa": CONFIG,
     "gqa-skip": replace(CONFIG, skip_v1=True),
     "mha-skip": replace(CONFIG, skip_v1=True, num_kv_heads=4),
     "group-of-7": replace(CONFIG, num_heads=14, skip_v1=True, head_dim=32),
     "biased": replace(CONFIG, attention_bias=True, mlp_bias=True),
+    "qwen2": replace(CONFIG, family="qwen2"),
+    "qwen3-skip": replace(CONFIG, family="qwen3", skip_v1=True, rope_scaling=LLAMA3),
+    "qwen3-yoco": replace(CONFIG, family="qwen3", num_layers=4, skip_v1=True, skip_v1_k_source=1),
+    "yoco-two-heads": replace(CONFIG, num_heads=2, num_layers=2, skip_v1=True, skip_v1_k_source=0),
 }
 
 
@@ -121,9 +128,10 @@ def test_catch_up_equals_one_pass(tiny: LoadedModel) -> None:
     assert torch.equal(model.logits(torch.cat(hidden)), run(model, ids, LENGTH))
 
 
+@pytest.mark.parametrize("name", ["random-tiny", "qwen3-yoco"])
 @pytest.mark.usefixtures("_threads")
-def test_ragged_batches_equal_each_sequence_alone(tiny: LoadedModel) -> None:
-    model = tiny.model
+def test_ragged_batches_equal_each_sequence_alone(tiny: LoadedModel, name: str) -> None:
+    model = tiny.model if name == "random-tiny" else build(CONFIGS[name])
     prompts = [prompt(n, seed=n) for n in (LENGTH, 530, 41, 5)]
     alone = [run(model, p, len(p)) for p in prompts]
     caches = [model.make_cache(LENGTH) for _ in prompts]
@@ -173,6 +181,18 @@ def test_linear_tiles_are_reproducible_too() -> None:
     whole = run(model, prompt(), LENGTH)
     check_chunks(model, prompt(), whole, 37)
     check_chunks(model, prompt(), whole, 1)
+
+
+@pytest.mark.parametrize("columns", [10, 20, 24, 40])
+def test_narrow_linear_layers_are_reproducible(columns: int) -> None:
+    """Fewer than a dozen columns for each thread, where MKL has code of its own."""
+    numbers = torch.Generator().manual_seed(columns)
+    x, weight = (torch.randn(n, 64, generator=numbers) for n in (200, columns))
+    whole = linear(x, weight, None, probe())
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        for rows in (1, 4, 12, 17, 33, 200):
+            assert torch.equal(linear(x[:rows], weight, None, probe()), whole[:rows])
 
 
 def test_fast_mode_is_close(tiny: LoadedModel) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pd_core.errors import EngineError, ModelError
-from pd_core.models import CausalLM, LoadedModel, ModelConfig, Segment, load_model, save_model
+from pd_core.models import (
+    CausalLM,
+    LoadedModel,
+    ModelConfig,
+    Segment,
+    inspect_model,
+    load_model,
+    save_model,
+)
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
+from pd_core.models.rope_scaling import RopeScaling
 from pd_core.numerics import probe
+from pd_core.tokenizer_config import TokenizerConfig
 
 CONFIG = ModelConfig(
     vocab_size=1030,  # six rows more than the tokenizer has ids
@@ -59,8 +70,12 @@ def directory(tmp_path: Path) -> Path:
         CONFIG,
         replace(CONFIG, skip_v1=False, tie_word_embeddings=True),
         replace(CONFIG, attention_bias=True, mlp_bias=True, num_kv_heads=4),
+        replace(CONFIG, family="qwen2", skip_v1=False, rope_scaling=RopeScaling("linear", 2.0)),
+        replace(CONFIG, family="qwen2"),
+        replace(CONFIG, family="qwen3", attention_bias=True, skip_v1_k_source=0),
+        replace(CONFIG, rope_scaling=RopeScaling("llama3", 8.0, 1.5, 5.0, 128)),
     ],
-    ids=["skip", "plain-tied", "biased-mha"],
+    ids=["skip", "plain-tied", "biased-mha", "qwen2", "skip-qwen2", "yoco-qwen3", "llama3"],
 )
 def test_a_model_survives_the_disk(config: ModelConfig, tmp_path: Path) -> None:
     model = write(tmp_path / "some-model", config)
@@ -132,6 +147,28 @@ def huge_header(directory: Path) -> None:
     (directory / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
 
 
+def overlap(directory: Path) -> None:
+    """Let the last tensor begin where the one before it does."""
+    path = directory / "model.safetensors"
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    spans = sorted((v["data_offsets"], k) for k, v in header.items() if k != "__metadata__")
+    equal = [(a, b) for a, b in pairwise(spans) if a[0][1] - a[0][0] == b[0][1] - b[0][0]]
+    header[equal[0][1][1]]["data_offsets"] = equal[0][0][0]
+    head = json.dumps(header).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + content[8 + length :])
+
+
+def link_out(name: str) -> Callable[[Path], None]:
+    def edit(directory: Path) -> None:
+        outside = directory.parent / f"outside-{name}"
+        (directory / name).rename(outside)
+        (directory / name).symlink_to(outside)
+
+    return edit
+
+
 def lose_a_shard(directory: Path) -> None:
     shard(directory)
     (directory / "model-00002-of-00002.safetensors").unlink()
@@ -148,6 +185,13 @@ def set_nan(tensors: dict[str, torch.Tensor]) -> None:
 
 
 NORM = "model.norm.weight"
+ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 100,
+}
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickle only": (only_pickle, "only pickle files"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), r"has no model\.safetensors"),
@@ -161,6 +205,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "list config": (lambda d: (d / "config.json").write_text("[]"), "not a JSON object"),
     "truncated": (truncate, "truncated or not a safetensors file"),
     "huge header": (huge_header, "truncated or not a safetensors file"),
+    "overlapping": (overlap, "not a safetensors file"),
+    "linked weights": (link_out("model.safetensors"), "link out of the model's directory"),
+    "linked config": (link_out("config.json"), "link out of the model's directory"),
+    "linked tokenizer": (link_out("tokenizer.json"), "link out of the model's directory"),
     "lost shard": (lose_a_shard, "00002-of-00002.safetensors does not exist"),
     "escaping shard": (escape, "not a file beside it"),
     "missing": (edit_tensors(lambda t: t.pop(NORM)), f"lacks {NORM}"),
@@ -182,7 +230,23 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "architecture": (edit_config(architectures=["GPT2LMHeadModel"]), "architectures is"),
     "contradiction": (edit_config(architectures=["LlamaForCausalLM"]), "skip_v1 is true"),
-    "k source": (edit_config(skip_v1_k_source=1), "skip_v1_k_source"),
+    "k source": (edit_config(skip_v1_k_source=1), "last of the lower half"),
+    "text k source": (edit_config(skip_v1_k_source="1"), "skip_v1_k_source is '1'"),
+    "k source, odd": (edit_config(skip_v1_k_source=1, num_hidden_layers=3), "even number"),
+    "k source, plain": (
+        edit_config(skip_v1_k_source=0, skip_v1=False, architectures=["LlamaForCausalLM"]),
+        "skip_v1 is false",
+    ),
+    "k source, keys stored": (edit_config(skip_v1_k_source=0), "no place for"),
+    "other family": (edit_config(architectures=["SkipV1Qwen3ForCausalLM"]), "lacks .*k_norm"),
+    "remote code": (edit_config(auto_map={"AutoModel": "x.Y"}), "auto_map"),
+    "window": (edit_config(sliding_window=511), "sliding_window of 511"),
+    "qwen window": (
+        edit_config(
+            architectures=["SkipV1Qwen2ForCausalLM"], use_sliding_window=True, sliding_window=64
+        ),
+        "sliding_window of 64",
+    ),
     "odd heads": (edit_config(num_key_value_heads=1), "is not even"),
     "uneven groups": (edit_config(num_key_value_heads=3), "cannot share"),
     "odd head_dim": (edit_config(head_dim=7), "even"),
@@ -193,9 +257,19 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "text flag": (edit_config(attention_bias="no"), "true or false"),
     "yarn": (edit_config(rope_parameters={"rope_type": "yarn", "factor": 4}), "'yarn'"),
     "old scaling": (
-        edit_config(rope_parameters=None, rope_scaling={"type": "linear", "factor": 2.0}),
-        "'linear'",
+        edit_config(rope_parameters=None, rope_scaling={"type": "dynamic", "factor": 2.0}),
+        "'dynamic'",
     ),
+    "no factor": (edit_config(rope_parameters={"rope_type": "linear"}), "factor is None"),
+    "small factor": (
+        edit_config(rope_parameters={"rope_type": "linear", "factor": 0.5}),
+        "must be 1 or more",
+    ),
+    "crossed factors": (
+        edit_config(rope_parameters=ROPE | {"low_freq_factor": 8.0}),
+        "below high_freq_factor",
+    ),
+    "partial rope": (edit_config(partial_rotary_factor=0.5), "partial_rotary_factor"),
     "rope text": (edit_config(rope_parameters="plain"), "must be an object"),
     "activation": (edit_config(hidden_act="gelu"), "gelu"),
     "quantised": (edit_config(quantization_config={"bits": 4}), "quantization_config"),
@@ -208,8 +282,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_broken_directories_are_refused(case: str, directory: Path) -> None:
     breaks, message = BROKEN[case]
     breaks(directory)
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=message) as loading:
         load_model(str(directory))
+    with pytest.raises(ModelError, match=message) as inspecting:
+        inspect_model(directory)
+    # The library names any one of two tensors that overlap, after a backquote.
+    said, seen = (str(error.value).partition("`")[0] for error in (loading, inspecting))
+    assert said == seen
 
 
 def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
@@ -220,6 +299,39 @@ def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
     edit_tensors(lambda t: t.update({"lm_head.weight": embedding + 1}))(tmp_path / "m")
     with pytest.raises(ModelError, match="is not the embedding"):
         load_model(str(tmp_path / "m"))
+
+
+def test_links_inside_and_in_the_cache_of_hugging_face_are_followed(
+    directory: Path, tmp_path: Path
+) -> None:
+    want = load_model(str(directory)).fingerprints
+    (directory / "model.safetensors").rename(directory / "weights")
+    (directory / "model.safetensors").symlink_to("weights")
+    assert load_model(str(directory)).fingerprints == want
+    snapshot = tmp_path / "hub" / "models--a--b" / "snapshots" / "0123"
+    blobs = snapshot.parent.parent / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (blobs / name[:4]).write_bytes((directory / name).read_bytes())
+        (snapshot / name).symlink_to(Path("../../blobs") / name[:4])
+    assert load_model(str(snapshot)).fingerprints == want
+
+
+def test_a_failed_write_leaves_the_older_checkpoint_whole(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = load_model(str(directory)).fingerprints
+
+    def full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pd_core.models.checkpoint.save_file", full)
+    with pytest.raises(ModelError, match="No space left"):
+        write(directory)
+    assert load_model(str(directory)).fingerprints == want
+    assert not list(directory.glob("*.partial"))
 
 
 def test_unknown_specs_are_refused(tmp_path: Path) -> None:
@@ -237,6 +349,64 @@ def test_both_ways_to_write_rope_are_read() -> None:
     assert ModelConfig.from_hf(base).rope_theta == 10000.0
     new = base | {"rope_parameters": {"rope_type": "default", "rope_theta": 7.5}}
     assert ModelConfig.from_hf(new).rope_theta == 7.5
+
+    old = base | {"rope_scaling": ROPE, "rope_theta": 3.0}
+    assert ModelConfig.from_hf(old).rope_theta == 3.0
+    assert ModelConfig.from_hf(old).rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 100)
+    assert ModelConfig.from_hf(base | {"rope_parameters": ROPE}).rope_scaling is not None
+    unsaid = {k: v for k, v in ROPE.items() if not k.startswith("original")}
+    scaling = ModelConfig.from_hf(base | {"rope_scaling": unsaid}).rope_scaling
+    assert scaling is not None
+    assert scaling.original_context_tokens == base["max_position_embeddings"]
+
+
+def test_several_ids_may_end_a_sequence(directory: Path) -> None:
+    (directory / "generation_config.json").write_text('{"eos_token_id": [5, 1, 5]}')
+    assert load_model(str(directory)).eos_token_ids == (5, 1)
+    (directory / "generation_config.json").write_text('{"temperature": 0.6}')
+    assert load_model(str(directory)).eos_token_ids == (1,)
+    edit_config(eos_token_id=None)(directory)
+    assert load_model(str(directory)).eos_token_ids == ()
+    (directory / "tokenizer_config.json").write_text('{"eos_token": {"content": "<eos>"}}')
+    assert load_model(str(directory)).eos_token_ids == (1,)
+
+
+def test_the_chat_template_comes_with_the_model(directory: Path, tmp_path: Path) -> None:
+    assert load_model(str(directory)).chat_template is None
+    settings = TokenizerConfig({"eos_token": "<eos>"}, "{{ messages[0].content }}{{ eos_token }}")
+    model = CausalLM(CONFIG, probe())
+    fill_weights(model, random_tiny_tokenizer())
+    save_model(tmp_path / "chat", model, random_tiny_tokenizer(), tokenizer_config=settings)
+    loaded = load_model(str(tmp_path / "chat"))
+    assert loaded.chat_template is not None
+    assert loaded.fingerprints.chat_template == loaded.chat_template.digest != ""
+    assert loaded.chat_template.render([{"role": "user", "content": "hi"}]) == "hi<eos>"
+    (tmp_path / "chat" / "chat_template.jinja").write_text("{% if %}")
+    with pytest.raises(ModelError, match="chat template is broken"):
+        load_model(str(tmp_path / "chat"))
+
+
+def test_windows_that_hide_nothing_are_accepted() -> None:
+    plain = replace(CONFIG, skip_v1=False)
+    assert ModelConfig.from_hf(plain.to_hf() | {"sliding_window": 512}) == plain
+    qwen = replace(plain, family="qwen2")
+    off = {"use_sliding_window": False, "sliding_window": 16}
+    assert ModelConfig.from_hf(qwen.to_hf() | off) == qwen
+    on = {"use_sliding_window": True, "sliding_window": 512}
+    assert ModelConfig.from_hf(qwen.to_hf() | on) == qwen
+
+
+def test_keys_that_are_missing_mean_what_they_mean_to_transformers() -> None:
+    base = replace(CONFIG, skip_v1=False).to_hf()
+    for key in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
+        del base[key]
+    llama = ModelConfig.from_hf(base)
+    assert (llama.num_kv_heads, llama.head_dim, llama.max_context_tokens) == (4, 8, 2048)
+    qwen = base | {"architectures": ["Qwen3ForCausalLM"], "num_attention_heads": 64}
+    qwen3 = ModelConfig.from_hf(qwen)
+    assert (qwen3.num_kv_heads, qwen3.head_dim, qwen3.max_context_tokens) == (32, 128, 32768)
+    named = {k: v for k, v in base.items() if k != "architectures"} | {"model_type": "qwen2"}
+    assert ModelConfig.from_hf(named | {"num_key_value_heads": None}).qkv_bias
 
 
 def test_fingerprints_follow_content_only(directory: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pd_core import numerics_probe
 from pd_core.errors import ConfigError
-from pd_core.models.causal_lm import silu
+from pd_core.models.layer import silu
 from pd_core.models.linear import linear
 from pd_core.numerics import Numerics, numerics_id, prepare_environment, probe, unchecked
 

@@ -1,0 +1,97 @@
+"""Attention with keys and values per head, in groups; SkipV1 layers read other layers' in place.
+
+Legend: T tokens of a ragged batch, H query heads, G KV heads, g = H / G, D head dim.
+"""
+
+import torch
+from torch import Tensor
+
+from pd_core.models.attention import Pass, PlainSpan, TiledSpan
+from pd_core.models.config import ModelConfig
+from pd_core.models.kv_cache import KVCache
+from pd_core.models.linear import Placement
+from pd_core.models.norm import RMSNorm
+from pd_core.models.rope import rotate
+
+__all__ = ["GroupedAttention"]
+
+
+class GroupedAttention(torch.nn.Module):
+    """MHA and GQA; q, k and v are fused into one matrix."""
+
+    def __init__(self, config: ModelConfig, index: int, placement: Placement) -> None:
+        super().__init__()
+        self._config = config
+        self._index = index
+        hidden, dim = config.hidden_size, config.head_dim
+        self._key_layer = config.key_layer(index)
+        self._num_key_heads = config.num_key_heads(index)
+        self._num_value_heads = config.num_value_heads(index)
+        qkv_heads = config.num_heads + self._num_key_heads + self._num_value_heads
+        self.qkv_proj = placement.linear(hidden, qkv_heads * dim, bias=config.qkv_bias)
+        self.o_proj = placement.linear(config.num_heads * dim, hidden, bias=config.attention_bias)
+        self.q_norm = self.k_norm = None
+        if config.qk_norm:
+            eps, dtype, device = config.rms_norm_eps, placement.dtype, placement.device
+            self.q_norm = RMSNorm(dim, eps, dtype, device)
+            if self._num_key_heads:
+                self.k_norm = RMSNorm(dim, eps, dtype, device)
+
+    def forward(self, x: Tensor, batch: Pass) -> Tensor:
+        """Map x: (T, hidden) to (T, hidden), writing this layer's keys and values."""
+        c = self._config
+        heads = self.qkv_proj(x).view(x.shape[0], -1, c.head_dim)
+        num_rotated = c.num_heads + self._num_key_heads
+        rotated = rotate(self._normed(heads[:, :num_rotated]), batch.cos, batch.sin)
+        q = rotated[:, : c.num_heads].view(-1, c.num_kv_heads, c.group, c.head_dim)
+        k = rotated[:, c.num_heads :].transpose(0, 1)  # (G, T, D)
+        v = heads[:, num_rotated:].transpose(0, 1)
+        out = torch.zeros(x.shape[0], c.num_heads * c.head_dim, dtype=x.dtype, device=x.device)
+        row = 0
+        for segment, span in batch.parts:
+            rows = slice(row, row + segment.num_tokens)
+            places = slice(segment.start, segment.start + segment.num_tokens)
+            if self._num_key_heads:
+                segment.cache.keys[self._index][:, places] = k[:, rows]
+            segment.cache.values[self._index][:, places] = v[:, rows]
+            out[rows] = self._attend_span(q[rows], segment.cache, span)
+            row = rows.stop
+        mixed: Tensor = self.o_proj(out)
+        return mixed
+
+    def _normed(self, heads: Tensor) -> Tensor:
+        """Normalise queries and keys, (T, H + own key heads, D), where the family does so."""
+        if self.q_norm is None:
+            return heads
+        q: Tensor = self.q_norm(heads[:, : self._config.num_heads])
+        if self.k_norm is None:
+            return q
+        return torch.cat((q, self.k_norm(heads[:, self._config.num_heads :])), dim=1)
+
+    def _attend_span(self, q: Tensor, cache: KVCache, span: TiledSpan | PlainSpan) -> Tensor:
+        """Attend q: (T, G, g, D) to one sequence's cache; (T, H * D).
+
+        In a SkipV1 layer the upper half of the KV heads reads the first layer's values in place;
+        in the upper half of SkipV1-YOCO all heads read the source layer's keys in place.
+        """
+        tiles = span.fold(q)
+        out = torch.empty_like(tiles)
+        keys, values = cache.keys[self._key_layer], cache.values[self._index]
+        own = self._num_value_heads
+        span.attend(tiles[:, :own], keys[:own], values, out[:, :own])
+        if own < tiles.shape[1]:
+            span.attend(tiles[:, own:], keys[own:], cache.values[0][own:], out[:, own:])
+        return span.unfold(out, self._config.group)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return a checkpoint's tensors of this layer, by name: views into the fused weights."""
+        c, dim = self._config, self._config.head_dim
+        norms = {"q_norm": self.q_norm, "k_norm": self.k_norm}
+        named = {f"{name}.weight": n.weight.data for name, n in norms.items() if n is not None}
+        qkv = {
+            "q_proj": c.num_heads * dim,
+            "k_proj": self._num_key_heads * dim,
+            "v_proj": self._num_value_heads * dim,
+        }
+        named |= self.qkv_proj.split({name: rows for name, rows in qkv.items() if rows})
+        return named | self.o_proj.split({"o_proj": c.hidden_size})

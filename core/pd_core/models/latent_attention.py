@@ -1,0 +1,140 @@
+"""Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), and SkipV1-MLA.
+
+A token caches one row: its latent after the norm, and one rotated key for all heads. Queries are
+carried into the latent's space and answers out of it, so the cache is read in place and no key or
+value is ever written out.
+
+In SkipV1-MLA (arXiv 2510.16807) all layers but the first make and normalise half a latent; the
+other half is the upper half of the first layer's, as that layer cached it after its own norm over
+the whole. Both keys and values come from the two halves; the rotated key is each layer's own.
+
+Legend: T tokens, H heads, C latent, N unrotated, D rotated and E value elements of a head, S keys.
+"""
+
+import torch
+from torch import Tensor
+
+from pd_core.models.attention import Pass
+from pd_core.models.config import ModelConfig
+from pd_core.models.kv_cache import KEY_BLOCK, KVCache, Segment
+from pd_core.models.latent_shape import LatentShape
+from pd_core.models.linear import Placement, linear
+from pd_core.models.norm import RMSNorm
+from pd_core.models.rope import rotate_pairs
+
+__all__ = ["LatentAttention"]
+
+_LATENT_EPS = 1e-6  # DeepSeek-V2 takes this one whatever the config says
+_SCORES = 1 << 22  # elements of scores held at once; rows do not depend on how they are cut
+
+
+class LatentAttention(torch.nn.Module):
+    """MLA without compressed queries, in its absorbed form."""
+
+    def __init__(
+        self, config: ModelConfig, latent: LatentShape, index: int, placement: Placement
+    ) -> None:
+        super().__init__()
+        self._index = index
+        self._numerics = placement.numerics
+        self._latent = latent
+        self._heads, self._dim = config.num_heads, config.head_dim
+        self._own = config.own_rank(index)
+        self._hidden = config.hidden_size
+        bias = config.attention_bias
+        hidden, heads = config.hidden_size, config.num_heads
+        query_dim = latent.nope_dim + config.head_dim
+        made_dim = latent.nope_dim + latent.value_dim
+        self._scale = float(query_dim) ** -0.5
+        self.q_proj = placement.linear(hidden, heads * query_dim, bias=False)
+        self.kv_a_proj = placement.linear(hidden, self._own + config.head_dim, bias=bias)
+        self.kv_a_norm = RMSNorm(self._own, _LATENT_EPS, placement.dtype, placement.device)
+        self.kv_b_proj = placement.linear(latent.kv_rank, heads * made_dim, bias=False)
+        self.o_proj = placement.linear(heads * latent.value_dim, hidden, bias=bias)
+
+    def forward(self, x: Tensor, batch: Pass) -> Tensor:
+        """Map x: (T, hidden) to (T, hidden), writing this layer's rows of the cache."""
+        q = self.q_proj(x).view(x.shape[0], self._heads, -1)
+        rotated = rotate_pairs(q[..., self._latent.nope_dim :], batch.cos, batch.sin)
+        carried = self._into_latent(q[..., : self._latent.nope_dim])
+        made = self.kv_a_proj(x)
+        key = rotate_pairs(made[:, None, self._own :], batch.cos, batch.sin)[:, 0]
+        rows_made = torch.cat((self.kv_a_norm(made[:, : self._own]), key), dim=-1)
+        out = x.new_zeros(x.shape[0], self._heads, self._latent.kv_rank)
+        row = 0
+        for segment, _ in batch.parts:
+            rows = slice(row, row + segment.num_tokens)
+            places = slice(segment.start, segment.start + segment.num_tokens)
+            segment.cache.keys[self._index][0, places] = rows_made[rows]
+            out[rows] = self._attend(carried[rows], rotated[rows], segment)
+            row = rows.stop
+        mixed: Tensor = self.o_proj(self._out_of_latent(out))
+        return mixed
+
+    def _made_weights(self) -> tuple[Tensor, Tensor]:
+        """Return what makes keys, (H, N, C), and values, (H, E, C), of a latent."""
+        weight = self.kv_b_proj.weight.view(self._heads, -1, self._latent.kv_rank)
+        return weight[:, : self._latent.nope_dim], weight[:, self._latent.nope_dim :]
+
+    def _into_latent(self, q: Tensor) -> Tensor:
+        """Carry queries (T, H, N) into the latent's space, (T, H, C)."""
+        keys, _ = self._made_weights()
+        parts = [linear(q[:, h], keys[h].T, None, self._numerics) for h in range(self._heads)]
+        return torch.stack(parts, dim=1)
+
+    def _out_of_latent(self, mixed: Tensor) -> Tensor:
+        """Make values (T, H * E) of mixed latents (T, H, C)."""
+        _, values = self._made_weights()
+        parts = [linear(mixed[:, h], values[h], None, self._numerics) for h in range(self._heads)]
+        return torch.cat(parts, dim=-1)
+
+    def _attend(self, carried: Tensor, rotated: Tensor, segment: Segment) -> Tensor:
+        """Mix one sequence's latents by its queries, (T, H, C) and (T, H, D), to (T, H, C).
+
+        Tokens that need equally many blocks of keys go together, so that what a token's sums
+        run over does not depend on its chunk.
+        """
+        out = torch.empty_like(carried)
+        start, end = segment.start, segment.start + segment.num_tokens
+        while start < end:
+            num_keys = (start // KEY_BLOCK + 1) * KEY_BLOCK
+            count = max(1, _SCORES // (num_keys * self._heads))
+            stop = min(end, num_keys, start + count)
+            part = slice(start - segment.start, stop - segment.start)
+            out[part] = self._mix(carried[part], rotated[part], segment.cache, start, num_keys)
+            start = stop
+        return out
+
+    def _mix(
+        self, carried: Tensor, rotated: Tensor, cache: KVCache, start: int, num_keys: int
+    ) -> Tensor:
+        """Attend some tokens from position `start` on to num_keys cached rows."""
+        tokens, own = carried.shape[0], self._own
+        rows = cache.keys[self._index][0, :num_keys]  # (S, own + D)
+        skipped = cache.keys[0][0, :num_keys, own : self._latent.kv_rank]  # (S, C - own)
+        queries = torch.cat((carried[..., :own], rotated), dim=-1).flatten(0, 1)
+        scores = linear(queries, rows, None, self._numerics)  # (T * H, S)
+        if own < self._latent.kv_rank:
+            other = carried[..., own:].flatten(0, 1)
+            scores = scores + linear(other, skipped, None, self._numerics)
+        position = torch.arange(start, start + tokens, device=rows.device)
+        future = torch.arange(num_keys, device=rows.device) > position[:, None]
+        hidden = future.repeat_interleave(self._heads, dim=0)
+        weights = (scores * self._scale).masked_fill(hidden, float("-inf")).softmax(-1)
+        mixed = linear(weights, rows[:, :own].T, None, self._numerics)
+        if own < self._latent.kv_rank:
+            more = linear(weights, skipped.T, None, self._numerics)
+            mixed = torch.cat((mixed, more), dim=-1)
+        return mixed.view(tokens, self._heads, -1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return a checkpoint's tensors of this layer, by name."""
+        named = {"kv_a_layernorm.weight": self.kv_a_norm.weight.data}
+        for name, layer in (
+            ("q_proj", self.q_proj),
+            ("kv_a_proj_with_mqa", self.kv_a_proj),
+            ("kv_b_proj", self.kv_b_proj),
+            ("o_proj", self.o_proj),
+        ):
+            named |= layer.split({name: layer.weight.shape[0]})
+        return named

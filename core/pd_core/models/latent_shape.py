@@ -1,0 +1,30 @@
+"""The sizes of multi-head latent attention."""
+
+from dataclasses import asdict, dataclass
+
+from pd_core.errors import ModelError
+
+__all__ = ["LatentShape"]
+
+
+@dataclass(frozen=True, slots=True)
+class LatentShape:
+    """Sizes of MLA (DeepSeek-V2) besides those every model has.
+
+    Attributes:
+        kv_rank: elements of the latent that a token caches.
+        nope_dim: of each head's query and key, the part that is not rotated.
+        value_dim: of each head's value.
+
+    Raises:
+        ModelError: a size is not positive.
+    """
+
+    kv_rank: int
+    nope_dim: int
+    value_dim: int
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 < value < 2**31:
+                raise ModelError(f"config: {name} is {value}; it must be 1 or more")

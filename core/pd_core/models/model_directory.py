@@ -1,0 +1,87 @@
+"""A Hugging Face directory, all of it but the weights' values."""
+
+from pathlib import Path
+from typing import Any
+
+from pd_core.errors import ModelError
+from pd_core.json_file import read_json
+from pd_core.models.checkpoint import Checkpoint
+from pd_core.models.config import ModelConfig
+from pd_core.tokenizer import Tokenizer
+from pd_core.tokenizer_config import TokenizerConfig
+
+__all__ = ["ModelDirectory"]
+
+_READ_SUFFIXES = (".json", ".jinja", ".safetensors")
+
+
+class ModelDirectory:
+    """What the files of a directory say, read and checked against each other.
+
+    Attributes:
+        name: the directory's name.
+        config: the model.
+        tokenizer: the tokenizer.
+        settings: special tokens and chat template.
+        chat_template: the template compiled; None when there is none.
+        eos_token_ids: ids that end a sequence; may be empty.
+        checkpoint: the weights' files, their headers read.
+
+    Raises:
+        ModelError: a file is missing or broken, leads out of the directory, asks to run code, is
+            not supported, or two do not belong together; the message says which and why.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        root = directory.resolve()
+        if not root.is_dir():
+            raise ModelError(f"{directory} is not a directory")
+        _check_links(root)
+        raw = read_json(directory / "config.json")
+        self.name = root.name
+        self.config = ModelConfig.from_hf(raw)
+        self.tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
+        if self.tokenizer.vocab_size > self.config.vocab_size:
+            raise ModelError(
+                f"the tokenizer has {self.tokenizer.vocab_size} ids, but the model only "
+                f"{self.config.vocab_size}; they do not belong together"
+            )
+        self.settings = TokenizerConfig.from_directory(directory)
+        self.chat_template = self.settings.template()
+        self.eos_token_ids = self._read_eos_token_ids(directory, raw)
+        self.checkpoint = Checkpoint(directory)
+
+    def _read_eos_token_ids(self, directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
+        """Read the end-of-sequence ids, several as a rule for models that chat.
+
+        generation_config.json goes before config.json, and that before the tokenizer's eos_token.
+        """
+        generation = directory / "generation_config.json"
+        value = read_json(generation).get("eos_token_id") if generation.exists() else None
+        value = config.get("eos_token_id") if value is None else value
+        if value is None:
+            value = self.tokenizer.token_id(self.settings.special_tokens.get("eos_token", ""))
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        num_ids = self.tokenizer.vocab_size
+        for i in ids:
+            if type(i) is not int or not 0 <= i < num_ids:
+                raise ModelError(
+                    f"eos_token_id {i!r} is not an id of the tokenizer (0..{num_ids - 1})"
+                )
+        return tuple(dict.fromkeys(ids))
+
+
+def _check_links(root: Path) -> None:
+    """Refuse links that lead out of the directory, but for Hugging Face's own cache of files."""
+    homes = [root]
+    if root.parent.name == "snapshots":
+        homes.append(root.parent.parent / "blobs")
+    for path in sorted(root.iterdir()):
+        if path.suffix not in _READ_SUFFIXES or not path.is_symlink():
+            continue
+        target = path.resolve()
+        if not any(target.is_relative_to(home) for home in homes):
+            raise ModelError(
+                f"{path.name} is a link out of the model's directory, to {target}; put the file "
+                "itself there"
+            )
