@@ -1,4 +1,4 @@
-"""`pd-train`: tokenizers, corpora, pretraining, evaluation.
+"""`pd-train`: tokenizers, corpora, training, evaluation, conversion.
 
 Modules that import torch are imported inside the commands, so that help and errors come at once.
 """
@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pd_core.errors import ConfigError, PdError, status_of
-from pd_training.settings import DTYPES, OPTIMISERS, OptimiserSettings, RunSettings
+from pd_training.options import Context, Corpus, Data, Device, Dtype, Exclude, Model, Out, Seed
+from pd_training.run_commands import pretrain, uptrain
+from pd_training.settings import INITS
 
 if TYPE_CHECKING:
     from pd_training.evaluation import Evaluation
-    from pd_training.model_directory import TrainingDirectory
-    from pd_training.token_store import TokenStore
 
 __all__ = ["app", "main"]
 
@@ -31,36 +31,6 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130  # as shells report a command ended by Ctrl-C
-
-Corpus = Annotated[
-    list[Path], typer.Argument(help="Text files, JSONL or parquet with a text field, or folders.")
-]
-Exclude = Annotated[
-    list[str] | None, typer.Option(help="Leave out paths in folders, such as '*/test/*'.")
-]
-Data = Annotated[Path, typer.Argument(help="A corpus made by pd-train prepare.")]
-Out = Annotated[Path, typer.Argument(help="A new folder.")]
-Context = Annotated[int, typer.Option(help="Tokens per sequence.")]
-Batch = Annotated[int, typer.Option(help="Sequences per step, over all processes.")]
-Accumulate = Annotated[int, typer.Option(help="Micro-batches per step and process.")]
-Optimiser = Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMISERS)}.")]
-Lr = Annotated[float, typer.Option(help="Peak learning rate.")]
-Beta2 = Annotated[float, typer.Option(help="Decay of the second moment.")]
-WeightDecay = Annotated[float, typer.Option(help="Decoupled, for matrices.")]
-CondaPeriod = Annotated[int, typer.Option(help="Steps between two bases; 0: 5 % of the run.")]
-Schedule = Annotated[str, typer.Option(help="cosine, uba or constant.")]
-Phi = Annotated[float, typer.Option(help="Of uba; 2 is the cosine.")]
-Warmup = Annotated[float, typer.Option(help="Share of the steps.")]
-Floor = Annotated[float, typer.Option(help="Last learning rate as a share of the peak.")]
-Clip = Annotated[float, typer.Option(help="Largest norm of the gradient; 0: any.")]
-Dtype = Annotated[str, typer.Option(help=f"Of the forward pass: {', '.join(DTYPES)}.")]
-SaveDtype = Annotated[str, typer.Option(help="Of the finished model's weights.")]
-Seed = Annotated[int, typer.Option(help="Of initial weights and data order.")]
-CheckpointEvery = Annotated[int, typer.Option(help="Steps; 0: only at the end.")]
-EvaluateEvery = Annotated[int, typer.Option(help="Steps between looks at held-out text.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(help="Of torch; one makes a resumed run exact.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")]
 
 
 @app.command()
@@ -118,112 +88,13 @@ def prepare(
         )
 
 
-@app.command()
-def pretrain(
-    data: Data,
-    out: Out,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")],
-    hidden: Annotated[int, typer.Option(help="Width.")] = 256,
-    layers: Annotated[int, typer.Option(help="Decoder layers.")] = 6,
-    heads: Annotated[int, typer.Option(help="Query heads.")] = 8,
-    kv_heads: Annotated[int | None, typer.Option(help="KV heads; the query heads if not set.")] = (
-        None
-    ),
-    inter: Annotated[int | None, typer.Option(help="MLP width; 8/3 of the width if not set.")] = (
-        None
-    ),
-    skip_v1: Annotated[bool, typer.Option("--skip-v1", help="SkipV1Former.")] = False,
-    tied: Annotated[bool, typer.Option(help="Output layer = embedding.")] = True,
-    max_context: Annotated[int | None, typer.Option(help="To declare; --context if not set.")] = (
-        None
-    ),
-    context: Context = 256,
-    batch: Batch = 8,
-    accumulate: Accumulate = 1,
-    optimiser: Optimiser = "adamw",
-    lr: Lr = 2e-3,
-    beta2: Beta2 = 0.95,
-    weight_decay: WeightDecay = 0.0,
-    conda_period: CondaPeriod = 0,
-    schedule: Schedule = "cosine",
-    phi: Phi = 2.0,
-    warmup: Warmup = 0.1,
-    floor: Floor = 0.1,
-    clip: Clip = 1.0,
-    dtype: Dtype = "float32",
-    save_dtype: SaveDtype = "float32",
-    seed: Seed = 0,
-    checkpoint_every: CheckpointEvery = 200,
-    evaluate_every: EvaluateEvery = 200,
-    device: Device = "cpu",
-    threads: Threads = None,
-    resume: Resume = False,
-) -> None:
-    """Train a model from scratch; under torchrun, on several processes."""
-    settings = RunSettings(
-        steps=steps,
-        batch_sequences=batch,
-        accumulate=accumulate,
-        context_tokens=context,
-        clip=clip,
-        schedule=schedule,
-        phi=phi,
-        warmup=warmup,
-        floor=floor,
-        dtype=dtype,
-        save_dtype=save_dtype,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-        evaluate_every=evaluate_every,
-        optimiser=OptimiserSettings(
-            name=optimiser,
-            lr=lr,
-            betas=(0.9, beta2),
-            weight_decay=weight_decay,
-            conda_period=conda_period,
-        ),
-    )
-    from pd_core.models.config import ModelConfig
-    from pd_training.model import TrainingModel
-    from pd_training.model_directory import TrainingDirectory
-    from pd_training.run_command import run_in_terminal
-
-    if heads < 1 or hidden % heads:
-        raise ConfigError(f"a width of {hidden} does not divide by {heads} heads")
-
-    def make_start(store: "TokenStore") -> "TrainingDirectory":
-        config = ModelConfig(
-            vocab_size=store.vocab_size,
-            hidden_size=hidden,
-            intermediate_size=inter or -(-hidden * 8 // 24) * 8,
-            num_layers=layers,
-            num_heads=heads,
-            num_kv_heads=kv_heads or heads,
-            head_dim=hidden // heads,
-            max_context_tokens=max_context or context,
-            tie_word_embeddings=tied,
-            skip_v1=skip_v1,
-        )
-        model = TrainingModel(config, seed)
-        return TrainingDirectory(model, store.tokenizer, (store.eos_token_id,), 0)
-
-    finished = run_in_terminal(
-        Console(),
-        make_start,
-        data,
-        out,
-        settings,
-        device=device,
-        threads=threads,
-        resume=resume,
-    )
-    if not finished:
-        raise typer.Exit(_INTERRUPTED)
+app.command()(pretrain)
+app.command()(uptrain)
 
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A Hugging Face directory.")],
+    model: Model,
     data: Data,
     context: Context = 256,
     max_tokens: Annotated[int | None, typer.Option(help="Look at no more.")] = None,
@@ -267,6 +138,28 @@ def _print_evaluation(found: "Evaluation") -> None:
     for part in found.by_position:
         table.add_row(f"{part.first}..{part.end - 1}", f"{part.loss:.4f}")
     Console().print(table)
+
+
+@app.command()
+def convert(
+    model: Model,
+    out: Out,
+    to: Annotated[str, typer.Option(help="skipv1.")] = "skipv1",
+    init: Annotated[str, typer.Option(help=f"Own values from: {', '.join(INITS)}.")] = "mean",
+    seed: Seed = 0,
+) -> None:
+    """Make a SkipV1Former of a plain checkpoint; it needs uptraining afterwards."""
+    from pd_training.conversion import convert_to_skip_v1
+
+    if to != "skipv1":
+        raise ConfigError(f"unknown --to {to!r}; known: skipv1")
+    facts = convert_to_skip_v1(model, out, init=init, seed=seed)
+    for what, (before, after) in (
+        ("parameters", facts.parameters),
+        ("KV elements per token", facts.kv_elements),
+    ):
+        _say(f"{what}: {before:,} -> {after:,} ({after / before - 1:+.1%})")
+    _say(f"{out} predicts worse than {model} until it is trained on: pd-train uptrain")
 
 
 def _say(text: str) -> None:

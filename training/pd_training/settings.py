@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pd_core.errors import ConfigError
 from pd_training.schedules import Schedule
 
-__all__ = ["DTYPES", "OPTIMISERS", "OptimiserSettings", "RunSettings"]
+__all__ = ["DTYPES", "INITS", "OPTIMISERS", "OptimiserSettings", "RunSettings"]
 
 OPTIMISERS = ("adamw", "conda")
 DTYPES = ("float32", "bfloat16")
+# Where a converted layer's own values come from; see pd_training.conversion.
+INITS = ("mean", "adjacent", "first", "random")
 
 
 @dataclass(frozen=True, slots=True)

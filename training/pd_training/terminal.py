@@ -50,7 +50,8 @@ def run_in_terminal(
         start = make_start(store)
         run = TrainingRun(directory, start, store, settings, processes, resume=resume)
         if processes.first:
-            console.print(_headline(start, store, settings), highlight=False)
+            headline = _headline(start, store, settings)
+            console.print(headline, highlight=False, soft_wrap=True)
         with InterruptRequest() as interrupt, _bar(console, visible=processes.first) as bar:
             task = bar.add_task("training", total=settings.steps, loss="")
 
