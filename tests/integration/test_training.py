@@ -209,7 +209,10 @@ def test_two_processes_give_the_losses_of_one(folder: Path, tmp_path: Path) -> N
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     children = [
         process(
-            *("pretrain", folder / "data", tmp_path / "two", *options),
+            "pretrain",
+            folder / "data",
+            tmp_path / "two",
+            *options,
             **together,
             RANK=str(rank),
             LOCAL_RANK=str(rank),
@@ -224,6 +227,24 @@ def test_two_processes_give_the_losses_of_one(folder: Path, tmp_path: Path) -> N
     assert len(one) == 8
     assert one == pytest.approx(two, abs=1e-5)
     assert one[-1] < one[0] - 0.1
+
+
+def test_a_selection_is_prepared_and_written_down(folder: Path, tmp_path: Path) -> None:
+    common: list[str | Path] = [
+        "prepare",
+        folder / "text",
+        "--tokenizer",
+        folder / "tokenizer.json",
+    ]
+    chosen = ["--select", "micro", "--budget", "3000"]
+    pd_train(*common, "--out", tmp_path / "data", "--held-out", "0.2", *chosen)
+    facts, whole = (
+        json.loads((path / "data.json").read_text())
+        for path in (tmp_path / "data", folder / "data")
+    )
+    assert facts["selection"] == {"strategy": "micro", "budget_tokens": 3000, "seed": 0}
+    assert 0 < facts["train"]["tokens"] <= 3000 < whole["train"]["tokens"]
+    assert facts["held_out"] == whole["held_out"]
 
 
 def test_bad_input_is_one_line_and_an_exit_code(folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from pd_core.errors import ConfigError, PdError, status_of
 from pd_training.options import Context, Corpus, Data, Device, Dtype, Exclude, Model, Out, Seed
 from pd_training.run_commands import pretrain, uptrain
-from pd_training.settings import INITS
+from pd_training.settings import INITS, SELECTIONS
 
 if TYPE_CHECKING:
     from pd_training.evaluation import Evaluation
@@ -64,22 +64,37 @@ def prepare(
     held_out: Annotated[float, typer.Option(help="Share of documents held out, whole.")] = 0.02,
     eos_token: Annotated[str, typer.Option(help="Put between documents.")] = "<eos>",
     exclude: Exclude = None,
+    select: Annotated[
+        str | None, typer.Option(help=f"Choose documents: {', '.join(SELECTIONS)}.")
+    ] = None,
+    budget: Annotated[int, typer.Option(help="Tokens that --select may choose.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Tokenise a corpus into memory-mapped files, a part of its documents held out."""
     from pd_core.tokenizer import Tokenizer
+    from pd_training.bpe import CorpusEncoder
     from pd_training.documents import corpus_files, read_documents
+    from pd_training.selection import Selection
     from pd_training.token_store import write_token_store
 
+    if select is None and budget:
+        raise ConfigError("--budget says how much to choose; say how with --select micro or random")
     if not 0 <= held_out < 1:
         raise ConfigError(f"--held-out is {held_out}; it must be in [0, 1)")
     files = corpus_files(corpus, exclude or ())
     content = Tokenizer.from_file(tokenizer).to_str()
+    documents, choice = read_documents(files), None
+    if select is not None:
+        choice = Selection(select, budget, seed)
+        encoder = CorpusEncoder(content, eos_token)
+        documents = choice.of(lambda: read_documents(files), encoder, held_out)
     store = write_token_store(
         out,
-        read_documents(files),
+        documents,
         content,
         eos_token=eos_token,
         held_out_fraction=held_out,
+        selection=None if choice is None else asdict(choice),
     )
     for name, side in (("training", store.train), ("held out", store.held_out)):
         _say(

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pd_core.errors import ConfigError
 from pd_training.schedules import Schedule
 
-__all__ = ["DTYPES", "INITS", "OPTIMISERS", "OptimiserSettings", "RunSettings"]
+__all__ = ["DTYPES", "INITS", "OPTIMISERS", "SELECTIONS", "OptimiserSettings", "RunSettings"]
 
 OPTIMISERS = ("adamw", "conda")
 DTYPES = ("float32", "bfloat16")
+# How documents are chosen for a budget; see pd_training.selection.
+SELECTIONS = ("micro", "random")
 # Where a converted layer's own values come from; see pd_training.conversion.
 INITS = ("mean", "adjacent", "first", "random")
 

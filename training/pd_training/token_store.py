@@ -8,7 +8,7 @@ data.json                  counts, the ids' type, the tokenizer's digest
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -104,8 +104,12 @@ def write_token_store(
     *,
     eos_token: str,
     held_out_fraction: float,
+    selection: Mapping[str, Any] | None = None,
 ) -> TokenStore:
     """Tokenise documents into a new folder, which appears when all of it is written.
+
+    Args:
+        selection: how the documents were chosen, to be written down.
 
     Raises:
         ConfigError: nothing is left to train on, the tokenizer does not fit, or the disk is full.
@@ -139,6 +143,7 @@ def write_token_store(
             "vocab_size": encoder.vocab_size,
             "eos_token_id": encoder.eos_token_id,
             "held_out_fraction": held_out_fraction,
+            "selection": None if selection is None else dict(selection),
             "tokenizer_sha256": hashlib.sha256(tokenizer.encode()).hexdigest(),
         } | {n: {**counts[n], "sha256": digests[n].hexdigest()} for n in SPLITS}
         (folder / "data.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -49,7 +49,7 @@ def plain_directory(directory: Path, config: ModelConfig, dtype: torch.dtype) ->
 
 
 def heads(values: Tensor) -> list[Tensor]:
-    return list(values.split(MHA.head_dim))
+    return list(torch.split(values, MHA.head_dim))
 
 
 @pytest.mark.parametrize("config", [MHA, GQA], ids=["mha-biased", "gqa-tied"])
