@@ -162,13 +162,24 @@ def convert(
     to: Annotated[str, typer.Option(help="skipv1.")] = "skipv1",
     init: Annotated[str, typer.Option(help=f"Own values from: {', '.join(INITS)}.")] = "mean",
     seed: Seed = 0,
+    fit: Annotated[
+        Path | None, typer.Option(help="Prepared corpus to fit the output projections on.")
+    ] = None,
+    fit_tokens: Annotated[int, typer.Option(help="Of it, at most.")] = 16384,
+    context: Context = 256,
 ) -> None:
     """Make a SkipV1Former of a plain checkpoint; it needs uptraining afterwards."""
+    from pd_core.tokenizer import Tokenizer
     from pd_training.conversion import convert_to_skip_v1
+    from pd_training.output_fit import calibration_batches
 
     if to != "skipv1":
         raise ConfigError(f"unknown --to {to!r}; known: skipv1")
-    facts = convert_to_skip_v1(model, out, init=init, seed=seed)
+    calibration = []
+    if fit is not None:
+        tokenizer = Tokenizer.from_file(model / "tokenizer.json").to_str()
+        calibration = calibration_batches(fit, tokenizer, context, fit_tokens)
+    facts = convert_to_skip_v1(model, out, init=init, seed=seed, calibration=calibration)
     for what, (before, after) in (
         ("parameters", facts.parameters),
         ("KV elements per token", facts.kv_elements),

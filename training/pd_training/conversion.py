@@ -8,7 +8,7 @@ are. The result predicts worse than the checkpoint until it has been trained on.
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from pd_core.errors import ConfigError, ModelError
 from pd_core.models.checkpoint import Checkpoint, read_json
 from pd_core.models.config import ModelConfig
 from pd_training.atomic import new_folder
+from pd_training.model import TrainingModel
+from pd_training.output_fit import fit_output_projections
 from pd_training.settings import INITS
 
 __all__ = ["ConversionFacts", "convert_to_skip_v1", "own_values"]
@@ -71,9 +73,18 @@ def own_values(values: Tensor, num_kv_heads: int, init: str, generator: torch.Ge
 
 
 def convert_to_skip_v1(
-    source: Path, out: Path, *, init: str = "mean", seed: int = 0
+    source: Path,
+    out: Path,
+    *,
+    init: str = "mean",
+    seed: int = 0,
+    calibration: Sequence[Tensor] = (),
 ) -> ConversionFacts:
     """Write the SkipV1Former of a plain model directory into a new folder.
+
+    Args:
+        init: see `own_values`; `seed` is of the random one.
+        calibration: ids (B, T) on which the output projections are then fitted; none: they stay.
 
     Raises:
         ModelError: the source is broken, a SkipV1Former already, or has an odd number of KV heads.
@@ -95,6 +106,8 @@ def convert_to_skip_v1(
         num_before += tensor.numel()
         tensors[name] = _converted(name, tensor, before, init, generator)
     _check_values(tensors, after)
+    if calibration:
+        _fit_outputs(tensors, checkpoint, before, after, calibration)
     with new_folder(out) as folder:
         text = json.dumps(raw_after, indent=2) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
@@ -140,6 +153,24 @@ def _converted(
     if not tensor.isfinite().all():
         raise ModelError(f"tensor {name} holds NaN or infinite values")
     return own_values(tensor, config.num_kv_heads, init, generator).contiguous()
+
+
+def _fit_outputs(
+    tensors: dict[str, Tensor],
+    checkpoint: Checkpoint,
+    before: ModelConfig,
+    after: ModelConfig,
+    calibration: Sequence[Tensor],
+) -> None:
+    """Replace the later layers' output weights by fitted ones, in the stored type."""
+    original, converted = TrainingModel(before), TrainingModel(after)
+    checkpoint.load_into(original.state_dict(), tied_head=before.tie_word_embeddings)
+    for name, place in converted.state_dict().items():
+        place.copy_(tensors[name])
+    fit_output_projections(original, converted, calibration)
+    for name, fitted in converted.state_dict().items():
+        if name.endswith("o_proj.weight"):
+            tensors[name] = fitted.to(tensors[name].dtype)
 
 
 def _check_values(tensors: dict[str, Tensor], config: ModelConfig) -> None:

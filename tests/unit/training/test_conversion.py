@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from pd_core.models.random_tiny import random_tiny_tokenizer
 from pd_training.conversion import convert_to_skip_v1, own_values
 from pd_training.model import TrainingModel
 from pd_training.model_directory import read_training_model, write_training_model
+from pd_training.output_fit import ridge_update
 
 TOKENIZER = random_tiny_tokenizer()
 MHA = ModelConfig(
@@ -122,3 +124,40 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the config asks for 2 x 4"):
         convert_to_skip_v1(tmp_path / "plain", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_ridge_update_is_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    x, y, old = (rng.normal(size=shape) for shape in ((50, 6), (50, 3), (3, 6)))
+    cross = (y - x @ old.T).T @ x
+    change = ridge_update(torch.tensor(x.T @ x), torch.tensor(cross), 0.0).numpy()
+    want, *_ = np.linalg.lstsq(x, y, rcond=None)
+    np.testing.assert_allclose(old + change, want.T, atol=1e-10)
+    # With a penalty: the same as more rows that ask for the old weights.
+    weight = 0.1 * np.trace(x.T @ x) / 6
+    tall = np.concatenate([x, np.sqrt(weight) * np.eye(6)])
+    want, *_ = np.linalg.lstsq(tall, np.concatenate([y, np.sqrt(weight) * old.T]), rcond=None)
+    change = ridge_update(torch.tensor(x.T @ x), torch.tensor(cross), 0.1).numpy()
+    np.testing.assert_allclose(old + change, want.T, atol=1e-10)
+
+
+def test_a_fit_brings_the_original_back_where_it_can(tmp_path: Path) -> None:
+    config = replace(MHA, attention_bias=False, num_layers=2)
+    plain_directory(tmp_path / "plain", config, torch.float32)
+    batches = [
+        torch.randint(0, 1024, (4, 64), generator=torch.Generator().manual_seed(i))
+        for i in range(4)
+    ]
+    convert_to_skip_v1(tmp_path / "plain", tmp_path / "skip")
+    convert_to_skip_v1(tmp_path / "plain", tmp_path / "fitted", calibration=batches)
+    original, skip, fitted = (
+        read_training_model(tmp_path / name).model for name in ("plain", "skip", "fitted")
+    )
+    for name, tensor in skip.state_dict().items():
+        same = torch.equal(tensor, fitted.state_dict()[name])
+        assert same != (name == "model.layers.1.self_attn.o_proj.weight"), name
+    fresh = torch.randint(0, 1024, (4, 64), generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        want = original.model(fresh)
+        before, after = ((m.model(fresh) - want).square().mean() for m in (skip, fitted))
+    assert after < 0.8 * before
