@@ -1,5 +1,6 @@
 """Byte-level BPE: training a tokenizer, and encoding a corpus with one."""
 
+import itertools
 from collections.abc import Iterable
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -23,7 +24,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
         The content of a tokenizer.json.
 
     Raises:
-        ConfigError: vocab_size has no room for the bytes.
+        ConfigError: vocab_size has no room for the bytes, or there is no text.
     """
     if vocab_size <= _NUM_BYTES:
         raise ConfigError(
@@ -39,7 +40,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    rest = iter(texts)
+    first = next(rest, None)
+    if first is None:
+        raise ConfigError("the corpus is empty: no document with text; give more")
+    tokenizer.train_from_iterator(itertools.chain([first], rest), trainer)
     content: str = tokenizer.to_str(pretty=True)
     return content
 

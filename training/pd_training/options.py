@@ -54,7 +54,10 @@ Batch = Annotated[int, typer.Option(help="Sequences per step, over all processes
 Accumulate = Annotated[int, typer.Option(help="Micro-batches per step and process.")]
 Optimiser = Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMISERS)}.")]
 Lr = Annotated[float, typer.Option(help="Peak learning rate.")]
-Beta2 = Annotated[float, typer.Option(help="Decay of the second moment.")]
+Beta2 = Annotated[
+    float | None,
+    typer.Option(help="Decay of the second moment; 0.95, for conda 0.99, if not set."),
+]
 WeightDecay = Annotated[float, typer.Option(help="Decoupled, for matrices.")]
 CondaPeriod = Annotated[int, typer.Option(help="Steps between two bases; 0: 5 % of the run.")]
 Schedule = Annotated[str, typer.Option(help="cosine, uba or constant.")]

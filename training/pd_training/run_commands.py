@@ -69,7 +69,7 @@ def pretrain(
     accumulate: Accumulate = 1,
     optimiser: Optimiser = "adamw",
     lr: Lr = 2e-3,
-    beta2: Beta2 = 0.95,
+    beta2: Beta2 = None,
     weight_decay: WeightDecay = 0.0,
     conda_period: CondaPeriod = 0,
     schedule: Schedule = "cosine",
@@ -105,7 +105,7 @@ def pretrain(
         optimiser=OptimiserSettings(
             name=optimiser,
             lr=lr,
-            betas=(0.9, beta2),
+            betas=(0.9, _beta2(optimiser, beta2)),
             weight_decay=weight_decay,
             conda_period=conda_period,
         ),
@@ -162,7 +162,7 @@ def uptrain(
     accumulate: Accumulate = 1,
     optimiser: Optimiser = "adamw",
     lr: Lr = 1.5e-4,
-    beta2: Beta2 = 0.95,
+    beta2: Beta2 = None,
     weight_decay: WeightDecay = 0.0,
     conda_period: CondaPeriod = 0,
     schedule: Schedule = "cosine",
@@ -198,7 +198,7 @@ def uptrain(
         optimiser=OptimiserSettings(
             name=optimiser,
             lr=lr,
-            betas=(0.9, beta2),
+            betas=(0.9, _beta2(optimiser, beta2)),
             weight_decay=weight_decay,
             conda_period=conda_period,
         ),
@@ -226,6 +226,13 @@ def uptrain(
     )
     if not finished:
         raise typer.Exit(_INTERRUPTED)
+
+
+def _beta2(optimiser: str, given: float | None) -> float:
+    """Return what was given, or what the papers use (arXiv 2510.16807 and 2509.24218)."""
+    if given is not None:
+        return given
+    return 0.99 if optimiser == "conda" else 0.95
 
 
 def _dose(original_tokens: int | None, settings: RunSettings) -> str:

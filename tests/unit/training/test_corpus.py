@@ -98,8 +98,16 @@ def test_the_tokenizer_brings_every_text_back() -> None:
     assert tokenizer.vocab_size == 320
     for text in [*TEXTS, "  two\tspaces \x00 日本 \n\n"]:
         assert tokenizer.decode(tokenizer.encode(text)) == text
+    with pytest.raises(ConfigError, match="is empty"):
+        train_tokenizer([], 300)
     with pytest.raises(ConfigError, match="257 or more"):
         train_tokenizer(TEXTS, 256)
+
+
+def test_an_error_in_the_corpus_stops_the_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 1000 + "broken\n")
+    with pytest.raises(ConfigError, match="line 1001: not JSON"):
+        train_tokenizer((d.text for d in read_documents([tmp_path / "a.jsonl"])), 300)
 
 
 def test_an_eos_in_the_text_is_only_letters() -> None:
