@@ -74,7 +74,9 @@ def test_modules_take_only_public_names_of_others(module: str) -> None:
                 assert alias.name in exports, f"{node.module}.{alias.name} is not in its __all__"
 
 
-@pytest.mark.parametrize("package", ["pd_core", "pd_server", "pd_device_client", "pd_bench"])
+@pytest.mark.parametrize(
+    "package", ["pd_core", "pd_server", "pd_device_client", "pd_bench", "pd_training"]
+)
 def test_modules_declare_what_is_public(package: str) -> None:
     silent = [
         name

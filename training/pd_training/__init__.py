@@ -1,0 +1,1 @@
+"""Corpora, optimisers, pretraining, conversion to SkipV1Former and uptraining."""

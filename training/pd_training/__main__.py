@@ -1,0 +1,6 @@
+"""`python -m pd_training`."""
+
+from pd_training.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Folders that appear whole or not at all."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from pd_core.errors import ConfigError
+
+__all__ = ["new_folder"]
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which takes its name when the block ends.
+
+    Everything is on the disk before the rename, so that whoever finds `path` finds all of it, even
+    after a power cut. When the block fails (a full disk, Ctrl-C) the temporary folder goes away and
+    nothing else has changed.
+
+    Raises:
+        ConfigError: `path` exists and is not an empty folder, or the disk refuses.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConfigError(f"{path} exists already; name another place, or remove it first")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            _sync(file)
+        _sync(temporary)
+        if path.is_dir():
+            path.rmdir()
+        temporary.rename(path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:  # the latter is how safetensors says "disk full"
+        raise ConfigError(
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}; nothing was "
+            "replaced. Free some space or choose another place"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Force a file's content, or a folder's entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

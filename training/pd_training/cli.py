@@ -1,0 +1,204 @@
+"""`pd-train`: tokenizers, corpora, training, evaluation, conversion.
+
+Modules that import torch are imported inside the commands, so that help and errors come at once.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pd_core.errors import ConfigError, PdError, status_of
+from pd_training.options import Context, Corpus, Data, Device, Dtype, Exclude, Model, Out, Seed
+from pd_training.run_commands import pretrain, uptrain
+from pd_training.settings import INITS, SELECTIONS
+
+if TYPE_CHECKING:
+    from pd_training.evaluation import Evaluation
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Train models of the Llama family and SkipV1Former, and prepare what that needs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_INTERRUPTED = 130  # as shells report a command ended by Ctrl-C
+
+
+@app.command()
+def tokenizer(
+    corpus: Corpus,
+    out: Annotated[Path, typer.Option(help="The tokenizer.json to write.")],
+    vocab_size: Annotated[int, typer.Option(help="Ids, <eos> included.")] = 4096,
+    held_out: Annotated[float, typer.Option(help="Share of documents not to look at.")] = 0.0,
+    exclude: Exclude = None,
+) -> None:
+    """Train a byte-level BPE tokenizer."""
+    from pd_training import token_store
+    from pd_training.bpe import train_tokenizer
+    from pd_training.documents import corpus_files, read_documents
+
+    documents = read_documents(corpus_files(corpus, exclude or ()))
+    texts = (d.text for d in documents if not token_store.held_out(d.text, held_out))
+    content = train_tokenizer(texts, vocab_size)
+    try:
+        out.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error.strerror}") from error
+    _say(f"{len(json.loads(content)['model']['vocab']):,} ids: {out}")
+
+
+@app.command()
+def prepare(
+    corpus: Corpus,
+    tokenizer: Annotated[Path, typer.Option(help="A tokenizer.json.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    held_out: Annotated[float, typer.Option(help="Share of documents held out, whole.")] = 0.02,
+    eos_token: Annotated[str, typer.Option(help="Put between documents.")] = "<eos>",
+    exclude: Exclude = None,
+    select: Annotated[
+        str | None, typer.Option(help=f"Choose documents: {', '.join(SELECTIONS)}.")
+    ] = None,
+    budget: Annotated[int, typer.Option(help="Tokens that --select may choose.")] = 0,
+    seed: Seed = 0,
+) -> None:
+    """Tokenise a corpus into memory-mapped files, a part of its documents held out."""
+    from pd_core.tokenizer import Tokenizer
+    from pd_training.bpe import CorpusEncoder
+    from pd_training.documents import corpus_files, read_documents
+    from pd_training.selection import Selection
+    from pd_training.token_store import write_token_store
+
+    if select is None and budget:
+        raise ConfigError("--budget says how much to choose; say how with --select micro or random")
+    if not 0 <= held_out < 1:
+        raise ConfigError(f"--held-out is {held_out}; it must be in [0, 1)")
+    files = corpus_files(corpus, exclude or ())
+    content = Tokenizer.from_file(tokenizer).to_str()
+    documents, choice = read_documents(files), None
+    if select is not None:
+        choice = Selection(select, budget, seed)
+        encoder = CorpusEncoder(content, eos_token)
+        documents = choice.of(lambda: read_documents(files), encoder, held_out)
+    store = write_token_store(
+        out,
+        documents,
+        content,
+        eos_token=eos_token,
+        held_out_fraction=held_out,
+        selection=None if choice is None else asdict(choice),
+    )
+    for name, side in (("training", store.train), ("held out", store.held_out)):
+        _say(
+            f"{name}: {side.documents:,} documents, {side.text_bytes:,} bytes, "
+            f"{len(side.tokens):,} tokens"
+        )
+
+
+app.command()(pretrain)
+app.command()(uptrain)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data,
+    context: Context = 256,
+    max_tokens: Annotated[int | None, typer.Option(help="Look at no more.")] = None,
+    training_side: Annotated[
+        bool, typer.Option("--training-side", help="Look at the training text instead.")
+    ] = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    json_out: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print loss, bits per byte and loss by position on held-out text."""
+    from pd_training.evaluation import evaluate as evaluate_model
+    from pd_training.model_directory import read_training_model
+    from pd_training.processes import Processes
+    from pd_training.token_store import TokenStore
+
+    store, opened = TokenStore.open(data), read_training_model(model)
+    if opened.tokenizer != store.tokenizer:
+        raise ConfigError("the corpus was prepared with another tokenizer than the model's")
+    with Processes.joined(device) as processes:
+        found = evaluate_model(
+            opened.model.to(processes.device),
+            store.train if training_side else store.held_out,
+            context_tokens=context,
+            max_tokens=max_tokens,
+            dtype=dtype,
+            device=processes.device,
+        )
+    if json_out:
+        print(json.dumps(asdict(found)))
+    else:
+        _print_evaluation(found)
+
+
+def _print_evaluation(found: "Evaluation") -> None:
+    _say(
+        f"loss {found.loss:.4f} nats per token, {found.bits_per_byte:.4f} bits per byte, "
+        f"{found.tokens:,} tokens"
+    )
+    table = Table("positions", "loss")
+    for part in found.by_position:
+        table.add_row(f"{part.first}..{part.end - 1}", f"{part.loss:.4f}")
+    Console().print(table)
+
+
+@app.command()
+def convert(
+    model: Model,
+    out: Out,
+    to: Annotated[str, typer.Option(help="skipv1.")] = "skipv1",
+    init: Annotated[str, typer.Option(help=f"Own values from: {', '.join(INITS)}.")] = "mean",
+    seed: Seed = 0,
+    fit: Annotated[
+        Path | None, typer.Option(help="Prepared corpus to fit the output projections on.")
+    ] = None,
+    fit_tokens: Annotated[int, typer.Option(help="Of it, at most.")] = 16384,
+    context: Context = 256,
+) -> None:
+    """Make a SkipV1Former of a plain checkpoint; it needs uptraining afterwards."""
+    from pd_core.tokenizer import Tokenizer
+    from pd_training.conversion import convert_to_skip_v1
+    from pd_training.output_fit import calibration_batches
+
+    if to != "skipv1":
+        raise ConfigError(f"unknown --to {to!r}; known: skipv1")
+    calibration = []
+    if fit is not None:
+        tokenizer = Tokenizer.from_file(model / "tokenizer.json").to_str()
+        calibration = calibration_batches(fit, tokenizer, context, fit_tokens)
+    facts = convert_to_skip_v1(model, out, init=init, seed=seed, calibration=calibration)
+    for what, (before, after) in (
+        ("parameters", facts.parameters),
+        ("KV elements per token", facts.kv_elements),
+    ):
+        _say(f"{what}: {before:,} -> {after:,} ({after / before - 1:+.1%})")
+    _say(f"{out} predicts worse than {model} until it is trained on: pd-train uptrain")
+
+
+def _say(text: str) -> None:
+    Console().print(text, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command; an error is one line on stderr and an exit code of its class."""
+    try:
+        app()
+    except PdError as error:
+        print(f"pd-train: {error}", file=sys.stderr)
+        sys.exit(status_of(error).exit_code)
+    except KeyboardInterrupt:
+        print("pd-train: interrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)

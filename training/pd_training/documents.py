@@ -1,0 +1,156 @@
+"""A corpus as documents: text files, folders of them, JSONL and parquet.
+
+A text file is one document, and so is a row of JSONL or parquet (its "text" field). Every error
+names the file and the line or row. A file is read once, however many links lead to it.
+"""
+
+import fnmatch
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pd_core.errors import ConfigError
+
+__all__ = ["TEXT_SUFFIXES", "Document", "corpus_files", "read_documents"]
+
+TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
+_ROW_SUFFIXES = (".jsonl", ".parquet")
+_PARQUET_BATCH_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text.
+
+    Attributes:
+        source: the file, with the line or row where a file holds many.
+    """
+
+    source: str
+    text: str
+
+
+def corpus_files(paths: Sequence[Path], exclude: Sequence[str] = ()) -> list[Path]:
+    """Return a corpus's files: resolved, each once, in order of their paths.
+
+    Args:
+        paths: files, taken whatever they are called, and folders, of which the files with a known
+            suffix are taken at any depth; links are followed.
+        exclude: patterns such as "*/test/*", matched against whole paths as found in a folder.
+
+    Raises:
+        ConfigError: a path does not exist, or nothing is left.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            found |= {
+                file.resolve()
+                for file in _walk(path)
+                if not any(fnmatch.fnmatch(file.as_posix(), pattern) for pattern in exclude)
+            }
+        elif path.is_file():
+            found.add(path.resolve())
+        else:
+            raise ConfigError(f"the corpus {path} does not exist; give files or folders")
+    if not found:
+        raise ConfigError(
+            f"the corpus {', '.join(map(str, paths))} is empty: no file ends in "
+            f"{', '.join(TEXT_SUFFIXES + _ROW_SUFFIXES)}"
+        )
+    return sorted(found)
+
+
+def read_documents(files: Sequence[Path]) -> Iterator[Document]:
+    """Yield the documents of files, in their order; empty texts are left out.
+
+    Raises:
+        ConfigError: a file cannot be read; the message names the line or row.
+    """
+    for file in files:
+        if file.suffix == ".jsonl":
+            documents = _jsonl(file)
+        elif file.suffix == ".parquet":
+            documents = _parquet(file)
+        else:
+            documents = iter([Document(str(file), _decoded(file, _content(file)))])
+        yield from (document for document in documents if document.text)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield files with a known suffix below a folder; a link that leads in a circle is left out."""
+    visited: set[Path] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = Path(parent).resolve()
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        for name in names:
+            file = Path(parent) / name
+            if file.suffix in TEXT_SUFFIXES + _ROW_SUFFIXES and file.is_file():
+                yield file
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _decoded(file: Path, content: bytes, first_line: int = 1) -> str:
+    try:
+        return content.decode("utf-8-sig" if first_line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        line = first_line + content.count(b"\n", 0, error.start)
+        raise ConfigError(
+            f"{file}, line {line}: not UTF-8 ({error.reason}); convert the file or exclude it"
+        ) from error
+
+
+def _text_of(row: Any, place: str) -> str:
+    """Return a row's text field."""
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise ConfigError(f'{place}: no "text" field with a string in it; mend or remove the row')
+    text: str = row["text"]
+    return text
+
+
+def _jsonl(file: Path) -> Iterator[Document]:
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                place = f"{file}, line {number}"
+                try:
+                    row = json.loads(_decoded(file, line, number)) if line.strip() else None
+                    if row is not None or line.strip():
+                        yield Document(place, _text_of(row, place))
+                except (ValueError, RecursionError) as error:
+                    raise ConfigError(f"{place}: not JSON ({error})") from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _parquet(file: Path) -> Iterator[Document]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise ConfigError(f"{file}: parquet needs pyarrow; install pd-device[train]") from error
+    row = 0
+    try:
+        with parquet.ParquetFile(file) as opened:
+            if "text" not in opened.schema_arrow.names:
+                raise ConfigError(f'{file}: no column "text"; it has {opened.schema_arrow.names}')
+            for batch in opened.iter_batches(_PARQUET_BATCH_ROWS, columns=["text"]):
+                for value in batch.column(0).to_pylist():
+                    place = f"{file}, row {row}"
+                    yield Document(place, _text_of({"text": value}, place))
+                    row += 1
+    except (ArrowException, OSError) as error:
+        raise ConfigError(
+            f"{file}, from row {row} on: not readable as parquet ({error})"
+        ) from error

@@ -1,0 +1,100 @@
+"""One process or several, as torchrun starts them; torch's own DDP does the work."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pd_core.errors import ConfigError
+
+__all__ = ["Processes"]
+
+
+class Processes:
+    """The processes of one run.
+
+    Attributes:
+        rank, world: this process, and how many there are.
+        device: where this process computes.
+    """
+
+    def __init__(self, rank: int, world: int, device: torch.device) -> None:
+        self.rank = rank
+        self.world = world
+        self.device = device
+
+    @classmethod
+    @contextlib.contextmanager
+    def joined(cls, device: str) -> Iterator[Self]:
+        """Join the group that the environment names, and leave it at the end.
+
+        Args:
+            device: "cpu" or "cuda"; with CUDA each process takes the GPU of its local rank.
+
+        Raises:
+            ConfigError: CUDA was asked for and is not there, or the device is unknown.
+        """
+        if device not in ("cpu", "cuda"):
+            raise ConfigError(f"unknown device {device!r}; known: cpu, cuda")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("--device cuda, but torch finds no GPU; use --device cpu")
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        place = torch.device(device)
+        if device == "cuda":
+            place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(place)
+        if world == 1:
+            yield cls(0, 1, place)
+            return
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        try:
+            yield cls(dist.get_rank(), dist.get_world_size(), place)
+        finally:
+            dist.destroy_process_group()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return a module whose backward pass averages gradients over all processes."""
+        if self.world == 1:
+            return model
+        places = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=places)
+
+    def unsynchronised(
+        self, module: nn.Module, wanted: bool
+    ) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which gradients are only added up locally, if wanted."""
+        if wanted and isinstance(module, DistributedDataParallel):
+            context: contextlib.AbstractContextManager[None] = module.no_sync()
+            return context
+        return contextlib.nullcontext()
+
+    def mean(self, value: Tensor) -> float:
+        """Return the mean of a scalar over all processes."""
+        if self.world > 1:
+            value = value.detach().clone()
+            dist.all_reduce(value)
+            value /= self.world
+        return value.item()
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process, so that all stop at the same step."""
+        if self.world == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.world > 1:
+            dist.barrier()
