@@ -1,4 +1,4 @@
-"""`pd-train`: tokenizers, corpora, training, evaluation, conversion.
+"""`pd-train`: tokenizers, corpora, training, evaluation, conversion, inspection.
 
 Modules that import torch are imported inside the commands, so that help and errors come at once.
 """
@@ -186,6 +186,33 @@ def convert(
     ):
         _say(f"{what}: {before:,} -> {after:,} ({after / before - 1:+.1%})")
     _say(f"{out} predicts worse than {model} until it is trained on: pd-train uptrain")
+
+
+@app.command()
+def inspect(
+    model: Model,
+    kv_dtype: Annotated[str, typer.Option(help="Of the KV cache that is accounted.")] = "float32",
+) -> None:
+    """Say what a checkpoint is and what its KV cache costs; or why it is refused."""
+    from pd_core.models import inspect_model
+
+    report = inspect_model(model, kv_dtype=kv_dtype)
+    plain, formula = report.kv_bytes_per_token_plain, report.kv_bytes_per_token_by_formula
+    table = Table(show_header=False)
+    for what, value in (
+        ("architecture", report.architecture),
+        ("parameters", f"{report.num_parameters:,}"),
+        ("stored", f"{report.stored_bytes:,} bytes, {', '.join(report.stored_dtypes)}"),
+        ("context", f"{report.config.max_context_tokens:,} tokens"),
+        ("KV cache", f"{report.kv_bytes_per_token:,} bytes per token as allocated ({kv_dtype})"),
+        ("  by formula", f"{float(formula):,.0f} ({1 - float(formula) / plain:.1%} saved)"),
+        ("  of a plain model", f"{plain:,}"),
+        ("tokenizer", f"{report.num_tokenizer_ids:,} ids"),
+        ("end of sequence", ", ".join(map(str, report.eos_token_ids)) or "none"),
+        ("chat template", "yes" if report.has_chat_template else "no"),
+    ):
+        table.add_row(what, value)
+    Console().print(table)
 
 
 def _say(text: str) -> None:
