@@ -436,4 +436,5 @@ async def test_what_is_sent_after_the_end_is_dropped(
     await asyncio.sleep(0.1)
     await stream.send(Extend(5))
     await stream.send(Stop())
+    assert (await link.info()).load.num_running == 0, "the link lives, and nothing was begun anew"
     await link.close()
