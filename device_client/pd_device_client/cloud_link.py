@@ -1,7 +1,6 @@
 """The real cloud link: gRPC over TLS, or plaintext on loopback."""
 
 import asyncio
-import ipaddress
 import logging
 import ssl
 from collections.abc import AsyncGenerator
@@ -13,6 +12,7 @@ import grpc.aio
 from pd_core.api_key import checked_api_key
 from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
+from pd_core.loopback import is_loopback
 from pd_device_client.convert import error_from_call, event_from_pb, info_from_pb, request_to_pb
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1 import generation_pb2_grpc as pb_grpc
@@ -74,7 +74,7 @@ class GrpcCloudLink:
             credentials = grpc.ssl_channel_credentials(_authority(tls_ca) if tls_ca else None)
             self._channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
         else:
-            if not insecure and not _is_loopback(host):
+            if not insecure and not is_loopback(host):
                 raise ConfigError(
                     f"{target} is not on this machine and the link would be plaintext; give the "
                     "server's certificate authority (--tls-ca), or --insecure by name"
@@ -150,12 +150,3 @@ def _authority(path: Path) -> bytes:
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(f"{path} holds no certificate in PEM form") from error
     return content
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -34,10 +34,6 @@ class ClaimPolicy(Protocol):
         """Seconds by which a catch-up pass of `pass_s` is better put off; 0: run it now."""
         ...
 
-    def may_run_ahead(self) -> bool:
-        """Whether the device may commit unclaimed, being ahead of the cloud's stream."""
-        ...
-
     def patience_s(self) -> float | None:
         """Seconds after which the questions above may be answered otherwise; None: on change."""
         ...
@@ -164,7 +160,7 @@ class DeviceLeg:
         while not log.closed and log.length == position:
             if log.claimed_at is None and self._policy.may_claim(asyncio.get_running_loop().time()):
                 log.claim()
-            if log.claimed_at is not None or self._policy.may_run_ahead():
+            if log.open_to_device:
                 log.commit_device(position, candidate)
                 self._changed.notify()
                 return

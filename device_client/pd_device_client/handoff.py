@@ -168,10 +168,6 @@ class Handoff:
         left = max(self._expected_last - position, 0)
         return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
 
-    def may_run_ahead(self) -> bool:
-        """Whether the device may commit unclaimed: it is ahead of the stream."""
-        return self._log.open_to_device
-
     def hold_s(self, pass_s: float) -> float:
         """Seconds by which a catch-up pass is better put off; 0 means run it now.
 

@@ -1,13 +1,13 @@
 """A server's settings, checked once, before anything is started."""
 
-import ipaddress
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pd_core.errors import ConfigError
+from pd_core.loopback import is_loopback
 
-__all__ = ["EngineConfig", "ServerConfig", "TlsConfig", "is_loopback"]
+__all__ = ["EngineConfig", "ServerConfig", "TlsConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +116,3 @@ class ServerConfig:
             raise ConfigError(
                 f"gRPC and HTTP cannot share port {self.grpc_port}; give --http-port another"
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -7,7 +7,8 @@ import trustme
 
 from pd_core.errors import ConfigError
 from pd_core.generation import Fingerprints
-from pd_server.config import ServerConfig, TlsConfig, is_loopback
+from pd_core.loopback import is_loopback
+from pd_server.config import ServerConfig, TlsConfig
 from pd_server.engine import ModelCard
 from pd_server.server_card import make_limits
 

@@ -6,17 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from pd_core.errors import ConfigError, EngineDead, EngineError, PdError, RequestExpired
 from pd_core.generation import Finished, FinishReason, Load
 from pd_core.models import KVCache, LoadedModel, Segment, load_model
 from pd_core.rolling_hash import RollingHash
-from pd_core.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine import EngineEvent, EngineRequest, RequestFailed, TokensMade
 from pd_server.torch_engine import TorchEngine
+from tests.server_harness import plain_loop, prompt_of
 
 _POISON = 999
 
@@ -24,22 +23,6 @@ _POISON = 999
 @pytest.fixture(scope="module")
 def lm() -> LoadedModel:
     return load_model("random-tiny")
-
-
-def _plain_loop(
-    lm: LoadedModel, prompt: Sequence[int], num_tokens: int, sampling: SamplingParams
-) -> list[int]:
-    """The reference: one sequence, the prompt in one pass, then token after token."""
-    cache = lm.model.make_cache(len(prompt) + num_tokens)
-    pending, start, made = list(prompt), 0, list[int]()
-    while len(made) < num_tokens:
-        hidden = lm.model.forward(torch.tensor(pending), [Segment(cache, start, len(pending))])
-        start += len(pending)
-        pending = sample(lm.model.logits(hidden[-1:]), [sampling], [len(made)], lm.eos_token_ids)
-        made += pending
-        if pending[0] in lm.eos_token_ids:
-            break
-    return made
 
 
 def _request(request_id: int, prompt: Sequence[int], limit: int, **more: Any) -> EngineRequest:
@@ -54,10 +37,6 @@ def _request(request_id: int, prompt: Sequence[int], limit: int, **more: Any) ->
         arrived_at_s=more.pop("arrived_at_s", time.perf_counter()),
         **more,
     )
-
-
-def _prompt(length: int, salt: int = 0) -> list[int]:
-    return [2 + (7 * i + 13 * salt) % 900 for i in range(length)]
 
 
 class _Answers:
@@ -105,26 +84,26 @@ _SAMPLINGS = [
 ]
 
 
-def test_batched_tokens_equal_the_plain_loop(lm: LoadedModel) -> None:
+def test_batched_tokens_equal_theplain_loop(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, max_num_seqs=3, max_num_batched_tokens=32))
-    prompts = [_prompt(length, length) for length in (1, 5, 70, 33, 129)]
+    prompts = [prompt_of(length, length) for length in (1, 5, 70, 33, 129)]
     for i, prompt in enumerate(prompts):
         answers.engine.add_request(_request(i, prompt, 12, sampling=_SAMPLINGS[i % 3]))
         answers.step()  # others decode while this one joins
     answers.run()
     for i, prompt in enumerate(prompts):
-        assert answers.tokens[i] == _plain_loop(lm, prompt, 12, _SAMPLINGS[i % 3])
+        assert answers.tokens[i] == plain_loop(lm, prompt, 12, _SAMPLINGS[i % 3])
         assert answers.finished(i).reason is FinishReason.LIMIT
         assert answers.finished(i).tokens_generated == 12
 
 
 @pytest.mark.parametrize("num_committed", [1, 4, 9])
 def test_a_continuation_makes_the_same_tokens(lm: LoadedModel, num_committed: int) -> None:
-    whole = _plain_loop(lm, _prompt(40), 10, _SAMPLINGS[1])
+    whole = plain_loop(lm, prompt_of(40), 10, _SAMPLINGS[1])
     answers = _Answers(TorchEngine(lm, 2, 16))
     committed = tuple(whole[:num_committed])
     answers.engine.add_request(
-        _request(0, _prompt(40), 10, committed=committed, sampling=_SAMPLINGS[1])
+        _request(0, prompt_of(40), 10, committed=committed, sampling=_SAMPLINGS[1])
     )
     answers.run()
     assert answers.first[0] == num_committed
@@ -134,7 +113,7 @@ def test_a_continuation_makes_the_same_tokens(lm: LoadedModel, num_committed: in
 def test_end_of_sequence_is_the_last_token(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, 2, 16))
     sampling = SamplingParams(temperature=1.0, forced_length=5)
-    answers.engine.add_request(_request(0, _prompt(9), 100, sampling=sampling))
+    answers.engine.add_request(_request(0, prompt_of(9), 100, sampling=sampling))
     answers.run()
     assert answers.tokens[0][-1] in lm.eos_token_ids
     assert len(answers.tokens[0]) == 5
@@ -144,9 +123,9 @@ def test_end_of_sequence_is_the_last_token(lm: LoadedModel) -> None:
 def test_a_closed_prefix_finishes_at_once_without_work(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, 1, 16))
     eos = lm.eos_token_ids[0]
-    answers.engine.add_request(_request(0, _prompt(9), 10, committed=(5, eos)))
-    answers.engine.add_request(_request(1, _prompt(9), 2, committed=(5, 6)))
-    answers.engine.add_request(_request(2, [*_prompt(9), eos], 2))  # of the prompt: no end
+    answers.engine.add_request(_request(0, prompt_of(9), 10, committed=(5, eos)))
+    answers.engine.add_request(_request(1, prompt_of(9), 2, committed=(5, 6)))
+    answers.engine.add_request(_request(2, [*prompt_of(9), eos], 2))  # of the prompt: no end
     answers.step()
     assert answers.finished(0) == Finished(FinishReason.EOS, 0)
     assert answers.finished(1) == Finished(FinishReason.LIMIT, 0)
@@ -160,7 +139,7 @@ def test_kv_is_held_while_running_and_freed_at_the_end(lm: LoadedModel) -> None:
     answers = _Answers(engine)
     one = lm.model.make_cache(30).allocated_bytes
     for i in range(2):
-        engine.add_request(_request(i, _prompt(20), 8))
+        engine.add_request(_request(i, prompt_of(20), 8))
     answers.run()
     load = engine.load()
     assert load.kv_bytes_peak == 2 * one
@@ -176,8 +155,8 @@ def test_kv_is_held_while_running_and_freed_at_the_end(lm: LoadedModel) -> None:
 
 def test_abort_frees_the_slot_for_the_next_in_one_step(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, 1, 16))
-    answers.engine.add_request(_request(0, _prompt(500), 10_000))
-    answers.engine.add_request(_request(1, _prompt(5), 3))
+    answers.engine.add_request(_request(0, prompt_of(500), 10_000))
+    answers.engine.add_request(_request(1, prompt_of(5), 3))
     answers.step()
     answers.engine.abort(0)
     assert answers.engine.load().num_running == 0
@@ -192,8 +171,8 @@ def test_abort_frees_the_slot_for_the_next_in_one_step(lm: LoadedModel) -> None:
 
 def test_stop_counts_the_tokens_made(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, 1, 16))
-    answers.engine.add_request(_request(0, _prompt(5), 1000))
-    answers.engine.add_request(_request(1, _prompt(5), 1000))  # still queued when it is stopped
+    answers.engine.add_request(_request(0, prompt_of(5), 1000))
+    answers.engine.add_request(_request(1, prompt_of(5), 1000))  # still queued when it is stopped
     for _ in range(4):
         answers.step()
     answers.engine.stop(0)
@@ -208,29 +187,29 @@ def test_stop_counts_the_tokens_made(lm: LoadedModel) -> None:
 
 def test_extend_past_the_first_cache_changes_no_token(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, 1, 600))
-    prompt = _prompt(505)
+    prompt = prompt_of(505)
     answers.engine.add_request(_request(0, prompt, 4))
     answers.step()
     answers.engine.extend(0, 3)  # lower: ignored
     answers.engine.extend(0, 20)
     answers.engine.extend(5, 20)  # unknown: ignored
     answers.run()
-    assert answers.tokens[0] == _plain_loop(lm, prompt, 20, SamplingParams())
+    assert answers.tokens[0] == plain_loop(lm, prompt, 20, SamplingParams())
 
 
 def test_a_high_token_limit_alone_holds_no_memory(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, 1, 600))
     sampling = SamplingParams(temperature=1.0, forced_length=12)
-    answers.engine.add_request(_request(0, _prompt(505), 15_000, sampling=sampling))
+    answers.engine.add_request(_request(0, prompt_of(505), 15_000, sampling=sampling))
     answers.run()
     assert answers.engine.load().kv_bytes_peak == lm.model.make_cache(516).allocated_bytes
 
 
 def test_a_request_that_waited_too_long_is_dropped(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, 1, 16))
-    answers.engine.add_request(_request(0, _prompt(5), 50))
+    answers.engine.add_request(_request(0, prompt_of(5), 50))
     late = time.perf_counter() - 10
-    answers.engine.add_request(_request(1, _prompt(5), 5, arrived_at_s=late, useful_for_s=1.0))
+    answers.engine.add_request(_request(1, prompt_of(5), 5, arrived_at_s=late, useful_for_s=1.0))
     answers.step()
     assert isinstance(answers.ends[1], RequestExpired)
     answers.run()
@@ -243,9 +222,9 @@ def test_the_rolling_hash_takes_the_place_of_the_logits_only(lm: LoadedModel) ->
     assert engine.card.fingerprints.numerics_id != lm.fingerprints.numerics_id
     answers = _Answers(engine)
     sampling = SamplingParams(seed=4, forced_length=6)
-    engine.add_request(_request(0, _prompt(20), 50, sampling=sampling))
+    engine.add_request(_request(0, prompt_of(20), 50, sampling=sampling))
     answers.run()
-    state = RollingHash(lm.model.config.vocab_size, lm.eos_token_ids, _prompt(20))
+    state = RollingHash(lm.model.config.vocab_size, lm.eos_token_ids, prompt_of(20))
     expected: list[int] = []
     for position in range(6):
         expected.append(state.next_token(position, sampling))
@@ -290,12 +269,12 @@ def test_a_failing_request_fails_alone(lm: LoadedModel) -> None:
 
     poisoned, _ = _faulty(lm, fault)
     answers = _Answers(TorchEngine(poisoned, 3, 64))
-    answers.engine.add_request(_request(0, _prompt(20), 10, sampling=_SAMPLINGS[1]))
-    answers.engine.add_request(_request(1, [*_prompt(20), _POISON], 10))
+    answers.engine.add_request(_request(0, prompt_of(20), 10, sampling=_SAMPLINGS[1]))
+    answers.engine.add_request(_request(1, [*prompt_of(20), _POISON], 10))
     answers.step()
     answers.engine.add_request(_request(2, [_POISON], 10))
     answers.run()
-    assert answers.tokens[0] == _plain_loop(lm, _prompt(20), 10, _SAMPLINGS[1])
+    assert answers.tokens[0] == plain_loop(lm, prompt_of(20), 10, _SAMPLINGS[1])
     for request_id in (1, 2):
         error = answers.ends[request_id]
         assert type(error) is EngineError
@@ -312,7 +291,7 @@ def test_a_lone_failing_request_does_not_kill_the_engine(lm: LoadedModel) -> Non
     answers.engine.add_request(_request(0, [_POISON], 10))
     answers.run()
     assert type(answers.ends[0]) is EngineError
-    answers.engine.add_request(_request(1, _prompt(3), 2))
+    answers.engine.add_request(_request(1, prompt_of(3), 2))
     answers.run()
     assert answers.finished(1).tokens_generated == 2
 
@@ -325,7 +304,7 @@ def test_an_engine_that_fails_for_nobody_is_dead(lm: LoadedModel) -> None:
             raise RuntimeError("secret detail")
 
     engine = TorchEngine(_faulty(lm, fault)[0], 2, 64)
-    engine.add_request(_request(0, _prompt(3), 10))
+    engine.add_request(_request(0, prompt_of(3), 10))
     engine.step()
     broken = True
     with pytest.raises(EngineDead, match="RuntimeError") as raised:
@@ -337,8 +316,8 @@ def test_a_request_without_memory_fails_alone(lm: LoadedModel) -> None:
     small, model = _faulty(lm, lambda _: None)
     answers = _Answers(TorchEngine(small, 2, 64))
     model.max_cache_tokens = 1000
-    answers.engine.add_request(_request(0, _prompt(1001), 5))
-    answers.engine.add_request(_request(1, _prompt(3), 5))
+    answers.engine.add_request(_request(0, prompt_of(1001), 5))
+    answers.engine.add_request(_request(1, prompt_of(3), 5))
     answers.run()
     assert isinstance(answers.ends[0], EngineError)
     assert answers.finished(1).tokens_generated == 5
