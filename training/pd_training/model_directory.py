@@ -14,7 +14,7 @@ from pd_core.errors import ModelError
 from pd_core.models.checkpoint import Checkpoint, read_json
 from pd_core.models.config import ModelConfig
 from pd_core.tokenizer import Tokenizer
-from pd_training.model import TrainingModel, require_trainable
+from pd_training.model import TrainingModel
 
 __all__ = ["TRAINING_FILE", "TrainingDirectory", "read_training_model", "write_training_model"]
 
@@ -75,19 +75,18 @@ def write_training_model(
 def read_training_model(
     directory: Path, *, max_context_tokens: int | None = None
 ) -> TrainingDirectory:
-    """Open a plain or SkipV1 Llama directory for training.
+    """Open a Hugging Face directory for training.
 
     Args:
         max_context_tokens: what the config shall declare instead of its own value.
 
     Raises:
-        ModelError: a file is missing or broken, or the model cannot be trained here.
+        ModelError: a file is missing or broken, or the model is none that we run.
     """
     raw = read_json(directory / "config.json")
     config = ModelConfig.from_hf(raw)
     if max_context_tokens is not None:
         config = replace(config, max_context_tokens=max_context_tokens)
-    require_trainable(config)
     tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
     if tokenizer.vocab_size > config.vocab_size:
         raise ModelError(

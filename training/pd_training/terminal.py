@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pd_training.allocator import keep_freed_memory
 from pd_training.interrupt import InterruptRequest
 from pd_training.model_directory import TrainingDirectory
 from pd_training.processes import Processes
@@ -43,6 +44,7 @@ def run_in_terminal(
         device: "cpu" or "cuda".
         threads: of torch; None leaves its choice.
     """
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     with Processes.joined(device) as processes:

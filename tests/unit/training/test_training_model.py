@@ -8,7 +8,9 @@ import torch
 
 from pd_core.errors import ConfigError, ModelError
 from pd_core.models import ModelConfig, Segment, load_model
+from pd_core.models.latent_shape import LatentShape
 from pd_core.models.random_tiny import random_tiny_tokenizer
+from pd_core.models.rope_scaling import RopeScaling
 from pd_training.atomic import new_folder
 from pd_training.model import TrainingModel
 from pd_training.model_directory import read_training_model, write_training_model
@@ -24,6 +26,9 @@ CONFIG = ModelConfig(
     head_dim=8,
     max_context_tokens=256,
 )
+LATENT = LatentShape(kv_rank=12, nope_dim=16, value_dim=16)
+WIDE_VALUES = LatentShape(kv_rank=12, nope_dim=8, value_dim=24)
+LLAMA3 = RopeScaling("llama3", 8.0, 1.0, 4.0, 64)
 
 
 def loud_model(config: ModelConfig) -> TrainingModel:
@@ -44,8 +49,18 @@ def loud_model(config: ModelConfig) -> TrainingModel:
         replace(CONFIG, num_kv_heads=2, tie_word_embeddings=True),
         replace(CONFIG, skip_v1=True),
         replace(CONFIG, skip_v1=True, num_kv_heads=2, attention_bias=True, mlp_bias=True),
+        replace(CONFIG, num_layers=4, skip_v1=True, skip_v1_k_source=1),
+        replace(CONFIG, num_layers=4, skip_v1=True, skip_v1_k_source=1, family="qwen3"),
+        replace(CONFIG, family="qwen2", num_kv_heads=2, rope_scaling=LLAMA3),
+        replace(CONFIG, family="qwen3", skip_v1=True),
+        replace(CONFIG, family="deepseek_v2", latent=LATENT),
+        replace(CONFIG, family="deepseek_v2", latent=WIDE_VALUES, attention_bias=True),
+        replace(CONFIG, family="deepseek_v2", latent=LATENT, skip_v1=True),
     ],
-    ids=["mha", "gqa-tied", "skip-mha", "skip-gqa-biased"],
+    ids=[
+        *("mha", "gqa-tied", "skip-mha", "skip-gqa-biased", "yoco", "yoco-qwen3", "qwen2-llama3"),
+        *("skip-qwen3", "mla", "mla-wide-values", "skip-mla"),
+    ],
 )
 def test_inference_gives_the_same_logits(config: ModelConfig, tmp_path: Path) -> None:
     model = loud_model(config)
@@ -78,8 +93,17 @@ def test_reading_back_gives_every_bit(tmp_path: Path) -> None:
         assert torch.equal(tensor, back.model.state_dict()[name]), name
 
 
-def test_every_weight_gets_a_gradient() -> None:
-    model = loud_model(replace(CONFIG, skip_v1=True, num_kv_heads=2))
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(CONFIG, skip_v1=True, num_kv_heads=2),
+        replace(CONFIG, num_layers=4, skip_v1=True, skip_v1_k_source=1, family="qwen3"),
+        replace(CONFIG, family="deepseek_v2", latent=LATENT, skip_v1=True),
+    ],
+    ids=["skip-gqa", "yoco-qwen3", "skip-mla"],
+)
+def test_every_weight_gets_a_gradient(config: ModelConfig) -> None:
+    model = loud_model(config)
     ids = torch.arange(40)[None]
     torch.nn.functional.cross_entropy(model(ids)[0, :-1], ids[0, 1:]).backward()  # type: ignore[no-untyped-call]
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]

@@ -1,0 +1,42 @@
+#!/bin/sh
+# The model in the box, from nothing: fetch the corpus (pinned by hash), train, judge.
+#   training/box-model.sh WORK_FOLDER
+# Needs Debian's apt and dpkg-deb, and `pip install -e '.[train]'`. Runs again where it stopped.
+set -eu
+
+work=${1:?"usage: $0 WORK_FOLDER"}
+mkdir -p "$work/packages"
+cd "$work"
+
+fetch() { # name, version, architecture, sha256
+    file="packages/$1_$2_$3.deb"
+    [ -e "$file" ] || (cd packages && apt-get download "$1=$2")
+    # apt writes characters of a version in percent form.
+    [ -e "$file" ] || mv "packages/$1_$(echo "$2" | sed 's/:/%3a/')_$3.deb" "$file"
+    echo "$4  $file" | sha256sum --check --quiet
+    dpkg-deb -x "$file" files
+}
+
+# Once Debian has moved on, these very files are at snapshot.debian.org: put them into packages/.
+version=3.11.2-6+deb12u9
+fetch python3.11-doc "$version" all 5b3594189d6ef9a6963ce0347fd307a1cc67620ad697e144db366070e2e146be
+fetch libpython3.11-stdlib "$version" amd64 10f13e000ee757f5f2d2d3569f9e30546214a0c850acd78695feae373bfa3e53
+fetch libpython3.11-minimal "$version" amd64 69f41cfa3f4ba17284e538f843069d7529c53c207d2ae17a5b02785944870e33
+
+if [ ! -e corpus ]; then
+    mkdir corpus.new
+    cp -rL files/usr/share/doc/python3.11/html/_sources corpus.new/docs
+    cp -r files/usr/lib/python3.11 corpus.new/stdlib
+    mv corpus.new corpus
+fi
+
+# Left out: tests, codecs and generated tables.
+for pattern in '*/test/*' '*/tests/*' '*/encodings/*' '*/pydoc_data/*' '*/_sysconfigdata*' \
+    '*/html/entities.py' '*/stringprep.py' '*/token.py' '*/keyword.py'; do
+    set -- "$@" --exclude "$pattern"
+done
+shift
+
+[ -e tokenizer.json ] ||
+    pd-train tokenizer corpus "$@" --vocab-size 4096 --held-out 0.04 --out tokenizer.json
+[ -e data ] || pd-train prepare corpus "$@" --tokenizer tokenizer.json --held-out 0.04 --out data
