@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pd_core.errors import ConfigError, PdError, status_of
+from pd_training.campaign_commands import campaign
 from pd_training.options import Context, Corpus, Data, Device, Dtype, Exclude, Model, Out, Seed
 from pd_training.run_commands import pretrain, uptrain
 from pd_training.settings import INITS, SELECTIONS
@@ -105,6 +106,7 @@ def prepare(
 
 app.command()(pretrain)
 app.command()(uptrain)
+app.add_typer(campaign, name="campaign")
 
 
 @app.command()
@@ -172,13 +174,16 @@ def convert(
     from pd_core.tokenizer import Tokenizer
     from pd_training.conversion import convert_to_skip_v1
     from pd_training.output_fit import calibration_batches
+    from pd_training.token_store import TokenStore
 
     if to != "skipv1":
         raise ConfigError(f"unknown --to {to!r}; known: skipv1")
     calibration = []
     if fit is not None:
-        tokenizer = Tokenizer.from_file(model / "tokenizer.json").to_str()
-        calibration = calibration_batches(fit, tokenizer, context, fit_tokens)
+        store = TokenStore.open(fit)
+        if store.tokenizer != Tokenizer.from_file(model / "tokenizer.json").to_str():
+            raise ConfigError("the corpus was prepared with another tokenizer than the model's")
+        calibration = calibration_batches(store, context, fit_tokens)
     facts = convert_to_skip_v1(model, out, init=init, seed=seed, calibration=calibration)
     for what, (before, after) in (
         ("parameters", facts.parameters),

@@ -23,7 +23,7 @@ from pd_training.settings import RunSettings
 from pd_training.token_store import TokenStore
 from pd_training.trainer import StepFacts
 
-__all__ = ["run_in_terminal"]
+__all__ = ["progress_bar", "run_in_terminal"]
 
 
 def run_in_terminal(
@@ -54,7 +54,7 @@ def run_in_terminal(
         if processes.first:
             headline = _headline(start, store, settings)
             console.print(headline, highlight=False, soft_wrap=True)
-        with InterruptRequest() as interrupt, _bar(console, visible=processes.first) as bar:
+        with InterruptRequest() as interrupt, progress_bar(console, visible=processes.first) as bar:
             task = bar.add_task("training", total=settings.steps, loss="")
 
             def show(facts: StepFacts) -> None:
@@ -76,7 +76,8 @@ def _headline(start: TrainingDirectory, store: TokenStore, settings: RunSettings
     )
 
 
-def _bar(console: Console, *, visible: bool) -> Progress:
+def progress_bar(console: Console, *, visible: bool = True) -> Progress:
+    """Return the bar of a run; its tasks have a field `loss`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
