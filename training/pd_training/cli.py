@@ -158,6 +158,39 @@ def _print_evaluation(found: "Evaluation") -> None:
 
 
 @app.command()
+def judge(
+    model: Annotated[str, typer.Argument(help="A Hugging Face directory, or a shipped name.")],
+    data: Data,
+    count: Annotated[int, typer.Option(help="Functions, and pages, to be written.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Keep the most likely tokens up to this.")] = 0.9,
+    seed: Seed = 0,
+    json_out: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Have a model continue held-out text: how many functions parse, how many texts loop."""
+    from pd_core.models import load_model
+    from pd_core.sampling_params import SamplingParams
+    from pd_training import readability
+    from pd_training.token_store import TokenStore
+
+    store, loaded = TokenStore.open(data), load_model(model, fast=True)
+    if loaded.tokenizer.to_str() != store.tokenizer:
+        raise ConfigError("the corpus was prepared with another tokenizer than the model's")
+    documents = readability.documents_of(store.held_out.tokens, store.eos_token_id)
+    sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
+    found = readability.judge(loaded, documents, sampling, count)
+    if json_out:
+        print(json.dumps(asdict(found)))
+        return
+    for sample in found.samples:
+        Console().print(sample, markup=False, highlight=False, soft_wrap=True)
+        Console().rule()
+    _say(
+        f"{found.parsed} of {found.functions} functions parse; {found.loops} of {found.texts} loop"
+    )
+
+
+@app.command()
 def convert(
     model: Model,
     out: Out,
