@@ -6,7 +6,6 @@ end repeats the same few tokens.
 """
 
 import ast
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,8 +59,8 @@ class Begun:
 def documents_of(ids: np.ndarray, eos_token_id: int) -> list[list[int]]:
     """Cut a split's ids into documents, without the token between them."""
     ends = np.flatnonzero(ids == eos_token_id)
-    parts = np.split(ids, ends + 1)
-    return [part[part != eos_token_id].tolist() for part in parts if len(part) > 1]
+    parts = (part[part != eos_token_id] for part in np.split(ids, ends + 1))
+    return [part.tolist() for part in parts if len(part)]
 
 
 def begun_functions(source: str) -> list[Begun]:
@@ -85,7 +84,9 @@ def begun_functions(source: str) -> list[Begun]:
 
 def parses(begun: Begun, body: str) -> bool:
     """Tell whether Python parses a function with this body, cut where its indentation ends."""
-    whole = textwrap.dedent(begun.head + _own_lines(begun.head, body))
+    # An indented function stands in a block: to dedent it would change strings at the margin.
+    block = "if True:\n" if begun.head[:1].isspace() else ""
+    whole = block + begun.head + _own_lines(begun.head, body)
     try:
         ast.parse(whole)
     except (SyntaxError, ValueError, RecursionError):
