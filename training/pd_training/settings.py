@@ -24,7 +24,7 @@ DTYPES = ("float32", "bfloat16")
 # How documents are chosen for a budget; see pd_training.selection.
 SELECTIONS = ("micro", "random")
 # Where a converted layer's own values come from; see pd_training.conversion.
-INITS = ("mean", "adjacent", "first", "random")
+INITS = ("mean", "adjacent", "first", "top", "random")
 
 
 def check_count(option: str, value: int) -> None:
