@@ -17,7 +17,14 @@ from pd_core.errors import ConfigError, PdError, status_of
 from pd_training.campaign_commands import campaign
 from pd_training.options import Context, Corpus, Data, Device, Dtype, Exclude, Model, Out, Seed
 from pd_training.run_commands import pretrain, uptrain
-from pd_training.settings import INITS, SELECTIONS
+from pd_training.settings import (
+    INITS,
+    SELECTIONS,
+    check_count,
+    check_dtype,
+    check_seed,
+    check_share,
+)
 
 if TYPE_CHECKING:
     from pd_training.evaluation import Evaluation
@@ -44,16 +51,15 @@ def tokenizer(
 ) -> None:
     """Train a byte-level BPE tokenizer."""
     from pd_training import token_store
+    from pd_training.atomic import replace_text
     from pd_training.bpe import train_tokenizer
     from pd_training.documents import corpus_files, read_documents
 
+    check_share("--held-out", held_out)
     documents = read_documents(corpus_files(corpus, exclude or ()))
     texts = (d.text for d in documents if not token_store.held_out(d.text, held_out))
     content = train_tokenizer(texts, vocab_size)
-    try:
-        out.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror}") from error
+    replace_text(out, content)
     _say(f"{len(json.loads(content)['model']['vocab']):,} ids: {out}")
 
 
@@ -80,8 +86,7 @@ def prepare(
 
     if select is None and budget:
         raise ConfigError("--budget says how much to choose; say how with --select micro or random")
-    if not 0 <= held_out < 1:
-        raise ConfigError(f"--held-out is {held_out}; it must be in [0, 1)")
+    check_share("--held-out", held_out)
     files = corpus_files(corpus, exclude or ())
     content = Tokenizer.from_file(tokenizer).to_str()
     documents, choice = read_documents(files), None
@@ -128,7 +133,15 @@ def evaluate(
     from pd_training.processes import Processes
     from pd_training.token_store import TokenStore
 
+    check_dtype(dtype)
+    check_count("--context", context)
+    if max_tokens is not None:
+        check_count("--max-tokens", max_tokens)
     store, opened = TokenStore.open(data), read_training_model(model)
+    if context > (limit := opened.model.config.max_context_tokens):
+        raise ConfigError(
+            f"--context {context} exceeds the {limit} tokens that the model declares; ask for less"
+        )
     if opened.tokenizer != store.tokenizer:
         raise ConfigError("the corpus was prepared with another tokenizer than the model's")
     with Processes.joined(device) as processes:
@@ -211,8 +224,11 @@ def convert(
 
     if to != "skipv1":
         raise ConfigError(f"unknown --to {to!r}; known: skipv1")
+    check_seed(seed)
     calibration = []
     if fit is not None:
+        check_count("--context", context)
+        check_count("--fit-tokens", fit_tokens)
         store = TokenStore.open(fit)
         if store.tokenizer != Tokenizer.from_file(model / "tokenizer.json").to_str():
             raise ConfigError("the corpus was prepared with another tokenizer than the model's")
