@@ -10,7 +10,7 @@ import torch
 from pd_bench.kv_settings import KvSettings
 from pd_bench.paired_timing import WARM_UP_ROUNDS, PairedTiming, time_paired
 from pd_bench.provenance import hardware, versions
-from pd_bench.variants import Pair, Variant, build_model, variant_pairs
+from pd_bench.variants import Pair, Variant, build_model, variant_pair
 from pd_core.models import CausalLM, KVCache, Segment
 from pd_core.numerics import Numerics, probe, unchecked
 
@@ -103,8 +103,7 @@ def measure_kv_cost(settings: KvSettings, tick: Tick) -> KvCost:
     Raises:
         ModelError: the shape has no such variants.
     """
-    known = variant_pairs(settings.shape)
-    pairs = [known[name] for name in settings.pairs]
+    pairs = [variant_pair(settings.shape, name) for name in settings.pairs]
     before = _load_average()
     # The probe tries several thread counts, so the number is set after it.
     numerics = unchecked("cpu") if settings.fast else probe()

@@ -6,6 +6,7 @@ from pd_core.errors import ConfigError
 
 __all__ = [
     "CLOCKS",
+    "MAX_CONTEXT_TOKENS",
     "PAIR_NAMES",
     "PRESETS",
     "KvSettings",
@@ -19,7 +20,7 @@ PAIR_NAMES = ("skipv1", "yoco", "gqa-skipv1", "mla-skipv1")
 
 CLOCKS = ("wall", "cpu")
 
-_MAX_CONTEXT_TOKENS = 131072  # a cache of more would not fit most machines
+MAX_CONTEXT_TOKENS = 131072  # a cache of more would not fit most machines
 _MIN_ROUNDS = 2
 
 
@@ -120,9 +121,9 @@ def parse_contexts(option: str, text: str) -> tuple[int, ...]:
     contexts = []
     for part in text.split(","):
         word = part.strip()
-        if not (word.isascii() and word.isdigit() and 0 < int(word) <= _MAX_CONTEXT_TOKENS):
+        if not (word.isascii() and word.isdigit() and 0 < int(word) <= MAX_CONTEXT_TOKENS):
             raise ConfigError(
-                f"{option}: {word!r} is no context; give tokens from 1 to {_MAX_CONTEXT_TOKENS}, "
+                f"{option}: {word!r} is no context; give tokens from 1 to {MAX_CONTEXT_TOKENS}, "
                 "comma-separated, or none"
             )
         contexts.append(int(word))
