@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from pd_bench.cores import available_cores, split_cores, thread_environment
+from pd_bench.kv_command import kv
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
 from pd_bench.settings import FIDELITIES, SCHEMES, CloudAccess, ReplaySettings
@@ -204,6 +205,9 @@ def ticker(
 
     engine = TorchLocalEngine(load_model(model))
     Console().print(ticker_table(_run(measure_ticker(engine, prompt_tokens, duration))))
+
+
+app.command()(kv)
 
 
 @app.command()
