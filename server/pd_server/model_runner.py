@@ -83,7 +83,7 @@ class ModelRunner:
         block_bytes = least.allocated_bytes // blocks_of_least
         if kv_cache_bytes is None:
             wanted = -(-wanted_tokens // BLOCK_TOKENS) * block_bytes
-            kv_cache_bytes = min(wanted, _free_bytes(self._lm.model.device) // 2)
+            kv_cache_bytes = min(wanted, _free_bytes(least.keys[0].device) // 2)
         blocks = kv_cache_bytes // block_bytes
         if blocks < blocks_of_least:
             raise ConfigError(
