@@ -62,7 +62,12 @@ def test_the_least_recently_used_goes_first() -> None:
 
 def test_held_blocks_push_cached_ones_out_and_never_each_other() -> None:
     evicted: list[int] = []
-    budget = BlockBudget(4, lambda: evicted.append(1) is None)
+
+    def evict() -> bool:
+        evicted.append(1)
+        return True
+
+    budget = BlockBudget(4, evict)
     assert all(budget.cache_one() for _ in range(4))
     assert budget.num_free == 0
     assert budget.hold(7, 3)
