@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.errors import ModelError
+from pd_core.model_names import model_directory
 from pd_core.models.checkpoint import Checkpoint, read_json
 from pd_core.models.config import ModelConfig
 from pd_core.tokenizer import Tokenizer
@@ -78,11 +79,13 @@ def read_training_model(
     """Open a Hugging Face directory for training.
 
     Args:
+        directory: the checkpoint, or the shipped model's name.
         max_context_tokens: what the config shall declare instead of its own value.
 
     Raises:
         ModelError: a file is missing or broken, or the model is none that we run.
     """
+    directory = model_directory(str(directory))
     raw = read_json(directory / "config.json")
     config = ModelConfig.from_hf(raw)
     if max_context_tokens is not None:
