@@ -35,7 +35,8 @@ def real_server(folder: Path, *options: str) -> Iterator[RealServer]:
     ready_file = folder / "ready.json"
     command = [
         *(sys.executable, "-m", "pd_server", "--grpc-port", "0", "--http-port", "0"),
-        *("--threads", "1", "--ready-file", str(ready_file), *options),
+        # The quickest model, unless the options name another.
+        *("--model", "random-tiny", "--threads", "1", "--ready-file", str(ready_file), *options),
     ]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

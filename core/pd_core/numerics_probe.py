@@ -16,8 +16,13 @@ from pd_core.numerics import Numerics
 
 __all__ = ["run"]
 
-# (in, out): thin, wide, the shapes of random-tiny, and widths that no vector divides evenly.
-_SHAPES = ((128, 256), (128, 704), (352, 128), (128, 1024), (96, 72), (576, 960), (1536, 256))
+# (in, out): thin, wide, the shapes of the two models that go by a name, and widths that no vector
+# divides evenly.
+_SHAPES = (
+    *((128, 256), (128, 704), (352, 128), (128, 1024)),  # random-tiny
+    *((256, 1472), (736, 256), (256, 4096)),  # skipv1-python-5m
+    *((96, 72), (576, 960), (1536, 256)),
+)
 _ROWS = (*range(1, 36), 48, 63, 64, 100, 127, 128, 129, 256, 317, 500, 511)
 _FULL = 512
 

@@ -31,6 +31,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.rglob("*"):
+            if file.is_file():  # safetensors leaves its files readable for the owner alone
+                file.chmod(temporary.stat().st_mode & 0o666)
             _sync(file)
         _sync(temporary)
         if path.is_dir():

@@ -15,7 +15,18 @@ from rich.table import Table
 
 from pd_core.errors import ConfigError, PdError, status_of
 from pd_training.campaign_commands import campaign
-from pd_training.options import Context, Corpus, Data, Device, Dtype, Exclude, Model, Out, Seed
+from pd_training.options import (
+    Context,
+    Corpus,
+    Data,
+    Device,
+    Dtype,
+    Exclude,
+    Model,
+    NamedModel,
+    Out,
+    Seed,
+)
 from pd_training.run_commands import pretrain, uptrain
 from pd_training.settings import (
     INITS,
@@ -116,7 +127,7 @@ app.add_typer(campaign, name="campaign")
 
 @app.command()
 def evaluate(
-    model: Model,
+    model: NamedModel,
     data: Data,
     context: Context = 256,
     max_tokens: Annotated[int | None, typer.Option(help="Look at no more.")] = None,
@@ -244,7 +255,7 @@ def convert(
 
 @app.command()
 def inspect(
-    model: Model,
+    model: NamedModel,
     kv_dtype: Annotated[str, typer.Option(help="Of the KV cache that is accounted.")] = "float32",
 ) -> None:
     """Say what a checkpoint is and what its KV cache costs; or why it is refused."""

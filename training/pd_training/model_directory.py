@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.errors import ModelError
+from pd_core.model_names import model_directory
 from pd_core.models.checkpoint import read_json
 from pd_core.models.model_directory import ModelDirectory
 from pd_training.model import TrainingModel
@@ -94,11 +95,13 @@ def read_training_model(
     """Open a Hugging Face directory for training.
 
     Args:
+        directory: the checkpoint, or the shipped model's name.
         max_context_tokens: what the config shall declare instead of its own value.
 
     Raises:
         ModelError: what `ModelDirectory` and `Checkpoint.load_into` refuse.
     """
+    directory = model_directory(str(directory))
     files = ModelDirectory(directory)
     config = files.config
     if max_context_tokens is not None:

@@ -24,7 +24,7 @@ from pd_training.options import (
     Floor,
     Lr,
     MaxContext,
-    Model,
+    NamedModel,
     Optimiser,
     Out,
     Phi,
@@ -161,7 +161,7 @@ def pretrain(
 
 
 def uptrain(
-    model: Model,
+    model: NamedModel,
     data: Data,
     out: Out,
     steps: Steps,

@@ -188,3 +188,13 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in place.iterdir()] == ["whole"]
     with pytest.raises(ConfigError, match="exists already"), new_folder(place):
         pass
+
+
+def test_whoever_may_read_a_new_file_may_read_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").touch()
+    with new_folder(tmp_path / "m") as folder:
+        write_training_model(
+            folder, TrainingModel(CONFIG), tokenizer=TOKENIZER.to_str(), eos_token_ids=(1,)
+        )
+    modes = {path.stat().st_mode for path in [tmp_path / "ordinary", *(tmp_path / "m").iterdir()]}
+    assert len(modes) == 1
