@@ -11,7 +11,7 @@ from pd_core.sampling_params import SamplingParams
 
 __all__ = ["continue_prompts"]
 
-_BATCH = 16
+_BATCH = 50
 
 
 def continue_prompts(

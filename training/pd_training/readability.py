@@ -1,7 +1,8 @@
 """Whether a model writes what can be read: functions that parse, and no repetition loops.
 
-Prompts are held-out documents. A function is begun by real text up to and with its `def` line;
-the model writes its body, up to the first line that is not indented as far. A loop is a text whose
+Prompts are held-out documents. A function is begun by real text up to the end of its `def` line,
+without the line break, which tokens hold together with the indentation after it; the model writes
+its body, up to the first line that is not indented as far. A loop is a text whose
 end repeats the same few tokens.
 """
 
@@ -48,8 +49,8 @@ class Begun:
     """A function up to its `def` line.
 
     Attributes:
-        before: the document up to the end of that line.
-        head: the `def` line or lines, with their indentation.
+        before: the document up to the end of that line, without its line break.
+        head: the `def` line or lines, likewise.
     """
 
     before: str
@@ -78,7 +79,8 @@ def begun_functions(source: str) -> list[Begun]:
         if node.body[0].lineno > node.lineno:
             end = _end_of_head(lines, node)
             if end is not None:
-                begun.append(Begun("".join(lines[:end]), "".join(lines[node.lineno - 1 : end])))
+                before, head = "".join(lines[:end]), "".join(lines[node.lineno - 1 : end])
+                begun.append(Begun(before.rstrip("\n"), head.rstrip("\n")))
     return begun
 
 
@@ -146,18 +148,19 @@ def _end_of_head(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def _own_lines(head: str, body: str) -> str:
-    """Return the body's lines that are indented further than the head, from the first on.
+    """Return the rest of the head's line, and the lines after it that are indented further.
 
     A text that was cut for its length ends in half a line, which is left out.
     """
     margin = len(head) - len(head.lstrip())
-    kept: list[str] = []
-    for line in body.splitlines(keepends=True):
+    first, *lines = body.splitlines(keepends=True) or [""]
+    kept = [first]
+    for line in lines:
         blank = not line.strip()
         if not blank and len(line) - len(line.lstrip()) <= margin and not _in_string(kept):
             return "".join(kept)
         kept.append(line)
-    if kept and not kept[-1].endswith("\n"):
+    if not kept[-1].endswith("\n"):
         kept.pop()
     return "".join(kept)
 

@@ -68,22 +68,24 @@ def test_functions_are_begun_at_their_heads() -> None:
     begun = {b.head.strip().split("(")[0]: b for b in begun_functions(SOURCE)}
     assert sorted(begun) == ["async def wait", "def name"]
     name = begun["def name"]
-    assert name.head == SOURCE[SOURCE.index("    def name") : SOURCE.index('        """Say')]
+    assert name.head == SOURCE[SOURCE.index("    def name") : SOURCE.index('\n        """Say')]
     assert SOURCE.startswith(name.before)
-    assert name.before.endswith("-> str:\n")
+    assert name.before.endswith("-> str:")
     assert begun_functions("def broken(:\n") == []
 
 
 @pytest.mark.parametrize(
     ("body", "right"),
     [
-        ("        return 1\n\n    def other(self):\n        return (\n", True),
-        ('        """Text\nat the margin"""\n        return 2\nx = (\n', True),
-        ("        return (1\n        x = 2\n", False),
-        ("        if x:\n        return 2\n", False),
-        ("        return 3\n        y = (4,", True),  # half a line at the end is left out
-        ("    pass\n", False),
+        ("\n        return 1\n\n    def other(self):\n        return (\n", True),
+        ('\n        """Text\nat the margin"""\n        return 2\nx = (\n', True),
+        ("\n        return (1\n        x = 2\n", False),
+        ("\n        if x:\n        return 2\n", False),
+        ("\n        return 3\n        y = (4,", True),  # half a line at the end is left out
+        ("\n    pass\n", False),
         ("", False),
+        ("\n", False),
+        (" return 5\n    x = (\n", True),
     ],
 )
 def test_a_body_ends_with_its_indentation(body: str, right: bool) -> None:
