@@ -73,10 +73,6 @@ class BlockBudget:
         self.num_cached += 1
         return True
 
-    def uncache_one(self) -> None:
-        """Take back what `cache_one` made room for."""
-        self.num_cached -= 1
-
     def check_integrity(self, num_cached: int) -> None:
         """Assert that the account is right.
 

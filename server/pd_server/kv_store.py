@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pd_core.models import KVCache
 from pd_core.models.kv_block import KVBlock
 from pd_server.block_budget import BLOCK_TOKENS, BlockBudget
-from pd_server.prefix_cache import PrefixCache, block_keys
+from pd_server.prefix_cache import PrefixCache, block_keys, remember
 from pd_server.schedule import Admission
 
 __all__ = ["KVStore"]
@@ -55,14 +55,9 @@ class KVStore:
             salt: of the request.
         """
         keys = block_keys(token_ids, BLOCK_TOKENS, salt)
-        known = len(self.prefixes.match(keys))
-        for index in range(known, len(keys)):
-            if not self.budget.cache_one():
-                break
-            # Of this prefix's own blocks these are the oldest, and gone before the others.
-            oldest = keys[max(known - 1, 0)]
-            if index and oldest not in self.prefixes:
-                self.budget.uncache_one()
-                break
-            self.prefixes.put(keys[index], KVBlock(cache, index * BLOCK_TOKENS, BLOCK_TOKENS))
-        self.prefixes.match(keys)
+        remember(
+            self.prefixes,
+            self.budget,
+            keys,
+            lambda index: KVBlock(cache, index * BLOCK_TOKENS, BLOCK_TOKENS),
+        )

@@ -7,13 +7,15 @@ What is stored under a key is the caller's: no torch here.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Generic, TypeVar
 
 import numpy as np
 
-__all__ = ["PrefixCache", "block_keys"]
+from pd_server.block_budget import BlockBudget
+
+__all__ = ["PrefixCache", "block_keys", "remember"]
 
 Block = TypeVar("Block")
 
@@ -64,3 +66,29 @@ class PrefixCache(Generic[Block]):
     def clear(self) -> None:
         """Let go of all."""
         self._blocks.clear()
+
+
+def remember(
+    prefixes: PrefixCache[Block],
+    budget: BlockBudget,
+    keys: Sequence[bytes],
+    make_block: Callable[[int], Block],
+) -> None:
+    """Cache a prefix's blocks as far as there is room for them; others are evicted for it.
+
+    Args:
+        prefixes: where to.
+        budget: the account of the blocks.
+        keys: of the prefix's whole blocks.
+        make_block: returns the block of an index.
+    """
+    own = len(prefixes.match(keys))
+    for index in range(own, len(keys)):
+        # The prefix's own blocks are the latest used: they would go when no others are left.
+        if not budget.num_free and budget.num_cached <= own:
+            break
+        if not budget.cache_one():
+            break
+        prefixes.put(keys[index], make_block(index))
+        own += 1
+    prefixes.match(keys)

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pd_core.errors import ConfigError
 from pd_server.block_budget import BLOCK_TOKENS, BlockBudget
-from pd_server.prefix_cache import PrefixCache, block_keys
+from pd_server.prefix_cache import PrefixCache, block_keys, remember
 from pd_server.schedule import Schedule, Sequence
 from pd_server.scheduler import Scheduler
 
@@ -318,10 +318,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def remember(self, sequence: Sequence) -> None:
         """Cache the whole blocks of what is computed, as the engine does."""
         keys = block_keys([0] * sequence.num_computed_tokens, BLOCK_TOKENS)
-        for index in range(len(self.prefixes.match(keys)), len(keys)):
-            if not self.budget.cache_one():
-                return
-            self.prefixes.put(keys[index], index)
+        remember(self.prefixes, self.budget, keys, lambda index: index)
 
     @invariant()
     def nothing_is_lost(self) -> None:
