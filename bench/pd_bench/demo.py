@@ -78,7 +78,10 @@ async def run_demo(
                 outcomes = []
                 for mode in SCHEMES:
                     console.print(f"\n[bold]{mode}[/bold]")
-                    request = GenerationRequest(f"demo-{mode}", prompt, answer_tokens, _SAMPLING)
+                    # A salt each: no mode finds the prompt that another has had computed.
+                    request = GenerationRequest(
+                        f"demo-{mode}", prompt, answer_tokens, _SAMPLING, cache_salt=mode
+                    )
                     session = client.session(request, mode, text=loaded.tokenizer.stream())
                     outcomes.append(await _shown(console, session))
             finally:
