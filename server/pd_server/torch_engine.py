@@ -176,6 +176,9 @@ class TorchEngine:
             tokens_generated=self._totals.tokens_generated,
         )
 
+    def close(self) -> None:
+        """Do nothing: all it has is in this process."""
+
     def _make_room(self, chunk: Chunk, now_s: float) -> bool:
         """Let the request's KV cache hold what the chunk will add; False when that fails.
 

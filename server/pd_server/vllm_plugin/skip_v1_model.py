@@ -199,9 +199,7 @@ def _kv_layout(config: ModelConfig, vllm_config: VllmConfig) -> KVLayout:
     extra = vllm_config.additional_config
     wanted = extra.get(_LAYOUT_KEY, KVLayout.UNIT) if isinstance(extra, dict) else KVLayout.UNIT
     if wanted not in tuple(KVLayout):
-        raise ConfigError(
-            f"{_LAYOUT_KEY} is {wanted!r}; it must be one of {', '.join(KVLayout)}"
-        )
+        raise ConfigError(f"{_LAYOUT_KEY} is {wanted!r}; it must be one of {', '.join(KVLayout)}")
     cache_dtype = vllm_config.cache_config.cache_dtype
     backend = get_attn_backend(
         config.head_dim, vllm_config.model_config.dtype, cache_dtype, use_mla=False

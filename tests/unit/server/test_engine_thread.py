@@ -34,6 +34,7 @@ class ScriptedEngine:
         self.fail_at_step = -1
         self.threads: set[str] = set()
         self.pending: list[EngineEvent] = []
+        self.closed_on = ""
 
     def add_request(self, request: EngineRequest) -> None:
         self.live[request.request_id] = [request.first_position, request.token_limit]
@@ -72,6 +73,9 @@ class ScriptedEngine:
 
     def load(self) -> Load:
         return Load(num_running=len(self.live))
+
+    def close(self) -> None:
+        self.closed_on = threading.current_thread().name
 
 
 @pytest.fixture
