@@ -119,7 +119,7 @@ class EngineThread:
         for stream in list(self._streams.values()):
             self.abort(stream, error)
 
-    async def close(self, timeout_s: float = 10.0) -> None:
+    async def close(self, timeout_s: float = 15.0) -> None:
         """Stop the thread after its present step, and its engine; what hangs is left behind."""
         self._commands.put(None)
         if self._thread.is_alive():

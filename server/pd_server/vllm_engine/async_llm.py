@@ -39,11 +39,11 @@ class AsyncBackend:
         self._outputs: queue.SimpleQueue[Output | EngineDead] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         self._tasks: dict[str, asyncio.Task[None]] = {}  # the loop's alone
-        self._closed = False
         self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
         self._thread.start()
+        self._llm: Any = None
         try:
-            self._llm: Any = self._call(_start(arguments)).result()
+            self._llm = self._call(_start(arguments)).result()
         except BaseException:
             self._stop_loop()
             raise
@@ -61,7 +61,7 @@ class AsyncBackend:
     @property
     def alive(self) -> bool:
         """Whether vLLM's processes run."""
-        return not self._closed and not self._llm.errored
+        return self._llm is not None and not self._llm.errored
 
     def add(self, request: BackendRequest) -> None:
         """Hand a request over."""
@@ -88,13 +88,13 @@ class AsyncBackend:
 
     def close(self) -> None:
         """End vLLM's processes; after a few seconds by force."""
-        if self._closed:
+        if self._llm is None:
             return
-        self._closed = True
         try:
-            self._call(self._shut_down()).result(2 * _SHUTDOWN_S)
+            self._call(self._shut_down()).result(3 * _SHUTDOWN_S)
         except Exception as error:  # nothing is left to do but to go on with the exit
             logger.warning("vLLM did not shut down in order (%s)", type(error).__name__)
+        self._llm = None  # while its destructor can still run in order
         self._stop_loop()
 
     def _run(self) -> None:
@@ -114,7 +114,7 @@ class AsyncBackend:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        await asyncio.to_thread(self._llm.shutdown, _SHUTDOWN_S)
+        self._llm.shutdown(_SHUTDOWN_S)
 
     def _begin(self, request: BackendRequest) -> None:
         task = self._loop.create_task(self._carry(request))

@@ -10,7 +10,14 @@ from pd_core.models import ModelConfig
 from pd_server.config import EngineConfig
 from pd_server.vllm_plugin import SAMPLER
 
-__all__ = ["VLLM_VERSION", "VllmModel", "check_model", "check_version", "engine_arguments"]
+__all__ = [
+    "VLLM_VERSION",
+    "VllmModel",
+    "check_model",
+    "check_version",
+    "engine_arguments",
+    "thread_binding",
+]
 
 # vLLM's insides carry no promise from one minor version to the next; the plugin stands on them.
 VLLM_VERSION = "0.32"
@@ -65,14 +72,31 @@ def check_model(config: ModelConfig) -> None:
         )
 
 
+def thread_binding(threads: int, num_ranks: int) -> str:
+    """Return the cores of each rank as vLLM reads them: "0,1|2,3".
+
+    Raises:
+        ConfigError: this process may not use so many.
+    """
+    cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
+    if threads * num_ranks > len(cores):
+        raise ConfigError(
+            f"--threads {threads} for each of {num_ranks} ranks are more than the {len(cores)} "
+            "cores this process may use; lower it"
+        )
+    return "|".join(",".join(cores[r * threads : (r + 1) * threads]) for r in range(num_ranks))
+
+
 def engine_arguments(config: EngineConfig, directory: str) -> Any:
     """Return vLLM's AsyncEngineArgs for a checkpoint's directory."""
+    settings = config.vllm
+    # A server of ours tells nobody what it runs; vLLM reads this when it is imported.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if config.threads is not None:
+        cores = thread_binding(config.threads, settings.tensor_parallel_size)
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    settings = config.vllm
-    if config.threads is not None:
-        cores = sorted(os.sched_getaffinity(0))[: config.threads]
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
     optional = {
         "block_size": settings.block_tokens,
         "max_model_len": settings.max_context_tokens,

@@ -1,35 +1,26 @@
-"""One SkipV1 layer's attention in vLLM, in either layout of the KV cache.
+"""One SkipV1 layer's attention in vLLM: projections, norms and RoPE around the cached attention.
 
 Weights lie in half-layers' order, [own half | shared half] of query and key heads, so that tensor
 parallelism can cut each half evenly. Legend: T tokens, H query heads, G KV heads, D head dim, all
 of one rank.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.distributed import get_tensor_model_parallel_world_size
-from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.rotary_embedding import get_rope
 
 from pd_core.errors import ModelError
 from pd_core.models import ModelConfig
-from pd_server.vllm_plugin.half_attention import HalfAttention, ValueUnit
+from pd_server.vllm_plugin.cached_attention import KVLayout, NaiveAttention, UnitAttention
 
-__all__ = ["KVLayout", "Shared", "SkipV1Attention"]
-
-
-class KVLayout(StrEnum):
-    """How SkipV1 layers lie in the paged cache."""
-
-    UNIT = "unit"  # one page is one tensor of half the KV heads: the saving is real
-    NAIVE = "naive"  # every layer caches all its keys and values, shared ones too: no saving
+__all__ = ["Shared", "SkipV1Attention"]
 
 
 @dataclass(slots=True)
@@ -51,7 +42,7 @@ class SkipV1Attention(torch.nn.Module):
     Args:
         config: the model's shape.
         index: the layer's, from 0.
-        earlier: the layers before this one, whose units it may read.
+        earlier: of the layers before this one, whose units it may read.
         layout: of the cache.
         vllm_config: vLLM's.
         prefix: the layer's name in the checkpoint.
@@ -64,7 +55,7 @@ class SkipV1Attention(torch.nn.Module):
         self,
         config: ModelConfig,
         index: int,
-        earlier: "list[SkipV1Attention]",
+        earlier: Sequence[NaiveAttention | UnitAttention],
         layout: KVLayout,
         vllm_config: VllmConfig,
         prefix: str,
@@ -81,8 +72,6 @@ class SkipV1Attention(torch.nn.Module):
         self._is_key_source = index == config.skip_v1_k_source
         self._owns_keys = config.key_layer(index) == index
         dim = config.head_dim
-        self._q_size = config.num_heads // tp * dim
-        self._k_size = config.num_kv_heads // tp * dim
         sizes = self._part_sizes(index)
         self._split = [sum(parts) // tp for parts in sizes.values()]
         self.qkv_proj = MergedColumnParallelLinear(
@@ -106,19 +95,21 @@ class SkipV1Attention(torch.nn.Module):
             max_position=config.max_context_tokens,
             rope_parameters=vllm_config.model_config.hf_config.rope_parameters,
         )
-        self._layout = layout
         heads, kv_heads = config.num_heads // tp, config.num_kv_heads // tp
+        self.attn: NaiveAttention | UnitAttention
         if layout is KVLayout.NAIVE:
-            self.attn = Attention(
-                heads,
-                dim,
-                dim**-0.5,
-                num_kv_heads=kv_heads,
-                cache_config=vllm_config.cache_config,
-                prefix=f"{prefix}.attn",
-            )
+            self.attn = NaiveAttention(heads, kv_heads, dim, prefix=prefix, config=vllm_config)
         else:
-            self._make_halves(heads // 2, kv_heads // 2, index, earlier, vllm_config, prefix)
+            units = [attention for attention in earlier if isinstance(attention, UnitAttention)]
+            self.attn = UnitAttention(
+                heads,
+                kv_heads,
+                dim,
+                first=units[0] if index else None,
+                key_source=None if self._owns_keys else units[config.key_layer(index)],
+                prefix=prefix,
+                config=vllm_config,
+            )
 
     def _part_sizes(self, index: int) -> dict[str, list[int]]:
         """Return the rows of each projection's halves, over all ranks."""
@@ -131,44 +122,6 @@ class SkipV1Attention(torch.nn.Module):
         sizes["v_proj"] = [half_kv, half_kv] if index == 0 else [half_kv]
         return sizes
 
-    def _make_halves(
-        self,
-        heads: int,
-        kv_heads: int,
-        index: int,
-        earlier: "list[SkipV1Attention]",
-        vllm_config: VllmConfig,
-        prefix: str,
-    ) -> None:
-        dim = self._config.head_dim
-        source = None if self._owns_keys else earlier[self._config.key_layer(index)]
-        dtype = vllm_config.model_config.dtype
-        own_unit = ValueUnit(f"{prefix}.v_own", heads, kv_heads, dim, dtype)
-        if index == 0:
-            shared_unit = ValueUnit(f"{prefix}.v_shared", heads, kv_heads, dim, dtype)
-            self.v_shared = shared_unit
-        else:
-            shared_unit = earlier[0].v_shared
-        self.v_own = own_unit
-        self.own = HalfAttention(
-            heads,
-            dim,
-            kv_heads,
-            own_unit,
-            prefix=f"{prefix}.own",
-            key_source=None if source is None else source.own,
-            config=vllm_config,
-        )
-        self.shared = HalfAttention(
-            heads,
-            dim,
-            kv_heads,
-            shared_unit,
-            prefix=f"{prefix}.shared",
-            key_source=None if source is None else source.shared,
-            config=vllm_config,
-        )
-
     def forward(self, positions: Tensor, x: Tensor, shared: Shared) -> Tensor:
         """Map x: (T, hidden) to (T, hidden); the first layer and the key source fill `shared`."""
         qkv, _ = self.qkv_proj(x)
@@ -178,12 +131,7 @@ class SkipV1Attention(torch.nn.Module):
         if self._is_key_source:
             shared.key = k
         assert shared.value is not None, "the first layer comes first"
-        if self._layout is KVLayout.NAIVE:
-            out = self.attn(q, k, torch.cat((v, shared.value), dim=-1))
-        else:
-            (q_own, q_shared), (k_own, k_shared) = q.chunk(2, dim=-1), k.chunk(2, dim=-1)
-            own = self.own(q_own, k_own, v)
-            out = torch.cat((own, self.shared(q_shared, k_shared, shared.value)), dim=-1)
+        out = self.attn(q, k, v, shared.value)
         mixed: Tensor
         mixed, _ = self.o_proj(out)
         return mixed
@@ -192,14 +140,14 @@ class SkipV1Attention(torch.nn.Module):
         self, qkv: Tensor, positions: Tensor, shared: Shared
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Split into q, k and own v, normalised and rotated."""
-        if self._owns_keys:
-            q, k, v = qkv.split(self._split, dim=-1)
-            k = self._normed(k, "k_norm")
-        else:
-            assert shared.key is not None, "the key source comes first"
-            (q, v), k = qkv.split(self._split, dim=-1), None
-        q, k = self.rotary_emb(positions, self._normed(q, "q_norm"), k)
-        return q, shared.key if k is None else k, v
+        q, *k, v = torch.split(qkv, self._split, dim=-1)
+        q = self._normed(q, "q_norm")
+        if k:
+            q, own = self.rotary_emb(positions, q, self._normed(k[0], "k_norm"))
+            return q, own, v
+        assert shared.key is not None, "the key source comes first"
+        q, _ = self.rotary_emb(positions, q, None)
+        return q, shared.key, v
 
     def _normed(self, heads: Tensor, name: str) -> Tensor:
         if not self._config.qk_norm:
@@ -219,4 +167,4 @@ class SkipV1Attention(torch.nn.Module):
     def output_columns(weight: Tensor) -> Tensor:
         """Reorder o_proj's columns, (hidden, H * D), so that each rank's are [own | shared]."""
         tp = get_tensor_model_parallel_world_size()
-        return weight.unflatten(1, (2, tp, -1)).transpose(1, 2).flatten(1)
+        return weight.view(weight.shape[0], 2, tp, -1).transpose(1, 2).flatten(1)

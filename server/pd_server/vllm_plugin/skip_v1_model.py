@@ -1,7 +1,7 @@
 """SkipV1 models for vLLM: Llama, Qwen2 and Qwen3, SkipV1Former and SkipV1-YOCO."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from vllm.v1.attention.selector import get_attn_backend
 
 from pd_core.errors import ConfigError, ModelError
 from pd_core.models import ModelConfig
-from pd_server.vllm_plugin.skip_v1_attention import KVLayout, Shared, SkipV1Attention
+from pd_server.vllm_plugin.cached_attention import KVLayout, NaiveAttention, UnitAttention
+from pd_server.vllm_plugin.skip_v1_attention import Shared, SkipV1Attention
 
 __all__ = ["SkipV1ForCausalLM", "SkipV1Layer", "SkipV1Model"]
 
@@ -38,7 +39,7 @@ class SkipV1Layer(torch.nn.Module):
         self,
         config: ModelConfig,
         index: int,
-        earlier: "list[SkipV1Layer]",
+        earlier: Sequence[NaiveAttention | UnitAttention],
         layout: KVLayout,
         vllm_config: VllmConfig,
         prefix: str,
@@ -47,7 +48,7 @@ class SkipV1Layer(torch.nn.Module):
         self.self_attn = SkipV1Attention(
             config,
             index,
-            [layer.self_attn for layer in earlier],
+            earlier,
             layout,
             vllm_config,
             f"{prefix}.self_attn",
@@ -89,11 +90,12 @@ class SkipV1Model(torch.nn.Module):
         config = _model_config(vllm_config)
         layout = _kv_layout(config, vllm_config)
         self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size)
-        layers: list[SkipV1Layer] = []
+        self.layers = torch.nn.ModuleList()
+        earlier: list[NaiveAttention | UnitAttention] = []
         for i in range(config.num_layers):
-            name = f"{prefix}.layers.{i}"
-            layers.append(SkipV1Layer(config, i, layers, layout, vllm_config, name))
-        self.layers = torch.nn.ModuleList(layers)
+            layer = SkipV1Layer(config, i, earlier, layout, vllm_config, f"{prefix}.layers.{i}")
+            self.layers.append(layer)
+            earlier.append(layer.self_attn.attn)
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(
@@ -180,7 +182,9 @@ class SkipV1ForCausalLM(torch.nn.Module):
         if projection in ("gate_proj", "up_proj"):
             return f"{module}.gate_up_proj.{kind}", (int(projection == "up_proj"),)
         if projection in ("q_proj", "k_proj", "v_proj"):
-            shards = self.get_submodule(module).shards().get(projection, ())
+            attention = self.get_submodule(module)
+            assert isinstance(attention, SkipV1Attention), f"{module} is not attention"
+            shards = attention.shards().get(projection, ())
             return f"{module}.qkv_proj.{kind}" if shards else name, shards
         return name, ()
 

@@ -203,3 +203,28 @@ async def _until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.001)
     pytest.fail("waited in vain")
+
+
+async def test_the_thread_closes_its_engine(engine: ScriptedEngine) -> None:
+    thread = EngineThread(engine, lambda _: None)
+    thread.start()
+    await thread.close()
+    assert engine.closed_on == "engine"
+
+
+async def test_a_death_while_idle_is_noticed(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pd_server.engine_thread._IDLE_CHECK_S", 0.01)
+    died: list[EngineDead] = []
+    thread = EngineThread(engine, died.append)
+    thread.start()
+    await asyncio.sleep(0.05)
+    assert not died
+    engine.fail_at_step = 1
+    engine.pending.append(RequestFinished(1, Finished(FinishReason.LIMIT, 0)))  # work of its own
+    async with asyncio.timeout(5):
+        while not died:
+            await asyncio.sleep(0.01)
+    await thread.close()
+    assert engine.closed_on == "engine"
