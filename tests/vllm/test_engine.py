@@ -1,26 +1,24 @@
-"""The engine interface over a real vLLM in this process, beside the torch engine."""
+"""The engine interface over a real vLLM in this process, beside the torch engine.
+
+One engine for all: a process can hold only one vLLM at a time.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pd_core.errors import EngineDead, ModelError
 from pd_core.generation import Finished, FinishReason
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine import TokensMade
 from pd_server.vllm_engine.backend import Output
 from pd_server.vllm_engine.engine import VllmEngine
+from tests.server_harness import prompt_of
 from tests.vllm.checkpoints import write_checkpoint
 from tests.vllm.engines import answers, blocks_in_use, request, run, torch_engine, vllm_engine
 
 GREEDY = SamplingParams()
 SAMPLED = SamplingParams(temperature=0.8, seed=2**64 - 3)
-
-
-def prompt_of(length: int, salt: int = 0) -> list[int]:
-    return [2 + (7 * i + 13 * salt) % 900 for i in range(length)]
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +74,6 @@ def test_seeded_sampling_is_the_torch_engine_s(engine: VllmEngine, directory: Pa
     assert len(made[5]) == 2, "position 6 is the last of a forced length of 7"
 
 
-def test_the_rolling_hash_is_the_torch_engine_s(directory: Path) -> None:
-    requests = [
-        request(i, prompt_of(40, i), 9, SamplingParams(seed=i, forced_length=9 - i))
-        for i in range(3)
-    ]
-    with vllm_engine(directory, sampler="rolling-hash") as engine:
-        assert engine.card.fingerprints.numerics_id == "rolling-hash"
-        made = answers(engine, requests)
-    assert made == answers(torch_engine(directory, "rolling-hash"), requests)
-
-
 def test_extend_goes_on_as_if_the_limit_had_been_higher(engine: VllmEngine) -> None:
     whole = answers(engine, [request(1, prompt_of(70), 20, SAMPLED)])[1]
     made: dict[int, list[int]] = {}
@@ -137,34 +124,6 @@ def test_salts_share_nothing(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
     for i, salt in enumerate(("mine", "mine", "theirs")):
         answers(engine, [request(i, prompt_of(96, 77), 1, GREEDY, cache_salt=salt)])
     assert [output.num_cached_tokens for output in outputs if output.token_ids] == [0, 64, 0]
-
-
-def test_more_than_the_cache_holds_is_preempted_and_comes_out_right(directory: Path) -> None:
-    requests = [request(i, prompt_of(300, i), 120, SAMPLED) for i in range(4)]
-    # Four of 420 tokens need 56 blocks; these are about 42.
-    with vllm_engine(directory, kv_cache_mib=4, max_context_tokens=512) as small:
-        assert small.backend.num_blocks < 56
-        made = answers(small, requests)
-        assert blocks_in_use(small) == 0
-    assert made == answers(torch_engine(directory), requests)
-
-
-def test_a_step_that_raises_is_the_end(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing() -> Any:
-        raise RuntimeError("out of luck")
-
-    with vllm_engine(directory) as engine:
-        engine.add_request(request(1, prompt_of(9), 5, GREEDY))
-        backend: Any = engine.backend
-        monkeypatch.setattr(backend.engine, "step", failing)
-        with pytest.raises(EngineDead, match="RuntimeError"):
-            engine.step()
-
-
-def test_a_model_vllm_cannot_start_is_a_typed_error(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, head_dim=16)
-    with pytest.raises(ModelError, match="vLLM did not start on this model"), vllm_engine(tmp_path):
-        pass
 
 
 def run_once(engine: VllmEngine, made: dict[int, list[int]]) -> None:

@@ -53,7 +53,8 @@ def _chat(server: RealServer, directory: Path, mode: str) -> tuple[str, str]:
 
 
 def _children(server: RealServer) -> list[psutil.Process]:
-    return psutil.Process(server.process.pid).children(recursive=True)
+    children: list[psutil.Process] = psutil.Process(server.process.pid).children(recursive=True)
+    return children
 
 
 def _status(server: RealServer, path: str) -> int:

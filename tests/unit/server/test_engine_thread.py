@@ -223,8 +223,6 @@ async def test_a_death_while_idle_is_noticed(
     assert not died
     engine.fail_at_step = 1
     engine.pending.append(RequestFinished(1, Finished(FinishReason.LIMIT, 0)))  # work of its own
-    async with asyncio.timeout(5):
-        while not died:
-            await asyncio.sleep(0.01)
+    await _until(lambda: bool(died))
     await thread.close()
     assert engine.closed_on == "engine"
