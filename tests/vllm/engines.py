@@ -60,7 +60,7 @@ def request(
 
 
 def run(
-    engine: Engine, made: dict[int, list[int]] | None = None, within_s: float = 60.0
+    engine: Engine, made: dict[int, list[int]] | None = None, within_s: float = 600.0
 ) -> dict[int, Finished | Exception]:
     """Step until nothing is left; return how each request ended, and add its tokens to `made`."""
     ends: dict[int, Finished | Exception] = {}

@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from textwrap import shorten
 
-from pd_core.errors import ModelError, PdError
+from pd_core.errors import EngineError, ModelError, PdError
 from pd_core.models import ModelConfig
 from pd_core.models.loading import DTYPES, RANDOM_TINY, read_fingerprints
 from pd_core.models.model_directory import ModelDirectory
@@ -71,6 +71,12 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
         kv_cost = _kv_cost(config, files.config, backend)
         engine = VllmEngine(backend, card, config.max_num_seqs, kv_cost)
         engine.warm_up(min(64, context // 2))
+    except EngineError as error:
+        backend.close()
+        raise ModelError(
+            "vLLM has started, but failed on its first request, so it cannot run this model: "
+            f"{error.__cause__ or error}; the log has more"
+        ) from error
     except BaseException:
         backend.close()
         raise
