@@ -44,7 +44,7 @@ def _chat(server: RealServer, directory: Path, mode: str) -> tuple[str, str]:
     command = [
         *(sys.executable, "-m", "pd_device_client", "chat", PROMPT, "--model", str(directory)),
         *("--cloud", server.address, "--mode", mode, "--max-tokens", "24", "--pace", "0.01"),
-        *("--seed", "7", "--temperature", "0.8"),
+        *("--seed", "7", "--temperature", "0.8", "--show-origin"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
