@@ -33,7 +33,7 @@ help: ## List the targets
 
 install: $(DEV_STAMP) ## Create .venv with everything for development (quick when nothing changed)
 
-demo: $(RUN_STAMP) ## Answer one prompt in three modes with a cloud and a throttled device
+demo: $(RUN_STAMP) ## Carry one page on in three modes, with a cloud and a throttled device
 	@$(BIN)/pd-bench demo
 
 test: install ## What CI runs: lint, typecheck, stubs, all tests
@@ -72,8 +72,10 @@ proto-check: install ## Fail when the committed stubs are not what the .proto fi
 
 bench: $(RUN_STAMP) ## Measure overhead and event loop; with TRACE=file also replay 30 rows
 	@$(BIN)/pd-bench overhead
-	@$(BIN)/pd-bench ticker
+	@$(BIN)/pd-bench ticker --model random-tiny
+	@# random-tiny, because the traces' prompts need its context of 16,384 tokens.
 	@if [ -n "$(TRACE)" ]; then $(BIN)/pd-bench replay "$(TRACE)" --limit 30 --fidelity fleet \
+		--model random-tiny --max-output-tokens 256 \
 		--schemes device-only,cloud-only,pd-device --pace 0.1 --device-profile slow; fi
 
 vllm-env: $(VLLM_STAMP) ## Create .venv-vllm: vLLM on a CPU with the server and the device

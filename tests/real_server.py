@@ -41,7 +41,8 @@ def real_server(
     ready_file = folder / "ready.json"
     command = [
         *(sys.executable, "-m", "pd_server", "--grpc-port", "0", "--http-port", "0"),
-        *("--threads", "1", "--ready-file", str(ready_file), *options),
+        # The quickest model, unless the options name another.
+        *("--model", "random-tiny", "--threads", "1", "--ready-file", str(ready_file), *options),
     ]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(

@@ -40,3 +40,21 @@ shift
 [ -e tokenizer.json ] ||
     pd-train tokenizer corpus "$@" --vocab-size 4096 --held-out 0.04 --out tokenizer.json
 [ -e data ] || pd-train prepare corpus "$@" --tokenizer tokenizer.json --held-out 0.04 --out data
+
+# Three quarters of the tokens at a context of 512 and a constant rate, the last quarter at 2,048
+# while the rate falls. Started again, both go on where they stopped.
+model="--hidden 256 --layers 6 --heads 8 --kv-heads 4 --inter 736 --skip-v1 --max-context 2048"
+common="--dtype bfloat16 --optimiser conda --lr 0.008 --evaluate-every 200 --checkpoint-every 200"
+resume() { [ ! -e "$1/run.json" ] || echo --resume; }
+# The options are words: they are meant to be split.
+# shellcheck disable=SC2046,SC2086
+[ -e short/model ] ||
+    pd-train pretrain data short $model $common --steps 3400 --context 512 --batch 8 \
+        --schedule constant --warmup 0.0647 --conda-period 220 $(resume short)
+# shellcheck disable=SC2046,SC2086
+[ -e long/model ] ||
+    pd-train uptrain short/model data long $common --steps 1464 --context 2048 --batch 2 \
+        --warmup 0.02 --floor 0.02 --save-dtype bfloat16 $(resume long)
+
+pd-train evaluate long/model data --context 2048
+pd-train judge long/model data

@@ -16,11 +16,13 @@ import typer
 from rich.console import Console
 
 from pd_bench.cores import available_cores, split_cores, thread_environment
+from pd_bench.kv_command import kv
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
 from pd_bench.settings import FIDELITIES, SCHEMES, CloudAccess, ReplaySettings
 from pd_core.api_key import read_api_key
 from pd_core.errors import PdError, status_of
+from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_core.numerics import prepare_environment
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES
 
@@ -46,7 +48,7 @@ _LINKS = ", ".join(sorted(LINK_PROFILES))
 Trace = Annotated[Path, typer.Argument(help="Azure CSV or Mooncake JSONL; told by its content.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many rows.")]
 Pace = Annotated[float, typer.Option(help="Seconds between shown tokens.")]
-Model = Annotated[str, typer.Option(help="random-tiny, or a Hugging Face directory.")]
+Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Schemes = Annotated[str, typer.Option(help="Which, comma-separated.")]
 Fidelity = Annotated[str, typer.Option(help=f"One of {', '.join(FIDELITIES)}.")]
 DeviceProfile = Annotated[
@@ -103,7 +105,7 @@ def replay(
     seed: Seed = 0,
     repeat: Repeat = 1,
     temperature: Temperature = 0.0,
-    model: Model = "random-tiny",
+    model: Model = DEFAULT_MODEL,
     max_num_seqs: Slots = 16,
     timeout: Timeout = 600.0,
     cloud: Cloud = None,
@@ -192,8 +194,10 @@ def overhead(
 
 @app.command()
 def ticker(
-    model: Model = "random-tiny",
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompts.")] = 8192,
+    model: Model = DEFAULT_MODEL,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=1, help="Length of the prompts; at most the model's context.")
+    ] = 8192,
     duration: Annotated[float, typer.Option(min=0.1, help="Seconds idle, and busy.")] = 10.0,
 ) -> None:
     """Measure how punctual the device's event loop is while its engine prefills."""
@@ -206,13 +210,16 @@ def ticker(
     Console().print(ticker_table(_run(measure_ticker(engine, prompt_tokens, duration))))
 
 
+app.command()(kv)
+
+
 @app.command()
-def demo(model: Model = "random-tiny") -> None:
-    """Carry one prompt in the three modes, live, and compare them."""
+def demo(model: Model = DEFAULT_MODEL) -> None:
+    """Carry one page of documentation on in the three modes, live, and compare them."""
     _prepare()
     from pd_bench.demo import run_demo
 
-    _run(run_demo(Console(), model))
+    _run(run_demo(Console(highlight=False), model))
 
 
 @trace_app.command()
@@ -239,7 +246,7 @@ def _run(main_coroutine: Coroutine[Any, Any, T]) -> T:
 def main() -> None:
     """Run the command; an error is one line on stderr and an exit code of its class."""
     try:
-        app()
+        app(prog_name="pd-bench")  # however it was started
     except PdError as error:
         print(f"pd-bench: {error}", file=sys.stderr)
         sys.exit(status_of(error).exit_code)

@@ -1,10 +1,12 @@
 """One prompt, three modes, told live: who made which token, and what it cost.
 
-A real server process and a real device engine in this one; the device is throttled to the profile
-"slow", because both sides of this demonstration run on the same machine.
+The prompt is a page of documentation that the shipped model was not trained on, cut off for the
+model to go on. A real server process and a real device engine in this one; the device is throttled
+to the profile "slow", because both sides of this demonstration run on the same machine.
 """
 
 from collections.abc import Callable
+from importlib import resources
 
 from rich.console import Console
 from rich.table import Table
@@ -14,29 +16,41 @@ from pd_bench.cores import available_cores, pinned, split_cores
 from pd_bench.devices import grpc_link
 from pd_bench.server_process import ServerOptions, own_server
 from pd_bench.settings import SCHEMES, CloudAccess
-from pd_core.models import LoadedModel, load_model
+from pd_core.model_names import RANDOM_TINY
+from pd_core.models import load_model
 from pd_core.profiles import device_profile
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client import DeviceClient
 from pd_device_client.local_engine import TorchLocalEngine
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome
+from pd_device_client.session import Session
 from pd_device_client.throttled_engine import ThrottledEngine
 
 __all__ = ["comparison", "run_demo"]
 
 _PACE_S = 0.1
-_PROMPT_TOKENS = 800
-_ANSWER_TOKENS = 48
+_ANSWER_TOKENS = 96
+# Lively enough not to go round in circles, narrow enough for a small model's text to hold together.
+_SAMPLING = SamplingParams(temperature=0.7, top_p=0.9, seed=4)
 _STYLES = {Origin.CLOUD: "bold cyan", Origin.DEVICE: "green"}
-_PROMPT = (
-    "A reader asks a long question on a small device. Alone, the device would need seconds to "
-    "read it; the cloud reads it at once, says the first words, and hands over as soon as the "
-    "device has caught up. What the reader sees is one even answer. "
-)
+_PAGE = "tutorial-modules.rst.txt"
+_PAGE_SOURCE = "the Python tutorial's page on modules"  # licence: assets/README.md
 
 
-async def run_demo(console: Console, model: str) -> list[Outcome]:
+async def run_demo(
+    console: Console,
+    model: str,
+    *,
+    answer_tokens: int = _ANSWER_TOKENS,
+    pace_s: float = _PACE_S,
+) -> list[Outcome]:
     """Run the prompt in the three modes, print the answers and the comparison.
+
+    Args:
+        console: where to.
+        model: as `load_model` takes it; of both sides.
+        answer_tokens: token limit of each answer.
+        pace_s: seconds between shown tokens.
 
     Raises:
         PdError: a side could not be started, or no side could answer.
@@ -45,17 +59,28 @@ async def run_demo(console: Console, model: str) -> list[Outcome]:
     speed = device_profile("slow")
     with pinned(cores.client):
         loaded = load_model(model)
+        page = _page()
+        prompt = tuple(loaded.tokenizer.encode_prompt(page))
         async with own_server(ServerOptions(model=model, cores=cores.server)) as target:
             engine = TorchLocalEngine(loaded, num_threads=len(cores.client) or None)
             client = DeviceClient(
                 cloud=grpc_link(CloudAccess(target)),
                 engine=ThrottledEngine(engine, speed),
-                pace_s=_PACE_S,
+                pace_s=pace_s,
             )
             try:
                 await client.start()
-                _introduce(console, loaded, speed.source)
-                outcomes = [await _answer(console, client, loaded, mode) for mode in SCHEMES]
+                console.print(
+                    f"A prompt of {len(prompt)} tokens, and {answer_tokens} more at one per "
+                    f"{pace_s:g} s."
+                )
+                _introduce(console, loaded.name, page, speed.source)
+                outcomes = []
+                for mode in SCHEMES:
+                    console.print(f"\n[bold]{mode}[/bold]")
+                    request = GenerationRequest(f"demo-{mode}", prompt, answer_tokens, _SAMPLING)
+                    session = client.session(request, mode, text=loaded.tokenizer.stream())
+                    outcomes.append(await _shown(console, session))
             finally:
                 await client.close()
     console.print(comparison(outcomes))
@@ -64,30 +89,25 @@ async def run_demo(console: Console, model: str) -> list[Outcome]:
     return outcomes
 
 
-def _introduce(console: Console, loaded: LoadedModel, speed_source: str) -> None:
+def _page() -> str:
+    """Return the prompt's text, ending where the last word does."""
+    path = resources.files("pd_bench") / "assets" / _PAGE
+    return path.read_text(encoding="utf-8").rstrip()
+
+
+def _introduce(console: Console, model_name: str, page: str, speed_source: str) -> None:
     console.print(
-        f"A prompt of {_PROMPT_TOKENS} tokens, an answer of {_ANSWER_TOKENS} at one token per "
-        f"{_PACE_S:g} s. Device: real engine, *throttled* to {speed_source}. Model: {loaded.name}"
-        + (" (random weights: the words mean nothing)." if loaded.name == "random-tiny" else "."),
+        f"Device: real engine, *throttled* to {speed_source}. Model: {model_name}"
+        + (" (random weights: the words mean nothing)." if model_name == RANDOM_TINY else "."),
     )
+    console.print(f"The prompt is the beginning of {_PAGE_SOURCE}; it ends with:")
+    console.print(page.rpartition("\n\n")[2], style="dim", markup=False)
     tints = [(f"made by the {origin}", style) for origin, style in _STYLES.items()]
     console.print(Text.assemble(tints[0], ", ", tints[1]))
 
 
-async def _answer(
-    console: Console, client: DeviceClient, loaded: LoadedModel, mode: str
-) -> Outcome:
+async def _shown(console: Console, session: Session) -> Outcome:
     """Stream one answer, tinted by origin."""
-    ids = loaded.tokenizer.encode(_PROMPT)
-    prompt = (ids * (_PROMPT_TOKENS // len(ids) + 1))[:_PROMPT_TOKENS]
-    request = GenerationRequest(
-        request_id=f"demo-{mode}",
-        prompt_token_ids=tuple(prompt),
-        max_tokens=_ANSWER_TOKENS,
-        sampling=SamplingParams(temperature=0.8, seed=7, ignore_eos=True),
-    )
-    session = client.session(request, mode, text=loaded.tokenizer.stream())
-    console.print(f"\n[bold]{mode}[/bold]")
     async for shown in session.run():
         console.print(shown.text, style=_STYLES[shown.origin], end="", markup=False, soft_wrap=True)
     console.print()

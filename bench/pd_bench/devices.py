@@ -47,6 +47,11 @@ class Devices(Protocol):
         """KV cache bytes that a token takes on a device."""
         ...
 
+    @property
+    def max_context_tokens(self) -> int | None:
+        """Prompt and answer together that a device has room for; None: as many as the server."""
+        ...
+
     def check(self, info: ServerInfo) -> None:
         """Refuse a server that these devices can share no answer with.
 
@@ -78,6 +83,7 @@ class RealDevice:
         self._num_threads = num_threads
         self._loaded = load_model(settings.model)
         self.kv_bytes_per_token = _kv_bytes_per_token(self._loaded)
+        self.max_context_tokens = self._loaded.model.config.max_context_tokens
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -129,6 +135,7 @@ class FleetDevices:
     """Emulated devices that only sleep as their profile says; every row is another device."""
 
     arrivals = "trace"
+    max_context_tokens = None
 
     def __init__(self, settings: ReplaySettings) -> None:
         self._settings = settings

@@ -6,9 +6,10 @@ what it has, marked partial.
 
 import asyncio
 import secrets
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pd_bench.cloud_meter import CloudMeter
@@ -146,8 +147,10 @@ class Replay:
             self._server_labels += (
                 "cloud: not ours; its KV peak counts from its start, and it was not pinned",
             )
+        # The declared context is no part of the weights' fingerprint: the two sides' may differ.
+        window = min(info.limits.max_context_tokens, devices.max_context_tokens or sys.maxsize)
         self._workload = Workload(
-            info.limits,
+            replace(info.limits, max_context_tokens=window),
             info.eos_token_ids,
             seed=settings.seed,
             temperature=settings.temperature,

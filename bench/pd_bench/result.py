@@ -208,12 +208,21 @@ class SchemeResult(_Model):
 
 
 class CutRows(_Model):
-    """Rows that were shortened to fit, and where to."""
+    """Rows that were shortened to fit, and where to.
 
+    Attributes:
+        rows: of the trace, those that were looked at.
+        prompt: of them, those with a longer prompt.
+        output: of them, those with a longer answer.
+        max_context_tokens: prompt and answer together that both sides have room for.
+    """
+
+    rows: int
     prompt: int
     output: int
     max_prompt_tokens: int
     max_output_tokens: int
+    max_context_tokens: int
 
 
 class EqualRows(_Model):

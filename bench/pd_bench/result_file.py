@@ -11,8 +11,12 @@ __all__ = ["result_file"]
 
 
 @contextmanager
-def result_file(path: Path) -> Iterator[Callable[[str], None]]:
+def result_file(path: Path, option: str = "--json") -> Iterator[Callable[[str | bytes], None]]:
     """Yield a function that writes the file; an older file stays as it is until then.
+
+    Args:
+        path: of the file; its folder exists.
+        option: by which the reader named it.
 
     Raises:
         ConfigError: the file cannot be made there. Found out on entry, not after the run.
@@ -25,12 +29,12 @@ def result_file(path: Path) -> Iterator[Callable[[str], None]]:
     except OSError as error:
         raise ConfigError(
             f"the result cannot be written to {path}: {error.strerror}; name another file with "
-            "--json"
+            f"{option}"
         ) from None
 
-    def write(content: str) -> None:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(content + "\n")
+    def write(content: str | bytes) -> None:
+        with part.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else f"{content}\n".encode())
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

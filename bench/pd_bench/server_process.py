@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pd_bench.cores import pinned, thread_environment
 from pd_core.errors import CloudTimeout, CloudUnavailable
+from pd_core.model_names import DEFAULT_MODEL
 
 __all__ = ["ServerOptions", "own_server"]
 
@@ -27,14 +28,14 @@ class ServerOptions:
     """How to start the server.
 
     Attributes:
-        model: "random-tiny" or a model directory.
+        model: a name of `pd_core.model_names`, or a Hugging Face directory.
         sampler: "model" or "rolling-hash".
         max_num_seqs: requests decoded together.
         max_num_waiting: requests queued before new ones are refused.
         cores: CPU cores to pin it to; empty: not pinned.
     """
 
-    model: str = "random-tiny"
+    model: str = DEFAULT_MODEL
     sampler: str = "model"
     max_num_seqs: int = 16
     max_num_waiting: int = 1024

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pd_core.errors import ConfigError
+from pd_core.model_names import DEFAULT_MODEL
 from pd_core.profiles import LinkProfile, SpeedProfile, device_profile, link_profile
 from pd_core.sampling_params import SamplingParams
 
@@ -72,7 +73,7 @@ class ReplaySettings:
     seed: int = 0
     temperature: float = 0.0
     repeat: int = 1
-    model: str = "random-tiny"
+    model: str = DEFAULT_MODEL
     max_num_seqs: int = 16
     cloud: CloudAccess | None = None
     timeout_s: float = 600.0

@@ -75,8 +75,9 @@ def _notes(document: ResultDocument) -> list[str]:
     lag = document.dispatch_lag_s
     return [
         *document.labels,
-        f"cut rows: {cut.prompt} prompts to {cut.max_prompt_tokens} tokens, "
-        f"{cut.output} answers to {cut.max_output_tokens} tokens",
+        f"cut of {cut.rows} rows: {cut.prompt} prompts to {cut.max_prompt_tokens} tokens, "
+        f"{cut.output} answers to {cut.max_output_tokens} tokens "
+        f"(room for both: {cut.max_context_tokens} tokens)",
         f"dispatch lag p50 / p99: {_pair(lag)} ms; exactness: {document.exactness}; "
         f"percentiles: {document.percentile_method} (numpy)",
     ]

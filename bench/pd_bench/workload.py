@@ -39,7 +39,7 @@ class Workload:
     """Cuts rows to what the server takes, makes their prompts and their requests.
 
     Args:
-        limits: the server's.
+        limits: the server's, the context no larger than the devices'.
         eos_token_ids: the model's.
         seed: of prompts and sampling.
         temperature: 0 means greedy.
@@ -81,6 +81,7 @@ class Workload:
         self.max_prompt_tokens = max_prompt_tokens
         self.max_output_tokens = max_output_tokens
         self._prompts = PromptMaker(limits.vocab_size, eos_token_ids, seed)
+        self._max_context_tokens = limits.max_context_tokens
         self._seed = seed
         self._temperature = temperature
 
@@ -101,10 +102,12 @@ class Workload:
         """Count the rows that `works` shortens."""
         listed = list(rows)
         return CutRows(
+            rows=len(listed),
             prompt=sum(row.prompt_tokens > self.max_prompt_tokens for row in listed),
             output=sum(row.output_tokens > self.max_output_tokens for row in listed),
             max_prompt_tokens=self.max_prompt_tokens,
             max_output_tokens=self.max_output_tokens,
+            max_context_tokens=self._max_context_tokens,
         )
 
     def request(self, work: Work, scheme: str, salt: str) -> GenerationRequest:

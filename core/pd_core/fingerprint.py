@@ -1,7 +1,7 @@
 """Digests that say whether two sides run the same model.
 
 The digest of a checkpoint's weights reads every byte, so it is kept in a small file in the user's
-cache directory, by the files' sizes and modification times.
+cache directory, by the files' sizes and times.
 """
 
 import hashlib
@@ -47,16 +47,18 @@ def weights_digest(
 
 
 def cached_digest(kind: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
-    """Return compute(), or its earlier result while no file changed its size or mtime.
+    """Return compute(), or its earlier result while no file changed its size or times.
 
-    A cache that cannot be read or written only costs time.
+    An installer may give every version of a file one modification time, so the time at which the
+    file system itself saw it change counts too. A cache that cannot be read or written only costs
+    time.
 
     Args:
         kind: what is digested, with everything besides the files that it depends on.
         files: what it is computed from.
         compute: makes the digest.
     """
-    stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    stats = [(str(f.resolve()), *_size_and_times(f)) for f in files]
     key = hashlib.sha256(json.dumps([kind, stats]).encode()).hexdigest()
     path = _cache_file()
     known = _read(path)
@@ -65,6 +67,11 @@ def cached_digest(kind: str, files: Sequence[Path], compute: Callable[[], str]) 
     digest = compute()
     _write(path, _read(path) | {key: digest})
     return digest
+
+
+def _size_and_times(file: Path) -> tuple[int, int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _cache_file() -> Path:

@@ -120,6 +120,11 @@ class Load:
         kv_byte_s: integral over time of the KV bytes held.
         kv_bytes_peak: most KV bytes held at once.
         tokens_generated: tokens made, those after a Stop included.
+        kv_blocks: blocks of KV memory; 0 where the engine does not say.
+        kv_blocks_held: of them, held by running requests.
+        kv_blocks_cached: of them, with prefixes that may be of use again.
+        prefix_hit_tokens: prompt tokens found cached, since the start.
+        num_preemptions: how often a request lost its KV cache to an earlier one.
     """
 
     num_running: int = 0
@@ -132,6 +137,11 @@ class Load:
     kv_byte_s: float = 0.0
     kv_bytes_peak: int = 0
     tokens_generated: int = 0
+    kv_blocks: int = 0
+    kv_blocks_held: int = 0
+    kv_blocks_cached: int = 0
+    prefix_hit_tokens: int = 0
+    num_preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def unchecked(isa: str) -> Numerics:
 
 @functools.cache
 def probe() -> Numerics:
-    """Find the cheapest way to equal bits on this machine, in about one second.
+    """Find the cheapest way to equal bits on this machine, in a second or two.
 
     Tried in order: linear layers called as they are or padded to 4, 8 or 16 rows, at one and two
     threads and the present number; then 16-row tiles at the present number of threads. If

@@ -10,14 +10,19 @@ from torch import Tensor
 
 from pd_core.models.attention import CausalMask, TiledSpan
 from pd_core.models.layer import silu
-from pd_core.models.linear import linear
+from pd_core.models.linear import add_linear, linear
 from pd_core.models.rope import RotaryEmbedding
 from pd_core.numerics import Numerics
 
 __all__ = ["run"]
 
-# (in, out): thin, wide, the shapes of random-tiny, and widths that no vector divides evenly.
-_SHAPES = ((128, 256), (128, 704), (352, 128), (128, 1024), (96, 72), (576, 960), (1536, 256))
+# (in, out): thin, wide, the shapes of the two models that go by a name, and widths that no vector
+# divides evenly.
+_SHAPES = (
+    *((128, 256), (128, 704), (352, 128), (128, 1024)),  # random-tiny
+    *((256, 1472), (736, 256), (256, 4096)),  # skipv1-python-5m
+    *((96, 72), (576, 960), (1536, 256)),
+)
 _ROWS = (*range(1, 36), 48, 63, 64, 100, 127, 128, 129, 256, 317, 500, 511)
 _FULL = 512
 
@@ -30,7 +35,7 @@ def run() -> Numerics:
     candidates = [(Numerics(True, rows, 0, isa, ""), threads) for rows in (1, 4, 8, 16)]
     candidates.append((Numerics(True, 1, 16, isa, ""), [present]))
     for candidate, counts in candidates:
-        if not _linear_is_equal(candidate, counts):
+        if not (_linear_is_equal(candidate, counts) and _sums_are_equal(candidate, counts)):
             continue
         if not (_attention_is_equal(counts) and _elementwise_is_equal(counts)):
             break
@@ -69,6 +74,22 @@ def _linear_is_equal(numerics: Numerics, threads: list[int]) -> bool:
                     part = linear(x[offset : offset + rows], weight, None, numerics)
                     if not torch.equal(part, whole[offset : offset + rows]):
                         return False
+    return True
+
+
+def _sums_are_equal(numerics: Numerics, threads: list[int]) -> bool:
+    """Whether that holds too where a product is added to another, as latent attention does."""
+    x, weight = _numbers(64, 48, key=11), _numbers(_FULL, 48, key=12)
+    total = _numbers(64, _FULL, key=13)
+    with _num_threads(threads[0]):
+        whole = add_linear(total.clone(), x, weight, numerics)
+    for count in threads:
+        with _num_threads(count):
+            for first, rows in ((0, 1), (5, 2), (40, 3), (9, 7), (1, 33), (3, 60)):
+                part = slice(first, first + rows)
+                added = add_linear(total[part].clone(), x[part], weight, numerics)
+                if not torch.equal(added, whole[part]):
+                    return False
     return True
 
 

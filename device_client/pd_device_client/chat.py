@@ -9,18 +9,18 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from pd_core.models import load_model
+from pd_core.errors import InvalidRequest
+from pd_core.models import LoadedModel, load_model
 from pd_core.planner import Mode
 from pd_core.profiles import SpeedProfile
 from pd_core.sampling_params import SamplingParams
-from pd_core.tokenizer import Tokenizer
 from pd_device_client.client import DeviceClient
 from pd_device_client.local_engine import TorchLocalEngine
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome
 from pd_device_client.ports import CloudLink, LocalEngine
 from pd_device_client.throttled_engine import ThrottledEngine
 
-__all__ = ["ChatSettings", "chat", "summary"]
+__all__ = ["ChatSettings", "chat", "prompt_token_ids", "summary"]
 
 # Readable on dark and light terminals alike.
 _STYLES = {Origin.CLOUD: "dodger_blue1", Origin.DEVICE: "green3"}
@@ -32,7 +32,7 @@ class ChatSettings:
 
     Attributes:
         prompt: the text.
-        model: "random-tiny" or a Hugging Face directory.
+        model: as `load_model` takes it.
         mode: who is to carry the answer.
         pace_s: the gap between shown tokens.
         ttft_s: the first token's latest instant, or None.
@@ -43,6 +43,7 @@ class ChatSettings:
         throttle: slow the local engine down to this profile.
         num_threads: torch threads; None leaves torch's default.
         fast_numerics: the faster arithmetic that is not reproducible.
+        raw: continue the prompt as it is, whatever chat template the model has.
     """
 
     prompt: str
@@ -60,6 +61,7 @@ class ChatSettings:
     throttle: SpeedProfile | None = None
     num_threads: int | None = None
     fast_numerics: bool = False
+    raw: bool = False
 
 
 async def chat(settings: ChatSettings, link: CloudLink | None, console: Console) -> Outcome:
@@ -82,29 +84,48 @@ async def chat(settings: ChatSettings, link: CloudLink | None, console: Console)
         )
         await client.start()
     try:
-        return await _answer(settings, client, loaded.tokenizer, console)
+        return await _answer(settings, client, loaded, console)
     finally:
         await client.close()
 
 
 async def _answer(
-    settings: ChatSettings, client: DeviceClient, tokenizer: Tokenizer, console: Console
+    settings: ChatSettings, client: DeviceClient, loaded: LoadedModel, console: Console
 ) -> Outcome:
     seed = secrets.randbits(64) if settings.seed is None else settings.seed
     request = GenerationRequest(
         request_id=uuid.uuid4().hex[:12],
-        prompt_token_ids=tuple(tokenizer.encode(settings.prompt)),
+        prompt_token_ids=prompt_token_ids(loaded, settings.prompt, raw=settings.raw),
         max_tokens=settings.max_tokens,
         sampling=SamplingParams(settings.temperature, settings.top_k, settings.top_p, seed=seed),
         stop_strings=settings.stop_strings,
     )
-    session = client.session(request, settings.mode, text=tokenizer.stream(settings.stop_strings))
+    session = client.session(
+        request, settings.mode, text=loaded.tokenizer.stream(settings.stop_strings)
+    )
     async with aclosing(session.run()) as answer:
         async for shown in answer:
             style = _STYLES[shown.origin] if settings.show_origin else ""
             console.print(Text(shown.text, style), end="", soft_wrap=True)
     console.print()
     return session.outcome
+
+
+def prompt_token_ids(loaded: LoadedModel, text: str, *, raw: bool) -> tuple[int, ...]:
+    """Return the ids of a prompt: a user's message by the model's chat template, or plain text.
+
+    A template writes the beginning of the sequence itself where the model wants one. A plain text
+    (`raw`, or a model without a template) gets what the tokenizer puts before it.
+
+    Raises:
+        InvalidRequest: the text is empty or not valid UTF-8, or the template refuses it.
+    """
+    if not text:
+        raise InvalidRequest("the prompt is empty; it needs at least one token")
+    if raw or loaded.chat_template is None:
+        return tuple(loaded.tokenizer.encode_prompt(text))
+    message = {"role": "user", "content": text}
+    return tuple(loaded.tokenizer.encode(loaded.chat_template.render([message])))
 
 
 def summary(outcome: Outcome) -> Text:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pd_core.api_key import checked_api_key, read_api_key
 from pd_core.errors import ConfigError, PdError, status_of
+from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_core.numerics import prepare_environment
 from pd_core.planner import Mode
 from pd_core.profiles import device_profile
@@ -59,9 +60,7 @@ def chat(
     mode: Annotated[
         Mode, typer.Option(envvar=_env("MODE"), help="Who carries the answer.")
     ] = Mode.PD_DEVICE,
-    model: Annotated[
-        str, typer.Option(envvar=_env("MODEL"), help="random-tiny, or a Hugging Face directory.")
-    ] = "random-tiny",
+    model: Annotated[str, typer.Option(envvar=_env("MODEL"), help=MODEL_HELP)] = DEFAULT_MODEL,
     max_tokens: Annotated[int, typer.Option(min=1, help="Token limit of the answer.")] = 128,
     pace: Annotated[
         float,
@@ -88,6 +87,10 @@ def chat(
     stop: Annotated[
         list[str] | None, typer.Option(help="End the answer before this text; may be repeated.")
     ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Continue PROMPT as it is, without the model's chat template."),
+    ] = False,
     show_origin: Annotated[
         bool,
         typer.Option("--show-origin", help="Tint tokens by their maker; end with the figures."),
@@ -143,6 +146,7 @@ def chat(
         throttle=device_profile(throttle) if throttle else None,
         num_threads=threads,
         fast_numerics=fast_numerics,
+        raw=raw,
     )
     key = _api_key(api_key_file)
     console, notices = Console(highlight=False), Console(stderr=True, highlight=False)

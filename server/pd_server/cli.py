@@ -13,6 +13,7 @@ import typer
 
 from pd_core.api_key import checked_api_key, read_api_key
 from pd_core.errors import ConfigError, PdError, status_of
+from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_server.config import EngineConfig, ServerConfig, TlsConfig, VllmConfig
 from pd_server.engine import Engine
 from pd_server.logs import configure_logging
@@ -63,9 +64,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def serve(
-    model: Annotated[
-        str, typer.Option(envvar=_env("MODEL"), help="random-tiny, or a Hugging Face directory.")
-    ] = "random-tiny",
+    model: Annotated[str, typer.Option(envvar=_env("MODEL"), help=MODEL_HELP)] = DEFAULT_MODEL,
     engine: Annotated[
         EngineKind, typer.Option(envvar=_env("ENGINE"), help="vllm: see docs/vllm.md.")
     ] = EngineKind.TORCH,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pd_core.errors import ConfigError
 from pd_core.loopback import is_loopback
+from pd_core.model_names import DEFAULT_MODEL
 
 __all__ = ["ENGINES", "EngineConfig", "ServerConfig", "TlsConfig", "VllmConfig"]
 
@@ -38,7 +39,7 @@ class EngineConfig:
     """What runs, and how much of it at once.
 
     Attributes:
-        model: "random-tiny", or a Hugging Face directory.
+        model: a name of `pd_core.model_names`, or a Hugging Face directory.
         dtype: of weights and KV cache.
         device: where the model runs.
         max_num_seqs: slots; requests decoded together.
@@ -54,7 +55,7 @@ class EngineConfig:
         ConfigError: there is no such engine.
     """
 
-    model: str = "random-tiny"
+    model: str = DEFAULT_MODEL
     dtype: str = "float32"
     device: str = "cpu"
     max_num_seqs: int = 8

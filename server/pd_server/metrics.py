@@ -27,6 +27,9 @@ class _LoadCollector(Collector):
             ("pd_requests_waiting", "Requests queued.", load.num_waiting),
             ("pd_slots", "Requests that may run together.", load.max_num_seqs),
             ("pd_queued_prefill_tokens", "Tokens still to prefill.", load.queued_prefill_tokens),
+            ("pd_kv_blocks", "Blocks of KV memory; 0 when unknown.", load.kv_blocks),
+            ("pd_kv_blocks_held", "KV blocks of running requests.", load.kv_blocks_held),
+            ("pd_kv_blocks_cached", "KV blocks with cached prefixes.", load.kv_blocks_cached),
             ("pd_kv_peak_bytes", "Most KV cache bytes held at once.", load.kv_bytes_peak),
             (
                 "pd_prefill_tokens_per_second",
@@ -45,6 +48,12 @@ class _LoadCollector(Collector):
             ("pd_engine_busy_seconds", "Working time of the engine.", load.engine_busy_s),
             ("pd_kv_byte_seconds", "Integral over time of the KV bytes held.", load.kv_byte_s),
             ("pd_tokens_generated", "Tokens made, unused ones included.", load.tokens_generated),
+            ("pd_prefix_hit_tokens", "Prompt tokens found cached.", load.prefix_hit_tokens),
+            (
+                "pd_preemptions",
+                "Requests that lost their KV cache for a time.",
+                load.num_preemptions,
+            ),
         )
         for name, text, total in counters:
             yield CounterMetricFamily(name, text, value=total)

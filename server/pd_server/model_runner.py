@@ -5,16 +5,18 @@ so a batch that fails is run again one chunk at a time, and only the chunks that
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from pd_core.errors import EngineDead
+from pd_core.errors import ConfigError, EngineDead
 from pd_core.models import KVCache, LoadedModel, Segment
 from pd_core.rolling_hash import RollingHash
 from pd_core.sampling import sample
 from pd_core.sampling_params import SamplingParams
+from pd_server.block_budget import BLOCK_TOKENS
 
 __all__ = ["ModelRunner", "Work", "WorkResult"]
 
@@ -65,6 +67,30 @@ class ModelRunner:
     def make_cache(self, num_tokens: int) -> KVCache:
         """Allocate a KV cache for num_tokens tokens."""
         return self._lm.model.make_cache(num_tokens)
+
+    def num_blocks(self, kv_cache_bytes: int | None, wanted_tokens: int) -> int:
+        """Return how many KV blocks an amount of memory holds.
+
+        Args:
+            kv_cache_bytes: the memory; None: for wanted_tokens, but at most half of what is free.
+            wanted_tokens: see there.
+
+        Raises:
+            ConfigError: it does not hold one sequence of the least size.
+        """
+        least = self.make_cache(1)
+        blocks_of_least = least.capacity_tokens // BLOCK_TOKENS
+        block_bytes = least.allocated_bytes // blocks_of_least
+        if kv_cache_bytes is None:
+            wanted = -(-wanted_tokens // BLOCK_TOKENS) * block_bytes
+            kv_cache_bytes = min(wanted, _free_bytes(least.keys[0].device) // 2)
+        blocks = kv_cache_bytes // block_bytes
+        if blocks < blocks_of_least:
+            raise ConfigError(
+                f"{kv_cache_bytes} bytes of KV cache hold no sequence: the least one takes "
+                f"{least.allocated_bytes}, for {least.capacity_tokens} tokens; raise --kv-cache-mib"
+            )
+        return blocks
 
     def run(self, batch: Sequence[Work]) -> list[WorkResult]:
         """Compute a batch and return one result a chunk, in the batch's order.
@@ -132,3 +158,10 @@ class ModelRunner:
                 token_id if hashed is None else hashed.next_token(batch[index].position, sampling)
             )
         return result
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Return the free memory of a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,90 +1,25 @@
-"""Who computes what in the next step: slots, a FIFO queue and one token budget. No torch here.
+"""Who computes what in the next step: slots, a queue, KV blocks, one token budget. No torch here.
 
 A sequence has `num_tokens` known tokens (prefix and generated) of which `num_computed_tokens` are
 in its KV cache. A running sequence with one token left to compute decodes; with more it prefills.
-Decodes come first in every step, and prefill chunks share what is left of the budget, so a long
-prefill never stalls a running stream.
+Decodes come first in every step, and prefill chunks share what is left of the budget and of the
+time that the decodes can spare, so a long prefill never stalls a running stream.
+
+A running sequence holds KV blocks for its whole cache. When a decode needs more than there are,
+the latest arrival gives back all of its own and is computed again later: no token is lost, and the
+earliest arrival always goes on.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from pd_core.errors import ConfigError
+from pd_server.block_budget import BLOCK_TOKENS, BlockBudget
+from pd_server.prefix_cache import PrefixCache
+from pd_server.schedule import Admission, Chunk, Schedule, Sequence
 
-__all__ = ["Chunk", "Schedule", "Scheduler", "Sequence"]
+__all__ = ["Scheduler"]
 
-
-@dataclass(slots=True)
-class Sequence:
-    """One request's progress. Only the scheduler writes the last two fields.
-
-    Attributes:
-        request_id: unique.
-        num_prefix_tokens: prompt and committed tokens, at least 1.
-        first_position: response position of the first token to generate.
-        token_limit: positions below this one are generated.
-        arrived_at_s: arrival, on the clock that `schedule` is given.
-        useful_for_s: drop it if it is still queued by then; None: never.
-        num_tokens: prefix and generated tokens.
-        num_computed_tokens: tokens whose keys and values are cached.
-    """
-
-    request_id: int
-    num_prefix_tokens: int
-    first_position: int
-    token_limit: int
-    arrived_at_s: float
-    useful_for_s: float | None = None
-    num_tokens: int = 0
-    num_computed_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        self.num_tokens = self.num_prefix_tokens
-
-    @property
-    def next_position(self) -> int:
-        """Response position of the next token to generate."""
-        return self.first_position + self.num_tokens - self.num_prefix_tokens
-
-    @property
-    def at_limit(self) -> bool:
-        """Whether nothing more is to be generated."""
-        return self.next_position >= self.token_limit
-
-    @property
-    def num_pending_tokens(self) -> int:
-        """Tokens still to compute before the next one can be sampled."""
-        return self.num_tokens - self.num_computed_tokens
-
-    def expired(self, now_s: float) -> bool:
-        """Whether it is no longer useful to begin."""
-        return self.useful_for_s is not None and now_s - self.arrived_at_s > self.useful_for_s
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Tokens first .. first + num_tokens of one sequence, to compute in this step.
-
-    Attributes:
-        sequence: whose.
-        first: index of the first token, counted from the start of the prompt.
-        num_tokens: at least 1.
-        samples: whether the chunk reaches the last known token, so that a new one is sampled.
-        decodes: whether it is a decode step of a running stream (else part of a prefill).
-    """
-
-    sequence: Sequence
-    first: int
-    num_tokens: int
-    samples: bool
-    decodes: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """One step: what to compute, and which queued sequences were dropped as too old."""
-
-    chunks: list[Chunk]
-    expired: list[Sequence]
+_LEAST_PREFILL_TOKENS = 8  # a step, so that prefill goes on however busy the decodes are
 
 
 class Scheduler:
@@ -94,12 +29,26 @@ class Scheduler:
         max_num_seqs: slots; sequences that may hold a KV cache at once.
         max_num_batched_tokens: tokens computed in one step; must exceed max_num_seqs, so that
             prefill goes on even when every other slot decodes.
+        budget: the KV blocks.
+        prefixes: what is cached in blocks that no sequence holds.
+        room_tokens: a sequence's room is a multiple of this.
+        spare_tokens: how many tokens may be prefilled beside so many decodes, from a position on,
+            without holding the decodes up; None: as many as the budget has.
 
     Raises:
         ConfigError: the budget is too small.
     """
 
-    def __init__(self, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+    def __init__(
+        self,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        budget: BlockBudget,
+        prefixes: PrefixCache[object],
+        *,
+        room_tokens: int = BLOCK_TOKENS,
+        spare_tokens: Callable[[int, int], int] | None = None,
+    ) -> None:
         if max_num_seqs < 1:
             raise ConfigError(f"max_num_seqs is {max_num_seqs}; at least one slot is needed")
         if max_num_batched_tokens <= max_num_seqs:
@@ -107,9 +56,14 @@ class Scheduler:
                 f"max_num_batched_tokens is {max_num_batched_tokens}; it must be above "
                 f"max_num_seqs ({max_num_seqs}), or prefill could not go on while all decode"
             )
+        assert room_tokens % BLOCK_TOKENS == 0, "room is made of whole blocks"
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
-        # Both in order of arrival (a dict keeps it).
+        self.num_preemptions = 0
+        self._budget = budget
+        self._prefixes = prefixes
+        self._room_tokens = room_tokens
+        self._spare_tokens = spare_tokens
         self._waiting: dict[int, Sequence] = {}
         self._running: dict[int, Sequence] = {}
 
@@ -126,15 +80,11 @@ class Scheduler:
     @property
     def num_queued_prefill_tokens(self) -> int:
         """Tokens still to prefill, of queued and running sequences."""
-        running = sum(
-            s.num_prefix_tokens - s.num_computed_tokens
-            for s in self._running.values()
-            if s.num_computed_tokens < s.num_prefix_tokens
-        )
-        return running + sum(s.num_prefix_tokens for s in self._waiting.values())
+        running = sum(s.num_pending_tokens for s in self._running.values() if not s.decodes)
+        return running + sum(s.num_tokens for s in self._waiting.values())
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence behind all others."""
+        """Queue a sequence."""
         assert self.get(sequence.request_id) is None, "a request id is used twice"
         assert sequence.num_prefix_tokens >= 1, "an empty prefix cannot be scheduled"
         self._waiting[sequence.request_id] = sequence
@@ -151,7 +101,8 @@ class Scheduler:
         return sequence
 
     def remove(self, request_id: int) -> Sequence | None:
-        """Take a sequence out, freeing its slot; return it, or None when it is not here."""
+        """Take a sequence out, freeing slot and blocks; return it, or None when it is not here."""
+        self._budget.release(request_id)
         return self._running.pop(request_id, None) or self._waiting.pop(request_id, None)
 
     def schedule(self, now_s: float) -> Schedule:
@@ -160,22 +111,25 @@ class Scheduler:
         Args:
             now_s: the present, on the clock of `arrived_at_s`.
         """
-        expired = [s for s in self._waiting.values() if s.expired(now_s)]
-        for sequence in expired:
+        plan = Schedule([])
+        plan.expired.extend(s for s in self._waiting.values() if s.expired(now_s))
+        for sequence in plan.expired:
             del self._waiting[sequence.request_id]
-        decoding = [s for s in self._running.values() if s.num_pending_tokens == 1 and _began(s)]
-        chunks = [Chunk(s, s.num_computed_tokens, 1, samples=True, decodes=True) for s in decoding]
-        budget = self.max_num_batched_tokens - len(chunks)
-        for sequence in self._running.values():
-            if budget > 0 and not (sequence.num_pending_tokens == 1 and _began(sequence)):
-                chunks.append(_prefill_chunk(sequence, budget))
-                budget -= chunks[-1].num_tokens
-        while budget > 0 and self._waiting and len(self._running) < self.max_num_seqs:
-            sequence = self._waiting.pop(next(iter(self._waiting)))
-            self._running[sequence.request_id] = sequence
-            chunks.append(_prefill_chunk(sequence, budget))
-            budget -= chunks[-1].num_tokens
-        return Schedule(chunks, expired)
+        for sequence in sorted(self._running.values(), key=_by_arrival):
+            if sequence.decodes and self._make_room(sequence, plan):
+                plan.chunks.append(_decode_chunk(sequence))
+        spent = _Tokens(self.max_num_batched_tokens, len(plan.chunks), self._spare_tokens)
+        for sequence in sorted(self._running.values(), key=lambda s: s.rank):
+            if not sequence.decodes:
+                spent.prefill(sequence, plan.chunks)
+        # Who has just lost its blocks shall not take them back from who needed them.
+        while not plan.preempted and spent.open and self._has_candidate():
+            admission = self._admit(min(self._waiting.values(), key=lambda s: s.rank))
+            if admission is None:
+                break
+            plan.admitted.append(admission)
+            spent.prefill(admission.sequence, plan.chunks)
+        return plan
 
     def advance(self, chunk: Chunk) -> None:
         """Record that a chunk was computed and, where it samples, that one token was added."""
@@ -185,22 +139,101 @@ class Scheduler:
         if chunk.samples:
             sequence.num_tokens += 1
 
+    def room_of(self, request_id: int) -> int:
+        """Return for how many tokens a running sequence holds blocks."""
+        return self._budget.held_by(request_id) * BLOCK_TOKENS
+
     def check_integrity(self) -> None:
         """Assert what must always hold; cheap enough to run whenever the engine turns idle."""
         assert len(self._running) <= self.max_num_seqs, "more sequences run than there are slots"
         assert not self._running.keys() & self._waiting.keys(), "a sequence is queued and running"
+        self._budget.check_integrity(len(self._prefixes))
         for sequence in self._waiting.values():
             assert sequence.num_computed_tokens == 0, "a queued sequence was computed"
+            assert not self.room_of(sequence.request_id), "a queued sequence holds blocks"
         for sequence in self._running.values():
             assert sequence.num_pending_tokens >= 1, "a running sequence has nothing to compute"
+            room = self.room_of(sequence.request_id)
+            assert sequence.num_computed_tokens <= room, "more is cached than there is room for"
+        held = sum(map(self._budget.held_by, self._running))
+        assert held == self._budget.num_held, "blocks are held by nobody"
+
+    def _has_candidate(self) -> bool:
+        return bool(self._waiting) and len(self._running) < self.max_num_seqs
+
+    def _admit(self, sequence: Sequence) -> Admission | None:
+        """Give a queued sequence a slot, and room for all that is known of it."""
+        # At least the last token is computed, for its logits are wanted.
+        usable = (sequence.num_tokens - 1) // BLOCK_TOKENS
+        prefix = self._prefixes.match(sequence.block_keys[:usable])
+        if not self._budget.hold(sequence.request_id, self._blocks_for(sequence.num_tokens)):
+            assert self._running, "a sequence is larger than the KV cache"
+            return None
+        del self._waiting[sequence.request_id]
+        self._running[sequence.request_id] = sequence
+        sequence.num_computed_tokens = len(prefix) * BLOCK_TOKENS
+        return Admission(sequence, self.room_of(sequence.request_id), tuple(prefix))
+
+    def _make_room(self, sequence: Sequence, plan: Schedule) -> bool:
+        """Hold blocks for a decode's token; False when the sequence itself had to give way."""
+        if sequence.request_id not in self._running:
+            return False
+        while not self._budget.hold(sequence.request_id, self._blocks_for(sequence.num_tokens)):
+            last = max(self._running.values(), key=_by_arrival)
+            self._preempt(last, plan)
+            if last is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence, plan: Schedule) -> None:
+        """Take a sequence's slot and blocks; what it has generated is kept and computed again."""
+        assert len(self._running) > 1, "a sequence is larger than the KV cache"
+        self._budget.release(sequence.request_id)
+        del self._running[sequence.request_id]
+        self._waiting[sequence.request_id] = sequence
+        sequence.num_computed_tokens = 0
+        self.num_preemptions += 1
+        plan.preempted.append(sequence)
+
+    def _blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._room_tokens) * (self._room_tokens // BLOCK_TOKENS)
 
 
-def _began(sequence: Sequence) -> bool:
-    """Whether the prefix is computed but for its last token: from here on it decodes."""
-    return sequence.num_computed_tokens >= sequence.num_prefix_tokens
+class _Tokens:
+    """The tokens of one step, as they are given away."""
+
+    def __init__(
+        self, budget: int, num_decodes: int, spare_tokens: Callable[[int, int], int] | None
+    ) -> None:
+        self.left = budget - num_decodes
+        self._num_decodes = num_decodes
+        self._spare_tokens = spare_tokens
+        self._share = 1.0  # of the decodes' spare time
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything left to give."""
+        return self.left > 0 and self._share * _LEAST_PREFILL_TOKENS >= 1
+
+    def prefill(self, sequence: Sequence, chunks: list[Chunk]) -> None:
+        """Give a sequence a chunk, if there is anything left for it."""
+        most = min(self.left, sequence.num_pending_tokens)
+        if self._num_decodes and self._spare_tokens is not None:
+            spare = self._spare_tokens(self._num_decodes, sequence.num_computed_tokens)
+            spare = max(spare, _LEAST_PREFILL_TOKENS)
+            most = min(most, int(spare * self._share))
+            self._share -= most / spare
+        if most < 1:
+            return
+        samples = most == sequence.num_pending_tokens
+        first = sequence.num_computed_tokens
+        chunks.append(Chunk(sequence, first, most, samples, decodes=False))
+        self.left -= most
 
 
-def _prefill_chunk(sequence: Sequence, budget: int) -> Chunk:
-    num_tokens = min(sequence.num_pending_tokens, budget)
-    samples = num_tokens == sequence.num_pending_tokens
-    return Chunk(sequence, sequence.num_computed_tokens, num_tokens, samples, decodes=False)
+def _by_arrival(sequence: Sequence) -> tuple[float, int]:
+    return sequence.arrived_at_s, sequence.request_id
+
+
+def _decode_chunk(sequence: Sequence) -> Chunk:
+    return Chunk(sequence, sequence.num_computed_tokens, 1, samples=True, decodes=True)

@@ -1,17 +1,21 @@
 """The embedded engine: continuous batching and chunked prefill over a torch model.
 
 One step is schedule, run, postprocess. New requests join while others decode; a request's KV cache
-is allocated when it gets its slot, grows in blocks, and is freed when it ends.
+is allocated when it gets its slot, begins with what is known of its prefix, grows in blocks, and is
+freed when it ends or is preempted.
 """
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from pd_core.errors import ConfigError, EngineError, PdError, RequestExpired
 from pd_core.generation import Finished, FinishReason, Load
-from pd_core.models import KVCache, LoadedModel
+from pd_core.models import LoadedModel
+from pd_core.models.kv_cache import KEY_BLOCK
 from pd_core.rolling_hash import RollingHash
+from pd_core.sampling_params import SamplingParams
+from pd_server.block_budget import BLOCK_TOKENS
 from pd_server.engine import (
     EngineEvent,
     EngineRequest,
@@ -20,43 +24,20 @@ from pd_server.engine import (
     RequestFinished,
     TokensMade,
 )
+from pd_server.kv_store import KVStore
+from pd_server.live_request import LiveRequest, Totals
 from pd_server.model_runner import ModelRunner, Work, WorkResult
-from pd_server.scheduler import Chunk, Scheduler, Sequence
+from pd_server.prefix_cache import block_keys
+from pd_server.schedule import Admission, Chunk, Sequence
+from pd_server.scheduler import Scheduler
 from pd_server.speed_meter import SpeedMeter
+from pd_server.step_cost import StepCost, StepSample
 
 __all__ = ["SAMPLERS", "TorchEngine"]
 
 SAMPLERS = ("model", "rolling-hash")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Request:
-    """What the engine holds for a live request; `cache` is None until it gets a slot."""
-
-    request: EngineRequest
-    token_ids: list[int]
-    rolling_hash: RollingHash | None
-    cache: KVCache | None = None
-    began_at_s: float | None = None
-    first_token_at_s: float | None = None
-    num_generated: int = 0
-    busy_s: float = 0.0
-    kv_bytes: int = 0  # allocated by `cache`
-    kv_byte_s: float = 0.0
-    kv_counted_to_s: float = 0.0
-
-
-@dataclass(slots=True)
-class _Totals:
-    """Counters since the start."""
-
-    busy_s: float = 0.0
-    kv_byte_s: float = 0.0
-    kv_bytes_peak: int = 0
-    tokens_generated: int = 0
-    events: list[EngineEvent] = field(default_factory=list)
 
 
 class TorchEngine:
@@ -66,6 +47,8 @@ class TorchEngine:
         lm: the model.
         max_num_seqs: slots.
         max_num_batched_tokens: tokens computed in one step.
+        kv_cache_bytes: memory for the KV of running requests and cached prefixes; None: enough for
+            every slot's longest context, but no more than half of what is free.
         sampler: "model"; or "rolling-hash", which still makes every forward pass but takes tokens
             from a hash of prompt and response (fleet measurements).
 
@@ -79,6 +62,7 @@ class TorchEngine:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         sampler: str = "model",
+        kv_cache_bytes: int | None = None,
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"sampler is {sampler!r}; it must be one of {', '.join(SAMPLERS)}")
@@ -86,31 +70,64 @@ class TorchEngine:
         if sampler != "model":
             # Tokens no longer come from the numerics, so nobody may count on theirs.
             fingerprints = replace(fingerprints, numerics_id=sampler)
+        self._runner = ModelRunner(lm)
+        context = lm.model.config.max_context_tokens
+        blocks = self._runner.num_blocks(kv_cache_bytes, max_num_seqs * context)
         self._card = ModelCard(
             model_name=lm.name,
             engine="torch",
             fingerprints=fingerprints,
             eos_token_ids=tuple(lm.eos_token_ids),
             vocab_size=lm.model.num_token_ids,
-            max_context_tokens=lm.model.config.max_context_tokens,
+            max_context_tokens=min(context, blocks * BLOCK_TOKENS // KEY_BLOCK * KEY_BLOCK),
             sampler=sampler,
         )
         self._eos_token_ids = frozenset(lm.eos_token_ids)
-        self._runner = ModelRunner(lm)
-        self._scheduler = Scheduler(max_num_seqs, max_num_batched_tokens)
+        self._kv = KVStore(self._runner.make_cache, blocks)
         self._speeds = SpeedMeter()
-        self._requests: dict[int, _Request] = {}
-        self._totals = _Totals()
-        self._warm_up()
+        cost = self._warm_up(max_num_batched_tokens)
+        self._scheduler = Scheduler(
+            max_num_seqs,
+            max_num_batched_tokens,
+            self._kv.budget,
+            self._kv.prefixes,
+            room_tokens=KEY_BLOCK,
+            spare_tokens=cost.spare_tokens,
+        )
+        self._requests: dict[int, LiveRequest] = {}
+        self._totals = Totals()
+        self._prefilled: list[int] = []  # requests whose prompt is computed and not yet remembered
 
     @property
     def card(self) -> ModelCard:
         """What it runs."""
         return self._card
 
+    @property
+    def num_prefix_hit_tokens(self) -> int:
+        """Prompt tokens that were found cached, since the start."""
+        return self._kv.num_hit_tokens
+
+    @property
+    def num_preemptions(self) -> int:
+        """How often a request had to give its KV cache back, since the start."""
+        return self._scheduler.num_preemptions
+
+    def kv_blocks_held_by(self, request_id: int) -> int:
+        """KV blocks of one request."""
+        return self._kv.budget.held_by(request_id)
+
+    def check_integrity(self) -> None:
+        """Assert that slots and KV blocks are where they should be."""
+        self._scheduler.check_integrity()
+        for request_id, live in self._requests.items():
+            room = self._scheduler.room_of(request_id)
+            assert live.cache is None or live.cache.capacity_tokens <= room, "unaccounted KV"
+            assert (live.cache is None) == (not live.kv_bytes), "KV bytes were miscounted"
+
     def add_request(self, request: EngineRequest) -> None:
         """Queue a request; one with nothing left to make ends in the next step."""
-        live = _Request(request, list(request.token_ids), self._hash_of(request))
+        live = LiveRequest(request, list(request.token_ids), self._hash_of(request))
         committed_eos = request.num_committed_tokens and self._is_eos(request.token_ids[-1])
         if committed_eos or request.first_position >= request.token_limit:
             reason = FinishReason.EOS if committed_eos else FinishReason.LIMIT
@@ -125,6 +142,7 @@ class TorchEngine:
                 token_limit=request.token_limit,
                 arrived_at_s=request.arrived_at_s,
                 useful_for_s=request.useful_for_s,
+                block_keys=block_keys(request.token_ids, BLOCK_TOKENS, request.cache_salt),
             )
         )
 
@@ -139,7 +157,9 @@ class TorchEngine:
 
     def abort(self, request_id: int) -> None:
         """Forget a request and free its KV cache at once."""
-        self._release(request_id)
+        if request_id in self._requests:
+            self._remember(request_id)
+            self._release(request_id)
 
     def has_unfinished(self) -> bool:
         """Whether there are live requests or events to report."""
@@ -148,15 +168,20 @@ class TorchEngine:
     def step(self) -> list[EngineEvent]:
         """Schedule, run, postprocess."""
         began_at_s = time.perf_counter()
+        self._remember_prompts()
         schedule = self._scheduler.schedule(began_at_s)
         for sequence in schedule.expired:
             self._fail(sequence.request_id, _expired(sequence))
+        for sequence in schedule.preempted:
+            self._totals.kv_byte_s += self._requests[sequence.request_id].drop_cache(began_at_s)
+        for admission in schedule.admitted:
+            self._admit(admission, began_at_s)
         chunks = [chunk for chunk in schedule.chunks if self._make_room(chunk, began_at_s)]
         if chunks:
             results = self._runner.run([self._work(chunk) for chunk in chunks])
             self._postprocess(chunks, results, time.perf_counter() - began_at_s)
         if not self._requests:
-            self._scheduler.check_integrity()
+            self.check_integrity()
             assert not self._scheduler.num_running, "a slot is held by no request"
         events, self._totals.events = self._totals.events, []
         return events
@@ -174,34 +199,54 @@ class TorchEngine:
             kv_byte_s=self._totals.kv_byte_s,
             kv_bytes_peak=self._totals.kv_bytes_peak,
             tokens_generated=self._totals.tokens_generated,
+            kv_blocks=self._kv.budget.num_blocks,
+            kv_blocks_held=self._kv.budget.num_held,
+            kv_blocks_cached=self._kv.budget.num_cached,
+            prefix_hit_tokens=self._kv.num_hit_tokens,
+            num_preemptions=self._scheduler.num_preemptions,
         )
 
     def close(self) -> None:
         """Do nothing: all it has is in this process."""
 
+    def _admit(self, admission: Admission, now_s: float) -> None:
+        """Give a request its KV cache; one that cannot be allocated fails alone."""
+        live = self._requests[admission.sequence.request_id]
+        try:
+            live.hold(self._kv.admit(admission), now_s)
+        except (MemoryError, RuntimeError) as error:
+            self._fail(live.request.request_id, _model_failed("has no memory for it", error))
+            return
+
     def _make_room(self, chunk: Chunk, now_s: float) -> bool:
-        """Let the request's KV cache hold what the chunk will add; False when that fails.
+        """Let the request's KV cache grow to what it holds blocks for; False when that fails.
 
         Room for the whole prefix comes with the slot, room for the answer block by block: a high
         token limit alone holds no memory.
         """
-        sequence = chunk.sequence
-        live = self._requests[sequence.request_id]
-        num_needed = chunk.first + chunk.num_tokens
-        if live.cache is not None and num_needed <= live.cache.capacity_tokens:
+        live = self._requests.get(chunk.sequence.request_id)
+        if live is None or live.cache is None:  # its admission failed
+            return False
+        room = self._scheduler.room_of(chunk.sequence.request_id)
+        if room <= live.cache.capacity_tokens:
             return True
-        self._count_kv(live, now_s)
+        self._totals.kv_byte_s += live.count_kv(now_s)
         try:
-            if live.cache is None:
-                live.cache = self._runner.make_cache(sequence.num_prefix_tokens)
-                live.began_at_s = now_s
-            live.cache.reserve(num_needed)
+            live.cache.reserve(room)
         except (MemoryError, RuntimeError) as error:
             failure = _model_failed("could not allocate its KV cache", error)
-            self._fail(sequence.request_id, failure)
+            self._fail(chunk.sequence.request_id, failure)
             return False
         live.kv_bytes = live.cache.allocated_bytes
         return True
+
+    def _remember_prompts(self) -> None:
+        """Cache the prompts that the last step completed; their first tokens are out already."""
+        for request_id in self._prefilled:
+            live = self._requests.get(request_id)
+            if live is not None and live.cache is not None:
+                self._kv.keep(live.cache, live.request.token_ids, live.request.cache_salt)
+        self._prefilled.clear()
 
     def _work(self, chunk: Chunk) -> Work:
         sequence = chunk.sequence
@@ -230,17 +275,19 @@ class TorchEngine:
             request_id = chunk.sequence.request_id
             live = self._requests[request_id]
             live.busy_s += step_s * chunk.num_tokens / num_tokens
-            self._count_kv(live, now_s)
+            self._totals.kv_byte_s += live.count_kv(now_s)
             if result.failure is not None:
                 self._fail(request_id, _model_failed("failed on this request", result.failure))
                 continue
             position = chunk.sequence.next_position
             self._scheduler.advance(chunk)
+            if chunk.samples and not chunk.decodes:
+                self._prefilled.append(request_id)
             if result.token_id is not None:
                 self._append(live, chunk.sequence, position, result.token_id, now_s)
 
     def _append(
-        self, live: _Request, sequence: Sequence, position: int, token_id: int, now_s: float
+        self, live: LiveRequest, sequence: Sequence, position: int, token_id: int, now_s: float
     ) -> None:
         """Record one new token and end the request where that ends it."""
         live.token_ids.append(token_id)
@@ -257,6 +304,7 @@ class TorchEngine:
             self._finish(sequence.request_id, FinishReason.LIMIT)
 
     def _finish(self, request_id: int, reason: FinishReason) -> None:
+        self._remember(request_id)
         live = self._release(request_id)
         assert live is not None, "a request ended twice"
         now_s = time.perf_counter()
@@ -277,22 +325,20 @@ class TorchEngine:
         if self._release(request_id) is not None:
             self._emit(RequestFailed(request_id, error))
 
-    def _release(self, request_id: int) -> _Request | None:
+    def _remember(self, request_id: int) -> None:
+        """Cache what a request has computed: whoever continues its answer begins there."""
+        live, sequence = self._requests[request_id], self._scheduler.get(request_id)
+        if live.cache is not None and sequence is not None:
+            computed = live.token_ids[: sequence.num_computed_tokens]
+            self._kv.keep(live.cache, computed, live.request.cache_salt)
+
+    def _release(self, request_id: int) -> LiveRequest | None:
         """Take a request out and let go of its KV cache."""
         self._scheduler.remove(request_id)
         live = self._requests.pop(request_id, None)
         if live is not None:
-            self._count_kv(live, time.perf_counter())
-            live.cache = None
-            live.kv_bytes = 0
+            self._totals.kv_byte_s += live.drop_cache(time.perf_counter())
         return live
-
-    def _count_kv(self, live: _Request, now_s: float) -> None:
-        """Bring the integral of held KV bytes up to now."""
-        byte_s = live.kv_bytes * (now_s - live.kv_counted_to_s)
-        live.kv_byte_s += byte_s
-        self._totals.kv_byte_s += byte_s
-        live.kv_counted_to_s = now_s
 
     def _emit(self, event: EngineEvent) -> None:
         self._totals.events.append(event)
@@ -305,23 +351,27 @@ class TorchEngine:
             return None
         return RollingHash(self._card.vocab_size, self._card.eos_token_ids, request.token_ids)
 
-    def _warm_up(self) -> None:
-        """Run a few passes for nobody, so that the first request pays no start-up cost.
+    def _warm_up(self, max_num_batched_tokens: int) -> StepCost:
+        """Measure a few steps for nobody, so that the first request pays no start-up cost.
 
         They also give the speeds that the first devices plan with; no other counter sees them.
         """
-        num_tokens = min(
-            64, self._card.max_context_tokens // 2, self._scheduler.max_num_batched_tokens
-        )
-        cache = self._runner.make_cache(num_tokens + 4)
-        ids = [0] * num_tokens
-        for first, token_ids in [(0, ids), (0, ids), *((num_tokens + i, [0]) for i in range(4))]:
+        room = self._card.max_context_tokens
+        chunk = min(64, room // 2, max_num_batched_tokens)
+        far = min(2048, room - chunk)
+        cache = self._runner.make_cache(far + chunk)
+        samples = []
+        for first, tokens in [(0, chunk), *((0, chunk), (far, chunk), (0, 1), (far, 1)) * 3]:
+            work = Work(-1, [0] * tokens, first, cache, SamplingParams(), 0)
             began_at_s = time.perf_counter()
-            result = self._runner.run([Work(-1, token_ids, first, cache, None, 0)])[0]
+            result = self._runner.run([work])[0]
             if result.failure is not None:
                 raise _model_failed("failed in its warm-up", result.failure)
-            prefilled = len(token_ids) if first == 0 else 0
-            self._speeds.record(time.perf_counter() - began_at_s, prefilled, first > 0)
+            seconds = time.perf_counter() - began_at_s
+            samples.append(StepSample(tokens, tokens * (first + tokens), seconds))
+            if first == 0 or tokens == 1:
+                self._speeds.record(seconds, tokens if tokens > 1 else 0, int(tokens == 1))
+        return StepCost.fitted(samples[1:])  # the very first step also starts the machine up
 
 
 def _expired(sequence: Sequence) -> RequestExpired:

@@ -53,7 +53,7 @@ class Listener(Progress):
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pd_bench", *arguments]
+    command = [sys.executable, "-m", "pd_bench", *arguments, "--model", "random-tiny"]
     return subprocess.run(command, capture_output=True, text=True, timeout=110)
 
 
@@ -120,7 +120,11 @@ def test_a_real_replay_uses_a_real_engine_one_request_after_another(
 
 async def test_an_interrupted_replay_returns_what_it_has_marked_partial(trace: Path) -> None:
     settings = ReplaySettings(
-        trace=trace, schemes=("cloud-only", "pd-device"), device_profile="slow", pace_s=PACE_S
+        trace=trace,
+        schemes=("cloud-only", "pd-device"),
+        device_profile="slow",
+        pace_s=PACE_S,
+        model="random-tiny",
     )
     listener = Listener()
     affinity = os.sched_getaffinity(0)
@@ -150,6 +154,7 @@ def test_sigterm_stops_the_command_with_a_partial_document(trace: Path, tmp_path
     trace.write_text(trace.read_text() + "2023-11-16 18:17:04.2781490,30,900\n")
     command = [sys.executable, "-m", "pd_bench", "replay", str(trace), "--json", str(out)]
     command += ["--fidelity", "real", "--schemes", "cloud-only", "--pace", str(PACE_S)]
+    command += ["--model", "random-tiny"]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -178,13 +183,14 @@ def test_sigterm_stops_the_command_with_a_partial_document(trace: Path, tmp_path
 
 
 async def test_a_given_server_is_used_and_left_running(trace: Path) -> None:
-    async with own_server(ServerOptions(sampler="rolling-hash")) as target:
+    async with own_server(ServerOptions(model="random-tiny", sampler="rolling-hash")) as target:
         settings = ReplaySettings(
             trace=trace,
             schemes=("cloud-only",),
             device_profile="slow",
             pace_s=PACE_S,
             repeat=2,
+            model="random-tiny",
             cloud=CloudAccess(target),
         )
         document = await Replay(settings, Listener()).run()
@@ -194,7 +200,9 @@ async def test_a_given_server_is_used_and_left_running(trace: Path) -> None:
         assert document.cores == {"server": (), "client": ()}
         assert any("not ours" in label for label in document.labels)
         # A real device has no hash to take tokens from.
-        real = ReplaySettings(trace=trace, fidelity="real", cloud=CloudAccess(target))
+        real = ReplaySettings(
+            trace=trace, fidelity="real", model="random-tiny", cloud=CloudAccess(target)
+        )
         with pytest.raises(ConfigError, match="start it with --sampler model"):
             await Replay(real, Listener()).run()
 
@@ -207,7 +215,7 @@ async def test_a_given_server_with_another_model_is_refused_before_the_run(
     other = tmp_path / "other"
     save_model(other, loaded.model, loaded.tokenizer, eos_token_ids=loaded.eos_token_ids)
     listener = Listener()
-    async with own_server(ServerOptions()) as target:
+    async with own_server(ServerOptions(model="random-tiny")) as target:
         settings = ReplaySettings(
             trace=trace, fidelity="real", model=str(other), cloud=CloudAccess(target)
         )
@@ -217,6 +225,8 @@ async def test_a_given_server_with_another_model_is_refused_before_the_run(
 
 
 async def test_an_unreachable_given_server_is_an_error(trace: Path) -> None:
-    settings = ReplaySettings(trace=trace, device_profile="slow", cloud=CloudAccess("127.0.0.1:1"))
+    settings = ReplaySettings(
+        trace=trace, device_profile="slow", model="random-tiny", cloud=CloudAccess("127.0.0.1:1")
+    )
     with pytest.raises(CloudUnavailable):
         await Replay(settings, Listener()).run()

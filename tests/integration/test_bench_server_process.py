@@ -33,7 +33,9 @@ def _own_id() -> int:
 async def test_a_server_answers_and_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     # Settings of a server that runs elsewhere must not reach ours.
     monkeypatch.setenv("PD_SERVER_API_KEY", "another server's key")
-    async with own_server(ServerOptions(sampler="rolling-hash", max_num_seqs=3)) as target:
+    async with own_server(
+        ServerOptions(model="random-tiny", sampler="rolling-hash", max_num_seqs=3)
+    ) as target:
         link = grpc_link(CloudAccess(target))
         info = await link.info()
         await link.close()
@@ -44,7 +46,7 @@ async def test_a_server_answers_and_is_gone_afterwards(monkeypatch: pytest.Monke
 
 async def test_an_error_or_an_interruption_stops_the_server_too() -> None:
     async def hold(ready: asyncio.Event) -> None:
-        async with own_server(ServerOptions()):
+        async with own_server(ServerOptions(model="random-tiny")):
             ready.set()
             await asyncio.sleep(60)
 

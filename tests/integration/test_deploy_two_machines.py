@@ -43,6 +43,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Cloud]:
     environment = {**os.environ, "PD_SECRETS": str(secrets)}
     subprocess.run([DEPLOY / "make-secrets.sh"], env=environment, check=True, timeout=30)
     command = [sys.executable, "-m", "pd_server", "--grpc-port=0", "--http-port=0"]
+    command += ["--model=random-tiny"]
     command += [f"--tls-cert={secrets / 'tls.crt'}", f"--tls-key={secrets / 'tls.key'}"]
     command += [f"--api-key-file={secrets / 'api.key'}", f"--ready-file={ready}"]
     with subprocess.Popen(command) as process:

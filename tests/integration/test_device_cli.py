@@ -22,6 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
 def run(*options: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "pd_device_client", "chat", *options]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PD_DEVICE_")}
+    environment["PD_DEVICE_MODEL"] = "random-tiny"
     return subprocess.run(
         command, input=stdin, capture_output=True, text=True, timeout=90, env=environment
     )
@@ -98,7 +99,7 @@ def test_an_interrupt_is_no_traceback(server: RealServer, tmp_path: Path) -> Non
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "pd_device_client", "chat", PROMPT, "--cloud", server.address),
-            *("--max-tokens", "2000", "--pace", "0.05"),
+            *("--max-tokens", "2000", "--pace", "0.05", "--model", "random-tiny"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -73,7 +73,7 @@ async def _running(
 
 
 def _command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "pd_server", *options]
+    return [sys.executable, "-m", "pd_server", "--model", "random-tiny", *options]
 
 
 def _refused(*options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -104,11 +104,34 @@ def test_from_text_to_a_served_skip_v1_model(folder: Path, tmp_path: Path) -> No
     assert len(text) > len("def f1_") + 5
 
 
+@pytest.mark.parametrize(
+    ("options", "architecture", "loss_at_most"),
+    [
+        (["--yoco"], "SkipV1LlamaForCausalLM", 4.6),
+        (["--latent-rank", "8"], "DeepseekV2ForCausalLM", 4.6),
+        (["--latent-rank", "8", "--skip-v1"], "SkipV1DeepseekV2ForCausalLM", 4.6),
+        (["--family", "qwen3", "--skip-v1"], "SkipV1Qwen3ForCausalLM", 4.6),
+    ],
+    ids=["yoco", "mla", "skip-mla", "skip-qwen3"],
+)
+def test_every_layout_is_trained_from_scratch_and_served(
+    options: list[str], architecture: str, loss_at_most: float, folder: Path, tmp_path: Path
+) -> None:
+    data, run = folder / "data", tmp_path / "run"
+    steps = ["--steps", "30", "--lr", "0.03", "--threads", "1"]
+    pd_train("pretrain", data, run, *SMALL, *steps, *options)
+    assert loss(run / "model", data) < loss_at_most, "chance is 5.7"
+    assert architecture in pd_train("inspect", run / "model")
+    assert greedy(run / "model", "def f1_", 12).startswith("def f1_")
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_checkpoint_of_transformers_is_converted_and_uptrained(
-    folder: Path, tmp_path: Path
+    family: str, folder: Path, tmp_path: Path
 ) -> None:
     transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=320,
         hidden_size=32,
         intermediate_size=48,
@@ -118,10 +141,14 @@ def test_a_checkpoint_of_transformers_is_converted_and_uptrained(
         max_position_embeddings=64,
         eos_token_id=0,
     )
-    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "hf")
+    theirs = getattr(transformers, f"{family}ForCausalLM")(config)
+    theirs.generation_config.eos_token_id = [0, 1]
+    theirs.save_pretrained(tmp_path / "hf", max_shard_size="40KB")
+    (tmp_path / "hf" / "chat_template.jinja").write_text("{{ messages[0].content }}")
     tokenizer = (folder / "tokenizer.json").read_text()
     (tmp_path / "hf" / "tokenizer.json").write_text(tokenizer)
-    pd_train("convert", tmp_path / "hf", tmp_path / "skip", "--init", "first")
+    fit = ("--fit", folder / "data", "--context", "32")
+    pd_train("convert", tmp_path / "hf", tmp_path / "skip", "--init", "first", *fit)
     printed = pd_train(
         *("uptrain", tmp_path / "skip", folder / "data", tmp_path / "up", "--steps", "12"),
         *("--lr", "0.01", "--context", "32", "--batch", "4", "--threads", "1"),
@@ -130,7 +157,12 @@ def test_a_checkpoint_of_transformers_is_converted_and_uptrained(
     assert "is 1,000 to 1,500; this run has 1,536 (15.4%)" in printed
     before, after = (loss(p, folder / "data") for p in (tmp_path / "skip", tmp_path / "up/model"))
     assert after < before - 0.3
-    assert load_model(str(tmp_path / "up" / "model"), fast=True).eos_token_ids == (0,)
+    served = load_model(str(tmp_path / "up" / "model"), fast=True)
+    assert served.eos_token_ids == (0, 1)
+    assert served.chat_template is not None
+    assert served.model.config.skip_v1
+    notes = json.loads((tmp_path / "up" / "model" / "training.json").read_text())
+    assert notes["trained_tokens"] == 10000 + 1536
 
 
 def process(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
@@ -253,9 +285,30 @@ def test_bad_input_is_one_line_and_an_exit_code(folder: Path, tmp_path: Path) ->
     assert code == 2
     assert output.count("\n") == 1
     assert "data.json does not exist" in output
+    pretrain = ["pretrain", str(folder / "data"), str(tmp_path / "z"), "--steps", "1"]
+    evaluate = ["evaluate", "x", str(folder / "data")]
+    convert = ["convert", "x", "y", "--fit", str(folder / "data")]
+    tokenizer = ["tokenizer", str(folder / "text"), "--out", str(tmp_path / "t.json")]
     for arguments, message in (
         (["convert", "x", "y", "--to", "mla"], "unknown --to"),
-        (["pretrain", str(folder / "data"), "z", "--steps", "1", "--heads", "3"], "by 3 heads"),
+        ([*convert, "--seed", "-1"], "the seed is -1"),
+        ([*convert, "--context", "0"], "--context is 0"),
+        ([*convert, "--fit-tokens", "0"], "--fit-tokens is 0"),
+        ([*pretrain, "--heads", "3"], "by 3 heads"),
+        ([*pretrain, "--layers", "3", "--yoco"], "3 is odd"),
+        ([*pretrain, "--threads", "0"], "--threads is 0"),
+        ([*pretrain, "--max-context", "0"], "--max-context is 0"),
+        (["uptrain", "x", *pretrain[1:], "--original-tokens", "0"], "--original-tokens is 0"),
+        ([*evaluate, "--dtype", "float16"], "unknown dtype"),
+        ([*evaluate, "--context", "0"], "--context is 0"),
+        ([*evaluate, "--max-tokens", "0"], "--max-tokens is 0"),
+        ([*tokenizer, "--held-out", "5"], "--held-out is 5"),
     ):
         with pytest.raises(ConfigError, match=message):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_a_model_is_not_evaluated_beyond_its_context(folder: Path, tmp_path: Path) -> None:
+    pd_train("pretrain", folder / "data", tmp_path / "run", "--steps", "1", *SMALL)
+    with pytest.raises(ConfigError, match="--context 64 exceeds the 32 tokens"):
+        pd_train("evaluate", tmp_path / "run" / "model", folder / "data", "--context", "64")

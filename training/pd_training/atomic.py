@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear whole or not at all, and files that are replaced whole."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from pd_core.errors import ConfigError
 
-__all__ = ["new_folder"]
+__all__ = ["new_folder", "replace_text"]
 
 
 @contextlib.contextmanager
@@ -31,6 +31,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.rglob("*"):
+            if file.is_file():  # safetensors leaves its files readable for the owner alone
+                file.chmod(temporary.stat().st_mode & 0o666)
             _sync(file)
         _sync(temporary)
         if path.is_dir():
@@ -44,6 +46,25 @@ def new_folder(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file, in one step: on a full disk, or in a process killed, an older one stays whole.
+
+    Raises:
+        ConfigError: the disk refuses.
+    """
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        half.write_text(text, encoding="utf-8", newline="")
+        _sync(half)
+        half.replace(path)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}; nothing was replaced. Free some space or "
+            "choose another place"
+        ) from error
 
 
 def _sync(path: Path) -> None:

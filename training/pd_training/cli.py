@@ -14,9 +14,28 @@ from rich.console import Console
 from rich.table import Table
 
 from pd_core.errors import ConfigError, PdError, status_of
-from pd_training.options import Context, Corpus, Data, Device, Dtype, Exclude, Model, Out, Seed
+from pd_training.campaign_commands import campaign
+from pd_training.options import (
+    Context,
+    Corpus,
+    Data,
+    Device,
+    Dtype,
+    Exclude,
+    Model,
+    NamedModel,
+    Out,
+    Seed,
+)
 from pd_training.run_commands import pretrain, uptrain
-from pd_training.settings import INITS, SELECTIONS
+from pd_training.settings import (
+    INITS,
+    SELECTIONS,
+    check_count,
+    check_dtype,
+    check_seed,
+    check_share,
+)
 
 if TYPE_CHECKING:
     from pd_training.evaluation import Evaluation
@@ -43,16 +62,15 @@ def tokenizer(
 ) -> None:
     """Train a byte-level BPE tokenizer."""
     from pd_training import token_store
+    from pd_training.atomic import replace_text
     from pd_training.bpe import train_tokenizer
     from pd_training.documents import corpus_files, read_documents
 
+    check_share("--held-out", held_out)
     documents = read_documents(corpus_files(corpus, exclude or ()))
     texts = (d.text for d in documents if not token_store.held_out(d.text, held_out))
     content = train_tokenizer(texts, vocab_size)
-    try:
-        out.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror}") from error
+    replace_text(out, content)
     _say(f"{len(json.loads(content)['model']['vocab']):,} ids: {out}")
 
 
@@ -79,8 +97,7 @@ def prepare(
 
     if select is None and budget:
         raise ConfigError("--budget says how much to choose; say how with --select micro or random")
-    if not 0 <= held_out < 1:
-        raise ConfigError(f"--held-out is {held_out}; it must be in [0, 1)")
+    check_share("--held-out", held_out)
     files = corpus_files(corpus, exclude or ())
     content = Tokenizer.from_file(tokenizer).to_str()
     documents, choice = read_documents(files), None
@@ -105,11 +122,12 @@ def prepare(
 
 app.command()(pretrain)
 app.command()(uptrain)
+app.add_typer(campaign, name="campaign")
 
 
 @app.command()
 def evaluate(
-    model: Model,
+    model: NamedModel,
     data: Data,
     context: Context = 256,
     max_tokens: Annotated[int | None, typer.Option(help="Look at no more.")] = None,
@@ -126,7 +144,15 @@ def evaluate(
     from pd_training.processes import Processes
     from pd_training.token_store import TokenStore
 
+    check_dtype(dtype)
+    check_count("--context", context)
+    if max_tokens is not None:
+        check_count("--max-tokens", max_tokens)
     store, opened = TokenStore.open(data), read_training_model(model)
+    if context > (limit := opened.model.config.max_context_tokens):
+        raise ConfigError(
+            f"--context {context} exceeds the {limit} tokens that the model declares; ask for less"
+        )
     if opened.tokenizer != store.tokenizer:
         raise ConfigError("the corpus was prepared with another tokenizer than the model's")
     with Processes.joined(device) as processes:
@@ -156,6 +182,39 @@ def _print_evaluation(found: "Evaluation") -> None:
 
 
 @app.command()
+def judge(
+    model: Annotated[str, typer.Argument(help="A Hugging Face directory, or a shipped name.")],
+    data: Data,
+    count: Annotated[int, typer.Option(help="Functions, and pages, to be written.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Keep the most likely tokens up to this.")] = 0.9,
+    seed: Seed = 0,
+    json_out: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Have a model continue held-out text: how many functions parse, how many texts loop."""
+    from pd_core.models import load_model
+    from pd_core.sampling_params import SamplingParams
+    from pd_training import readability
+    from pd_training.token_store import TokenStore
+
+    store, loaded = TokenStore.open(data), load_model(model, fast=True)
+    if loaded.tokenizer.to_str() != store.tokenizer:
+        raise ConfigError("the corpus was prepared with another tokenizer than the model's")
+    documents = readability.documents_of(store.held_out.tokens, store.eos_token_id)
+    sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
+    found = readability.judge(loaded, documents, sampling, count)
+    if json_out:
+        print(json.dumps(asdict(found)))
+        return
+    for sample in found.samples:
+        Console().print(sample, markup=False, highlight=False, soft_wrap=True)
+        Console().rule()
+    _say(
+        f"{found.parsed} of {found.functions} functions parse; {found.loops} of {found.texts} loop"
+    )
+
+
+@app.command()
 def convert(
     model: Model,
     out: Out,
@@ -172,13 +231,19 @@ def convert(
     from pd_core.tokenizer import Tokenizer
     from pd_training.conversion import convert_to_skip_v1
     from pd_training.output_fit import calibration_batches
+    from pd_training.token_store import TokenStore
 
     if to != "skipv1":
         raise ConfigError(f"unknown --to {to!r}; known: skipv1")
+    check_seed(seed)
     calibration = []
     if fit is not None:
-        tokenizer = Tokenizer.from_file(model / "tokenizer.json").to_str()
-        calibration = calibration_batches(fit, tokenizer, context, fit_tokens)
+        check_count("--context", context)
+        check_count("--fit-tokens", fit_tokens)
+        store = TokenStore.open(fit)
+        if store.tokenizer != Tokenizer.from_file(model / "tokenizer.json").to_str():
+            raise ConfigError("the corpus was prepared with another tokenizer than the model's")
+        calibration = calibration_batches(store, context, fit_tokens)
     facts = convert_to_skip_v1(model, out, init=init, seed=seed, calibration=calibration)
     for what, (before, after) in (
         ("parameters", facts.parameters),
@@ -190,7 +255,7 @@ def convert(
 
 @app.command()
 def inspect(
-    model: Model,
+    model: NamedModel,
     kv_dtype: Annotated[str, typer.Option(help="Of the KV cache that is accounted.")] = "float32",
 ) -> None:
     """Say what a checkpoint is and what its KV cache costs; or why it is refused."""

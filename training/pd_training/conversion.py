@@ -8,7 +8,7 @@ are. The result predicts worse than the checkpoint until it has been trained on.
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.errors import ConfigError, ModelError
+from pd_core.models import inspect_model
 from pd_core.models.checkpoint import Checkpoint, read_json
 from pd_core.models.config import ModelConfig
+from pd_core.models.families import FAMILIES
 from pd_training.atomic import new_folder
 from pd_training.model import TrainingModel
+from pd_training.model_directory import COMPANIONS, TRAINING_FILE
 from pd_training.output_fit import fit_output_projections
 from pd_training.settings import INITS
 
 __all__ = ["ConversionFacts", "convert_to_skip_v1", "own_values"]
 
 _VALUES = re.compile(r"model\.layers\.(\d+)\.self_attn\.v_proj\.(weight|bias)")
-# What belongs to a model beside its weights and config.
-_COMPANIONS = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("generation_config.json", "chat_template.jinja", "training.json"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +42,19 @@ class ConversionFacts:
     kv_elements: tuple[int, int]
 
 
-def own_values(values: Tensor, num_kv_heads: int, init: str, generator: torch.Generator) -> Tensor:
+def own_values(
+    values: Tensor, num_kv_heads: int, init: str, generator: torch.Generator, weight: Tensor
+) -> Tensor:
     """Return the values' weight or bias of a SkipV1 layer, from a plain layer's.
 
     Args:
         values: (G * D, ...), head by head.
         num_kv_heads: G, even.
         init: "mean" of heads j and j + G/2, "adjacent" for the mean of heads 2j and 2j + 1, "first"
-            for head j, "random" for normal numbers of the same deviation (zeros for a bias).
+            for head j, "top" for the G/2 heads whose weights have the largest Frobenius norm, in
+            their order, "random" for normal numbers of the same deviation (zeros for a bias).
         generator: of the random ones.
+        weight: the layer's whole weight, (G * D, hidden), by which "top" ranks.
 
     Returns:
         (G / 2 * D, ...), in the same dtype.
@@ -65,11 +67,21 @@ def own_values(values: Tensor, num_kv_heads: int, init: str, generator: torch.Ge
         own = (heads[0::2] + heads[1::2]) / 2
     elif init == "first":
         own = heads[:half]
+    elif init == "top":
+        own = heads[_top_heads(weight, num_kv_heads)]
     else:
         spread = float(heads.std()) if values.ndim > 1 else 0.0
         own = torch.randn(heads[:half].shape, generator=generator) * spread
     merged: Tensor = own.flatten(0, 1).to(values.dtype)
     return merged
+
+
+def _top_heads(weight: Tensor, num_kv_heads: int) -> Tensor:
+    """Return the indices of the larger half of the heads, rising; of equals the earlier."""
+    norms = weight.double().view(num_kv_heads, -1).norm(dim=1)
+    ranked = norms.argsort(descending=True, stable=True)
+    kept: Tensor = ranked[: num_kv_heads // 2].sort().values
+    return kept
 
 
 def convert_to_skip_v1(
@@ -87,72 +99,72 @@ def convert_to_skip_v1(
         calibration: ids (B, T) on which the output projections are then fitted; none: they stay.
 
     Raises:
-        ModelError: the source is broken, a SkipV1Former already, or has an odd number of KV heads.
+        ModelError: the source is broken, a SkipV1Former already, has latent attention, or an odd
+            number of KV heads.
         ConfigError: `init` is unknown, or `out` cannot be written.
     """
     if init not in INITS:
         raise ConfigError(f"unknown --init {init!r}; known: {', '.join(INITS)}")
-    raw = read_json(source / "config.json")
-    before = ModelConfig.from_hf(raw)
-    if before.skip_v1:
-        raise ModelError(f"{source} is a SkipV1Former already; convert a plain checkpoint")
-    raw_after = _skip_v1_config(raw)
+    before = inspect_model(source).config  # refuses whatever cannot be loaded
+    raw_after = _skip_v1_config(source, before)
     after = ModelConfig.from_hf(raw_after)
     checkpoint = Checkpoint(source)
-    tensors: dict[str, Tensor] = {}
+    plain = dict(_stored(checkpoint, before))
     generator = torch.Generator().manual_seed(seed)
-    num_before = 0
-    for name, tensor in _stored(checkpoint):
-        num_before += tensor.numel()
-        tensors[name] = _converted(name, tensor, before, init, generator)
-    _check_values(tensors, after)
+    tensors = {name: _converted(name, plain, before, init, generator) for name in plain}
     if calibration:
         _fit_outputs(tensors, checkpoint, before, after, calibration)
     with new_folder(out) as folder:
         text = json.dumps(raw_after, indent=2) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
-        for name in _COMPANIONS:
+        for name in ("tokenizer.json", TRAINING_FILE, *COMPANIONS):
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return ConversionFacts(
-        parameters=(num_before, sum(tensor.numel() for tensor in tensors.values())),
+        parameters=(_count(plain), _count(tensors)),
         kv_elements=(_kv_elements(before), _kv_elements(after)),
     )
 
 
-def _stored(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor of a checkpoint, by rising name."""
+def _stored(checkpoint: Checkpoint, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+    """Yield a checkpoint's weights, by rising name in each file, each weight once."""
     for file in checkpoint.files:
         with safe_open(file, framework="pt") as opened:
             for name in sorted(opened.keys()):
-                yield name, opened.get_tensor(name)
+                tied = config.tie_word_embeddings and name == "lm_head.weight"
+                if not tied and not name.endswith("rotary_emb.inv_freq"):
+                    yield name, opened.get_tensor(name)
 
 
-def _skip_v1_config(raw: dict[str, Any]) -> dict[str, Any]:
+def _skip_v1_config(source: Path, config: ModelConfig) -> dict[str, Any]:
     """Return config.json with the SkipV1 architecture's name and keys."""
-    plain = (raw.get("architectures") or ["LlamaForCausalLM"])[0]
-    return raw | {
-        "architectures": [f"SkipV1{plain}"],
+    if config.skip_v1:
+        raise ModelError(f"{source} is a SkipV1Former already; convert a plain checkpoint")
+    if config.latent is not None:
+        raise ModelError(
+            f"{source} has latent attention (MLA), whose latent has no heads to halve; convert a "
+            "checkpoint with KV heads, or train a SkipV1-MLA from scratch"
+        )
+    return read_json(source / "config.json") | {
+        "architectures": [FAMILIES[config.family].skip_architecture],
         "skip_v1": True,
         "skip_v1_k_source": None,
     }
 
 
 def _converted(
-    name: str, tensor: Tensor, config: ModelConfig, init: str, generator: torch.Generator
+    name: str,
+    plain: Mapping[str, Tensor],
+    config: ModelConfig,
+    init: str,
+    generator: torch.Generator,
 ) -> Tensor:
-    found = _VALUES.fullmatch(name)
+    found, tensor = _VALUES.fullmatch(name), plain[name]
     if found is None or int(found[1]) == 0:
         return tensor.contiguous()
-    if tensor.shape[0] != config.num_kv_heads * config.head_dim:
-        raise ModelError(
-            f"tensor {name} has {tensor.shape[0]} rows; the config asks for "
-            f"{config.num_kv_heads} x {config.head_dim}"
-        )
-    if not tensor.isfinite().all():
-        raise ModelError(f"tensor {name} holds NaN or infinite values")
-    return own_values(tensor, config.num_kv_heads, init, generator).contiguous()
+    weight = plain[name.removesuffix("bias") + "weight" if found[2] == "bias" else name]
+    return own_values(tensor, config.num_kv_heads, init, generator, weight).contiguous()
 
 
 def _fit_outputs(
@@ -173,12 +185,8 @@ def _fit_outputs(
             tensors[name] = fitted.to(tensors[name].dtype)
 
 
-def _check_values(tensors: dict[str, Tensor], config: ModelConfig) -> None:
-    """Refuse a checkpoint in which some layer's values were not found."""
-    for layer in range(config.num_layers):
-        name = f"model.layers.{layer}.self_attn.v_proj.weight"
-        if name not in tensors:
-            raise ModelError(f"the checkpoint lacks {name}; only Llama's layout can be converted")
+def _count(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def _kv_elements(config: ModelConfig) -> int:

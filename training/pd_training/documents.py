@@ -7,6 +7,7 @@ names the file and the line or row. A file is read once, however many links lead
 import fnmatch
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["TEXT_SUFFIXES", "Document", "corpus_files", "read_documents"]
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
 _ROW_SUFFIXES = (".jsonl", ".parquet")
 _PARQUET_BATCH_ROWS = 256
+# JSON can write one as an escape; tokenizers cannot take it.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,11 @@ def _text_of(row: Any, place: str) -> str:
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise ConfigError(f'{place}: no "text" field with a string in it; mend or remove the row')
     text: str = row["text"]
+    if not text.isascii() and _LONE_SURROGATE.search(text):
+        raise ConfigError(
+            f"{place}: the text holds half a surrogate pair, which no UTF-8 can; mend or remove "
+            "the row"
+        )
     return text
 
 
@@ -146,8 +154,14 @@ def _parquet(file: Path) -> Iterator[Document]:
             if "text" not in opened.schema_arrow.names:
                 raise ConfigError(f'{file}: no column "text"; it has {opened.schema_arrow.names}')
             for batch in opened.iter_batches(_PARQUET_BATCH_ROWS, columns=["text"]):
-                for value in batch.column(0).to_pylist():
+                for cell in batch.column(0):
                     place = f"{file}, row {row}"
+                    try:
+                        value = cell.as_py()
+                    except UnicodeDecodeError as error:
+                        raise ConfigError(
+                            f"{place}: not UTF-8 ({error.reason}); mend or remove the row"
+                        ) from error
                     yield Document(place, _text_of({"text": value}, place))
                     row += 1
     except (ArrowException, OSError) as error:

@@ -1,13 +1,15 @@
 """The log of a run: metrics.csv, one row a step, and the loss curve as loss.png."""
 
 import csv
+import io
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from pd_core.errors import ConfigError
+from pd_training.atomic import replace_text
 
-__all__ = ["MetricsLog", "MetricsRow"]
+__all__ = ["MetricsLog", "MetricsRow", "read_metrics"]
 
 _COLUMNS = (
     *("step", "tokens", "loss", "held_out_loss", "lr"),
@@ -51,13 +53,17 @@ class MetricsLog:
             raise ConfigError("training draws its loss curve; install pd-device[train]")
         self._csv = directory / "metrics.csv"
         self._png = directory / "loss.png"
-        self.rows = [row for row in self._read() if row.step <= resumed_step]
-        self._write("w", [_COLUMNS, *map(_cells, self.rows)])
+        self.rows = [row for row in read_metrics(self._csv) if row.step <= resumed_step]
+        replace_text(self._csv, _lines([_COLUMNS, *map(_cells, self.rows)]))
 
     def add(self, row: MetricsRow) -> None:
         """Append a row; the file is complete after every step."""
         self.rows.append(row)
-        self._write("a", [_cells(row)])
+        try:
+            with self._csv.open("a", encoding="utf-8", newline="") as file:
+                file.write(_lines([_cells(row)]))
+        except OSError as error:
+            raise ConfigError(f"{self._csv} cannot be written: {error.strerror}") from error
 
     def draw(self) -> None:
         """Draw training and held-out loss over tokens."""
@@ -83,27 +89,31 @@ class MetricsLog:
         except OSError as error:
             raise ConfigError(f"{self._png} cannot be written: {error.strerror}") from error
 
-    def _read(self) -> list[MetricsRow]:
-        if not self._csv.exists():
-            return []
-        text = self._csv.read_text(encoding="utf-8")
-        # The last line may be half a line when the process was killed.
-        whole = text[: text.rfind("\n") + 1].splitlines()
-        lines = csv.DictReader(whole)
-        try:
-            return [_row(line) for line in lines]
-        except (KeyError, ValueError, TypeError) as error:
-            raise ConfigError(
-                f"{self._csv}, line {lines.line_num}: not a row of this log ({error!r}); "
-                "remove the line"
-            ) from error
 
-    def _write(self, mode: str, lines: list[tuple[object, ...]]) -> None:
-        try:
-            with self._csv.open(mode, encoding="utf-8", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(lines)
-        except OSError as error:
-            raise ConfigError(f"{self._csv} cannot be written: {error.strerror}") from error
+def _lines(rows: list[tuple[object, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def read_metrics(file: Path) -> list[MetricsRow]:
+    """Read a metrics.csv; none where there is no file.
+
+    Raises:
+        ConfigError: a line is not a row of this log.
+    """
+    if not file.exists():
+        return []
+    text = file.read_text(encoding="utf-8")
+    # The last line may be half a line when the process was killed.
+    whole = text[: text.rfind("\n") + 1].splitlines()
+    lines = csv.DictReader(whole)
+    try:
+        return [_row(line) for line in lines]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{file}, line {lines.line_num}: not a row of this log ({error!r}); remove the line"
+        ) from error
 
 
 def _cells(row: MetricsRow) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,26 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.errors import ModelError
-from pd_core.models.checkpoint import Checkpoint, read_json
-from pd_core.models.config import ModelConfig
-from pd_core.tokenizer import Tokenizer
+from pd_core.model_names import model_directory
+from pd_core.models.checkpoint import read_json
+from pd_core.models.model_directory import ModelDirectory
 from pd_training.model import TrainingModel
 
-__all__ = ["TRAINING_FILE", "TrainingDirectory", "read_training_model", "write_training_model"]
+__all__ = [
+    "COMPANIONS",
+    "TRAINING_FILE",
+    "TrainingDirectory",
+    "read_training_model",
+    "write_training_model",
+]
 
 # How the weights came to be; tells uptraining how many tokens a model has seen.
 TRAINING_FILE = "training.json"
+# What else belongs to a model; training changes none of it.
+COMPANIONS = (
+    *("tokenizer_config.json", "special_tokens_map.json"),
+    *("generation_config.json", "chat_template.jinja"),
+)
 
 
 @dataclass(frozen=True)
@@ -29,14 +40,16 @@ class TrainingDirectory:
     Attributes:
         model: float32, on the CPU.
         tokenizer: the content of tokenizer.json.
-        eos_token_ids: as config.json gives them; may be empty.
+        eos_token_ids: as the directory gives them; may be empty.
         trained_tokens: tokens that it was trained on; None when nobody wrote that down.
+        companions: `COMPANIONS` that there are, by name.
     """
 
     model: TrainingModel
     tokenizer: str
     eos_token_ids: tuple[int, ...]
     trained_tokens: int | None
+    companions: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_training_model(
@@ -45,12 +58,14 @@ def write_training_model(
     *,
     tokenizer: str,
     eos_token_ids: tuple[int, ...],
+    companions: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.float32,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the files of a Hugging Face directory into a folder that exists.
 
     Args:
+        companions: further files by name, see `COMPANIONS`.
         dtype: of the stored weights.
         notes: what training.json says; no file when None.
 
@@ -62,6 +77,8 @@ def write_training_model(
         config["eos_token_id"] = list(eos_token_ids)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (directory / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    for name, content in (companions or {}).items():
+        (directory / name).write_text(content, encoding="utf-8")
     if notes is not None:
         text = json.dumps(dict(notes), indent=2) + "\n"
         (directory / TRAINING_FILE).write_text(text, encoding="utf-8")
@@ -78,29 +95,40 @@ def read_training_model(
     """Open a Hugging Face directory for training.
 
     Args:
+        directory: the checkpoint, or the shipped model's name.
         max_context_tokens: what the config shall declare instead of its own value.
 
     Raises:
-        ModelError: a file is missing or broken, or the model is none that we run.
+        ModelError: what `ModelDirectory` and `Checkpoint.load_into` refuse.
     """
-    raw = read_json(directory / "config.json")
-    config = ModelConfig.from_hf(raw)
+    directory = model_directory(str(directory))
+    files = ModelDirectory(directory)
+    config = files.config
     if max_context_tokens is not None:
         config = replace(config, max_context_tokens=max_context_tokens)
-    tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
-    if tokenizer.vocab_size > config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, but the model only "
-            f"{config.vocab_size}; they do not belong together"
-        )
     model = TrainingModel(config)
-    Checkpoint(directory).load_into(model.state_dict(), tied_head=config.tie_word_embeddings)
-    eos = raw.get("eos_token_id")
-    notes = read_json(directory / TRAINING_FILE) if (directory / TRAINING_FILE).exists() else {}
-    trained = notes.get("trained_tokens")
+    files.checkpoint.load_into(model.state_dict(), tied_head=config.tie_word_embeddings)
     return TrainingDirectory(
         model=model,
-        tokenizer=tokenizer.to_str(),
-        eos_token_ids=tuple(eos if isinstance(eos, list) else [] if eos is None else [eos]),
-        trained_tokens=trained if type(trained) is int else None,
+        tokenizer=files.tokenizer.to_str(),
+        eos_token_ids=files.eos_token_ids,
+        trained_tokens=_trained_tokens(directory),
+        companions=_companions(directory),
     )
+
+
+def _trained_tokens(directory: Path) -> int | None:
+    file = directory / TRAINING_FILE
+    value = read_json(file).get("trained_tokens") if file.exists() else None
+    return value if type(value) is int else None
+
+
+def _companions(directory: Path) -> dict[str, str]:
+    found = {}
+    for name in COMPANIONS:
+        try:
+            if (directory / name).is_file():
+                found[name] = (directory / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"{directory / name} cannot be read: {error}") from error
+    return found

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pd_core.model_names import DEFAULT_MODEL
 from pd_training.settings import DTYPES, OPTIMISERS
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Lr",
     "MaxContext",
     "Model",
+    "NamedModel",
     "Optimiser",
     "Out",
     "Phi",
@@ -46,6 +48,7 @@ Exclude = Annotated[
 ]
 Data = Annotated[Path, typer.Argument(help="A corpus made by pd-train prepare.")]
 Model = Annotated[Path, typer.Argument(help="A Hugging Face directory.")]
+NamedModel = Annotated[Path, typer.Argument(help=f"{DEFAULT_MODEL}, or a Hugging Face directory.")]
 Out = Annotated[Path, typer.Argument(help="A new folder.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
 Context = Annotated[int, typer.Option(help="Tokens per sequence.")]

@@ -7,12 +7,10 @@ they were.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pd_core.errors import ConfigError
 from pd_training.model import TrainingModel
 from pd_training.sequences import PackedSequences
 from pd_training.token_store import TokenStore
@@ -23,17 +21,12 @@ _RIDGE = 1e-4  # of the mean square of the heads' outputs
 _BATCH_SEQUENCES = 4
 
 
-def calibration_batches(
-    data: Path, tokenizer: str, context_tokens: int, max_tokens: int
-) -> list[Tensor]:
+def calibration_batches(store: TokenStore, context_tokens: int, max_tokens: int) -> list[Tensor]:
     """Return windows of a prepared corpus's training side: (B, T) ids each, in a fixed order.
 
     Raises:
-        ConfigError: the corpus has another tokenizer, or is too small.
+        ConfigError: the corpus is too small.
     """
-    store = TokenStore.open(data)
-    if store.tokenizer != tokenizer:
-        raise ConfigError("the corpus was prepared with another tokenizer than the model's")
     sequences = PackedSequences(store.train.tokens, context_tokens, seed=0)
     count = min(sequences.num_windows, max(1, max_tokens // context_tokens))
     return [

@@ -17,7 +17,7 @@ import torch
 
 from pd_core.errors import ConfigError
 from pd_core.models.checkpoint import read_json
-from pd_training.atomic import new_folder
+from pd_training.atomic import new_folder, replace_text
 from pd_training.evaluation import evaluate
 from pd_training.metrics_log import MetricsLog, MetricsRow
 from pd_training.model_directory import TrainingDirectory, write_training_model
@@ -161,15 +161,17 @@ class TrainingRun:
             self._trainer,
             tokenizer=self._start.tokenizer,
             eos_token_ids=self._start.eos_token_ids,
+            companions=self._start.companions,
             notes=self._notes() | {"elapsed_s": elapsed_s},
         )
         log.draw()
 
     def _notes(self) -> dict[str, Any]:
-        tokens = self._done * self._settings.tokens_per_step
+        tokens, before = self._done * self._settings.tokens_per_step, self._start.trained_tokens
         return {
             "step": self._done,
-            "trained_tokens": tokens + (self._start.trained_tokens or 0),
+            # Unknown stays unknown: these tokens alone would pass for all.
+            "trained_tokens": None if before is None else before + tokens,
             "settings": asdict(self._settings),
             "data": self._store.digest,
         }
@@ -181,6 +183,7 @@ class TrainingRun:
                 self._trainer.model,
                 tokenizer=self._start.tokenizer,
                 eos_token_ids=self._start.eos_token_ids,
+                companions=self._start.companions,
                 dtype=getattr(torch, self._settings.save_dtype),
                 notes=self._notes(),
             )
@@ -188,6 +191,8 @@ class TrainingRun:
     def _find_checkpoint(self, identity: dict[str, Any], resume: bool) -> Path | None:
         """Return where to go on, or None for a fresh start."""
         record = self._directory / "run.json"
+        if self._directory.exists() and not self._directory.is_dir():
+            raise ConfigError(f"{self._directory} is not a folder; name another place")
         if (self._directory / "model").exists():
             raise ConfigError(
                 f"the run in {self._directory} is complete; its model is {self._directory}/model"
@@ -213,10 +218,9 @@ class TrainingRun:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._checkpoints.clear_leftovers()
-            text = json.dumps(identity, indent=2) + "\n"
-            (self._directory / "run.json").write_text(text, encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{self._directory} cannot be written: {error.strerror}") from error
+        replace_text(self._directory / "run.json", json.dumps(identity, indent=2) + "\n")
 
 
 def _identity(start: TrainingDirectory, store: TokenStore, settings: RunSettings) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class RunCheckpoints:
         *,
         tokenizer: str,
         eos_token_ids: tuple[int, ...],
+        companions: Mapping[str, str],
         notes: Mapping[str, Any],
     ) -> Path:
         """Write a checkpoint, then remove older ones.
@@ -56,20 +57,20 @@ class RunCheckpoints:
             ConfigError: the disk is full, say; the checkpoints that were there stay whole.
         """
         place = self.directory / f"step-{notes['step']:08d}"
-        self.directory.mkdir(parents=True, exist_ok=True)
         with new_folder(place) as folder:
             write_training_model(
                 folder,
                 trainer.model,
                 tokenizer=tokenizer,
                 eos_token_ids=eos_token_ids,
+                companions=companions,
                 notes=notes,
             )
             state = optimiser_state(trainer.model, trainer.optimiser)
             tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
             save_file(tensors, folder / _OPTIMISER)
         for old in self._whole()[:-_KEPT]:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # not worth ending a run for
         return place
 
     def restore(self, checkpoint: Path, trainer: Trainer) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 Torch is imported inside the commands; see pd_training.cli.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from pd_core.errors import ConfigError
 from pd_training.options import (
     Accumulate,
     Batch,
@@ -24,7 +24,7 @@ from pd_training.options import (
     Floor,
     Lr,
     MaxContext,
-    Model,
+    NamedModel,
     Optimiser,
     Out,
     Phi,
@@ -37,7 +37,7 @@ from pd_training.options import (
     Warmup,
     WeightDecay,
 )
-from pd_training.settings import OptimiserSettings, RunSettings
+from pd_training.settings import OptimiserSettings, RunSettings, check_count
 
 if TYPE_CHECKING:
     from pd_training.model_directory import TrainingDirectory
@@ -61,7 +61,17 @@ def pretrain(
     inter: Annotated[int | None, typer.Option(help="MLP width; 8/3 of the width if not set.")] = (
         None
     ),
+    family: Annotated[str, typer.Option(help="llama, qwen2 (biases) or qwen3 (norms).")] = "llama",
     skip_v1: Annotated[bool, typer.Option("--skip-v1", help="SkipV1Former.")] = False,
+    yoco: Annotated[
+        bool, typer.Option("--yoco", help="SkipV1-YOCO: the upper half reuses keys, too.")
+    ] = False,
+    latent_rank: Annotated[
+        int | None, typer.Option(help="MLA with a latent of so many elements.")
+    ] = None,
+    rope_dim: Annotated[
+        int | None, typer.Option(help="MLA's rotated key; half a head's width if not set.")
+    ] = None,
     tied: Annotated[bool, typer.Option(help="Output layer = embedding.")] = True,
     max_context: MaxContext = None,
     context: Context = 256,
@@ -110,27 +120,29 @@ def pretrain(
             conda_period=conda_period,
         ),
     )
-    from pd_core.models.config import ModelConfig
     from pd_training.model import TrainingModel
     from pd_training.model_directory import TrainingDirectory
+    from pd_training.model_shape import ModelShape
     from pd_training.terminal import run_in_terminal
 
-    if heads < 1 or hidden % heads:
-        raise ConfigError(f"a width of {hidden} does not divide by {heads} heads")
+    if max_context is not None:
+        check_count("--max-context", max_context)
+    shape = ModelShape(
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        inter=inter,
+        family=family,
+        tied=tied,
+        skip_v1=skip_v1,
+        yoco=yoco,
+        latent_rank=latent_rank,
+        rope_dim=rope_dim,
+    )
 
     def make_start(store: "TokenStore") -> "TrainingDirectory":
-        config = ModelConfig(
-            vocab_size=store.vocab_size,
-            hidden_size=hidden,
-            intermediate_size=inter or -(-hidden * 8 // 24) * 8,
-            num_layers=layers,
-            num_heads=heads,
-            num_kv_heads=kv_heads or heads,
-            head_dim=hidden // heads,
-            max_context_tokens=max_context or context,
-            tie_word_embeddings=tied,
-            skip_v1=skip_v1,
-        )
+        config = shape.config(store.vocab_size, context if max_context is None else max_context)
         model = TrainingModel(config, seed)
         return TrainingDirectory(model, store.tokenizer, (store.eos_token_id,), 0)
 
@@ -149,7 +161,7 @@ def pretrain(
 
 
 def uptrain(
-    model: Model,
+    model: NamedModel,
     data: Data,
     out: Out,
     steps: Steps,
@@ -206,12 +218,15 @@ def uptrain(
     from pd_training.model_directory import read_training_model
     from pd_training.terminal import run_in_terminal
 
+    if original_tokens is not None:
+        check_count("--original-tokens", original_tokens)
     console = Console()
 
     def make_start(store: "TokenStore") -> "TrainingDirectory":
         start = read_training_model(model, max_context_tokens=max_context)
-        original = original_tokens or start.trained_tokens
-        console.print(_dose(original, settings), highlight=False, soft_wrap=True)
+        if original_tokens is not None:
+            start = replace(start, trained_tokens=original_tokens)
+        console.print(_dose(start.trained_tokens, settings), highlight=False, soft_wrap=True)
         return start
 
     finished = run_in_terminal(

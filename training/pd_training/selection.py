@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pd_core.errors import ConfigError
 from pd_training.bpe import CorpusEncoder
 from pd_training.documents import Document
-from pd_training.settings import SELECTIONS
+from pd_training.settings import SELECTIONS, check_seed
 from pd_training.token_store import held_out
 
 __all__ = ["Selection", "choose", "mid_frequency_types", "prune_cover"]
@@ -46,6 +46,7 @@ class Selection:
             raise ConfigError(f"unknown --select {self.strategy!r}; known: {', '.join(SELECTIONS)}")
         if self.budget_tokens < 1:
             raise ConfigError("--select needs a --budget of tokens, 1 or more")
+        check_seed(self.seed)
 
     def of(
         self,

@@ -6,14 +6,65 @@ from dataclasses import dataclass, field
 from pd_core.errors import ConfigError
 from pd_training.schedules import Schedule
 
-__all__ = ["DTYPES", "INITS", "OPTIMISERS", "SELECTIONS", "OptimiserSettings", "RunSettings"]
+__all__ = [
+    "DTYPES",
+    "INITS",
+    "OPTIMISERS",
+    "SELECTIONS",
+    "OptimiserSettings",
+    "RunSettings",
+    "check_count",
+    "check_dtype",
+    "check_seed",
+    "check_share",
+]
 
 OPTIMISERS = ("adamw", "conda")
 DTYPES = ("float32", "bfloat16")
 # How documents are chosen for a budget; see pd_training.selection.
 SELECTIONS = ("micro", "random")
 # Where a converted layer's own values come from; see pd_training.conversion.
-INITS = ("mean", "adjacent", "first", "random")
+INITS = ("mean", "adjacent", "first", "top", "random")
+
+
+def check_count(option: str, value: int) -> None:
+    """Refuse what is no count.
+
+    Raises:
+        ConfigError: it is below 1.
+    """
+    if value < 1:
+        raise ConfigError(f"{option} is {value}; it must be 1 or more")
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a type that no forward pass runs in.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that numpy or torch would.
+
+    Raises:
+        ConfigError: it is negative, or has more than 63 bits.
+    """
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"the seed is {seed}; it cannot be negative, nor 2^63 or more")
+
+
+def check_share(option: str, value: float) -> None:
+    """Refuse what is no share of documents.
+
+    Raises:
+        ConfigError: it is outside [0, 1).
+    """
+    if not 0 <= value < 1:
+        raise ConfigError(f"{option} is {value}; it must be in [0, 1)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +93,14 @@ class OptimiserSettings:
             raise ConfigError(f"the learning rate is {self.lr}; it must be positive")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas are {self.betas}; both must be in [0, 1)")
-        if self.weight_decay < 0 or self.conda_scale <= 0 or self.conda_period < 0 or self.eps <= 0:
-            raise ConfigError("weight decay, eps, Conda's scale and its period cannot be negative")
+        for name in ("weight_decay", "conda_period"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{name} is {value}; it must be a number of 0 or more")
+        for name in ("conda_scale", "eps"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}; it must be a positive number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +146,14 @@ class RunSettings:
         for name in ("steps", "batch_sequences", "accumulate", "context_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("checkpoint_every", "evaluate_every", "seed", "clip", "evaluate_tokens"):
-            if getattr(self, name) < 0:
+        for name in ("checkpoint_every", "evaluate_every", "clip", "evaluate_tokens"):
+            if not getattr(self, name) >= 0:  # NaN is not either
                 raise ConfigError(f"{name} is {getattr(self, name)}; it cannot be negative")
+        check_seed(self.seed)
         if not 0 <= self.warmup <= 1 or not 0 <= self.floor <= 1:
             raise ConfigError("warm-up and floor are shares, between 0 and 1")
         for dtype in (self.dtype, self.save_dtype):
-            if dtype not in DTYPES:
-                raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+            check_dtype(dtype)
         self.rates()
 
     @property

@@ -19,11 +19,11 @@ from pd_training.interrupt import InterruptRequest
 from pd_training.model_directory import TrainingDirectory
 from pd_training.processes import Processes
 from pd_training.run import RunOutcome, TrainingRun
-from pd_training.settings import RunSettings
+from pd_training.settings import RunSettings, check_count
 from pd_training.token_store import TokenStore
 from pd_training.trainer import StepFacts
 
-__all__ = ["run_in_terminal"]
+__all__ = ["progress_bar", "run_in_terminal"]
 
 
 def run_in_terminal(
@@ -40,29 +40,29 @@ def run_in_terminal(
     """Run with a progress bar; return whether it came to its end.
 
     Args:
+        console: of the first process; those of the others are silenced.
         make_start: gives the model to begin with.
         device: "cpu" or "cuda".
         threads: of torch; None leaves its choice.
     """
     keep_freed_memory()
-    if threads:
+    if threads is not None:
+        check_count("--threads", threads)
         torch.set_num_threads(threads)
     with Processes.joined(device) as processes:
+        console.quiet = not processes.first
         store = TokenStore.open(data)
         start = make_start(store)
         run = TrainingRun(directory, start, store, settings, processes, resume=resume)
-        if processes.first:
-            headline = _headline(start, store, settings)
-            console.print(headline, highlight=False, soft_wrap=True)
-        with InterruptRequest() as interrupt, _bar(console, visible=processes.first) as bar:
+        console.print(_headline(start, store, settings), highlight=False, soft_wrap=True)
+        with InterruptRequest() as interrupt, progress_bar(console, visible=processes.first) as bar:
             task = bar.add_task("training", total=settings.steps, loss="")
 
             def show(facts: StepFacts) -> None:
                 bar.update(task, completed=facts.step, loss=f"loss {facts.loss:.3f}")
 
             outcome = run.execute(show, lambda: interrupt.requested)
-        if processes.first:
-            _say_outcome(console, outcome, directory)
+        _say_outcome(console, outcome, directory)
         return outcome.model is not None
 
 
@@ -76,7 +76,8 @@ def _headline(start: TrainingDirectory, store: TokenStore, settings: RunSettings
     )
 
 
-def _bar(console: Console, *, visible: bool) -> Progress:
+def progress_bar(console: Console, *, visible: bool = True) -> Progress:
+    """Return the bar of a run; its tasks have a field `loss`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

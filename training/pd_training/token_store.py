@@ -74,6 +74,11 @@ class TokenStore:
         Raises:
             ConfigError: it is not such a folder, or a file is truncated or was replaced.
         """
+        if not (directory / "data.json").is_file():
+            raise ConfigError(
+                f"{directory} is not a prepared corpus: {directory / 'data.json'} does not exist; "
+                "make one with pd-train prepare"
+            )
         facts = read_json(directory / "data.json")
         try:
             tokenizer = (directory / "tokenizer.json").read_text(encoding="utf-8")
@@ -160,6 +165,9 @@ def _open_split(directory: Path, name: str, facts: dict[str, Any]) -> Split:
         raise ConfigError(
             f"{file} has {file.stat().st_size} bytes instead of {want}; prepare the corpus again"
         )
+    with file.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != counts["sha256"]:
+            raise ConfigError(f"{file} was changed after it was made; prepare the corpus again")
     # An empty file cannot be mapped.
     tokens = np.memmap(file, dtype, mode="r") if want else np.empty(0, dtype)
     return Split(tokens, counts["documents"], counts["text_bytes"])

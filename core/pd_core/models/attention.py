@@ -139,11 +139,17 @@ class TiledSpan:
 class PlainSpan:
     """Attention of one span by one kernel call: faster, and not bit-reproducible."""
 
-    def __init__(self, start: int, num_tokens: int, device: torch.device) -> None:
+    def __init__(
+        self, start: int, num_tokens: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self._end = start + num_tokens
-        position = torch.arange(start, self._end, device=device)
-        keys = torch.arange(self._end, device=device)
-        self._mask = (keys <= position[:, None]) if num_tokens > 1 else None
+        self._mask: Tensor | None = None
+        if num_tokens > 1:
+            # Added to scores: of a mask of booleans every call would make one of these.
+            position = torch.arange(start, self._end, device=device)
+            future = torch.arange(self._end, device=device) > position[:, None]
+            mask = torch.zeros(num_tokens, self._end, dtype=dtype, device=device)
+            self._mask = mask.masked_fill_(future, float("-inf"))
 
     def fold(self, q: Tensor) -> Tensor:
         """Arrange q: (T, G, g, D) as (g, G, T, D)."""

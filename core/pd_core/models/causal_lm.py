@@ -127,7 +127,7 @@ class CausalLM(torch.nn.Module):
     def _span(self, segment: Segment) -> TiledSpan | PlainSpan:
         if self.numerics.reproducible:
             return TiledSpan(self._mask, segment.start, segment.num_tokens)
-        return PlainSpan(segment.start, segment.num_tokens, self.device)
+        return PlainSpan(segment.start, segment.num_tokens, self.dtype, self.device)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:

@@ -30,7 +30,10 @@ def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
     separate = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     partial = directory / f"{_SINGLE}.partial"
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(separate, partial, metadata={"format": "pt"})
+        partial.chmod(mode)  # the library leaves it readable for the owner alone
         partial.replace(directory / _SINGLE)
     except (SafetensorError, OSError) as error:
         partial.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from pd_core.errors import ModelError
+from pd_core.model_names import model_directory
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.config import ModelConfig
 from pd_core.models.families import FAMILIES
@@ -64,7 +65,7 @@ def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelR
     tensor at a time.
 
     Args:
-        directory: the checkpoint.
+        directory: the checkpoint, or the shipped model's name.
         kv_dtype: what the KV cache would be held in: "float32", "bfloat16" or "float16".
 
     Raises:
@@ -72,7 +73,7 @@ def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelR
     """
     if kv_dtype not in DTYPES:
         raise ModelError(f"unknown dtype {kv_dtype!r}; known: {', '.join(DTYPES)}")
-    files = ModelDirectory(Path(directory))
+    files = ModelDirectory(model_directory(str(directory)))
     config = files.config
     # On the meta device a model has names and shapes, and no memory.
     shapes = CausalLM(config, unchecked("meta"), device=torch.device("meta")).tensors()

@@ -18,14 +18,16 @@ from pd_core.models.attention import Pass
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import KEY_BLOCK, KVCache, Segment
 from pd_core.models.latent_shape import LatentShape
-from pd_core.models.linear import Placement, linear
+from pd_core.models.linear import Placement, add_linear, linear
 from pd_core.models.norm import RMSNorm
 from pd_core.models.rope import rotate_pairs
 
 __all__ = ["LatentAttention"]
 
 _LATENT_EPS = 1e-6  # DeepSeek-V2 takes this one whatever the config says
-_SCORES = 1 << 22  # elements of scores held at once; rows do not depend on how they are cut
+# Elements of scores held at once: a megabyte of float32 stays in a core's cache from the product
+# that makes it to the one that uses it up. Rows do not depend on how they are cut.
+_SCORES = 1 << 18
 
 
 class LatentAttention(torch.nn.Module):
@@ -113,14 +115,16 @@ class LatentAttention(torch.nn.Module):
         rows = cache.keys[self._index][0, :num_keys]  # (S, own + D)
         skipped = cache.keys[0][0, :num_keys, own : self._latent.kv_rank]  # (S, C - own)
         queries = torch.cat((carried[..., :own], rotated), dim=-1).flatten(0, 1)
-        scores = linear(queries, rows, None, self._numerics)  # (T * H, S)
+        scores = linear(queries * self._scale, rows, None, self._numerics)  # (T * H, S)
         if own < self._latent.kv_rank:
-            other = carried[..., own:].flatten(0, 1)
-            scores = scores + linear(other, skipped, None, self._numerics)
+            other = carried[..., own:].flatten(0, 1) * self._scale
+            scores = add_linear(scores, other, skipped, self._numerics)
+        # No key before `start` lies in any of these tokens' future.
         position = torch.arange(start, start + tokens, device=rows.device)
-        future = torch.arange(num_keys, device=rows.device) > position[:, None]
-        hidden = future.repeat_interleave(self._heads, dim=0)
-        weights = (scores * self._scale).masked_fill(hidden, float("-inf")).softmax(-1)
+        future = torch.arange(start, num_keys, device=rows.device) > position[:, None]
+        late = scores.view(tokens, self._heads, num_keys)[:, :, start:]
+        late.masked_fill_(future[:, None], float("-inf"))
+        weights = scores.softmax(-1)
         mixed = linear(weights, rows[:, :own].T, None, self._numerics)
         if own < self._latent.kv_rank:
             more = linear(weights, skipped.T, None, self._numerics)

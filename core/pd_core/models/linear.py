@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pd_core.numerics import Numerics
 
-__all__ = ["Placement", "ReproducibleLinear", "linear"]
+__all__ = ["Placement", "ReproducibleLinear", "add_linear", "linear"]
 
 # MKL shares the columns of a result among its threads where it has more columns than rows, and a
 # share of fewer columns than this goes through other code. As many rows as columns prevent it.
@@ -38,6 +38,26 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics) -
     if rows < wanted:
         return F.linear(F.pad(x, (0, 0, 0, wanted - rows)), weight, bias)[:rows]
     return F.linear(x, weight, bias)
+
+
+def add_linear(total: Tensor, x: Tensor, weight: Tensor, numerics: Numerics) -> Tensor:
+    """Return total + x @ weight.T in one product, each row bit-equal whatever the other rows.
+
+    Args:
+        total: (R, out), the caller's to lose: it may be written over.
+        x: (R, in).
+        weight: (out, in); so many rows that no product is narrow.
+        numerics: as for `linear`.
+    """
+    rows = x.shape[0]
+    if numerics.tile_rows:
+        tile, pad = numerics.tile_rows, (0, 0, 0, -rows % numerics.tile_rows)
+        parts = zip(*(torch.split(F.pad(t, pad), tile) for t in (total, x)), strict=True)
+        return torch.cat([torch.addmm(sums, part, weight.T) for sums, part in parts])[:rows]
+    if rows < numerics.min_rows:
+        pad = (0, 0, 0, numerics.min_rows - rows)
+        return torch.addmm(F.pad(total, pad), F.pad(x, pad), weight.T)[:rows]
+    return total.addmm_(x, weight.T)
 
 
 class ReproducibleLinear(torch.nn.Module):

@@ -12,6 +12,7 @@ from pd_core.chat_template import ChatTemplate
 from pd_core.errors import ModelError
 from pd_core.fingerprint import cached_digest, text_digest, weights_digest
 from pd_core.generation import Fingerprints
+from pd_core.model_names import RANDOM_TINY, model_directory
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.checkpoint import write_tensors
 from pd_core.models.model_directory import ModelDirectory
@@ -25,16 +26,8 @@ from pd_core.numerics import Numerics, numerics_id, probe, unchecked
 from pd_core.tokenizer import Tokenizer
 from pd_core.tokenizer_config import TokenizerConfig
 
-__all__ = [
-    "DTYPES",
-    "RANDOM_TINY",
-    "LoadedModel",
-    "load_model",
-    "read_fingerprints",
-    "save_model",
-]
+__all__ = ["DTYPES", "LoadedModel", "load_model", "read_fingerprints", "save_model"]
 
-RANDOM_TINY = "random-tiny"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -43,7 +36,7 @@ class LoadedModel:
     """A model with all that is needed to serve it.
 
     Attributes:
-        name: the directory's name, or "random-tiny".
+        name: the directory's name, which is that of the shipped model too, or "random-tiny".
         eos_token_ids: ids that end a sequence; may be empty.
         chat_template: makes prompts of messages; None when the checkpoint has no template.
     """
@@ -60,7 +53,7 @@ class LoadedModel:
 def load_model(
     spec: str, *, dtype: str = "float32", device: str = "cpu", fast: bool = False
 ) -> LoadedModel:
-    """Load "random-tiny" or a Hugging Face directory.
+    """Load the shipped model or "random-tiny" by name, or a Hugging Face directory.
 
     Only float32 on the CPU is bit-reproducible; other dtypes and devices, and the fast mode, run
     plain kernels and get a numerics id that equals no other.
@@ -80,10 +73,7 @@ def load_model(
     numerics = _numerics(dtype, device, fast=fast)
     if spec == RANDOM_TINY:
         return _load_random_tiny(numerics, dtype, device)
-    directory = Path(spec)
-    if not directory.is_dir():
-        raise ModelError(f"{spec!r} is neither a directory nor {RANDOM_TINY!r}")
-    return _load_directory(directory, numerics, dtype, device)
+    return _load_directory(model_directory(spec), numerics, dtype, device)
 
 
 def read_fingerprints(files: ModelDirectory, numerics_id: str) -> Fingerprints:

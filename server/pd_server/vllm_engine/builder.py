@@ -3,12 +3,12 @@
 import logging
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from textwrap import shorten
 
 from pd_core.errors import EngineError, ModelError, PdError
+from pd_core.model_names import RANDOM_TINY, model_directory
 from pd_core.models import ModelConfig
-from pd_core.models.loading import DTYPES, RANDOM_TINY, read_fingerprints
+from pd_core.models.loading import DTYPES, read_fingerprints
 from pd_core.models.model_directory import ModelDirectory
 from pd_core.numerics import numerics_id
 from pd_server.config import EngineConfig
@@ -44,9 +44,8 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
             "random-tiny is no checkpoint, and its heads of 16 are too small for vLLM; give "
             "--model a Hugging Face directory, or use --engine torch"
         )
-    if not Path(config.model).is_dir():
-        raise ModelError(f"{config.model!r} is not a directory with a checkpoint")
-    files = ModelDirectory(Path(config.model))
+    directory = model_directory(config.model)
+    files = ModelDirectory(directory)
     check_model(files.config)
     # vLLM's numbers depend on the batch, so its id equals no other, not even its own at the next
     # start.
@@ -56,7 +55,7 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
         fingerprints = replace(fingerprints, numerics_id=sampler)
     model = VllmModel(files.eos_token_ids, files.tokenizer.vocab_size, sampler)
     logger.info("starting vLLM %s on %s", found, files.name)
-    backend = _start(config, model, in_process=in_process)
+    backend = _start(config, str(directory), model, in_process=in_process)
     context = config.vllm.max_context_tokens or files.config.max_context_tokens
     card = ModelCard(
         model_name=files.name,
@@ -83,7 +82,7 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
     return engine
 
 
-def _start(config: EngineConfig, model: VllmModel, *, in_process: bool) -> Backend:
+def _start(config: EngineConfig, directory: str, model: VllmModel, *, in_process: bool) -> Backend:
     """Start vLLM; what it throws at us becomes one error that names the reason.
 
     Raises:
@@ -93,7 +92,7 @@ def _start(config: EngineConfig, model: VllmModel, *, in_process: bool) -> Backe
     from pd_server.vllm_engine.in_process import InProcessBackend
 
     try:
-        arguments = engine_arguments(config, config.model)
+        arguments = engine_arguments(config, directory)
         return (InProcessBackend if in_process else AsyncBackend)(arguments, model)
     except PdError:
         raise

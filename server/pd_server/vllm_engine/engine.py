@@ -41,7 +41,11 @@ class KVCost:
 
     def held_bytes(self, num_tokens: int) -> int:
         """Return the bytes of a sequence's blocks; a shared prefix counts for each."""
-        return -(-num_tokens // self.block_tokens) * self.block_bytes
+        return self.held_blocks(num_tokens) * self.block_bytes
+
+    def held_blocks(self, num_tokens: int) -> int:
+        """Return how many blocks a sequence has."""
+        return -(-num_tokens // self.block_tokens)
 
 
 @dataclass(slots=True)
@@ -73,6 +77,7 @@ class _Totals:
     kv_byte_s: float = 0.0
     kv_bytes_peak: int = 0
     tokens_generated: int = 0
+    prefix_hit_tokens: int = 0
     counted_to_s: float = 0.0
     events: list[EngineEvent] = field(default_factory=list)
 
@@ -175,6 +180,11 @@ class VllmEngine:
             kv_byte_s=self._totals.kv_byte_s,
             kv_bytes_peak=self._totals.kv_bytes_peak,
             tokens_generated=self._totals.tokens_generated,
+            kv_blocks=self._backend.num_blocks if self._backend.alive else 0,
+            kv_blocks_held=sum(
+                self._kv_cost.held_blocks(len(r.token_ids)) for r in self._running.values()
+            ),
+            prefix_hit_tokens=self._totals.prefix_hit_tokens,
         )
 
     def close(self) -> None:
@@ -243,6 +253,7 @@ class VllmEngine:
         now_s = time.perf_counter()
         if not live.num_generated:
             live.prefill_s = output.prefill_s
+            self._totals.prefix_hit_tokens += output.num_cached_tokens
             num_computed = len(live.request.token_ids) - output.num_cached_tokens
             self._speeds.record(output.prefill_s, max(0, num_computed), 0)
         elif live.num_continued == 0:

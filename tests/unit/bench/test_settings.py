@@ -3,8 +3,10 @@ from typing import Any
 
 import pytest
 
+from pd_bench.server_process import ServerOptions
 from pd_bench.settings import ReplaySettings
 from pd_core.errors import ConfigError
+from pd_core.model_names import DEFAULT_MODEL
 
 TRACE = Path("t.csv")
 
@@ -29,6 +31,11 @@ TRACE = Path("t.csv")
 def test_wrong_settings_are_refused_with_the_known_names(changes: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         ReplaySettings(trace=TRACE, **({"device_profile": "slow"} | changes))
+
+
+def test_the_trained_model_runs_when_none_is_named() -> None:
+    assert ReplaySettings(trace=TRACE, device_profile="slow").model == DEFAULT_MODEL
+    assert ServerOptions().model == DEFAULT_MODEL
 
 
 def test_the_order_of_the_schemes_rotates() -> None:

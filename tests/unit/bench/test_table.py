@@ -42,7 +42,14 @@ def printed(*records: RequestRecord, partial: bool = False, because: tuple[str, 
         partial=partial,
         labels=("devices: emulated, slow", "link: emulated, wifi"),
         dispatch_lag_s=Distribution.of([0.001]),
-        cut_rows=CutRows(prompt=3, output=1, max_prompt_tokens=8, max_output_tokens=2),
+        cut_rows=CutRows(
+            rows=9,
+            prompt=3,
+            output=1,
+            max_prompt_tokens=8,
+            max_output_tokens=2,
+            max_context_tokens=10,
+        ),
         equal_rows=EqualRows.of(records, len(records)),
         profiles={},
         versions={},
@@ -78,7 +85,8 @@ def test_everything_emulated_is_named_with_the_figures() -> None:
     assert "t.csv: fleet, trace arrivals, pace 0.1 s" in text
     assert "- devices: emulated, slow" in text
     assert "- link: emulated, wifi" in text
-    assert "- cut rows: 3 prompts to 8 tokens, 1 answers to 2 tokens" in text
+    assert "- cut of 9 rows: 3 prompts to 8 tokens, 1 answers to 2 tokens" in text
+    assert "(room for both: 10 tokens)" in text
     assert "INVALID" not in text
 
 

@@ -39,7 +39,12 @@ def test_rows_are_cut_to_the_context_and_counted() -> None:
         (2, 4, 2.0),
     ]
     assert load.cut_rows(ROWS) == CutRows(
-        prompt=1, output=1, max_prompt_tokens=60, max_output_tokens=40
+        rows=3,
+        prompt=1,
+        output=1,
+        max_prompt_tokens=60,
+        max_output_tokens=40,
+        max_context_tokens=100,
     )
 
 

@@ -154,6 +154,64 @@ def test_beginning_of_sequence_is_never_doubled() -> None:
     assert random_tiny_tokenizer().encode_prompt("hello") == plain
 
 
+def _template_processing(*, bos: bool, eos: bool) -> dict[str, Any]:
+    """A post-processor as checkpoints store it, putting ids before and behind a text."""
+    pieces: list[dict[str, Any]] = [{"Sequence": {"id": "A", "type_id": 0}}]
+    if bos:
+        pieces.insert(0, {"SpecialToken": {"id": "<bos>", "type_id": 0}})
+    if eos:
+        pieces.append({"SpecialToken": {"id": "<eos>", "type_id": 0}})
+    ids = {token: random_tiny_tokenizer().token_id(token) for token in ("<bos>", "<eos>")}
+    return {
+        "type": "TemplateProcessing",
+        "single": pieces,
+        "pair": [*pieces, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {t: {"id": t, "ids": [i], "tokens": [t]} for t, i in ids.items()},
+    }
+
+
+@pytest.mark.parametrize("tokenizer_class", [None, "PreTrainedTokenizerFast", "LlamaTokenizer"])
+@pytest.mark.parametrize("add_bos_token", [None, True, False])
+@pytest.mark.parametrize(
+    "post_processor",
+    [
+        None,
+        _template_processing(bos=False, eos=False),
+        _template_processing(bos=True, eos=False),
+        _template_processing(bos=True, eos=True),
+    ],
+    ids=["none", "bare", "bos", "bos and eos"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_plain_text_begins_as_transformers_lets_it_begin(
+    post_processor: dict[str, Any] | None,
+    add_bos_token: bool | None,
+    tokenizer_class: str | None,
+    tmp_path: Path,
+) -> None:
+    """Where there is a tokenizer.json it alone decides; `add_bos_token` beside it has no say."""
+    transformers = pytest.importorskip("transformers")
+    content: dict[str, Any] = json.loads(random_tiny_tokenizer().to_str())
+    content["post_processor"] = post_processor
+    settings = {
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "add_bos_token": add_bos_token,
+        "tokenizer_class": tokenizer_class,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(given))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)("one text")["input_ids"]
+    ours = Tokenizer.from_file(tmp_path / "tokenizer.json").encode_prompt("one text")
+    # What comes behind a text they add and we leave out: an answer follows.
+    has_eos = post_processor is not None and "<eos>" in json.dumps(post_processor["single"])
+    assert ours == (theirs[:-1] if has_eos else theirs)
+    begins = post_processor is not None and "<bos>" in json.dumps(post_processor["single"])
+    assert (ours[0] == random_tiny_tokenizer().token_id("<bos>")) == begins
+
+
 def test_settings_are_read_and_written(tmp_path: Path) -> None:
     assert TokenizerConfig.from_directory(tmp_path) == TokenizerConfig()
     assert TokenizerConfig().template() is None

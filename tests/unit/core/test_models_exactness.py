@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pd_core.model_names import DEFAULT_MODEL
 from pd_core.models import CausalLM, KVCache, LoadedModel, ModelConfig, Segment, load_model
 from pd_core.models.linear import linear
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
@@ -104,6 +105,14 @@ def test_chunks_equal_one_pass(tiny: LoadedModel, chunk: int) -> None:
 
 def test_a_whole_prompt_in_single_steps_equals_one_pass(tiny: LoadedModel) -> None:
     assert torch.equal(run(tiny.model, prompt(), 1), run(tiny.model, prompt(), LENGTH))
+
+
+@pytest.mark.usefixtures("_threads")
+def test_chunks_of_the_shipped_model_equal_one_pass() -> None:
+    model, ids = load_model(DEFAULT_MODEL).model, prompt()
+    whole = run(model, ids, LENGTH)
+    for chunk in (1, 2, 3, 37, 128, 256):
+        check_chunks(model, ids, whole, chunk)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,8 +22,9 @@ from pd_core.models import (
     save_model,
 )
 from pd_core.models.latent_shape import LatentShape
+from pd_core.models.linear import add_linear, linear
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
-from pd_core.numerics import probe
+from pd_core.numerics import Numerics, probe
 
 CONFIG = ModelConfig(
     vocab_size=1024,
@@ -230,15 +231,20 @@ def test_no_step_copies_the_source_layers_latent(monkeypatch: pytest.MonkeyPatch
     model, ids = build(SKIP), prompt(40)
     cache = model.make_cache(40)
     storages = {t.untyped_storage().data_ptr() for t in cache.keys}
-    plain = torch.nn.functional.linear
     seen: list[int] = []
 
-    def spy(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if 512 in weight.shape:  # cached rows: no weight of this model has 512 of anything
-            seen.append(weight.untyped_storage().data_ptr())
-        return plain(x, weight, bias)
+    def spied(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def spy(*tensors: Tensor | Numerics | None) -> Tensor:
+            weight = tensors[-2] if product is add_linear else tensors[1]
+            assert isinstance(weight, Tensor)
+            if 512 in weight.shape:  # cached rows: no weight of this model has 512 of anything
+                seen.append(weight.untyped_storage().data_ptr())
+            return product(*tensors)
 
-    monkeypatch.setattr("torch.nn.functional.linear", spy)
+        return spy
+
+    monkeypatch.setattr("pd_core.models.latent_attention.linear", spied(linear))
+    monkeypatch.setattr("pd_core.models.latent_attention.add_linear", spied(add_linear))
     model.forward(ids, [Segment(cache, 0, 40)])
     assert len(seen) == 2 + 4 + 4
     assert set(seen) == storages

@@ -1,6 +1,7 @@
 """Hugging Face directories: written, read back, and refused when anything is wrong with them."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -424,6 +425,28 @@ def test_fingerprints_follow_content_only(directory: Path, tmp_path: Path) -> No
     theta = load_model(str(directory)).fingerprints.weights
     edit_tensors(lambda t: t[NORM].mul_(2))(directory)
     assert len({first.weights, theta, load_model(str(directory)).fingerprints.weights}) == 3
+
+
+def test_other_weights_of_the_same_size_and_time_are_not_taken_for_the_old_ones(
+    directory: Path,
+) -> None:
+    """Some installers give every file of every version one modification time."""
+    weights = directory / "model.safetensors"
+    edit_tensors(len)(directory)  # both files by the same writer
+    os.utime(weights, (1_580_601_600, 1_580_601_600))
+    first, before = load_model(str(directory)).fingerprints, weights.stat()
+    edit_tensors(lambda t: t[NORM].mul_(2))(directory)
+    os.utime(weights, (1_580_601_600, 1_580_601_600))
+    after = weights.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert load_model(str(directory)).fingerprints.weights != first.weights
+
+
+def test_whoever_may_read_a_new_file_may_read_the_weights(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").touch()
+    write(tmp_path / "m")
+    modes = {path.stat().st_mode for path in [tmp_path / "ordinary", *(tmp_path / "m").iterdir()]}
+    assert len(modes) == 1
 
 
 def test_random_tiny_is_the_same_everywhere(tmp_path: Path) -> None:

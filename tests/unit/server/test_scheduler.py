@@ -1,12 +1,26 @@
 """The scheduling policy: budget, slots, order, and what always holds under random use."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pd_core.errors import ConfigError
-from pd_server.scheduler import Schedule, Scheduler, Sequence
+from pd_server.block_budget import BLOCK_TOKENS, BlockBudget
+from pd_server.prefix_cache import PrefixCache, block_keys
+from pd_server.schedule import Schedule, Sequence
+from pd_server.scheduler import Scheduler
+
+
+def _scheduler(
+    slots: int,
+    tokens: int,
+    blocks: int = 1000,
+    spare_tokens: Callable[[int, int], int] | None = None,
+) -> Scheduler:
+    return Scheduler(slots, tokens, BlockBudget(blocks), PrefixCache(), spare_tokens=spare_tokens)
 
 
 def _sequence(
@@ -27,7 +41,7 @@ def _sizes(schedule: Schedule) -> list[tuple[int, int, int]]:
 
 
 def test_a_prompt_is_cut_into_chunks_of_the_budget_and_then_decodes() -> None:
-    scheduler = Scheduler(2, 8)
+    scheduler = _scheduler(2, 8)
     scheduler.add(_sequence(0, 20))
     steps = [_run(scheduler) for _ in range(5)]
     assert [_sizes(step) for step in steps] == [
@@ -42,7 +56,7 @@ def test_a_prompt_is_cut_into_chunks_of_the_budget_and_then_decodes() -> None:
 
 
 def test_a_long_prefill_takes_only_what_decodes_leave() -> None:
-    scheduler = Scheduler(3, 8)
+    scheduler = _scheduler(3, 8)
     scheduler.add(_sequence(0, 2))
     scheduler.add(_sequence(1, 2))
     _run(scheduler)
@@ -56,7 +70,7 @@ def test_a_long_prefill_takes_only_what_decodes_leave() -> None:
 
 
 def test_slots_are_given_in_order_of_arrival() -> None:
-    scheduler = Scheduler(2, 64)
+    scheduler = _scheduler(2, 64)
     for request_id in range(5):
         scheduler.add(_sequence(request_id, 4))
     assert [i for i, _, _ in _sizes(_run(scheduler))] == [0, 1]
@@ -69,7 +83,7 @@ def test_slots_are_given_in_order_of_arrival() -> None:
 
 
 def test_a_one_token_prompt_is_a_prefill_first() -> None:
-    scheduler = Scheduler(1, 4)
+    scheduler = _scheduler(1, 4)
     scheduler.add(_sequence(0, 1))
     first, second = _run(scheduler), _run(scheduler)
     assert not first.chunks[0].decodes
@@ -78,7 +92,7 @@ def test_a_one_token_prompt_is_a_prefill_first() -> None:
 
 
 def test_a_queued_request_past_its_use_is_dropped_even_when_all_slots_are_taken() -> None:
-    scheduler = Scheduler(1, 4)
+    scheduler = _scheduler(1, 4)
     scheduler.add(_sequence(0, 2))
     scheduler.add(_sequence(1, 2, useful_for_s=1.0))
     scheduler.add(_sequence(2, 2, useful_for_s=5.0))
@@ -88,14 +102,14 @@ def test_a_queued_request_past_its_use_is_dropped_even_when_all_slots_are_taken(
 
 
 def test_a_running_request_does_not_expire() -> None:
-    scheduler = Scheduler(1, 4)
+    scheduler = _scheduler(1, 4)
     scheduler.add(_sequence(0, 12, useful_for_s=1.0))
     _run(scheduler, 0.5)
     assert _run(scheduler, 100.0).expired == []
 
 
 def test_extend_only_raises() -> None:
-    scheduler = Scheduler(1, 4)
+    scheduler = _scheduler(1, 4)
     scheduler.add(_sequence(0, 2, limit=10))
     sequence = scheduler.extend(0, 5)
     assert sequence is not None
@@ -106,7 +120,7 @@ def test_extend_only_raises() -> None:
 
 
 def test_queued_prefill_tokens_count_down_with_the_chunks() -> None:
-    scheduler = Scheduler(1, 8)
+    scheduler = _scheduler(1, 8)
     scheduler.add(_sequence(0, 20))
     scheduler.add(_sequence(1, 5))
     counts = [scheduler.num_queued_prefill_tokens]
@@ -119,17 +133,114 @@ def test_queued_prefill_tokens_count_down_with_the_chunks() -> None:
 @pytest.mark.parametrize(("slots", "budget"), [(0, 8), (4, 4), (4, 3)])
 def test_a_budget_that_would_starve_prefill_is_refused(slots: int, budget: int) -> None:
     with pytest.raises(ConfigError):
-        Scheduler(slots, budget)
+        _scheduler(slots, budget)
+
+
+def test_a_decode_without_room_takes_that_of_the_latest_arrival() -> None:
+    scheduler = _scheduler(3, 1000, blocks=4)
+    scheduler.add(_sequence(0, BLOCK_TOKENS, limit=500))
+    scheduler.add(_sequence(1, BLOCK_TOKENS, limit=500))
+    scheduler.add(_sequence(2, 2 * BLOCK_TOKENS, limit=500))
+    assert [i for i, _, _ in _sizes(_run(scheduler))] == [0, 1, 2]
+    step = _run(scheduler)  # 0 and 1 need a second block each: 2 had two
+    assert [s.request_id for s in step.preempted] == [2]
+    assert [i for i, _, _ in _sizes(step)] == [0, 1]
+    assert step.admitted == [], "who lost its blocks does not take them back at once"
+    again = scheduler.get(2)
+    assert again is not None
+    assert (again.num_computed_tokens, again.num_tokens) == (0, 2 * BLOCK_TOKENS + 1)
+    scheduler.remove(0)
+    step = _run(scheduler)
+    assert _sizes(step)[-1] == (2, 0, 2 * BLOCK_TOKENS + 1) or step.admitted == []
+    scheduler.remove(1)
+    step = _run(scheduler)
+    assert _sizes(step) == [(2, 0, 2 * BLOCK_TOKENS + 1)]
+    assert step.chunks[0].samples
+    assert scheduler.num_preemptions == 1
+
+
+def test_the_latest_arrival_gives_way_to_the_others_even_when_it_asks() -> None:
+    scheduler = _scheduler(2, 1000, blocks=2)
+    scheduler.add(_sequence(0, 10, limit=500))
+    scheduler.add(_sequence(1, BLOCK_TOKENS, limit=500))
+    _run(scheduler)
+    step = _run(scheduler)
+    assert [s.request_id for s in step.preempted] == [1]
+    assert [i for i, _, _ in _sizes(step)] == [0]
+
+
+def test_a_queued_sequence_waits_for_room() -> None:
+    scheduler = _scheduler(2, 1000, blocks=3)
+    scheduler.add(_sequence(0, 2 * BLOCK_TOKENS - 5))
+    scheduler.add(_sequence(1, 2 * BLOCK_TOKENS))
+    assert [i for i, _, _ in _sizes(_run(scheduler))] == [0]
+    assert scheduler.num_waiting == 1
+    scheduler.remove(0)
+    assert [i for i, _, _ in _sizes(_run(scheduler))] == [1]
+
+
+def test_first_tokens_go_before_continuations_of_about_the_same_time() -> None:
+    scheduler = _scheduler(1, 100)
+    scheduler.add(Sequence(0, 4, 7, 20, 10.0))  # continues at position 7
+    scheduler.add(Sequence(1, 4, 0, 20, 10.4))
+    scheduler.add(Sequence(2, 4, 0, 20, 10.6))
+    order = []
+    for _ in range(3):
+        order.append(_sizes(_run(scheduler, 11.0))[0][0])
+        scheduler.remove(order[-1])
+    assert order == [1, 0, 2]
+
+
+def test_prefill_beside_decodes_takes_what_they_can_spare() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def spare(num_decodes: int, position: int) -> int:
+        asked.append((num_decodes, position))
+        return 20
+
+    scheduler = _scheduler(4, 500, spare_tokens=spare)
+    scheduler.add(_sequence(0, 300))
+    assert _sizes(_run(scheduler)) == [(0, 0, 300)], "nobody decodes: nothing is held up"
+    scheduler.add(_sequence(1, 100))
+    scheduler.add(_sequence(2, 15))
+    assert _sizes(_run(scheduler)) == [(0, 300, 1), (1, 0, 20)]
+    assert asked == [(1, 0)]
+    scheduler.remove(1)
+    assert _sizes(_run(scheduler)) == [(0, 301, 1), (2, 0, 15)]
+
+
+def test_a_known_prefix_is_not_computed_again() -> None:
+    prefixes: PrefixCache[object] = PrefixCache()
+    budget = BlockBudget(20)
+    scheduler = Scheduler(2, 1000, budget, prefixes)
+    ids = list(range(3 * BLOCK_TOKENS))
+    keys = block_keys(ids, BLOCK_TOKENS)
+    for i, key in enumerate(keys):
+        assert budget.cache_one()
+        prefixes.put(key, f"block {i}")
+    scheduler.add(Sequence(0, len(ids), 0, 9, 0.0, block_keys=keys))
+    scheduler.add(Sequence(1, len(ids) + 3, 0, 9, 0.0, block_keys=keys))
+    step = _run(scheduler)
+    assert [a.prefix for a in step.admitted] == [
+        ("block 0", "block 1"),  # the last token's logits are wanted: its block is computed
+        ("block 0", "block 1", "block 2"),
+    ]
+    assert _sizes(step) == [(0, 2 * BLOCK_TOKENS, BLOCK_TOKENS), (1, 3 * BLOCK_TOKENS, 3)]
+    assert budget.num_cached == 3
+    scheduler.check_integrity()
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     """Random add, extend, abort and step against a plain account of what must come out."""
 
-    SLOTS, BUDGET = 3, 7
+    SLOTS, BUDGET, BLOCKS = 3, 7, 8
+    LONGEST_PREFIX, HIGHEST_LIMIT = 30, 6
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(self.SLOTS, self.BUDGET)
+        self.prefixes: PrefixCache[object] = PrefixCache()
+        self.budget = BlockBudget(self.BLOCKS, lambda: self.prefixes.evict() is not None)
+        self.scheduler = Scheduler(self.SLOTS, self.BUDGET, self.budget, self.prefixes)
         self.now_s = 0.0
         self.next_id = 0
         self.live: dict[int, Sequence] = {}
@@ -138,20 +249,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.expired: set[int] = set()
         self.begun: list[int] = []
 
-    @rule(
-        num_prefix=st.integers(1, 30),
-        limit=st.integers(1, 6),
-        useful_for_s=st.none() | st.floats(0, 3),
-    )
-    def add(self, num_prefix: int, limit: int, useful_for_s: float | None) -> None:
-        sequence = Sequence(self.next_id, num_prefix, 0, limit, self.now_s, useful_for_s)
+    @rule(data=st.data(), useful_for_s=st.none() | st.floats(0, 3))
+    def add(self, data: st.DataObject, useful_for_s: float | None) -> None:
+        num_prefix = data.draw(st.integers(1, self.LONGEST_PREFIX))
+        limit = data.draw(st.integers(1, self.HIGHEST_LIMIT))
+        keys = block_keys([0] * num_prefix, BLOCK_TOKENS)  # all prefixes are alike
+        sequence = Sequence(self.next_id, num_prefix, 0, limit, self.now_s, useful_for_s, keys)
         self.scheduler.add(sequence)
         self.live[self.next_id] = sequence
         self.next_id += 1
 
     @precondition(lambda self: self.next_id > 0)
-    @rule(data=st.data(), limit=st.integers(1, 12))
-    def extend(self, data: st.DataObject, limit: int) -> None:
+    @rule(data=st.data())
+    def extend(self, data: st.DataObject) -> None:
+        limit = data.draw(st.integers(1, 2 * self.HIGHEST_LIMIT))
         request_id = data.draw(st.integers(0, self.next_id - 1))
         before = self.live[request_id].token_limit if request_id in self.live else None
         found = self.scheduler.extend(request_id, limit)
@@ -170,7 +281,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(elapsed_s=st.floats(0, 1))
     def step(self, elapsed_s: float) -> None:
         self.now_s += elapsed_s
-        decoding = {i for i, s in self.live.items() if s.num_computed_tokens >= s.num_prefix_tokens}
+        decoding = {i for i, s in self.live.items() if s.decodes and s.num_computed_tokens}
+        known = {i: s.num_tokens for i, s in self.live.items()}
         schedule = self.scheduler.schedule(self.now_s)
         for sequence in schedule.expired:
             assert sequence.num_computed_tokens == 0
@@ -179,12 +291,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         ids = [chunk.sequence.request_id for chunk in schedule.chunks]
         assert len(ids) == len(set(ids)), "a sequence is scheduled twice in one step"
         assert sum(chunk.num_tokens for chunk in schedule.chunks) <= self.BUDGET
-        assert decoding <= set(ids), "a running stream was left out of a step"
+        preempted = {sequence.request_id for sequence in schedule.preempted}
+        assert decoding <= set(ids) | preempted, "a running stream was left out of a step"
+        assert not preempted & set(ids), "a sequence without a KV cache is computed"
         assert bool(ids) == bool(self.live), "there was work, and none was scheduled"
+        if preempted and decoding:
+            assert min(decoding, key=lambda i: (self.live[i].arrived_at_s, i)) in ids
+        for i, sequence in self.live.items():
+            assert sequence.num_tokens == known[i], "a token was lost"
         for chunk in schedule.chunks:
-            if chunk.first == 0:
+            if chunk.sequence.request_id not in self.begun:
                 self.begun.append(chunk.sequence.request_id)
+            assert chunk.first + chunk.num_tokens <= self.scheduler.room_of(
+                chunk.sequence.request_id
+            )
             self.scheduler.advance(chunk)
+            if chunk.samples:
+                self.remember(chunk.sequence)
             if chunk.sequence.at_limit:
                 assert self.scheduler.remove(chunk.sequence.request_id) is chunk.sequence
                 del self.live[chunk.sequence.request_id]
@@ -192,13 +315,21 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.answered[chunk.sequence.request_id] = made
                 assert made == chunk.sequence.token_limit
 
+    def remember(self, sequence: Sequence) -> None:
+        """Cache the whole blocks of what is computed, as the engine does."""
+        keys = block_keys([0] * sequence.num_computed_tokens, BLOCK_TOKENS)
+        for index in range(len(self.prefixes.match(keys)), len(keys)):
+            if not self.budget.cache_one():
+                return
+            self.prefixes.put(keys[index], index)
+
     @invariant()
     def nothing_is_lost(self) -> None:
         self.scheduler.check_integrity()
         assert self.scheduler.num_running + self.scheduler.num_waiting == len(self.live)
         ended = len(self.answered) + len(self.aborted) + len(self.expired)
         assert ended + len(self.live) == self.next_id
-        assert self.begun == sorted(set(self.begun)), "slots were not given in order of arrival"
+        assert self.begun == sorted(self.begun), "slots were not given in order of arrival"
 
     def teardown(self) -> None:
         """Everything that is left is answered in a bounded number of steps."""
@@ -210,7 +341,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.num_running == self.scheduler.num_waiting == 0
 
 
-SchedulerMachine.TestCase.settings = settings(
+class CrowdedMachine(SchedulerMachine):
+    """The same with so few blocks that sequences are preempted and prefixes evicted."""
+
+    SLOTS, BUDGET, BLOCKS = 4, 90, 6
+    LONGEST_PREFIX, HIGHEST_LIMIT = 150, 90  # each alone fits, with the limit twice as high
+
+
+CrowdedMachine.TestCase.settings = SchedulerMachine.TestCase.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None
 )
 test_random_use_conserves_slots_and_answers_everything = SchedulerMachine.TestCase
+test_crowded_use_conserves_blocks_and_answers_everything = CrowdedMachine.TestCase

@@ -1,5 +1,6 @@
 """The torch engine against a plain loop of one sequence, and what it does when things go wrong."""
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -95,6 +96,90 @@ def test_batched_tokens_equal_theplain_loop(lm: LoadedModel) -> None:
         assert answers.tokens[i] == plain_loop(lm, prompt, 12, _SAMPLINGS[i % 3])
         assert answers.finished(i).reason is FinishReason.LIMIT
         assert answers.finished(i).tokens_generated == 12
+
+
+def _kv_bytes(lm: LoadedModel, num_tokens: int) -> int:
+    return lm.model.make_cache(num_tokens).allocated_bytes
+
+
+def test_a_known_prefix_gives_the_same_tokens_and_is_not_computed_again(lm: LoadedModel) -> None:
+    answers = _Answers(TorchEngine(lm, max_num_seqs=3, max_num_batched_tokens=100))
+    prompt, sampling = prompt_of(700), SamplingParams(temperature=1.0, seed=9)
+    whole = plain_loop(lm, prompt, 30, sampling)
+    hits = []
+    for i, length in enumerate([700, 700, 640, 641, 130, 63]):
+        before = answers.engine.num_prefix_hit_tokens
+        answers.engine.add_request(_request(i, prompt[:length], 10, sampling=sampling))
+        answers.run()
+        hits.append(answers.engine.num_prefix_hit_tokens - before)
+        assert answers.tokens[i] == plain_loop(lm, prompt[:length], 10, sampling)
+    assert hits == [0, 640, 576, 640, 128, 0], "all whole blocks but the last token's"
+    # An answer is continued from what is cached of it, wherever it was left.
+    for i, kept in ((10, 7), (11, 10)):
+        more = _request(i, prompt, 30, committed=whole[:kept], sampling=sampling)
+        answers.engine.add_request(more)
+        answers.run()
+        assert answers.tokens[i] == whole[kept:]
+
+
+def test_other_salts_and_other_tokens_share_nothing(lm: LoadedModel) -> None:
+    engine = TorchEngine(lm, 2, 300)
+    answers = _Answers(engine)
+    prompt = prompt_of(200)
+    other = [*prompt[:-100], (prompt[100] + 1) % 500, *prompt[-99:]]
+    hits = []
+    for i, (ids, salt) in enumerate([(prompt, "a"), (prompt, "b"), (other, "a"), (prompt, "a")]):
+        before = engine.num_prefix_hit_tokens
+        engine.add_request(_request(i, ids, 3, cache_salt=salt))
+        answers.run()
+        hits.append(engine.num_prefix_hit_tokens - before)
+        assert answers.tokens[i] == plain_loop(lm, ids, 3, SamplingParams())
+    assert hits == [0, 0, 64, 192]
+
+
+def test_preempted_requests_lose_no_token(lm: LoadedModel) -> None:
+    room = 3 * _kv_bytes(lm, 512)
+    answers = _Answers(TorchEngine(lm, 3, 200, kv_cache_bytes=room))
+    prompts = [prompt_of(500 - i, i) for i in range(3)]
+    for i, prompt in enumerate(prompts):
+        answers.engine.add_request(_request(i, prompt, 40, sampling=_SAMPLINGS[i]))
+    answers.run()
+    assert answers.engine.num_preemptions > 0
+    for i, prompt in enumerate(prompts):
+        assert answers.tokens[i] == plain_loop(lm, prompt, 40, _SAMPLINGS[i])
+        assert answers.finished(i).tokens_generated == 40
+
+
+def test_the_context_is_what_the_kv_memory_holds(lm: LoadedModel) -> None:
+    engine = TorchEngine(lm, 2, 64, kv_cache_bytes=2 * _kv_bytes(lm, 512) + 1)
+    assert engine.card.max_context_tokens == 1024
+    with pytest.raises(ConfigError, match="hold no sequence"):
+        TorchEngine(lm, 2, 64, kv_cache_bytes=_kv_bytes(lm, 512) - 1)
+
+
+def test_random_rounds_end_with_no_block_held(lm: LoadedModel) -> None:
+    """Add, cancel, stop and step at random, in memory so small that requests are preempted."""
+    engine = TorchEngine(lm, 4, 80, kv_cache_bytes=2 * _kv_bytes(lm, 512))
+    answers, chance = _Answers(engine), random.Random(4)
+    live: list[int] = []
+    for request_id in range(1000):
+        if chance.random() < 0.1 or not live:
+            prompt = prompt_of(chance.choice([3, 70, 200, 490]), chance.randrange(3))
+            limit = chance.choice([1, 5, 90])
+            engine.add_request(_request(request_id, prompt, limit))
+            live.append(request_id)
+        elif chance.random() < 0.1:
+            request_id = live.pop(chance.randrange(len(live)))
+            chance.choice([engine.abort, engine.stop])(request_id)
+            assert engine.kv_blocks_held_by(request_id) == 0, "blocks outlive their request"
+        else:
+            answers.step()
+            engine.check_integrity()
+            live = [i for i in live if i not in answers.ends]
+    answers.run()
+    engine.check_integrity()
+    assert engine.num_preemptions > 0
+    assert engine.load().kv_blocks_held == 0
 
 
 @pytest.mark.parametrize("num_committed", [1, 4, 9])
@@ -327,7 +412,9 @@ def test_the_warm_up_measures_speeds_and_nothing_else(lm: LoadedModel) -> None:
     load = TorchEngine(lm, 2, 64).load()
     assert load.prefill_tokens_per_s > 0
     assert load.decode_step_s > 0
-    assert replace(load, prefill_tokens_per_s=0.0, decode_step_s=0.0) == Load(max_num_seqs=2)
+    assert load.kv_blocks > 0
+    idle = replace(load, prefill_tokens_per_s=0.0, decode_step_s=0.0, kv_blocks=0)
+    assert idle == Load(max_num_seqs=2)
 
 
 def test_an_unknown_sampler_is_refused(lm: LoadedModel) -> None:

@@ -61,7 +61,7 @@ class ScriptedBackend:
             finished = state[0] == state[1] or token_id == EOS
             if finished:
                 del self.live[key]
-            outputs.append(Output(key, (token_id,), finished, prefill_s=0.25))
+            outputs.append(Output(key, (token_id,), finished, num_cached_tokens=1, prefill_s=0.25))
         return outputs
 
     def close(self) -> None:
@@ -250,7 +250,9 @@ def test_an_answer_that_fills_the_context_fails(
 def test_accounts(engine: VllmEngine, backend: ScriptedBackend) -> None:
     engine.add_request(_request(1, limit=2))
     engine.add_request(_request(2, limit=20, token_ids=(5,) * 15))
-    events = _run(engine)
+    events = engine.step()
+    assert (engine.load().kv_blocks, engine.load().kv_blocks_held) == (8, 2)
+    events += _run(engine)
     load = engine.load()
     assert load.tokens_generated == 22
     # Two sequences of one block, the second of which grew to three.
@@ -258,14 +260,16 @@ def test_accounts(engine: VllmEngine, backend: ScriptedBackend) -> None:
     ends = [e.finished for e in events if isinstance(e, RequestFinished)]
     assert load.kv_byte_s == pytest.approx(sum(end.kv_byte_s for end in ends))
     assert load.engine_busy_s == pytest.approx(sum(end.engine_busy_s for end in ends))
-    assert load.prefill_tokens_per_s == pytest.approx((2 * 0.9 + 15) / (0.25 * 0.9 + 0.25))
+    assert load.prefix_hit_tokens == 2
+    # One token of each prompt was cached.
+    assert load.prefill_tokens_per_s == pytest.approx((1 * 0.9 + 14) / (0.25 * 0.9 + 0.25))
 
 
 def test_warm_up_leaves_speeds_and_no_other_trace(
     engine: VllmEngine, backend: ScriptedBackend
 ) -> None:
     engine.warm_up(8)
-    assert engine.load().prefill_tokens_per_s == pytest.approx(8 / 0.25)
+    assert engine.load().prefill_tokens_per_s == pytest.approx(7 / 0.25)
     assert engine.load().tokens_generated == 0
     assert not engine.has_unfinished()
     engine.close()

@@ -80,7 +80,8 @@ def test_models_without_a_plugin_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "words"), [("random-tiny", "is no checkpoint"), ("no/such/folder", "not a directory")]
+    ("model", "words"),
+    [("random-tiny", "is no checkpoint"), ("no/such/folder", "neither a directory")],
 )
 def test_models_that_are_no_directory_are_refused(
     monkeypatch: pytest.MonkeyPatch, model: str, words: str

@@ -1,21 +1,25 @@
 """Conversion to SkipV1Former: which heads become what, and what is refused."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pd_core.errors import ConfigError, ModelError
-from pd_core.models import ModelConfig, load_model
+from pd_core.models import ModelConfig, inspect_model, load_model
+from pd_core.models.latent_shape import LatentShape
 from pd_core.models.random_tiny import random_tiny_tokenizer
 from pd_training.conversion import convert_to_skip_v1, own_values
 from pd_training.model import TrainingModel
 from pd_training.model_directory import read_training_model, write_training_model
 from pd_training.output_fit import ridge_update
+from pd_training.settings import INITS
 
 TOKENIZER = random_tiny_tokenizer()
 MHA = ModelConfig(
@@ -55,7 +59,7 @@ def heads(values: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("config", [MHA, GQA], ids=["mha-biased", "gqa-tied"])
-@pytest.mark.parametrize("init", ["mean", "adjacent", "first", "random"])
+@pytest.mark.parametrize("init", INITS)
 def test_only_the_later_layers_values_change(
     config: ModelConfig, init: str, tmp_path: Path
 ) -> None:
@@ -79,6 +83,10 @@ def test_only_the_later_layers_values_change(
                 torch.testing.assert_close(own[j], (old[2 * j] + old[2 * j + 1]) / 2)
             elif init == "first":
                 assert torch.equal(own[j], old[j])
+            elif init == "top":
+                weight = heads(before[name.replace("bias", "weight")])
+                best = sorted(range(4), key=lambda i: float(weight[i].square().sum()))[2:]
+                assert torch.equal(own[j], old[sorted(best)[j]])
             elif name.endswith("bias"):
                 assert not own[j].any()
             else:
@@ -93,8 +101,74 @@ def test_only_the_later_layers_values_change(
 
 def test_equal_halves_lose_nothing() -> None:
     values = torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(1)).repeat(2, 1, 1)
-    own = own_values(values.flatten(0, 1), 4, "mean", torch.Generator())
+    own = own_values(values.flatten(0, 1), 4, "mean", torch.Generator(), values.flatten(0, 1))
     assert torch.equal(own.view(2, 4, 16), values[:2])
+
+
+def test_top_takes_the_largest_heads_in_their_order_and_of_equals_the_earlier() -> None:
+    sizes = torch.tensor([1.0, 3.0, 3.0, 2.0, 3.0, 0.5])
+    weight = sizes.repeat_interleave(2)[:, None] * torch.ones(12, 3)
+    names = torch.arange(6.0).repeat_interleave(2)
+    own = own_values(names, 6, "top", torch.Generator(), weight)
+    assert own.view(3, 2)[:, 0].tolist() == [1.0, 2.0, 4.0]
+    own = own_values(names, 6, "top", torch.Generator(), -weight.flip(0))
+    assert own.view(3, 2)[:, 0].tolist() == [1.0, 3.0, 4.0]
+    equal = own_values(names, 6, "top", torch.Generator(), torch.ones(12, 3))
+    assert equal.view(3, 2)[:, 0].tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "by-model-type"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(MHA, family="qwen2", attention_bias=False),
+        replace(GQA, family="qwen3"),
+    ],
+    ids=["qwen2", "qwen3-gqa-tied"],
+)
+def test_other_families_are_converted_and_fitted(
+    config: ModelConfig, named: bool, tmp_path: Path
+) -> None:
+    plain_directory(tmp_path / "plain", config, torch.float32)
+    if not named:
+        file = tmp_path / "plain" / "config.json"
+        raw = json.loads(file.read_text())
+        del raw["architectures"]
+        file.write_text(json.dumps(raw))
+    batches = [torch.randint(0, 1024, (4, 64), generator=torch.Generator().manual_seed(1))]
+    convert_to_skip_v1(tmp_path / "plain", tmp_path / "skip")
+    convert_to_skip_v1(tmp_path / "plain", tmp_path / "fitted", calibration=batches)
+    original, skip, fitted = (
+        read_training_model(tmp_path / name).model for name in ("plain", "skip", "fitted")
+    )
+    assert skip.config == fitted.config == replace(config, skip_v1=True)
+    assert load_model(str(tmp_path / "fitted"), fast=True).model.config.skip_v1
+    with torch.no_grad():
+        want = original.model(batches[0])
+        before, after = ((m.model(batches[0]) - want).square().mean() for m in (skip, fitted))
+    assert after < 0.8 * before
+
+
+def test_what_belongs_to_a_model_goes_along(tmp_path: Path) -> None:
+    plain_directory(tmp_path / "plain", GQA, torch.float32)
+    companions = {
+        "generation_config.json": '{"eos_token_id": [3, 4]}',
+        "tokenizer_config.json": '{"bos_token": "<eos>"}',
+        "chat_template.jinja": "{{ messages }}",
+    }
+    for name, content in companions.items():
+        (tmp_path / "plain" / name).write_text(content)
+    tensors = load_file(tmp_path / "plain" / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(2)
+    save_file(tensors, tmp_path / "plain" / "model.safetensors")
+    facts = convert_to_skip_v1(tmp_path / "plain", tmp_path / "skip")
+    report = inspect_model(tmp_path / "skip")
+    assert report.eos_token_ids == (3, 4)
+    assert report.has_chat_template
+    # A tied weight counts once, and what is computed from the config is no weight.
+    counts = (inspect_model(tmp_path / "plain").num_parameters, report.num_parameters)
+    assert facts.parameters == counts
 
 
 def test_the_stored_type_is_kept(tmp_path: Path) -> None:
@@ -121,9 +195,58 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
             convert_to_skip_v1(tmp_path / f"odd{count}", tmp_path / "new")
     config = tmp_path / "plain" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_key_value_heads": 2}))
-    with pytest.raises(ModelError, match="the config asks for 2 x 4"):
+    with pytest.raises(ModelError, match=r"the config asks for \[8\]"):
         convert_to_skip_v1(tmp_path / "plain", tmp_path / "new")
+    latent = replace(MHA, family="deepseek_v2", latent=LatentShape(4, 4, 4))
+    plain_directory(tmp_path / "mla", latent, torch.float32)
+    with pytest.raises(ModelError, match="latent attention"):
+        convert_to_skip_v1(tmp_path / "mla", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def set_nan(directory: Path) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, directory / "model.safetensors")
+
+
+def lose_a_tensor(directory: Path) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    del tensors["model.layers.2.self_attn.k_proj.weight"]
+    save_file(tensors, directory / "model.safetensors")
+
+
+def link_out(directory: Path) -> None:
+    outside = directory.parent / "outside"
+    (directory / "tokenizer.json").rename(outside)
+    (directory / "tokenizer.json").symlink_to(outside)
+
+
+def ask_for_code(directory: Path) -> None:
+    (directory / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": "x.Y"}}')
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        (set_nan, "up_proj.weight holds NaN"),
+        (lose_a_tensor, "lacks .*k_proj"),
+        (link_out, "link out of"),
+        (ask_for_code, "auto_map"),
+        (lambda directory: (directory / "tokenizer.json").unlink(), "tokenizer"),
+    ],
+    ids=["nan", "missing", "link", "code", "no-tokenizer"],
+)
+def test_what_cannot_be_served_is_neither_converted_nor_trained(
+    breaks: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    plain_directory(tmp_path / "plain", MHA, torch.float32)
+    breaks(tmp_path / "plain")
+    with pytest.raises(ModelError, match=message):
+        convert_to_skip_v1(tmp_path / "plain", tmp_path / "skip")
+    assert not (tmp_path / "skip").exists()
+    with pytest.raises(ModelError, match=message):
+        read_training_model(tmp_path / "plain")
 
 
 def test_the_ridge_update_is_least_squares() -> None:

@@ -57,6 +57,11 @@ def test_jsonl_and_parquet_rows_are_documents(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "x"}\n\n{"txt": "y"}', r'line 3: no "text" field'),
         ("a.jsonl", b'{"text": "x"}\nnull', r'line 2: no "text" field'),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}', r"line 2: not UTF-8"),
+        (
+            "a.jsonl",
+            b'{"text": "x"}\n{"text": "\\ud83d\\ude00"}\n{"text": "a\\ud83d"}',
+            r"line 3: .* half a surrogate pair",
+        ),
         ("a.parquet", b"PAR1 nonsense", r"a\.parquet, from row 0 on: not readable"),
     ],
 )
@@ -72,6 +77,11 @@ def test_a_parquet_row_without_text_is_named(tmp_path: Path) -> None:
         read(tmp_path)
     parquet.write_table(pa.table({"words": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(ConfigError, match='no column "text"'):
+        read(tmp_path)
+    offsets, content = (pa.py_buffer(b) for b in (b"\0\0\0\0\1\0\0\0\2\0\0\0", b"x\xff"))
+    broken = pa.Array.from_buffers(pa.string(), 2, [None, offsets, content])
+    parquet.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"a\.parquet, row 1: not UTF-8"):
         read(tmp_path)
 
 
@@ -154,8 +164,14 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other" / "tokenizer.json").write_text(train_tokenizer(TEXTS, 310))
     with pytest.raises(ConfigError, match="not the tokenizer that made the ids"):
         TokenStore.open(tmp_path / "other")
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(ConfigError, match="does not exist; make one with pd-train prepare"):
         TokenStore.open(tmp_path)
+    make_store(tmp_path / "third")
+    ids = bytearray((tmp_path / "third" / "train.bin").read_bytes())
+    ids[-3] ^= 0xFF  # as many bytes as before, and an id that no embedding has
+    (tmp_path / "third" / "train.bin").write_bytes(ids)
+    with pytest.raises(ConfigError, match=r"train\.bin was changed"):
+        TokenStore.open(tmp_path / "third")
 
 
 def test_held_out_is_about_the_fraction_and_grows_with_it() -> None:

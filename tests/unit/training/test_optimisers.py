@@ -159,6 +159,9 @@ def test_rates_rise_then_fall_to_the_floor() -> None:
         ({"schedule": "linear"}, "unknown schedule"),
         ({"phi": -1.0}, "phi is -1"),
         ({"clip": -1.0}, "clip is -1"),
+        ({"clip": math.nan}, "clip is nan"),
+        ({"seed": -1}, "the seed is -1"),
+        ({"seed": 2**63}, "2\\^63 or more"),
     ],
 )
 def test_settings_out_of_range_are_named(change: dict[str, object], message: str) -> None:
@@ -167,7 +170,17 @@ def test_settings_out_of_range_are_named(change: dict[str, object], message: str
 
 
 @pytest.mark.parametrize(
-    "change", [{"name": "sgd"}, {"lr": 0.0}, {"betas": (0.9, 1.0)}, {"weight_decay": -1.0}]
+    "change",
+    [
+        {"name": "sgd"},
+        {"lr": 0.0},
+        {"betas": (0.9, 1.0)},
+        {"weight_decay": -1.0},
+        {"weight_decay": math.nan},
+        {"conda_scale": math.inf},
+        {"conda_period": -1},
+        {"eps": 0.0},
+    ],
 )
 def test_optimiser_settings_out_of_range_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError):

@@ -153,6 +153,31 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
+def test_a_full_disk_at_a_resumption_leaves_the_run_resumable(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = TrainingRun(tmp_path / "run", start(store), store, SETTINGS, ONE)
+    run.execute(should_stop=lambda: True)
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("run.json", "metrics.csv")}
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in before:
+        if name == "metrics.csv":
+            monkeypatch.setattr("pd_training.run.replace_text", lambda path, text: None)
+        monkeypatch.setattr("os.fsync", fail)
+        with pytest.raises(ConfigError, match=f"{name} cannot be written: No space left"):
+            TrainingRun(tmp_path / "run", start(store), store, SETTINGS, ONE, resume=True).execute()
+        monkeypatch.undo()
+        for kept, content in before.items():
+            assert (tmp_path / "run" / kept).read_bytes() == content
+    assert not list((tmp_path / "run").glob("*.part"))
+    TrainingRun(tmp_path / "run", start(store), store, SETTINGS, ONE, resume=True).execute()
+    TrainingRun(tmp_path / "whole", start(store), store, SETTINGS, ONE).execute()
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
 def test_a_run_is_neither_overwritten_nor_resumed_as_another(
     store: TokenStore, tmp_path: Path
 ) -> None:
@@ -173,6 +198,8 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ConfigError, match="not empty"):
         TrainingRun(tmp_path / "full", start(store), store, SETTINGS, ONE)
+    with pytest.raises(ConfigError, match="is not a folder"):
+        TrainingRun(tmp_path / "full" / "file", start(store), store, SETTINGS, ONE)
 
 
 def test_a_broken_optimiser_state_is_named(store: TokenStore, tmp_path: Path) -> None:
@@ -230,6 +257,25 @@ def test_the_finished_model_tells_its_tokens_and_can_be_bfloat16(
     assert outcome.model is not None
     assert json.loads((outcome.model / "config.json").read_text())["torch_dtype"] == "bfloat16"
     assert read_training_model(outcome.model).trained_tokens == 1000 + 2 * 4 * 16
+
+
+def test_what_nobody_wrote_down_stays_unknown(store: TokenStore, tmp_path: Path) -> None:
+    begin = replace(start(store), trained_tokens=None)
+    outcome = TrainingRun(tmp_path, begin, store, replace(SETTINGS, steps=2), ONE).execute()
+    assert outcome.model is not None
+    assert read_training_model(outcome.model).trained_tokens is None
+
+
+def test_checkpoints_and_the_model_keep_what_belongs_to_it(
+    store: TokenStore, tmp_path: Path
+) -> None:
+    companions = {"generation_config.json": '{"eos_token_id": [0, 1]}', "chat_template.jinja": "x"}
+    begin = replace(start(store), companions=companions)
+    outcome = TrainingRun(tmp_path, begin, store, replace(SETTINGS, steps=2), ONE).execute()
+    assert outcome.model is not None
+    for place in (outcome.model, tmp_path / "checkpoints" / "step-00000002"):
+        back = read_training_model(place)
+        assert (back.companions, back.eos_token_ids) == (companions, (0, 1))
 
 
 class Recorded(nn.Module):

@@ -95,3 +95,5 @@ def test_bad_selections_are_refused() -> None:
         Selection("macro", 10)
     with pytest.raises(ConfigError, match="--budget"):
         Selection("micro", 0)
+    with pytest.raises(ConfigError, match="the seed is -5"):
+        Selection("random", 10, -5)

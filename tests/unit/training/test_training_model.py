@@ -80,8 +80,18 @@ def test_inference_gives_the_same_logits(config: ModelConfig, tmp_path: Path) ->
     assert ours.std() > 0.5, "logits too small to tell a right head from a wrong one"
 
 
-def test_reading_back_gives_every_bit(tmp_path: Path) -> None:
-    model = loud_model(replace(CONFIG, skip_v1=True))
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(CONFIG, skip_v1=True),
+        replace(CONFIG, num_layers=4, skip_v1=True, skip_v1_k_source=1, family="qwen2"),
+        replace(CONFIG, family="qwen3", skip_v1=True, tie_word_embeddings=True),
+        replace(CONFIG, family="deepseek_v2", latent=WIDE_VALUES, skip_v1=True),
+    ],
+    ids=["skip", "yoco-qwen2", "skip-qwen3-tied", "skip-mla"],
+)
+def test_reading_back_gives_every_bit(config: ModelConfig, tmp_path: Path) -> None:
+    model = loud_model(config)
     notes = {"trained_tokens": 123}
     write_training_model(
         tmp_path, model, tokenizer=TOKENIZER.to_str(), eos_token_ids=(1, 2), notes=notes
@@ -91,6 +101,37 @@ def test_reading_back_gives_every_bit(tmp_path: Path) -> None:
     assert (back.eos_token_ids, back.trained_tokens) == ((1, 2), 123)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, back.model.state_dict()[name]), name
+
+
+def test_what_belongs_to_a_model_is_read_and_written_back(tmp_path: Path) -> None:
+    companions = {
+        "generation_config.json": '{"eos_token_id": [5, 6]}',
+        "tokenizer_config.json": '{"eos_token": "<eos>"}',
+        "chat_template.jinja": "{{ messages[0].content }}",
+    }
+    model = loud_model(CONFIG)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    write_training_model(
+        tmp_path / "one",
+        model,
+        tokenizer=TOKENIZER.to_str(),
+        eos_token_ids=(1,),
+        companions=companions,
+    )
+    back = read_training_model(tmp_path / "one")
+    assert back.companions == companions
+    assert back.eos_token_ids == (5, 6), "generation_config.json goes first"
+    write_training_model(
+        tmp_path / "two",
+        back.model,
+        tokenizer=back.tokenizer,
+        eos_token_ids=back.eos_token_ids,
+        companions=back.companions,
+    )
+    served = load_model(str(tmp_path / "two"), fast=True)
+    assert served.eos_token_ids == (5, 6)
+    assert served.chat_template is not None
 
 
 @pytest.mark.parametrize(
@@ -147,3 +188,13 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in place.iterdir()] == ["whole"]
     with pytest.raises(ConfigError, match="exists already"), new_folder(place):
         pass
+
+
+def test_whoever_may_read_a_new_file_may_read_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").touch()
+    with new_folder(tmp_path / "m") as folder:
+        write_training_model(
+            folder, TrainingModel(CONFIG), tokenizer=TOKENIZER.to_str(), eos_token_ids=(1,)
+        )
+    modes = {path.stat().st_mode for path in [tmp_path / "ordinary", *(tmp_path / "m").iterdir()]}
+    assert len(modes) == 1

@@ -1,0 +1,60 @@
+"""A run of tokens' keys and values of all layers in one piece: what a prefix cache keeps.
+
+Sequences are contiguous while they run. A block is copied out of one when its tokens are
+computed, and into another that begins with the same tokens: once, at its admission. Keys and
+values do not depend on how a prefix was cut into chunks, so the copy holds the very bits that a
+prefill would compute.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pd_core.models.kv_cache import KVCache
+
+__all__ = ["KVBlock"]
+
+
+class KVBlock:
+    """Keys and values of some neighbouring tokens, the source layer's shared ones included.
+
+    Attributes:
+        num_tokens: how many.
+    """
+
+    def __init__(self, cache: KVCache, first: int, num_tokens: int) -> None:
+        """Copy tokens first .. first + num_tokens out of a cache that holds them."""
+        assert first + num_tokens <= cache.capacity_tokens, "a block ends within its cache"
+        parts = list(_parts(cache, first, num_tokens))
+        self.num_tokens = num_tokens
+        self._storage = torch.empty(
+            sum(part.numel() for part in parts), dtype=parts[0].dtype, device=parts[0].device
+        )
+        for place, part in zip(self._views(parts), parts, strict=True):
+            place.copy_(part)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes held: those of the tokens, with no rounding."""
+        return self._storage.untyped_storage().nbytes()
+
+    def copy_into(self, cache: KVCache, first: int) -> None:
+        """Write the tokens into a cache of the same model, from position `first` on."""
+        parts = list(_parts(cache, first, self.num_tokens))
+        for place, part in zip(self._views(parts), parts, strict=True):
+            part.copy_(place)
+
+    def _views(self, parts: list[Tensor]) -> Iterator[Tensor]:
+        """Cut the storage into pieces of the parts' shapes."""
+        at = 0
+        for part in parts:
+            yield self._storage[at : at + part.numel()].view(part.shape)
+            at += part.numel()
+
+
+def _parts(cache: KVCache, first: int, num_tokens: int) -> Iterator[Tensor]:
+    """Yield every layer's keys and values of these tokens; layers without have none."""
+    for tensor in (*cache.keys, *cache.values):
+        if tensor.shape[0]:
+            yield tensor[:, first : first + num_tokens]

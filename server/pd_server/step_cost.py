@@ -1,0 +1,69 @@
+"""What a step costs, from a short measurement: how much prefill fits beside the decodes.
+
+A step's seconds are taken as base + token * tokens + key * (keys that the tokens look at, summed).
+That holds well enough on CPUs and GPUs alike to keep a decode's gap within bounds; it predicts
+nothing else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+__all__ = ["StepCost", "StepSample"]
+
+# With prefill beside it a decode step may take so many times what it takes alone.
+_STRETCH = 1.6
+_MOST_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StepSample:
+    """One measured step: `tokens` computed, looking at `keys` keys in all, in `seconds`."""
+
+    tokens: int
+    keys: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """Seconds of a step.
+
+    Attributes:
+        base_s: of any step.
+        token_s: of each token.
+        key_s: of each key that a token looks at.
+    """
+
+    base_s: float
+    token_s: float
+    key_s: float
+
+    @classmethod
+    def fitted(cls, samples: Sequence[StepSample]) -> Self:
+        """Fit non-negative costs to measured steps, by least squares of the relative errors."""
+        weights = np.array([1 / max(sample.seconds, 1e-9) for sample in samples])
+        columns = np.array([[1.0, s.tokens, s.keys] for s in samples]) * weights[:, None]
+        kept = [0, 1, 2]
+        while True:
+            found = np.linalg.lstsq(columns[:, kept], np.ones(len(samples)), rcond=None)[0]
+            if (found >= 0).all():
+                break
+            kept.pop(int(found.argmin()))
+        cost = np.zeros(3)
+        cost[kept] = found
+        return cls(*(float(value) for value in cost))
+
+    def seconds(self, tokens: int, keys: int) -> float:
+        """Return what a step is expected to take."""
+        return self.base_s + self.token_s * tokens + self.key_s * keys
+
+    def spare_tokens(self, num_decodes: int, position: int) -> int:
+        """Return how many tokens, from a position on, may be prefilled beside these decodes."""
+        spare_s = (_STRETCH - 1) * self.seconds(num_decodes, num_decodes * position)
+        one_s = self.token_s + self.key_s * position
+        if one_s <= 0:
+            return _MOST_TOKENS
+        return min(_MOST_TOKENS, int(spare_s / one_s))

@@ -1,0 +1,81 @@
+"""Texts that a model writes, many at a time, by the inference code that also serves it."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from pd_core.models import CausalLM, LoadedModel, Segment
+from pd_core.models.kv_cache import KVCache
+from pd_core.sampling import sample
+from pd_core.sampling_params import SamplingParams
+
+__all__ = ["continue_prompts"]
+
+_BATCH = 50
+
+
+def continue_prompts(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: SamplingParams,
+    max_tokens: int,
+    is_done: Callable[[list[int]], bool] = lambda ids: False,
+) -> Iterator[list[int]]:
+    """Yield each prompt's continuation, in order; the end-of-sequence token is left out.
+
+    Args:
+        prompts: token ids, one or more each; with max_tokens within the model's context.
+        sampling: prompt i is sampled with the seed plus i.
+        max_tokens: longest continuation.
+        is_done: ends a continuation early, given what is there of it.
+    """
+    for first in range(0, len(prompts), _BATCH):
+        rows = [
+            _Row(loaded.model, list(prompt), _with_seed(sampling, first + i), max_tokens)
+            for i, prompt in enumerate(prompts[first : first + _BATCH])
+        ]
+        while open_rows := [row for row in rows if not row.done]:
+            _step(loaded, open_rows, max_tokens, is_done)
+        yield from (row.out for row in rows)
+
+
+class _Row:
+    """One continuation on its way."""
+
+    def __init__(
+        self, model: CausalLM, prompt: list[int], sampling: SamplingParams, max_tokens: int
+    ) -> None:
+        self.sampling = sampling
+        self.cache: KVCache = model.make_cache(len(prompt) + max_tokens)
+        self.todo = prompt
+        self.start = 0
+        self.out: list[int] = []
+        self.done = False
+
+
+def _step(
+    loaded: LoadedModel, rows: list[_Row], max_tokens: int, is_done: Callable[[list[int]], bool]
+) -> None:
+    ids = torch.tensor([token for row in rows for token in row.todo])
+    segments = [Segment(row.cache, row.start, len(row.todo)) for row in rows]
+    last = torch.tensor([len(row.todo) for row in rows]).cumsum(0) - 1
+    logits = loaded.model.logits(loaded.model.forward(ids, segments)[last])
+    positions = [len(row.out) for row in rows]
+    tokens = sample(logits, [row.sampling for row in rows], positions, loaded.eos_token_ids)
+    for row, token in zip(rows, tokens, strict=True):
+        row.start += len(row.todo)
+        row.todo = [token]
+        if token in loaded.eos_token_ids:
+            row.done = True
+        else:
+            row.out.append(token)
+            row.done = len(row.out) == max_tokens or is_done(row.out)
+
+
+def _with_seed(sampling: SamplingParams, offset: int) -> SamplingParams:
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        seed=sampling.seed + offset,
+    )

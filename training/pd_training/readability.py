@@ -1,0 +1,185 @@
+"""Whether a model writes what can be read: functions that parse, and no repetition loops.
+
+Prompts are held-out documents. A function is begun by real text up to the end of its `def` line,
+without the line break, which tokens hold together with the indentation after it; the model writes
+its body, up to the first line that is not indented as far. A loop is a text whose
+end repeats the same few tokens.
+"""
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pd_core.models import LoadedModel
+from pd_core.sampling_params import SamplingParams
+from pd_training.continuation import continue_prompts
+
+__all__ = ["Readability", "begun_functions", "documents_of", "is_loop", "judge", "parses"]
+
+_BEFORE_TOKENS = 512  # of a document before what is to be continued
+_BODY_TOKENS = 320
+_PAGE_TOKENS = 256
+# A loop: this many tokens at the end, of a period at most this long.
+_LOOP_TOKENS, _LONGEST_PERIOD = 64, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Readability:
+    """What was found.
+
+    Attributes:
+        functions: that were begun.
+        parsed: of them, with the model's body, by Python's own parser.
+        texts: continuations that were looked at for loops, the functions' bodies among them.
+        loops: of them.
+        samples: some continuations, with the line before them.
+    """
+
+    functions: int
+    parsed: int
+    texts: int
+    loops: int
+    samples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A function up to its `def` line.
+
+    Attributes:
+        before: the document up to the end of that line, without its line break.
+        head: the `def` line or lines, likewise.
+    """
+
+    before: str
+    head: str
+
+
+def documents_of(ids: np.ndarray, eos_token_id: int) -> list[list[int]]:
+    """Cut a split's ids into documents, without the token between them."""
+    ends = np.flatnonzero(ids == eos_token_id)
+    parts = (part[part != eos_token_id] for part in np.split(ids, ends + 1))
+    return [part.tolist() for part in parts if len(part)]
+
+
+def begun_functions(source: str) -> list[Begun]:
+    """Return a Python document's functions, begun; none where it does not parse."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    lines = source.splitlines(keepends=True)
+    begun = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        # A body on the line of its head leaves nothing to write.
+        if node.body[0].lineno > node.lineno:
+            end = _end_of_head(lines, node)
+            if end is not None:
+                before, head = "".join(lines[:end]), "".join(lines[node.lineno - 1 : end])
+                begun.append(Begun(before.rstrip("\n"), head.rstrip("\n")))
+    return begun
+
+
+def parses(begun: Begun, body: str) -> bool:
+    """Tell whether Python parses a function with this body, cut where its indentation ends."""
+    # An indented function stands in a block: to dedent it would change strings at the margin.
+    block = "if True:\n" if begun.head[:1].isspace() else ""
+    whole = block + begun.head + _own_lines(begun.head, body)
+    try:
+        ast.parse(whole)
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def is_loop(ids: Sequence[int]) -> bool:
+    """Tell whether a text ends in the same few tokens over and over."""
+    tail = list(ids[-_LOOP_TOKENS:])
+    if len(tail) < _LOOP_TOKENS:
+        return False
+    return any(tail[p:] == tail[:-p] for p in range(1, _LONGEST_PERIOD + 1))
+
+
+def judge(
+    loaded: LoadedModel,
+    documents: Sequence[Sequence[int]],
+    sampling: SamplingParams,
+    count: int = 100,
+) -> Readability:
+    """Have a model write `count` functions and as many pages, and look at them.
+
+    Args:
+        loaded: with a context of a thousand tokens or more.
+        documents: held-out, as token ids.
+        sampling: its seed also chooses the places.
+    """
+    decode, encode = loaded.tokenizer.decode, loaded.tokenizer.encode
+    chance = np.random.default_rng(sampling.seed)
+    begun = [b for ids in documents for b in begun_functions(decode(list(ids)))]
+    chosen = [begun[i] for i in chance.permutation(len(begun))[:count]]
+    heads = [encode(b.before)[-_BEFORE_TOKENS:] for b in chosen]
+    bodies = list(
+        continue_prompts(loaded, heads, sampling, _BODY_TOKENS, lambda ids: _has_ended(decode(ids)))
+    )
+    texts = [decode(body) for body in bodies]
+    pages = [_some_page(documents, chance) for _ in range(count)]
+    written = list(continue_prompts(loaded, pages, sampling, _PAGE_TOKENS))
+    samples = [b.head + _own_lines(b.head, t) for b, t in zip(chosen[:3], texts, strict=False)]
+    samples += [decode(p[-32:]) + "⟶" + decode(w) for p, w in zip(pages[:3], written, strict=False)]
+    return Readability(
+        functions=len(chosen),
+        parsed=sum(parses(b, text) for b, text in zip(chosen, texts, strict=True)),
+        texts=len(bodies) + len(written),
+        loops=sum(map(is_loop, [*bodies, *written])),
+        samples=tuple(samples),
+    )
+
+
+def _end_of_head(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef) -> int | None:
+    """Return how many lines end with the head: the first whose code ends in a colon."""
+    for number in range(node.lineno, node.body[0].lineno):
+        if lines[number - 1].split("#")[0].rstrip().endswith(":"):
+            return number
+    return None
+
+
+def _own_lines(head: str, body: str) -> str:
+    """Return the rest of the head's line, and the lines after it that are indented further.
+
+    A text that was cut for its length ends in half a line, which is left out.
+    """
+    margin = len(head) - len(head.lstrip())
+    first, *lines = body.splitlines(keepends=True) or [""]
+    kept = [first]
+    for line in lines:
+        blank = not line.strip()
+        if not blank and len(line) - len(line.lstrip()) <= margin and not _in_string(kept):
+            return "".join(kept)
+        kept.append(line)
+    if not kept[-1].endswith("\n"):
+        kept.pop()
+    return "".join(kept)
+
+
+def _in_string(lines: list[str]) -> bool:
+    """Tell whether the lines leave a triple-quoted string open."""
+    text = "".join(lines)
+    return text.count('"""') % 2 == 1 or text.count("'''") % 2 == 1
+
+
+def _has_ended(body: str) -> bool:
+    """Tell whether a body is surely over: a complete line at the left margin was written."""
+    done, _, _ = body.rpartition("\n")
+    lines = done.split("\n")
+    return any(line and not line[0].isspace() for line in lines[1:]) and not _in_string([done])
+
+
+def _some_page(documents: Sequence[Sequence[int]], chance: np.random.Generator) -> list[int]:
+    """Return a stretch of a document, from any place in it."""
+    ids = documents[int(chance.integers(len(documents)))]
+    end = int(chance.integers(1, len(ids) + 1))
+    return list(ids[max(0, end - _BEFORE_TOKENS) : end])
