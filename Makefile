@@ -5,8 +5,13 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV ?= .venv
+# vLLM's pins bind nothing else: it has an environment of its own.
+VLLM_VENV ?= .venv-vllm
 # Further arguments of pip, for example to choose another build of torch.
 PIP_EXTRA_ARGS ?=
+# Further arguments of uv, for vLLM's environment: where the CPU build of torch is, for example
+# (uv does not read pip's settings, but for the variable PIP_FIND_LINKS, which is passed on).
+UV_EXTRA_ARGS ?=
 # Further arguments of pytest: make test-unit ARGS='-k planner'
 ARGS ?=
 # A trace for `make bench`; without one only the self-contained measurements run.
@@ -16,10 +21,12 @@ IMAGE ?= server
 BIN := $(VENV)/bin
 DEV_STAMP := $(VENV)/.installed-dev
 RUN_STAMP := $(VENV)/.installed-bench
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_STAMP := $(VLLM_VENV)/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
 .PHONY: help install demo test test-unit test-integration format lint typecheck proto proto-check
-.PHONY: bench check clean image
+.PHONY: bench check clean image test-vllm vllm-env
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,13 +78,19 @@ bench: $(RUN_STAMP) ## Measure overhead and event loop; with TRACE=file also rep
 		--model random-tiny --max-output-tokens 256 \
 		--schemes device-only,cloud-only,pd-device --pace 0.1 --device-profile slow; fi
 
+vllm-env: $(VLLM_STAMP) ## Create .venv-vllm: vLLM on a CPU with the server and the device
+
+# One test process, engine after engine; starting vLLM takes most of the time.
+test-vllm: vllm-env ## The tests that need vLLM, in its own environment; minutes
+	@$(VLLM_BIN)/python -m pytest -W ignore --timeout 900 tests/vllm $(ARGS)
+
 check: test ## The same as test: run it before you push
 
 image: ## Build a container image without a daemon: make image IMAGE=server|device|bench
 	@deploy/build-with-buildah.sh $(IMAGE)
 
-clean: ## Remove .venv, caches and build output
-	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+clean: ## Remove .venv, .venv-vllm, caches and build output
+	@rm -rf $(VENV) $(VLLM_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@rm -rf .hypothesis .coverage htmlcov
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -103,4 +116,13 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 $(RUN_STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing what running needs into $(VENV); torch is large, this takes a minute"
 	@$(PIP_INSTALL) --editable '.[bench]'
+	@touch $@
+
+$(VLLM_STAMP): pyproject.toml deploy/vllm/requirements.txt deploy/vllm/overrides.txt
+	@echo "installing vLLM into $(VLLM_VENV); it is large, this takes a minute or more"
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" $(VLLM_BIN)/uv pip install --quiet \
+		--python $(VLLM_BIN)/python --override deploy/vllm/overrides.txt $(UV_EXTRA_ARGS) \
+		--requirements deploy/vllm/requirements.txt --editable '.[server,device]'
 	@touch $@

@@ -1,15 +1,14 @@
 """A real `python -m pd_server` process for tests that need one, and may kill it."""
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-_READY_WITHIN_S = 60
 
 
 @dataclass
@@ -18,10 +17,12 @@ class RealServer:
 
     Attributes:
         address: gRPC "host:port".
+        http_address: of the control plane, likewise.
         process: the process.
     """
 
     address: str
+    http_address: str
     process: subprocess.Popen[bytes]
 
     @property
@@ -30,7 +31,12 @@ class RealServer:
 
 
 @contextmanager
-def real_server(folder: Path, *options: str) -> Iterator[RealServer]:
+def real_server(
+    folder: Path,
+    *options: str,
+    ready_within_s: float = 60,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[RealServer]:
     """Start a server on free ports, yield it when it is ready, and end it whatever happens."""
     ready_file = folder / "ready.json"
     command = [
@@ -39,14 +45,17 @@ def real_server(folder: Path, *options: str) -> Iterator[RealServer]:
         *("--model", "random-tiny", "--threads", "1", "--ready-file", str(ready_file), *options),
     ]
     with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+        )
     try:
-        deadline = time.monotonic() + _READY_WITHIN_S
+        deadline = time.monotonic() + ready_within_s
         while not ready_file.exists():
             assert process.poll() is None, (folder / "server.log").read_text()
             assert time.monotonic() < deadline, "the server did not become ready"
             time.sleep(0.05)
-        yield RealServer(json.loads(ready_file.read_text())["grpc"], process)
+        ready = json.loads(ready_file.read_text())
+        yield RealServer(ready["grpc"], ready["http"], process)
     finally:
         process.terminate()
         try:

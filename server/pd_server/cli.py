@@ -14,12 +14,19 @@ import typer
 from pd_core.api_key import checked_api_key, read_api_key
 from pd_core.errors import ConfigError, PdError, status_of
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
-from pd_server.config import EngineConfig, ServerConfig, TlsConfig
+from pd_server.config import EngineConfig, ServerConfig, TlsConfig, VllmConfig
 from pd_server.engine import Engine
 from pd_server.logs import configure_logging
 from pd_server.process import run_server
 
 __all__ = ["main"]
+
+
+class EngineKind(StrEnum):
+    """What runs the model."""
+
+    TORCH = "torch"
+    VLLM = "vllm"
 
 
 class Sampler(StrEnum):
@@ -58,11 +65,18 @@ def _print_version(wanted: bool) -> None:
 
 def serve(
     model: Annotated[str, typer.Option(envvar=_env("MODEL"), help=MODEL_HELP)] = DEFAULT_MODEL,
+    engine: Annotated[
+        EngineKind, typer.Option(envvar=_env("ENGINE"), help="vllm: see docs/vllm.md.")
+    ] = EngineKind.TORCH,
     dtype: Annotated[
         Dtype, typer.Option(envvar=_env("DTYPE"), help="Of weights and KV cache.")
     ] = Dtype.FLOAT32,
     device: Annotated[
-        str, typer.Option(envvar=_env("DEVICE"), help="Where the model runs: cpu, cuda, cuda:1.")
+        str,
+        typer.Option(
+            envvar=_env("DEVICE"),
+            help="Where the model runs: cpu, cuda, cuda:1; vLLM's build decides for itself.",
+        ),
     ] = "cpu",
     host: Annotated[
         str, typer.Option(envvar=_env("HOST"), help="Address to listen on.")
@@ -130,6 +144,28 @@ def serve(
             "--fast-numerics", envvar=_env("FAST_NUMERICS"), help="Faster, not bit-reproducible."
         ),
     ] = False,
+    kv_cache_mib: Annotated[
+        int | None,
+        typer.Option(
+            envvar=_env("KV_CACHE_MIB"),
+            min=1,
+            help="vllm: size of its KV cache; a share of the memory if unset.",
+        ),
+    ] = None,
+    tensor_parallel_size: Annotated[
+        int,
+        typer.Option(
+            envvar=_env("TENSOR_PARALLEL_SIZE"), min=1, help="vllm: GPUs that share each layer."
+        ),
+    ] = 1,
+    eager: Annotated[
+        bool,
+        typer.Option(
+            "--eager",
+            envvar=_env("EAGER"),
+            help="vllm: do not compile; starts sooner, runs slower.",
+        ),
+    ] = False,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -194,6 +230,13 @@ def serve(
             sampler=sampler.value,
             threads=threads,
             fast_numerics=fast_numerics,
+            engine=engine.value,
+            vllm=VllmConfig(
+                kv_cache_mib=kv_cache_mib,
+                max_context_tokens=max_context_tokens,
+                tensor_parallel_size=tensor_parallel_size,
+                eager=eager,
+            ),
         ),
         host=host,
         grpc_port=grpc_port,
@@ -223,9 +266,14 @@ def main() -> None:
 
 
 def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
-    """Return a function that loads the model; torch is not imported before it runs."""
+    """Return a function that loads the model; neither torch nor vLLM is imported before it runs."""
 
-    def build() -> Engine:
+    def build_vllm() -> Engine:
+        from pd_server.vllm_engine.builder import build_vllm_engine
+
+        return build_vllm_engine(config)
+
+    def build_torch() -> Engine:
         from pd_core.numerics import prepare_environment
 
         prepare_environment(fast=config.fast_numerics)  # before torch is imported
@@ -240,7 +288,7 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
         )
         return TorchEngine(lm, config.max_num_seqs, config.max_num_batched_tokens, config.sampler)
 
-    return build
+    return build_vllm if config.engine == EngineKind.VLLM else build_torch
 
 
 def _default_threads(torch_threads: int) -> int:

@@ -8,7 +8,30 @@ from pd_core.errors import ConfigError
 from pd_core.loopback import is_loopback
 from pd_core.model_names import DEFAULT_MODEL
 
-__all__ = ["EngineConfig", "ServerConfig", "TlsConfig"]
+__all__ = ["ENGINES", "EngineConfig", "ServerConfig", "TlsConfig", "VllmConfig"]
+
+ENGINES = ("torch", "vllm")
+
+
+@dataclass(frozen=True, slots=True)
+class VllmConfig:
+    """What only --engine vllm reads.
+
+    Attributes:
+        kv_cache_mib: size of the KV cache; None: vLLM's own choice, a share of the memory.
+        max_context_tokens: the longest sequence it prepares for; None: the model's.
+        block_tokens: tokens of one block of the KV cache; None: vLLM's own choice.
+        tensor_parallel_size: GPUs, or processes on a CPU, that share each layer.
+        eager: do not compile the model: starts sooner, runs slower.
+        kv_layout: of SkipV1 models: "unit", or "naive" to do without the saving.
+    """
+
+    kv_cache_mib: int | None = None
+    max_context_tokens: int | None = None
+    block_tokens: int | None = None
+    tensor_parallel_size: int = 1
+    eager: bool = False
+    kv_layout: str = "unit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +48,11 @@ class EngineConfig:
         sampler: "model" or "rolling-hash".
         threads: of torch; None: all cores but one, which the event loop needs.
         fast_numerics: give up bit-reproducibility for speed.
+        engine: "torch" or "vllm".
+        vllm: for the latter.
+
+    Raises:
+        ConfigError: there is no such engine.
     """
 
     model: str = DEFAULT_MODEL
@@ -35,6 +63,12 @@ class EngineConfig:
     sampler: str = "model"
     threads: int | None = None
     fast_numerics: bool = False
+    engine: str = "torch"
+    vllm: VllmConfig = field(default_factory=VllmConfig)
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine is {self.engine!r}; it must be one of {', '.join(ENGINES)}")
 
 
 @dataclass(frozen=True, slots=True)

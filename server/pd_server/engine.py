@@ -28,7 +28,7 @@ class ModelCard:
 
     Attributes:
         model_name: as the user named it.
-        engine: "torch".
+        engine: "torch" or "vllm".
         fingerprints: of tokenizer, template, weights and numerics.
         eos_token_ids: ids that end a sequence.
         vocab_size: token ids are below this.
@@ -125,7 +125,7 @@ class Engine(Protocol):
         ...
 
     def has_unfinished(self) -> bool:
-        """Whether step() has work to do or events to report."""
+        """Whether step() has work to do or events to report, its own death included."""
         ...
 
     def step(self) -> list[EngineEvent]:
@@ -138,4 +138,8 @@ class Engine(Protocol):
 
     def load(self) -> Load:
         """How busy it is, as of the last step."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything outside this process; nothing is called any more after it."""
         ...

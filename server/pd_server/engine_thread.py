@@ -21,6 +21,9 @@ __all__ = ["EngineThread"]
 
 logger = logging.getLogger(__name__)
 
+# An idle engine is asked this often whether it still lives: its processes may die unasked.
+_IDLE_CHECK_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
@@ -116,8 +119,8 @@ class EngineThread:
         for stream in list(self._streams.values()):
             self.abort(stream, error)
 
-    async def close(self, timeout_s: float = 5.0) -> None:
-        """Stop the thread after its present step; a step that hangs is left behind."""
+    async def close(self, timeout_s: float = 15.0) -> None:
+        """Stop the thread after its present step, and its engine; what hangs is left behind."""
         self._commands.put(None)
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, timeout_s)
@@ -138,13 +141,20 @@ class EngineThread:
             logger.exception("the engine failed; this server answers nothing any more")
             dead = error if isinstance(error, EngineDead) else _died_of(error)
             self._call_loop(partial(self._die, dead))
+        self._close_engine()
+
+    def _close_engine(self) -> None:
+        try:
+            self._engine.close()
+        except Exception:  # the thread ends here in any case
+            logger.exception("the engine did not close in order")
 
     def _apply_commands(self) -> bool:
-        """Apply all queued commands, waiting for one when there is nothing to compute."""
+        """Apply all queued commands, waiting a while for one when there is nothing to compute."""
         block = not self._engine.has_unfinished()
         while True:
             try:
-                command = self._commands.get(block=block)
+                command = self._commands.get(block=block, timeout=_IDLE_CHECK_S)
             except queue.Empty:
                 return True
             if command is None:

@@ -206,6 +206,9 @@ class TorchEngine:
             num_preemptions=self._scheduler.num_preemptions,
         )
 
+    def close(self) -> None:
+        """Do nothing: all it has is in this process."""
+
     def _admit(self, admission: Admission, now_s: float) -> None:
         """Give a request its KV cache; one that cannot be allocated fails alone."""
         live = self._requests[admission.sequence.request_id]

@@ -1,6 +1,7 @@
 """From a name or a directory to a model that is ready to run."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -25,7 +26,7 @@ from pd_core.numerics import Numerics, numerics_id, probe, unchecked
 from pd_core.tokenizer import Tokenizer
 from pd_core.tokenizer_config import TokenizerConfig
 
-__all__ = ["DTYPES", "LoadedModel", "load_model", "save_model"]
+__all__ = ["DTYPES", "LoadedModel", "load_model", "read_fingerprints", "save_model"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -73,6 +74,17 @@ def load_model(
     if spec == RANDOM_TINY:
         return _load_random_tiny(numerics, dtype, device)
     return _load_directory(model_directory(spec), numerics, dtype, device)
+
+
+def read_fingerprints(files: ModelDirectory, numerics_id: str) -> Fingerprints:
+    """Return a checkpoint's fingerprints without loading it: for engines that load it themselves.
+
+    Raises:
+        ModelError: its tensors cannot be read, or are not those of its config.
+    """
+    shapes = CausalLM(files.config, unchecked("meta"), device=torch.device("meta")).tensors()
+    files.checkpoint.verify(shapes, tied_head=files.config.tie_word_embeddings)
+    return _fingerprints(files, shapes.keys(), numerics_id)
 
 
 def save_model(
@@ -162,23 +174,27 @@ def _load_directory(directory: Path, numerics: Numerics, dtype: str, device: str
     model.num_token_ids = files.tokenizer.vocab_size
     places = model.tensors()
     files.checkpoint.load_into(places, tied_head=files.config.tie_word_embeddings)
-    semantic = files.config.semantic()
-    weights = cached_digest(
-        json.dumps(["weights", 1, semantic]),
-        files.checkpoint.files,
-        lambda: weights_digest(files.checkpoint.stored(places.keys()), semantic),
-    )
     return LoadedModel(
         name=files.name,
         model=model,
         tokenizer=files.tokenizer,
-        fingerprints=Fingerprints(
-            tokenizer=files.tokenizer.digest,
-            chat_template=text_digest(files.settings.chat_template),
-            weights=weights,
-            numerics_id=numerics_id(dtype, numerics=numerics),
-        ),
+        fingerprints=_fingerprints(files, places.keys(), numerics_id(dtype, numerics=numerics)),
         eos_token_ids=files.eos_token_ids,
         numerics=numerics,
         chat_template=files.chat_template,
+    )
+
+
+def _fingerprints(files: ModelDirectory, names: Iterable[str], numerics_id: str) -> Fingerprints:
+    semantic = files.config.semantic()
+    weights = cached_digest(
+        json.dumps(["weights", 1, semantic]),
+        files.checkpoint.files,
+        lambda: weights_digest(files.checkpoint.stored(names), semantic),
+    )
+    return Fingerprints(
+        tokenizer=files.tokenizer.digest,
+        chat_template=text_digest(files.settings.chat_template),
+        weights=weights,
+        numerics_id=numerics_id,
     )

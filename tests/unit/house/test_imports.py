@@ -4,6 +4,7 @@ Checked in a fresh interpreter: what the test process has imported already prove
 particular must come late, because MKL reads its reproducibility setting when torch is loaded.
 """
 
+import ast
 import json
 import subprocess
 import sys
@@ -19,7 +20,18 @@ def _module_name(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
-MODULES = sorted(_module_name(path) for path in REPO.glob("*/pd_*/**/*.py"))
+def _needs_vllm(path: Path) -> bool:
+    """Whether a module's own top level imports vllm."""
+    tops = ast.parse(path.read_text(encoding="utf-8")).body
+    names = [a.name for node in tops if isinstance(node, ast.Import) for a in node.names]
+    names += [str(node.module) for node in tops if isinstance(node, ast.ImportFrom)]
+    return any(name.split(".")[0] == "vllm" for name in names)
+
+
+PATHS = {_module_name(path): path for path in REPO.glob("*/pd_*/**/*.py")}
+# Only vLLM imports these, in an environment of its own.
+PLUGIN = sorted(name for name in PATHS if name.startswith("pd_server.vllm_plugin."))
+MODULES = sorted(PATHS.keys() - set(PLUGIN))
 ENTRY_POINTS = [name for name in MODULES if name.rpartition(".")[2] in {"cli", "__main__"}]
 
 # Imports what it is told to and says what changed meanwhile.
@@ -32,7 +44,7 @@ environment = dict(os.environ)
 for name in names:
     import_module(name)
 print(json.dumps({
-    "heavy": sorted({"torch", "transformers", "numpy.testing", "httpx"} & set(sys.modules)),
+    "heavy": sorted({"torch", "transformers", "numpy.testing", "httpx", "vllm"} & set(sys.modules)),
     "environment": sorted(set(environment.items()) ^ set(os.environ.items())),
     "threads": [thread.name for thread in threading.enumerate()],
     "log_handlers": len(logging.getLogger().handlers),
@@ -57,6 +69,11 @@ def _import(names: list[str]) -> dict[str, Any]:
 
 def test_modules_are_found() -> None:
     assert {"pd_core.errors", "pd_core", "pd_proto.v1.generation_pb2"} <= set(MODULES)
+
+
+def test_only_the_plugin_needs_vllm() -> None:
+    assert PLUGIN, "the plugin's modules are found"
+    assert [name for name in MODULES if _needs_vllm(PATHS[name])] == []
 
 
 def test_entry_points_import_no_torch() -> None:

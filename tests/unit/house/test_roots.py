@@ -68,6 +68,14 @@ def test_every_command_names_a_module_that_exists() -> None:
         assert (found[0].parent / "__main__.py").is_file(), f"python -m for {command} is missing"
 
 
+def test_vllm_s_entry_point_names_what_exists() -> None:
+    (target,) = PROJECT["project"]["entry-points"]["vllm.general_plugins"].values()
+    module, _, function = target.partition(":")
+    package = REPO / "server" / module.replace(".", "/") / "__init__.py"
+    tree = ast.parse(package.read_text(encoding="utf-8"))
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
 def test_packages_are_regular_and_roots_are_not() -> None:
     for package in PACKAGES:
         folders = {path.parent for path in package.rglob("*.py")}

@@ -34,6 +34,7 @@ class ScriptedEngine:
         self.fail_at_step = -1
         self.threads: set[str] = set()
         self.pending: list[EngineEvent] = []
+        self.closed_on = ""
 
     def add_request(self, request: EngineRequest) -> None:
         self.live[request.request_id] = [request.first_position, request.token_limit]
@@ -72,6 +73,9 @@ class ScriptedEngine:
 
     def load(self) -> Load:
         return Load(num_running=len(self.live))
+
+    def close(self) -> None:
+        self.closed_on = threading.current_thread().name
 
 
 @pytest.fixture
@@ -199,3 +203,26 @@ async def _until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.001)
     pytest.fail("waited in vain")
+
+
+async def test_the_thread_closes_its_engine(engine: ScriptedEngine) -> None:
+    thread = EngineThread(engine, lambda _: None)
+    thread.start()
+    await thread.close()
+    assert engine.closed_on == "engine"
+
+
+async def test_a_death_while_idle_is_noticed(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pd_server.engine_thread._IDLE_CHECK_S", 0.01)
+    died: list[EngineDead] = []
+    thread = EngineThread(engine, died.append)
+    thread.start()
+    await asyncio.sleep(0.05)
+    assert not died
+    engine.fail_at_step = 1
+    engine.pending.append(RequestFinished(1, Finished(FinishReason.LIMIT, 0)))  # work of its own
+    await _until(lambda: bool(died))
+    await thread.close()
+    assert engine.closed_on == "engine"

@@ -1,0 +1,167 @@
+"""vLLM's AsyncLLM on an event loop and a thread of its own: what production runs.
+
+vLLM's scheduler and model live in processes of their own; this thread carries requests to them and
+outputs back, and shares with the server's loop nothing but a queue.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from concurrent.futures import Future
+from multiprocessing import resource_tracker
+from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
+from typing import Any
+
+from pd_core.errors import EngineDead, EngineError
+from pd_server.vllm_engine.backend import BackendRequest, Output, request_inputs, to_output
+from pd_server.vllm_engine.settings import VllmModel
+
+__all__ = ["AsyncBackend"]
+
+logger = logging.getLogger(__name__)
+
+# How long a poll waits for outputs: what a cancel or a new request may have to wait for.
+_POLL_S = 0.01
+_SHUTDOWN_S = 3.0
+
+
+class AsyncBackend:
+    """See `Backend`.
+
+    Args:
+        arguments: vLLM's AsyncEngineArgs.
+        model: what it runs.
+    """
+
+    def __init__(self, arguments: Any, model: VllmModel) -> None:
+        self._model = model
+        self._outputs: queue.SimpleQueue[Output | EngineDead] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # the loop's alone
+        self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
+        self._thread.start()
+        self._llm: Any = None
+        try:
+            self._llm = self._call(_start(arguments)).result()
+        except BaseException:
+            self._stop_loop()
+            raise
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of its KV cache."""
+        return int(self._llm.vllm_config.cache_config.num_gpu_blocks)
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of one block."""
+        return int(self._llm.vllm_config.cache_config.block_size)
+
+    @property
+    def alive(self) -> bool:
+        """Whether vLLM's processes run."""
+        return self._llm is not None and not self._llm.errored
+
+    def add(self, request: BackendRequest) -> None:
+        """Hand a request over."""
+        self._loop.call_soon_threadsafe(self._begin, request)
+
+    def abort(self, key: str) -> None:
+        """Forget a request: its task's end frees its blocks."""
+        self._loop.call_soon_threadsafe(self._cancel, key)
+
+    def poll(self) -> list[Output]:
+        """Return what has arrived, after at most 10 ms."""
+        outputs: list[Output] = []
+        while True:
+            try:
+                item = self._outputs.get(block=not outputs, timeout=_POLL_S)
+            except queue.Empty:
+                break
+            if isinstance(item, EngineDead):
+                raise item
+            outputs.append(item)
+        if not outputs and not self.alive:
+            raise _dead("its process is gone")
+        return outputs
+
+    def close(self) -> None:
+        """End vLLM's processes; after a few seconds by force."""
+        if self._llm is None:
+            return
+        try:
+            self._call(self._shut_down()).result(3 * _SHUTDOWN_S)
+        except Exception as error:  # nothing is left to do but to go on with the exit
+            logger.warning("vLLM did not shut down in order (%s)", type(error).__name__)
+        self._llm = None  # while its destructor can still run in order
+        self._stop_loop()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _call(self, coroutine: Any) -> "Future[Any]":
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_SHUTDOWN_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    async def _shut_down(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._llm.shutdown(_SHUTDOWN_S)
+
+    def _begin(self, request: BackendRequest) -> None:
+        task = self._loop.create_task(self._carry(request))
+        self._tasks[request.key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(request.key, None))
+
+    def _cancel(self, key: str) -> None:
+        if (task := self._tasks.get(key)) is not None:
+            task.cancel()
+
+    async def _carry(self, request: BackendRequest) -> None:
+        """Carry one request's outputs to the queue."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        model = self._model
+        prompt, params = request_inputs(
+            request, model.eos_token_ids, model.num_token_ids, model.sampler
+        )
+        try:
+            async for output in self._llm.generate(
+                prompt, params, request.key, priority=request.priority
+            ):
+                self._outputs.put(to_output(request.key, output))
+        except EngineDeadError:
+            self._outputs.put(_dead("its engine process failed"))
+        except Exception as error:  # of this request alone
+            logger.warning("vLLM failed on a request", exc_info=error)
+            failure = EngineError(
+                f"vLLM failed on the request ({type(error).__name__}); the server's log has the "
+                "cause"
+            )
+            self._outputs.put(Output(request.key, finished=True, error=failure))
+
+
+async def _start(arguments: Any) -> Any:
+    """Start vLLM; its processes do not see Ctrl-C, so that the server can drain."""
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    # A process inherits its parent thread's mask. The tracker must run by then: starting it
+    # takes SIGINT out of the mask again.
+    resource_tracker.ensure_running()
+    before = pthread_sigmask(SIG_BLOCK, {SIGINT})
+    try:
+        return AsyncLLM.from_engine_args(arguments)
+    finally:
+        pthread_sigmask(SIG_SETMASK, before)
+
+
+def _dead(why: str) -> EngineDead:
+    return EngineDead(f"vLLM no longer runs ({why}); restart the server, its log has the cause")

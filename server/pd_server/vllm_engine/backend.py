@@ -1,0 +1,147 @@
+"""What `VllmEngine` asks of vLLM, in our words: two backends answer it."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pd_core.errors import PdError
+from pd_core.sampling_params import SamplingParams
+
+__all__ = ["Backend", "BackendRequest", "Output", "request_inputs", "to_output"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRequest:
+    """One request to vLLM; a request of ours becomes several when its limit is raised.
+
+    Attributes:
+        key: unique for ever.
+        token_ids: everything before the first token to make.
+        num_tokens: how many to make at most.
+        first_position: response position of the first.
+        sampling: how each is chosen.
+        priority: lower goes first.
+        cache_salt: requests with different salts never share cached prefixes.
+    """
+
+    key: str
+    token_ids: tuple[int, ...]
+    num_tokens: int
+    first_position: int
+    sampling: SamplingParams
+    priority: int = 0
+    cache_salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What vLLM has to say of one request.
+
+    Attributes:
+        key: the request's.
+        token_ids: new tokens; may be none.
+        finished: nothing more comes.
+        num_cached_tokens: tokens of the prompt that the prefix cache had.
+        queue_s: waited inside vLLM before its prefill began.
+        prefill_s: from there to the first token.
+        error: the request failed; nothing more comes.
+    """
+
+    key: str
+    token_ids: tuple[int, ...] = ()
+    finished: bool = False
+    num_cached_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    error: PdError | None = None
+
+
+class Backend(Protocol):
+    """vLLM, driven by the engine's thread alone."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of its KV cache."""
+        ...
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of one block."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still answer; false from the moment its process is gone."""
+        ...
+
+    def add(self, request: BackendRequest) -> None:
+        """Hand a request over."""
+        ...
+
+    def abort(self, key: str) -> None:
+        """Forget a request and free its blocks; outputs may still be on their way."""
+        ...
+
+    def poll(self) -> list[Output]:
+        """Return what there is, waiting a moment when there is nothing.
+
+        Raises:
+            EngineDead: vLLM failed for good.
+        """
+        ...
+
+    def close(self) -> None:
+        """End its processes. Safe at any time."""
+        ...
+
+
+def request_inputs(
+    request: BackendRequest, eos_token_ids: tuple[int, ...], num_token_ids: int, sampler: str
+) -> tuple[Any, Any]:
+    """Return vLLM's prompt and sampling parameters of a request.
+
+    vLLM sees a greedy request: our sampler, a logits processor, leaves one token to choose, and
+    reads what it needs from `extra_args`.
+    """
+    from vllm import SamplingParams as VllmSamplingParams
+    from vllm.inputs import tokens_input
+    from vllm.sampling_params import RequestOutputKind
+
+    sampling = request.sampling
+    params = VllmSamplingParams(
+        temperature=0.0,
+        max_tokens=request.num_tokens,
+        stop_token_ids=list(eos_token_ids),
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        extra_args={
+            "pd": {
+                "temperature": sampling.temperature,
+                "top_k": sampling.top_k,
+                "top_p": sampling.top_p,
+                "seed": sampling.seed,
+                "ignore_eos": sampling.ignore_eos,
+                "forced_length": sampling.forced_length,
+                "first_position": request.first_position,
+                "eos_token_ids": list(eos_token_ids),
+                "num_token_ids": num_token_ids,
+                "sampler": sampler,
+            }
+        },
+    )
+    prompt = tokens_input(list(request.token_ids), cache_salt=request.cache_salt or None)
+    return prompt, params
+
+
+def to_output(key: str, output: Any) -> Output:
+    """Convert vLLM's RequestOutput; its own stamps are seconds of one monotonic clock."""
+    made = output.outputs[0] if output.outputs else None
+    stats = output.metrics
+    scheduled = stats is not None and stats.scheduled_ts > 0
+    return Output(
+        key,
+        tuple(made.token_ids) if made is not None else (),
+        finished=output.finished,
+        num_cached_tokens=output.num_cached_tokens or 0,
+        queue_s=max(0.0, stats.scheduled_ts - stats.queued_ts) if scheduled else 0.0,
+        prefill_s=max(0.0, stats.first_token_ts - stats.scheduled_ts) if scheduled else 0.0,
+    )

@@ -1,0 +1,343 @@
+"""The engine interface over vLLM.
+
+vLLM batches, schedules and caches; here is what it does not know: a token limit that may be raised
+while it runs, Stop, requests that are no longer useful, and the accounts. At most as many requests
+as there are slots are handed over, so that the queue, and who is dropped from it, stays ours.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from pd_core.errors import EngineError, PdError, RequestExpired
+from pd_core.generation import Finished, FinishReason, Load
+from pd_core.sampling_params import SamplingParams
+from pd_server.engine import (
+    EngineEvent,
+    EngineRequest,
+    ModelCard,
+    RequestFailed,
+    RequestFinished,
+    TokensMade,
+)
+from pd_server.speed_meter import SpeedMeter
+from pd_server.vllm_engine.backend import Backend, BackendRequest, Output
+
+__all__ = ["KVCost", "VllmEngine"]
+
+_FIRST_TOKEN, _GOES_ON = 0, 1  # priorities: a request that has shown nothing yet goes first
+
+
+@dataclass(frozen=True, slots=True)
+class KVCost:
+    """What a sequence holds of the KV cache.
+
+    Attributes:
+        block_tokens: tokens of one block.
+        block_bytes: bytes of one block, all layers together.
+    """
+
+    block_tokens: int
+    block_bytes: int
+
+    def held_bytes(self, num_tokens: int) -> int:
+        """Return the bytes of a sequence's blocks; a shared prefix counts for each."""
+        return self.held_blocks(num_tokens) * self.block_bytes
+
+    def held_blocks(self, num_tokens: int) -> int:
+        """Return how many blocks a sequence has."""
+        return -(-num_tokens // self.block_tokens)
+
+
+@dataclass(slots=True)
+class _Request:
+    """A live request. `key` names its present request to vLLM; None while it is queued."""
+
+    request: EngineRequest
+    token_ids: list[int]
+    token_limit: int
+    key: str | None = None
+    num_continued: int = 0
+    num_generated: int = 0
+    began_at_s: float | None = None
+    last_output_at_s: float = 0.0
+    prefill_s: float = 0.0
+    busy_s: float = 0.0
+    kv_byte_s: float = 0.0
+
+    @property
+    def next_position(self) -> int:
+        return self.request.first_position + self.num_generated
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Counters since the start."""
+
+    busy_s: float = 0.0
+    kv_byte_s: float = 0.0
+    kv_bytes_peak: int = 0
+    tokens_generated: int = 0
+    prefix_hit_tokens: int = 0
+    counted_to_s: float = 0.0
+    events: list[EngineEvent] = field(default_factory=list)
+
+
+class VllmEngine:
+    """See `Engine` for the contract.
+
+    Args:
+        backend: vLLM; owned by the engine, which closes it.
+        card: what it runs.
+        max_num_seqs: requests handed to vLLM at once.
+        kv_cost: for the accounts.
+    """
+
+    def __init__(
+        self, backend: Backend, card: ModelCard, max_num_seqs: int, kv_cost: KVCost
+    ) -> None:
+        self._backend = backend
+        self._card = card
+        self._max_num_seqs = max_num_seqs
+        self._kv_cost = kv_cost
+        self._eos_token_ids = frozenset(card.eos_token_ids)
+        self._waiting: dict[int, _Request] = {}  # in order of arrival
+        self._running: dict[int, _Request] = {}
+        self._of_key: dict[str, _Request] = {}
+        self._speeds = SpeedMeter()
+        self._totals = _Totals()
+
+    @property
+    def card(self) -> ModelCard:
+        """What it runs."""
+        return self._card
+
+    @property
+    def backend(self) -> Backend:
+        """vLLM, for those who look behind the interface."""
+        return self._backend
+
+    def add_request(self, request: EngineRequest) -> None:
+        """Queue a request; one with nothing left to make ends in the next step."""
+        committed_eos = request.num_committed_tokens and self._is_eos(request.token_ids[-1])
+        if committed_eos or request.first_position >= request.token_limit:
+            reason = FinishReason.EOS if committed_eos else FinishReason.LIMIT
+            self._emit(RequestFinished(request.request_id, Finished(reason, 0)))
+            return
+        live = _Request(request, list(request.token_ids), request.token_limit)
+        self._waiting[request.request_id] = live
+
+    def extend(self, request_id: int, token_limit: int) -> None:
+        """Raise a token limit; vLLM learns of it when the old one is reached."""
+        live = self._find(request_id)
+        if live is not None:
+            live.token_limit = max(live.token_limit, token_limit)
+
+    def stop(self, request_id: int) -> None:
+        """End a request in order."""
+        if self._find(request_id) is not None:
+            self._finish(request_id, FinishReason.STOPPED)
+
+    def abort(self, request_id: int) -> None:
+        """Forget a request; vLLM frees its blocks."""
+        self._release(request_id)
+
+    def has_unfinished(self) -> bool:
+        """Whether there are live requests or events to report, or vLLM's death to be told."""
+        return bool(
+            self._waiting or self._running or self._totals.events or not self._backend.alive
+        )
+
+    def step(self) -> list[EngineEvent]:
+        """Hand over what there are slots for, and take what vLLM has made."""
+        now_s = time.perf_counter()
+        self._account(now_s)
+        for live in [r for r in self._waiting.values() if _expired(r.request, now_s)]:
+            self._fail(live.request.request_id, _too_late(live.request))
+        while self._waiting and len(self._running) < self._max_num_seqs:
+            request_id = next(iter(self._waiting))
+            live = self._running[request_id] = self._waiting.pop(request_id)
+            live.began_at_s = live.last_output_at_s = now_s
+            self._hand_over(live)
+        if self._running or not self._backend.alive:
+            for output in self._backend.poll():
+                self._take(output)
+            self._account(time.perf_counter())
+        events, self._totals.events = self._totals.events, []
+        return events
+
+    def load(self) -> Load:
+        """How busy it is, as of the last step."""
+        waiting = sum(len(r.token_ids) for r in self._waiting.values())
+        prefilling = sum(len(r.token_ids) for r in self._running.values() if not r.num_generated)
+        return Load(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            max_num_seqs=self._max_num_seqs,
+            queued_prefill_tokens=waiting + prefilling,
+            prefill_tokens_per_s=self._speeds.prefill_tokens_per_s,
+            decode_step_s=self._speeds.decode_step_s,
+            engine_busy_s=self._totals.busy_s,
+            kv_byte_s=self._totals.kv_byte_s,
+            kv_bytes_peak=self._totals.kv_bytes_peak,
+            tokens_generated=self._totals.tokens_generated,
+            kv_blocks=self._backend.num_blocks if self._backend.alive else 0,
+            kv_blocks_held=sum(
+                self._kv_cost.held_blocks(len(r.token_ids)) for r in self._running.values()
+            ),
+            prefix_hit_tokens=self._totals.prefix_hit_tokens,
+        )
+
+    def close(self) -> None:
+        """End vLLM's processes."""
+        self._backend.close()
+
+    def warm_up(self, num_tokens: int) -> None:
+        """Run one request for nobody: the first real one pays no start-up cost.
+
+        It also gives the speeds that the first devices plan with; no other counter sees it.
+
+        Raises:
+            EngineError: it failed.
+        """
+        self.add_request(
+            EngineRequest(
+                request_id=-1,
+                token_ids=(0,) * num_tokens,
+                num_committed_tokens=0,
+                first_position=0,
+                token_limit=4,
+                sampling=SamplingParams(ignore_eos=True),
+                arrived_at_s=time.perf_counter(),
+                cache_salt="warm-up",
+            )
+        )
+        while self.has_unfinished():
+            for event in self.step():
+                if isinstance(event, RequestFailed):
+                    raise event.error
+        self._totals = _Totals()
+
+    def _find(self, request_id: int) -> _Request | None:
+        return self._running.get(request_id) or self._waiting.get(request_id)
+
+    def _hand_over(self, live: _Request) -> None:
+        """Ask vLLM for the tokens up to the present limit."""
+        live.key = f"{live.request.request_id}.{live.num_continued}"
+        self._of_key[live.key] = live
+        self._backend.add(
+            BackendRequest(
+                live.key,
+                tuple(live.token_ids),
+                live.token_limit - live.next_position,
+                live.next_position,
+                live.request.sampling,
+                _GOES_ON if live.num_generated else _FIRST_TOKEN,
+                live.request.cache_salt,
+            )
+        )
+
+    def _take(self, output: Output) -> None:
+        """Record what vLLM made for a request; for one that has ended meanwhile, nothing."""
+        live = self._of_key.get(output.key)
+        if live is None:
+            return
+        if output.error is not None:
+            self._fail(live.request.request_id, output.error)
+            return
+        if output.token_ids:
+            self._append(live, output)
+        if output.finished and live.key == output.key:
+            self._end_or_continue(live)
+
+    def _append(self, live: _Request, output: Output) -> None:
+        now_s = time.perf_counter()
+        if not live.num_generated:
+            live.prefill_s = output.prefill_s
+            self._totals.prefix_hit_tokens += output.num_cached_tokens
+            num_computed = len(live.request.token_ids) - output.num_cached_tokens
+            self._speeds.record(output.prefill_s, max(0, num_computed), 0)
+        elif live.num_continued == 0:
+            for _ in output.token_ids:
+                self._speeds.record((now_s - live.last_output_at_s) / len(output.token_ids), 0, 1)
+        live.last_output_at_s = now_s
+        position = live.next_position
+        live.token_ids.extend(output.token_ids)
+        live.num_generated += len(output.token_ids)
+        self._totals.tokens_generated += len(output.token_ids)
+        self._emit(TokensMade(live.request.request_id, position, output.token_ids))
+
+    def _end_or_continue(self, live: _Request) -> None:
+        """vLLM has done what it was asked for: that is the end, or the limit was raised."""
+        request_id = live.request.request_id
+        if live.num_generated and self._is_eos(live.token_ids[-1]):
+            self._finish(request_id, FinishReason.EOS)
+        elif live.next_position >= live.token_limit:
+            self._finish(request_id, FinishReason.LIMIT)
+        elif len(live.token_ids) >= self._card.max_context_tokens:
+            self._fail(request_id, EngineError("the answer has filled the model's context"))
+        else:
+            assert live.key is not None, "a request that runs has a key"
+            del self._of_key[live.key]
+            live.num_continued += 1
+            self._hand_over(live)
+
+    def _finish(self, request_id: int, reason: FinishReason) -> None:
+        live = self._release(request_id)
+        assert live is not None, "a request ended twice"
+        now_s = time.perf_counter()
+        began_at_s = now_s if live.began_at_s is None else live.began_at_s
+        finished = Finished(
+            reason,
+            live.num_generated,
+            queue_s=max(0.0, began_at_s - live.request.arrived_at_s),
+            prefill_s=live.prefill_s,
+            engine_busy_s=live.busy_s,
+            kv_byte_s=live.kv_byte_s,
+        )
+        self._emit(RequestFinished(request_id, finished))
+
+    def _fail(self, request_id: int, error: PdError) -> None:
+        if self._release(request_id) is not None:
+            self._emit(RequestFailed(request_id, error))
+
+    def _release(self, request_id: int) -> _Request | None:
+        """Take a request out; vLLM lets go of it too, where it has not done so already."""
+        self._account(time.perf_counter())
+        live = self._running.pop(request_id, None) or self._waiting.pop(request_id, None)
+        if live is not None and live.key is not None:
+            del self._of_key[live.key]
+            self._backend.abort(live.key)
+        return live
+
+    def _account(self, now_s: float) -> None:
+        """Bring busy seconds and held KV bytes up to now; running requests share the seconds."""
+        seconds = now_s - self._totals.counted_to_s
+        self._totals.counted_to_s = now_s
+        if not self._running:
+            return
+        self._totals.busy_s += seconds
+        held_bytes = 0
+        for live in self._running.values():
+            kv_bytes = self._kv_cost.held_bytes(len(live.token_ids))
+            held_bytes += kv_bytes
+            live.busy_s += seconds / len(self._running)
+            live.kv_byte_s += kv_bytes * seconds
+        self._totals.kv_byte_s += held_bytes * seconds
+        self._totals.kv_bytes_peak = max(self._totals.kv_bytes_peak, held_bytes)
+
+    def _emit(self, event: EngineEvent) -> None:
+        self._totals.events.append(event)
+
+    def _is_eos(self, token_id: int) -> bool:
+        return token_id in self._eos_token_ids
+
+
+def _expired(request: EngineRequest, now_s: float) -> bool:
+    return request.useful_for_s is not None and now_s - request.arrived_at_s > request.useful_for_s
+
+
+def _too_late(request: EngineRequest) -> RequestExpired:
+    return RequestExpired(
+        f"the request was still queued after the {request.useful_for_s:.3f} s it was useful for; "
+        "its prefill was never begun"
+    )

@@ -1,0 +1,91 @@
+"""vLLM in this process and on this thread: what the tests run, for it starts in seconds."""
+
+import logging
+from typing import Any
+
+from pd_core.errors import EngineDead, EngineError
+from pd_server.vllm_engine.backend import BackendRequest, Output, request_inputs, to_output
+from pd_server.vllm_engine.settings import VllmModel
+
+__all__ = ["InProcessBackend"]
+
+logger = logging.getLogger(__name__)
+
+
+class InProcessBackend:
+    """See `Backend`. One engine step a poll.
+
+    Args:
+        arguments: vLLM's AsyncEngineArgs.
+        model: what it runs.
+    """
+
+    def __init__(self, arguments: Any, model: VllmModel) -> None:
+        import os
+
+        # vLLM would else put its workers into processes of their own.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._model = model
+        self.engine: Any = LLMEngine.from_engine_args(arguments)
+        self._internal_ids: dict[str, str] = {}
+        self._refused: list[Output] = []
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of its KV cache."""
+        return int(self.engine.vllm_config.cache_config.num_gpu_blocks)
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of one block."""
+        return int(self.engine.vllm_config.cache_config.block_size)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still answer."""
+        return self.engine is not None
+
+    def add(self, request: BackendRequest) -> None:
+        """Hand a request over; one that vLLM refuses fails at the next poll."""
+        prompt, params = request_inputs(
+            request, self._model.eos_token_ids, self._model.num_token_ids, self._model.sampler
+        )
+        try:
+            self._internal_ids[request.key] = self.engine.add_request(
+                request.key, prompt, params, priority=request.priority
+            )
+        except ValueError as error:
+            logger.warning("vLLM refused a request", exc_info=error)
+            failure = EngineError(f"vLLM refused the request ({error})")
+            self._refused.append(Output(request.key, finished=True, error=failure))
+
+    def abort(self, key: str) -> None:
+        """Forget a request and free its blocks."""
+        internal = self._internal_ids.pop(key, None)
+        if internal is not None:
+            self.engine.abort_request([internal], internal=True)
+
+    def poll(self) -> list[Output]:
+        """Make one step."""
+        refused, self._refused = self._refused, []
+        if not self.engine.has_unfinished_requests():
+            return refused
+        try:
+            made = self.engine.step()
+        except Exception as error:
+            raise EngineDead(
+                f"vLLM failed ({type(error).__name__}); restart the server, its log has the cause"
+            ) from error
+        outputs = [to_output(output.request_id, output) for output in made]
+        for output in outputs:
+            if output.finished:
+                self._internal_ids.pop(output.key, None)
+        return refused + outputs
+
+    def close(self) -> None:
+        """Let go of the model and its cache."""
+        if self.engine is not None:
+            self.engine.engine_core.shutdown()
+            self.engine = None

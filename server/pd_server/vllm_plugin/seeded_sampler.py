@@ -1,0 +1,98 @@
+"""Our sampler inside vLLM: the token both sides would choose, from vLLM's logits.
+
+A logits processor sees a step's logits before vLLM samples. This one chooses each request's token
+by `pd_core.sampling`, keyed by its position, and leaves only that token possible.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.config import VllmConfig
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
+
+from pd_core.rolling_hash import RollingHash
+from pd_core.sampling import sample
+from pd_core.sampling_params import SamplingParams
+
+__all__ = ["SeededSampler"]
+
+
+@dataclass(slots=True)
+class _Row:
+    """One request of the batch.
+
+    Attributes:
+        sampling: how its tokens are chosen.
+        first_position: response position of its first output token.
+        output_token_ids: vLLM's own list of what it has made so far; it grows.
+        eos_token_ids: the model's.
+        num_token_ids: ids from here on belong to no token.
+        rolling_hash: chooses in the model's place (fleet measurements), and has taken in
+            num_hashed of the output tokens.
+    """
+
+    sampling: SamplingParams
+    first_position: int
+    output_token_ids: Sequence[int]
+    eos_token_ids: list[int]
+    num_token_ids: int
+    rolling_hash: RollingHash | None
+    num_hashed: int = 0
+
+    def choose(self, logits: Tensor) -> int:
+        """Return the next token, given its logits: (V,)."""
+        position = self.first_position + len(self.output_token_ids)
+        if self.rolling_hash is not None:
+            self.rolling_hash.extend(self.output_token_ids[self.num_hashed :])
+            self.num_hashed = len(self.output_token_ids)
+            return self.rolling_hash.next_token(position, self.sampling)
+        row = logits[None, : self.num_token_ids]
+        return sample(row, [self.sampling], [position], self.eos_token_ids)[0]
+
+
+class SeededSampler(LogitsProcessor):
+    """See the module; requests without our arguments are left to vLLM."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        self._rows: dict[int, _Row] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        """Return False: it decides the argmax."""
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow the batch: requests come, go, and change places."""
+        process_dict_updates(self._rows, batch_update, _new_row)
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Leave one token a row; logits: (R, V), float32, changed in place.
+
+        A request whose prefill is not at its end is sampled as well; vLLM drops that token.
+        """
+        for index, row in self._rows.items():
+            token_id = row.choose(logits[index])
+            logits[index] = float("-inf")
+            logits[index, token_id] = 0.0
+        return logits
+
+
+def _new_row(params: Any, prompt: list[int] | None, output: list[int]) -> _Row | None:
+    ours = (params.extra_args or {}).get("pd")
+    if ours is None:
+        return None
+    sampling = SamplingParams(
+        temperature=ours["temperature"],
+        top_k=ours["top_k"],
+        top_p=ours["top_p"],
+        seed=ours["seed"],
+        ignore_eos=ours["ignore_eos"],
+        forced_length=ours["forced_length"],
+    )
+    eos = list(ours["eos_token_ids"])
+    hashed = None
+    if ours["sampler"] != "model":
+        hashed = RollingHash(ours["num_token_ids"], eos, prompt or ())
+    return _Row(sampling, ours["first_position"], output, eos, ours["num_token_ids"], hashed)

@@ -1,0 +1,133 @@
+"""The engine interface over a real vLLM in this process, beside the torch engine.
+
+One engine for all: a process can hold only one vLLM at a time.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pd_core.generation import Finished, FinishReason
+from pd_core.sampling_params import SamplingParams
+from pd_server.engine import TokensMade
+from pd_server.vllm_engine.backend import Output
+from pd_server.vllm_engine.engine import VllmEngine
+from tests.server_harness import prompt_of
+from tests.vllm.checkpoints import write_checkpoint
+from tests.vllm.engines import answers, blocks_in_use, request, run, torch_engine, vllm_engine
+
+GREEDY = SamplingParams()
+SAMPLED = SamplingParams(temperature=0.8, seed=2**64 - 3)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("skip-v1")
+    write_checkpoint(path, skip_v1=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shared_engine(directory: Path) -> Iterator[VllmEngine]:
+    with vllm_engine(directory) as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(shared_engine: VllmEngine) -> Iterator[VllmEngine]:
+    """The module's engine, which every test leaves empty."""
+    yield shared_engine
+    assert not shared_engine.has_unfinished()
+    assert blocks_in_use(shared_engine) == 0
+
+
+def test_the_card(engine: VllmEngine, directory: Path) -> None:
+    torch_card = torch_engine(directory).card
+    card = engine.card
+    assert (card.engine, torch_card.engine) == ("vllm", "torch")
+    for name in ("tokenizer", "chat_template", "weights"):
+        assert getattr(card.fingerprints, name) == getattr(torch_card.fingerprints, name)
+    assert card.fingerprints.numerics_id.startswith("float32/vllm/")
+    assert card.fingerprints.numerics_id != torch_card.fingerprints.numerics_id
+    assert card.eos_token_ids == torch_card.eos_token_ids
+    assert card.vocab_size == torch_card.vocab_size
+    assert card.max_context_tokens == torch_card.max_context_tokens
+
+
+def test_seeded_sampling_is_the_torch_engine_s(engine: VllmEngine, directory: Path) -> None:
+    parameters = [
+        GREEDY,
+        SAMPLED,
+        SamplingParams(temperature=1.0, seed=1, top_k=20),
+        SamplingParams(temperature=1.3, seed=2, top_p=0.8),
+        SamplingParams(temperature=0.7, seed=3, top_k=50, top_p=0.9, ignore_eos=True),
+        SamplingParams(temperature=1.0, seed=4, forced_length=7),
+    ]
+    requests = [
+        request(i, prompt_of(length, i), 5 + 12, parameters[i], first_position=5)
+        for i, length in enumerate((3, 31, 64, 150, 129, 20))
+    ]
+    made = answers(engine, requests)
+    assert made == answers(torch_engine(directory), requests)
+    assert made[5][-1] in engine.card.eos_token_ids
+    assert len(made[5]) == 2, "position 6 is the last of a forced length of 7"
+
+
+def test_extend_goes_on_as_if_the_limit_had_been_higher(engine: VllmEngine) -> None:
+    whole = answers(engine, [request(1, prompt_of(70), 20, SAMPLED)])[1]
+    made: dict[int, list[int]] = {}
+    engine.add_request(request(2, prompt_of(70), 6, SAMPLED))
+    while not made:
+        run_once(engine, made)
+    engine.extend(2, 20)
+    ends = run(engine, made)
+    assert made[2] == whole
+    assert isinstance(ends[2], Finished)
+    assert ends[2].tokens_generated == len(whole)
+
+
+def test_a_committed_prefix_goes_on_where_it_ended(engine: VllmEngine) -> None:
+    whole = answers(engine, [request(1, prompt_of(50), 12, SAMPLED)])[1]
+    rest = request(
+        2, [*prompt_of(50), *whole[:5]], 12, SAMPLED, num_committed_tokens=5, first_position=5
+    )
+    assert answers(engine, [rest])[2] == whole[5:]
+
+
+def test_stop_and_abort_free_the_blocks_within_a_step(engine: VllmEngine) -> None:
+    for i in range(4):
+        engine.add_request(request(i, prompt_of(100, i), 200, GREEDY))
+    made: dict[int, list[int]] = {}
+    while len(made) < 2:
+        run_once(engine, made)
+    assert blocks_in_use(engine) > 0
+    for i in range(3):
+        engine.abort(i)
+    engine.stop(3)
+    assert blocks_in_use(engine) == 0
+    ends = run(engine, made)
+    assert list(ends) == [3]
+    assert isinstance(ends[3], Finished)
+    assert ends[3].reason is FinishReason.STOPPED
+
+
+def test_salts_share_nothing(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs: list[Output] = []
+    poll = engine.backend.poll
+
+    def watched() -> list[Output]:
+        outputs.extend(new := poll())
+        return new
+
+    monkeypatch.setattr(engine.backend, "poll", watched)
+    for i, salt in enumerate(("mine", "mine", "theirs")):
+        answers(engine, [request(i, prompt_of(96, 77), 1, GREEDY, cache_salt=salt)])
+    assert [output.num_cached_tokens for output in outputs if output.token_ids] == [0, 64, 0]
+
+
+def run_once(engine: VllmEngine, made: dict[int, list[int]]) -> None:
+    """One step."""
+    for event in engine.step():
+        if isinstance(event, TokensMade):
+            made.setdefault(event.request_id, []).extend(event.token_ids)
