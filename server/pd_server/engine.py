@@ -16,6 +16,7 @@ __all__ = [
     "EngineEvent",
     "EngineRequest",
     "ModelCard",
+    "PromptScored",
     "RequestFailed",
     "RequestFinished",
     "TokensMade",
@@ -59,6 +60,7 @@ class EngineRequest:
         arrived_at_s: time.perf_counter() at arrival; queueing counts from it.
         useful_for_s: fail with RequestExpired if prefill has not begun by then; None: never.
         cache_salt: requests with different salts never share cached prefixes.
+        score_prompt: report PromptScored too.
     """
 
     request_id: int
@@ -70,6 +72,7 @@ class EngineRequest:
     arrived_at_s: float
     useful_for_s: float | None = None
     cache_salt: str = ""
+    score_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,17 @@ class TokensMade:
     request_id: int
     first_position: int
     token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScored:
+    """How much the prompt's end looks at each of its tokens; see pd_core.models.prompt_scores.
+
+    Comes once, after the prompt's prefill and before the last event.
+    """
+
+    request_id: int
+    scores: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +111,7 @@ class RequestFailed:
     error: PdError
 
 
-EngineEvent = TokensMade | RequestFinished | RequestFailed
+EngineEvent = TokensMade | PromptScored | RequestFinished | RequestFailed
 
 
 class Engine(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from pd_core.errors import PdError
 from pd_core.generation import Finished, Tokens
-from pd_server.engine import EngineEvent, RequestFailed, TokensMade
+from pd_server.engine import EngineEvent, PromptScored, RequestFailed, TokensMade
 
 __all__ = ["EngineStream"]
 
@@ -22,6 +22,7 @@ class EngineStream:
 
     def __init__(self, request_id: int, on_end: Callable[[], None]) -> None:
         self.request_id = request_id
+        self.prompt_scores: tuple[float, ...] | None = None  # once they are known
         self._on_end = on_end
         self._first_position = 0
         self._token_ids: list[int] = []
@@ -42,6 +43,8 @@ class EngineStream:
                 self._first_position = event.first_position
             self._token_ids.extend(event.token_ids)
             self._wake.set()
+        elif isinstance(event, PromptScored):
+            self.prompt_scores = event.scores
         else:
             self._close(event.error if isinstance(event, RequestFailed) else event.finished)
 
