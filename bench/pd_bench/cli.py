@@ -21,6 +21,7 @@ from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
 from pd_bench.schemes import SCHEMES
 from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
+from pd_bench.trace_commands import trace_app
 from pd_core.api_key import read_api_key
 from pd_core.errors import PdError, status_of
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
@@ -38,7 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-trace_app = typer.Typer(help="Look at traces.", no_args_is_help=True)
 app.add_typer(trace_app, name="trace")
 
 _INTERRUPTED = 130  # as shells report a command ended by Ctrl-C
@@ -46,8 +46,13 @@ _DEVICES = ", ".join(sorted(DEVICE_PROFILES))
 _ALL_SCHEMES = ",".join(SCHEMES)
 _LINKS = ", ".join(sorted(LINK_PROFILES))
 
-Trace = Annotated[Path, typer.Argument(help="Azure CSV or Mooncake JSONL; told by its content.")]
+Trace = Annotated[
+    Path, typer.Argument(help="Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
+]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many rows.")]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave broken rows of the trace out; count them.")
+]
 Pace = Annotated[float, typer.Option(help="Seconds between shown tokens.")]
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Schemes = Annotated[str, typer.Option(help="Which, comma-separated; also pd-device-kN, race-only.")]
@@ -114,6 +119,7 @@ def replay(
     tls: Tls = False,
     api_key_file: ApiKeyFile = None,
     insecure: Insecure = False,
+    skip_broken: SkipBroken = False,
     json_out: JsonOut = None,
 ) -> None:
     """Replay a trace under several schemes and compare them side by side."""
@@ -134,6 +140,7 @@ def replay(
         max_num_seqs=max_num_seqs,
         cloud=_cloud_access(cloud, tls_ca, tls, api_key_file, insecure),
         timeout_s=timeout,
+        skip_broken=skip_broken,
     )
     _replay_into(settings, json_out)
 
@@ -221,15 +228,6 @@ def demo(model: Model = DEFAULT_MODEL) -> None:
     from pd_bench.demo import run_demo
 
     _run(run_demo(Console(highlight=False), model))
-
-
-@trace_app.command()
-def info(trace: Trace, limit: Limit = None) -> None:
-    """Print span, rate and lengths of a trace, after reading all of it."""
-    from pd_bench.trace_info import trace_table
-    from pd_bench.traces import read_trace
-
-    Console().print(trace_table(trace.name, list(read_trace(trace, limit))))
 
 
 def _run(main_coroutine: Coroutine[Any, Any, T]) -> T:

@@ -30,7 +30,7 @@ from pd_bench.schemes import Scheme, parse_scheme, parse_schemes
 from pd_bench.series import LoadPoint, Timeline, sample_rows
 from pd_bench.server_process import ServerOptions, own_server
 from pd_bench.settings import CloudAccess, ReplaySettings
-from pd_bench.traces import TraceRow, read_trace
+from pd_bench.traces import SkippedRows, TraceRow, read_trace
 from pd_bench.validity import exactness_problems, lag_problems, promised_exactness
 from pd_bench.workload import Workload
 from pd_core.errors import EngineError, PdError
@@ -56,7 +56,10 @@ class Replay:
     def __init__(self, settings: ReplaySettings, progress: Progress) -> None:
         self._settings = settings
         self._progress = progress
-        self._rows: list[TraceRow] = list(read_trace(settings.trace, settings.limit))
+        self._skipped = SkippedRows()
+        skipped = self._skipped if settings.skip_broken else None
+        rows = read_trace(settings.trace, settings.limit, skipped=skipped)
+        self._rows: list[TraceRow] = list(rows)
         self._cores = split_cores(available_cores())
         if settings.cloud is not None:
             self._cores = CoreSplit()  # that server's cores are not ours to choose
@@ -230,6 +233,7 @@ class Replay:
             versions=versions(),
             hardware=hardware(),
             seed=settings.seed,
+            skipped_rows=self._skipped.count,
             schemes=self._schemes(records, devices.kv_bytes_per_token),
             requests=tuple(records),
             timelines=tuple(sorted(self._timelines, key=lambda t: (t.id, t.scheme))),
@@ -253,7 +257,8 @@ class Replay:
 
     def _scheme_labels(self) -> list[str]:
         schemes = parse_schemes(self._settings.schemes)
-        return [label for scheme in schemes for label in scheme.labels]
+        skipped = [self._skipped.label] if self._skipped.count else []
+        return skipped + [label for scheme in schemes for label in scheme.labels]
 
     def _profiles(self) -> dict[str, dict[str, str | float | None]]:
         profiles = {"link": asdict(self._settings.link)}

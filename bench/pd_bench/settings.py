@@ -55,6 +55,7 @@ class ReplaySettings:
         max_num_seqs: slots of our own server.
         cloud: use this server instead of our own.
         timeout_s: a request that takes longer has failed.
+        skip_broken: leave broken rows of the trace out, and count them.
 
     Raises:
         ConfigError: a name is unknown (the known ones are listed) or a value is out of range.
@@ -77,6 +78,7 @@ class ReplaySettings:
     max_num_seqs: int = 16
     cloud: CloudAccess | None = None
     timeout_s: float = 600.0
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         parse_schemes(self.schemes)
