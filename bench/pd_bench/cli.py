@@ -19,7 +19,8 @@ from pd_bench.cores import available_cores, split_cores, thread_environment
 from pd_bench.kv_command import kv
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
-from pd_bench.settings import FIDELITIES, SCHEMES, CloudAccess, ReplaySettings
+from pd_bench.schemes import SCHEMES
+from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
 from pd_core.api_key import read_api_key
 from pd_core.errors import PdError, status_of
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
@@ -49,7 +50,7 @@ Trace = Annotated[Path, typer.Argument(help="Azure CSV or Mooncake JSONL; told b
 Limit = Annotated[int | None, typer.Option(help="Only the first so many rows.")]
 Pace = Annotated[float, typer.Option(help="Seconds between shown tokens.")]
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
-Schemes = Annotated[str, typer.Option(help="Which, comma-separated.")]
+Schemes = Annotated[str, typer.Option(help="Which, comma-separated; also pd-device-kN, race-only.")]
 Fidelity = Annotated[str, typer.Option(help=f"One of {', '.join(FIDELITIES)}.")]
 DeviceProfile = Annotated[
     str | None, typer.Option(help=f"Speed of the devices: {_DEVICES}; a real one needs none.")

@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Protocol
 
 from pd_bench.progress import Progress
 from pd_bench.result import RequestRecord, output_sha256
+from pd_bench.series import Timeline
 from pd_bench.workload import Work
 from pd_core.errors import PdError
 from pd_device_client.outcome import GenerationRequest, Outcome, Shown
 
-__all__ = ["Client", "Dispatcher", "Session", "record_of"]
+__all__ = ["Client", "Dispatcher", "Session", "record_of", "timeline_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +41,15 @@ class Client(Protocol):
 class Dispatcher:
     """Runs one scheme's requests; `records` grows as they end and survives a cancellation.
 
+    So do `timelines`, of the rows that are watched.
+
     Args:
         scheme: the mode of every request.
         repeat: which pass over the trace.
         request_of: makes the request of a row.
         timeout_s: a request that takes longer than this has failed.
         progress: told of every token and every end; None for a warm-up.
+        watched: rows (`Work.id`) to keep token by token.
     """
 
     def __init__(
@@ -56,8 +60,11 @@ class Dispatcher:
         *,
         timeout_s: float,
         progress: Progress | None = None,
+        watched: Collection[int] = (),
     ) -> None:
         self.records: list[RequestRecord] = []
+        self.timelines: list[Timeline] = []
+        self._watched = frozenset(watched)
         self._scheme = scheme
         self._repeat = repeat
         self._request_of = request_of
@@ -132,9 +139,10 @@ class Dispatcher:
     def _add(
         self, work: Work, outcome: Outcome | None, lag_s: float, arrival_s: float, error: str | None
     ) -> None:
+        outcome = outcome or Outcome("", self._scheme, 0, 0.0)
         record = record_of(
             work,
-            outcome or Outcome("", self._scheme, 0, 0.0),
+            outcome,
             scheme=self._scheme,
             repeat=self._repeat,
             lag_s=lag_s,
@@ -142,6 +150,8 @@ class Dispatcher:
             error=error,
         )
         self.records.append(record)
+        if work.id in self._watched:
+            self.timelines.append(timeline_of(record, outcome))
         if self._progress is not None:
             self._progress.ended(record)
 
@@ -190,4 +200,18 @@ def record_of(
         output_sha256=output_sha256(outcome.token_ids),
         error=error,
         notes=tuple(outcome.notes),
+    )
+
+
+def timeline_of(record: RequestRecord, outcome: Outcome) -> Timeline:
+    """Return a request token by token; instants count from its scheduled arrival."""
+    lag_s = record.dispatch_lag_s
+    return Timeline(
+        id=record.id,
+        scheme=record.scheme,
+        repeat=record.repeat,
+        prompt_tokens=record.prompt_tokens,
+        arrived_at_s=tuple(lag_s + at_s for at_s in outcome.arrived_at_s),
+        shown_at_s=record.shown_at_s,
+        sources="".join(shown.origin.value[0] for shown in outcome.shown),
     )

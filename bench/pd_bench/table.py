@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pd_bench.result import Distribution, ResultDocument, SchemeResult
+from pd_bench.result import Distribution, KvBytesPeak, ResultDocument, SchemeResult
 
 __all__ = ["print_result"]
 
@@ -24,6 +24,14 @@ def _pair(distribution: Distribution) -> str:
     return f"{_ms(distribution.p50)} / {_ms(distribution.p99)}"
 
 
+def _known(value: float | None, unit: float, decimals: int) -> str:
+    return "-" if value is None else f"{value / unit:.{decimals}f}"
+
+
+def _peak(peak: KvBytesPeak | None) -> str:
+    return "-" if peak is None else f"{peak.cloud / 1e6:.1f} / {peak.device / 1e6:.1f}"
+
+
 # Percentiles are over the requests that have the figure; the documents hold their counts.
 _ROWS: tuple[tuple[str, Callable[[SchemeResult], str]], ...] = (
     ("requests", lambda s: str(s.requests)),
@@ -38,10 +46,9 @@ _ROWS: tuple[tuple[str, Callable[[SchemeResult], str]], ...] = (
     ("cloud tokens shown", lambda s: str(s.cloud_tokens)),
     ("cloud tokens generated", lambda s: str(s.cloud_tokens_generated)),
     ("device tokens shown", lambda s: str(s.device_tokens)),
-    ("cloud busy, s", lambda s: f"{s.cloud_busy_s:.2f}"),
-    ("cloud KV, MB s", lambda s: f"{s.cloud_kv_byte_s / 1e6:.1f}"),
-    ("KV peak cloud/device, MB", lambda s: f"{s.kv_bytes_peak.cloud / 1e6:.1f} / "
-     f"{s.kv_bytes_peak.device / 1e6:.1f}"),
+    ("cloud busy, s", lambda s: _known(s.cloud_busy_s, 1, 2)),
+    ("cloud KV, MB s", lambda s: _known(s.cloud_kv_byte_s, 1e6, 1)),
+    ("KV peak cloud/device, MB", lambda s: _peak(s.kv_bytes_peak)),
 )  # fmt: skip
 
 

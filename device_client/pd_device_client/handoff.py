@@ -82,7 +82,7 @@ class Handoff:
         device, cloud = self.device, self.cloud
         if self._plan.mode is Mode.DEVICE_ONLY or device is None or cloud is None:
             return 0
-        if not self._shown:
+        if not self._shown or not self._plan.adapts:
             return 0
         pace_s = self._plan.pace_s
         if not cloud.coming and not self._new_stream_helps(device, cloud):
@@ -122,7 +122,7 @@ class Handoff:
         cloud, device = self.cloud, self.device
         if self._log.claimed_at is None or cloud is None or device is None or not self._shown:
             return False
-        if self._plan.mode is Mode.DEVICE_ONLY or not cloud.ready:
+        if self._plan.mode is Mode.DEVICE_ONLY or not self._plan.adapts or not cloud.ready:
             return False
         if not self._new_stream_helps(device, cloud):
             return False
@@ -162,6 +162,8 @@ class Handoff:
         decode_s = self._sides.device_estimate.decode_s
         if not self._log.open_to_device and self._overdue_in_s() <= 0:
             return True
+        if not self._plan.adapts:
+            return False
         if self._shown:
             # Late is late, but nothing is gained by waiting for what comes later still.
             due_s = max(due_s, self.cloud.next_arrival_s())

@@ -180,9 +180,9 @@ class Session:
         return len(self._texts) > position
 
     async def _pace(self) -> None:
-        """Wait until the next token may be shown."""
+        """Wait until the next token may be shown; without a pace, not at all."""
         last = len(self.outcome.shown) - 1
-        if last < 0:
+        if last < 0 or not self.plan.pace_s:
             return
         loop = asyncio.get_running_loop()
         gap_s = self._controller.next_gap_s(last, self._handoff.shown_s, self._handoff.arrivals())
@@ -204,6 +204,8 @@ class Session:
 
     def _release(self, position: int, token_id: int) -> None:
         """A token was committed: release the text that is complete with it."""
+        now_s = asyncio.get_running_loop().time()
+        self.outcome.arrived_at_s.append(now_s - self._submitted_s)
         if self._text is None:
             self._texts.append("")
         elif token_id not in self._sides.eos_token_ids:
