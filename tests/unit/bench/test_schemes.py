@@ -12,6 +12,7 @@ from pd_bench.series import Timeline
 from pd_bench.simulation.virtual_loop import run_virtual
 from pd_bench.workload import Work
 from pd_core.errors import CloudUnavailable, ConfigError, PdError, QueueFull
+from pd_core.generation import ServerInfo
 from pd_core.profiles import SpeedProfile
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.emulated_engine import EmulatedEngine
@@ -146,7 +147,7 @@ def test_a_winner_that_fails_later_fails_the_request() -> None:
 
 
 class _DeadLink(ScriptedCloud):
-    async def info(self) -> "object":  # type: ignore[override]
+    async def info(self) -> ServerInfo:
         raise CloudUnavailable("no route")
 
 
