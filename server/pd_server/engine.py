@@ -88,7 +88,7 @@ class TokensMade:
 class PromptScored:
     """How much the prompt's end looks at each of its tokens; see pd_core.models.prompt_scores.
 
-    Comes once, after the prompt's prefill and before the last event.
+    Comes once, after the prompt's prefill and before the last event; not where nothing is computed.
     """
 
     request_id: int
