@@ -20,6 +20,7 @@ from pd_bench.kv_command import kv
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
 from pd_bench.schemes import SCHEMES
+from pd_bench.server_commands import gaps, streams
 from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
 from pd_bench.trace_commands import trace_app
 from pd_core.api_key import read_api_key
@@ -219,6 +220,8 @@ def ticker(
 
 
 app.command()(kv)
+app.command()(streams)
+app.command()(gaps)
 
 
 @app.command()

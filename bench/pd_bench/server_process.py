@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pd_bench.cores import pinned, thread_environment
 from pd_core.errors import CloudTimeout, CloudUnavailable
 from pd_core.model_names import DEFAULT_MODEL
 
-__all__ = ["ServerOptions", "own_server"]
+__all__ = ["OwnServer", "ServerOptions", "own_server", "server_process"]
 
 _READY_WITHIN_S = 120.0  # loading a large model takes a while
 _STOP_WITHIN_S = 10.0
@@ -55,18 +55,53 @@ class ServerOptions:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class OwnServer:
+    """A serving process.
+
+    Attributes:
+        address: gRPC "host:port".
+        http_address: of its control plane, likewise.
+        pid: its process.
+    """
+
+    address: str
+    http_address: str
+    pid: int
+
+
 @asynccontextmanager
 async def own_server(options: ServerOptions) -> AsyncIterator[str]:
     """Start a server, yield its gRPC address "host:port", and stop it whatever happens.
+
+    Raises:
+        PdError: as `server_process`.
+    """
+    async with server_process(options.command, options.cores) as server:
+        yield server.address
+
+
+@asynccontextmanager
+async def server_process(
+    command: Callable[[Path], Sequence[str]],
+    cores: tuple[int, ...] = (),
+    ready_within_s: float = _READY_WITHIN_S,
+) -> AsyncIterator[OwnServer]:
+    """Start any command that writes a server's ready file, and stop it whatever happens.
+
+    Args:
+        command: its words, given the ready file.
+        cores: CPU cores to pin it to; empty: not pinned.
+        ready_within_s: how long it may take to start.
 
     Raises:
         CloudUnavailable: it ended before it was ready; the message has the end of its log.
         CloudTimeout: it was not ready in time.
     """
     with tempfile.TemporaryDirectory(prefix="pd-bench-") as folder:
-        ready_file = Path(folder) / "ready.json"
-        async with _process(options.command(ready_file), Path(folder), options.cores) as process:
-            yield await _address(process, ready_file, Path(folder) / "server.log")
+        ready_file, log = Path(folder) / "ready.json", Path(folder) / "server.log"
+        async with _process(command(ready_file), Path(folder), cores) as process:
+            yield await _ready(process, ready_file, log, ready_within_s)
 
 
 @asynccontextmanager
@@ -108,10 +143,12 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
             raise
 
 
-async def _address(process: asyncio.subprocess.Process, ready_file: Path, log: Path) -> str:
+async def _ready(
+    process: asyncio.subprocess.Process, ready_file: Path, log: Path, within_s: float
+) -> OwnServer:
     try:
-        async with asyncio.timeout(_READY_WITHIN_S):
-            while (address := _ready_address(ready_file)) is None:
+        async with asyncio.timeout(within_s):
+            while (server := _told(ready_file)) is None:
                 if process.returncode is not None:
                     raise CloudUnavailable(
                         f"the server ended with code {process.returncode} before it was ready; "
@@ -120,15 +157,17 @@ async def _address(process: asyncio.subprocess.Process, ready_file: Path, log: P
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         raise CloudTimeout(
-            f"the server was not ready within {_READY_WITHIN_S:g} s; the end of its log:\n"
-            f"{_tail(log)}"
+            f"the server was not ready within {within_s:g} s; the end of its log:\n{_tail(log)}"
         ) from None
-    return address
+    return server
 
 
-def _ready_address(ready_file: Path) -> str | None:
-    """Read the address once the file is there; the server puts it in place in one move."""
-    return str(json.loads(ready_file.read_text())["grpc"]) if ready_file.exists() else None
+def _told(ready_file: Path) -> OwnServer | None:
+    """Read the ready file once it is there; the server puts it in place in one move."""
+    if not ready_file.exists():
+        return None
+    told = json.loads(ready_file.read_text())
+    return OwnServer(told["grpc"], told["http"], told["pid"])
 
 
 def _tail(log: Path) -> str:
