@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,8 +16,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from pd_bench.compare_command import compare
 from pd_bench.cores import available_cores, split_cores, thread_environment
 from pd_bench.kv_command import kv
+from pd_bench.report_command import report, report_files
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
 from pd_bench.schemes import SCHEMES
@@ -82,6 +85,10 @@ JsonOut = Annotated[
     Path | None, typer.Option("--json", help="Write the result document here; - prints it last.")
 ]
 
+ReportOut = Annotated[
+    Path | None, typer.Option("--report", help="Write the result as one page here, too.")
+]
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -122,6 +129,7 @@ def replay(
     insecure: Insecure = False,
     skip_broken: SkipBroken = False,
     json_out: JsonOut = None,
+    report_out: ReportOut = None,
 ) -> None:
     """Replay a trace under several schemes and compare them side by side."""
     settings = ReplaySettings(
@@ -143,7 +151,7 @@ def replay(
         timeout_s=timeout,
         skip_broken=skip_broken,
     )
-    _replay_into(settings, json_out)
+    _replay_into(settings, json_out, report_out)
 
 
 def _cloud_access(
@@ -155,16 +163,20 @@ def _cloud_access(
     return CloudAccess(cloud, tls_ca, tls, key, insecure)
 
 
-def _replay_into(settings: ReplaySettings, json_out: Path | None) -> None:
+def _replay_into(settings: ReplaySettings, json_out: Path | None, report_out: Path | None) -> None:
     """Run a replay; its document goes to a file, to the last line of stdout, or nowhere."""
-    if json_out is None or str(json_out) == "-":
+    printed = str(json_out) == "-"
+    with ExitStack() as files:
+        # Both are known to be writable before the run.
+        to_file = None if printed else json_out
+        write = files.enter_context(result_file(to_file)) if to_file else None
+        show = files.enter_context(report_files(report_out, html_option="--report"))
         document = _replay(settings)
-        if json_out is not None:
-            print(document.model_dump_json())
-    else:
-        with result_file(json_out) as write:
-            document = _replay(settings)
+        if write is not None:
             write(document.model_dump_json())
+        show(document)
+    if printed:
+        print(document.model_dump_json())
     if document.partial:
         raise typer.Exit(_INTERRUPTED)
 
@@ -220,6 +232,8 @@ def ticker(
 
 
 app.command()(kv)
+app.command()(report)
+app.command()(compare)
 app.command()(streams)
 app.command()(gaps)
 

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from pd_bench.result import Distribution, KvBytesPeak, ResultDocument, SchemeResult
 
-__all__ = ["print_result"]
+__all__ = ["document_notes", "print_result", "scheme_rows"]
 
+_NAME_WIDTH, _SCHEME_WIDTH = 28, 18  # columns that a table takes where there is no terminal
 _NOTES = 10  # distinct notes of requests that are printed
 
 
@@ -58,15 +59,27 @@ def print_result(document: ResultDocument, console: Console) -> None:
     table.add_column("", no_wrap=True)
     for scheme in document.schemes:
         table.add_column(scheme, justify="right", no_wrap=True)
-    for name, cell in _ROWS:
-        table.add_row(name, *(cell(result) for result in document.schemes.values()))
-    console.print(table)
-    for line in (*_notes(document), *_request_notes(document)):
+    for name, cells in scheme_rows(document):
+        table.add_row(name, *cells)
+    # A pipe has no width of its own: cut figures would be of no use there.
+    width = max(console.width, _NAME_WIDTH + _SCHEME_WIDTH * len(document.schemes))
+    console.print(table, width=console.width if console.is_terminal else width, crop=False)
+    for line in document_notes(document):
         console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
     equal = document.equal_rows
     console.print(f"rows with equal answers in all schemes: {equal.equal}/{equal.rows}")
     if not document.valid:
         console.print(Text("INVALID: " + "; ".join(document.invalid_because), style="bold red"))
+
+
+def scheme_rows(document: ResultDocument) -> list[tuple[str, list[str]]]:
+    """Return every figure's name and its words in each scheme, in order."""
+    return [(name, [cell(s) for s in document.schemes.values()]) for name, cell in _ROWS]
+
+
+def document_notes(document: ResultDocument) -> list[str]:
+    """Return everything a reader must know to judge the figures."""
+    return [*_notes(document), *_request_notes(document)]
 
 
 def _title(document: ResultDocument) -> str:
