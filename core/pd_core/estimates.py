@@ -5,6 +5,7 @@ times a quantile of those ratios. One stall at the seam is the whole difference 
 bad, so forecasts that guard a promise use a high quantile, never the mean (DESIGN 3).
 """
 
+import bisect
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -22,22 +23,26 @@ _WINDOW = 32
 class Ratios:
     """The last ratios of observed to predicted time of one kind of work."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_ordered", "_values")
 
     def __init__(self) -> None:
-        self._values: deque[float] = deque(maxlen=_WINDOW)
+        self._values: deque[float] = deque()
+        self._ordered: list[float] = []  # the same, sorted: asked far more often than added to
 
     def add(self, observed_s: float, predicted_s: float) -> None:
         """Take in one observation; predictions of zero say nothing."""
-        if predicted_s > 0:
-            self._values.append(observed_s / predicted_s)
+        if predicted_s <= 0:
+            return
+        if len(self._values) == _WINDOW:
+            del self._ordered[bisect.bisect_left(self._ordered, self._values.popleft())]
+        ratio = observed_s / predicted_s
+        self._values.append(ratio)
+        bisect.insort(self._ordered, ratio)
 
     def quantile(self, q: float) -> float:
         """The q-quantile of the window (nearest rank); 1 before the first observation."""
-        if not self._values:
-            return 1.0
-        ordered = sorted(self._values)
-        return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
+        ordered = self._ordered
+        return ordered[min(int(q * len(ordered)), len(ordered) - 1)] if ordered else 1.0
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ anything is a new Start with the committed prefix, so nothing else has to be rem
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -25,7 +24,6 @@ from pd_core.errors import (
 from pd_core.estimates import CloudEstimate
 from pd_core.generation import (
     Admitted,
-    CloudEvent,
     Extend,
     Fingerprints,
     Finished,
@@ -239,35 +237,34 @@ class CloudLeg:
     async def _read(self, stream: CloudStream) -> None:
         """Handle a stream's events until Finished."""
         received = 0
-        timeout_s = self._timeouts.admitted_s
-        async with aclosing(stream.events()) as events:
-            while True:
-                event = await self._next(events, timeout_s)
-                match event:
-                    case Admitted(load):
-                        self._estimate.load = load
-                        timeout_s = self._timeouts.first_token_s
-                    case Tokens(first_position, token_ids):
-                        received += len(token_ids)
-                        self.generated += len(token_ids)
-                        self._take_in(first_position, token_ids, first=received == len(token_ids))
-                        timeout_s = self._timeouts.idle_s
-                    case Finished():
-                        self.generated += max(event.tokens_generated - received, 0)
-                        return
-                    case RefinedPrompt():
-                        logger.debug("a refined prompt was not asked for and is ignored")
-                self._changed.notify()
-
-    async def _next(self, events: AsyncIterator[CloudEvent], timeout_s: float) -> CloudEvent:
-        timeout_s = self._timeouts.finish_s if self._stopping else timeout_s
+        wait_s = self._wait_s(self._timeouts.admitted_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await anext(events)
+            async with aclosing(stream.events()) as events, asyncio.timeout(wait_s) as silence:
+                async for event in events:
+                    match event:
+                        case Admitted(load):
+                            self._estimate.load = load
+                            wait_s = self._timeouts.first_token_s
+                        case Tokens(first_position, token_ids):
+                            first = received == 0
+                            received += len(token_ids)
+                            self.generated += len(token_ids)
+                            self._take_in(first_position, token_ids, first=first)
+                            wait_s = self._timeouts.idle_s
+                        case Finished():
+                            self.generated += max(event.tokens_generated - received, 0)
+                            return
+                        case RefinedPrompt():
+                            logger.debug("a refined prompt was not asked for and is ignored")
+                    self._changed.notify()
+                    wait_s = self._wait_s(wait_s)
+                    silence.reschedule(asyncio.get_running_loop().time() + wait_s)
         except TimeoutError:
-            raise CloudTimeout(f"the cloud sent nothing for {timeout_s:g} s") from None
-        except StopAsyncIteration:
-            raise CloudUnavailable("the cloud ended the stream without Finished") from None
+            raise CloudTimeout(f"the cloud sent nothing for {wait_s:g} s") from None
+        raise CloudUnavailable("the cloud ended the stream without Finished")
+
+    def _wait_s(self, timeout_s: float) -> float:
+        return self._timeouts.finish_s if self._stopping else timeout_s
 
     def _take_in(self, first_position: int, token_ids: tuple[int, ...], *, first: bool) -> None:
         now = asyncio.get_running_loop().time()
