@@ -90,6 +90,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """The virtual present, in seconds."""
         return self._now_s
 
+    @property
+    def num_timers(self) -> int:
+        """Scheduled calls, those included that were cancelled and not swept out yet."""
+        return len(self._timers)
+
     def call_soon(
         self, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> asyncio.Handle:
