@@ -176,7 +176,7 @@ class CloudLeg:
         while self.state is not LegState.FAILED:
             loop = asyncio.get_running_loop()
             wait_s = max(self._retry_at_s - loop.time(), 0.0)
-            if not self._wanted:
+            if not self.wanted:
                 await self._changed.wait()
             elif wait_s > 0:
                 await self._changed.wait(wait_s)
@@ -185,7 +185,8 @@ class CloudLeg:
                 self._changed.notify()
 
     @property
-    def _wanted(self) -> bool:
+    def wanted(self) -> bool:
+        """Whether a stream is to make tokens, if there is none now."""
         log = self._log
         return not self._stopping and not log.closed and self.limit > log.length
 
@@ -204,7 +205,7 @@ class CloudLeg:
             writer = asyncio.ensure_future(self._write(stream, start.token_limit))
             await self._read(stream)
             self.state = LegState.IDLE
-            if self._wanted and not self._log.stream_began:
+            if self.wanted and not self._log.stream_began:
                 # Asking again at once would only be answered so again.
                 self._fail(CloudUnavailable("the cloud finished without making a token"))
         except TimeoutError:

@@ -13,6 +13,7 @@ from pd_bench.result import CloudTotals, RequestRecord
 from pd_bench.schemes import Scheme, scheme_client
 from pd_bench.series import LoadPoint
 from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
+from pd_bench.simulation.foresight import ForesightClient, ForesightEngine
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.workload import Work, Workload
 from pd_core.errors import EngineError
@@ -109,16 +110,21 @@ class SimulatedFleet:
         settings = self._settings
         # Every device has its own spread and jitter, the same ones in every scheme.
         seed = settings.seed * 1_000_003 + work.line
-        return scheme_client(
+        make_engine = ForesightEngine if settings.foresight else EmulatedEngine
+        engine = make_engine(
+            settings.device,
+            vocab_size=VOCAB_SIZE,
+            eos_token_ids=(EOS_TOKEN_ID,),
+            seed=seed,
+            max_context_tokens=self._cloud.limits.max_context_tokens,
+        )
+        client = scheme_client(
             self._scheme,
             link=lambda: SimulatedLink(self._cloud, settings.link, seed),
-            engine=lambda: EmulatedEngine(
-                settings.device,
-                vocab_size=VOCAB_SIZE,
-                eos_token_ids=(EOS_TOKEN_ID,),
-                seed=seed,
-                max_context_tokens=self._cloud.limits.max_context_tokens,
-            ),
+            engine=lambda: engine,
             pace_s=settings.pace_s,
             device_profile=settings.device,
         )
+        if isinstance(engine, ForesightEngine):
+            return ForesightClient(client, engine, settings.timeout_s)
+        return client

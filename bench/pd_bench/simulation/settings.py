@@ -30,6 +30,7 @@ class SimulationSettings:
         seed: of prompts, sampling and every spread.
         timeout_s: a request that takes longer has failed.
         keep_requests: so many requests are kept whole in the document.
+        foresight: work out at once what only a device can still make; the same figures, sooner.
 
     Raises:
         ConfigError: a name is unknown (the known ones are listed) or a value is out of range.
@@ -48,6 +49,7 @@ class SimulationSettings:
     seed: int = 0
     timeout_s: float = 600.0
     keep_requests: int = 256
+    foresight: bool = True
 
     def __post_init__(self) -> None:
         parse_schemes(self.schemes)
