@@ -115,6 +115,7 @@ class CloudLeg:
         self._timeouts = timeouts
         self._useful_for_s = useful_for_s
         self._stopping = False
+        self._wishes = Signal()  # what is to be told the cloud may have changed
         self._streams = 0
         self._failures = 0
         self._retry_at_s = 0.0
@@ -134,6 +135,7 @@ class CloudLeg:
         if limit > self.limit:
             self.limit = limit
             self._changed.notify()
+            self._wishes.notify()
 
     def stop(self) -> None:
         """Ask the cloud for nothing more."""
@@ -141,6 +143,11 @@ class CloudLeg:
             self._stopping = True
             self.limit = min(self.limit, self._log.length)
             self._changed.notify()
+            self._wishes.notify()
+
+    def log_closed(self) -> None:
+        """Hear that the answer is complete: a stream that still runs is of no use."""
+        self._wishes.notify()
 
     @property
     def coming(self) -> bool:
@@ -280,6 +287,8 @@ class CloudLeg:
         self._failures = 0
         self.state = LegState.STREAMING
         self._log.receive(first_position, token_ids)
+        if self._log.closed or self._log.diverged:
+            self._wishes.notify()
 
     async def _write(self, stream: CloudStream, sent_limit: int) -> None:
         """Send Extend and Stop as the session's wishes change."""
@@ -293,7 +302,7 @@ class CloudLeg:
             if self.limit > sent_limit:
                 sent_limit = self.limit
                 await stream.send(Extend(sent_limit))
-            await self._changed.wait()
+            await self._wishes.wait()
 
     def _fail(self, error: PdError) -> None:
         if self._stopping or self._log.closed:

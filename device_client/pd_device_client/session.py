@@ -259,6 +259,8 @@ class Session:
                         tasks.append(group.create_task(self._device.run()))
                     await self._changed.wait(self._look_again_s())
                 self._flush()
+                if self._cloud is not None:
+                    self._cloud.log_closed()
                 self._driven = True
                 self._changed.notify()
                 await self._let_cloud_finish()

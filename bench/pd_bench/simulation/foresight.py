@@ -147,7 +147,7 @@ class _Course:
         self._last_shown = len(standing.shown) - 1
         self._shown_s = standing.shown_s
         self._next_show_s = standing.next_show_s
-        self._looks_s = self._loop.time()  # when the session last judged its promise
+        self._looked_s = self._loop.time()  # when reader and session last judged the state
         self._pass_s = self._pass_ends_s = 0.0
         self._closed = False
         self._lost = False
@@ -160,9 +160,7 @@ class _Course:
         now_s = self._loop.time()
         token_id = self._fed
         self._begin_pass(now_s)
-        if self._next_show_s is None and self._last_shown + 1 < self._length:
-            self._release(now_s)
-        self._judge(now_s)
+        self._look(now_s)
         while not self._closed and not self._lost and now_s <= ends_by_s:
             began_s, now_s = now_s, now_s + self._engine.draw_s(self._num_fed, 1)
             self._show_until(now_s)
@@ -207,9 +205,7 @@ class _Course:
         self._closed = ends or self._length >= request.max_tokens
         self._begin_pass(now_s)
         # The reader and the session's judgement come after all this, in the same instant.
-        if self._next_show_s is None:
-            self._release(now_s)
-        self._judge(now_s)
+        self._look(now_s)
         return made
 
     def _slope_s(self, now_s: float) -> float:
@@ -230,45 +226,48 @@ class _Course:
         piece = Arrivals(length, max(last, length), ready_s, self._estimate.decode_s)
         return steepest_slope_s(self._last_shown, self._shown_s, (piece,))
 
-    def _judge(self, now_s: float) -> None:
-        """Whether the session might want the cloud again; where in doubt, it is asked itself."""
-        self._looks_s = now_s
-        if not self._watched or self._last_shown < 0 or self._closed:
+    def _look(self, now_s: float) -> None:
+        """What reader and session do after anything has happened.
+
+        The reader decides when the next token is shown. The session asks itself whether it wants
+        the cloud again; where that is in doubt, its own course is to tell.
+        """
+        self._looked_s = now_s
+        waits = self._next_show_s is None and self._last_shown + 1 < self._length
+        if self._last_shown < 0:
+            self._next_show_s = now_s if waits else self._next_show_s
             return
-        if self._slope_s(now_s) > self._standing.plan.pace_s * LOST_TOLERANCE:
+        judges = self._watched and not self._closed
+        if not waits and not judges:
+            return
+        pace_s, slope_s = self._standing.plan.pace_s, self._slope_s(now_s)
+        if waits:
+            gap_s = max(pace_s, slope_s)
+            self._next_show_s = now_s + max(self._shown_s + gap_s - now_s, 0.0)
+        if judges and slope_s > pace_s * LOST_TOLERANCE:
             self._lost = True
 
     def _look_until(self, end_s: float) -> None:
         """The looks that a silent session takes once a pace."""
         while self._watched and not self._lost:
-            next_s = self._looks_s + self._standing.plan.pace_s
+            next_s = self._looked_s + self._standing.plan.pace_s
             if next_s >= end_s:
                 return
-            self._judge(next_s)
+            self._look(next_s)
 
     # The reader
-
-    def _release(self, now_s: float) -> None:
-        """The next token is there: decide when it is shown."""
-        if self._last_shown < 0:
-            self._next_show_s = now_s
-            return
-        gap_s = max(self._standing.plan.pace_s, self._slope_s(now_s))
-        self._next_show_s = now_s + max(self._shown_s + gap_s - now_s, 0.0)
 
     def _show_until(self, end_s: float) -> None:
         while self._next_show_s is not None and self._next_show_s < end_s and not self._lost:
             self._look_until(self._next_show_s)
             self._show(self._next_show_s)
-            self._judge(self._shown_s)
 
     def _show(self, now_s: float) -> None:
         self._events.append((now_s, None))
         self._last_shown += 1
         self._shown_s = now_s
         self._next_show_s = None
-        if self._last_shown + 1 < self._length:
-            self._release(now_s)
+        self._look(now_s)
 
     def _show_rest(self) -> None:
         while self._closed and self._next_show_s is not None:
