@@ -26,6 +26,7 @@ from pd_bench.schemes import SCHEMES
 from pd_bench.server_commands import gaps, streams
 from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
 from pd_bench.simulation.commands import simulate
+from pd_bench.simulation.profile_command import profile
 from pd_bench.trace_commands import trace_app
 from pd_core.api_key import read_api_key
 from pd_core.errors import PdError, status_of
@@ -238,6 +239,7 @@ app.command()(compare)
 app.command()(streams)
 app.command()(gaps)
 app.command()(simulate)
+app.command()(profile)
 
 
 @app.command()

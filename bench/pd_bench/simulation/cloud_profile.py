@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pd_core.errors import ConfigError
 from pd_core.generation import Limits
+from pd_server.step_cost import StepCost, StepSample
+
+_WARM_UP_CHUNK = 64
+_WARM_UP_FAR = 2048
 
 __all__ = ["CLOUD_PROFILES", "CloudProfile", "read_cloud_profile"]
 
@@ -38,7 +42,8 @@ class CloudProfile(BaseModel):
         kv_tokens: room of the KV cache, of running requests and cached prefixes together.
         room_tokens: a request's KV cache grows by so many tokens at a time.
         max_num_seqs: slots.
-        max_num_batched_tokens: tokens computed in one step.
+        max_num_batched_tokens: tokens computed in one step; None: chosen by the speed, as the
+            server does.
         max_num_waiting: requests queued before new ones are refused.
         max_context_tokens: prompt and answer together.
         max_output_tokens: the highest token limit of a request.
@@ -59,9 +64,9 @@ class CloudProfile(BaseModel):
     kv_tokens: int = Field(ge=64)
     room_tokens: int = Field(default=64, ge=64, multiple_of=64)
     max_num_seqs: int = Field(ge=1)
-    max_num_batched_tokens: int = Field(ge=2)
+    max_num_batched_tokens: int | None = Field(default=None, ge=2)
     max_num_waiting: int = Field(ge=0)
-    max_context_tokens: int = Field(ge=2)
+    max_context_tokens: int = Field(ge=128)
     max_output_tokens: int = Field(ge=1)
 
     def limits(self, vocab_size: int) -> Limits:
@@ -81,6 +86,34 @@ class CloudProfile(BaseModel):
         end = first + num_tokens
         pairs = end * end - first * first
         return self.prefill_token_s * num_tokens + self.prefill_token2_s * pairs
+
+    def chunk_s(self, first: int, num_tokens: int) -> float:
+        """Return a step's seconds that computes this chunk of a prompt alone."""
+        return self.step_s + self.prefill_s(first, num_tokens)
+
+    def decode_step_s(self, num_streams: int, num_keys: int) -> float:
+        """Return a step's seconds that decodes streams with so many keys in all."""
+        return self.step_s + self.decode_s * num_streams + self.decode_key_s * num_keys
+
+    def step_cost(self) -> StepCost:
+        """Return what a server would make of its own start-up measurements."""
+        return StepCost.fitted([
+            StepSample(tokens, tokens * (first + tokens), seconds)
+            for first, tokens, seconds in self.warm_up()
+        ])  # fmt: skip
+
+    def warm_up(self) -> list[tuple[int, int, float]]:
+        """Return those measurements: position, tokens, seconds."""
+        far = min(_WARM_UP_FAR, self.max_context_tokens - _WARM_UP_CHUNK)
+        found = []
+        for first in (0, far):
+            found.append((first, _WARM_UP_CHUNK, self.chunk_s(first, _WARM_UP_CHUNK)))
+            found.append((first, 1, self.decode_step_s(1, first + 1)))
+        return found
+
+    def step_tokens(self) -> int:
+        """Return the token budget of a step."""
+        return self.max_num_batched_tokens or self.step_cost().step_tokens(self.max_num_seqs)
 
 
 # Weights and KV cache are read once a step at 70 % of the memory's bandwidth, and a prefilled

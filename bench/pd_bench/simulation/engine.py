@@ -20,12 +20,8 @@ from pd_server.prefix_cache import PrefixCache, block_keys, remember
 from pd_server.schedule import Schedule, Sequence
 from pd_server.scheduler import Scheduler
 from pd_server.speed_meter import SpeedMeter
-from pd_server.step_cost import StepCost, StepSample
 
 __all__ = ["Receiver", "SimulatedEngine"]
-
-_WARM_UP_CHUNK = 64
-_WARM_UP_FAR = 2048
 
 
 class Receiver(Protocol):
@@ -78,13 +74,16 @@ class SimulatedEngine:
             profile.kv_tokens // BLOCK_TOKENS, lambda: self._prefixes.evict() is not None
         )
         self._speeds = SpeedMeter()
+        for first, tokens, seconds in profile.warm_up():  # a server starts with these too
+            if first == 0 or tokens == 1:
+                self._speeds.record(seconds, tokens if tokens > 1 else 0, int(tokens == 1))
         self._scheduler = Scheduler(
             profile.max_num_seqs,
-            profile.max_num_batched_tokens,
+            profile.step_tokens(),
             self._budget,
             self._prefixes,
             room_tokens=profile.room_tokens,
-            spare_tokens=self._warm_up().spare_tokens,
+            spare_tokens=profile.step_cost().spare_tokens,
         )
         self._commands: list[Callable[[], None]] = []
         self._live: dict[int, _Live] = {}
@@ -97,20 +96,6 @@ class SimulatedEngine:
         self._busy_s = self._kv_byte_s = 0.0
         self._kv_blocks_peak = 0
         self._tokens_generated = 0
-
-    def _warm_up(self) -> StepCost:
-        """Take the measurements that a real engine takes of itself when it starts."""
-        samples = []
-        for first, tokens in ((0, _WARM_UP_CHUNK), (_WARM_UP_FAR, _WARM_UP_CHUNK), (0, 1),
-                              (_WARM_UP_FAR, 1)):  # fmt: skip
-            profile = self._profile
-            seconds = profile.step_s + profile.prefill_s(first, tokens)
-            if tokens == 1:
-                seconds = profile.step_s + profile.decode_s + profile.decode_key_s * (first + 1)
-            samples.append(StepSample(tokens, tokens * (first + tokens), seconds))
-            if first == 0 or tokens == 1:
-                self._speeds.record(seconds, tokens if tokens > 1 else 0, int(tokens == 1))
-        return StepCost.fitted(samples)
 
     # Commands, from the streams
 
