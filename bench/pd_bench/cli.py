@@ -25,6 +25,7 @@ from pd_bench.result_file import result_file
 from pd_bench.schemes import SCHEMES
 from pd_bench.server_commands import gaps, streams
 from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
+from pd_bench.simulation.capacity_command import capacity
 from pd_bench.simulation.commands import simulate
 from pd_bench.simulation.profile_command import profile
 from pd_bench.trace_commands import trace_app
@@ -240,6 +241,7 @@ app.command()(streams)
 app.command()(gaps)
 app.command()(simulate)
 app.command()(profile)
+app.command()(capacity)
 
 
 @app.command()
