@@ -24,6 +24,7 @@ class VllmConfig:
         tensor_parallel_size: GPUs, or processes on a CPU, that share each layer.
         eager: do not compile the model: starts sooner, runs slower.
         kv_layout: of SkipV1 models: "unit", or "naive" to do without the saving.
+        prompt_scores: "attention", or "self-information" to use vLLM's own worker.
     """
 
     kv_cache_mib: int | None = None
@@ -32,6 +33,7 @@ class VllmConfig:
     tensor_parallel_size: int = 1
     eager: bool = False
     kv_layout: str = "unit"
+    prompt_scores: str = "attention"
 
 
 @dataclass(frozen=True, slots=True)

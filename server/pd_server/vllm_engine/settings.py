@@ -8,6 +8,8 @@ from typing import Any
 from pd_core.errors import ConfigError, ModelError
 from pd_core.models import ModelConfig
 from pd_server.config import EngineConfig
+from pd_server.engine import ScoreKind
+from pd_server.vllm_engine.prompt_scoring import WORKER
 from pd_server.vllm_plugin import SAMPLER
 
 __all__ = [
@@ -87,7 +89,7 @@ def thread_binding(threads: int, num_ranks: int) -> str:
     return "|".join(",".join(cores[r * threads : (r + 1) * threads]) for r in range(num_ranks))
 
 
-def engine_arguments(config: EngineConfig, directory: str) -> Any:
+def engine_arguments(config: EngineConfig, directory: str, score_kind: ScoreKind) -> Any:
     """Return vLLM's AsyncEngineArgs for a checkpoint's directory."""
     settings = config.vllm
     # A server of ours tells nobody what it runs; vLLM reads this when it is imported.
@@ -103,6 +105,7 @@ def engine_arguments(config: EngineConfig, directory: str) -> Any:
         "kv_cache_memory_bytes": (
             None if settings.kv_cache_mib is None else settings.kv_cache_mib * 2**20
         ),
+        "worker_cls": WORKER if score_kind is ScoreKind.ATTENTION else None,
     }
     return AsyncEngineArgs(
         model=directory,
