@@ -97,13 +97,21 @@ def serve(
         ),
     ] = 64,
     max_num_batched_tokens: Annotated[
-        int,
+        int | None,
         typer.Option(
             envvar=_env("MAX_NUM_BATCHED_TOKENS"),
             min=2,
-            help="Tokens in one step: prefill shares it with decodes.",
+            help="Tokens in one step, prefill and decodes together; measured if unset.",
         ),
-    ] = 256,
+    ] = None,
+    kv_cache_mib: Annotated[
+        int | None,
+        typer.Option(
+            envvar=_env("KV_CACHE_MIB"),
+            min=1,
+            help="Memory for KV caches and cached prefixes; if unset, by slots and context.",
+        ),
+    ] = None,
     max_context_tokens: Annotated[
         int | None,
         typer.Option(
@@ -144,14 +152,6 @@ def serve(
             "--fast-numerics", envvar=_env("FAST_NUMERICS"), help="Faster, not bit-reproducible."
         ),
     ] = False,
-    kv_cache_mib: Annotated[
-        int | None,
-        typer.Option(
-            envvar=_env("KV_CACHE_MIB"),
-            min=1,
-            help="vllm: size of its KV cache; a share of the memory if unset.",
-        ),
-    ] = None,
     tensor_parallel_size: Annotated[
         int,
         typer.Option(
@@ -231,8 +231,8 @@ def serve(
             threads=threads,
             fast_numerics=fast_numerics,
             engine=engine.value,
+            kv_cache_mib=kv_cache_mib,
             vllm=VllmConfig(
-                kv_cache_mib=kv_cache_mib,
                 max_context_tokens=max_context_tokens,
                 tensor_parallel_size=tensor_parallel_size,
                 eager=eager,
@@ -286,7 +286,13 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
         lm = load_model(
             config.model, dtype=config.dtype, device=config.device, fast=config.fast_numerics
         )
-        return TorchEngine(lm, config.max_num_seqs, config.max_num_batched_tokens, config.sampler)
+        return TorchEngine(
+            lm,
+            config.max_num_seqs,
+            config.max_num_batched_tokens,
+            config.sampler,
+            config.kv_cache_bytes,
+        )
 
     return build_vllm if config.engine == EngineKind.VLLM else build_torch
 

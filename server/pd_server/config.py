@@ -18,7 +18,6 @@ class VllmConfig:
     """What only --engine vllm reads.
 
     Attributes:
-        kv_cache_mib: size of the KV cache; None: vLLM's own choice, a share of the memory.
         max_context_tokens: the longest sequence it prepares for; None: the model's.
         block_tokens: tokens of one block of the KV cache; None: vLLM's own choice.
         tensor_parallel_size: GPUs, or processes on a CPU, that share each layer.
@@ -27,7 +26,6 @@ class VllmConfig:
         prompt_scores: "attention", or "self-information" to use vLLM's own worker.
     """
 
-    kv_cache_mib: int | None = None
     max_context_tokens: int | None = None
     block_tokens: int | None = None
     tensor_parallel_size: int = 1
@@ -45,8 +43,9 @@ class EngineConfig:
         dtype: of weights and KV cache.
         device: where the model runs.
         max_num_seqs: slots; requests decoded together.
-        max_num_batched_tokens: tokens in one step. A step is what a running stream waits for
-            while others prefill, and what a cancel waits for: small is smooth, large is fast.
+        max_num_batched_tokens: tokens in one step. A step is what a newcomer and a cancel wait
+            for: small is smooth, large is fast. None: the engine chooses, by its speed.
+        kv_cache_mib: memory for KV caches, cached prefixes included; None: the engine chooses.
         sampler: "model" or "rolling-hash".
         threads: of torch; None: all cores but one, which the event loop needs.
         fast_numerics: give up bit-reproducibility for speed.
@@ -61,12 +60,18 @@ class EngineConfig:
     dtype: str = "float32"
     device: str = "cpu"
     max_num_seqs: int = 8
-    max_num_batched_tokens: int = 256
+    max_num_batched_tokens: int | None = None
+    kv_cache_mib: int | None = None
     sampler: str = "model"
     threads: int | None = None
     fast_numerics: bool = False
     engine: str = "torch"
     vllm: VllmConfig = field(default_factory=VllmConfig)
+
+    @property
+    def kv_cache_bytes(self) -> int | None:
+        """`kv_cache_mib` in bytes."""
+        return None if self.kv_cache_mib is None else self.kv_cache_mib * 2**20
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -97,8 +97,8 @@ class ScoreKind(StrEnum):
 class PromptScored:
     """How much the prompt's end looks at each of its tokens; see pd_core.models.prompt_scores.
 
-    Comes once, after the prompt's prefill and before the last event. Committed tokens behind the
-    prompt have no scores.
+    Comes once, after the prompt's prefill and before the last event; not where nothing is computed.
+    Committed tokens behind the prompt have no scores.
     """
 
     request_id: int

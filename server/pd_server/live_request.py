@@ -32,6 +32,15 @@ class LiveRequest:
     kv_bytes: int = 0
     kv_byte_s: float = 0.0
     kv_counted_to_s: float = 0.0
+    prompt_scored: bool = False
+
+    @property
+    def prompt_to_score(self) -> list[int] | None:
+        """The prompt, when its scores are wanted and not reported yet."""
+        request = self.request
+        if not request.score_prompt or self.prompt_scored:
+            return None
+        return self.token_ids[: len(request.token_ids) - request.num_committed_tokens]
 
     def hold(self, cache: KVCache, now_s: float) -> None:
         """Take a KV cache, held from now on."""

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
-from pd_core.errors import ConfigError, EngineDead
+from pd_core.errors import ConfigError, EngineDead, EngineError, PdError
 from pd_core.models import KVCache, LoadedModel, Segment
 from pd_core.rolling_hash import RollingHash
 from pd_core.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_server.block_budget import BLOCK_TOKENS
 
-__all__ = ["ModelRunner", "Work", "WorkResult"]
+__all__ = ["ModelRunner", "Work", "WorkResult", "model_failed"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class Work:
         sampling: how to choose the token after the chunk; None: choose none.
         position: response position of that token.
         rolling_hash: chooses it in place of the model's logits; None in ordinary service.
+        scored_prompt: a prompt that the chunk completes, to be scored; None: score none.
     """
 
     request_id: int
@@ -44,13 +45,21 @@ class Work:
     sampling: SamplingParams | None
     position: int
     rolling_hash: RollingHash | None = None
+    scored_prompt: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """What became of a chunk: a sampled token, nothing to sample (None), or its failure."""
+    """What became of a chunk.
+
+    Attributes:
+        token_id: sampled; None: there was nothing to sample.
+        prompt_scores: of the prompt it completed, if that was asked for.
+        failure: what it failed with; the rest is None then.
+    """
 
     token_id: int | None = None
+    prompt_scores: tuple[float, ...] | None = None
     failure: Exception | None = None
 
 
@@ -99,7 +108,7 @@ class ModelRunner:
             EngineDead: every chunk fails alone, and so does a probe that is nobody's request.
         """
         try:
-            return [WorkResult(token_id) for token_id in self._run_together(batch)]
+            return self._run_together(batch)
         except Exception as error:  # whatever the model raises, others' requests go on
             logger.warning(
                 "a step of %d chunks failed (%s); running each alone",
@@ -127,15 +136,23 @@ class ModelRunner:
 
     def _run_alone(self, work: Work) -> WorkResult:
         try:
-            return WorkResult(self._run_together([work])[0])
+            return self._run_together([work])[0]
         except Exception as error:  # attributed to this chunk
             return WorkResult(failure=error)
 
     @torch.inference_mode()
-    def _run_together(self, batch: Sequence[Work]) -> list[int | None]:
+    def _run_together(self, batch: Sequence[Work]) -> list[WorkResult]:
         token_ids = [token_id for work in batch for token_id in work.token_ids]
         segments = [Segment(work.cache, work.first, len(work.token_ids)) for work in batch]
         hidden = self._lm.model.forward(torch.tensor(token_ids, dtype=torch.long), segments)
+        tokens = self._sample(batch, hidden)
+        return [
+            WorkResult(token_id, self._score(work))
+            for work, token_id in zip(batch, tokens, strict=True)
+        ]
+
+    def _sample(self, batch: Sequence[Work], hidden: torch.Tensor) -> list[int | None]:
+        """Choose a token after each chunk that wants one, given hidden: (T, hidden)."""
         rows: list[int] = []
         sampled: list[int] = []
         params: list[SamplingParams] = []
@@ -158,6 +175,20 @@ class ModelRunner:
                 token_id if hashed is None else hashed.next_token(batch[index].position, sampling)
             )
         return result
+
+    def _score(self, work: Work) -> tuple[float, ...] | None:
+        if work.scored_prompt is None:
+            return None
+        prompt = torch.tensor(work.scored_prompt, dtype=torch.long)
+        return tuple(self._lm.model.prompt_scores(prompt, work.cache).tolist())
+
+
+def model_failed(what: str, error: Exception) -> PdError:
+    """Return the error a request gets when the model failed on it, and log the cause."""
+    if isinstance(error, PdError):  # it says more than we could
+        return error
+    logger.error("the model %s", what, exc_info=error)
+    return EngineError(f"the model {what} ({type(error).__name__}); the server's log has the cause")
 
 
 def _free_bytes(device: torch.device) -> int:

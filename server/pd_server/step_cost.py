@@ -16,6 +16,10 @@ __all__ = ["StepCost", "StepSample"]
 # With prefill beside it a decode step may take so many times what it takes alone.
 _STRETCH = 1.6
 _MOST_TOKENS = 1 << 20
+# A step of prefill alone takes about so long: a cancel and a newcomer wait for it.
+_STEP_S = 0.1
+_STEP_TOKENS = range(64, 2048 + 1, 64)
+_STEP_POSITION = 1024  # the middle of a prompt that is worth cutting
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,15 @@ class StepCost:
     def seconds(self, tokens: int, keys: int) -> float:
         """Return what a step is expected to take."""
         return self.base_s + self.token_s * tokens + self.key_s * keys
+
+    def step_tokens(self, max_num_seqs: int) -> int:
+        """Return a step's token budget: what a tenth of a second prefills, in steps of 64.
+
+        However slow the machine is it leaves room for prefill beside decodes in every slot.
+        """
+        within = [n for n in _STEP_TOKENS if self.seconds(n, n * _STEP_POSITION) <= _STEP_S]
+        least = -(-2 * max_num_seqs // _STEP_TOKENS.step) * _STEP_TOKENS.step
+        return max([least, *within[-1:]])
 
     def spare_tokens(self, num_decodes: int, position: int) -> int:
         """Return how many tokens, from a position on, may be prefilled beside these decodes."""

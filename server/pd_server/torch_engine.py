@@ -9,29 +9,29 @@ import logging
 import time
 from dataclasses import replace
 
-from pd_core.errors import ConfigError, EngineError, PdError, RequestExpired
+from pd_core.errors import ConfigError, PdError, RequestExpired
 from pd_core.generation import Finished, FinishReason, Load
 from pd_core.models import LoadedModel
 from pd_core.models.kv_cache import KEY_BLOCK
 from pd_core.rolling_hash import RollingHash
-from pd_core.sampling_params import SamplingParams
 from pd_server.block_budget import BLOCK_TOKENS
 from pd_server.engine import (
     EngineEvent,
     EngineRequest,
     ModelCard,
+    PromptScored,
     RequestFailed,
     RequestFinished,
     TokensMade,
 )
 from pd_server.kv_store import KVStore
 from pd_server.live_request import LiveRequest, Totals
-from pd_server.model_runner import ModelRunner, Work, WorkResult
+from pd_server.model_runner import ModelRunner, Work, WorkResult, model_failed
 from pd_server.prefix_cache import block_keys
 from pd_server.schedule import Admission, Chunk, Sequence
 from pd_server.scheduler import Scheduler
 from pd_server.speed_meter import SpeedMeter
-from pd_server.step_cost import StepCost, StepSample
+from pd_server.warm_up import warm_up
 
 __all__ = ["SAMPLERS", "TorchEngine"]
 
@@ -46,7 +46,7 @@ class TorchEngine:
     Args:
         lm: the model.
         max_num_seqs: slots.
-        max_num_batched_tokens: tokens computed in one step.
+        max_num_batched_tokens: tokens computed in one step; None: chosen from the speed measured.
         kv_cache_bytes: memory for the KV of running requests and cached prefixes; None: enough for
             every slot's longest context, but no more than half of what is free.
         sampler: "model"; or "rolling-hash", which still makes every forward pass but takes tokens
@@ -60,7 +60,7 @@ class TorchEngine:
         self,
         lm: LoadedModel,
         max_num_seqs: int,
-        max_num_batched_tokens: int,
+        max_num_batched_tokens: int | None,
         sampler: str = "model",
         kv_cache_bytes: int | None = None,
     ) -> None:
@@ -85,10 +85,10 @@ class TorchEngine:
         self._eos_token_ids = frozenset(lm.eos_token_ids)
         self._kv = KVStore(self._runner.make_cache, blocks)
         self._speeds = SpeedMeter()
-        cost = self._warm_up(max_num_batched_tokens)
+        cost = warm_up(self._runner, self._speeds, self._card.max_context_tokens)
         self._scheduler = Scheduler(
             max_num_seqs,
-            max_num_batched_tokens,
+            max_num_batched_tokens or cost.step_tokens(max_num_seqs),
             self._kv.budget,
             self._kv.prefixes,
             room_tokens=KEY_BLOCK,
@@ -102,6 +102,11 @@ class TorchEngine:
     def card(self) -> ModelCard:
         """What it runs."""
         return self._card
+
+    @property
+    def max_num_batched_tokens(self) -> int:
+        """Tokens computed in one step."""
+        return self._scheduler.max_num_batched_tokens
 
     @property
     def num_prefix_hit_tokens(self) -> int:
@@ -215,7 +220,7 @@ class TorchEngine:
         try:
             live.hold(self._kv.admit(admission), now_s)
         except (MemoryError, RuntimeError) as error:
-            self._fail(live.request.request_id, _model_failed("has no memory for it", error))
+            self._fail(live.request.request_id, model_failed("has no memory for it", error))
             return
 
     def _make_room(self, chunk: Chunk, now_s: float) -> bool:
@@ -234,7 +239,7 @@ class TorchEngine:
         try:
             live.cache.reserve(room)
         except (MemoryError, RuntimeError) as error:
-            failure = _model_failed("could not allocate its KV cache", error)
+            failure = model_failed("could not allocate its KV cache", error)
             self._fail(chunk.sequence.request_id, failure)
             return False
         live.kv_bytes = live.cache.allocated_bytes
@@ -260,6 +265,7 @@ class TorchEngine:
             live.request.sampling if chunk.samples else None,
             sequence.next_position,
             live.rolling_hash,
+            live.prompt_to_score if chunk.samples else None,
         )
 
     def _postprocess(self, chunks: list[Chunk], results: list[WorkResult], step_s: float) -> None:
@@ -277,8 +283,11 @@ class TorchEngine:
             live.busy_s += step_s * chunk.num_tokens / num_tokens
             self._totals.kv_byte_s += live.count_kv(now_s)
             if result.failure is not None:
-                self._fail(request_id, _model_failed("failed on this request", result.failure))
+                self._fail(request_id, model_failed("failed on this request", result.failure))
                 continue
+            if result.prompt_scores is not None:
+                live.prompt_scored = True
+                self._emit(PromptScored(request_id, result.prompt_scores))
             position = chunk.sequence.next_position
             self._scheduler.advance(chunk)
             if chunk.samples and not chunk.decodes:
@@ -351,38 +360,9 @@ class TorchEngine:
             return None
         return RollingHash(self._card.vocab_size, self._card.eos_token_ids, request.token_ids)
 
-    def _warm_up(self, max_num_batched_tokens: int) -> StepCost:
-        """Measure a few steps for nobody, so that the first request pays no start-up cost.
-
-        They also give the speeds that the first devices plan with; no other counter sees them.
-        """
-        room = self._card.max_context_tokens
-        chunk = min(64, room // 2, max_num_batched_tokens)
-        far = min(2048, room - chunk)
-        cache = self._runner.make_cache(far + chunk)
-        samples = []
-        for first, tokens in [(0, chunk), *((0, chunk), (far, chunk), (0, 1), (far, 1)) * 3]:
-            work = Work(-1, [0] * tokens, first, cache, SamplingParams(), 0)
-            began_at_s = time.perf_counter()
-            result = self._runner.run([work])[0]
-            if result.failure is not None:
-                raise _model_failed("failed in its warm-up", result.failure)
-            seconds = time.perf_counter() - began_at_s
-            samples.append(StepSample(tokens, tokens * (first + tokens), seconds))
-            if first == 0 or tokens == 1:
-                self._speeds.record(seconds, tokens if tokens > 1 else 0, int(tokens == 1))
-        return StepCost.fitted(samples[1:])  # the very first step also starts the machine up
-
 
 def _expired(sequence: Sequence) -> RequestExpired:
     return RequestExpired(
         f"the request was still queued after the {sequence.useful_for_s:.3f} s it was useful for; "
         "its prefill was never begun"
     )
-
-
-def _model_failed(what: str, error: Exception) -> PdError:
-    if isinstance(error, PdError):  # it says more than we could
-        return error
-    logger.error("the model %s", what, exc_info=error)
-    return EngineError(f"the model {what} ({type(error).__name__}); the server's log has the cause")

@@ -65,6 +65,21 @@ def test_profiles_choose_services(podman: Path) -> None:
     assert set(_compose(podman=podman)["services"]) == {"cloud"}
     assert set(_compose("--profile", "device", podman=podman)["services"]) == {"cloud", "device"}
     assert set(_compose("--profile", "replay", podman=podman)["services"]) == {"cloud", "replay"}
+    replicas = {"cloud", "cloud-1", "cloud-2", "balancer"}
+    assert set(_compose("--profile", "replicas", podman=podman)["services"]) == replicas
+
+
+def test_replicas_have_one_address(podman: Path) -> None:
+    services = _compose("--profile", "replicas", podman=podman)["services"]
+    assert services["balancer"]["ports"] == ["127.0.0.1:50050:50050"]
+    assert not services["cloud-1"]["ports"]
+    assert not services["cloud-2"]["ports"]
+    assert services["cloud-2"]["environment"] == services["cloud"]["environment"]
+    conf = (REPO / "deploy" / "replicas.nginx.conf").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\s+server ([a-z0-9-]+):50051", conf, re.MULTILINE)) == {
+        "cloud-1",
+        "cloud-2",
+    }
 
 
 def test_the_cloud_publishes_both_ports_on_loopback(podman: Path) -> None:
@@ -142,7 +157,8 @@ def test_secrets_are_files_and_never_values(compose: dict[str, Any]) -> None:
 
 
 def test_services_build_dockerfiles_that_exist(compose: dict[str, Any]) -> None:
-    built = {service["build"]["dockerfile"] for service in compose["services"].values()}
+    builds = [s["build"] for s in compose["services"].values() if "build" in s]
+    built = {build["dockerfile"] for build in builds}
     assert built == {path.relative_to(REPO).as_posix() for path in DOCKERFILES}
 
 

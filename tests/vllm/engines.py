@@ -23,11 +23,13 @@ def vllm_engine(
     directory: Path, *, sampler: str = "model", in_process: bool = True, **settings: Any
 ) -> Iterator[VllmEngine]:
     """A small engine on a checkpoint, closed at the end."""
-    settings = {"kv_cache_mib": 16, "block_tokens": 32, "eager": True} | settings
+    kv_cache_mib = settings.pop("kv_cache_mib", 16)
+    settings = {"block_tokens": 32, "eager": True} | settings
     config = EngineConfig(
         model=str(directory),
         max_num_seqs=4,
         max_num_batched_tokens=128,
+        kv_cache_mib=kv_cache_mib,
         engine="vllm",
         sampler=sampler,
         vllm=VllmConfig(**settings),

@@ -15,6 +15,7 @@ from pd_core.models.kv_cache import KVCache, Segment
 from pd_core.models.layer import Layer
 from pd_core.models.linear import Placement, ReproducibleLinear
 from pd_core.models.norm import RMSNorm
+from pd_core.models.prompt_scores import SCORE_WINDOW, mean_attention, score_layer
 from pd_core.models.rope import RotaryEmbedding
 from pd_core.numerics import Numerics
 
@@ -109,7 +110,15 @@ class CausalLM(torch.nn.Module):
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _run_pass(self, token_ids: Tensor, segments: Sequence[Segment]) -> Tensor:
-        """One pass through all layers; padded once here so that no linear layer has to pad."""
+        """One pass through all layers."""
+        x, batch = self._enter(token_ids, segments)
+        for layer in self.layers:
+            x = layer(x, batch)
+        hidden: Tensor = self.norm(x)
+        return hidden[: token_ids.shape[0]]
+
+    def _enter(self, token_ids: Tensor, segments: Sequence[Segment]) -> tuple[Tensor, Pass]:
+        """Embed a pass's tokens; padded once here so that no linear layer has to pad."""
         num_tokens = token_ids.shape[0]
         pad = max(self.numerics.min_rows - num_tokens, 0)
         positions = torch.cat(
@@ -118,11 +127,7 @@ class CausalLM(torch.nn.Module):
         ).to(self.device)
         self._rope.reserve(max(s.start + s.num_tokens for s in segments))
         batch = Pass([(s, self._span(s)) for s in segments], *self._rope.at(positions))
-        x = torch.nn.functional.pad(self.embed_tokens[token_ids], (0, 0, 0, pad))
-        for layer in self.layers:
-            x = layer(x, batch)
-        hidden: Tensor = self.norm(x)
-        return hidden[:num_tokens]
+        return torch.nn.functional.pad(self.embed_tokens[token_ids], (0, 0, 0, pad)), batch
 
     def _span(self, segment: Segment) -> TiledSpan | PlainSpan:
         if self.numerics.reproducible:
@@ -135,6 +140,27 @@ class CausalLM(torch.nn.Module):
         logits: Tensor = self.lm_head(hidden).float()
         logits[:, self.num_token_ids :] = float("-inf")
         return logits
+
+    @torch.inference_mode()
+    def prompt_scores(self, token_ids: Tensor, cache: KVCache) -> Tensor:
+        """Return how much a prompt's end looks at each of its tokens; see `prompt_scores.py`.
+
+        The prompt's last tokens go through the lower layers once more, whatever chunks or cached
+        blocks its keys came from; what is cached of them is written again as it is.
+
+        Args:
+            token_ids: (n,), the prompt, whose keys and values are cached.
+            cache: may hold more tokens after the prompt's.
+        """
+        window = token_ids[-SCORE_WINDOW:]
+        segment = Segment(cache, len(token_ids) - len(window), len(window))
+        x, batch = self._enter(window, [segment])
+        index = score_layer(len(self.layers))
+        for layer in self.layers[:index]:
+            x = layer(x, batch)
+        scored = self.layers[index]
+        assert isinstance(scored, Layer)
+        return mean_attention(scored.products(x, batch))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return a checkpoint's tensors by name: views into the fused weights, to fill or save."""

@@ -3,6 +3,8 @@
 Legend: T tokens of a ragged batch, H query heads, G KV heads, g = H / G, D head dim.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,12 +42,7 @@ class GroupedAttention(torch.nn.Module):
     def forward(self, x: Tensor, batch: Pass) -> Tensor:
         """Map x: (T, hidden) to (T, hidden), writing this layer's keys and values."""
         c = self._config
-        heads = self.qkv_proj(x).view(x.shape[0], -1, c.head_dim)
-        num_rotated = c.num_heads + self._num_key_heads
-        rotated = rotate(self._normed(heads[:, :num_rotated]), batch.cos, batch.sin)
-        q = rotated[:, : c.num_heads].view(-1, c.num_kv_heads, c.group, c.head_dim)
-        k = rotated[:, c.num_heads :].transpose(0, 1)  # (G, T, D)
-        v = heads[:, num_rotated:].transpose(0, 1)
+        q, k, v = self._project(x, batch)
         out = torch.zeros(x.shape[0], c.num_heads * c.head_dim, dtype=x.dtype, device=x.device)
         row = 0
         for segment, span in batch.parts:
@@ -58,6 +55,28 @@ class GroupedAttention(torch.nn.Module):
             row = rows.stop
         mixed: Tensor = self.o_proj(out)
         return mixed
+
+    def products(self, x: Tensor, batch: Pass) -> Tensor:
+        """Return the scaled products (H, T, S) of one segment's queries with all S cached keys.
+
+        Args:
+            x: (T, hidden), as in `forward`; the segment's own keys must be cached already.
+            batch: of that one segment.
+        """
+        ((segment, _),) = batch.parts
+        q, _, _ = self._project(x, batch)
+        keys = segment.cache.keys[self._key_layer][:, : segment.start + segment.num_tokens]
+        products = torch.einsum("tghd,gsd->ghts", q[: segment.num_tokens], keys).flatten(0, 1)
+        return products / math.sqrt(self._config.head_dim)
+
+    def _project(self, x: Tensor, batch: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        """Make queries (T, G, g, D), and the layer's own keys and values, (heads, T, D)."""
+        c = self._config
+        heads = self.qkv_proj(x).view(x.shape[0], -1, c.head_dim)
+        num_rotated = c.num_heads + self._num_key_heads
+        rotated = rotate(self._normed(heads[:, :num_rotated]), batch.cos, batch.sin)
+        q = rotated[:, : c.num_heads].view(-1, c.num_kv_heads, c.group, c.head_dim)
+        return q, rotated[:, c.num_heads :].transpose(0, 1), heads[:, num_rotated:].transpose(0, 1)
 
     def _normed(self, heads: Tensor) -> Tensor:
         """Normalise queries and keys, (T, H + own key heads, D), where the family does so."""

@@ -56,9 +56,7 @@ class LatentAttention(torch.nn.Module):
 
     def forward(self, x: Tensor, batch: Pass) -> Tensor:
         """Map x: (T, hidden) to (T, hidden), writing this layer's rows of the cache."""
-        q = self.q_proj(x).view(x.shape[0], self._heads, -1)
-        rotated = rotate_pairs(q[..., self._latent.nope_dim :], batch.cos, batch.sin)
-        carried = self._into_latent(q[..., : self._latent.nope_dim])
+        carried, rotated = self._queries(x, batch)
         made = self.kv_a_proj(x)
         key = rotate_pairs(made[:, None, self._own :], batch.cos, batch.sin)[:, 0]
         rows_made = torch.cat((self.kv_a_norm(made[:, : self._own]), key), dim=-1)
@@ -72,6 +70,29 @@ class LatentAttention(torch.nn.Module):
             row = rows.stop
         mixed: Tensor = self.o_proj(self._out_of_latent(out))
         return mixed
+
+    def products(self, x: Tensor, batch: Pass) -> Tensor:
+        """Return the scaled products (H, T, S) of one segment's queries with all S cached rows.
+
+        Args:
+            x: (T, hidden), as in `forward`; the segment's own rows must be cached already.
+            batch: of that one segment.
+        """
+        ((segment, _),) = batch.parts
+        num_keys = segment.start + segment.num_tokens
+        cached, own = segment.cache.keys, self._own
+        rows = cached[self._index][0, :num_keys]
+        skipped = cached[0][0, :num_keys, own : self._latent.kv_rank]
+        keys = torch.cat((rows[:, :own], skipped, rows[:, own:]), dim=-1)
+        queries = torch.cat(self._queries(x, batch), dim=-1)[: segment.num_tokens]
+        products: Tensor = torch.einsum("thc,sc->hts", queries, keys) * self._scale
+        return products
+
+    def _queries(self, x: Tensor, batch: Pass) -> tuple[Tensor, Tensor]:
+        """Make queries in two parts: in the latent's space, (T, H, C), and rotated, (T, H, D)."""
+        q = self.q_proj(x).view(x.shape[0], self._heads, -1)
+        rotated = rotate_pairs(q[..., self._latent.nope_dim :], batch.cos, batch.sin)
+        return self._into_latent(q[..., : self._latent.nope_dim]), rotated
 
     def _made_weights(self) -> tuple[Tensor, Tensor]:
         """Return what makes keys, (H, N, C), and values, (H, E, C), of a latent."""

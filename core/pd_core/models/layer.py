@@ -47,6 +47,10 @@ class Layer(torch.nn.Module):
         out: Tensor = x + self.down_proj(silu(gate) * up)
         return out
 
+    def products(self, x: Tensor, batch: Pass) -> Tensor:
+        """Return the attention's products with all cached keys; see there."""
+        return self.attention.products(self.input_norm(x), batch)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return a checkpoint's tensors of this layer, by name: views into the fused weights."""
         inner = self._config.intermediate_size

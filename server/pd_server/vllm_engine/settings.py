@@ -102,9 +102,8 @@ def engine_arguments(config: EngineConfig, directory: str, score_kind: ScoreKind
     optional = {
         "block_size": settings.block_tokens,
         "max_model_len": settings.max_context_tokens,
-        "kv_cache_memory_bytes": (
-            None if settings.kv_cache_mib is None else settings.kv_cache_mib * 2**20
-        ),
+        "max_num_batched_tokens": config.max_num_batched_tokens,
+        "kv_cache_memory_bytes": config.kv_cache_bytes,
         "worker_cls": WORKER if score_kind is ScoreKind.ATTENTION else None,
     }
     return AsyncEngineArgs(
@@ -115,7 +114,6 @@ def engine_arguments(config: EngineConfig, directory: str, score_kind: ScoreKind
         generation_config="vllm",
         dtype=config.dtype,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens,
         enable_prefix_caching=True,
         enable_chunked_prefill=True,
         scheduling_policy="priority",

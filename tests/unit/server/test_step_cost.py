@@ -42,3 +42,10 @@ def test_spare_tokens_keep_the_step_within_its_bound() -> None:
 
 def test_free_tokens_are_not_infinitely_many() -> None:
     assert StepCost(1e-3, 0.0, 0.0).spare_tokens(1, 0) == 1 << 20
+
+
+def test_a_step_takes_a_tenth_of_a_second_within_bounds() -> None:
+    assert StepCost(0.02, 1e-4, 1e-7).step_tokens(8) == 384  # 0.02 + 384 * 2.024e-4 = 0.0977
+    assert StepCost(0.5, 1e-2, 0.0).step_tokens(8) == 64, "too slow for any"
+    assert StepCost(0.5, 1e-2, 0.0).step_tokens(100) == 256, "too few to go on beside 100 decodes"
+    assert StepCost(1e-4, 1e-7, 0.0).step_tokens(8) == 2048

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from pd_core.errors import ConfigError, EngineDead, EngineError, PdError, RequestExpired
@@ -14,7 +15,13 @@ from pd_core.generation import Finished, FinishReason, Load
 from pd_core.models import KVCache, LoadedModel, Segment, load_model
 from pd_core.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
-from pd_server.engine import EngineEvent, EngineRequest, RequestFailed, TokensMade
+from pd_server.engine import (
+    EngineEvent,
+    EngineRequest,
+    PromptScored,
+    RequestFailed,
+    TokensMade,
+)
 from pd_server.torch_engine import TorchEngine
 from tests.server_harness import plain_loop, prompt_of
 
@@ -48,6 +55,7 @@ class _Answers:
         self.tokens: dict[int, list[int]] = {}
         self.first: dict[int, int] = {}
         self.ends: dict[int, Finished | PdError] = {}
+        self.scores: dict[int, tuple[float, ...]] = {}
 
     def step(self) -> None:
         for event in self.engine.step():
@@ -67,6 +75,9 @@ class _Answers:
             first = self.first.setdefault(event.request_id, event.first_position)
             assert event.first_position == first + len(made), "a position is missing or doubled"
             made.extend(event.token_ids)
+        elif isinstance(event, PromptScored):
+            assert event.request_id not in self.scores, "a prompt was scored twice"
+            self.scores[event.request_id] = event.scores
         elif isinstance(event, RequestFailed):
             self.ends[event.request_id] = event.error
         else:
@@ -138,16 +149,17 @@ def test_other_salts_and_other_tokens_share_nothing(lm: LoadedModel) -> None:
 
 
 def test_preempted_requests_lose_no_token(lm: LoadedModel) -> None:
+    # Long answers: however slowly prompts go beside decodes, two grow past a block together.
     room = 3 * _kv_bytes(lm, 512)
     answers = _Answers(TorchEngine(lm, 3, 200, kv_cache_bytes=room))
     prompts = [prompt_of(500 - i, i) for i in range(3)]
     for i, prompt in enumerate(prompts):
-        answers.engine.add_request(_request(i, prompt, 40, sampling=_SAMPLINGS[i]))
+        answers.engine.add_request(_request(i, prompt, 120, sampling=_SAMPLINGS[i]))
     answers.run()
     assert answers.engine.num_preemptions > 0
     for i, prompt in enumerate(prompts):
-        assert answers.tokens[i] == plain_loop(lm, prompt, 40, _SAMPLINGS[i])
-        assert answers.finished(i).tokens_generated == 40
+        assert answers.tokens[i] == plain_loop(lm, prompt, 120, _SAMPLINGS[i])
+        assert answers.finished(i).tokens_generated == 120
 
 
 def test_the_context_is_what_the_kv_memory_holds(lm: LoadedModel) -> None:
@@ -203,6 +215,36 @@ def test_end_of_sequence_is_the_last_token(lm: LoadedModel) -> None:
     assert answers.tokens[0][-1] in lm.eos_token_ids
     assert len(answers.tokens[0]) == 5
     assert answers.finished(0).reason is FinishReason.EOS
+
+
+def test_prompts_are_scored_once_in_chunks_with_hits_and_continuations(lm: LoadedModel) -> None:
+    prompt = prompt_of(700)
+    cache = lm.model.make_cache(700)
+    lm.model.forward(torch.tensor(prompt), [Segment(cache, 0, 700)])
+    expected = tuple(lm.model.prompt_scores(torch.tensor(prompt), cache).tolist())
+    whole = plain_loop(lm, prompt, 9, SamplingParams())
+    answers = _Answers(TorchEngine(lm, max_num_seqs=3, max_num_batched_tokens=100))
+    answers.engine.add_request(_request(0, prompt, 9, score_prompt=True))
+    answers.engine.add_request(_request(1, prompt[:50], 9))
+    answers.run()
+    answers.engine.add_request(_request(2, prompt, 1, score_prompt=True))  # cached, and one token
+    answers.engine.add_request(_request(3, prompt, 9, score_prompt=True, committed=whole[:4]))
+    answers.run()
+    assert answers.engine.num_prefix_hit_tokens
+    assert answers.scores == {0: expected, 2: expected, 3: expected}
+    assert answers.tokens[0] == whole
+    assert answers.tokens[3] == whole[4:]
+
+
+def test_a_preempted_prompt_is_scored_once(lm: LoadedModel) -> None:
+    engine = TorchEngine(lm, 3, 100, kv_cache_bytes=_kv_bytes(lm, 1024))
+    answers = _Answers(engine)
+    for i in range(2):
+        answers.engine.add_request(_request(i, prompt_of(500, i), 120, score_prompt=True))
+    answers.run()
+    assert engine.num_preemptions
+    assert answers.scores.keys() == {0, 1}
+    assert all(len(scores) == 500 for scores in answers.scores.values())
 
 
 def test_a_closed_prefix_finishes_at_once_without_work(lm: LoadedModel) -> None:
