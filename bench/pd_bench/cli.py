@@ -5,18 +5,18 @@ Modules that import torch are imported inside the commands, after the numerics e
 
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import Coroutine
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from pd_bench.cloud_command import cloud as compare_clouds
 from pd_bench.cores import available_cores, split_cores, thread_environment
 from pd_bench.kv_command import kv
+from pd_bench.process import run_to_end
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
 from pd_bench.settings import FIDELITIES, SCHEMES, CloudAccess, ReplaySettings
@@ -27,8 +27,6 @@ from pd_core.numerics import prepare_environment
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES
 
 __all__ = ["app", "main"]
-
-T = TypeVar("T")
 
 app = typer.Typer(
     help="Measure P/D-Device: replay traces scheme by scheme, and see what its parts cost.",
@@ -175,7 +173,7 @@ def _replay(settings: ReplaySettings) -> ResultDocument:
     from pd_bench.table import print_result
 
     with Progress(Console(stderr=True), settings.pace_s) as progress:
-        document = _run(Replay(settings, progress).run())
+        document = run_to_end(Replay(settings, progress).run())
     print_result(document, Console())
     return document
 
@@ -189,7 +187,7 @@ def overhead(
     _prepare()
     from pd_bench.overhead import measure_overhead, overhead_table
 
-    Console().print(overhead_table(_run(measure_overhead(pace, tokens))))
+    Console().print(overhead_table(run_to_end(measure_overhead(pace, tokens))))
 
 
 @app.command()
@@ -207,10 +205,11 @@ def ticker(
     from pd_device_client.local_engine import TorchLocalEngine
 
     engine = TorchLocalEngine(load_model(model))
-    Console().print(ticker_table(_run(measure_ticker(engine, prompt_tokens, duration))))
+    Console().print(ticker_table(run_to_end(measure_ticker(engine, prompt_tokens, duration))))
 
 
 app.command()(kv)
+app.command("cloud")(compare_clouds)
 
 
 @app.command()
@@ -219,7 +218,7 @@ def demo(model: Model = DEFAULT_MODEL) -> None:
     _prepare()
     from pd_bench.demo import run_demo
 
-    _run(run_demo(Console(highlight=False), model))
+    run_to_end(run_demo(Console(highlight=False), model))
 
 
 @trace_app.command()
@@ -229,18 +228,6 @@ def info(trace: Trace, limit: Limit = None) -> None:
     from pd_bench.traces import read_trace
 
     Console().print(trace_table(trace.name, list(read_trace(trace, limit))))
-
-
-def _run(main_coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; SIGTERM stops it in order, as Ctrl-C does."""
-
-    async def cancellable() -> T:
-        task = asyncio.current_task()
-        assert task is not None, "a coroutine runs in a task"
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await main_coroutine
-
-    return asyncio.run(cancellable())
 
 
 def main() -> None:
