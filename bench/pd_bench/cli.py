@@ -19,6 +19,7 @@ from pd_bench.kv_command import kv
 from pd_bench.process import run_to_end
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
+from pd_bench.server_commands import gaps, streams
 from pd_bench.settings import FIDELITIES, SCHEMES, CloudAccess, ReplaySettings
 from pd_core.api_key import read_api_key
 from pd_core.errors import PdError, status_of
@@ -210,6 +211,8 @@ def ticker(
 
 app.command()(kv)
 app.command("cloud")(compare_clouds)
+app.command()(streams)
+app.command()(gaps)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from pd_bench.cloud_result import (
 )
 from pd_bench.cloud_settings import CLOUD_SCHEMES, CloudSettings, rotated
 from pd_bench.cores import available_cores, pinned, split_cores
+from pd_bench.cpu_meter import session_cpu_s
 from pd_bench.devices import grpc_link
 from pd_bench.kv_blocks import count_kv_blocks, write_models
 from pd_bench.provenance import file_sha256, hardware, versions, versions_of
@@ -79,6 +80,7 @@ class CloudComparison:
         self._answers: dict[tuple[str, str], list[list[Answer]]] = {
             (engine, scheme): [] for engine in settings.engines for scheme in CLOUD_SCHEMES
         }
+        self._passes: dict[tuple[str, str], list[CloudPass]] = {key: [] for key in self._answers}
         self._kv_blocks: dict[str, KvBlocks] = {}
 
     async def run(self) -> CloudDocument:
@@ -110,16 +112,20 @@ class CloudComparison:
         """One server: all schemes once."""
         self._progress.starting(f"{engine}, pass {repeat + 1} of {self._settings.repeat}")
         began_at_s = time.perf_counter()
-        async with serving(self._settings.server(engine, self._cores.server)) as addresses:
+        async with serving(self._settings.server(engine, self._cores.server)) as server:
             self._starts_s[engine].append(time.perf_counter() - began_at_s)
-            link = grpc_link(CloudAccess(addresses.grpc))
+            link = grpc_link(CloudAccess(server.address))
             try:
                 self._infos[engine] = info = await link.info()
                 workload = self._prepare(info)
                 for scheme in rotated(CLOUD_SCHEMES, repeat):
                     await self._warm_up(link, workload, scheme)
+                    before_s = session_cpu_s(server.pid)
                     answers = await self._run_scheme(link, workload, engine, scheme)
+                    after_s = session_cpu_s(server.pid)
+                    cpu_s = None if before_s is None or after_s is None else after_s - before_s
                     self._answers[engine, scheme].append(answers)
+                    self._passes[engine, scheme].append(CloudPass.of(repeat, answers, cpu_s))
             finally:
                 await link.close()
 
@@ -222,7 +228,7 @@ class CloudComparison:
             start_s=Distribution.of(self._starts_s[name]),
             schemes={
                 scheme: CloudScheme.of(
-                    [CloudPass.of(i, one) for i, one in enumerate(self._answers[name, scheme])],
+                    self._passes[name, scheme],
                     [a for one in self._answers[name, scheme] for a in one],
                 )
                 for scheme in CLOUD_SCHEMES

@@ -24,6 +24,7 @@ _ROWS: tuple[tuple[str, Callable[[CloudScheme], str]], ...] = (
     ("TTFT p90, ms", lambda s: _ms(s.ttft_s.p90)),
     ("TTFT p99, ms", lambda s: _ms(s.ttft_s.p99)),
     ("TTFT max, ms", lambda s: _ms(s.ttft_s.max)),
+    ("server CPU/request, ms", lambda s: _ms(s.server_cpu_s_per_request)),
 )
 
 

@@ -32,6 +32,7 @@ class CloudPass(_Model):
         tokens: received, those of failed requests included.
         wall_s: from the first request to the last end.
         requests_per_s: whole answers over wall_s.
+        server_cpu_s: CPU seconds of the server's processes; None where the system does not tell.
     """
 
     repeat: int
@@ -41,9 +42,10 @@ class CloudPass(_Model):
     wall_s: float
     requests_per_s: float
     tokens_per_s: float
+    server_cpu_s: float | None
 
     @classmethod
-    def of(cls, repeat: int, answers: Sequence[Answer]) -> Self:
+    def of(cls, repeat: int, answers: Sequence[Answer], server_cpu_s: float | None) -> Self:
         """Summarise a pass."""
         failed = sum(a.error is not None for a in answers)
         tokens = sum(a.num_tokens for a in answers)
@@ -56,6 +58,7 @@ class CloudPass(_Model):
             wall_s=wall_s,
             requests_per_s=(len(answers) - failed) / wall_s,
             tokens_per_s=tokens / wall_s,
+            server_cpu_s=server_cpu_s,
         )
 
 
@@ -67,6 +70,7 @@ class CloudScheme(_Model):
         requests_per_s: the median pass's.
         tokens_per_s: likewise.
         ttft_s: of every request that got a token, all passes together; from the client's side.
+        server_cpu_s_per_request: over all passes; None where the system does not tell.
         errors: of failed requests, each once.
     """
 
@@ -76,19 +80,25 @@ class CloudScheme(_Model):
     requests_per_s: float
     tokens_per_s: float
     ttft_s: Distribution
+    server_cpu_s_per_request: float | None
     passes: tuple[CloudPass, ...]
     errors: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, passes: Sequence[CloudPass], answers: Sequence[Answer]) -> Self:
         """Summarise all passes and their answers."""
+        num_requests = sum(p.requests for p in passes)
+        cpu_s = [p.server_cpu_s for p in passes if p.server_cpu_s is not None]
         return cls(
-            requests=sum(p.requests for p in passes),
+            requests=num_requests,
             failed=sum(p.failed for p in passes),
             tokens=sum(p.tokens for p in passes),
             requests_per_s=median(p.requests_per_s for p in passes),
             tokens_per_s=median(p.tokens_per_s for p in passes),
             ttft_s=Distribution.of(a.ttft_s for a in answers),
+            server_cpu_s_per_request=(
+                sum(cpu_s) / num_requests if len(cpu_s) == len(passes) else None
+            ),
             passes=tuple(passes),
             errors=tuple(sorted({a.error for a in answers if a.error is not None})),
         )

@@ -60,8 +60,8 @@ async def count_kv_blocks(options: ServerOptions, models: tuple[Path, Path]) -> 
     blocks = []
     for model in models:
         own = replace(options, model=str(model), kv_cache_mib=_CACHE_MIB)
-        async with serving(own) as addresses:
-            blocks.append(await _read_kv_blocks(addresses.http))
+        async with serving(own) as server:
+            blocks.append(await _read_kv_blocks(server.http_address))
     plain, skip_v1 = blocks
     return KvBlocks(
         cache_bytes=_CACHE_MIB * 2**20,

@@ -6,21 +6,22 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from pd_bench.cores import pinned, thread_environment
 from pd_core.errors import CloudTimeout, CloudUnavailable
 from pd_core.model_names import DEFAULT_MODEL
 
-__all__ = ["ServerAddresses", "ServerOptions", "own_server", "serving"]
+__all__ = ["OwnServer", "ServerOptions", "own_server", "server_process", "serving"]
 
-# Loading a large model takes a while; vLLM imports itself in four processes, and compiles.
-_READY_WITHIN_S = {"torch": 120.0, "vllm": 1200.0}
-_STOP_WITHIN_S = {"torch": 10.0, "vllm": 45.0}
+_READY_WITHIN_S = 120.0  # loading a large model takes a while
+_STOP_WITHIN_S = 10.0
+# vLLM imports itself in four processes, and compiles; it lets go of them one after the other.
+_VLLM_READY_WITHIN_S = 1200.0
+_VLLM_STOP_WITHIN_S = 45.0
 _POLL_S = 0.05
 _LOG_TAIL_BYTES = 4000
 
@@ -76,43 +77,83 @@ class ServerOptions:
         ]
 
 
-class ServerAddresses(NamedTuple):
-    """Where a server listens, "host:port" each."""
+@dataclass(frozen=True, slots=True)
+class OwnServer:
+    """A serving process.
 
-    grpc: str
-    http: str
+    Attributes:
+        address: gRPC "host:port".
+        http_address: of its control plane, likewise.
+        pid: its process.
+    """
+
+    address: str
+    http_address: str
+    pid: int
 
 
 @asynccontextmanager
 async def own_server(options: ServerOptions) -> AsyncIterator[str]:
-    """Serve as `serving` does, for those who need the gRPC address alone."""
-    async with serving(options) as addresses:
-        yield addresses.grpc
+    """Start a server, yield its gRPC address "host:port", and stop it whatever happens.
+
+    Raises:
+        PdError: as `server_process`.
+    """
+    async with serving(options) as server:
+        yield server.address
 
 
 @asynccontextmanager
-async def serving(options: ServerOptions) -> AsyncIterator[ServerAddresses]:
-    """Start a server, yield its addresses, and stop it whatever happens.
+async def serving(options: ServerOptions) -> AsyncIterator[OwnServer]:
+    """Start a server, yield it when it is ready, and stop it whatever happens.
+
+    Raises:
+        PdError: as `server_process`.
+    """
+    slow = options.engine == "vllm"
+    async with server_process(
+        options.command,
+        options.cores,
+        _VLLM_READY_WITHIN_S if slow else _READY_WITHIN_S,
+        _VLLM_STOP_WITHIN_S if slow else _STOP_WITHIN_S,
+    ) as server:
+        yield server
+
+
+@asynccontextmanager
+async def server_process(
+    command: Callable[[Path], Sequence[str]],
+    cores: tuple[int, ...] = (),
+    ready_within_s: float = _READY_WITHIN_S,
+    stop_within_s: float = _STOP_WITHIN_S,
+) -> AsyncIterator[OwnServer]:
+    """Start any command that writes a server's ready file, and stop it whatever happens.
+
+    Args:
+        command: its words, given the ready file.
+        cores: CPU cores to pin it to; empty: not pinned.
+        ready_within_s: how long it may take to start.
+        stop_within_s: how long it may take to end in order; then it is killed.
 
     Raises:
         CloudUnavailable: it ended before it was ready; the message has the end of its log.
         CloudTimeout: it was not ready in time.
     """
     with tempfile.TemporaryDirectory(prefix="pd-bench-") as folder:
-        ready_file = Path(folder) / "ready.json"
-        async with _process(options, ready_file, Path(folder)) as process:
-            within_s = _READY_WITHIN_S[options.engine]
-            yield await _addresses(process, ready_file, Path(folder) / "server.log", within_s)
+        ready_file, log = Path(folder) / "ready.json", Path(folder) / "server.log"
+        started = _process(command(ready_file), Path(folder), cores, stop_within_s)
+        async with started as process:
+            yield await _ready(process, ready_file, log, ready_within_s)
 
 
 @asynccontextmanager
 async def _process(
-    options: ServerOptions, ready_file: Path, folder: Path
+    command: Sequence[str], folder: Path, cores: tuple[int, ...], stop_within_s: float
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    with (folder / "server.log").open("wb") as log, pinned(options.cores):
+    with (folder / "server.log").open("wb") as log, pinned(cores):
         process = await asyncio.create_subprocess_exec(
-            *options.command(ready_file),
-            env=_environment(options.cores),
+            *command,
+            env=_environment(cores),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -121,7 +162,7 @@ async def _process(
     try:
         yield process
     finally:
-        await _stop(process, _STOP_WITHIN_S[options.engine])
+        await _stop(process, stop_within_s)
 
 
 def _environment(cores: tuple[int, ...]) -> dict[str, str]:
@@ -144,12 +185,12 @@ async def _stop(process: asyncio.subprocess.Process, within_s: float) -> None:
             raise
 
 
-async def _addresses(
+async def _ready(
     process: asyncio.subprocess.Process, ready_file: Path, log: Path, within_s: float
-) -> ServerAddresses:
+) -> OwnServer:
     try:
         async with asyncio.timeout(within_s):
-            while (addresses := _ready_addresses(ready_file)) is None:
+            while (server := _told(ready_file)) is None:
                 if process.returncode is not None:
                     raise CloudUnavailable(
                         f"the server ended with code {process.returncode} before it was ready; "
@@ -160,15 +201,15 @@ async def _addresses(
         raise CloudTimeout(
             f"the server was not ready within {within_s:g} s; the end of its log:\n{_tail(log)}"
         ) from None
-    return addresses
+    return server
 
 
-def _ready_addresses(ready_file: Path) -> ServerAddresses | None:
-    """Read the addresses once the file is there; the server puts it in place in one move."""
+def _told(ready_file: Path) -> OwnServer | None:
+    """Read the ready file once it is there; the server puts it in place in one move."""
     if not ready_file.exists():
         return None
-    ready = json.loads(ready_file.read_text())
-    return ServerAddresses(str(ready["grpc"]), str(ready["http"]))
+    told = json.loads(ready_file.read_text())
+    return OwnServer(told["grpc"], told["http"], told["pid"])
 
 
 def _tail(log: Path) -> str:

@@ -94,6 +94,12 @@ class TorchEngine:
             room_tokens=KEY_BLOCK,
             spare_tokens=cost.spare_tokens,
         )
+        logger.info(
+            "steps of at most %d tokens; %d KV blocks of %d tokens",
+            self._scheduler.max_num_batched_tokens,
+            blocks,
+            BLOCK_TOKENS,
+        )
         self._requests: dict[int, LiveRequest] = {}
         self._totals = Totals()
         self._prefilled: list[int] = []  # requests whose prompt is computed and not yet remembered
@@ -102,11 +108,6 @@ class TorchEngine:
     def card(self) -> ModelCard:
         """What it runs."""
         return self._card
-
-    @property
-    def max_num_batched_tokens(self) -> int:
-        """Tokens computed in one step."""
-        return self._scheduler.max_num_batched_tokens
 
     @property
     def num_prefix_hit_tokens(self) -> int:

@@ -1,5 +1,6 @@
 """The comparison of engines with scripted servers: what runs when, and what comes of it."""
 
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from pd_bench.cloud_result import CloudDocument, CloudPass, CloudScheme, equal_r
 from pd_bench.cloud_result import throughput_ratio as ratio_of
 from pd_bench.cloud_settings import CloudSettings
 from pd_bench.kv_blocks import kv_blocks_of
-from pd_bench.server_process import ServerAddresses, ServerOptions
+from pd_bench.server_process import OwnServer, ServerOptions
 from pd_core.errors import CloudUnavailable, EngineError, QueueFull
 from tests.scripted_cloud import Script, ScriptedCloud
 from tests.virtual_loop import run_virtual
@@ -59,14 +60,14 @@ class Servers:
         monkeypatch.setattr(kv_blocks, "_read_kv_blocks", self.read_kv_blocks)
 
     @asynccontextmanager
-    async def serving(self, options: ServerOptions) -> AsyncIterator[ServerAddresses]:
+    async def serving(self, options: ServerOptions) -> AsyncIterator[OwnServer]:
         assert self.running == 0, "never two servers at once"
         self.running += 1
         self.started.append(options)
         name = f"{options.engine}{len(self.started)}"
         self.clouds[name] = ScriptedCloud(self.scripts[options.engine])
         try:
-            yield ServerAddresses(name, name)
+            yield OwnServer(name, name, os.getsid(0))
         finally:
             self.running -= 1
 
@@ -211,12 +212,14 @@ def _pass(repeat: int, requests_per_s: float) -> CloudPass:
         wall_s=1.0,
         requests_per_s=requests_per_s,
         tokens_per_s=100.0,
+        server_cpu_s=0.5 * (repeat + 1),
     )
 
 
 def test_the_ratio_is_the_median_of_pairs() -> None:
     torch = CloudScheme.of([_pass(i, rate) for i, rate in enumerate((10.0, 50.0, 6.0))], [])
     vllm = CloudScheme.of([_pass(i, rate) for i, rate in enumerate((5.0, 50.0, 12.0))], [])
+    assert torch.server_cpu_s_per_request == pytest.approx((0.5 + 1.0 + 1.5) / 30)
     assert ratio_of(torch, vllm) == 1.0, "pairs of 2, 1 and 0.5; the medians' ratio would be 10/12"
     dead = CloudScheme.of([_pass(i, 0.0) for i in range(3)], [])
     assert ratio_of(torch, dead) is None
@@ -231,7 +234,8 @@ def test_failed_answers_equal_none() -> None:
 
 def test_a_pass_counts_whole_answers_and_all_tokens() -> None:
     answers = [Answer(0, 2.0, 10, "a", 0.1, None), Answer(1, 4.0, 2, "b", 0.1, "gone")]
-    summary = CloudPass.of(3, answers)
+    summary = CloudPass.of(3, answers, None)
+    assert CloudScheme.of([summary], answers).server_cpu_s_per_request is None
     assert (summary.repeat, summary.failed, summary.wall_s) == (3, 1, 4.0)
     assert (summary.requests_per_s, summary.tokens_per_s) == (0.25, 3.0)
     with pytest.raises(ValidationError):

@@ -1,0 +1,85 @@
+"""`pd-bench streams` and `pd-bench gaps`: what one server process bears."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from pd_bench.result_file import result_file
+from pd_core.model_names import MODEL_HELP, RANDOM_TINY
+
+__all__ = ["gaps", "streams"]
+
+T = TypeVar("T")
+
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
+
+
+def streams(
+    number: Annotated[int, typer.Option(min=1, help="Streams open at once.")] = 2000,
+    step: Annotated[float, typer.Option(help="Seconds between a stream's tokens.")] = 1.0,
+    turns: Annotated[
+        int, typer.Option(min=1, help="Streams get their tokens in so many turns; 1: all at once.")
+    ] = 20,
+    tokens: Annotated[int, typer.Option(min=1, help="Measured tokens of each stream.")] = 10,
+    json_out: JsonOut = None,
+) -> None:
+    """Measure what open streams cost one server process: memory, and a token's time on its way.
+
+    The engine is emulated: it computes nothing and stamps each token with
+    the instant it was made. One stream, a tenth and all are measured, each on
+    a server process of its own. Linux only.
+    """
+    from pd_bench.many_streams import StreamsSettings, measure_streams, streams_table
+
+    settings = StreamsSettings(number, step, turns, tokens)
+    with _json_file(json_out) as write:
+        found = _run(lambda tick: measure_streams(settings, tick))
+        Console().print(streams_table(found, settings))
+        write({"settings": asdict(settings), "counts": [asdict(row) for row in found]})
+
+
+def gaps(
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = RANDOM_TINY,
+    decodes: Annotated[int, typer.Option(min=1, help="Streams whose gaps are measured.")] = 4,
+    prefills: Annotated[int, typer.Option(min=1, help="Long prompts in flight.")] = 2,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a long prompt.")] = 4096,
+    tokens: Annotated[int, typer.Option(min=8, help="Of each stream in each round.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="Quiet and busy ones each.")] = 5,
+    json_out: JsonOut = None,
+) -> None:
+    """Measure running streams' gaps while long prompts keep arriving, against their gaps without.
+
+    Quiet and busy rounds take turns on one real server process. The aim is a
+    99th percentile at most twice as long.
+    """
+    from pd_bench.decode_gaps import GapsSettings, gaps_table, measure_gaps
+
+    settings = GapsSettings(model, decodes, prefills, prompt_tokens, tokens, rounds)
+    with _json_file(json_out) as write:
+        found = _run(lambda tick: measure_gaps(settings, tick))
+        Console().print(gaps_table(found, settings))
+        write({"settings": asdict(settings), "ratio_p99": found.ratio, **asdict(found)})
+
+
+@contextmanager
+def _json_file(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield what writes the document, if one is wanted; found unwritable before the run."""
+    if path is None:
+        yield lambda _: None
+        return
+    with result_file(path) as write:
+        yield lambda document: write(json.dumps(document))
+
+
+def _run(measure: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> T:
+    """Run a measurement, with what it is doing shown where someone looks."""
+    console = Console(stderr=True)
+    with console.status("starting the server") as status:
+        return asyncio.run(measure(lambda doing: status.update(doing)))
