@@ -67,7 +67,7 @@ class InProcessBackend:
             self._internal_ids[request.key] = self.engine.add_request(
                 request.key, prompt, params, priority=request.priority
             )
-        except ValueError as error:
+        except Exception as error:  # vLLM's own have no common base
             logger.warning("vLLM refused a request", exc_info=error)
             failure = EngineError(f"vLLM refused the request ({error})")
             self._refused.append(Output(request.key, finished=True, error=failure))
