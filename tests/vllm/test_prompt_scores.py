@@ -6,19 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from pd_core.models import LoadedModel, Segment, load_model
-from pd_core.models.attention import Pass
-from pd_core.models.grouped_attention import GroupedAttention
-from pd_core.models.prompt_scores import SCORE_WINDOW, mean_attention, score_layer
-from pd_core.models.rope import rotate
+from pd_core.models import Segment, load_model
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine import EngineRequest, PromptScored, ScoreKind, TokensMade
 from pd_server.vllm_engine.engine import VllmEngine
 from tests.server_harness import prompt_of
 from tests.vllm.checkpoints import write_checkpoint
 from tests.vllm.engines import blocks_in_use, request, vllm_engine
+from tests.vllm.slow_scores import expected_scores
 
 TOLERANCE = 1e-5
 # Shorter than the window, as long as it, with a last chunk (of 128) and a last block (of 32) that
@@ -38,29 +34,6 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "unit, compiled": ({"skip_v1": True}, {"eager": False}),
     "naive": ({"skip_v1": True}, {"kv_layout": "naive"}),
 }
-
-
-def _expected(lm: LoadedModel, prompt: Sequence[int]) -> Tensor:
-    """The definition, word for word: hidden states to queries and keys to attention."""
-    attention = lm.model.layers[score_layer(lm.model.config.num_layers)].attention
-    assert isinstance(attention, GroupedAttention)
-    seen: list[tuple[Tensor, Pass]] = []
-    hook = attention.register_forward_pre_hook(lambda _, given: seen.append(given))
-    cache = lm.model.make_cache(len(prompt))
-    with torch.inference_mode():
-        lm.model.forward(torch.tensor(prompt), [Segment(cache, 0, len(prompt))])
-        hook.remove()
-        ((x, batch),) = seen
-        config = lm.model.config
-        heads = attention.qkv_proj(x).view(x.shape[0], -1, config.head_dim)
-        num_rotated = config.num_heads + config.num_kv_heads
-        rotated = rotate(attention._normed(heads[:, :num_rotated]), batch.cos, batch.sin)
-        rotated = rotated[: len(prompt)]
-        queries, keys = rotated[:, : config.num_heads], rotated[:, config.num_heads :]
-        keys = keys.repeat_interleave(config.group, dim=1)
-        window = queries[-min(SCORE_WINDOW, len(prompt)) :]
-        products = torch.einsum("whd,nhd->hwn", window, keys) * config.head_dim**-0.5
-        return mean_attention(products)
 
 
 def _run(
@@ -94,7 +67,9 @@ def test_scores_are_the_definition_s(name: str, tmp_path: Path) -> None:
     shape, settings = SHAPES[name]
     write_checkpoint(tmp_path, **shape)
     lm = load_model(str(tmp_path), fast=True)
-    expected = [_expected(lm, prompt_of(length, i)) for i, length in enumerate(PROMPT_LENGTHS)]
+    expected = [
+        expected_scores(lm, prompt_of(length, i)) for i, length in enumerate(PROMPT_LENGTHS)
+    ]
     with vllm_engine(tmp_path, **settings) as engine:
         fresh, made = _run(engine, _requests(0, score=True))
         again, made_again = _run(engine, _requests(100, score=True, limit=1))
@@ -115,7 +90,7 @@ def test_scores_are_the_definition_s(name: str, tmp_path: Path) -> None:
 def test_committed_tokens_have_no_scores_and_change_none(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, skip_v1=True)
     prompt = prompt_of(100)
-    expected = _expected(load_model(str(tmp_path), fast=True), prompt)
+    expected = expected_scores(load_model(str(tmp_path), fast=True), prompt)
     with vllm_engine(tmp_path) as engine:
         fields: dict[str, Any] = {"num_committed_tokens": 60, "first_position": 60}
         one = request(1, [*prompt, *prompt_of(60, 9)], 70, SAMPLED, score_prompt=True, **fields)
@@ -143,7 +118,7 @@ def test_preempted_prompts_keep_their_scores(tmp_path: Path) -> None:
         assert small.backend.num_blocks < 56
         scored, _ = _run(small, requests)
     for i, prompt in enumerate(prompts):
-        difference = torch.tensor(scored[i].scores) - _expected(lm, prompt)
+        difference = torch.tensor(scored[i].scores) - expected_scores(lm, prompt)
         assert difference.abs().max() < TOLERANCE
 
 
@@ -225,7 +200,7 @@ def test_scores_come_from_vllm_s_own_processes_too(
         for limit in (1, 9):  # one ends with the token that the scores come with
             scored, made = _run(engine, _requests(10 * limit, score=True, limit=limit))
             for i, length in enumerate(PROMPT_LENGTHS):
-                difference = torch.tensor(scored[10 * limit + i].scores) - _expected(
+                difference = torch.tensor(scored[10 * limit + i].scores) - expected_scores(
                     lm, prompt_of(length, i)
                 )
                 assert difference.abs().max() < TOLERANCE

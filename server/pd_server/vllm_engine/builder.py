@@ -47,7 +47,7 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
         )
     directory = model_directory(config.model)
     files = ModelDirectory(directory)
-    check_model(files.config)
+    check_model(files.config, config.vllm.tensor_parallel_size)
     # vLLM's numbers depend on the batch, so its id equals no other, not even its own at the next
     # start.
     fingerprints = read_fingerprints(files, numerics_id(config.dtype, engine="vllm"))

@@ -61,8 +61,8 @@ def check_version() -> str:
     return found
 
 
-def check_model(config: ModelConfig) -> None:
-    """Refuse what neither vLLM's own models nor our plugin compute.
+def check_model(config: ModelConfig, num_ranks: int = 1) -> None:
+    """Refuse what neither vLLM's own models nor our plugin compute, over so many ranks.
 
     Raises:
         ModelError: says which and what to do.
@@ -71,6 +71,11 @@ def check_model(config: ModelConfig) -> None:
         raise ModelError(
             "multi-head latent attention has no plugin for vLLM, with SkipV1 or without; use "
             "--engine torch"
+        )
+    if config.skip_v1 and config.num_kv_heads // 2 % num_ranks:
+        raise ModelError(
+            f"half of {config.num_kv_heads} KV heads cannot be cut into {num_ranks} equal parts, "
+            "as SkipV1 needs it; lower --tensor-parallel-size"
         )
 
 
