@@ -231,7 +231,8 @@ def plain_loop(
     while len(made) < num_tokens:
         hidden = lm.model.forward(torch.tensor(pending), [Segment(cache, start, len(pending))])
         start += len(pending)
-        pending = sample(lm.model.logits(hidden[-1:]), [sampling], [len(made)], lm.eos_token_ids)
+        logits = lm.model.logits(hidden[-1:])
+        pending = sample(logits, [sampling], [len(made)], lm.eos_token_ids, [made])
         made += pending
         if pending[0] in lm.eos_token_ids:
             break

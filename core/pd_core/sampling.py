@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from pd_core.errors import EngineError, InvalidSamplingParams
+from pd_core.repetition import repetition_costs
 from pd_core.sampling_params import SamplingParams
 
 __all__ = ["SAMPLER_VERSION", "sample"]
 
 # Part of the numerics id: raise it whenever any token could come out differently.
-SAMPLER_VERSION = 1
+SAMPLER_VERSION = 2
 
 _NEVER = float("-inf")
 _MASK = 2**64 - 1
@@ -30,19 +31,23 @@ def sample(
     sampling: Sequence[SamplingParams],
     positions: Sequence[int],
     eos_token_ids: Sequence[int],
+    histories: Sequence[Sequence[int]] | None = None,
 ) -> list[int]:
     """Choose one token per row.
 
-    In this order: end-of-sequence ids are masked where asked; temperature; top-k keeps the k
-    largest; top-p keeps the shortest prefix, in falling order of probability (renormalised after
-    top-k), whose sum reaches top_p, the token that crosses it included; Gumbel-max among what is
-    kept. Every tie, also at top-k's and top-p's edge, goes to the lowest id.
+    In this order: end-of-sequence ids are masked where asked; repetition costs; temperature; top-k
+    keeps the k largest; top-p keeps the shortest prefix, in falling order of probability
+    (renormalised after top-k), whose sum reaches top_p, the token that crosses it included;
+    Gumbel-max among what is kept. Every tie, also at top-k's and top-p's edge, goes to the lowest
+    id.
 
     Args:
         logits: (R, V), any float dtype; -inf for ids that must never come.
         sampling: R parameters.
         positions: R response positions, from 0.
         eos_token_ids: the model's end-of-sequence ids; the first is the one that is forced.
+        histories: R responses before the position, or their ends; only rows whose parameters
+            have a dry_multiplier need theirs.
 
     Raises:
         EngineError: a row holds NaN or +inf, or no token is left to choose.
@@ -50,13 +55,17 @@ def sample(
     """
     assert len(logits) == len(sampling) == len(positions), "one row, parameters, position each"
     eos = list(eos_token_ids)
+    known = histories if histories is not None else [()] * len(sampling)
+    assert histories is not None or not any(p.dry_multiplier for p in sampling), "no histories"
     return [
-        _sample_row(row, params, position, eos)
-        for row, params, position in zip(logits, sampling, positions, strict=True)
+        _sample_row(row, params, position, eos, history)
+        for row, params, position, history in zip(logits, sampling, positions, known, strict=True)
     ]
 
 
-def _sample_row(row: Tensor, params: SamplingParams, position: int, eos: list[int]) -> int:
+def _sample_row(
+    row: Tensor, params: SamplingParams, position: int, eos: list[int], history: Sequence[int]
+) -> int:
     """Choose the token of one row: (V,)."""
     if params.forced_length is not None:
         if not eos:
@@ -68,6 +77,11 @@ def _sample_row(row: Tensor, params: SamplingParams, position: int, eos: list[in
     scores = row.double()
     if eos and (params.ignore_eos or params.forced_length is not None):
         scores = scores.index_fill(0, torch.tensor(eos, device=row.device), _NEVER)
+    if params.dry_multiplier:
+        costs = repetition_costs(history, params)
+        ids_of_costs = torch.tensor(list(costs), dtype=torch.int64, device=row.device)
+        off = torch.tensor(list(costs.values()), dtype=torch.float64, device=row.device)
+        scores = scores.index_add(0, ids_of_costs, -off)
     if params.greedy:
         return _lowest_argmax(scores)
     _check(scores.max())

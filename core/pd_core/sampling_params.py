@@ -26,6 +26,10 @@ class SamplingParams:
             end-of-sequence token, and none comes earlier, so that an answer has exactly the
             length of a trace's row. Only samplers may read it: planner, controller and
             admission must not (DESIGN 8).
+        dry_multiplier: what a token costs that repeats the answer; 0 is off. See
+            `pd_core.repetition`.
+        dry_base: by how much the cost grows with each further repeated token.
+        dry_allowed_length: stretches shorter than this repeat for free.
 
     Raises:
         InvalidSamplingParams: a value is out of range; the message names it.
@@ -37,6 +41,9 @@ class SamplingParams:
     seed: int = 0
     ignore_eos: bool = False
     forced_length: int | None = None
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
 
     def __post_init__(self) -> None:
         if self.temperature != 0.0 and not _LEAST_TEMPERATURE <= self.temperature <= 10.0:
@@ -50,9 +57,24 @@ class SamplingParams:
             raise InvalidSamplingParams(f"top_p is {self.top_p}; it must lie in (0, 1]")
         if not 0 <= self.seed <= MAX_SEED:
             raise InvalidSamplingParams(f"seed is {self.seed}; it must lie between 0 and 2**64 - 1")
+        self._check_dry()
         if self.forced_length is not None and not 1 <= self.forced_length < 2**31:
             raise InvalidSamplingParams(
                 f"forced_length is {self.forced_length}; it must be 1 or more"
+            )
+
+    def _check_dry(self) -> None:
+        if not 0.0 <= self.dry_multiplier <= 10.0:
+            raise InvalidSamplingParams(
+                f"dry_multiplier is {self.dry_multiplier}; it must be 0 (off), or at most 10"
+            )
+        if not 1.0 <= self.dry_base <= 10.0:
+            raise InvalidSamplingParams(
+                f"dry_base is {self.dry_base}; it must lie between 1 and 10"
+            )
+        if not 1 <= self.dry_allowed_length <= 512:
+            raise InvalidSamplingParams(
+                f"dry_allowed_length is {self.dry_allowed_length}; it must lie between 1 and 512"
             )
 
     @property

@@ -88,6 +88,9 @@ def _sampling_to_pb(sampling: SamplingParams) -> pb.Sampling:
         seed=sampling.seed,
         ignore_eos=sampling.ignore_eos,
         forced_length=sampling.forced_length,
+        dry_multiplier=sampling.dry_multiplier,
+        dry_base=sampling.dry_base,
+        dry_allowed_length=sampling.dry_allowed_length,
     )
 
 

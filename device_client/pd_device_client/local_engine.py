@@ -13,6 +13,7 @@ import torch
 
 from pd_core.errors import EngineError, PromptTooLong
 from pd_core.models import LoadedModel, Segment
+from pd_core.repetition import HISTORY_TOKENS
 from pd_core.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.ports import EngineCard
@@ -75,6 +76,7 @@ class _TorchSequence:
         self._sampling = sampling
         self._cache = loaded.model.make_cache(1)
         self._num_tokens = 0
+        self._recent: list[int] = []  # the last tokens, where sampling looks at them
 
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
         loop = asyncio.get_running_loop()
@@ -107,7 +109,11 @@ class _TorchSequence:
         segment = Segment(self._cache, self._num_tokens, len(token_ids))
         hidden = model.forward(torch.tensor(token_ids), [segment])
         self._num_tokens = end
+        if self._sampling.dry_multiplier:
+            self._recent = (self._recent + token_ids)[-HISTORY_TOKENS:]
         if sample_position is None:
             return None
         logits = model.logits(hidden[-1:])
-        return sample(logits, [self._sampling], [sample_position], self._loaded.eos_token_ids)[0]
+        response = self._recent[-sample_position:] if sample_position else []
+        eos = self._loaded.eos_token_ids
+        return sample(logits, [self._sampling], [sample_position], eos, [response])[0]

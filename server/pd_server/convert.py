@@ -106,20 +106,11 @@ def _start_from_pb(start: pb.Start) -> Start:
             f"api_version is {start.api_version}; this server speaks version {API_VERSION}: use a "
             "client of that version"
         )
-    sampling = start.sampling
-    forced_length = sampling.forced_length if sampling.HasField("forced_length") else None
     return Start(
         request_id=start.request_id,
         prompt_token_ids=tuple(start.prompt_token_ids),
         token_limit=start.token_limit,
-        sampling=SamplingParams(
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p if sampling.HasField("top_p") else 1.0,
-            seed=sampling.seed,
-            ignore_eos=sampling.ignore_eos,
-            forced_length=forced_length,
-        ),
+        sampling=_sampling_from_pb(start.sampling),
         committed_token_ids=tuple(start.committed_token_ids),
         committed_first_position=start.committed_first_position,
         keep_ratio=start.keep_ratio if start.HasField("keep_ratio") else 1.0,
@@ -152,3 +143,21 @@ def _load_to_pb(load: Load) -> pb.Load:
 
 def _ns(seconds: float) -> int:
     return round(seconds * _NS_PER_S)
+
+
+def _sampling_from_pb(sampling: pb.Sampling) -> SamplingParams:
+    unset = SamplingParams()
+    length = sampling.dry_allowed_length
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p if sampling.HasField("top_p") else unset.top_p,
+        seed=sampling.seed,
+        ignore_eos=sampling.ignore_eos,
+        forced_length=sampling.forced_length if sampling.HasField("forced_length") else None,
+        dry_multiplier=sampling.dry_multiplier,
+        dry_base=sampling.dry_base if sampling.HasField("dry_base") else unset.dry_base,
+        dry_allowed_length=(
+            length if sampling.HasField("dry_allowed_length") else unset.dry_allowed_length
+        ),
+    )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from pd_core.models import KVCache
+from pd_core.repetition import HISTORY_TOKENS
 from pd_core.rolling_hash import RollingHash
 from pd_server.engine import EngineEvent, EngineRequest
 
@@ -41,6 +42,14 @@ class LiveRequest:
         if not request.score_prompt or self.prompt_scored:
             return None
         return self.token_ids[: len(request.token_ids) - request.num_committed_tokens]
+
+    def response_end(self) -> list[int]:
+        """Return the last response tokens, as many as sampling may look at."""
+        if not self.request.sampling.dry_multiplier:
+            return []
+        first_of_all = len(self.request.token_ids) - self.request.first_position
+        first = max(0, first_of_all, len(self.token_ids) - HISTORY_TOKENS)
+        return self.token_ids[first:]
 
     def hold(self, cache: KVCache, now_s: float) -> None:
         """Take a KV cache, held from now on."""

@@ -34,6 +34,7 @@ class Work:
         cache: the request's KV cache.
         sampling: how to choose the token after the chunk; None: choose none.
         position: response position of that token.
+        history: the response before it, or its end.
         rolling_hash: chooses it in place of the model's logits; None in ordinary service.
         scored_prompt: a prompt that the chunk completes, to be scored; None: score none.
     """
@@ -44,6 +45,7 @@ class Work:
     cache: KVCache
     sampling: SamplingParams | None
     position: int
+    history: Sequence[int] = ()
     rolling_hash: RollingHash | None = None
     scored_prompt: Sequence[int] | None = None
 
@@ -168,7 +170,8 @@ class ModelRunner:
             return result
         logits = self._lm.model.logits(hidden[rows])  # (R, V)
         positions = [batch[index].position for index in sampled]
-        chosen = sample(logits, params, positions, self._lm.eos_token_ids)
+        histories = [batch[index].history for index in sampled]
+        chosen = sample(logits, params, positions, self._lm.eos_token_ids, histories)
         for index, sampling, token_id in zip(sampled, params, chosen, strict=True):
             hashed = batch[index].rolling_hash
             result[index] = (

@@ -265,6 +265,7 @@ class TorchEngine:
             live.cache,
             live.request.sampling if chunk.samples else None,
             sequence.next_position,
+            live.response_end() if chunk.samples else (),
             live.rolling_hash,
             live.prompt_to_score if chunk.samples else None,
         )

@@ -39,7 +39,14 @@ from tests.real_server import RealServer, real_server
 LENGTH = 24
 PACE_S = 0.004
 GREEDY = SamplingParams(ignore_eos=True)
-SEEDED = SamplingParams(temperature=0.9, top_p=0.95, seed=2**63 + 5, ignore_eos=True)
+SEEDED = SamplingParams(
+    temperature=0.9,
+    top_p=0.95,
+    seed=2**63 + 5,
+    ignore_eos=True,
+    dry_multiplier=1.0,
+    dry_allowed_length=1,
+)
 BOTH = pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
 
 OPTIMISTIC = SpeedProfile("optimistic", "a test", 1e-7, 1e-7)

@@ -188,6 +188,11 @@ def judge(
     count: Annotated[int, typer.Option(help="Functions, and pages, to be written.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     top_p: Annotated[float, typer.Option(help="Keep the most likely tokens up to this.")] = 0.9,
+    dry_multiplier: Annotated[
+        float, typer.Option(help="What a token costs that repeats the text; 0 is off.")
+    ] = 0.0,
+    dry_base: Annotated[float, typer.Option(help="The cost's growth with each token.")] = 1.75,
+    dry_allowed_length: Annotated[int, typer.Option(help="Shorter ones repeat for free.")] = 2,
     seed: Seed = 0,
     json_out: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -201,7 +206,14 @@ def judge(
     if loaded.tokenizer.to_str() != store.tokenizer:
         raise ConfigError("the corpus was prepared with another tokenizer than the model's")
     documents = readability.documents_of(store.held_out.tokens, store.eos_token_id)
-    sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
+    sampling = SamplingParams(
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        dry_multiplier=dry_multiplier,
+        dry_base=dry_base,
+        dry_allowed_length=dry_allowed_length,
+    )
     found = readability.judge(loaded, documents, sampling, count)
     if json_out:
         print(json.dumps(asdict(found)))

@@ -1,6 +1,7 @@
 """Texts that a model writes, many at a time, by the inference code that also serves it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -61,7 +62,8 @@ def _step(
     last = torch.tensor([len(row.todo) for row in rows]).cumsum(0) - 1
     logits = loaded.model.logits(loaded.model.forward(ids, segments)[last])
     positions = [len(row.out) for row in rows]
-    tokens = sample(logits, [row.sampling for row in rows], positions, loaded.eos_token_ids)
+    sampling, histories = [row.sampling for row in rows], [row.out for row in rows]
+    tokens = sample(logits, sampling, positions, loaded.eos_token_ids, histories)
     for row, token in zip(rows, tokens, strict=True):
         row.start += len(row.todo)
         row.todo = [token]
@@ -73,9 +75,4 @@ def _step(
 
 
 def _with_seed(sampling: SamplingParams, offset: int) -> SamplingParams:
-    return SamplingParams(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        seed=sampling.seed + offset,
-    )
+    return replace(sampling, seed=sampling.seed + offset)

@@ -267,6 +267,9 @@ class Sampling(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
     FORCED_LENGTH_FIELD_NUMBER: _builtins.int
+    DRY_MULTIPLIER_FIELD_NUMBER: _builtins.int
+    DRY_BASE_FIELD_NUMBER: _builtins.int
+    DRY_ALLOWED_LENGTH_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """0 means greedy."""
     top_k: _builtins.int
@@ -279,6 +282,12 @@ class Sampling(_message.Message):
     """Never choose an end-of-sequence token."""
     forced_length: _builtins.int
     """For measurements: end-of-sequence exactly at this length; unset: off."""
+    dry_multiplier: _builtins.float
+    """What a token costs that repeats the answer; 0 means off."""
+    dry_base: _builtins.float
+    """Growth of the cost with each further repeated token; unset means 1.75."""
+    dry_allowed_length: _builtins.int
+    """Stretches shorter than this repeat for free; unset means 2."""
     def __init__(
         self,
         *,
@@ -288,15 +297,26 @@ class Sampling(_message.Message):
         seed: _builtins.int = ...,
         ignore_eos: _builtins.bool = ...,
         forced_length: _builtins.int | None = ...,
+        dry_multiplier: _builtins.float = ...,
+        dry_base: _builtins.float | None = ...,
+        dry_allowed_length: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_forced_length", b"_forced_length", "_top_p", b"_top_p", "forced_length", b"forced_length", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length", "_dry_base", b"_dry_base", "_forced_length", b"_forced_length", "_top_p", b"_top_p", "dry_allowed_length", b"dry_allowed_length", "dry_base", b"dry_base", "forced_length", b"forced_length", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_length", b"_forced_length", "_top_p", b"_top_p", "forced_length", b"forced_length", "ignore_eos", b"ignore_eos", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length", "_dry_base", b"_dry_base", "_forced_length", b"_forced_length", "_top_p", b"_top_p", "dry_allowed_length", b"dry_allowed_length", "dry_base", b"dry_base", "dry_multiplier", b"dry_multiplier", "forced_length", b"forced_length", "ignore_eos", b"ignore_eos", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dry_allowed_length: _TypeAlias = _typing.Literal["dry_allowed_length"]  # noqa: Y015
+    _WhichOneofArgType__dry_allowed_length: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length"]  # noqa: Y015
+    _WhichOneofReturnType__dry_base: _TypeAlias = _typing.Literal["dry_base"]  # noqa: Y015
+    _WhichOneofArgType__dry_base: _TypeAlias = _typing.Literal["_dry_base", b"_dry_base"]  # noqa: Y015
     _WhichOneofReturnType__forced_length: _TypeAlias = _typing.Literal["forced_length"]  # noqa: Y015
     _WhichOneofArgType__forced_length: _TypeAlias = _typing.Literal["_forced_length", b"_forced_length"]  # noqa: Y015
     _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
     _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dry_allowed_length) -> _WhichOneofReturnType__dry_allowed_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dry_base) -> _WhichOneofReturnType__dry_base | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__forced_length) -> _WhichOneofReturnType__forced_length | None: ...
     @_typing.overload

@@ -13,6 +13,7 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
+from pd_core.repetition import HISTORY_TOKENS
 from pd_core.rolling_hash import RollingHash
 from pd_core.sampling import sample
 from pd_core.sampling_params import SamplingParams
@@ -27,6 +28,7 @@ class _Row:
     Attributes:
         sampling: how its tokens are chosen.
         first_position: response position of its first output token.
+        response_before: response tokens that stand in the prompt, or their end.
         output_token_ids: vLLM's own list of what it has made so far; it grows.
         eos_token_ids: the model's.
         num_token_ids: ids from here on belong to no token.
@@ -36,6 +38,7 @@ class _Row:
 
     sampling: SamplingParams
     first_position: int
+    response_before: Sequence[int]
     output_token_ids: Sequence[int]
     eos_token_ids: list[int]
     num_token_ids: int
@@ -50,7 +53,8 @@ class _Row:
             self.num_hashed = len(self.output_token_ids)
             return self.rolling_hash.next_token(position, self.sampling)
         row = logits[None, : self.num_token_ids]
-        return sample(row, [self.sampling], [position], self.eos_token_ids)[0]
+        history = [*self.response_before, *self.output_token_ids]
+        return sample(row, [self.sampling], [position], self.eos_token_ids, [history])[0]
 
 
 class SeededSampler(LogitsProcessor):
@@ -90,9 +94,14 @@ def _new_row(params: Any, prompt: list[int] | None, output: list[int]) -> _Row |
         seed=ours["seed"],
         ignore_eos=ours["ignore_eos"],
         forced_length=ours["forced_length"],
+        dry_multiplier=ours["dry_multiplier"],
+        dry_base=ours["dry_base"],
+        dry_allowed_length=ours["dry_allowed_length"],
     )
+    first = ours["first_position"]
     eos = list(ours["eos_token_ids"])
     hashed = None
     if ours["sampler"] != "model":
         hashed = RollingHash(ours["num_token_ids"], eos, prompt or ())
-    return _Row(sampling, ours["first_position"], output, eos, ours["num_token_ids"], hashed)
+    before = (prompt or [])[-min(first, HISTORY_TOKENS) :] if first else []
+    return _Row(sampling, first, before, output, eos, ours["num_token_ids"], hashed)

@@ -44,7 +44,7 @@ def test_a_start_keeps_every_field() -> None:
         request_id="r/1",
         prompt_token_ids=(1, 2, 3),
         token_limit=9,
-        sampling=SamplingParams(0.5, 7, 0.25, 2**64 - 1, True, 12),
+        sampling=SamplingParams(0.5, 7, 0.25, 2**64 - 1, True, 12, 0.5, 1.25, 9),
         committed_token_ids=(4, 5),
         committed_first_position=2,
         keep_ratio=0.5,
@@ -59,6 +59,8 @@ def test_a_start_keeps_every_field() -> None:
     sampling = message.sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.5, 7, 0.25)
     assert (sampling.seed, sampling.ignore_eos, sampling.forced_length) == (2**64 - 1, True, 12)
+    dry = (sampling.dry_multiplier, sampling.dry_base, sampling.dry_allowed_length)
+    assert dry == (0.5, 1.25, 9)
     assert (message.keep_ratio, message.cache_salt, message.api_version) == (0.5, "s", 1)
     assert message.useful_for_ns == 1_500_000_000
     prints = message.fingerprints

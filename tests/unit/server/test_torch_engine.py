@@ -92,7 +92,8 @@ class _Answers:
 _SAMPLINGS = [
     SamplingParams(),
     SamplingParams(temperature=1.0, seed=3),
-    SamplingParams(0.8, 50, 0.9),
+    # Any token that followed the last one before costs something.
+    SamplingParams(0.8, 50, 0.9, dry_multiplier=2.0, dry_allowed_length=1),
 ]
 
 
