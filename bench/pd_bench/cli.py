@@ -17,6 +17,8 @@ from pd_bench.kv_command import kv
 from pd_bench.replay_command import replay
 from pd_bench.report_command import report
 from pd_bench.server_commands import gaps, streams
+from pd_bench.simulation.commands import simulate
+from pd_bench.simulation.profile_command import profile
 from pd_bench.trace_commands import trace_app
 from pd_core.errors import PdError, status_of
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
@@ -87,6 +89,8 @@ app.command()(report)
 app.command()(compare)
 app.command()(streams)
 app.command()(gaps)
+app.command()(simulate)
+app.command()(profile)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from pd_bench.progress import Progress
@@ -67,6 +67,8 @@ class Dispatcher:
         progress: told of every token and every end; None for a warm-up.
         watched: rows (`Work.id`) to keep token by token.
         make_record: makes a request's record; None: `record_of`.
+        on_end: given each request's record and outcome; then nothing is kept here, so that memory
+            does not grow with the trace.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class Dispatcher:
         progress: Progress | None = None,
         watched: Collection[int] = (),
         make_record: RecordMaker | None = None,
+        on_end: Callable[[RequestRecord, Outcome], None] | None = None,
     ) -> None:
         self._make_record = make_record or record_of
         self.records: list[RequestRecord] = []
         self.timelines: list[Timeline] = []
         self._watched = frozenset(watched)
+        self._on_end = on_end
         self._scheme = scheme
         self._repeat = repeat
         self._request_of = request_of
@@ -114,6 +118,26 @@ class Dispatcher:
         async with asyncio.TaskGroup() as group:
             for work in works:
                 group.create_task(self._run_at_arrival(work, client_of, epoch_s, prepare_s))
+
+    async def run_stream(
+        self,
+        works: Iterable[Work],
+        client_of: Callable[[Work], Client],
+        prepare_s: float = _PREPARE_S,
+    ) -> None:
+        """As `run_open_loop`, but take each row only when its client is to start.
+
+        For a virtual clock: on a real one, making a prompt would delay what is due.
+        """
+        loop = asyncio.get_running_loop()
+        epoch_s = loop.time() + prepare_s
+        try:
+            async with asyncio.TaskGroup() as group:
+                for work in works:
+                    await asyncio.sleep(epoch_s + work.arrival_s - prepare_s - loop.time())
+                    group.create_task(self._run_at_arrival(work, client_of, epoch_s, prepare_s))
+        except ExceptionGroup as problems:  # requests keep theirs: this is from the rows
+            raise problems.exceptions[0] from None
 
     async def _run_at_arrival(
         self, work: Work, client_of: Callable[[Work], Client], epoch_s: float, prepare_s: float
@@ -168,6 +192,9 @@ class Dispatcher:
             arrival_s=arrival_s,
             error=error,
         )
+        if self._on_end is not None:
+            self._on_end(record, outcome)
+            return
         self.records.append(record)
         if work.id in self._watched:
             self.timelines.append(timeline_of(record, outcome))

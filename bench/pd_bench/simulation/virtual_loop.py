@@ -90,6 +90,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """The virtual present, in seconds."""
         return self._now_s
 
+    def visit(self, at_s: float) -> None:
+        """Set the clock, for work that is known to happen then; set it back before the next await.
+
+        Nothing may be scheduled with a delay meanwhile.
+        """
+        self._now_s = at_s
+
+    @property
+    def num_timers(self) -> int:
+        """Scheduled calls, those included that were cancelled and not swept out yet."""
+        return len(self._timers)
+
     def call_soon(
         self, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> asyncio.Handle:
