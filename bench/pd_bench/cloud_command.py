@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pd_bench.closed_loop import Answer
 from pd_bench.cloud_settings import DTYPES, ENGINES, CloudSettings, parse_engines
-from pd_bench.process import run_to_end
+from pd_bench.command_run import run_to_end
 from pd_bench.result_file import result_file
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
 

@@ -16,7 +16,7 @@ from pd_core.errors import (
 )
 from pd_core.estimates import CloudEstimate, DeviceEstimate
 from pd_core.generation import Fingerprints, ServerInfo
-from pd_core.planner import Mode, Plan, Promise, plan_request
+from pd_core.planner import Mode, Plan, Promise, fixed_plan, plan_request
 from pd_core.profiles import SpeedProfile
 from pd_device_client.cloud_leg import CloudTimeouts
 from pd_device_client.handshake import Handshake, shake_hands
@@ -44,7 +44,8 @@ class DeviceClient:
     Args:
         cloud: the way to the cloud, or None.
         engine: the local engine, or None.
-        pace_s: the gap between shown tokens that is promised to the reader.
+        pace_s: the gap between shown tokens that is promised to the reader; 0 shows each as soon
+            as it is there, for a client of one side alone.
         ttft_s: the first token's latest instant; None means as early as possible.
         device_profile: the device's speeds; measured at start when None.
         timeouts: of the cloud's streams.
@@ -127,8 +128,16 @@ class DeviceClient:
         mode: Mode | str = Mode.PD_DEVICE,
         *,
         text: TextSource | None = None,
+        cloud_tokens: int | None = None,
     ) -> Session:
         """Plan a request and return its session.
+
+        Args:
+            request: what to answer.
+            mode: who is to carry it.
+            text: detokeniser with stop strings; without one no text is made.
+            cloud_tokens: a fixed k instead of the planner's, for comparisons; only where both
+                sides can take the request, and in pd-device.
 
         Raises:
             RequestError: no side can take the request; the message says why.
@@ -139,18 +148,8 @@ class DeviceClient:
             self._refresh_card()
         self._check_tokens(request)
         link, engine, notes = self._usable(request, mode)
-        device = self._device_estimate if engine is not None else None
-        num_prompt = len(request.prompt_token_ids)
         expected = self._expected_tokens(request.max_tokens)
-        plan = plan_request(
-            num_prompt,
-            expected,
-            request.max_tokens,
-            self._promise,
-            device=device,
-            cloud=self._cloud_estimate.forecast(num_prompt) if link is not None else None,
-            mode=mode,
-        )
+        plan = self._plan(request, expected, link, engine, mode, cloud_tokens)
         session = Session(
             request,
             plan,
@@ -162,6 +161,38 @@ class DeviceClient:
         )
         logger.debug("request %s: %s", request.request_id, plan)
         return session
+
+    def _plan(
+        self,
+        request: GenerationRequest,
+        expected_tokens: int,
+        link: CloudLink | None,
+        engine: LocalEngine | None,
+        mode: Mode,
+        cloud_tokens: int | None,
+    ) -> Plan:
+        num_prompt = len(request.prompt_token_ids)
+        device = self._device_estimate if engine is not None else None
+        cloud = self._cloud_estimate.forecast(num_prompt) if link is not None else None
+        wanted = cloud_tokens if mode is Mode.PD_DEVICE else None
+        if wanted is not None and device is not None and cloud is not None:
+            return fixed_plan(
+                wanted,
+                num_prompt,
+                request.max_tokens,
+                self._promise,
+                device=device,
+                cloud=cloud,
+            )
+        return plan_request(
+            num_prompt,
+            expected_tokens,
+            request.max_tokens,
+            self._promise,
+            device=device,
+            cloud=cloud,
+            mode=mode,
+        )
 
     async def close(self) -> None:
         """Close both sides."""
