@@ -4,13 +4,13 @@ import pytest
 
 from pd_bench.closed_loop import Answer, run_closed_loop
 from pd_bench.result import output_sha256
+from pd_bench.simulation.virtual_loop import run_virtual
 from pd_bench.workload import Work
 from pd_core.errors import QueueFull
 from pd_core.generation import Start
 from pd_core.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
-from tests.virtual_loop import run_virtual
 
 FIRST_S, STEP_S = 0.3, 0.02
 

@@ -21,9 +21,9 @@ from pd_bench.cloud_result import throughput_ratio as ratio_of
 from pd_bench.cloud_settings import CloudSettings
 from pd_bench.kv_blocks import kv_blocks_of
 from pd_bench.server_process import OwnServer, ServerOptions
+from pd_bench.simulation.virtual_loop import run_virtual
 from pd_core.errors import CloudUnavailable, EngineError, QueueFull
 from tests.scripted_cloud import Script, ScriptedCloud
-from tests.virtual_loop import run_virtual
 
 METRICS = "# TYPE pd_kv_blocks gauge\npd_kv_blocks {}\n# TYPE other gauge\nother 3.0\n"
 
