@@ -17,6 +17,7 @@ from pd_bench.kv_command import kv
 from pd_bench.replay_command import replay
 from pd_bench.report_command import report
 from pd_bench.server_commands import gaps, streams
+from pd_bench.simulation.capacity_command import capacity
 from pd_bench.simulation.commands import simulate
 from pd_bench.simulation.profile_command import profile
 from pd_bench.trace_commands import trace_app
@@ -91,6 +92,7 @@ app.command()(streams)
 app.command()(gaps)
 app.command()(simulate)
 app.command()(profile)
+app.command()(capacity)
 
 
 @app.command()

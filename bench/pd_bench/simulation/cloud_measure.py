@@ -23,7 +23,6 @@ from pd_server.block_budget import BLOCK_TOKENS
 __all__ = ["CloudMeasurement", "measure_cloud"]
 
 _LENGTHS = (16, 64, 128, 256, 512, 1024, 2048, 4096)
-_REPEATS = 5
 _SHORT_TOKENS = 16
 _STEPS = 48
 _CARD_CALLS = 20
@@ -62,6 +61,8 @@ async def measure_cloud(
     *,
     max_num_batched_tokens: int | None = None,
     kv_tokens: int | None = None,
+    max_prompt_tokens: int = _LENGTHS[-1],
+    repeats: int = 5,
     tick: Callable[[str], None] = lambda _: None,
 ) -> CloudMeasurement:
     """Measure the server behind `link`.
@@ -72,6 +73,8 @@ async def measure_cloud(
         max_num_batched_tokens: as the server was started; None: it chose for itself.
         kv_tokens: room of its KV cache; None: the longest context in every slot, its default
             where there is memory for it.
+        max_prompt_tokens: of the prompts measured; as long as those to be simulated is best.
+        repeats: of each prefill.
         tick: told what is measured next.
 
     Raises:
@@ -84,12 +87,12 @@ async def measure_cloud(
             f"the server's context of {info.limits.max_context_tokens} tokens is too short to "
             f"measure in; {128 + _STEPS} are the least"
         )
-    server = _Server(link, info)
+    server = _Server(link, info, max_prompt_tokens)
     await server.answer(_SHORT_TOKENS, 8)  # whatever happens for the first time only
     tick("round trips")
     rtt_s = await server.rtt_s()
     tick("prefill")
-    answers = {n: [await server.answer(n, 1) for _ in range(_REPEATS)] for n in server.lengths}
+    answers = {n: [await server.answer(n, 1) for _ in range(repeats)] for n in server.lengths}
     prefills = tuple(
         PrefillSample(n, statistics.median(a.finished.prefill_s for a in found))
         for n, found in answers.items()
@@ -137,14 +140,14 @@ async def measure_cloud(
 class _Server:
     """Sends prompts that nobody has sent before."""
 
-    def __init__(self, link: CloudLink, info: ServerInfo) -> None:
+    def __init__(self, link: CloudLink, info: ServerInfo, max_prompt_tokens: int) -> None:
         self._link = link
         self._info = info
         self._random = random.Random(0)
         ends = set(info.eos_token_ids)
         self._ordinary = [i for i in range(min(info.limits.vocab_size, 50_000)) if i not in ends]
         self._count = 0
-        room = info.limits.max_context_tokens - _STEPS
+        room = min(info.limits.max_context_tokens - _STEPS, max_prompt_tokens)
         self.lengths = [n for n in _LENGTHS if n <= room]
 
     async def rtt_s(self) -> float:

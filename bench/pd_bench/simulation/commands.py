@@ -17,6 +17,13 @@ from pd_bench.result_file import result_file
 from pd_bench.schemes import SCHEMES
 from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, read_cloud_profile
 from pd_bench.simulation.settings import SimulationSettings
+from pd_bench.simulation.validation import (
+    TOLERANCE,
+    comparisons,
+    read_replay,
+    settings_of,
+    table_of,
+)
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
 
 __all__ = ["interruptible", "simulate"]
@@ -56,11 +63,18 @@ def simulate(
     keep_requests: Annotated[
         int, typer.Option(help="Hold so many requests of a scheme in the document.")
     ] = 256,
+    validate: Annotated[
+        Path | None,
+        typer.Option(help="A fleet replay's document: simulate its inputs, compare the figures."),
+    ] = None,
     json_out: Annotated[
         Path | None, typer.Option("--json", help="Write the document here; - prints it last.")
     ] = None,
 ) -> None:
-    """Simulate a trace on a virtual clock: the product's own code, with both engines emulated."""
+    """Simulate a trace on a virtual clock: the product's own code, with both engines emulated.
+
+    With --validate all inputs but the trace and the cloud's profile are the replay's own.
+    """
     settings = SimulationSettings(
         trace=trace,
         device=device_profile(device),
@@ -75,6 +89,23 @@ def simulate(
         timeout_s=timeout,
         keep_requests=keep_requests,
     )
+    replayed = None
+    if validate is not None:
+        replayed = read_replay(validate)
+        settings = settings_of(replayed, trace, settings.cloud)
+    document = _document(settings, json_out)
+    if replayed is not None:
+        found = comparisons(replayed, document)
+        console = Console()
+        console.print(table_of(found))
+        agree = sum(c.agrees for c in found)
+        console.print(f"{agree} of {len(found)} figures agree within {TOLERANCE:.0%}")
+    if document.partial:
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _document(settings: SimulationSettings, json_out: Path | None) -> ResultDocument:
+    """Simulate; the document goes to a file, to the last line of stdout, or nowhere."""
     if json_out is None or str(json_out) == "-":
         document = _simulate(settings)
         if json_out is not None:
@@ -83,8 +114,7 @@ def simulate(
         with result_file(json_out) as write:
             document = _simulate(settings)
             write(document.model_dump_json())
-    if document.partial:
-        raise typer.Exit(_INTERRUPTED)
+    return document
 
 
 def _simulate(settings: SimulationSettings) -> ResultDocument:

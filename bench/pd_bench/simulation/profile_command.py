@@ -8,7 +8,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pd_bench.devices import grpc_link
 from pd_bench.result_file import result_file
 from pd_bench.settings import CloudAccess
 from pd_bench.simulation.cloud_measure import CloudMeasurement, measure_cloud
@@ -29,6 +28,9 @@ def profile(
     kv_tokens: Annotated[
         int | None, typer.Option(help="Tokens its KV cache has room for, if that is little.")
     ] = None,
+    max_prompt_tokens: Annotated[
+        int, typer.Option(min=64, help="Of the prompts measured; as long as those to simulate.")
+    ] = 4096,
     tls_ca: Annotated[Path | None, typer.Option(help="Authority to trust.")] = None,
     tls: Annotated[bool, typer.Option("--tls", help="TLS, by the system's authorities.")] = False,
     api_key_file: Annotated[Path | None, typer.Option(help="File with the key.")] = None,
@@ -37,6 +39,8 @@ def profile(
     ] = False,
 ) -> None:
     """Measure a server's prefill, decode and round trip into a profile for simulations."""
+    from pd_bench.devices import grpc_link
+
     key = None if api_key_file is None else read_api_key(api_key_file)
     access = CloudAccess(cloud, tls_ca, tls, key, insecure)
     with result_file(out, "--out") as write, Console(stderr=True).status("connecting") as status:
@@ -49,6 +53,7 @@ def profile(
                     name,
                     max_num_batched_tokens=max_num_batched_tokens,
                     kv_tokens=kv_tokens,
+                    max_prompt_tokens=max_prompt_tokens,
                     tick=lambda what: status.update(f"measuring: {what}"),
                 )
             finally:
