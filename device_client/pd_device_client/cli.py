@@ -76,11 +76,15 @@ def chat(
             min=0.001, help="Seconds within which the first token will do; default: the earliest."
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Keep the k most likely tokens; 0 keeps all.")] = 0,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy; default: what the model asks for.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Keep the k most likely tokens; 0 keeps all.")
+    ] = None,
     top_p: Annotated[
-        float, typer.Option(help="Keep the most likely tokens up to this mass.")
-    ] = 1.0,
+        float | None, typer.Option(help="Keep the most likely tokens up to this mass.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same answer; drawn when not given.")
     ] = None,
@@ -129,13 +133,19 @@ def chat(
     from pd_device_client.chat import ChatSettings, summary
     from pd_device_client.chat import chat as answer
     from pd_device_client.cloud_link import GrpcCloudLink
+    from pd_device_client.device import DeviceSettings
 
     settings = ChatSettings(
         prompt=sys.stdin.read() if prompt == "-" else prompt,
-        model=model,
+        device=DeviceSettings(
+            model=model,
+            pace_s=pace,
+            ttft_s=ttft,
+            throttle=device_profile(throttle) if throttle else None,
+            num_threads=threads,
+            fast_numerics=fast_numerics,
+        ),
         mode=mode,
-        pace_s=pace,
-        ttft_s=ttft,
         max_tokens=max_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -143,9 +153,6 @@ def chat(
         seed=seed,
         stop_strings=tuple(stop or ()),
         show_origin=show_origin,
-        throttle=device_profile(throttle) if throttle else None,
-        num_threads=threads,
-        fast_numerics=fast_numerics,
         raw=raw,
     )
     key = _api_key(api_key_file)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pd_core.errors import (
     FingerprintMismatch,
@@ -19,6 +19,7 @@ from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.planner import Mode, Plan, Promise, plan_request
 from pd_core.profiles import SpeedProfile
 from pd_device_client.cloud_leg import CloudTimeouts
+from pd_device_client.engine_turns import EngineTurns
 from pd_device_client.handshake import Handshake, shake_hands
 from pd_device_client.measure import measure_engine
 from pd_device_client.outcome import GenerationRequest, Outcome
@@ -48,10 +49,12 @@ class DeviceClient:
         ttft_s: the first token's latest instant; None means as early as possible.
         device_profile: the device's speeds; measured at start when None.
         timeouts: of the cloud's streams.
+        local_seqs: answers that the local engine works on at a time; others wait for their turn.
 
     Attributes:
         info: the cloud's card, None before start or when it cannot be reached.
         cloud_error: why the cloud cannot be reached, or None.
+        turns: at the local engine.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class DeviceClient:
         ttft_s: float | None = None,
         device_profile: SpeedProfile | None = None,
         timeouts: CloudTimeouts | None = None,
+        local_seqs: int = 1,
     ) -> None:
         self._link = cloud
         self._engine = engine
@@ -74,6 +78,7 @@ class DeviceClient:
         self._device_estimate = DeviceEstimate(device_profile or unused, self._chunk_tokens)
         self._measure = device_profile is None
         self._timeouts = timeouts or CloudTimeouts()
+        self.turns = EngineTurns(local_seqs)
         self._lengths: deque[int] = deque(maxlen=_LENGTH_WINDOW)
         self._handshake = Handshake("", "", "identical")
         self._met_s = -math.inf  # when the cloud's card was last asked for
@@ -127,8 +132,17 @@ class DeviceClient:
         mode: Mode | str = Mode.PD_DEVICE,
         *,
         text: TextSource | None = None,
+        promise: Promise | None = None,
+        read_along: bool = True,
     ) -> Session:
         """Plan a request and return its session.
+
+        Args:
+            request: what to answer.
+            mode: who is to carry the answer.
+            text: detokeniser; without one no text is made.
+            promise: the reader's, where it is not the client's.
+            read_along: as the session takes it.
 
         Raises:
             RequestError: no side can take the request; the message says why.
@@ -139,14 +153,16 @@ class DeviceClient:
             self._refresh_card()
         self._check_tokens(request)
         link, engine, notes = self._usable(request, mode)
-        device = self._device_estimate if engine is not None else None
+        device = None
+        if engine is not None:
+            device = _QueuedDevice(self._device_estimate, self.turns.forecast_s())
         num_prompt = len(request.prompt_token_ids)
         expected = self._expected_tokens(request.max_tokens)
         plan = plan_request(
             num_prompt,
             expected,
             request.max_tokens,
-            self._promise,
+            promise or self._promise,
             device=device,
             cloud=self._cloud_estimate.forecast(num_prompt) if link is not None else None,
             mode=mode,
@@ -158,6 +174,7 @@ class DeviceClient:
             expected_tokens=expected,
             text=text,
             notes=[*notes, *_plan_notes(plan, mode)],
+            read_along=read_along,
             on_end=self._learn,
         )
         logger.debug("request %s: %s", request.request_id, plan)
@@ -260,6 +277,7 @@ class DeviceClient:
             eos_token_ids=eos_token_ids,
             exactness=self._handshake.exactness,
             timeouts=self._timeouts,
+            turns=self.turns,
         )
 
     def _expected_tokens(self, max_tokens: int) -> int:
@@ -272,6 +290,21 @@ class DeviceClient:
     def _learn(self, outcome: Outcome) -> None:
         if outcome.finish_reason in {"stop", "length"}:
             self._lengths.append(len(outcome.shown))
+
+
+@dataclass(frozen=True, slots=True)
+class _QueuedDevice:
+    """What the planner is told of the device: its speeds, after the wait for its turn."""
+
+    estimate: DeviceEstimate
+    wait_s: float
+
+    @property
+    def decode_s(self) -> float:
+        return self.estimate.decode_s
+
+    def prefill_s(self, num_tokens: int) -> float:
+        return self.wait_s + self.estimate.prefill_s(num_tokens)
 
 
 def _plan_notes(plan: Plan, mode: Mode) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pd_core.errors import EngineError, PdError
 from pd_core.estimates import DeviceEstimate
+from pd_device_client.engine_turns import EngineTurns, Turn
 from pd_device_client.outcome import GenerationRequest
 from pd_device_client.ports import LocalEngine
 from pd_device_client.signal import Signal
@@ -49,6 +50,7 @@ class DeviceLeg:
         estimate: learns the device's speed.
         changed: notified after every pass.
         policy: when to claim.
+        turns: at the engine; it is worked with during one's turn only.
 
     Attributes:
         running: whether the leg was started and has not failed.
@@ -64,6 +66,7 @@ class DeviceLeg:
         estimate: DeviceEstimate,
         changed: Signal,
         policy: ClaimPolicy,
+        turns: EngineTurns,
     ) -> None:
         self._engine = engine
         self._request = request
@@ -71,6 +74,8 @@ class DeviceLeg:
         self._estimate = estimate
         self._changed = changed
         self._policy = policy
+        self._turns = turns
+        self._turn: Turn | None = None
         self._pass_s = 0.0  # forecast of the pass in progress
         self._pass_ends_s: float | None = None  # None between passes
         self.running = False
@@ -89,6 +94,8 @@ class DeviceLeg:
         passes = math.ceil((end - self.num_fed) / self._engine.card.chunk_tokens)
         work_s = self._estimate.prefill_s(end) - self._estimate.prefill_s(self.num_fed)
         remaining_s = max(work_s, passes * self._estimate.decode_s, 0.0)
+        if self.num_fed == 0:
+            remaining_s += self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
         if self._pass_ends_s is None:
             return now + remaining_s
         began_s = self._pass_ends_s - self._pass_s
@@ -98,9 +105,11 @@ class DeviceLeg:
     async def run(self) -> None:
         """Work until the log closes or the engine fails; a failure gives the claim back."""
         sequence = None
+        self._turn = self._turns.join()
         try:
-            sequence = self._engine.open(self._request.sampling)
             self.running = True
+            await self._turn.begin()
+            sequence = self._engine.open(self._request.sampling)
             while not self._log.closed:
                 candidate = await self._catch_up(sequence.feed)
                 if candidate is not None:
@@ -114,6 +123,7 @@ class DeviceLeg:
             self.running = False
             if sequence is not None:
                 sequence.close()
+            self._turn.end()
             self._changed.notify()
 
     async def _catch_up(self, feed: "_Feed") -> int | None:

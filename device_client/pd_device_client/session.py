@@ -59,6 +59,8 @@ class Session:
         expected_tokens: N of the forecasts, a quantile of past answers' lengths.
         text: detokeniser with stop strings; without one no text is made.
         notes: shown with the outcome, in words for the user.
+        read_along: show every token at its time; False: show the rest at once when the answer is
+            complete, for a reader who gets it in one piece.
         on_end: called with the outcome when it is complete.
     """
 
@@ -71,6 +73,7 @@ class Session:
         expected_tokens: int,
         text: TextSource | None = None,
         notes: Sequence[str] = (),
+        read_along: bool = True,
         on_end: Callable[[Outcome], None] | None = None,
     ) -> None:
         self.plan = plan
@@ -83,6 +86,7 @@ class Session:
             notes=list(notes),
         )
         self._on_end = on_end
+        self._read_along = read_along
         self._request = request
         self._sides = sides
         self._changed = Signal()
@@ -131,6 +135,7 @@ class Session:
             sides.device_estimate,
             self._changed,
             self._handoff,
+            sides.turns,
         )
 
     def _useful_for_s(self) -> float | None:
@@ -139,6 +144,7 @@ class Session:
             return None
         device = self._sides.device_estimate
         alone_s = device.prefill_s(len(self._request.prompt_token_ids)) + device.decode_s
+        alone_s += self._sides.turns.forecast_s()
         return max(alone_s, _LEAST_USEFUL_S)
 
     # The reader's side
@@ -182,7 +188,7 @@ class Session:
     async def _pace(self) -> None:
         """Wait until the next token may be shown."""
         last = len(self.outcome.shown) - 1
-        if last < 0:
+        if last < 0 or (self._driven and not self._read_along):
             return
         loop = asyncio.get_running_loop()
         gap_s = self._controller.next_gap_s(last, self._handoff.shown_s, self._handoff.arrivals())
