@@ -55,6 +55,7 @@ class DeviceClient:
         info: the cloud's card, None before start or when it cannot be reached.
         cloud_error: why the cloud cannot be reached, or None.
         turns: at the local engine.
+        promise: what readers are promised where a request says nothing.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class DeviceClient:
     ) -> None:
         self._link = cloud
         self._engine = engine
-        self._promise = Promise(pace_s, ttft_s)
+        self.promise = Promise(pace_s, ttft_s)
         self._cloud_estimate = CloudEstimate()
         # Without an engine the device's estimate is never asked.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
@@ -162,7 +163,7 @@ class DeviceClient:
             num_prompt,
             expected,
             request.max_tokens,
-            promise or self._promise,
+            promise or self.promise,
             device=device,
             cloud=self._cloud_estimate.forecast(num_prompt) if link is not None else None,
             mode=mode,
@@ -179,6 +180,19 @@ class DeviceClient:
         )
         logger.debug("request %s: %s", request.request_id, plan)
         return session
+
+    def room_tokens(self, num_prompt: int, mode: Mode) -> int:
+        """The highest token limit with which every side of the mode takes such a prompt.
+
+        A side that has no room for the prompt itself is left out; 0 or less when all are.
+        """
+        rooms = []
+        if self._engine is not None and mode is not Mode.CLOUD_ONLY:
+            rooms.append(self._engine.card.max_context_tokens - num_prompt)
+        if self.info is not None and mode is not Mode.DEVICE_ONLY:
+            limits = self.info.limits
+            rooms.append(min(limits.max_context_tokens - num_prompt, limits.max_output_tokens))
+        return min((room for room in rooms if room > 0), default=max(rooms, default=0))
 
     async def close(self) -> None:
         """Close both sides."""

@@ -1,5 +1,6 @@
 """This device as one thing: its model, its client, and how an answer is asked of them."""
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -103,10 +104,8 @@ async def open_device(settings: DeviceSettings, link: CloudLink | None) -> Devic
         ModelError: the model cannot be loaded.
         EngineError: it fails in its first passes.
     """
-    if settings.num_threads is not None:
-        # The probe that comes with loading must see the number of threads in use.
-        torch.set_num_threads(settings.num_threads)
-    loaded = load_model(settings.model, fast=settings.fast_numerics)
+    # Off the event loop, which has probes and signals to answer meanwhile.
+    loaded = await asyncio.to_thread(_load, settings)
     engine: LocalEngine = TorchLocalEngine(loaded, num_threads=settings.num_threads)
     if settings.throttle is not None:
         engine = ThrottledEngine(engine, settings.throttle)
@@ -121,6 +120,13 @@ async def open_device(settings: DeviceSettings, link: CloudLink | None) -> Devic
     return Device(loaded, client)
 
 
+def _load(settings: DeviceSettings) -> LoadedModel:
+    if settings.num_threads is not None:
+        # The probe that comes with loading must see the number of threads in use.
+        torch.set_num_threads(settings.num_threads)
+    return load_model(settings.model, fast=settings.fast_numerics)
+
+
 def draw_seed() -> int:
-    """Return a seed for a request that brings none."""
-    return secrets.randbits(64)
+    """Return a seed for a request that brings none; every reader of JSON keeps all its digits."""
+    return secrets.randbits(53)
