@@ -161,6 +161,12 @@ def serve(
             help="Answers that the local engine works on at once; others wait for their turn.",
         ),
     ] = 1,
+    kept_kv_mib: Annotated[
+        int,
+        typer.Option(
+            envvar=env("KEPT_KV_MIB"), min=0, help="KV cache kept for conversations' next turns."
+        ),
+    ] = 256,
     pace: options.Pace = 0.05,
     ttft: options.Ttft = None,
     throttle: options.Throttle = None,
@@ -215,6 +221,7 @@ def serve(
             throttle=device_profile(throttle) if throttle else None,
             num_threads=threads,
             fast_numerics=fast_numerics,
+            kept_kv_bytes=kept_kv_mib << 20,
             local_seqs=local_seqs,
         ),
         answers=AnswerSettings(mode, max_tokens),

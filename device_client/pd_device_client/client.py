@@ -156,7 +156,8 @@ class DeviceClient:
         link, engine, notes = self._usable(request, mode)
         device = None
         if engine is not None:
-            device = _QueuedDevice(self._device_estimate, self.turns.forecast_s())
+            cached = engine.cached_tokens(request.prompt_token_ids)
+            device = _QueuedDevice(self._device_estimate, self.turns.forecast_s(), cached)
         num_prompt = len(request.prompt_token_ids)
         expected = self._expected_tokens(request.max_tokens)
         plan = plan_request(
@@ -308,17 +309,19 @@ class DeviceClient:
 
 @dataclass(frozen=True, slots=True)
 class _QueuedDevice:
-    """What the planner is told of the device: its speeds, after the wait for its turn."""
+    """What the planner is told of the device: its speeds, its wait, what it need not prefill."""
 
     estimate: DeviceEstimate
     wait_s: float
+    num_cached: int
 
     @property
     def decode_s(self) -> float:
         return self.estimate.decode_s
 
     def prefill_s(self, num_tokens: int) -> float:
-        return self.wait_s + self.estimate.prefill_s(num_tokens)
+        done_s = self.estimate.prefill_s(self.num_cached)
+        return self.wait_s + max(self.estimate.prefill_s(num_tokens) - done_s, 0.0)
 
 
 def _plan_notes(plan: Plan, mode: Mode) -> list[str]:

@@ -13,7 +13,7 @@ from pd_core.planner import Mode, Promise
 from pd_core.profiles import SpeedProfile
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client import DeviceClient
-from pd_device_client.local_engine import TorchLocalEngine
+from pd_device_client.local_engine import KEPT_KV_BYTES, TorchLocalEngine
 from pd_device_client.outcome import GenerationRequest
 from pd_device_client.ports import CloudLink, LocalEngine
 from pd_device_client.session import Session
@@ -33,6 +33,7 @@ class DeviceSettings:
         throttle: slow the local engine down to this profile.
         num_threads: torch threads; None leaves torch's default.
         fast_numerics: the faster arithmetic that is not reproducible.
+        kept_kv_bytes: KV caches kept for a conversation's next turn; 0 keeps none.
         local_seqs: answers that the local engine works on at a time; more wait their turn.
     """
 
@@ -42,6 +43,7 @@ class DeviceSettings:
     throttle: SpeedProfile | None = None
     num_threads: int | None = None
     fast_numerics: bool = False
+    kept_kv_bytes: int = KEPT_KV_BYTES
     local_seqs: int = 1
 
 
@@ -106,7 +108,9 @@ async def open_device(settings: DeviceSettings, link: CloudLink | None) -> Devic
     """
     # Off the event loop, which has probes and signals to answer meanwhile.
     loaded = await asyncio.to_thread(_load, settings)
-    engine: LocalEngine = TorchLocalEngine(loaded, num_threads=settings.num_threads)
+    engine: LocalEngine = TorchLocalEngine(
+        loaded, num_threads=settings.num_threads, kept_kv_bytes=settings.kept_kv_bytes
+    )
     if settings.throttle is not None:
         engine = ThrottledEngine(engine, settings.throttle)
     client = DeviceClient(

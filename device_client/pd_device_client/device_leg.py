@@ -56,6 +56,7 @@ class DeviceLeg:
         running: whether the leg was started and has not failed.
         error: why it failed, or None.
         num_fed: tokens fed so far, the prompt's included.
+        num_cached: of the prompt, those that were cached from earlier answers.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class DeviceLeg:
         self._pass_ends_s: float | None = None  # None between passes
         self.running = False
         self.error: PdError | None = None
-        self.num_fed = 0
+        # What an earlier answer left behind is fed already, if it is still there in our turn.
+        self.num_fed = self.num_cached = engine.cached_tokens(request.prompt_token_ids)
 
     def ready_s(self, position: int) -> float:
         """Forecast the instant at which the device can show `position`, all before it committed.
@@ -94,8 +96,7 @@ class DeviceLeg:
         passes = math.ceil((end - self.num_fed) / self._engine.card.chunk_tokens)
         work_s = self._estimate.prefill_s(end) - self._estimate.prefill_s(self.num_fed)
         remaining_s = max(work_s, passes * self._estimate.decode_s, 0.0)
-        if self.num_fed == 0:
-            remaining_s += self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
+        remaining_s += self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
         if self._pass_ends_s is None:
             return now + remaining_s
         began_s = self._pass_ends_s - self._pass_s
@@ -109,7 +110,9 @@ class DeviceLeg:
         try:
             self.running = True
             await self._turn.begin()
-            sequence = self._engine.open(self._request.sampling)
+            prompt = self._request.prompt_token_ids
+            self.num_fed = self.num_cached = self._engine.cached_tokens(prompt)
+            sequence = self._engine.open(self._request.sampling, prompt)
             while not self._log.closed:
                 candidate = await self._catch_up(sequence.feed)
                 if candidate is not None:

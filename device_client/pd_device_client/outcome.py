@@ -78,6 +78,7 @@ class Outcome:
         cloud_tokens: committed tokens that the cloud made.
         cloud_tokens_generated: all tokens the cloud made, those never used included.
         disagreed: dropped tokens that differ from the committed ones.
+        device_cached_tokens: prompt tokens that the device had cached from earlier answers.
         cloud_ttft_s: seconds from submit to the first cloud token's arrival; None without one.
         exactness: "identical" when both sides have equal numerics (or only one took part and
             nothing can differ), else "consistent".
@@ -95,6 +96,7 @@ class Outcome:
     cloud_tokens: int = 0
     cloud_tokens_generated: int = 0
     disagreed: int = 0
+    device_cached_tokens: int = 0
     cloud_ttft_s: float | None = None
     exactness: str = "identical"
     error: PdError | None = None

@@ -57,7 +57,7 @@ class ServeSettings:
         if not is_loopback(self.host) and self.client_key is None and not self.insecure:
             raise ConfigError(
                 f"--host {self.host} lets other machines use this device; give a key that clients "
-                "must send (--client-key-file), or --insecure by name"
+                "must send (--client-key-file), or --insecure-listen by name"
             )
 
     @property
@@ -85,6 +85,8 @@ async def serve(
     Raises:
         PdError: it cannot start; the message says why.
     """
+    if settings.ready_file is not None and not settings.ready_file.parent.is_dir():
+        raise _no_ready_file(settings.ready_file, "there is no such folder")
     listener = bind(settings.host, settings.port)
     residency = Residency(lambda: open_device(settings.device, link))
     app = make_app(
@@ -152,7 +154,11 @@ def _write_ready_file(path: Path, address: str) -> None:
             json.dump({"http": address, "pid": os.getpid()}, file)
         Path(file.name).replace(path)
     except OSError as error:
-        raise ConfigError(
-            f"--ready-file {path} cannot be written ({error.strerror}); give a file in a folder "
-            "that exists and can be written"
-        ) from error
+        raise _no_ready_file(path, error.strerror) from error
+
+
+def _no_ready_file(path: Path, why: str | None) -> ConfigError:
+    return ConfigError(
+        f"--ready-file {path} cannot be written ({why}); give a file in a folder that exists and "
+        "can be written"
+    )

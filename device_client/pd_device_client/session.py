@@ -143,7 +143,9 @@ class Session:
         if self._sides.engine is None or self.plan.mode is not Mode.PD_DEVICE:
             return None
         device = self._sides.device_estimate
-        alone_s = device.prefill_s(len(self._request.prompt_token_ids)) + device.decode_s
+        prompt = self._request.prompt_token_ids
+        cached = self._sides.engine.cached_tokens(prompt)
+        alone_s = device.prefill_s(len(prompt)) - device.prefill_s(cached) + device.decode_s
         alone_s += self._sides.turns.forecast_s()
         return max(alone_s, _LEAST_USEFUL_S)
 
@@ -322,6 +324,8 @@ class Session:
                 outcome.cloud_ttft_s = self._cloud.first_token_s - self._submitted_s
             if self._cloud.error is not None and outcome.error is None:
                 outcome.notes.append(f"cloud: {self._cloud.error}")
+        if self._device is not None:
+            outcome.device_cached_tokens = self._device.num_cached
         if self._device is not None and self._device.error is not None and outcome.error is None:
             outcome.notes.append(f"device: {self._device.error}")
         if self._on_end is not None:
