@@ -61,18 +61,27 @@ class SamplingDefaults:
         top_k: int | None = None,
         top_p: float | None = None,
         ignore_eos: bool = False,
+        dry_multiplier: float | None = None,
+        dry_base: float | None = None,
+        dry_allowed_length: int | None = None,
     ) -> SamplingParams:
-        """Return a request's parameters; None means the model's own.
+        """Return a request's parameters; None means the model's own, or the sampler's.
 
         Raises:
             InvalidSamplingParams: a value is out of its range.
         """
+        plain = SamplingParams()
         return SamplingParams(
             temperature=self.temperature if temperature is None else temperature,
             top_k=self.top_k if top_k is None else top_k,
             top_p=self.top_p if top_p is None else top_p,
             seed=seed,
             ignore_eos=ignore_eos,
+            dry_multiplier=plain.dry_multiplier if dry_multiplier is None else dry_multiplier,
+            dry_base=plain.dry_base if dry_base is None else dry_base,
+            dry_allowed_length=(
+                plain.dry_allowed_length if dry_allowed_length is None else dry_allowed_length
+            ),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pd_core.errors import ConfigError, PdError, status_of
+from pd_core.errors import PdError, status_of
 from pd_core.model_names import DEFAULT_MODEL
 from pd_core.numerics import prepare_environment
 from pd_core.planner import Mode
@@ -89,8 +89,8 @@ def chat(
     # After prepare_environment, since these import torch; and not at all for --help.
     from pd_device_client.chat import ChatSettings, summary
     from pd_device_client.chat import chat as answer
-    from pd_device_client.cloud_link import GrpcCloudLink
     from pd_device_client.device import DeviceSettings
+    from pd_device_client.egress import CloudAddress, way_out
 
     settings = ChatSettings(
         prompt=sys.stdin.read() if prompt == "-" else prompt,
@@ -113,20 +113,17 @@ def chat(
         raw=raw,
     )
     key = options.api_key(api_key_file, env("API_KEY"))
+    address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
     console, notices = Console(highlight=False), Console(stderr=True, highlight=False)
 
     async def run() -> None:
         # The channel belongs to the loop that made it.
-        link = None
-        if cloud is not None and mode is not Mode.DEVICE_ONLY:
-            link = GrpcCloudLink(cloud, tls_ca=tls_ca, tls=tls, api_key=key, insecure=insecure)
-        outcome = await answer(settings, link, console)
+        outcome = await answer(settings, way_out(address, mode), console)
         for note in outcome.notes:
             notices.print(f"note: {note}", style="yellow", soft_wrap=True)
         if show_origin:
             console.print(summary(outcome), soft_wrap=True)
 
-    _check_mode(mode, cloud)
     asyncio.run(run())
 
 
@@ -208,8 +205,8 @@ def serve(
     prepare_environment(fast=fast_numerics)
     # After prepare_environment, since these import torch; and not at all for --help.
     from pd_device_client.api.questions import AnswerSettings
-    from pd_device_client.cloud_link import GrpcCloudLink
     from pd_device_client.device import DeviceSettings
+    from pd_device_client.egress import CloudAddress, way_out
     from pd_device_client.serve import ServeSettings
     from pd_device_client.serve import serve as run_service
 
@@ -235,23 +232,17 @@ def serve(
         ready_file=ready_file,
     )
     key = options.api_key(api_key_file, env("API_KEY"))
+    address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
     notices = Console(stderr=True, highlight=False)
 
     async def run() -> int:
-        link = None
-        if cloud is not None and mode is not Mode.DEVICE_ONLY:
-            link = GrpcCloudLink(cloud, tls_ca=tls_ca, tls=tls, api_key=key, insecure=insecure)
         return await run_service(
-            settings, link, lambda line: notices.print(line, soft_wrap=True, markup=False)
+            settings,
+            way_out(address, mode),
+            lambda line: notices.print(line, soft_wrap=True, markup=False),
         )
 
-    _check_mode(mode, cloud)
     raise typer.Exit(asyncio.run(run()))
-
-
-def _check_mode(mode: Mode, cloud: str | None) -> None:
-    if cloud is None and mode is Mode.CLOUD_ONLY:
-        raise ConfigError("--mode cloud-only needs --cloud HOST:PORT")
 
 
 def main() -> None:

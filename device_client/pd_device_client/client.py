@@ -7,17 +7,20 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from pd_core.errors import (
+    EngineError,
     FingerprintMismatch,
     InvalidRequest,
     PdError,
     PromptTooLong,
     TokenLimitTooHigh,
     TokenOutOfVocabulary,
+    TransportError,
 )
 from pd_core.estimates import CloudEstimate, DeviceEstimate
 from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.planner import Mode, Plan, Promise, plan_request
 from pd_core.profiles import SpeedProfile
+from pd_device_client.circuit_breaker import BreakerState, CircuitBreaker
 from pd_device_client.cloud_leg import CloudTimeouts
 from pd_device_client.engine_turns import EngineTurns
 from pd_device_client.handshake import Handshake, shake_hands
@@ -33,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _CARD_FRESH_S = 5.0
 _CARD_CALLS = 3  # the smallest answer time of these is the RTT
+_PROBE_EVERY_S = 2.0  # of a cloud that is not in use
 _LENGTH_QUANTILE = 0.9
 _LENGTH_WINDOW = 256
 
@@ -50,6 +54,7 @@ class DeviceClient:
         device_profile: the device's speeds; measured at start when None.
         timeouts: of the cloud's streams.
         local_seqs: answers that the local engine works on at a time; others wait for their turn.
+        breaker: leaves a cloud alone that fails again and again.
 
     Attributes:
         info: the cloud's card, None before start or when it cannot be reached.
@@ -68,6 +73,7 @@ class DeviceClient:
         device_profile: SpeedProfile | None = None,
         timeouts: CloudTimeouts | None = None,
         local_seqs: int = 1,
+        breaker: CircuitBreaker | None = None,
     ) -> None:
         self._link = cloud
         self._engine = engine
@@ -79,6 +85,8 @@ class DeviceClient:
         self._device_estimate = DeviceEstimate(device_profile or unused, self._chunk_tokens)
         self._measure = device_profile is None
         self._timeouts = timeouts or CloudTimeouts()
+        self._breaker = breaker or CircuitBreaker()
+        self._recovery: asyncio.Task[None] | None = None
         self.turns = EngineTurns(local_seqs)
         self._lengths: deque[int] = deque(maxlen=_LENGTH_WINDOW)
         self._handshake = Handshake("", "", "identical")
@@ -120,7 +128,10 @@ class DeviceClient:
         except PdError as error:
             logger.warning("the cloud cannot be used: %s", error)
             self.info, self.cloud_error = None, error
+            self._breaker.failed(loop.time())
+            self._recover()
             return
+        self._breaker.answered()
         self.info, self.cloud_error = info, None
         self._cloud_estimate.rtt_s = min(answer_s)
         self._cloud_estimate.load = info.load
@@ -197,8 +208,9 @@ class DeviceClient:
 
     async def close(self) -> None:
         """Close both sides."""
-        if self._refresh is not None:
-            self._refresh.cancel()
+        for task in (self._refresh, self._recovery):
+            if task is not None:
+                task.cancel()
         if self._link is not None:
             await self._link.close()
         if self._engine is not None:
@@ -215,6 +227,24 @@ class DeviceClient:
         if loop.time() - self._met_s > _CARD_FRESH_S:
             self._refresh = loop.create_task(self.meet_cloud())
 
+    @property
+    def _cloud_left_alone(self) -> bool:
+        """Whether the cloud failed so often that no answer is to wait for it now."""
+        now_s = asyncio.get_running_loop().time()
+        return self._breaker.state(now_s) is not BreakerState.CLOSED
+
+    def _recover(self) -> None:
+        """Ask for the cloud's card now and then until it can be used again."""
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.get_running_loop().create_task(self._probe())
+
+    async def _probe(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self.info is None or self._cloud_left_alone:
+            await asyncio.sleep(max(self._breaker.probe_in_s(loop.time()), _PROBE_EVERY_S))
+            await self.meet_cloud()
+        logger.info("the cloud can be used again")
+
     def _usable(
         self, request: GenerationRequest, mode: Mode
     ) -> tuple[CloudLink | None, LocalEngine | None, list[str]]:
@@ -228,6 +258,9 @@ class DeviceClient:
             notes.append(
                 f"the device goes on alone: {self.cloud_error or 'start() was not called'}"
             )
+            link = None
+        elif link is not None and engine is not None and self._cloud_left_alone:
+            notes.append("the device goes on alone: the cloud failed several times in a row")
             link = None
         if link is not None and engine is not None and self._handshake.mismatch:
             notes.append(self._handshake.mismatch)
@@ -305,6 +338,13 @@ class DeviceClient:
     def _learn(self, outcome: Outcome) -> None:
         if outcome.finish_reason in {"stop", "length"}:
             self._lengths.append(len(outcome.shown))
+        # That it is busy, or that the request is wrong, is no fault of the cloud's.
+        if isinstance(outcome.cloud_error, TransportError | EngineError):
+            self._breaker.failed(asyncio.get_running_loop().time())
+            if self._cloud_left_alone:
+                self._recover()
+        elif outcome.cloud_error is None and outcome.cloud_tokens_generated:
+            self._breaker.carried()
 
 
 @dataclass(frozen=True, slots=True)

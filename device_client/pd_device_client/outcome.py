@@ -82,6 +82,7 @@ class Outcome:
         cloud_ttft_s: seconds from submit to the first cloud token's arrival; None without one.
         exactness: "identical" when both sides have equal numerics (or only one took part and
             nothing can differ), else "consistent".
+        cloud_error: why the cloud failed on the way, or None.
         error: why the answer is incomplete, or None.
         notes: what went wrong on the way and was mended, in words for the user.
     """
@@ -99,6 +100,7 @@ class Outcome:
     device_cached_tokens: int = 0
     cloud_ttft_s: float | None = None
     exactness: str = "identical"
+    cloud_error: PdError | None = None
     error: PdError | None = None
     notes: list[str] = field(default_factory=list)
 

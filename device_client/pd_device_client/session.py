@@ -320,6 +320,7 @@ class Session:
         outcome.handoff_position = _handoff_position(log.origins)
         if self._cloud is not None:
             outcome.cloud_tokens_generated = self._cloud.generated
+            outcome.cloud_error = self._cloud.error
             if self._cloud.first_token_s is not None:
                 outcome.cloud_ttft_s = self._cloud.first_token_s - self._submitted_s
             if self._cloud.error is not None and outcome.error is None:

@@ -109,6 +109,7 @@ BAD_TEXTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "x", "top_p": 0}, "top_p", "greater than 0"),
     ({"prompt": "x", "top_p": 2}, "top_p", "less than or equal to 1"),
     ({"prompt": "x", "top_k": -2}, "top_k", "-2"),
+    ({"prompt": "x", "dry_base": 0.5}, "dry_base", "0.5"),
     ({"prompt": "x", "seed": 2**64}, "seed", "less than"),
     ({"prompt": "x", "seed": 1.5}, "seed", "1.5"),
     ({"prompt": "x", "stop": ["a"] * 10_000}, "stop", "at most 16"),

@@ -86,6 +86,9 @@ class Sampled(_Parameters):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None = None
     ignore_eos: bool | None = None
+    dry_multiplier: Annotated[float, Field(ge=0, le=10)] | None = None
+    dry_base: Annotated[float, Field(ge=1, le=10)] | None = None
+    dry_allowed_length: Annotated[int, Field(ge=1, le=512)] | None = None
     pd: Extension | None = None
 
     @property

@@ -31,7 +31,7 @@ from pd_device_client.api.shapes import CHAT, TEXT, Shape
 from pd_device_client.device import Device, draw_seed
 from pd_device_client.prompt import conversation_token_ids, text_token_ids
 
-__all__ = ["AnswerSettings", "Questions"]
+__all__ = ["AnswerSettings", "Questions", "chat_prompt"]
 
 _COMPLETION_TOKENS = 16  # OpenAI's default for completions; for chats it is what fits
 
@@ -112,6 +112,8 @@ class Questions:
             )
         extension = asked.pd or Extension()
         mode = extension.parsed_mode or self._settings.mode
+        if self._settings.mode is Mode.DEVICE_ONLY:
+            mode = Mode.DEVICE_ONLY  # what is to stay on the device stays, whoever asks
         choices = list[Choice]()
         for prompt in prompts:
             room = device.client.room_tokens(len(prompt), mode)
@@ -160,6 +162,9 @@ class Questions:
                 top_k=None if asked.top_k is None else max(asked.top_k, 0),
                 top_p=asked.top_p,
                 ignore_eos=bool(asked.ignore_eos),
+                dry_multiplier=asked.dry_multiplier,
+                dry_base=asked.dry_base,
+                dry_allowed_length=asked.dry_allowed_length,
             )
             try:
                 session = device.answer(
