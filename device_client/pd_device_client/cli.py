@@ -158,6 +158,23 @@ def serve(
             help="Answers that the local engine works on at once; others wait for their turn.",
         ),
     ] = 1,
+    keep_alive: Annotated[
+        float,
+        typer.Option(
+            envvar=env("KEEP_ALIVE"),
+            min=0,
+            help="Unload the model after so many seconds without a request; 0: never.",
+        ),
+    ] = 0.0,
+    spare_below: Annotated[
+        float,
+        typer.Option(
+            envvar=env("SPARE_BELOW"),
+            min=0,
+            max=100,
+            help="On battery below this percentage the cloud carries answers; 0: never.",
+        ),
+    ] = 20.0,
     kept_kv_mib: Annotated[
         int,
         typer.Option(
@@ -205,6 +222,7 @@ def serve(
     prepare_environment(fast=fast_numerics)
     # After prepare_environment, since these import torch; and not at all for --help.
     from pd_device_client.api.questions import AnswerSettings
+    from pd_device_client.battery import BatteryPolicy
     from pd_device_client.device import DeviceSettings
     from pd_device_client.egress import CloudAddress, way_out
     from pd_device_client.serve import ServeSettings
@@ -221,10 +239,11 @@ def serve(
             kept_kv_bytes=kept_kv_mib << 20,
             local_seqs=local_seqs,
         ),
-        answers=AnswerSettings(mode, max_tokens),
+        answers=AnswerSettings(mode, max_tokens, BatteryPolicy(spare_below)),
         host=host,
         port=port,
         max_requests=max_requests,
+        keep_alive_s=keep_alive or None,
         client_key=options.api_key(client_key_file, env("CLIENT_KEY")),
         insecure=insecure_listen,
         allowed_hosts=tuple(allowed_host or ()),
@@ -238,10 +257,12 @@ def serve(
     async def run() -> int:
         return await run_service(
             settings,
-            way_out(address, mode),
+            lambda: way_out(address, mode),
             lambda line: notices.print(line, soft_wrap=True, markup=False),
         )
 
+    if cloud is None and mode is Mode.CLOUD_ONLY:
+        way_out(None, mode)  # refuses before a model is loaded
     raise typer.Exit(asyncio.run(run()))
 
 

@@ -14,6 +14,7 @@ from pd_core.profiles import SpeedProfile
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client import DeviceClient
 from pd_device_client.local_engine import KEPT_KV_BYTES, TorchLocalEngine
+from pd_device_client.memory import check_memory
 from pd_device_client.outcome import GenerationRequest
 from pd_device_client.ports import CloudLink, LocalEngine
 from pd_device_client.session import Session
@@ -125,6 +126,7 @@ async def open_device(settings: DeviceSettings, link: CloudLink | None) -> Devic
 
 
 def _load(settings: DeviceSettings) -> LoadedModel:
+    check_memory(settings.model, settings.kept_kv_bytes)
     if settings.num_threads is not None:
         # The probe that comes with loading must see the number of threads in use.
         torch.set_num_threads(settings.num_threads)

@@ -32,6 +32,7 @@ class ServeSettings:
         answers: what holds where a request is silent.
         host, port: where to listen; port 0 picks a free one.
         max_requests: answers carried at once; more are refused.
+        keep_alive_s: unload the model after so long without a request; None: never.
         client_key: bearer key that clients must send, or None.
         insecure: listen beyond loopback without a key.
         allowed_hosts: names of this machine, as clients write them, beside loopback's.
@@ -47,6 +48,7 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8088
     max_requests: int = 64
+    keep_alive_s: float | None = None
     client_key: str | None = field(default=None, repr=False)
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()
@@ -73,13 +75,13 @@ class ServeSettings:
 
 
 async def serve(
-    settings: ServeSettings, link: CloudLink | None, tell: Callable[[str], None]
+    settings: ServeSettings, way_out: Callable[[], CloudLink | None], tell: Callable[[str], None]
 ) -> int:
     """Serve until a signal; return the exit code.
 
     Args:
         settings: what to serve, and where.
-        link: the way to the cloud, or None.
+        way_out: makes the link to the cloud, or None; anew whenever the model is loaded.
         tell: called with what the user should know, one line each.
 
     Raises:
@@ -88,7 +90,9 @@ async def serve(
     if settings.ready_file is not None and not settings.ready_file.parent.is_dir():
         raise _no_ready_file(settings.ready_file, "there is no such folder")
     listener = bind(settings.host, settings.port)
-    residency = Residency(lambda: open_device(settings.device, link))
+    residency = Residency(
+        lambda: open_device(settings.device, way_out()), keep_alive_s=settings.keep_alive_s
+    )
     app = make_app(
         residency,
         settings.answers,

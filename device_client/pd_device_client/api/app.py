@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from pd_core.errors import PdError, TokenOutOfVocabulary
+from pd_core.errors import NotReady, PdError, TokenOutOfVocabulary
 from pd_device_client.api.answer import Answer
 from pd_device_client.api.body import read_body
 from pd_device_client.api.errors import Refusal, error_response
@@ -59,6 +59,7 @@ def make_app(
         unix_time_s: stamps answers.
     """
     places = Places(max_requests)
+    residency.in_use = lambda: places.taken > 0
     started_s = unix_time_s()
     metrics = DeviceMetrics(
         [
@@ -90,14 +91,14 @@ def _add_answers(app: FastAPI, residency: Residency, questions: Questions, place
     async def chat_completions(request: Request) -> Response:
         places.check()
         asked = read_parameters(ChatParameters, await read_body(request))
-        device = _device(residency, asked.model)
+        device = await _device(residency, asked.model)
         return await _told(request, await questions.chat(device, asked), asked.stream)
 
     @app.post("/v1/completions", openapi_extra=_body_of(CompletionParameters))
     async def completions(request: Request) -> Response:
         places.check()
         asked = read_parameters(CompletionParameters, await read_body(request))
-        device = _device(residency, asked.model)
+        device = await _device(residency, asked.model)
         return await _told(request, await questions.completion(device, asked), asked.stream)
 
 
@@ -105,8 +106,8 @@ def _add_cards(app: FastAPI, residency: Residency, started_s: int) -> None:
     @app.get("/health")
     async def health() -> Response:
         """Answer 200 only when requests can be carried."""
-        ready = residency.phase is Phase.READY
-        return _json({"status": residency.phase.value}, 200 if ready else 503)
+        status = 200 if residency.phase.serving else 503
+        return _json({"status": residency.phase.value}, status)
 
     @app.get("/version")
     async def show_version() -> Response:
@@ -114,18 +115,19 @@ def _add_cards(app: FastAPI, residency: Residency, started_s: int) -> None:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        return _json({"object": "list", "data": [_model_card(residency.device, started_s)]})
+        return _json({"object": "list", "data": [_model_card(residency, started_s)]})
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
-        return _json(_model_card(_device(residency, name), started_s))
+        _check_model(residency, name)
+        return _json(_model_card(residency, started_s))
 
 
 def _add_tokens(app: FastAPI, residency: Residency) -> None:
     @app.post("/tokenize", openapi_extra=_body_of(TokenizeParameters))
     async def tokenize(request: Request) -> Response:
         asked = read_parameters(TokenizeParameters, await read_body(request))
-        device = residency.device
+        device = await residency.wake()
         tokens = await _tokens(device, asked)
         limit = device.loaded.model.config.max_context_tokens
         return _json({"count": len(tokens), "max_model_len": limit, "tokens": tokens})
@@ -133,7 +135,7 @@ def _add_tokens(app: FastAPI, residency: Residency) -> None:
     @app.post("/detokenize", openapi_extra=_body_of(DetokenizeParameters))
     async def detokenize(request: Request) -> Response:
         asked = read_parameters(DetokenizeParameters, await read_body(request))
-        tokenizer = residency.device.loaded.tokenizer
+        tokenizer = (await residency.wake()).loaded.tokenizer
         wrong = next((t for t in asked.tokens if t >= tokenizer.vocab_size), None)
         if wrong is not None:
             raise TokenOutOfVocabulary(
@@ -182,25 +184,33 @@ async def _told(request: Request, answer: Answer, stream: bool | None) -> Respon
     return _json(await until_disconnect(request.receive, answer.whole()))
 
 
-def _device(residency: Residency, name: str | None) -> Device:
-    device = residency.device
-    if name and name != device.loaded.name:
+async def _device(residency: Residency, name: str | None) -> Device:
+    if name:
+        _check_model(residency, name)
+    return await residency.wake()
+
+
+def _check_model(residency: Residency, name: str) -> None:
+    if not residency.model_name:
+        raise NotReady("the model is loading; try again in a moment")
+    if name != residency.model_name:
         raise Refusal(
-            f"the model {name[:100]!a} is not here; this device runs {device.loaded.name}",
+            f"the model {name[:100]!a} is not here; this device runs {residency.model_name}",
             "model",
             status=404,
             code="model_not_found",
         )
-    return device
 
 
-def _model_card(device: Device, started_s: int) -> dict[str, Any]:
+def _model_card(residency: Residency, started_s: int) -> dict[str, Any]:
+    if not residency.model_name:
+        raise NotReady("the model is loading; try again in a moment")
     return {
-        "id": device.loaded.name,
+        "id": residency.model_name,
         "object": "model",
         "created": started_s,
         "owned_by": "pd-device",
-        "max_model_len": device.loaded.model.config.max_context_tokens,
+        "max_model_len": residency.max_context_tokens,
     }
 
 

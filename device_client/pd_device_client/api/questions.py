@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pd_core.errors import (
     InvalidRequest,
@@ -28,6 +28,7 @@ from pd_device_client.api.parameters import (
 )
 from pd_device_client.api.places import Places
 from pd_device_client.api.shapes import CHAT, TEXT, Shape
+from pd_device_client.battery import Battery, BatteryPolicy, read_battery
 from pd_device_client.device import Device, draw_seed
 from pd_device_client.prompt import conversation_token_ids, text_token_ids
 
@@ -43,10 +44,12 @@ class AnswerSettings:
     Attributes:
         mode: who carries an answer.
         max_tokens: token limit of a chat's answer, where the context has room for it.
+        battery: when the local engine is spared.
     """
 
     mode: Mode = Mode.PD_DEVICE
     max_tokens: int = 1024
+    battery: BatteryPolicy = field(default_factory=BatteryPolicy)
 
 
 class Questions:
@@ -57,6 +60,7 @@ class Questions:
         places: taken while an answer is carried.
         metrics: told of every answer's end.
         unix_time_s: stamps answers.
+        battery: reads this machine's battery.
     """
 
     def __init__(
@@ -65,11 +69,13 @@ class Questions:
         places: Places,
         metrics: DeviceMetrics,
         unix_time_s: Callable[[], int],
+        battery: Callable[[], Battery | None] = read_battery,
     ) -> None:
         self._settings = settings
         self._places = places
         self._metrics = metrics
         self._unix_time_s = unix_time_s
+        self._battery = battery
 
     async def chat(self, device: Device, asked: ChatParameters) -> Answer:
         """Plan the answer to a chat.
@@ -111,9 +117,7 @@ class Questions:
                 "n",
             )
         extension = asked.pd or Extension()
-        mode = extension.parsed_mode or self._settings.mode
-        if self._settings.mode is Mode.DEVICE_ONLY:
-            mode = Mode.DEVICE_ONLY  # what is to stay on the device stays, whoever asks
+        mode = self._mode(device, extension)
         choices = list[Choice]()
         for prompt in prompts:
             room = device.client.room_tokens(len(prompt), mode)
@@ -139,6 +143,15 @@ class Questions:
             admitted=self._places.taking(),
             on_end=self._metrics.answered,
         )
+
+    def _mode(self, device: Device, extension: Extension) -> Mode:
+        standing = self._settings.mode
+        if standing is Mode.DEVICE_ONLY:
+            return standing  # what is to stay on the device stays, whoever asks
+        if extension.parsed_mode is not None:
+            return extension.parsed_mode
+        usable = device.client.info is not None
+        return self._settings.battery.mode(standing, self._battery(), cloud_usable=usable)
 
     def _choices(
         self,
