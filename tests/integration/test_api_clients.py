@@ -1,6 +1,8 @@
 """OpenAI's own client against the API of a device: answers, streams, errors, retries."""
 
+import asyncio
 import itertools
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -392,3 +394,27 @@ def test_silence_is_filled_with_comments_which_the_sdk_skips(
                 extra_body={"pd": {"mode": "cloud-only"}, "ignore_eos": True},
             )  # fmt: skip
             assert "".join(c.choices[0].text for c in stream) == expected_text(3, 0)
+
+
+async def test_a_hundred_chats_at_once_all_end_each_with_its_own_text(both: ApiServer) -> None:
+    async def ask(client: httpx.AsyncClient, seed: int) -> str:
+        body = {
+            "messages": [{"role": "user", "content": f"{seed} {TEXT}"}], "max_tokens": 12,
+            "seed": seed, "ignore_eos": True, "stream": True,
+        }  # fmt: skip
+        text = ""
+        async with client.stream("POST", f"{both.url}/v1/chat/completions", json=body) as answer:
+            if answer.status_code == 429:  # the SDK tries again as well
+                await asyncio.sleep(0.2)
+                return await ask(client, seed)
+            async for line in answer.aiter_lines():
+                if line.startswith("data: {"):
+                    text += json.loads(line[6:])["choices"][0]["delta"].get("content", "")
+        return text
+
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+        texts = await asyncio.gather(*(ask(client, seed) for seed in range(100)))
+    assert texts == [expected_text(12, seed, f"{seed} {TEXT}") for seed in range(100)]
+    for name in ("pd_answers_running", "pd_engine_running", "pd_queue_waiting"):
+        assert both.gauge(name) == 0
