@@ -59,14 +59,23 @@ class ScriptedCloud:
     """A cloud link; `starts` and `sent` record what the session did."""
 
     script: Script = field(default_factory=Script)
+    vocab_size: int = VOCAB_SIZE
+    eos: int = EOS
     starts: list[Start] = field(default_factory=list)
     sent: list[Extend | Stop] = field(default_factory=list)
     open_streams: int = 0
 
     async def info(self) -> ServerInfo:
-        limits = Limits(10000, 4096, 8, 8, VOCAB_SIZE)
+        limits = Limits(10000, 4096, 8, 8, self.vocab_size)
         return ServerInfo(
-            "test", "scripted", "scripted", Fingerprints(), limits, Load(), "rolling-hash", (EOS,)
+            server_version="test",
+            model_name="scripted",
+            engine="scripted",
+            fingerprints=Fingerprints(),
+            limits=limits,
+            load=Load(),
+            sampler="rolling-hash",
+            eos_token_ids=(self.eos,),
         )
 
     async def open(self, start: Start) -> CloudStream:
@@ -120,7 +129,8 @@ class _ScriptedStream:
         cut = script.cut_after if self._number <= script.cut_streams else None
         await asyncio.sleep(script.admitted_s)
         yield Admitted(Load())
-        state = RollingHash(VOCAB_SIZE, [EOS], start.prompt_token_ids + start.committed_token_ids)
+        vocab_size, eos = self._cloud.vocab_size, self._cloud.eos
+        state = RollingHash(vocab_size, [eos], start.prompt_token_ids + start.committed_token_ids)
         wait_s, made, position = script.first_token_s - script.admitted_s, 0, start.first_position
         reason = FinishReason.LIMIT
         while position < self._limit:
@@ -133,13 +143,13 @@ class _ScriptedStream:
                 raise CloudUnavailable("the stream broke")
             token_id = state.next_token(position, start.sampling)
             if script.wrong_from is not None and position >= script.wrong_from:
-                token_id = (token_id + 1) % EOS
+                token_id = (token_id + 1) % eos
             state.extend([token_id])
             made += 1
             if position != script.skip:
                 yield Tokens(position, (token_id,))
             position, wait_s = position + 1, script.step_s
-            if token_id == EOS:
+            if token_id == eos:
                 reason = FinishReason.EOS
                 break
         if made == cut:

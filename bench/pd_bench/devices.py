@@ -6,6 +6,7 @@ from typing import Protocol
 from pd_bench.dispatch import Client, Dispatcher
 from pd_bench.schemes import Scheme, scheme_client
 from pd_bench.settings import CloudAccess, ReplaySettings
+from pd_bench.shared_clients import SharedClients
 from pd_bench.workload import Work
 from pd_core.errors import ConfigError, FingerprintMismatch
 from pd_core.generation import ServerInfo
@@ -133,7 +134,7 @@ class RealDevice:
 
 
 class FleetDevices:
-    """Emulated devices that only sleep as their profile says; every row is another device."""
+    """Emulated devices that only sleep as their profile says; a row, or session, is a device."""
 
     arrivals = "trace"
     max_context_tokens = None
@@ -155,7 +156,8 @@ class FleetDevices:
             else _KV_LABEL
         )
         return (
-            f"devices: emulated, {speed.name} ({speed.source}); every row is another device",
+            f"devices: emulated, {speed.name} ({speed.source}); every row is another device, "
+            "but for the turns of a conversation",
             "sampler: rolling hash of the prefix on both sides: checks tokens, makes no text",
             _link_label(self._settings.link),
             kv,
@@ -173,8 +175,12 @@ class FleetDevices:
         works: Sequence[Work],
         dispatcher: Dispatcher,
     ) -> None:
-        """Send each request at its row's arrival, from a device of its own."""
-        await dispatcher.run_open_loop(works, lambda work: self._client(scheme, cloud, info, work))
+        """Send each request at its row's arrival, from its own device or its session's."""
+        clients = SharedClients(works, lambda work: self._client(scheme, cloud, info, work))
+        try:
+            await dispatcher.run_open_loop(works, clients.client_of)
+        finally:
+            await clients.close()
 
     def _client(self, scheme: Scheme, cloud: CloudAccess, info: ServerInfo, work: Work) -> Client:
         settings, speed = self._settings, self._settings.speed

@@ -12,7 +12,7 @@ from pd_bench.workload import Work
 from pd_core.errors import PdError
 from pd_device_client.outcome import GenerationRequest, Outcome, Shown
 
-__all__ = ["Client", "Dispatcher", "Session", "record_of", "timeline_of"]
+__all__ = ["Client", "Dispatcher", "RecordMaker", "Session", "record_of", "timeline_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,22 @@ class Client(Protocol):
     def session(self, request: GenerationRequest, mode: str) -> Session: ...
 
 
+class RecordMaker(Protocol):
+    """Makes the record of a request that has ended; see `record_of`."""
+
+    def __call__(
+        self,
+        work: Work,
+        outcome: Outcome,
+        *,
+        scheme: str,
+        repeat: int = 0,
+        lag_s: float = 0.0,
+        arrival_s: float = 0.0,
+        error: str | None = None,
+    ) -> RequestRecord: ...
+
+
 class Dispatcher:
     """Runs one scheme's requests; `records` grows as they end and survives a cancellation.
 
@@ -50,6 +66,7 @@ class Dispatcher:
         timeout_s: a request that takes longer than this has failed.
         progress: told of every token and every end; None for a warm-up.
         watched: rows (`Work.id`) to keep token by token.
+        make_record: makes a request's record; None: `record_of`.
         on_end: given each request's record and outcome; then nothing is kept here, so that memory
             does not grow with the trace.
     """
@@ -63,8 +80,10 @@ class Dispatcher:
         timeout_s: float,
         progress: Progress | None = None,
         watched: Collection[int] = (),
+        make_record: RecordMaker | None = None,
         on_end: Callable[[RequestRecord, Outcome], None] | None = None,
     ) -> None:
+        self._make_record = make_record or record_of
         self.records: list[RequestRecord] = []
         self.timelines: list[Timeline] = []
         self._watched = frozenset(watched)
@@ -128,12 +147,12 @@ class Dispatcher:
         await asyncio.sleep(scheduled_s - prepare_s - loop.time())
         client = client_of(work)
         try:
-            await client.start()
-        except PdError as error:
-            lag_s = max(loop.time() - scheduled_s, 0.0)
-            self._add(work, None, lag_s, work.arrival_s, f"{type(error).__name__}: {error}")
-            return
-        try:
+            try:
+                await client.start()
+            except PdError as error:
+                lag_s = max(loop.time() - scheduled_s, 0.0)
+                self._add(work, None, lag_s, work.arrival_s, f"{type(error).__name__}: {error}")
+                return
             await asyncio.sleep(scheduled_s - loop.time())
             await self._run(work, client, scheduled_s, work.arrival_s)
         finally:
@@ -164,7 +183,7 @@ class Dispatcher:
         self, work: Work, outcome: Outcome | None, lag_s: float, arrival_s: float, error: str | None
     ) -> None:
         outcome = outcome or Outcome("", self._scheme, 0, 0.0)
-        record = record_of(
+        record = self._make_record(
             work,
             outcome,
             scheme=self._scheme,

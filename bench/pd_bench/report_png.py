@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,15 @@ from pd_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["check_can_draw", "report_png"]
 
 _COLUMNS = 2
 _INCHES = (5.2, 3.4)  # of one figure
-_DPI = 110
+_DPI = 90
+_COLOURS_KEPT = 128
+_TITLE_WIDTH = 120  # letters; a label may be a whole sentence
 _COLOURS = ("#5b6670", "#b3541e", "#0b6e99", "#6d3fa0", "#2c7a3f", "#a0266b")
 _DASHES = ("-", "--", ":", "-.", (0, (4, 2)), (0, (8, 3)))
 _SOURCES = {"c": "#0b6e99", "d": "#c2620f"}
@@ -60,9 +64,18 @@ def report_png(document: ResultDocument) -> bytes:
             _draw_lanes(axes, figure)
     for axes in grid[len(drawn) :]:
         axes.set_axis_off()
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    return _packed(canvas)
+
+
+def _packed(canvas: "Figure") -> bytes:
+    """Save a figure as a PNG of few colours: a fraction of the size, and it looks the same."""
+    from PIL import Image
+
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    canvas.savefig(drawn, format="png", dpi=_DPI)
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(_COLOURS_KEPT).save(packed, format="png", optimize=True)
+    return packed.getvalue()
 
 
 def _title(document: ResultDocument) -> str:
@@ -73,7 +86,7 @@ def _title(document: ResultDocument) -> str:
         f"pace {document.pace_s:g} s{state}",
         *emulated,
     ]
-    return "\n".join(lines)
+    return "\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in lines)
 
 
 def _draw_curves(axes: "Axes", figure: CurveFigure) -> None:

@@ -1,5 +1,6 @@
 """The table at the end of a replay: schemes side by side, with what is emulated below."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from pd_bench.result import Distribution, KvBytesPeak, ResultDocument, SchemeRes
 
 __all__ = ["document_notes", "print_result", "scheme_rows"]
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _NAME_WIDTH, _SCHEME_WIDTH = 28, 18  # columns that a table takes where there is no terminal
 _NOTES = 10  # distinct notes of requests that are printed
 
@@ -62,8 +64,10 @@ def print_result(document: ResultDocument, console: Console) -> None:
     for name, cells in scheme_rows(document):
         table.add_row(name, *cells)
     # A pipe has no width of its own: cut figures would be of no use there.
-    width = max(console.width, _NAME_WIDTH + _SCHEME_WIDTH * len(document.schemes))
-    console.print(table, width=console.width if console.is_terminal else width, crop=False)
+    if not console.is_terminal:
+        needed = _NAME_WIDTH + _SCHEME_WIDTH * len(document.schemes)
+        console.width = max(console.width, needed)
+    console.print(table)
     for line in document_notes(document):
         console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
     equal = document.equal_rows
@@ -104,11 +108,24 @@ def _notes(document: ResultDocument) -> list[str]:
 
 
 def _request_notes(document: ResultDocument) -> list[str]:
-    """Return what requests noted, the most frequent first, with the number of requests."""
-    counts = Counter(note for r in document.requests for note in set(r.notes))
+    """Return what requests noted, the most frequent first, with the number of requests.
+
+    Notes that differ in their numbers alone are one; the first stands for them.
+    """
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for r in document.requests:
+        shapes = {_NUMBER.sub("#", note): note for note in r.notes}
+        counts.update(shapes.keys())
+        first = shapes | first
+    several = {
+        shape: len({n for r in document.requests for n in r.notes if _NUMBER.sub("#", n) == shape})
+        for shape, _ in counts.most_common(_NOTES)
+    }
     lines = [
-        f"noted by {num} request{'s' if num > 1 else ''}: {note}"
-        for note, num in counts.most_common(_NOTES)
+        f"noted by {num} request{'s' if num > 1 else ''}"
+        f"{', such as' if several[shape] > 1 else ''}: {first[shape]}"
+        for shape, num in counts.most_common(_NOTES)
     ]
     if len(counts) > _NOTES:
         lines.append(f"and {len(counts) - _NOTES} notes more, in the document's requests")

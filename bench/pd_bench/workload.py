@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pd_bench.prompts import PromptMaker
 from pd_bench.result import CutRows
-from pd_bench.traces import TraceRow
+from pd_bench.trace_row import TraceRow
 from pd_core.errors import ConfigError
 from pd_core.generation import Limits
 from pd_core.sampling_params import SamplingParams
@@ -26,6 +26,8 @@ class Work:
         arrival_s: seconds since the first row.
         prompt_token_ids: the synthetic prompt.
         output_tokens: length the answer is forced to.
+        session: the conversation it is a turn of, which one device holds; None: a device of its
+            own.
     """
 
     id: int
@@ -33,6 +35,7 @@ class Work:
     arrival_s: float
     prompt_token_ids: tuple[int, ...]
     output_tokens: int
+    session: str | None = None
 
 
 class Workload:
@@ -97,7 +100,7 @@ class Workload:
         """Return the work of one row, which is the `index`-th."""
         prompt = self._prompts.prompt(row, min(row.prompt_tokens, self.max_prompt_tokens))
         output_tokens = min(row.output_tokens, self.max_output_tokens)
-        return Work(index, row.line, row.arrival_s, prompt, output_tokens)
+        return Work(index, row.line, row.arrival_s, prompt, output_tokens, row.session)
 
     def cut_rows(self, rows: Iterable[TraceRow]) -> CutRows:
         """Count the rows that `works` shortens."""

@@ -17,6 +17,7 @@
     |-- CapacityError              nothing is wrong with the request: try again later
     |   |-- QueueFull
     |   |-- RequestExpired         it waited longer than it was useful for
+    |   |-- NotReady
     |   `-- ShuttingDown
     |-- TransportError             the network or the other side
     |   |-- CloudUnavailable
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidSamplingParams",
     "ModelError",
+    "NotReady",
     "PdError",
     "PortInUse",
     "PromptTooLong",
@@ -141,6 +143,10 @@ class RequestExpired(CapacityError):
     """The request waited in the queue for longer than it was useful for."""
 
 
+class NotReady(CapacityError):
+    """The model is not loaded yet."""
+
+
 class ShuttingDown(CapacityError):
     """The server drains and admits nothing new."""
 
@@ -192,6 +198,7 @@ STATUS: dict[type[PdError], Status] = {
     Unauthenticated: Status("UNAUTHENTICATED", 401, 2),
     CapacityError: Status("RESOURCE_EXHAUSTED", 429, 75),
     RequestExpired: Status("DEADLINE_EXCEEDED", 504, 75),
+    NotReady: Status("UNAVAILABLE", 503, 75),
     ShuttingDown: Status("UNAVAILABLE", 503, 75),
     TransportError: Status("UNAVAILABLE", 502, 69),
     CloudAuthenticationFailed: Status("UNAUTHENTICATED", 502, 77),

@@ -1,8 +1,6 @@
 """The command `pd-device`: settings from flags and environment."""
 
 import asyncio
-import logging
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -11,12 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pd_core.api_key import checked_api_key, read_api_key
-from pd_core.errors import ConfigError, PdError, status_of
-from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
+from pd_core.errors import PdError, status_of
+from pd_core.model_names import DEFAULT_MODEL
 from pd_core.numerics import prepare_environment
 from pd_core.planner import Mode
 from pd_core.profiles import device_profile
+from pd_device_client import options
+from pd_device_client.options import env
 
 __all__ = ["app", "main"]
 
@@ -26,10 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _env(name: str) -> str:
-    return f"PD_DEVICE_{name}"
 
 
 def _print_version(wanted: bool) -> None:
@@ -44,43 +39,27 @@ def _commands(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
     ] = False,
 ) -> None:
-    # With a callback, typer keeps `chat` a subcommand although it is the only one yet.
     pass
 
 
 @app.command()
 def chat(
     prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
-    cloud: Annotated[
-        str | None,
-        typer.Option(
-            envvar=_env("CLOUD"), help="The cloud's HOST:PORT; without one, all is local."
-        ),
-    ] = None,
-    mode: Annotated[
-        Mode, typer.Option(envvar=_env("MODE"), help="Who carries the answer.")
-    ] = Mode.PD_DEVICE,
-    model: Annotated[str, typer.Option(envvar=_env("MODEL"), help=MODEL_HELP)] = DEFAULT_MODEL,
+    cloud: options.Cloud = None,
+    mode: options.ModeOption = Mode.PD_DEVICE,
+    model: options.Model = DEFAULT_MODEL,
     max_tokens: Annotated[int, typer.Option(min=1, help="Token limit of the answer.")] = 128,
-    pace: Annotated[
-        float,
-        typer.Option(
-            envvar=_env("PACE"),
-            min=0.001,
-            help="Seconds between shown tokens; 0.2 is reading pace.",
-        ),
-    ] = 0.05,
-    ttft: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, help="Seconds within which the first token will do; default: the earliest."
-        ),
+    pace: options.Pace = 0.05,
+    ttft: options.Ttft = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy; default: what the model asks for.")
     ] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Keep the k most likely tokens; 0 keeps all.")] = 0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Keep the k most likely tokens; 0 keeps all.")
+    ] = None,
     top_p: Annotated[
-        float, typer.Option(help="Keep the most likely tokens up to this mass.")
-    ] = 1.0,
+        float | None, typer.Option(help="Keep the most likely tokens up to this mass.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same answer; drawn when not given.")
     ] = None,
@@ -95,47 +74,35 @@ def chat(
         bool,
         typer.Option("--show-origin", help="Tint tokens by their maker; end with the figures."),
     ] = False,
-    throttle: Annotated[
-        str | None,
-        typer.Option(help="Slow the local engine to a device profile: slow, phone, laptop, ..."),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(envvar=_env("THREADS"), min=1, help="Threads of the local engine.")
-    ] = None,
-    fast_numerics: Annotated[
-        bool,
-        typer.Option("--fast-numerics", help="Faster, but no longer bit-equal with the cloud."),
-    ] = False,
-    tls_ca: Annotated[
-        Path | None, typer.Option(envvar=_env("TLS_CA"), help="PEM file of the authority to trust.")
-    ] = None,
-    tls: Annotated[bool, typer.Option("--tls", help="TLS with this system's authorities.")] = False,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=_env("API_KEY_FILE"),
-            help=f"File with the bearer key; or the variable {_env('API_KEY')}.",
-        ),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow plaintext to another machine.")
-    ] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "error",
+    throttle: options.Throttle = None,
+    threads: options.Threads = None,
+    fast_numerics: options.FastNumerics = False,
+    tls_ca: options.TlsCa = None,
+    tls: options.Tls = False,
+    api_key_file: options.ApiKeyFile = None,
+    insecure: options.Insecure = False,
+    log_level: options.LogLevel = "error",
 ) -> None:
     """Answer PROMPT: the cloud's tokens first, this device's as soon as it has caught up."""
-    _configure_logging(log_level)
+    options.configure_logging(log_level)
     prepare_environment(fast=fast_numerics)
     # After prepare_environment, since these import torch; and not at all for --help.
     from pd_device_client.chat import ChatSettings, summary
     from pd_device_client.chat import chat as answer
-    from pd_device_client.cloud_link import GrpcCloudLink
+    from pd_device_client.device import DeviceSettings
+    from pd_device_client.egress import CloudAddress, way_out
 
     settings = ChatSettings(
         prompt=sys.stdin.read() if prompt == "-" else prompt,
-        model=model,
+        device=DeviceSettings(
+            model=model,
+            pace_s=pace,
+            ttft_s=ttft,
+            throttle=device_profile(throttle) if throttle else None,
+            num_threads=threads,
+            fast_numerics=fast_numerics,
+        ),
         mode=mode,
-        pace_s=pace,
-        ttft_s=ttft,
         max_tokens=max_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -143,42 +110,190 @@ def chat(
         seed=seed,
         stop_strings=tuple(stop or ()),
         show_origin=show_origin,
-        throttle=device_profile(throttle) if throttle else None,
-        num_threads=threads,
-        fast_numerics=fast_numerics,
         raw=raw,
     )
-    key = _api_key(api_key_file)
+    key = options.api_key(api_key_file, env("API_KEY"))
+    address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
     console, notices = Console(highlight=False), Console(stderr=True, highlight=False)
 
     async def run() -> None:
         # The channel belongs to the loop that made it.
-        link = None
-        if cloud is not None and mode is not Mode.DEVICE_ONLY:
-            link = GrpcCloudLink(cloud, tls_ca=tls_ca, tls=tls, api_key=key, insecure=insecure)
-        outcome = await answer(settings, link, console)
+        outcome = await answer(settings, way_out(address, mode), console)
         for note in outcome.notes:
             notices.print(f"note: {note}", style="yellow", soft_wrap=True)
         if show_origin:
             console.print(summary(outcome), soft_wrap=True)
 
-    if cloud is None and mode is Mode.CLOUD_ONLY:
-        raise ConfigError("--mode cloud-only needs --cloud HOST:PORT")
     asyncio.run(run())
 
 
-def _api_key(path: Path | None) -> str | None:
-    if path is not None:
-        return read_api_key(path)
-    key = os.environ.get(_env("API_KEY"))
-    return checked_api_key(key, _env("API_KEY")) if key else None
+@app.command()
+def serve(
+    cloud: options.Cloud = None,
+    mode: options.ModeOption = Mode.PD_DEVICE,
+    model: options.Model = DEFAULT_MODEL,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = options.DEFAULT_PORT,
+    max_tokens: Annotated[
+        int,
+        typer.Option(
+            envvar=env("MAX_TOKENS"), min=1, help="Limit of a chat's answer that names none."
+        ),
+    ] = 1024,
+    max_requests: Annotated[
+        int,
+        typer.Option(
+            envvar=env("MAX_REQUESTS"), min=1, help="Answers carried at once; more are refused."
+        ),
+    ] = 64,
+    local_seqs: Annotated[
+        int,
+        typer.Option(
+            envvar=env("LOCAL_SEQS"),
+            min=1,
+            help="Answers that the local engine works on at once; others wait for their turn.",
+        ),
+    ] = 1,
+    keep_alive: Annotated[
+        float,
+        typer.Option(
+            envvar=env("KEEP_ALIVE"),
+            min=0,
+            help="Unload the model after so many seconds without a request; 0: never.",
+        ),
+    ] = 0.0,
+    spare_below: Annotated[
+        float,
+        typer.Option(
+            envvar=env("SPARE_BELOW"),
+            min=0,
+            max=100,
+            help="On battery below this percentage the cloud carries answers; 0: never.",
+        ),
+    ] = 20.0,
+    kept_kv_mib: Annotated[
+        int,
+        typer.Option(
+            envvar=env("KEPT_KV_MIB"), min=0, help="KV cache kept for conversations' next turns."
+        ),
+    ] = 256,
+    pace: options.Pace = 0.05,
+    ttft: options.Ttft = None,
+    throttle: options.Throttle = None,
+    threads: options.Threads = None,
+    fast_numerics: options.FastNumerics = False,
+    tls_ca: options.TlsCa = None,
+    tls: options.Tls = False,
+    api_key_file: options.ApiKeyFile = None,
+    insecure: options.Insecure = False,
+    client_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=env("CLIENT_KEY_FILE"),
+            help=f"File with the bearer key clients must send; or {env('CLIENT_KEY')}.",
+        ),
+    ] = None,
+    insecure_listen: Annotated[
+        bool,
+        typer.Option("--insecure-listen", help="Listen beyond this machine without a key."),
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name of this machine in clients' addresses; repeatable."),
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A page's origin that may use the API, http://HOST:PORT; repeatable."),
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=env("READY_FILE"), help="When serving, write address and process id here."
+        ),
+    ] = None,
+    log_level: options.LogLevel = "warning",
+) -> None:
+    """Serve the OpenAI API on this machine: paced answers, carried by both sides."""
+    options.configure_logging(log_level)
+    prepare_environment(fast=fast_numerics)
+    # After prepare_environment, since these import torch; and not at all for --help.
+    from pd_device_client.api.questions import AnswerSettings
+    from pd_device_client.battery import BatteryPolicy
+    from pd_device_client.device import DeviceSettings
+    from pd_device_client.egress import CloudAddress, way_out
+    from pd_device_client.serve import ServeSettings
+    from pd_device_client.serve import serve as run_service
+
+    settings = ServeSettings(
+        device=DeviceSettings(
+            model=model,
+            pace_s=pace,
+            ttft_s=ttft,
+            throttle=device_profile(throttle) if throttle else None,
+            num_threads=threads,
+            fast_numerics=fast_numerics,
+            kept_kv_bytes=kept_kv_mib << 20,
+            local_seqs=local_seqs,
+        ),
+        answers=AnswerSettings(mode, max_tokens, BatteryPolicy(spare_below)),
+        host=host,
+        port=port,
+        max_requests=max_requests,
+        keep_alive_s=keep_alive or None,
+        client_key=options.api_key(client_key_file, env("CLIENT_KEY")),
+        insecure=insecure_listen,
+        allowed_hosts=tuple(allowed_host or ()),
+        allowed_origins=tuple(allowed_origin or ()),
+        ready_file=ready_file,
+    )
+    key = options.api_key(api_key_file, env("API_KEY"))
+    address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
+    notices = Console(stderr=True, highlight=False)
+
+    async def run() -> int:
+        return await run_service(
+            settings,
+            lambda: way_out(address, mode),
+            lambda line: notices.print(line, soft_wrap=True, markup=False),
+        )
+
+    if cloud is None and mode is Mode.CLOUD_ONLY:
+        way_out(None, mode)  # refuses before a model is loaded
+    raise typer.Exit(asyncio.run(run()))
 
 
-def _configure_logging(level: str) -> None:
-    numeric = logging.getLevelNamesMapping().get(level.upper())
-    if numeric is None:
-        raise ConfigError(f"unknown log level {level!r}; use debug, info, warning or error")
-    logging.basicConfig(level=numeric, format="%(levelname)s %(name)s: %(message)s")
+@app.command()
+def doctor(
+    cloud: options.Cloud = None,
+    model: options.Model = DEFAULT_MODEL,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = options.DEFAULT_PORT,
+    tls_ca: options.TlsCa = None,
+    tls: options.Tls = False,
+    api_key_file: options.ApiKeyFile = None,
+    insecure: options.Insecure = False,
+) -> None:
+    """Check clock, port, model and cloud, and say how to mend what is wrong."""
+    prepare_environment()
+    from pd_device_client.doctor import examine
+    from pd_device_client.egress import CloudAddress, way_out
+
+    key = options.api_key(api_key_file, env("API_KEY"))
+    address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
+    console = Console(highlight=False)
+
+    async def run() -> bool:
+        link = way_out(address, Mode.PD_DEVICE)
+        findings = await examine(model, link, host=host, port=port)
+        if link is not None:
+            await link.close()
+        for found in findings:
+            mark = "ok " if found.ok else "BAD"
+            line = f"{mark}  {found.subject:8} {found.words}"
+            console.print(line, style=None if found.ok else "red", soft_wrap=True, markup=False)
+        return all(found.ok for found in findings)
+
+    raise typer.Exit(0 if asyncio.run(run()) else 1)
 
 
 def main() -> None:

@@ -7,22 +7,27 @@ from collections import deque
 from dataclasses import replace
 
 from pd_core.errors import (
+    EngineError,
     FingerprintMismatch,
     InvalidRequest,
     PdError,
-    PromptTooLong,
     TokenLimitTooHigh,
     TokenOutOfVocabulary,
+    TransportError,
 )
 from pd_core.estimates import CloudEstimate, DeviceEstimate
 from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.planner import Mode, Plan, Promise, fixed_plan, plan_request
 from pd_core.profiles import SpeedProfile
+from pd_device_client.circuit_breaker import BreakerState, CircuitBreaker
 from pd_device_client.cloud_leg import CloudTimeouts
+from pd_device_client.context_room import context_problem
+from pd_device_client.engine_turns import EngineTurns
 from pd_device_client.handshake import Handshake, shake_hands
 from pd_device_client.measure import measure_engine
 from pd_device_client.outcome import GenerationRequest, Outcome
 from pd_device_client.ports import CloudLink, LocalEngine
+from pd_device_client.queued_device import QueuedDevice
 from pd_device_client.session import Session, TextSource
 from pd_device_client.sides import Sides
 
@@ -32,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _CARD_FRESH_S = 5.0
 _CARD_CALLS = 3  # the smallest answer time of these is the RTT
+_PROBE_EVERY_S = 2.0  # of a cloud that is not in use
 _LENGTH_QUANTILE = 0.9
 _LENGTH_WINDOW = 256
 
@@ -49,10 +55,14 @@ class DeviceClient:
         ttft_s: the first token's latest instant; None means as early as possible.
         device_profile: the device's speeds; measured at start when None.
         timeouts: of the cloud's streams.
+        local_seqs: answers that the local engine works on at a time; others wait for their turn.
+        breaker: leaves a cloud alone that fails again and again.
 
     Attributes:
         info: the cloud's card, None before start or when it cannot be reached.
         cloud_error: why the cloud cannot be reached, or None.
+        turns: at the local engine.
+        promise: what readers are promised where a request says nothing.
     """
 
     def __init__(
@@ -64,10 +74,12 @@ class DeviceClient:
         ttft_s: float | None = None,
         device_profile: SpeedProfile | None = None,
         timeouts: CloudTimeouts | None = None,
+        local_seqs: int = 1,
+        breaker: CircuitBreaker | None = None,
     ) -> None:
         self._link = cloud
         self._engine = engine
-        self._promise = Promise(pace_s, ttft_s)
+        self.promise = Promise(pace_s, ttft_s)
         self._cloud_estimate = CloudEstimate()
         # Without an engine the device's estimate is never asked.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
@@ -75,6 +87,9 @@ class DeviceClient:
         self._device_estimate = DeviceEstimate(device_profile or unused, self._chunk_tokens)
         self._measure = device_profile is None
         self._timeouts = timeouts or CloudTimeouts()
+        self._breaker = breaker or CircuitBreaker()
+        self._recovery: asyncio.Task[None] | None = None
+        self.turns = EngineTurns(local_seqs)
         self._lengths: deque[int] = deque(maxlen=_LENGTH_WINDOW)
         self._handshake = Handshake("", "", "identical")
         self._met_s = -math.inf  # when the cloud's card was last asked for
@@ -115,7 +130,10 @@ class DeviceClient:
         except PdError as error:
             logger.warning("the cloud cannot be used: %s", error)
             self.info, self.cloud_error = None, error
+            self._breaker.failed(loop.time())
+            self._recover()
             return
+        self._breaker.answered()
         self.info, self.cloud_error = info, None
         self._cloud_estimate.rtt_s = min(answer_s)
         self._cloud_estimate.load = info.load
@@ -128,6 +146,8 @@ class DeviceClient:
         mode: Mode | str = Mode.PD_DEVICE,
         *,
         text: TextSource | None = None,
+        promise: Promise | None = None,
+        read_along: bool = True,
         cloud_tokens: int | None = None,
     ) -> Session:
         """Plan a request and return its session.
@@ -136,6 +156,8 @@ class DeviceClient:
             request: what to answer.
             mode: who is to carry it.
             text: detokeniser with stop strings; without one no text is made.
+            promise: the reader's, where it is not the client's.
+            read_along: as the session takes it.
             cloud_tokens: a fixed k instead of the planner's, for comparisons; only where both
                 sides can take the request, and in pd-device.
 
@@ -149,7 +171,8 @@ class DeviceClient:
         self._check_tokens(request)
         link, engine, notes = self._usable(request, mode)
         expected = self._expected_tokens(request.max_tokens)
-        plan = self._plan(request, expected, link, engine, mode, cloud_tokens)
+        promise = promise or self.promise
+        plan = self._plan(request, expected, promise, link, engine, mode, cloud_tokens)
         session = Session(
             request,
             plan,
@@ -157,22 +180,40 @@ class DeviceClient:
             expected_tokens=expected,
             text=text,
             notes=[*notes, *_plan_notes(plan, mode)],
+            read_along=read_along,
             on_end=self._learn,
         )
         logger.debug("request %s: %s", request.request_id, plan)
         return session
 
+    def room_tokens(self, num_prompt: int, mode: Mode) -> int:
+        """The highest token limit with which every side of the mode takes such a prompt.
+
+        A side that has no room for the prompt itself is left out; 0 or less when all are.
+        """
+        rooms = []
+        if self._engine is not None and mode is not Mode.CLOUD_ONLY:
+            rooms.append(self._engine.card.max_context_tokens - num_prompt)
+        if self.info is not None and mode is not Mode.DEVICE_ONLY:
+            limits = self.info.limits
+            rooms.append(min(limits.max_context_tokens - num_prompt, limits.max_output_tokens))
+        return min((room for room in rooms if room > 0), default=max(rooms, default=0))
+
     def _plan(
         self,
         request: GenerationRequest,
         expected_tokens: int,
+        promise: Promise,
         link: CloudLink | None,
         engine: LocalEngine | None,
         mode: Mode,
         cloud_tokens: int | None,
     ) -> Plan:
         num_prompt = len(request.prompt_token_ids)
-        device = self._device_estimate if engine is not None else None
+        device = None
+        if engine is not None:
+            cached = engine.cached_tokens(request.prompt_token_ids)
+            device = QueuedDevice(self._device_estimate, self.turns.forecast_s(), cached)
         cloud = self._cloud_estimate.forecast(num_prompt) if link is not None else None
         wanted = cloud_tokens if mode is Mode.PD_DEVICE else None
         if wanted is not None and device is not None and cloud is not None:
@@ -180,7 +221,7 @@ class DeviceClient:
                 wanted,
                 num_prompt,
                 request.max_tokens,
-                self._promise,
+                promise,
                 device=device,
                 cloud=cloud,
             )
@@ -188,7 +229,7 @@ class DeviceClient:
             num_prompt,
             expected_tokens,
             request.max_tokens,
-            self._promise,
+            promise,
             device=device,
             cloud=cloud,
             mode=mode,
@@ -196,8 +237,9 @@ class DeviceClient:
 
     async def close(self) -> None:
         """Close both sides."""
-        if self._refresh is not None:
-            self._refresh.cancel()
+        for task in (self._refresh, self._recovery):
+            if task is not None:
+                task.cancel()
         if self._link is not None:
             await self._link.close()
         if self._engine is not None:
@@ -214,6 +256,24 @@ class DeviceClient:
         if loop.time() - self._met_s > _CARD_FRESH_S:
             self._refresh = loop.create_task(self.meet_cloud())
 
+    @property
+    def _cloud_left_alone(self) -> bool:
+        """Whether the cloud failed so often that no answer is to wait for it now."""
+        now_s = asyncio.get_running_loop().time()
+        return self._breaker.state(now_s) is not BreakerState.CLOSED
+
+    def _recover(self) -> None:
+        """Ask for the cloud's card now and then until it can be used again."""
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.get_running_loop().create_task(self._probe())
+
+    async def _probe(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self.info is None or self._cloud_left_alone:
+            await asyncio.sleep(max(self._breaker.probe_in_s(loop.time()), _PROBE_EVERY_S))
+            await self.meet_cloud()
+        logger.info("the cloud can be used again")
+
     def _usable(
         self, request: GenerationRequest, mode: Mode
     ) -> tuple[CloudLink | None, LocalEngine | None, list[str]]:
@@ -227,6 +287,9 @@ class DeviceClient:
             notes.append(
                 f"the device goes on alone: {self.cloud_error or 'start() was not called'}"
             )
+            link = None
+        elif link is not None and engine is not None and self._cloud_left_alone:
+            notes.append("the device goes on alone: the cloud failed several times in a row")
             link = None
         if link is not None and engine is not None and self._handshake.mismatch:
             notes.append(self._handshake.mismatch)
@@ -259,7 +322,7 @@ class DeviceClient:
                 f"max_tokens is {request.max_tokens}; the cloud allows {limits.max_output_tokens}: "
                 "ask for fewer"
             )
-        return _context_problem("the cloud", limits.max_context_tokens, request)
+        return context_problem("the cloud", limits.max_context_tokens, request)
 
     def _check_tokens(self, request: GenerationRequest) -> None:
         sizes = [self.info.limits.vocab_size] if self.info is not None else []
@@ -291,6 +354,7 @@ class DeviceClient:
             eos_token_ids=eos_token_ids,
             exactness=self._handshake.exactness,
             timeouts=self._timeouts,
+            turns=self.turns,
         )
 
     def _expected_tokens(self, max_tokens: int) -> int:
@@ -303,6 +367,13 @@ class DeviceClient:
     def _learn(self, outcome: Outcome) -> None:
         if outcome.finish_reason in {"stop", "length"}:
             self._lengths.append(len(outcome.shown))
+        # That it is busy, or that the request is wrong, is no fault of the cloud's.
+        if isinstance(outcome.cloud_error, TransportError | EngineError):
+            self._breaker.failed(asyncio.get_running_loop().time())
+            if self._cloud_left_alone:
+                self._recover()
+        elif outcome.cloud_error is None and outcome.cloud_tokens_generated:
+            self._breaker.carried()
 
 
 def _plan_notes(plan: Plan, mode: Mode) -> list[str]:
@@ -315,17 +386,5 @@ def _plan_notes(plan: Plan, mode: Mode) -> list[str]:
     return notes
 
 
-def _context_problem(
-    whose: str, max_context_tokens: int, request: GenerationRequest
-) -> PdError | None:
-    num_prompt = len(request.prompt_token_ids)
-    if num_prompt + request.max_tokens <= max_context_tokens:
-        return None
-    return PromptTooLong(
-        f"the prompt's {num_prompt} tokens and max_tokens of {request.max_tokens} do not fit "
-        f"{whose}'s context of {max_context_tokens}; shorten the prompt or lower max_tokens"
-    )
-
-
 def _device_problem(engine: LocalEngine, request: GenerationRequest) -> PdError | None:
-    return _context_problem("the local model", engine.card.max_context_tokens, request)
+    return context_problem("the local model", engine.card.max_context_tokens, request)

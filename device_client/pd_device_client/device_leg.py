@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pd_core.errors import EngineError, PdError
 from pd_core.estimates import DeviceEstimate
+from pd_device_client.engine_turns import EngineTurns, Turn
 from pd_device_client.outcome import GenerationRequest
 from pd_device_client.ports import LocalEngine
 from pd_device_client.signal import Signal
@@ -49,11 +50,13 @@ class DeviceLeg:
         estimate: learns the device's speed.
         changed: notified after every pass.
         policy: when to claim.
+        turns: at the engine; it is worked with during one's turn only.
 
     Attributes:
         running: whether the leg was started and has not failed.
         error: why it failed, or None.
         num_fed: tokens fed so far, the prompt's included.
+        num_cached: of the prompt, those that were cached from earlier answers.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class DeviceLeg:
         estimate: DeviceEstimate,
         changed: Signal,
         policy: ClaimPolicy,
+        turns: EngineTurns,
     ) -> None:
         self._engine = engine
         self._request = request
@@ -71,11 +75,14 @@ class DeviceLeg:
         self._estimate = estimate
         self._changed = changed
         self._policy = policy
+        self._turns = turns
+        self._turn: Turn | None = None
         self._pass_s = 0.0  # forecast of the pass in progress
         self._pass_ends_s: float | None = None  # None between passes
         self.running = False
         self.error: PdError | None = None
-        self.num_fed = 0
+        # What an earlier answer left behind is fed already, if it is still there in our turn.
+        self.num_fed = self.num_cached = engine.cached_tokens(request.prompt_token_ids)
 
     def ready_s(self, position: int) -> float:
         """Forecast the instant at which the device can show `position`, all before it committed.
@@ -84,8 +91,11 @@ class DeviceLeg:
         makes the token. A pass in progress counts from its beginning; one that is late is
         expected to be as late again.
         """
-        return forecast_ready_s(
-            asyncio.get_running_loop().time(),
+        now_s = asyncio.get_running_loop().time()
+        # Before our turn there is no pass in progress that would count it.
+        wait_s = self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
+        return wait_s + forecast_ready_s(
+            now_s,
             len(self._request.prompt_token_ids) + position,
             self.num_fed,
             self._engine.card.chunk_tokens,
@@ -97,9 +107,13 @@ class DeviceLeg:
     async def run(self) -> None:
         """Work until the log closes or the engine fails; a failure gives the claim back."""
         sequence = None
+        self._turn = self._turns.join()
         try:
-            sequence = self._engine.open(self._request.sampling)
             self.running = True
+            await self._turn.begin()
+            prompt = self._request.prompt_token_ids
+            self.num_fed = self.num_cached = self._engine.cached_tokens(prompt)
+            sequence = self._engine.open(self._request.sampling, prompt)
             while not self._log.closed:
                 candidate = await self._catch_up(sequence.feed)
                 if candidate is not None:
@@ -113,6 +127,7 @@ class DeviceLeg:
             self.running = False
             if sequence is not None:
                 sequence.close()
+            self._turn.end()
             self._changed.notify()
 
     async def _catch_up(self, feed: "_Feed") -> int | None:

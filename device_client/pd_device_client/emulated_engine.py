@@ -60,7 +60,13 @@ class EmulatedEngine:
         """What it stands for."""
         return self._card
 
-    def open(self, sampling: SamplingParams) -> "EmulatedSequence":
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        """None: nothing is kept."""
+        return 0
+
+    def open(
+        self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
+    ) -> "EmulatedSequence":
         """Open an empty sequence."""
         return EmulatedSequence(self, sampling)
 

@@ -16,9 +16,13 @@ from pd_core.models import LoadedModel, Segment
 from pd_core.repetition import HISTORY_TOKENS
 from pd_core.sampling import sample
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.kept_prefixes import KeptPrefixes
 from pd_device_client.ports import EngineCard
 
-__all__ = ["TorchLocalEngine"]
+__all__ = ["KEPT_KV_BYTES", "TorchLocalEngine"]
+
+KEPT_KV_BYTES = 256 << 20
+"""What is kept for conversations when nobody says otherwise."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +34,19 @@ class TorchLocalEngine:
         loaded: the model with its tokenizer and fingerprints.
         chunk_tokens: tokens of one prefill pass.
         num_threads: torch threads of the worker; None leaves torch's default.
+        kept_kv_bytes: KV caches of finished answers, kept for a conversation's next turn.
     """
 
     def __init__(
-        self, loaded: LoadedModel, *, chunk_tokens: int = 128, num_threads: int | None = None
+        self,
+        loaded: LoadedModel,
+        *,
+        chunk_tokens: int = 128,
+        num_threads: int | None = None,
+        kept_kv_bytes: int = KEPT_KV_BYTES,
     ) -> None:
         self._loaded = loaded
+        self._kept = KeptPrefixes(kept_kv_bytes)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="local-engine")
         if num_threads is not None:
             self._worker.submit(torch.set_num_threads, num_threads).result()
@@ -56,9 +67,15 @@ class TorchLocalEngine:
         """What it runs."""
         return self._card
 
-    def open(self, sampling: SamplingParams) -> "_TorchSequence":
-        """Open an empty sequence."""
-        return _TorchSequence(self._loaded, self._worker, sampling)
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        """How many of a prompt's first tokens are kept from earlier answers."""
+        return self._kept.shared_tokens(prompt_token_ids)
+
+    def open(
+        self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
+    ) -> "_TorchSequence":
+        """Open a sequence; its cache is kept at its end when it was opened with a prompt."""
+        return _TorchSequence(self._loaded, self._worker, sampling, prompt_token_ids, self._kept)
 
     async def close(self) -> None:
         """Let the running pass finish and end the worker."""
@@ -69,24 +86,37 @@ class _TorchSequence:
     """One sequence; its passes run one after another on the engine's worker."""
 
     def __init__(
-        self, loaded: LoadedModel, worker: ThreadPoolExecutor, sampling: SamplingParams
+        self,
+        loaded: LoadedModel,
+        worker: ThreadPoolExecutor,
+        sampling: SamplingParams,
+        prompt_token_ids: Sequence[int],
+        kept: KeptPrefixes,
     ) -> None:
         self._loaded = loaded
         self._worker = worker
         self._sampling = sampling
+        self._kept = kept if prompt_token_ids else None
+        self._source, self._num_tokens = kept.take(prompt_token_ids)
         self._cache = loaded.model.make_cache(1)
-        self._num_tokens = 0
-        self._recent: list[int] = []  # the last tokens, where sampling looks at them
+        # What the cache holds for certain: a pass that nobody waits for any more does not count.
+        self._held = list(prompt_token_ids[: self._num_tokens])
+        # The last tokens fed, where sampling looks at them: the response is never cached.
+        self._recent: list[int] = []
 
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
+        sampled = await loop.run_in_executor(
             self._worker, self._pass, list(token_ids), sample_position
         )
+        self._held += token_ids
+        return sampled
 
     def close(self) -> None:
-        # Nothing to do but forget: the cache goes with the last reference to it.
-        self._num_tokens = 0
+        # A pass that still runs writes beyond what is held, so what is kept does not change.
+        if self._kept is not None and self._source is None and self._held:
+            self._kept.keep(self._held, self._cache)
+        self._kept = None
 
     def _pass(self, token_ids: list[int], sample_position: int | None) -> int | None:
         """One forward pass, on the worker's thread."""
@@ -106,6 +136,9 @@ class _TorchSequence:
     def _forward(self, token_ids: list[int], end: int, sample_position: int | None) -> int | None:
         model = self._loaded.model
         self._cache.reserve(end)
+        if self._source is not None:  # here and not in `open`: copying is work for this thread
+            self._cache.copy_prefix(self._source, self._num_tokens)
+            self._source = None
         segment = Segment(self._cache, self._num_tokens, len(token_ids))
         hidden = model.forward(torch.tensor(token_ids), [segment])
         self._num_tokens = end

@@ -79,9 +79,11 @@ class Outcome:
         cloud_tokens: committed tokens that the cloud made.
         cloud_tokens_generated: all tokens the cloud made, those never used included.
         disagreed: dropped tokens that differ from the committed ones.
+        device_cached_tokens: prompt tokens that the device had cached from earlier answers.
         cloud_ttft_s: seconds from submit to the first cloud token's arrival; None without one.
         exactness: "identical" when both sides have equal numerics (or only one took part and
             nothing can differ), else "consistent".
+        cloud_error: why the cloud failed on the way, or None.
         error: why the answer is incomplete, or None.
         notes: what went wrong on the way and was mended, in words for the user.
     """
@@ -97,8 +99,10 @@ class Outcome:
     cloud_tokens: int = 0
     cloud_tokens_generated: int = 0
     disagreed: int = 0
+    device_cached_tokens: int = 0
     cloud_ttft_s: float | None = None
     exactness: str = "identical"
+    cloud_error: PdError | None = None
     error: PdError | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -110,8 +110,12 @@ class LocalEngine(Protocol):
         """What it runs."""
         ...
 
-    def open(self, sampling: SamplingParams) -> LocalSequence:
-        """Open an empty sequence."""
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        """How many of a prompt's first tokens a sequence opened now would hold already."""
+        ...
+
+    def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
+        """Open a sequence that holds the first `cached_tokens` of the prompt already."""
         ...
 
     async def close(self) -> None:

@@ -60,6 +60,8 @@ class Session:
         expected_tokens: N of the forecasts, a quantile of past answers' lengths.
         text: detokeniser with stop strings; without one no text is made.
         notes: shown with the outcome, in words for the user.
+        read_along: show every token at its time; False: show the rest at once when the answer is
+            complete, for a reader who gets it in one piece.
         on_end: called with the outcome when it is complete.
 
     Attributes:
@@ -76,6 +78,7 @@ class Session:
         expected_tokens: int,
         text: TextSource | None = None,
         notes: Sequence[str] = (),
+        read_along: bool = True,
         on_end: Callable[[Outcome], None] | None = None,
     ) -> None:
         self.plan = plan
@@ -88,6 +91,7 @@ class Session:
             notes=list(notes),
         )
         self._on_end = on_end
+        self._read_along = read_along
         self._request = request
         self._sides = sides
         self._changed = Signal()
@@ -138,6 +142,7 @@ class Session:
             sides.device_estimate,
             self._changed,
             self._handoff,
+            sides.turns,
         )
 
     def _useful_for_s(self) -> float | None:
@@ -145,7 +150,10 @@ class Session:
         if self._sides.engine is None or self.plan.mode is not Mode.PD_DEVICE:
             return None
         device = self._sides.device_estimate
-        alone_s = device.prefill_s(len(self._request.prompt_token_ids)) + device.decode_s
+        prompt = self._request.prompt_token_ids
+        cached = self._sides.engine.cached_tokens(prompt)
+        alone_s = device.prefill_s(len(prompt)) - device.prefill_s(cached) + device.decode_s
+        alone_s += self._sides.turns.forecast_s()
         return max(alone_s, _LEAST_USEFUL_S)
 
     # The reader's side
@@ -199,7 +207,8 @@ class Session:
 
     async def _pace(self) -> None:
         """Wait until the next token may be shown; without a pace, not at all."""
-        if not self.outcome.shown or not self.plan.pace_s:
+        at_once = not self.plan.pace_s or (self._driven and not self._read_along)
+        if not self.outcome.shown or at_once:
             return
         wait_s = self.next_wait_s()
         self._next_show_s = asyncio.get_running_loop().time() + wait_s
@@ -362,10 +371,13 @@ class Session:
         outcome.handoff_position = _handoff_position(log.origins)
         if self._cloud is not None:
             outcome.cloud_tokens_generated = self._cloud.generated
+            outcome.cloud_error = self._cloud.error
             if self._cloud.first_token_s is not None:
                 outcome.cloud_ttft_s = self._cloud.first_token_s - self._submitted_s
             if self._cloud.error is not None and outcome.error is None:
                 outcome.notes.append(f"cloud: {self._cloud.error}")
+        if self._device is not None:
+            outcome.device_cached_tokens = self._device.num_cached
         if self._device is not None and self._device.error is not None and outcome.error is None:
             outcome.notes.append(f"device: {self._device.error}")
         if self._on_end is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pd_core.estimates import CloudEstimate, DeviceEstimate
 from pd_core.generation import Fingerprints
 from pd_device_client.cloud_leg import CloudTimeouts
+from pd_device_client.engine_turns import EngineTurns
 from pd_device_client.ports import CloudLink, LocalEngine
 
 __all__ = ["Sides"]
@@ -23,6 +24,7 @@ class Sides:
         eos_token_ids: ids that end an answer.
         exactness: "identical" when both sides have equal numerics, else "consistent".
         timeouts: of the cloud's streams.
+        turns: at the local engine.
     """
 
     link: CloudLink | None
@@ -33,3 +35,4 @@ class Sides:
     eos_token_ids: tuple[int, ...]
     exactness: str = "identical"
     timeouts: CloudTimeouts = field(default_factory=CloudTimeouts)
+    turns: EngineTurns = field(default_factory=lambda: EngineTurns(1))

@@ -25,9 +25,17 @@ class ThrottledEngine:
         """The real engine's card, labelled."""
         return self._card
 
-    def open(self, sampling: SamplingParams) -> "_ThrottledSequence":
-        """Open an empty sequence."""
-        return _ThrottledSequence(self._engine.open(sampling), self._profile)
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        """As the real engine says."""
+        return self._engine.cached_tokens(prompt_token_ids)
+
+    def open(
+        self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
+    ) -> "_ThrottledSequence":
+        """Open a sequence of the real engine."""
+        num_cached = self._engine.cached_tokens(prompt_token_ids)
+        sequence = self._engine.open(sampling, prompt_token_ids)
+        return _ThrottledSequence(sequence, self._profile, num_cached)
 
     async def close(self) -> None:
         """Free the real engine."""
@@ -35,10 +43,10 @@ class ThrottledEngine:
 
 
 class _ThrottledSequence:
-    def __init__(self, sequence: LocalSequence, profile: SpeedProfile) -> None:
+    def __init__(self, sequence: LocalSequence, profile: SpeedProfile, num_cached: int) -> None:
         self._sequence = sequence
         self._profile = profile
-        self._num_tokens = 0
+        self._num_tokens = num_cached
 
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
         loop = asyncio.get_running_loop()

@@ -120,7 +120,10 @@ class HeldEngine:
     def card(self) -> EngineCard:
         return self._engine.card
 
-    def open(self, sampling: SamplingParams) -> LocalSequence:
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        return 0
+
+    def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
         return _HeldSequence(self, self._engine.open(sampling))
 
     async def close(self) -> None:

@@ -76,7 +76,9 @@ class ForesightEngine(EmulatedEngine):
     ends_by_s = float("inf")
     num_foreseen = 0
 
-    def open(self, sampling: SamplingParams) -> EmulatedSequence:
+    def open(
+        self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
+    ) -> EmulatedSequence:
         """Open an empty sequence."""
         return _ForesightSequence(self, sampling)
 

@@ -64,6 +64,13 @@ class KVCache:
         storages = {t.untyped_storage().data_ptr(): t for t in (*self.keys, *self.values)}
         return sum(t.untyped_storage().nbytes() for t in storages.values())
 
+    def copy_prefix(self, source: "KVCache", num_tokens: int) -> None:
+        """Copy the first num_tokens of another cache of the same model; there must be room."""
+        assert num_tokens <= min(self.capacity_tokens, source.capacity_tokens), "it fits both"
+        for ours, theirs in ((self.keys, source.keys), (self.values, source.values)):
+            for new, old in zip(ours, theirs, strict=True):
+                new[:, :num_tokens] = old[:, :num_tokens]
+
     def reserve(self, num_tokens: int) -> None:
         """Make room for num_tokens in all, keeping what is cached; never shrinks."""
         capacity = _round_up(num_tokens)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
 
@@ -23,6 +23,7 @@ from pd_core.models.random_tiny import (
     random_tiny_tokenizer,
 )
 from pd_core.numerics import Numerics, numerics_id, probe, unchecked
+from pd_core.sampling_defaults import SamplingDefaults
 from pd_core.tokenizer import Tokenizer
 from pd_core.tokenizer_config import TokenizerConfig
 
@@ -39,6 +40,7 @@ class LoadedModel:
         name: the directory's name, which is that of the shipped model too, or "random-tiny".
         eos_token_ids: ids that end a sequence; may be empty.
         chat_template: makes prompts of messages; None when the checkpoint has no template.
+        sampling_defaults: how it is sampled when a request does not say.
     """
 
     name: str
@@ -48,6 +50,7 @@ class LoadedModel:
     eos_token_ids: tuple[int, ...]
     numerics: Numerics
     chat_template: ChatTemplate | None = None
+    sampling_defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
 
 
 def load_model(
@@ -182,6 +185,7 @@ def _load_directory(directory: Path, numerics: Numerics, dtype: str, device: str
         eos_token_ids=files.eos_token_ids,
         numerics=numerics,
         chat_template=files.chat_template,
+        sampling_defaults=files.sampling_defaults,
     )
 
 

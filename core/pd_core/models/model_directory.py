@@ -7,6 +7,7 @@ from pd_core.errors import ModelError
 from pd_core.json_file import read_json
 from pd_core.models.checkpoint import Checkpoint
 from pd_core.models.config import ModelConfig
+from pd_core.sampling_defaults import SamplingDefaults
 from pd_core.tokenizer import Tokenizer
 from pd_core.tokenizer_config import TokenizerConfig
 
@@ -25,6 +26,7 @@ class ModelDirectory:
         settings: special tokens and chat template.
         chat_template: the template compiled; None when there is none.
         eos_token_ids: ids that end a sequence; may be empty.
+        sampling_defaults: how the model wants to be sampled.
         checkpoint: the weights' files, their headers read.
 
     Raises:
@@ -49,6 +51,7 @@ class ModelDirectory:
         self.settings = TokenizerConfig.from_directory(directory)
         self.chat_template = self.settings.template()
         self.eos_token_ids = self._read_eos_token_ids(directory, raw)
+        self.sampling_defaults = SamplingDefaults.from_directory(directory)
         self.checkpoint = Checkpoint(directory)
 
     def _read_eos_token_ids(self, directory: Path, config: dict[str, Any]) -> tuple[int, ...]:

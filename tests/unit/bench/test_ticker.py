@@ -36,7 +36,12 @@ class BlockingEngine:
     def __init__(self, pass_s: float) -> None:
         self._pass_s = pass_s
 
-    def open(self, sampling: SamplingParams) -> _BlockingSequence:
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        return 0
+
+    def open(
+        self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
+    ) -> _BlockingSequence:
         return _BlockingSequence(self._pass_s)
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from pd_core.errors import InvalidRequest
 from pd_core.models import LoadedModel, load_model
 from pd_core.models.random_tiny import random_tiny_tokenizer
 from pd_core.tokenizer import Tokenizer
-from pd_device_client.chat import prompt_token_ids
+from pd_device_client.prompt import prompt_token_ids
 
 BOS = random_tiny_tokenizer().token_id("<bos>")
 SPECIAL = {"bos_token": "<bos>", "eos_token": "<eos>"}

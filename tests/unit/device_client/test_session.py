@@ -69,7 +69,10 @@ class SlowingEngine:
     def card(self) -> EngineCard:
         return self._engine.card
 
-    def open(self, sampling: SamplingParams) -> LocalSequence:
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        return 0
+
+    def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
         return _SlowingSequence(self, self._engine.open(sampling))
 
     async def close(self) -> None:
@@ -104,7 +107,10 @@ class FailingEngine:
     def card(self) -> EngineCard:
         return self._engine.card
 
-    def open(self, sampling: SamplingParams) -> LocalSequence:
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        return 0
+
+    def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
         return _FailingSequence(self._engine.open(sampling), self._fail_at)
 
     async def close(self) -> None:

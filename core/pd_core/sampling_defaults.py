@@ -1,0 +1,94 @@
+"""How a model wants to be sampled when nobody says otherwise: its generation_config.json."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pd_core.errors import InvalidSamplingParams, ModelError
+from pd_core.json_file import read_json
+from pd_core.sampling_params import SamplingParams
+
+__all__ = ["SamplingDefaults"]
+
+_FILE = "generation_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What holds for a request that is silent.
+
+    Attributes:
+        temperature: 0 (greedy) for a model that asks for nothing else.
+        top_k: 0 keeps all.
+        top_p: 1 keeps all.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @classmethod
+    def from_directory(cls, directory: Path) -> Self:
+        """Read a model's generation_config.json; a model without one is greedy.
+
+        As in Hugging Face's own code, nothing is sampled unless `do_sample` says so, and then
+        the temperature is 1 where none is given.
+
+        Raises:
+            ModelError: a value is not one to sample with.
+        """
+        path = directory / _FILE
+        raw = read_json(path) if path.exists() else {}
+        if raw.get("do_sample") is not True:
+            return cls()
+        values = cls(
+            temperature=_number(raw, "temperature", 1.0),
+            top_k=int(_number(raw, "top_k", 0)),
+            top_p=_number(raw, "top_p", 1.0),
+        )
+        try:
+            values.params(seed=0)
+        except InvalidSamplingParams as error:
+            raise ModelError(f"{_FILE}: {error}; mend the file") from error
+        return values
+
+    def params(
+        self,
+        *,
+        seed: int,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        ignore_eos: bool = False,
+        dry_multiplier: float | None = None,
+        dry_base: float | None = None,
+        dry_allowed_length: int | None = None,
+    ) -> SamplingParams:
+        """Return a request's parameters; None means the model's own, or the sampler's.
+
+        Raises:
+            InvalidSamplingParams: a value is out of its range.
+        """
+        plain = SamplingParams()
+        return SamplingParams(
+            temperature=self.temperature if temperature is None else temperature,
+            top_k=self.top_k if top_k is None else top_k,
+            top_p=self.top_p if top_p is None else top_p,
+            seed=seed,
+            ignore_eos=ignore_eos,
+            dry_multiplier=plain.dry_multiplier if dry_multiplier is None else dry_multiplier,
+            dry_base=plain.dry_base if dry_base is None else dry_base,
+            dry_allowed_length=(
+                plain.dry_allowed_length if dry_allowed_length is None else dry_allowed_length
+            ),
+        )
+
+
+def _number(raw: Mapping[str, Any], name: str, default: float) -> float:
+    value = raw.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ModelError(f"{_FILE}: {name} is {value!r}; it must be a number")
+    return value

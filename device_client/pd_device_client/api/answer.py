@@ -1,0 +1,213 @@
+"""One answer of the API: its choices carried side by side, told as a stream or in one piece."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from pd_device_client.api.json_text import json_bytes
+from pd_device_client.api.report import final_report, token_report
+from pd_device_client.api.shapes import Shape
+from pd_device_client.outcome import Outcome, Shown
+from pd_device_client.session import Session
+
+__all__ = ["Answer", "Choice", "Telling"]
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the answers to a request.
+
+    Attributes:
+        index: its number in the response.
+        session: carries it.
+        seed: of its sampling.
+        num_prompt_tokens: its prompt's length; 0 where an earlier choice counts the same prompt.
+    """
+
+    index: int
+    session: Session
+    seed: int
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What a stream tells beside the text.
+
+    Attributes:
+        usage: in a chunk of its own at the end.
+        usage_in_every_chunk: so far, in every chunk.
+        tokens: position, id, maker and time of every token, those without text too.
+    """
+
+    usage: bool = False
+    usage_in_every_chunk: bool = False
+    tokens: bool = False
+
+
+class Answer:
+    """An answer, told once.
+
+    Args:
+        shape: chat or text.
+        envelope: the keys that every chunk and the whole answer share: id, created, model.
+        choices: what is to be carried.
+        telling: what a stream tells.
+        admitted: entered while the answer is carried; refuses when there is no room.
+        on_end: called with each choice's outcome when it has ended, however it did.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        envelope: dict[str, Any],
+        choices: Sequence[Choice],
+        telling: Telling,
+        *,
+        admitted: AbstractContextManager[None],
+        on_end: Callable[[Outcome], None],
+    ) -> None:
+        self._shape = shape
+        self._envelope = envelope
+        self._choices = choices
+        self._telling = telling
+        self._admitted = admitted
+        self._on_end = on_end
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Yield the events of a stream, `[DONE]` last.
+
+        Raises:
+            PdError: no side can go on, or there is no room.
+        """
+        shape, opened = self._shape, set[int]()
+        with self._admitted:
+            async with aclosing(self._shown()) as told:
+                async for choice, shown in told:
+                    events = b""
+                    if choice.index not in opened:
+                        opened.add(choice.index)
+                        if (opening := shape.opening(choice.index)) is not None:
+                            events = self._event(opening)
+                    if shown is None:
+                        yield events + self._event(self._closed(choice))
+                    elif shown.text or self._telling.tokens:
+                        yield events + self._event(self._more(choice, shown))
+                    elif events:
+                        yield events
+            if self._telling.usage:
+                yield _event({**self._chunk([]), "usage": self._usage()})
+            yield DONE
+
+    async def whole(self) -> dict[str, Any]:
+        """Return the complete answer.
+
+        Raises:
+            PdError: no side can go on, or there is no room.
+        """
+        with self._admitted:
+            async with aclosing(self._shown()) as told:
+                async for _ in told:
+                    pass
+        return {
+            **self._envelope,
+            "object": self._shape.whole_object,
+            "choices": [self._complete(choice) for choice in self._choices],
+            "usage": self._usage(),
+        }
+
+    async def _shown(self) -> AsyncGenerator[tuple[Choice, Shown | None], None]:
+        """Yield every token of every choice at its time, and None at a choice's end."""
+        if len(self._choices) > 1:
+            async with aclosing(self._side_by_side()) as several:
+                async for told in several:
+                    yield told
+            return
+        for choice in self._choices:
+            async with aclosing(self._carried(choice)) as one:
+                async for told in one:
+                    yield told
+
+    async def _carried(self, choice: Choice) -> AsyncGenerator[tuple[Choice, Shown | None], None]:
+        try:
+            async with aclosing(choice.session.run()) as answer:
+                async for shown in answer:
+                    yield choice, shown
+        finally:
+            self._on_end(choice.session.outcome)
+        yield choice, None
+
+    async def _side_by_side(self) -> AsyncGenerator[tuple[Choice, Shown | None], None]:
+        # A reader who is slow holds the choices back: nothing piles up here.
+        queue = asyncio.Queue[tuple[Choice, Shown | None] | BaseException](len(self._choices))
+
+        async def carry(choice: Choice) -> None:
+            try:
+                async with aclosing(self._carried(choice)) as one:
+                    async for told in one:
+                        await queue.put(told)
+            except Exception as error:  # handed to the reader, who raises it
+                await queue.put(error)
+
+        tasks = [asyncio.ensure_future(carry(choice)) for choice in self._choices]
+        try:
+            ended = 0
+            while ended < len(tasks):
+                told = await queue.get()
+                if isinstance(told, BaseException):
+                    raise told
+                ended += told[1] is None
+                yield told
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Chunks
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self._envelope, "object": self._shape.chunk_object, "choices": choices}
+
+    def _event(self, choice: dict[str, Any]) -> bytes:
+        chunk = self._chunk([choice])
+        if self._telling.usage_in_every_chunk:
+            chunk["usage"] = self._usage()
+        elif self._telling.usage:
+            chunk["usage"] = None
+        return _event(chunk)
+
+    def _more(self, choice: Choice, shown: Shown) -> dict[str, Any]:
+        delta = self._shape.delta(choice.index, shown.text)
+        if self._telling.tokens:
+            delta["pd"] = token_report(shown)
+        return delta
+
+    def _closed(self, choice: Choice) -> dict[str, Any]:
+        reason = choice.session.outcome.finish_reason
+        report = final_report(choice.session, choice.seed)
+        return {**self._shape.closing(choice.index, reason), "pd": report}
+
+    def _complete(self, choice: Choice) -> dict[str, Any]:
+        outcome = choice.session.outcome
+        whole = self._shape.whole(choice.index, outcome.text, outcome.finish_reason)
+        report = final_report(choice.session, choice.seed)
+        if self._telling.tokens:
+            report["tokens"] = [token_report(shown) for shown in outcome.shown]
+        return {**whole, "pd": report}
+
+    def _usage(self) -> dict[str, int]:
+        prompt = sum(choice.num_prompt_tokens for choice in self._choices)
+        completion = sum(len(choice.session.outcome.shown) for choice in self._choices)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
+
+
+def _event(value: object) -> bytes:
+    return b"data: " + json_bytes(value) + b"\n\n"

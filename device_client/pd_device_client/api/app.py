@@ -1,0 +1,240 @@
+"""The HTTP application: OpenAI's endpoints, and those that operators and clients of vLLM expect."""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
+
+from pd_core.errors import NotReady, PdError, TokenOutOfVocabulary
+from pd_device_client.api.answer import Answer
+from pd_device_client.api.body import read_body
+from pd_device_client.api.errors import Refusal, error_response
+from pd_device_client.api.event_stream import EventStream, until_disconnect
+from pd_device_client.api.guard import Access, Guard
+from pd_device_client.api.json_text import json_bytes
+from pd_device_client.api.metrics import DeviceMetrics
+from pd_device_client.api.parameters import (
+    ChatParameters,
+    CompletionParameters,
+    DetokenizeParameters,
+    TokenizeParameters,
+    read_parameters,
+)
+from pd_device_client.api.places import Places
+from pd_device_client.api.questions import AnswerSettings, Questions, chat_prompt
+from pd_device_client.device import Device
+from pd_device_client.residency import Phase, Residency
+
+__all__ = ["make_app"]
+
+_GONE = 499  # nobody reads it
+_SCHEMAS = "#/components/schemas/{model}"
+
+
+def make_app(
+    residency: Residency,
+    settings: AnswerSettings,
+    access: Access,
+    *,
+    max_requests: int,
+    unix_time_s: Callable[[], int],
+) -> ASGIApp:
+    """Build the application, its guard around it.
+
+    Args:
+        residency: where the device comes from.
+        settings: what holds where a request is silent.
+        access: who may ask.
+        max_requests: answers carried at once; more are refused with 429.
+        unix_time_s: stamps answers.
+    """
+    places = Places(max_requests)
+    residency.in_use = lambda: places.taken > 0
+    started_s = unix_time_s()
+    metrics = DeviceMetrics(
+        [
+            ("pd_answers_running", "Answers being carried.", lambda: places.taken),
+            ("pd_engine_running", "Answers at the local engine.", _turns(residency, "num_running")),
+            ("pd_queue_waiting", "Waiting for the local engine.", _turns(residency, "num_waiting")),
+            ("pd_ready", "1 when the model is loaded.", lambda: residency.phase is Phase.READY),
+        ]
+    )
+    questions = Questions(settings, places, metrics, unix_time_s)
+    # The schema only: its pages would load scripts from elsewhere.
+    app = FastAPI(title="pd-device", version=version("pd-device"), docs_url=None, redoc_url=None)
+    _add_answers(app, residency, questions, places)
+    _add_cards(app, residency, started_s)
+    _add_tokens(app, residency)
+
+    @app.head("/metrics", include_in_schema=False)
+    @app.get("/metrics")
+    async def metrics_text() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    _add_errors(app, metrics)
+    _add_schema(app)
+    return Guard(app, access)
+
+
+def _add_answers(app: FastAPI, residency: Residency, questions: Questions, places: Places) -> None:
+    @app.post("/v1/chat/completions", openapi_extra=_body_of(ChatParameters))
+    async def chat_completions(request: Request) -> Response:
+        places.check()
+        asked = read_parameters(ChatParameters, await read_body(request))
+        device = await _device(residency, asked.model)
+        return await _told(request, await questions.chat(device, asked), asked.stream)
+
+    @app.post("/v1/completions", openapi_extra=_body_of(CompletionParameters))
+    async def completions(request: Request) -> Response:
+        places.check()
+        asked = read_parameters(CompletionParameters, await read_body(request))
+        device = await _device(residency, asked.model)
+        return await _told(request, await questions.completion(device, asked), asked.stream)
+
+
+def _add_cards(app: FastAPI, residency: Residency, started_s: int) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        """Answer 200 only when requests can be carried."""
+        status = 200 if residency.phase.serving else 503
+        return _json({"status": residency.phase.value}, status)
+
+    @app.get("/version")
+    async def show_version() -> Response:
+        return _json({"version": version("pd-device")})
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return _json({"object": "list", "data": [_model_card(residency, started_s)]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        _check_model(residency, name)
+        return _json(_model_card(residency, started_s))
+
+
+def _add_tokens(app: FastAPI, residency: Residency) -> None:
+    @app.post("/tokenize", openapi_extra=_body_of(TokenizeParameters))
+    async def tokenize(request: Request) -> Response:
+        asked = read_parameters(TokenizeParameters, await read_body(request))
+        device = await residency.wake()
+        tokens = await _tokens(device, asked)
+        limit = device.loaded.model.config.max_context_tokens
+        return _json({"count": len(tokens), "max_model_len": limit, "tokens": tokens})
+
+    @app.post("/detokenize", openapi_extra=_body_of(DetokenizeParameters))
+    async def detokenize(request: Request) -> Response:
+        asked = read_parameters(DetokenizeParameters, await read_body(request))
+        tokenizer = (await residency.wake()).loaded.tokenizer
+        wrong = next((t for t in asked.tokens if t >= tokenizer.vocab_size), None)
+        if wrong is not None:
+            raise TokenOutOfVocabulary(
+                f"token id {wrong} is not in the vocabulary of {tokenizer.vocab_size} ids"
+            )
+        return _json({"prompt": await asyncio.to_thread(tokenizer.decode, asked.tokens)})
+
+
+async def _tokens(device: Device, asked: TokenizeParameters) -> list[int]:
+    if asked.messages is not None:
+        return list(await chat_prompt(device, asked.messages))
+    if asked.prompt is None:
+        raise Refusal("prompt is missing; give it, or messages", "prompt")
+    tokenizer = device.loaded.tokenizer
+    encode = tokenizer.encode_prompt if asked.add_special_tokens else tokenizer.encode
+    return list(await asyncio.to_thread(encode, asked.prompt))
+
+
+def _add_errors(app: FastAPI, metrics: DeviceMetrics) -> None:
+    @app.exception_handler(PdError)
+    async def typed_error(_request: Request, error: PdError) -> Response:
+        metrics.refused(error)
+        return error_response(error)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_request: Request, error: HTTPException) -> Response:
+        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+        response = error_response(Refusal(str(error.detail), status=error.status_code, code=code))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(ClientDisconnect)
+    @app.exception_handler(ConnectionError)
+    async def gone(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=_GONE)
+
+    @app.exception_handler(Exception)
+    async def failed(_request: Request, error: Exception) -> Response:
+        metrics.refused(error)
+        return error_response(PdError("this server failed on the request; its log has the cause"))
+
+
+async def _told(request: Request, answer: Answer, stream: bool | None) -> Response:
+    if stream:
+        return EventStream(answer.stream())
+    return _json(await until_disconnect(request.receive, answer.whole()))
+
+
+async def _device(residency: Residency, name: str | None) -> Device:
+    if name:
+        _check_model(residency, name)
+    return await residency.wake()
+
+
+def _check_model(residency: Residency, name: str) -> None:
+    if not residency.model_name:
+        raise NotReady("the model is loading; try again in a moment")
+    if name != residency.model_name:
+        raise Refusal(
+            f"the model {name[:100]!a} is not here; this device runs {residency.model_name}",
+            "model",
+            status=404,
+            code="model_not_found",
+        )
+
+
+def _model_card(residency: Residency, started_s: int) -> dict[str, Any]:
+    if not residency.model_name:
+        raise NotReady("the model is loading; try again in a moment")
+    return {
+        "id": residency.model_name,
+        "object": "model",
+        "created": started_s,
+        "owned_by": "pd-device",
+        "max_model_len": residency.max_context_tokens,
+    }
+
+
+def _turns(residency: Residency, attribute: str) -> Callable[[], float]:
+    def read() -> float:
+        ready = residency.phase is Phase.READY
+        return float(getattr(residency.device.client.turns, attribute)) if ready else 0.0
+
+    return read
+
+
+def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """Describe a body that is read by hand, for the OpenAPI schema."""
+    schema = {"$ref": _SCHEMAS.format(model=kind.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _add_schema(app: FastAPI) -> None:
+    """Complete the OpenAPI schema by the bodies that are read by hand."""
+    kinds = (ChatParameters, CompletionParameters, TokenizeParameters, DetokenizeParameters)
+    _, bodies = models_json_schema([(k, "validation") for k in kinds], ref_template=_SCHEMAS)
+    schema = app.openapi()
+    schema.setdefault("components", {}).setdefault("schemas", {}).update(bodies["$defs"])
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return Response(json_bytes(content), status, media_type="application/json")

@@ -1,0 +1,59 @@
+"""JSON to and from bytes, strict on the way in and safe on the way out."""
+
+import json
+from typing import Any
+
+from pd_core.errors import InvalidRequest
+
+__all__ = ["json_bytes", "parse_object"]
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+# Half a surrogate pair cannot be encoded as UTF-8, but it can be escaped.
+_encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def json_bytes(value: object) -> bytes:
+    """Return compact JSON."""
+    try:
+        return _encode(value).encode()
+    except UnicodeEncodeError:
+        return _encode_ascii(value).encode()
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """Read a JSON object, stricter than Python's own reader.
+
+    Raises:
+        InvalidRequest: it is no UTF-8, no JSON, no object, too deep, has a key twice, or holds a
+            number that JSON does not know.
+    """
+    try:
+        value = json.loads(
+            content.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the body is not valid UTF-8 (byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"the body is not JSON: {error.msg} (character {error.pos}); mend it there"
+        ) from error
+    except RecursionError as error:
+        raise InvalidRequest("the body nests deeper than can be read") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise InvalidRequest("the body holds a number that is too long") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the body is a JSON {type(value).__name__}; it must be an object")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InvalidRequest(f"the key {twice[:100]!a} stands twice in one object; leave one out")
+    return result
+
+
+def _no_constant(name: str) -> float:
+    raise InvalidRequest(f"{name} is not a number in JSON")

@@ -1,0 +1,49 @@
+"""Places for answers: how many a device carries at once before it refuses more."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from pd_core.errors import QueueFull
+
+__all__ = ["Places"]
+
+
+class Places:
+    """Counts what is carried.
+
+    Args:
+        limit: answers carried at once, those that wait for the local engine included.
+
+    Attributes:
+        taken: places in use.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.taken = 0
+
+    def check(self) -> None:
+        """Refuse early, before any work is done for a request that will find no place.
+
+        Raises:
+            QueueFull: all places are taken.
+        """
+        if self.taken >= self._limit:
+            raise QueueFull(
+                f"this device carries {self._limit} answers already; try again in a moment, or "
+                "start it with a higher --max-requests"
+            )
+
+    @contextmanager
+    def taking(self) -> Generator[None, None, None]:
+        """Hold a place.
+
+        Raises:
+            QueueFull: all places are taken.
+        """
+        self.check()
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1

@@ -1,0 +1,46 @@
+"""What stands under the key `pd`: what the plan was, what became of it, and each token's maker."""
+
+from typing import Any
+
+from pd_device_client.outcome import Shown
+from pd_device_client.session import Session
+
+__all__ = ["final_report", "token_report"]
+
+
+def token_report(shown: Shown) -> dict[str, Any]:
+    """Return what is told of one token, where a request asks for it."""
+    return {
+        "position": shown.position,
+        "token_id": shown.token_id,
+        "origin": shown.origin.value,
+        "at_s": shown.at_s,
+    }
+
+
+def final_report(session: Session, seed: int) -> dict[str, Any]:
+    """Return what is told of a finished answer, in the chunk or choice that ends it."""
+    plan, outcome = session.plan, session.outcome
+    return {
+        "mode": outcome.mode,
+        "plan": {
+            "mode": plan.mode.value,
+            "cloud_tokens": outcome.planned_tokens,
+            "pace_s": plan.pace_s,
+            "ttft_s": plan.first_token_s,
+            "broken": list(plan.broken),
+        },
+        "handoff_position": outcome.handoff_position,
+        "ttft_s": outcome.ttft_s,
+        "tpot_s": outcome.tpot_s,
+        "largest_gap_s": outcome.largest_gap_s,
+        "handoff_gap_s": outcome.handoff_gap_s,
+        "cloud_tokens": outcome.cloud_tokens,
+        "cloud_tokens_generated": outcome.cloud_tokens_generated,
+        "device_tokens": outcome.device_tokens,
+        "device_cached_tokens": outcome.device_cached_tokens,
+        "disagreed": outcome.disagreed,
+        "exactness": outcome.exactness,
+        "seed": seed,
+        "notes": list(outcome.notes),
+    }

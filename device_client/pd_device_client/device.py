@@ -1,0 +1,138 @@
+"""This device as one thing: its model, its client, and how an answer is asked of them."""
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pd_core.models import LoadedModel, load_model
+from pd_core.planner import Mode, Promise
+from pd_core.profiles import SpeedProfile
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.client import DeviceClient
+from pd_device_client.local_engine import KEPT_KV_BYTES, TorchLocalEngine
+from pd_device_client.memory import check_memory
+from pd_device_client.outcome import GenerationRequest
+from pd_device_client.ports import CloudLink, LocalEngine
+from pd_device_client.session import Session
+from pd_device_client.throttled_engine import ThrottledEngine
+
+__all__ = ["Device", "DeviceSettings", "draw_seed", "open_device"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """What a device runs.
+
+    Attributes:
+        model: as `load_model` takes it.
+        pace_s: the gap between shown tokens.
+        ttft_s: the first token's latest instant; None: as early as possible.
+        throttle: slow the local engine down to this profile.
+        num_threads: torch threads; None leaves torch's default.
+        fast_numerics: the faster arithmetic that is not reproducible.
+        kept_kv_bytes: KV caches kept for a conversation's next turn; 0 keeps none.
+        local_seqs: answers that the local engine works on at a time; more wait their turn.
+    """
+
+    model: str
+    pace_s: float
+    ttft_s: float | None = None
+    throttle: SpeedProfile | None = None
+    num_threads: int | None = None
+    fast_numerics: bool = False
+    kept_kv_bytes: int = KEPT_KV_BYTES
+    local_seqs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that is ready.
+
+    Attributes:
+        loaded: its model.
+        client: carries requests.
+    """
+
+    loaded: LoadedModel
+    client: DeviceClient
+
+    def answer(
+        self,
+        prompt_token_ids: Sequence[int],
+        *,
+        mode: Mode,
+        max_tokens: int,
+        sampling: SamplingParams,
+        stop_strings: Sequence[str] = (),
+        promise: Promise | None = None,
+        read_along: bool = True,
+    ) -> Session:
+        """Plan an answer and return its session, text included.
+
+        Args:
+            prompt_token_ids: the prompt.
+            mode: who is to carry the answer.
+            max_tokens: token limit.
+            sampling: how tokens are chosen.
+            stop_strings: the text ends before the first of these.
+            promise: the reader's; the client's when None.
+            read_along: as a session takes it.
+
+        Raises:
+            PdError: no side can take it; the message says why.
+        """
+        request = GenerationRequest(
+            request_id=uuid.uuid4().hex[:12],
+            prompt_token_ids=tuple(prompt_token_ids),
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop_strings=tuple(stop_strings),
+        )
+        text = self.loaded.tokenizer.stream(request.stop_strings)
+        return self.client.session(request, mode, text=text, promise=promise, read_along=read_along)
+
+    async def close(self) -> None:
+        """Close both sides."""
+        await self.client.close()
+
+
+async def open_device(settings: DeviceSettings, link: CloudLink | None) -> Device:
+    """Load the model, measure this device and meet the cloud.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        EngineError: it fails in its first passes.
+    """
+    # Off the event loop, which has probes and signals to answer meanwhile.
+    loaded = await asyncio.to_thread(_load, settings)
+    engine: LocalEngine = TorchLocalEngine(
+        loaded, num_threads=settings.num_threads, kept_kv_bytes=settings.kept_kv_bytes
+    )
+    if settings.throttle is not None:
+        engine = ThrottledEngine(engine, settings.throttle)
+    client = DeviceClient(
+        cloud=link,
+        engine=engine,
+        pace_s=settings.pace_s,
+        ttft_s=settings.ttft_s,
+        local_seqs=settings.local_seqs,
+    )
+    await client.start()
+    return Device(loaded, client)
+
+
+def _load(settings: DeviceSettings) -> LoadedModel:
+    check_memory(settings.model, settings.kept_kv_bytes)
+    if settings.num_threads is not None:
+        # The probe that comes with loading must see the number of threads in use.
+        torch.set_num_threads(settings.num_threads)
+    return load_model(settings.model, fast=settings.fast_numerics)
+
+
+def draw_seed() -> int:
+    """Return a seed for a request that brings none; every reader of JSON keeps all its digits."""
+    return secrets.randbits(53)

@@ -1,0 +1,115 @@
+"""Options that several commands share: one name, one variable, one explanation."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pd_core.api_key import checked_api_key, read_api_key
+from pd_core.errors import ConfigError
+from pd_core.model_names import MODEL_HELP
+from pd_core.planner import Mode
+
+__all__ = [
+    "DEFAULT_PORT",
+    "ApiKeyFile",
+    "Cloud",
+    "FastNumerics",
+    "Host",
+    "Insecure",
+    "LogLevel",
+    "ModeOption",
+    "Model",
+    "Pace",
+    "Port",
+    "Threads",
+    "Throttle",
+    "Tls",
+    "TlsCa",
+    "Ttft",
+    "api_key",
+    "configure_logging",
+    "env",
+]
+
+
+def env(name: str) -> str:
+    """Return the variable that sets an option."""
+    return f"PD_DEVICE_{name}"
+
+
+Cloud = Annotated[
+    str | None,
+    typer.Option(envvar=env("CLOUD"), help="The cloud's HOST:PORT; without one, all is local."),
+]
+Host = Annotated[str, typer.Option(envvar=env("HOST"), help="Address to listen on.")]
+Port = Annotated[
+    int, typer.Option(envvar=env("PORT"), min=0, max=65535, help="0 picks a free one.")
+]
+DEFAULT_PORT = 8088
+ModeOption = Annotated[Mode, typer.Option(envvar=env("MODE"), help="Who carries the answer.")]
+Model = Annotated[str, typer.Option(envvar=env("MODEL"), help=MODEL_HELP)]
+Pace = Annotated[
+    float,
+    typer.Option(
+        envvar=env("PACE"), min=0.001, help="Seconds between shown tokens; 0.2 is reading pace."
+    ),
+]
+Ttft = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001, help="Seconds within which the first token will do; default: the earliest."
+    ),
+]
+Throttle = Annotated[
+    str | None,
+    typer.Option(help="Slow the local engine to a device profile: slow, phone, laptop, ..."),
+]
+Threads = Annotated[
+    int | None, typer.Option(envvar=env("THREADS"), min=1, help="Threads of the local engine.")
+]
+FastNumerics = Annotated[
+    bool,
+    typer.Option("--fast-numerics", help="Faster, but no longer bit-equal with the cloud."),
+]
+TlsCa = Annotated[
+    Path | None, typer.Option(envvar=env("TLS_CA"), help="PEM file of the authority to trust.")
+]
+Tls = Annotated[bool, typer.Option("--tls", help="TLS with this system's authorities.")]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=env("API_KEY_FILE"),
+        help=f"File with the cloud's bearer key; or the variable {env('API_KEY')}.",
+    ),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Allow plaintext to a cloud on another machine.")
+]
+LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+
+
+def api_key(path: Path | None, variable: str) -> str | None:
+    """Return the key in a file, or else in a variable; None where neither is given.
+
+    Raises:
+        ConfigError: the key cannot be read or used.
+    """
+    if path is not None:
+        return read_api_key(path)
+    key = os.environ.get(variable)
+    return checked_api_key(key, variable) if key else None
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error from a level on.
+
+    Raises:
+        ConfigError: there is no such level.
+    """
+    numeric = logging.getLevelNamesMapping().get(level.upper())
+    if numeric is None:
+        raise ConfigError(f"unknown log level {level!r}; use debug, info, warning or error")
+    logging.basicConfig(level=numeric, format="%(levelname)s %(name)s: %(message)s")

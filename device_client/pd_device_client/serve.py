@@ -1,0 +1,168 @@
+"""`pd-device serve`: one process from the socket to the last signal."""
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pd_core.errors import ConfigError
+from pd_core.loopback import is_loopback
+from pd_core.wall_clock import unix_time_s
+from pd_device_client.api.app import make_app
+from pd_device_client.api.guard import Access
+from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.device import DeviceSettings, open_device
+from pd_device_client.http_server import HttpServer, bind
+from pd_device_client.ports import CloudLink
+from pd_device_client.residency import Residency
+
+__all__ = ["ServeSettings", "serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """What the command line says.
+
+    Attributes:
+        device: what the device runs.
+        answers: what holds where a request is silent.
+        host, port: where to listen; port 0 picks a free one.
+        max_requests: answers carried at once; more are refused.
+        keep_alive_s: unload the model after so long without a request; None: never.
+        client_key: bearer key that clients must send, or None.
+        insecure: listen beyond loopback without a key.
+        allowed_hosts: names of this machine, as clients write them, beside loopback's.
+        allowed_origins: origins of pages that may use the API beside this port's own.
+        ready_file: while serving, this file holds address and process id as JSON.
+
+    Raises:
+        ConfigError: it would listen beyond loopback without a key, or a name is malformed.
+    """
+
+    device: DeviceSettings
+    answers: AnswerSettings
+    host: str = "127.0.0.1"
+    port: int = 8088
+    max_requests: int = 64
+    keep_alive_s: float | None = None
+    client_key: str | None = field(default=None, repr=False)
+    insecure: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    ready_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host) and self.client_key is None and not self.insecure:
+            raise ConfigError(
+                f"--host {self.host} lets other machines use this device; give a key that clients "
+                "must send (--client-key-file), or --insecure-listen by name"
+            )
+
+    @property
+    def access(self) -> Access:
+        """Who may ask."""
+        return Access(
+            key=self.client_key,
+            # The names by which others reach this machine are theirs to know.
+            any_host=not is_loopback(self.host) and not self.allowed_hosts,
+            hosts=frozenset(host.lower() for host in self.allowed_hosts),
+            origins=frozenset(self.allowed_origins),
+        )
+
+
+async def serve(
+    settings: ServeSettings, way_out: Callable[[], CloudLink | None], tell: Callable[[str], None]
+) -> int:
+    """Serve until a signal; return the exit code.
+
+    Args:
+        settings: what to serve, and where.
+        way_out: makes the link to the cloud, or None; anew whenever the model is loaded.
+        tell: called with what the user should know, one line each.
+
+    Raises:
+        PdError: it cannot start; the message says why.
+    """
+    if settings.ready_file is not None and not settings.ready_file.parent.is_dir():
+        raise _no_ready_file(settings.ready_file, "there is no such folder")
+    listener = bind(settings.host, settings.port)
+    residency = Residency(
+        lambda: open_device(settings.device, way_out()), keep_alive_s=settings.keep_alive_s
+    )
+    app = make_app(
+        residency,
+        settings.answers,
+        settings.access,
+        max_requests=settings.max_requests,
+        unix_time_s=unix_time_s,
+    )
+    server = HttpServer(app, listener)
+    stopped = _on_signal()
+    await server.start()
+    try:
+        tell(f"loading {settings.device.model}")
+        loading = asyncio.ensure_future(residency.load())
+        waiting = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait({loading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            return 0
+        await loading
+        _tell_ready(settings, residency, server, tell)
+        await waiting
+        return 0
+    finally:
+        if settings.ready_file is not None:
+            settings.ready_file.unlink(missing_ok=True)
+        await server.stop()
+        await residency.close()
+
+
+def _tell_ready(
+    settings: ServeSettings, residency: Residency, server: HttpServer, tell: Callable[[str], None]
+) -> None:
+    client = residency.device.client
+    if client.cloud_error is not None:
+        tell(f"note: the device goes on alone: {client.cloud_error}")
+    if settings.ready_file is not None:
+        _write_ready_file(settings.ready_file, server.address)
+    tell(f"serving {residency.device.loaded.name} at http://{server.address}/v1")
+
+
+def _on_signal() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set; another signal then has its usual effect."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopped.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopped
+
+
+def _write_ready_file(path: Path, address: str) -> None:
+    """Write the address; a reader sees the whole file or none."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
+        ) as file:
+            json.dump({"http": address, "pid": os.getpid()}, file)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise _no_ready_file(path, error.strerror) from error
+
+
+def _no_ready_file(path: Path, why: str | None) -> ConfigError:
+    return ConfigError(
+        f"--ready-file {path} cannot be written ({why}); give a file in a folder that exists and "
+        "can be written"
+    )

@@ -1,0 +1,180 @@
+"""The OpenAI API of a device in a thread of this process, for clients that talk to a real port.
+
+The device has the tokenizer of random-tiny and an engine that takes tokens from a hash, so that
+nothing has to be computed; a scripted cloud makes the same tokens.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+import torch
+
+from pd_core.chat_template import ChatTemplate
+from pd_core.generation import Fingerprints
+from pd_core.models import LoadedModel
+from pd_core.models.causal_lm import CausalLM
+from pd_core.models.random_tiny import EOS_TOKEN, random_tiny_config, random_tiny_tokenizer
+from pd_core.numerics import unchecked
+from pd_core.profiles import SpeedProfile
+from pd_core.sampling_defaults import SamplingDefaults
+from pd_device_client.api.app import make_app
+from pd_device_client.api.guard import Access
+from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.client import DeviceClient
+from pd_device_client.device import Device
+from pd_device_client.emulated_engine import EmulatedEngine
+from pd_device_client.http_server import HttpServer, bind
+from pd_device_client.ports import CloudLink, LocalEngine
+from pd_device_client.residency import Residency
+from tests.scripted_cloud import ScriptedCloud
+
+T = TypeVar("T")
+
+QUICK = SpeedProfile("quick", "a test", 1e-6, 0.0005)
+SLOW = SpeedProfile("slow", "a test", 1 / 3000, 0.003)
+TOKENIZER = random_tiny_tokenizer()
+_eos = TOKENIZER.token_id(EOS_TOKEN)
+assert _eos is not None
+EOS = _eos
+CREATED = 1_700_000_000
+
+
+def loaded_model(
+    template: ChatTemplate | None = None, defaults: SamplingDefaults | None = None
+) -> LoadedModel:
+    """All of random-tiny but its weights."""
+    numerics = unchecked("meta")
+    config = random_tiny_config(TOKENIZER.vocab_size)
+    return LoadedModel(
+        name="random-tiny",
+        model=CausalLM(config, numerics, device=torch.device("meta")),
+        tokenizer=TOKENIZER,
+        fingerprints=Fingerprints(weights="0123456789abcdef"),
+        eos_token_ids=(EOS,),
+        numerics=numerics,
+        chat_template=template,
+        sampling_defaults=defaults or SamplingDefaults(),
+    )
+
+
+def emulated_engine(profile: SpeedProfile = QUICK, max_context_tokens: int = 4096) -> LocalEngine:
+    return EmulatedEngine(
+        profile,
+        vocab_size=TOKENIZER.vocab_size,
+        eos_token_ids=[EOS],
+        max_context_tokens=max_context_tokens,
+    )
+
+
+def scripted_cloud() -> ScriptedCloud:
+    return ScriptedCloud(vocab_size=TOKENIZER.vocab_size, eos=EOS)
+
+
+@dataclass
+class ApiServer:
+    """A running API.
+
+    Attributes:
+        address: "host:port".
+        device: what it serves; to be touched on its own loop only.
+        loop: that loop.
+    """
+
+    address: str
+    device: Device
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+
+    def gauge(self, name: str) -> float:
+        """Read one value of /metrics."""
+        text = httpx.get(f"{self.url}/metrics").text
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+@contextmanager
+def api_server(
+    *,
+    loaded: LoadedModel | None = None,
+    engine: LocalEngine | None = None,
+    cloud: CloudLink | None = None,
+    settings: AnswerSettings | None = None,
+    access: Access | None = None,
+    max_requests: int = 64,
+    pace_s: float = 0.001,
+    profile: SpeedProfile = QUICK,
+) -> Iterator[ApiServer]:
+    """Serve until the block ends."""
+    started = threading.Event()
+    box: list[ApiServer] = []
+    failure: list[BaseException] = []
+
+    async def main(stopped: asyncio.Event) -> None:
+        client = DeviceClient(
+            cloud=cloud,
+            engine=engine or emulated_engine(profile),
+            pace_s=pace_s,
+            device_profile=profile,
+        )
+        await client.start()
+        device = Device(loaded or loaded_model(), client)
+        residency = Residency(_already(device))
+        await residency.load()
+        app = make_app(
+            residency,
+            settings or AnswerSettings(),
+            access or Access(),
+            max_requests=max_requests,
+            unix_time_s=lambda: CREATED,
+        )
+        server = HttpServer(app, bind("127.0.0.1", 0))
+        await server.start()
+        box.append(ApiServer(server.address, device, asyncio.get_running_loop()))
+        started.set()
+        await stopped.wait()
+        await server.stop()
+        await residency.close()
+
+    loop = asyncio.new_event_loop()
+    stopped = asyncio.Event()
+
+    def serve() -> None:
+        try:
+            loop.run_until_complete(main(stopped))
+        except BaseException as error:  # shown by the test that started this
+            failure.append(error)
+            started.set()
+
+    thread = threading.Thread(target=serve, name="api-server")
+    thread.start()
+    assert started.wait(30), "the server did not start"
+    if failure:
+        raise failure[0]
+    try:
+        yield box[0]
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(30)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    if failure:
+        raise failure[0]
+
+
+def _already(device: Device) -> Callable[[], Awaitable[Device]]:
+    async def opened() -> Device:
+        return device
+
+    return opened
