@@ -193,8 +193,8 @@ class _Search:
 
         async def main() -> None:
             fleet = SimulatedFleet(self.settings, self.scheme, workload, ended)
-            totals = await fleet.run(rows())
-            run.busy_s = totals.busy_s
+            await fleet.run(rows())
+            run.busy_s = fleet.totals.busy_s
 
         try:
             run_virtual(main())

@@ -188,6 +188,7 @@ def test_an_interrupted_simulation_keeps_what_had_ended_and_says_so(tmp_path: Pa
     assert "interrupted" in document.invalid_because[0]
     assert document.schemes["device-only"].requests == 12
     assert document.schemes["pd-device"].requests == 3
+    assert document.schemes["pd-device"].cloud_tokens_generated > 0
 
     def at_once(scheme: str, arrival_s: float) -> None:
         raise KeyboardInterrupt
