@@ -14,6 +14,7 @@ from pd_bench.schemes import Scheme, scheme_client
 from pd_bench.series import LoadPoint
 from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
 from pd_bench.simulation.foresight import ForesightClient, ForesightEngine
+from pd_bench.simulation.lazy_reader import LazyClient
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.workload import Work, Workload
 from pd_core.errors import EngineError
@@ -110,6 +111,7 @@ class SimulatedFleet:
         settings = self._settings
         # Every device has its own spread and jitter, the same ones in every scheme.
         seed = settings.seed * 1_000_003 + work.line
+        link = SimulatedLink(self._cloud, settings.link, seed)
         make_engine = ForesightEngine if settings.foresight else EmulatedEngine
         engine = make_engine(
             settings.device,
@@ -120,11 +122,13 @@ class SimulatedFleet:
         )
         client = scheme_client(
             self._scheme,
-            link=lambda: SimulatedLink(self._cloud, settings.link, seed),
+            link=lambda: link,
             engine=lambda: engine,
             pace_s=settings.pace_s,
             device_profile=settings.device,
         )
+        if not self._scheme.uses_device and settings.foresight:
+            return LazyClient(client, link, settings.timeout_s)
         if isinstance(engine, ForesightEngine):
             return ForesightClient(client, engine, settings.timeout_s)
         return client
