@@ -114,6 +114,7 @@ def api_server(
     max_requests: int = 64,
     pace_s: float = 0.001,
     profile: SpeedProfile = QUICK,
+    cloud_address: str | None = None,
 ) -> Iterator[ApiServer]:
     """Serve until the block ends."""
     started = threading.Event()
@@ -137,6 +138,7 @@ def api_server(
             access or Access(),
             max_requests=max_requests,
             unix_time_s=lambda: CREATED,
+            cloud_address=cloud_address,
         )
         server = HttpServer(app, bind("127.0.0.1", 0))
         await server.start()

@@ -248,6 +248,7 @@ def serve(
         insecure=insecure_listen,
         allowed_hosts=tuple(allowed_host or ()),
         allowed_origins=tuple(allowed_origin or ()),
+        cloud_address=cloud,
         ready_file=ready_file,
     )
     key = options.api_key(api_key_file, env("API_KEY"))

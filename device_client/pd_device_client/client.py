@@ -24,6 +24,7 @@ from pd_device_client.circuit_breaker import BreakerState, CircuitBreaker
 from pd_device_client.cloud_leg import CloudTimeouts
 from pd_device_client.engine_turns import EngineTurns
 from pd_device_client.handshake import Handshake, shake_hands
+from pd_device_client.happenings import Watcher
 from pd_device_client.measure import measure_engine
 from pd_device_client.outcome import GenerationRequest, Outcome
 from pd_device_client.ports import CloudLink, LocalEngine
@@ -35,6 +36,7 @@ __all__ = ["DeviceClient"]
 logger = logging.getLogger(__name__)
 
 _CARD_FRESH_S = 5.0
+_CARD_WAIT_S = 1.0  # of somebody who asks how the cloud is
 _CARD_CALLS = 3  # the smallest answer time of these is the RTT
 _PROBE_EVERY_S = 2.0  # of a cloud that is not in use
 _LENGTH_QUANTILE = 0.9
@@ -100,6 +102,16 @@ class DeviceClient:
         """The speeds the device was measured, or given, at start."""
         return self._device_estimate.profile
 
+    @property
+    def handshake(self) -> Handshake:
+        """How this side and the cloud match, as far as is known."""
+        return self._handshake
+
+    @property
+    def engine_name(self) -> str | None:
+        """The local engine's name, which says so where it is throttled; None without one."""
+        return None if self._engine is None else self._engine.card.name
+
     async def start(self) -> None:
         """Ask for the cloud's card and measure the device.
 
@@ -146,6 +158,7 @@ class DeviceClient:
         text: TextSource | None = None,
         promise: Promise | None = None,
         read_along: bool = True,
+        watcher: Watcher | None = None,
     ) -> Session:
         """Plan a request and return its session.
 
@@ -155,6 +168,7 @@ class DeviceClient:
             text: detokeniser; without one no text is made.
             promise: the reader's, where it is not the client's.
             read_along: as the session takes it.
+            watcher: told of what happens.
 
         Raises:
             RequestError: no side can take the request; the message says why.
@@ -189,6 +203,7 @@ class DeviceClient:
             notes=[*notes, *_plan_notes(plan, mode)],
             read_along=read_along,
             on_end=self._learn,
+            watcher=watcher,
         )
         logger.debug("request %s: %s", request.request_id, plan)
         return session
@@ -215,6 +230,12 @@ class DeviceClient:
             await self._link.close()
         if self._engine is not None:
             await self._engine.close()
+
+    async def renew_card(self) -> None:
+        """Ask for the cloud's card again where it is old; wait a moment for the answer."""
+        self._refresh_card()
+        if self._refresh is not None:
+            await asyncio.wait({self._refresh}, timeout=_CARD_WAIT_S)
 
     def _refresh_card(self) -> None:
         """Renew an old card beside the session: this one plans with the old, the next with the new.

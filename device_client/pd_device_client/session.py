@@ -17,6 +17,7 @@ from pd_core.planner import Mode, Plan
 from pd_device_client.cloud_leg import CloudLeg, LegState
 from pd_device_client.device_leg import DeviceLeg
 from pd_device_client.handoff import Handoff
+from pd_device_client.happenings import Happening, Watcher
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
 from pd_device_client.sides import Sides
 from pd_device_client.signal import Signal
@@ -62,6 +63,7 @@ class Session:
         read_along: show every token at its time; False: show the rest at once when the answer is
             complete, for a reader who gets it in one piece.
         on_end: called with the outcome when it is complete.
+        watcher: called with what happens, when it happens.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Session:
         notes: Sequence[str] = (),
         read_along: bool = True,
         on_end: Callable[[Outcome], None] | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.plan = plan
         self.outcome = Outcome(
@@ -86,11 +89,12 @@ class Session:
             notes=list(notes),
         )
         self._on_end = on_end
+        self._watcher = watcher
         self._read_along = read_along
         self._request = request
         self._sides = sides
         self._changed = Signal()
-        self._log = TokenLog(request.max_tokens, sides.eos_token_ids, self._release)
+        self._log = TokenLog(request.max_tokens, sides.eos_token_ids, self._release, self._tell)
         self._text = text
         self._texts: list[str] = []  # of the released positions
         self._controller = SpeedController(plan.pace_s)
@@ -122,6 +126,7 @@ class Session:
             fingerprints=sides.fingerprints,
             timeouts=sides.timeouts,
             useful_for_s=self._useful_for_s(),
+            tell=self._tell,
         )
 
     def _make_device(self) -> DeviceLeg | None:
@@ -136,7 +141,12 @@ class Session:
             self._changed,
             self._handoff,
             sides.turns,
+            self._tell,
         )
+
+    def _tell(self, happening: Happening) -> None:
+        if self._watcher is not None:
+            self._watcher(asyncio.get_running_loop().time() - self._submitted_s, happening)
 
     def _useful_for_s(self) -> float | None:
         """A queued request is of no use once the device shows the first token itself."""
@@ -148,6 +158,11 @@ class Session:
         alone_s = device.prefill_s(len(prompt)) - device.prefill_s(cached) + device.decode_s
         alone_s += self._sides.turns.forecast_s()
         return max(alone_s, _LEAST_USEFUL_S)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """The prompt's length."""
+        return len(self._request.prompt_token_ids)
 
     # The reader's side
 
