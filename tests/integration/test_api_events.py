@@ -1,6 +1,7 @@
 """What a stream tells beside the text, and what a device tells of its state."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,15 +123,17 @@ def test_a_reader_of_events_who_leaves_frees_both_sides() -> None:
             while "cloud_tokens" not in next(lines):
                 pass
             assert cloud.open_streams == 1
-        for _ in range(200):
-            if not cloud.open_streams and not server.gauge("pd_answers_running"):
-                break
+        deadline = time.monotonic() + 3
+        while server.gauge("pd_answers_running") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert server.gauge("pd_answers_running") == 0
         assert cloud.open_streams == 0
         assert server.gauge("pd_engine_running") == 0
 
 
 def test_the_status_tells_model_cloud_and_what_was_saved() -> None:
     cloud = scripted_cloud()
+    cloud.script.first_token_s, cloud.script.step_s = 0.02, 0.002
     with api_server(cloud=cloud, profile=PROFILE, pace_s=0.004, cloud_address="here:1") as server:
         before = httpx.get(f"{server.url}/v1/pd/status").json()
         assert before["state"] == "ready"
