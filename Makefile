@@ -25,7 +25,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
-.PHONY: help install demo test test-unit test-integration format lint typecheck proto proto-check
+.PHONY: help install demo demo-page test test-unit test-integration format lint typecheck proto proto-check
 .PHONY: bench check clean image test-vllm vllm-env
 
 help: ## List the targets
@@ -35,6 +35,9 @@ install: $(DEV_STAMP) ## Create .venv with everything for development (quick whe
 
 demo: $(RUN_STAMP) ## Carry one page on in three modes, with a cloud and a throttled device
 	@$(BIN)/pd-bench demo
+
+demo-page: $(RUN_STAMP) ## Open a page on a cloud and a throttled device; Ctrl-C stops both
+	@$(BIN)/pd-device serve --demo
 
 test: install ## What CI runs: lint, typecheck, stubs, all tests
 	@$(MAKE) --no-print-directory lint typecheck proto-check

@@ -233,7 +233,8 @@ class DeviceClient:
 
     async def renew_card(self) -> None:
         """Ask for the cloud's card again where it is old; wait a moment for the answer."""
-        self._refresh_card()
+        if not self.cloud_left_alone:  # else it is asked now and then anyway
+            self._refresh_card()
         if self._refresh is not None:
             await asyncio.wait({self._refresh}, timeout=_CARD_WAIT_S)
 
@@ -249,7 +250,7 @@ class DeviceClient:
             self._refresh = loop.create_task(self.meet_cloud())
 
     @property
-    def _cloud_left_alone(self) -> bool:
+    def cloud_left_alone(self) -> bool:
         """Whether the cloud failed so often that no answer is to wait for it now."""
         now_s = asyncio.get_running_loop().time()
         return self._breaker.state(now_s) is not BreakerState.CLOSED
@@ -261,7 +262,7 @@ class DeviceClient:
 
     async def _probe(self) -> None:
         loop = asyncio.get_running_loop()
-        while self.info is None or self._cloud_left_alone:
+        while self.info is None or self.cloud_left_alone:
             await asyncio.sleep(max(self._breaker.probe_in_s(loop.time()), _PROBE_EVERY_S))
             await self.meet_cloud()
         logger.info("the cloud can be used again")
@@ -280,7 +281,7 @@ class DeviceClient:
                 f"the device goes on alone: {self.cloud_error or 'start() was not called'}"
             )
             link = None
-        elif link is not None and engine is not None and self._cloud_left_alone:
+        elif link is not None and engine is not None and self.cloud_left_alone:
             notes.append("the device goes on alone: the cloud failed several times in a row")
             link = None
         if link is not None and engine is not None and self._handshake.mismatch:
@@ -362,7 +363,7 @@ class DeviceClient:
         # That it is busy, or that the request is wrong, is no fault of the cloud's.
         if isinstance(outcome.cloud_error, TransportError | EngineError):
             self._breaker.failed(asyncio.get_running_loop().time())
-            if self._cloud_left_alone:
+            if self.cloud_left_alone:
                 self._recover()
         elif outcome.cloud_error is None and outcome.cloud_tokens_generated:
             self._breaker.carried()

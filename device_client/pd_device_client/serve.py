@@ -101,7 +101,7 @@ async def serve(
         settings.access,
         max_requests=settings.max_requests,
         unix_time_s=unix_time_s,
-        cloud_address=None if link is None else settings.cloud_address,
+        cloud_address=settings.cloud_address,
     )
     server = HttpServer(app, listener)
     stopped = _on_signal()

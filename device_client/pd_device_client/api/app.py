@@ -86,7 +86,7 @@ def make_app(
     app = FastAPI(title="pd-device", version=version("pd-device"), docs_url=None, redoc_url=None)
     _add_answers(app, residency, questions, places)
     _add_cards(app, residency, started_s)
-    _add_status(app, status)
+    _add_status(app, residency, status)
     _add_tokens(app, residency)
     add_page(app, page)
 
@@ -137,13 +137,13 @@ def _add_cards(app: FastAPI, residency: Residency, started_s: int) -> None:
         return _json(_model_card(residency, started_s))
 
 
-def _add_status(app: FastAPI, status: Status) -> None:
+def _add_status(app: FastAPI, residency: Residency, status: Status) -> None:
     @app.get("/v1/pd/status")
     async def pd_status(fresh: bool = False) -> Response:
         """Tell how the device stands; `fresh` asks the cloud first, where its card is old."""
-        if fresh and status.residency.phase is Phase.READY:
-            await status.residency.device.client.renew_card()
-        return _json(status.report())
+        if fresh and residency.phase is Phase.READY:
+            await residency.device.client.renew_card()
+        return _json(await status.report())
 
 
 def _add_tokens(app: FastAPI, residency: Residency) -> None:

@@ -111,7 +111,8 @@ export class Answer {
     switch (event.event) {
       case "plan":
         this.plan = event;
-        this.troubles.push(...event.notes);
+        // The mode that was planned is told with the plan.
+        this.troubles.push(...event.notes.filter((/** @type {string} */ note) => !note.startsWith("planned ")));
         break;
       case "cloud_asked":
         this.asked = event.cloud_tokens;

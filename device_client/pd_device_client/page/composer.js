@@ -33,7 +33,7 @@ export class Composer {
   /** @param {boolean} chat whether the model answers, or goes on with a text */
   setKind(chat) {
     this._label.textContent = chat ? "Your message" : "Continue this text";
-    this._field.placeholder = chat ? "Ask something" : "Begin a text; the model goes on with it";
+    this._field.placeholder = chat ? "Ask something" : "Begin a text";
     this._send.textContent = chat ? "Send" : "Continue";
     this._field.classList.toggle("as-it-is", !chat);
   }

@@ -38,7 +38,7 @@ export class DeviceState {
 
   /** Whether the device can answer. */
   get ready() {
-    return this.known?.state === "ready";
+    return this.known?.serving === true;
   }
 
   /** Whether its model answers messages; a base model goes on with a text. */
@@ -69,19 +69,24 @@ export class DeviceState {
     if (!this.known && !this.problem) return; // nothing was answered yet
     const [model, cloud] = [this.known?.model, this.known?.cloud];
     const state = this.known?.state ?? "unreachable";
-    const words = { ready: "ready", loading: "loading", failed: "failed to load", closed: "closing" };
+    const words = {
+      ready: "ready", loading: "loading", asleep: "asleep", waking: "waking", failed: "failed to load",
+      closed: "closing",
+    };
     showState("model-state", model?.engine ?? model?.name ?? (this.known ? "none yet" : "not there"),
       this.known ? (words[state] ?? state) : "no answer", state);
     this._showCloud(cloud);
     if (!this.known) return;
-    byId("default-mode", HTMLElement).textContent = MODES[this.known.settings.mode] ?? "";
+    const { mode } = this.known.settings;
+    byId("default-mode", HTMLElement).textContent = MODES[mode] ?? "";
+    this._showModes(mode, cloud?.address);
     this._showTotals(this.known.totals);
   }
 
   /** @param {Json | undefined} cloud */
   _showCloud(cloud) {
     const words = {
-      connected: "connected", unreachable: "not reachable", mismatch: "another model",
+      connected: "connected", unreachable: "not reachable", mismatch: "another model", resting: "left alone",
       unknown: "not asked yet", none: "",
     };
     const unused = this._page.localOnly() && cloud?.address;
@@ -90,6 +95,20 @@ export class DeviceState {
     showState("cloud-state", cloud?.address ?? (cloud ? "none" : "unknown"), told, state);
     byId("cloud-address", HTMLElement).textContent = cloud?.address ?? "none; this device runs alone";
     byId("cloud-detail", HTMLElement).textContent = cloud?.detail ?? "";
+  }
+
+  /**
+   * A choice that this device cannot follow is not offered.
+   * @param {string} mode the device's own
+   * @param {string | null} address of its cloud
+   */
+  _showModes(mode, address) {
+    const alone = mode === "device-only" || !address;
+    for (const field of document.querySelectorAll("#modes input")) {
+      if (field instanceof HTMLInputElement) {
+        field.disabled = alone && ["pd-device", "cloud-only"].includes(field.value);
+      }
+    }
   }
 
   /** @param {Json} totals */

@@ -6,7 +6,7 @@ import { byId } from "./dom.js";
 /** @typedef {import("./api.js").Json} Json */
 /**
  * @typedef {object} Choices
- * @property {"" | "pd-device" | "device-only" | "cloud-only"} mode "": as the device is set
+ * @property {"as-set" | "pd-device" | "device-only" | "cloud-only"} mode
  * @property {boolean} localOnly
  * @property {string} paceS numbers as they were written; "": as the device is set
  * @property {string} ttftS
@@ -21,7 +21,7 @@ import { byId } from "./dom.js";
 const STORED_AS = "pd-device.settings";
 /** @type {Choices} */
 const DEFAULTS = {
-  mode: "", localOnly: false, paceS: "", ttftS: "", maxTokens: "", temperature: "", seed: "",
+  mode: "as-set", localOnly: false, paceS: "", ttftS: "", maxTokens: "", temperature: "", seed: "",
   tint: true, timeline: true, format: "",
 };
 
@@ -76,7 +76,7 @@ export class Settings {
     /** @type {Json} */
     const pd = { events: true };
     const mode = choices.localOnly ? "device-only" : choices.mode;
-    if (mode) pd.mode = mode;
+    if (mode !== "as-set") pd.mode = mode;
     if (choices.paceS) pd.pace_s = Number(choices.paceS);
     if (choices.ttftS) pd.ttft_s = Number(choices.ttftS);
     /** @type {Json} */

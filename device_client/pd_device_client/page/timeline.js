@@ -29,7 +29,8 @@ export class Timeline {
     this._answer = answer;
     if (this._width < 40) return;
     const place = new Place(this._width, this._span(answer));
-    setAttributes(this.element, { height: place.height, viewBox: `0 0 ${place.width} ${place.height}` });
+    this.element.style.height = `${place.height}px`;
+    setAttributes(this.element, { viewBox: `0 0 ${place.width} ${place.height}` });
     this.element.replaceChildren(
       ...axis(place), ...labels(place), ...planned(place, answer), ...cloudLane(place, answer),
       ...deviceLane(place, answer), ...shownLane(place, answer), ...seam(place, answer),
@@ -215,7 +216,9 @@ function seam(place, answer) {
     drawn.push(line("seam", x, place.device + 9, place.x(first.atS), place.shown - 5));
   }
   const end = x > place.right - 70;
-  drawn.push(label("seam-name", end ? x - 5 : x + 5, place.cloud - 13, "handoff", end ? "end" : "start"));
+  // Beside the lane's own name, where that stands above the lane.
+  const from = place.narrow ? Math.max(x + 5, place.left + 48) : x + 5;
+  drawn.push(label("seam-name", end ? x - 5 : from, place.cloud - 13, "handoff", end ? "end" : "start"));
   return drawn;
 }
 

@@ -48,7 +48,8 @@ export class TurnView {
       : element("div", { class: "document" }, asked, this._text);
     const details = element("details", { class: "more" }, element("summary", {}, "Figures"), this._figures);
     const card = element("section", { class: "card", "aria-label": "How it was made" },
-      this._course, this._troubles, this._timeline.element, legend(), details);
+      this._course, this._troubles, this._timeline.element,
+      element("div", { class: "foot" }, legend(), details));
     const tools = element("div", { class: "tools", role: "group", "aria-label": "Answer" },
       this._copy, this._again, ...(chat ? [] : [this._goOn]));
     return element("article", { class: chat ? "turn" : "turn going-on", "aria-labelledby": `turn-${number}` },

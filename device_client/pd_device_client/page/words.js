@@ -6,7 +6,8 @@
 
 /** @param {number} value */
 export function seconds(value) {
-  return value < 0.995 ? `${value.toFixed(2)} s` : `${value.toFixed(1)} s`;
+  // The unit stays on the number's line.
+  return `${value.toFixed(value < 0.995 ? 2 : 1)}\u00a0s`;
 }
 
 /**
@@ -89,6 +90,9 @@ export function figures(answer) {
   found.push(["From the cloud", counted(cloud, "token")]);
   found.push(["From this device", counted(tokens.length - cloud, "token")]);
   if (answer.cachedTokens > 0) found.push(["Read before", counted(answer.cachedTokens, "token")]);
+  if (answer.plan?.mode === "pd-device") {
+    found.push(["Planned from the cloud", counted(answer.plan.cloud_tokens, "token")]);
+  }
   if (report) {
     found.push(["Text", report.exactness === "identical" ? "the same whoever makes it" : "may depend on the handoff"]);
     found.push(["Seed", String(report.seed)]);
