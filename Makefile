@@ -10,7 +10,7 @@ VLLM_VENV ?= .venv-vllm
 # Further arguments of pip, for example to choose another build of torch.
 PIP_EXTRA_ARGS ?=
 # Further arguments of uv, for vLLM's environment: where the CPU build of torch is, for example
-# (uv does not read pip's settings, but for the variable PIP_FIND_LINKS, which is passed on).
+# (uv does not read pip's settings; pip's folder of wheels is passed on, by variable or by file).
 UV_EXTRA_ARGS ?=
 # Further arguments of pytest: make test-unit ARGS='-k planner'
 ARGS ?=
@@ -125,7 +125,13 @@ $(VLLM_STAMP): pyproject.toml deploy/vllm/requirements.txt deploy/vllm/overrides
 	@echo "installing vLLM into $(VLLM_VENV); it is large, this takes a minute or more"
 	@$(PYTHON) -m venv $(VLLM_VENV)
 	@$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" $(VLLM_BIN)/uv pip install --quiet \
+	@links=$$($(VLLM_BIN)/python -m pip config get global.find-links 2>/dev/null || true) \
+	&& UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$links}}" \
+		$(VLLM_BIN)/uv pip install --quiet \
 		--python $(VLLM_BIN)/python --override deploy/vllm/overrides.txt $(UV_EXTRA_ARGS) \
-		--requirements deploy/vllm/requirements.txt --editable '.[server,device]'
+		--requirements deploy/vllm/requirements.txt --editable '.[server,device]' \
+	|| { echo "vLLM's environment could not be built. uv needs a package index, and the CPU build" \
+		"of torch ($$(grep '^torch==' deploy/vllm/overrides.txt)): give a folder that has its" \
+		"wheel (UV_FIND_LINKS=...), or an index (UV_EXTRA_ARGS='--extra-index-url ...')" >&2; \
+		exit 1; }
 	@touch $@

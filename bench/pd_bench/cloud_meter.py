@@ -1,9 +1,11 @@
-"""What a scheme cost the cloud: the server's own totals before and after it."""
+"""What a scheme cost the cloud: the server's own totals, and its load meanwhile."""
 
 import asyncio
+import contextlib
 
 from pd_bench.result import CloudTotals
-from pd_core.errors import CloudTimeout
+from pd_bench.series import LoadPoint, LoadSeries
+from pd_core.errors import CloudTimeout, PdError
 from pd_core.generation import Load
 from pd_device_client.ports import CloudLink
 
@@ -11,6 +13,7 @@ __all__ = ["CloudMeter"]
 
 _IDLE_WITHIN_S = 60.0
 _POLL_S = 0.05
+_LOAD_EVERY_S = 0.25  # the answer to one small call: nothing beside a forward pass
 
 
 class CloudMeter:
@@ -20,10 +23,13 @@ class CloudMeter:
         self._link = link
         self._idle_within_s = idle_within_s
         self._before: Load | None = None
+        self._load = LoadSeries()
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Read the totals before a scheme."""
         self._before = await self._idle_load()
+        self._watch = asyncio.ensure_future(self._watch_load())
 
     async def totals(self) -> CloudTotals:
         """Return what was added since `start`; the peak is the server's since it started.
@@ -32,6 +38,7 @@ class CloudMeter:
             TransportError: the server is gone, or did not become idle.
         """
         assert self._before is not None, "start() comes first"
+        await self.stop()
         before, after = self._before, await self._idle_load()
         return CloudTotals(
             tokens_generated=after.tokens_generated - before.tokens_generated,
@@ -39,6 +46,29 @@ class CloudMeter:
             kv_byte_s=after.kv_byte_s - before.kv_byte_s,
             kv_bytes_peak=after.kv_bytes_peak,
         )
+
+    @property
+    def load(self) -> tuple[LoadPoint, ...]:
+        """Requests running and waiting since `start`, from time to time."""
+        return self._load.points
+
+    async def stop(self) -> None:
+        """End the watch over the load."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+
+    async def _watch_load(self) -> None:
+        """Ask for the load until cancelled; a server that is gone is told elsewhere."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        with contextlib.suppress(PdError):
+            while True:
+                load = (await self._link.info()).load
+                self._load.add(loop.time() - began_s, load.num_running, load.num_waiting)
+                await asyncio.sleep(_LOAD_EVERY_S)
 
     async def _idle_load(self) -> Load:
         try:

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from pd_bench.cores import available_cores, pinned, split_cores
 from pd_bench.devices import grpc_link
+from pd_bench.schemes import SCHEMES
 from pd_bench.server_process import ServerOptions, own_server
-from pd_bench.settings import SCHEMES, CloudAccess
+from pd_bench.settings import CloudAccess
 from pd_core.model_names import RANDOM_TINY
 from pd_core.models import load_model
 from pd_core.profiles import device_profile

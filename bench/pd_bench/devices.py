@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from pd_bench.dispatch import Dispatcher
+from pd_bench.dispatch import Client, Dispatcher
+from pd_bench.schemes import Scheme, scheme_client
 from pd_bench.settings import CloudAccess, ReplaySettings
+from pd_bench.shared_clients import SharedClients
 from pd_bench.workload import Work
 from pd_core.errors import ConfigError, FingerprintMismatch
 from pd_core.generation import ServerInfo
 from pd_core.models import LoadedModel, load_model
 from pd_core.profiles import LinkProfile
-from pd_device_client.client import DeviceClient
 from pd_device_client.cloud_link import GrpcCloudLink
 from pd_device_client.emulated_engine import EmulatedEngine
 from pd_device_client.handshake import shake_hands
@@ -63,7 +64,7 @@ class Devices(Protocol):
 
     async def run(
         self,
-        scheme: str,
+        scheme: Scheme,
         cloud: CloudAccess,
         info: ServerInfo,
         works: Sequence[Work],
@@ -106,7 +107,7 @@ class RealDevice:
 
     async def run(
         self,
-        scheme: str,
+        scheme: Scheme,
         cloud: CloudAccess,
         info: ServerInfo,
         works: Sequence[Work],
@@ -114,14 +115,10 @@ class RealDevice:
     ) -> None:
         """Send one request after the other through one client, which measures itself first."""
         settings = self._settings
-        engine: LocalEngine | None = None
-        if scheme != "cloud-only":
-            engine = TorchLocalEngine(self._loaded, num_threads=self._num_threads)
-            if settings.speed is not None:
-                engine = ThrottledEngine(engine, settings.speed)
-        client = DeviceClient(
-            cloud=_link(scheme, cloud, settings.link, settings.seed),
-            engine=engine,
+        client = scheme_client(
+            scheme,
+            link=lambda: _link(cloud, settings.link, settings.seed),
+            engine=self._engine,
             pace_s=settings.pace_s,
         )
         try:
@@ -130,9 +127,14 @@ class RealDevice:
         finally:
             await client.close()
 
+    def _engine(self) -> LocalEngine:
+        engine = TorchLocalEngine(self._loaded, num_threads=self._num_threads)
+        speed = self._settings.speed
+        return engine if speed is None else ThrottledEngine(engine, speed)
+
 
 class FleetDevices:
-    """Emulated devices that only sleep as their profile says; every row is another device."""
+    """Emulated devices that only sleep as their profile says; a row, or session, is a device."""
 
     arrivals = "trace"
     max_context_tokens = None
@@ -154,7 +156,8 @@ class FleetDevices:
             else _KV_LABEL
         )
         return (
-            f"devices: emulated, {speed.name} ({speed.source}); every row is another device",
+            f"devices: emulated, {speed.name} ({speed.source}); every row is another device, "
+            "but for the turns of a conversation",
             "sampler: rolling hash of the prefix on both sides: checks tokens, makes no text",
             _link_label(self._settings.link),
             kv,
@@ -166,33 +169,35 @@ class FleetDevices:
 
     async def run(
         self,
-        scheme: str,
+        scheme: Scheme,
         cloud: CloudAccess,
         info: ServerInfo,
         works: Sequence[Work],
         dispatcher: Dispatcher,
     ) -> None:
-        """Send each request at its row's arrival, from a device of its own."""
-        await dispatcher.run_open_loop(works, lambda work: self._client(scheme, cloud, info, work))
+        """Send each request at its row's arrival, from its own device or its session's."""
+        clients = SharedClients(works, lambda work: self._client(scheme, cloud, info, work))
+        try:
+            await dispatcher.run_open_loop(works, clients.client_of)
+        finally:
+            await clients.close()
 
-    def _client(
-        self, scheme: str, cloud: CloudAccess, info: ServerInfo, work: Work
-    ) -> DeviceClient:
+    def _client(self, scheme: Scheme, cloud: CloudAccess, info: ServerInfo, work: Work) -> Client:
         settings, speed = self._settings, self._settings.speed
         assert speed is not None, "settings refuse a fleet without a device profile"
         # Every device has its own spread and jitter, the same ones in every scheme.
         seed = settings.seed * 1_000_003 + work.line
-        engine = EmulatedEngine(
-            speed,
-            vocab_size=info.limits.vocab_size,
-            eos_token_ids=info.eos_token_ids,
-            seed=seed,
-            max_context_tokens=info.limits.max_context_tokens,
-            fingerprints=info.fingerprints,
-        )
-        return DeviceClient(
-            cloud=_link(scheme, cloud, settings.link, seed),
-            engine=None if scheme == "cloud-only" else engine,
+        return scheme_client(
+            scheme,
+            link=lambda: _link(cloud, settings.link, seed),
+            engine=lambda: EmulatedEngine(
+                speed,
+                vocab_size=info.limits.vocab_size,
+                eos_token_ids=info.eos_token_ids,
+                seed=seed,
+                max_context_tokens=info.limits.max_context_tokens,
+                fingerprints=info.fingerprints,
+            ),
             pace_s=settings.pace_s,
             device_profile=speed,
         )
@@ -223,10 +228,8 @@ def _kv_bytes_per_token(loaded: LoadedModel) -> int:
     return block.allocated_bytes // block.capacity_tokens
 
 
-def _link(scheme: str, cloud: CloudAccess, profile: LinkProfile, seed: int) -> CloudLink | None:
-    """Return a device's link; device-only has none, so that nothing can come from the cloud."""
-    if scheme == "device-only":
-        return None
+def _link(cloud: CloudAccess, profile: LinkProfile, seed: int) -> CloudLink:
+    """Return a device's link."""
     link = grpc_link(cloud)
     return link if _is_real(profile) else ShapedCloudLink(link, profile, seed)
 

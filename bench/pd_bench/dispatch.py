@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from pd_bench.progress import Progress
 from pd_bench.result import RequestRecord, output_sha256
+from pd_bench.series import Timeline
 from pd_bench.workload import Work
 from pd_core.errors import PdError
 from pd_device_client.outcome import GenerationRequest, Outcome, Shown
 
-__all__ = ["Client", "Dispatcher", "Session", "record_of"]
+__all__ = ["Client", "Dispatcher", "RecordMaker", "Session", "record_of", "timeline_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,26 @@ class Client(Protocol):
     def session(self, request: GenerationRequest, mode: str) -> Session: ...
 
 
+class RecordMaker(Protocol):
+    """Makes the record of a request that has ended; see `record_of`."""
+
+    def __call__(
+        self,
+        work: Work,
+        outcome: Outcome,
+        *,
+        scheme: str,
+        repeat: int = 0,
+        lag_s: float = 0.0,
+        arrival_s: float = 0.0,
+        error: str | None = None,
+    ) -> RequestRecord: ...
+
+
 class Dispatcher:
     """Runs one scheme's requests; `records` grows as they end and survives a cancellation.
+
+    So do `timelines`, of the rows that are watched.
 
     Args:
         scheme: the mode of every request.
@@ -46,6 +65,10 @@ class Dispatcher:
         request_of: makes the request of a row.
         timeout_s: a request that takes longer than this has failed.
         progress: told of every token and every end; None for a warm-up.
+        watched: rows (`Work.id`) to keep token by token.
+        make_record: makes a request's record; None: `record_of`.
+        on_end: given each request's record and outcome; then nothing is kept here, so that memory
+            does not grow with the trace.
     """
 
     def __init__(
@@ -56,8 +79,15 @@ class Dispatcher:
         *,
         timeout_s: float,
         progress: Progress | None = None,
+        watched: Collection[int] = (),
+        make_record: RecordMaker | None = None,
+        on_end: Callable[[RequestRecord, Outcome], None] | None = None,
     ) -> None:
+        self._make_record = make_record or record_of
         self.records: list[RequestRecord] = []
+        self.timelines: list[Timeline] = []
+        self._watched = frozenset(watched)
+        self._on_end = on_end
         self._scheme = scheme
         self._repeat = repeat
         self._request_of = request_of
@@ -89,6 +119,26 @@ class Dispatcher:
             for work in works:
                 group.create_task(self._run_at_arrival(work, client_of, epoch_s, prepare_s))
 
+    async def run_stream(
+        self,
+        works: Iterable[Work],
+        client_of: Callable[[Work], Client],
+        prepare_s: float = _PREPARE_S,
+    ) -> None:
+        """As `run_open_loop`, but take each row only when its client is to start.
+
+        For a virtual clock: on a real one, making a prompt would delay what is due.
+        """
+        loop = asyncio.get_running_loop()
+        epoch_s = loop.time() + prepare_s
+        try:
+            async with asyncio.TaskGroup() as group:
+                for work in works:
+                    await asyncio.sleep(epoch_s + work.arrival_s - prepare_s - loop.time())
+                    group.create_task(self._run_at_arrival(work, client_of, epoch_s, prepare_s))
+        except ExceptionGroup as problems:  # requests keep theirs: this is from the rows
+            raise problems.exceptions[0] from None
+
     async def _run_at_arrival(
         self, work: Work, client_of: Callable[[Work], Client], epoch_s: float, prepare_s: float
     ) -> None:
@@ -97,12 +147,12 @@ class Dispatcher:
         await asyncio.sleep(scheduled_s - prepare_s - loop.time())
         client = client_of(work)
         try:
-            await client.start()
-        except PdError as error:
-            lag_s = max(loop.time() - scheduled_s, 0.0)
-            self._add(work, None, lag_s, work.arrival_s, f"{type(error).__name__}: {error}")
-            return
-        try:
+            try:
+                await client.start()
+            except PdError as error:
+                lag_s = max(loop.time() - scheduled_s, 0.0)
+                self._add(work, None, lag_s, work.arrival_s, f"{type(error).__name__}: {error}")
+                return
             await asyncio.sleep(scheduled_s - loop.time())
             await self._run(work, client, scheduled_s, work.arrival_s)
         finally:
@@ -132,16 +182,22 @@ class Dispatcher:
     def _add(
         self, work: Work, outcome: Outcome | None, lag_s: float, arrival_s: float, error: str | None
     ) -> None:
-        record = record_of(
+        outcome = outcome or Outcome("", self._scheme, 0, 0.0)
+        record = self._make_record(
             work,
-            outcome or Outcome("", self._scheme, 0, 0.0),
+            outcome,
             scheme=self._scheme,
             repeat=self._repeat,
             lag_s=lag_s,
             arrival_s=arrival_s,
             error=error,
         )
+        if self._on_end is not None:
+            self._on_end(record, outcome)
+            return
         self.records.append(record)
+        if work.id in self._watched:
+            self.timelines.append(timeline_of(record, outcome))
         if self._progress is not None:
             self._progress.ended(record)
 
@@ -190,4 +246,18 @@ def record_of(
         output_sha256=output_sha256(outcome.token_ids),
         error=error,
         notes=tuple(outcome.notes),
+    )
+
+
+def timeline_of(record: RequestRecord, outcome: Outcome) -> Timeline:
+    """Return a request token by token; instants count from its scheduled arrival."""
+    lag_s = record.dispatch_lag_s
+    return Timeline(
+        id=record.id,
+        scheme=record.scheme,
+        repeat=record.repeat,
+        prompt_tokens=record.prompt_tokens,
+        arrived_at_s=tuple(lag_s + at_s for at_s in outcome.arrived_at_s),
+        shown_at_s=record.shown_at_s,
+        sources="".join(shown.origin.value[0] for shown in outcome.shown),
     )

@@ -105,7 +105,7 @@ def kv(
         seed=seed,
     )
     if plot is not None and find_spec("matplotlib") is None:
-        raise ConfigError("--plot needs matplotlib; install pd-device[train]")
+        raise ConfigError("--plot needs matplotlib; install pd-device[bench]")
     _measure(settings, json_out, plot)
 
 

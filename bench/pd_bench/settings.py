@@ -4,14 +4,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from pd_bench.schemes import SCHEMES, Scheme, parse_schemes
 from pd_core.errors import ConfigError
 from pd_core.model_names import DEFAULT_MODEL
 from pd_core.profiles import LinkProfile, SpeedProfile, device_profile, link_profile
 from pd_core.sampling_params import SamplingParams
 
-__all__ = ["FIDELITIES", "SCHEMES", "CloudAccess", "ReplaySettings"]
+__all__ = ["FIDELITIES", "CloudAccess", "ReplaySettings"]
 
-SCHEMES = ("device-only", "cloud-only", "pd-device")
 FIDELITIES = ("real", "fleet")
 
 
@@ -40,7 +40,7 @@ class ReplaySettings:
 
     Attributes:
         trace: the trace's file.
-        schemes: modes to compare, in order.
+        schemes: names of the schemes to compare, in order (pd_bench.schemes).
         fidelity: "real" or "fleet" (DESIGN 8).
         pace_s: seconds between shown tokens asked of every scheme's controller.
         limit: replay the first so many rows; None: all.
@@ -55,6 +55,7 @@ class ReplaySettings:
         max_num_seqs: slots of our own server.
         cloud: use this server instead of our own.
         timeout_s: a request that takes longer has failed.
+        skip_broken: leave broken rows of the trace out, and count them.
 
     Raises:
         ConfigError: a name is unknown (the known ones are listed) or a value is out of range.
@@ -77,14 +78,11 @@ class ReplaySettings:
     max_num_seqs: int = 16
     cloud: CloudAccess | None = None
     timeout_s: float = 600.0
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
-        _known("scheme", self.schemes, SCHEMES)
+        parse_schemes(self.schemes)
         _known("fidelity", (self.fidelity,), FIDELITIES)
-        if not self.schemes:
-            raise ConfigError(f"no scheme is named; known schemes: {', '.join(SCHEMES)}")
-        if len(set(self.schemes)) < len(self.schemes):
-            raise ConfigError(f"a scheme is named twice in {','.join(self.schemes)}")
         if self.device_profile is not None:
             device_profile(self.device_profile)
         elif self.fidelity == "fleet":
@@ -113,10 +111,11 @@ class ReplaySettings:
         """The sampler the fidelity needs on the cloud."""
         return "rolling-hash" if self.fidelity == "fleet" else "model"
 
-    def scheme_order(self, repeat: int) -> tuple[str, ...]:
+    def scheme_order(self, repeat: int) -> tuple[Scheme, ...]:
         """Return the schemes of a pass, rotated so that none always comes first."""
-        first = repeat % len(self.schemes)
-        return self.schemes[first:] + self.schemes[:first]
+        schemes = parse_schemes(self.schemes)
+        first = repeat % len(schemes)
+        return schemes[first:] + schemes[:first]
 
 
 def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -1,5 +1,6 @@
 """The table at the end of a replay: schemes side by side, with what is emulated below."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -7,10 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pd_bench.result import Distribution, ResultDocument, SchemeResult
+from pd_bench.result import Distribution, KvBytesPeak, ResultDocument, SchemeResult
 
-__all__ = ["print_result"]
+__all__ = ["document_notes", "print_result", "scheme_rows"]
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_NAME_WIDTH, _SCHEME_WIDTH = 28, 18  # columns that a table takes where there is no terminal
 _NOTES = 10  # distinct notes of requests that are printed
 
 
@@ -22,6 +25,14 @@ def _ms(value: float | None) -> str:
 
 def _pair(distribution: Distribution) -> str:
     return f"{_ms(distribution.p50)} / {_ms(distribution.p99)}"
+
+
+def _known(value: float | None, unit: float, decimals: int) -> str:
+    return "-" if value is None else f"{value / unit:.{decimals}f}"
+
+
+def _peak(peak: KvBytesPeak | None) -> str:
+    return "-" if peak is None else f"{peak.cloud / 1e6:.1f} / {peak.device / 1e6:.1f}"
 
 
 # Percentiles are over the requests that have the figure; the documents hold their counts.
@@ -38,10 +49,9 @@ _ROWS: tuple[tuple[str, Callable[[SchemeResult], str]], ...] = (
     ("cloud tokens shown", lambda s: str(s.cloud_tokens)),
     ("cloud tokens generated", lambda s: str(s.cloud_tokens_generated)),
     ("device tokens shown", lambda s: str(s.device_tokens)),
-    ("cloud busy, s", lambda s: f"{s.cloud_busy_s:.2f}"),
-    ("cloud KV, MB s", lambda s: f"{s.cloud_kv_byte_s / 1e6:.1f}"),
-    ("KV peak cloud/device, MB", lambda s: f"{s.kv_bytes_peak.cloud / 1e6:.1f} / "
-     f"{s.kv_bytes_peak.device / 1e6:.1f}"),
+    ("cloud busy, s", lambda s: _known(s.cloud_busy_s, 1, 2)),
+    ("cloud KV, MB s", lambda s: _known(s.cloud_kv_byte_s, 1e6, 1)),
+    ("KV peak cloud/device, MB", lambda s: _peak(s.kv_bytes_peak)),
 )  # fmt: skip
 
 
@@ -51,15 +61,27 @@ def print_result(document: ResultDocument, console: Console) -> None:
     table.add_column("", no_wrap=True)
     for scheme in document.schemes:
         table.add_column(scheme, justify="right", no_wrap=True)
-    for name, cell in _ROWS:
-        table.add_row(name, *(cell(result) for result in document.schemes.values()))
-    console.print(table)
-    for line in (*_notes(document), *_request_notes(document)):
+    for name, cells in scheme_rows(document):
+        table.add_row(name, *cells)
+    # A pipe has no width of its own: cut figures would be of no use there.
+    width = max(console.width, _NAME_WIDTH + _SCHEME_WIDTH * len(document.schemes))
+    console.print(table, width=console.width if console.is_terminal else width, crop=False)
+    for line in document_notes(document):
         console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
     equal = document.equal_rows
     console.print(f"rows with equal answers in all schemes: {equal.equal}/{equal.rows}")
     if not document.valid:
         console.print(Text("INVALID: " + "; ".join(document.invalid_because), style="bold red"))
+
+
+def scheme_rows(document: ResultDocument) -> list[tuple[str, list[str]]]:
+    """Return every figure's name and its words in each scheme, in order."""
+    return [(name, [cell(s) for s in document.schemes.values()]) for name, cell in _ROWS]
+
+
+def document_notes(document: ResultDocument) -> list[str]:
+    """Return everything a reader must know to judge the figures."""
+    return [*_notes(document), *_request_notes(document)]
 
 
 def _title(document: ResultDocument) -> str:
@@ -84,11 +106,24 @@ def _notes(document: ResultDocument) -> list[str]:
 
 
 def _request_notes(document: ResultDocument) -> list[str]:
-    """Return what requests noted, the most frequent first, with the number of requests."""
-    counts = Counter(note for r in document.requests for note in set(r.notes))
+    """Return what requests noted, the most frequent first, with the number of requests.
+
+    Notes that differ in their numbers alone are one; the first stands for them.
+    """
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for r in document.requests:
+        shapes = {_NUMBER.sub("#", note): note for note in r.notes}
+        counts.update(shapes.keys())
+        first = shapes | first
+    several = {
+        shape: len({n for r in document.requests for n in r.notes if _NUMBER.sub("#", n) == shape})
+        for shape, _ in counts.most_common(_NOTES)
+    }
     lines = [
-        f"noted by {num} request{'s' if num > 1 else ''}: {note}"
-        for note, num in counts.most_common(_NOTES)
+        f"noted by {num} request{'s' if num > 1 else ''}"
+        f"{', such as' if several[shape] > 1 else ''}: {first[shape]}"
+        for shape, num in counts.most_common(_NOTES)
     ]
     if len(counts) > _NOTES:
         lines.append(f"and {len(counts) - _NOTES} notes more, in the document's requests")

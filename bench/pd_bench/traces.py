@@ -1,218 +1,148 @@
-"""Traces: when requests came and how long they were, read from the published formats.
-
-Two formats, told apart by content:
-
-- Azure LLM inference trace, CSV: `TIMESTAMP,ContextTokens,GeneratedTokens`, UTC timestamps with
-  up to nine decimals;
-- Mooncake, JSON lines: `timestamp` (milliseconds), `input_length`, `output_length`, `hash_ids`
-  (one id per 512-token block of the prompt; equal ids mean equal blocks).
+"""Traces: when requests came and how long they were, read row by row from a published format.
 
 A trace says how long and when, never what. A broken row is an error that names its line: a row
-that were skipped in silence would change the measured load.
+that were skipped in silence would change the measured load. To leave broken rows out is a choice
+of the reader's, and then they are counted.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from pd_bench.trace_formats import Parsed, TraceFormat, told_by
+from pd_bench.trace_lines import Line, trace_lines
+from pd_bench.trace_row import BLOCK_TOKENS, TraceRow
 from pd_core.errors import TraceError
 
-__all__ = ["BLOCK_TOKENS", "TraceRow", "read_trace"]
+__all__ = ["BLOCK_TOKENS", "SkippedRows", "TraceRow", "format_name", "read_trace"]
 
-BLOCK_TOKENS = 512
-"""Prompt tokens per hashed block of a Mooncake trace."""
-
-_MAX_TOKENS = 10_000_000  # ten times the longest context on sale: more is a broken row
-_MAX_LINE_BYTES = 1 << 20  # a row of a million prompt tokens takes about 25 kB
-_AZURE_HEADER = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
-_AZURE_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:\+00:00)?")
-_COUNT = re.compile(r"[0-9]{1,18}")
+_KEPT_REASONS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class TraceRow:
-    """One request of a trace.
+@dataclass(slots=True)
+class SkippedRows:
+    """Broken rows that were left out.
 
     Attributes:
-        line: line number in the file, from 1.
-        arrival_s: seconds since the first row.
-        prompt_tokens: length of the prompt.
-        output_tokens: length of the answer.
-        block_hashes: one id per block of BLOCK_TOKENS prompt tokens, the last one possibly
-            partial; None when the trace has none.
+        count: how many.
+        first: of the first few, the line and what is wrong with it.
     """
 
-    line: int
-    arrival_s: float
-    prompt_tokens: int
-    output_tokens: int
-    block_hashes: tuple[int, ...] | None = None
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, line: int, why: str) -> None:
+        """Count one."""
+        self.count += 1
+        if len(self.first) < _KEPT_REASONS:
+            self.first.append(f"line {line} {why}")
+
+    @property
+    def label(self) -> str:
+        """What a reader must know, in words."""
+        more = ", ..." if self.count > len(self.first) else ""
+        return f"{self.count} broken rows of the trace left out ({'; '.join(self.first)}{more})"
 
 
-# What a parser makes of one line: nanoseconds on the trace's own clock, and the lengths.
-_Parsed = tuple[int, int, int, tuple[int, ...] | None]
-
-
-def read_trace(path: Path, limit: int | None = None) -> Iterator[TraceRow]:
+def read_trace(
+    path: Path,
+    limit: int | None = None,
+    *,
+    skipped: SkippedRows | None = None,
+    any_order: bool = False,
+) -> Iterator[TraceRow]:
     """Yield the rows of a trace in order, without holding the file in memory.
 
     Args:
-        path: a plain file in one of the two formats.
+        path: a plain file, or one packed by gzip, in one of the formats of `trace_formats`.
         limit: stop after this many rows; rows behind are not looked at.
+        skipped: leave broken rows out and count them here; without it they are errors. A row
+            that arrives before the one above it is broken too.
+        any_order: take rows that are not sorted by time; arrivals may then be below 0.
 
     Raises:
-        TraceError: the file cannot be read or a row is broken; the message names the line.
+        TraceError: the file cannot be read, is in no known format, or has no rows; or a row is
+            broken (the message names the line).
     """
     if limit is not None and limit < 1:
         raise TraceError(f"the limit of rows is {limit}; it must be 1 or more")
-    return islice(_rows(path), limit)
+    return islice(_rows(path, skipped, any_order), limit)
 
 
-def _rows(path: Path) -> Iterator[TraceRow]:
+def format_name(path: Path) -> str:
+    """Return the name of a trace's format, after reading its first line.
+
+    Raises:
+        TraceError: as `read_trace`.
+    """
+    return _format(path, next(trace_lines(path), None)).name
+
+
+def _rows(path: Path, skipped: SkippedRows | None, any_order: bool) -> Iterator[TraceRow]:
     first_ns: int | None = None
     last_ns = 0
-    for line, (at_ns, prompt_tokens, output_tokens, hashes) in _parsed(path):
+    for line, parsed in _parsed(path, skipped):
         if first_ns is None:
-            first_ns = at_ns
-        elif at_ns < last_ns:
-            raise _broken(
-                path,
-                line,
-                f"arrives {(last_ns - at_ns) / 1e9:g} s before the row above it; "
-                "sort the trace by time",
-            )
-        last_ns = at_ns
-        yield TraceRow(line, (at_ns - first_ns) / 1e9, prompt_tokens, output_tokens, hashes)
+            first_ns = parsed.at_ns
+        elif parsed.at_ns < last_ns and not any_order:
+            late_s = (last_ns - parsed.at_ns) / 1e9
+            why = f"arrives {late_s:g} s before the row above it; sort the trace by time"
+            _broken(path, line, why, skipped)
+            continue
+        last_ns = parsed.at_ns
+        yield TraceRow(line, (parsed.at_ns - first_ns) / 1e9, *parsed[1:])
     if first_ns is None:
         raise TraceError(f"{path}: the trace has no rows")
 
 
-def _parsed(path: Path) -> Iterator[tuple[int, _Parsed]]:
+def _parsed(path: Path, skipped: SkippedRows | None) -> Iterator[tuple[int, Parsed]]:
     """Yield (line number, parsed row); the format is told by the first line."""
-    with _opened(path) as file:
-        lines = _lines(path, file)
-        line, text = next(lines, (1, ""))
-        if not text.strip():
-            raise TraceError(f"{path}: the file is empty; it has neither a header nor a row")
-        parse: Callable[[str], _Parsed]
-        if text.startswith("{"):
-            parse = _parse_mooncake
-            yield line, _parse(path, line, text, parse)
-        elif [column.strip() for column in text.split(",")] == _AZURE_HEADER:
-            parse = _parse_azure
-        else:
-            raise _broken(
-                path,
-                line,
-                f"is neither the header {','.join(_AZURE_HEADER)} of an Azure trace nor a JSON "
-                "object of a Mooncake trace",
-            )
-        empty_line: int | None = None
-        for line, text in lines:
-            if not text.strip():
-                empty_line = empty_line or line
-            elif empty_line is not None:
-                raise _broken(path, empty_line, "is empty, yet rows follow it")
-            else:
-                yield line, _parse(path, line, text, parse)
+    lines = trace_lines(path)
+    first = next(lines, None)
+    trace_format = _format(path, first)
+    if first is not None and not trace_format.has_header:
+        yield from _row(path, first, trace_format, skipped)
+    empty_line: int | None = None
+    for line in lines:
+        if line.problem is None and not line.text.strip():
+            empty_line = empty_line or line.number
+            continue
+        if empty_line is not None:
+            _broken(path, empty_line, "is empty, yet rows follow it", skipped)
+            empty_line = None
+        yield from _row(path, line, trace_format, skipped)
 
 
-def _parse(path: Path, line: int, text: str, parse: Callable[[str], _Parsed]) -> _Parsed:
+def _format(path: Path, first: Line | None) -> TraceFormat:
+    if first is None or (first.problem is None and not first.text.strip()):
+        raise TraceError(f"{path}: the file is empty; it has neither a header nor a row")
     try:
-        return parse(text)
+        if first.problem is not None:
+            raise ValueError(first.problem)
+        return told_by(first.text)
     except ValueError as error:
-        raise _broken(path, line, str(error)) from None
+        raise TraceError(f"{path}, line {first.number}: {error}") from None
 
 
-def _opened(path: Path) -> BinaryIO:
-    if path.is_dir():
-        raise TraceError(f"{path}: this is a directory; name one trace file in it")
-    if not path.exists():
-        raise TraceError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise TraceError(f"{path}: this is not a plain file")
+def _row(
+    path: Path, line: Line, trace_format: TraceFormat, skipped: SkippedRows | None
+) -> Iterator[tuple[int, Parsed]]:
+    """Yield the row of a line, or nothing when it is broken and may be left out."""
+    if line.problem is not None:
+        _broken(path, line.number, line.problem, skipped)
+        return
     try:
-        return path.open("rb")
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be read: {error.strerror}") from None
+        parsed = trace_format.parse(line.text)
+    except ValueError as error:
+        _broken(path, line.number, str(error), skipped)
+    else:
+        yield line.number, parsed
 
 
-def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text without its line end), with bounded memory per line."""
-    line = 0
-    while data := file.readline(_MAX_LINE_BYTES + 1):
-        line += 1
-        if line == 1 and data.startswith((b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")):
-            raise TraceError(f"{path}: the file is compressed; unpack it first")
-        if len(data) > _MAX_LINE_BYTES:
-            raise _broken(path, line, f"is longer than {_MAX_LINE_BYTES} bytes")
-        try:
-            text = data.decode("utf-8-sig" if line == 1 else "utf-8")
-        except UnicodeDecodeError:
-            raise _broken(path, line, "is not UTF-8 text") from None
-        yield line, text.rstrip("\r\n")
-
-
-def _broken(path: Path, line: int, why: str) -> TraceError:
-    return TraceError(f"{path}, line {line}: {why}")
-
-
-def _parse_azure(text: str) -> _Parsed:
-    fields = [field.strip() for field in text.split(",")]
-    if len(fields) != len(_AZURE_HEADER):
-        raise ValueError(f"has {len(fields)} columns; {','.join(_AZURE_HEADER)} are three")
-    match = _AZURE_TIME.fullmatch(fields[0])
-    if match is None:
-        raise ValueError(f"TIMESTAMP is {fields[0][:40]!r}; such as '2023-11-16 18:17:03.9799600'")
-    try:
-        moment = datetime.fromisoformat(match[1]).replace(tzinfo=UTC)
-    except ValueError:
-        raise ValueError(f"TIMESTAMP {fields[0]!r} is not a date and time that exists") from None
-    # Decimals are kept as an integer: datetime holds only six of the seven.
-    at_ns = int(moment.timestamp()) * 10**9 + int((match[2] or "0").ljust(9, "0"))
-    return at_ns, _count(fields[1], "ContextTokens"), _count(fields[2], "GeneratedTokens"), None
-
-
-def _count(text: str, column: str) -> int:
-    if not _COUNT.fullmatch(text):
-        raise ValueError(f"{column} is {text[:40]!r}; it must be a whole number of tokens")
-    return _in_range(int(text), column)
-
-
-def _in_range(value: int, column: str) -> int:
-    if not 1 <= value <= _MAX_TOKENS:
-        raise ValueError(f"{column} is {value}; it must lie between 1 and {_MAX_TOKENS}")
-    return value
-
-
-class _MooncakeRow(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    timestamp: float = Field(ge=0, le=1e15)
-    input_length: int
-    output_length: int
-    hash_ids: tuple[int, ...]
-
-
-def _parse_mooncake(text: str) -> _Parsed:
-    try:
-        row = _MooncakeRow.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
-    _in_range(row.input_length, "input_length")
-    _in_range(row.output_length, "output_length")
-    num_blocks = -(-row.input_length // BLOCK_TOKENS)
-    if len(row.hash_ids) != num_blocks:
-        raise ValueError(
-            f"hash_ids has {len(row.hash_ids)} ids; a prompt of {row.input_length} tokens has "
-            f"{num_blocks} blocks of {BLOCK_TOKENS}"
+def _broken(path: Path, line: int, why: str, skipped: SkippedRows | None) -> None:
+    if skipped is None:
+        raise TraceError(
+            f"{path}, line {line}: {why} (--skip-broken leaves such rows out and counts them)"
         )
-    return round(row.timestamp * 1e6), row.input_length, row.output_length, row.hash_ids
+    skipped.add(line, why)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pd_bench.prompts import PromptMaker
 from pd_bench.result import CutRows
-from pd_bench.traces import TraceRow
+from pd_bench.trace_row import TraceRow
 from pd_core.errors import ConfigError
 from pd_core.generation import Limits
 from pd_core.sampling_params import SamplingParams
@@ -26,6 +26,8 @@ class Work:
         arrival_s: seconds since the first row.
         prompt_token_ids: the synthetic prompt.
         output_tokens: length the answer is forced to.
+        session: the conversation it is a turn of, which one device holds; None: a device of its
+            own.
     """
 
     id: int
@@ -33,6 +35,7 @@ class Work:
     arrival_s: float
     prompt_token_ids: tuple[int, ...]
     output_tokens: int
+    session: str | None = None
 
 
 class Workload:
@@ -81,22 +84,23 @@ class Workload:
         self.max_prompt_tokens = max_prompt_tokens
         self.max_output_tokens = max_output_tokens
         self._prompts = PromptMaker(limits.vocab_size, eos_token_ids, seed)
-        self._max_context_tokens = limits.max_context_tokens
+        self.max_context_tokens = limits.max_context_tokens
         self._seed = seed
         self._temperature = temperature
 
     def works(self, rows: Iterable[TraceRow]) -> list[Work]:
         """Return the rows' work, in order."""
-        return [self._work(index, row) for index, row in enumerate(rows)]
+        return [self.work(index, row) for index, row in enumerate(rows)]
 
     def warm_up(self) -> Work:
         """Return a request that shares no prompt with any row."""
-        return self._work(-1, _WARM_UP)
+        return self.work(-1, _WARM_UP)
 
-    def _work(self, index: int, row: TraceRow) -> Work:
+    def work(self, index: int, row: TraceRow) -> Work:
+        """Return the work of one row, which is the `index`-th."""
         prompt = self._prompts.prompt(row, min(row.prompt_tokens, self.max_prompt_tokens))
         output_tokens = min(row.output_tokens, self.max_output_tokens)
-        return Work(index, row.line, row.arrival_s, prompt, output_tokens)
+        return Work(index, row.line, row.arrival_s, prompt, output_tokens, row.session)
 
     def cut_rows(self, rows: Iterable[TraceRow]) -> CutRows:
         """Count the rows that `works` shortens."""
@@ -107,7 +111,7 @@ class Workload:
             output=sum(row.output_tokens > self.max_output_tokens for row in listed),
             max_prompt_tokens=self.max_prompt_tokens,
             max_output_tokens=self.max_output_tokens,
-            max_context_tokens=self._max_context_tokens,
+            max_context_tokens=self.max_context_tokens,
         )
 
     def request(self, work: Work, scheme: str, salt: str) -> GenerationRequest:

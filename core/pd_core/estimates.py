@@ -5,6 +5,7 @@ times a quantile of those ratios. One stall at the seam is the whole difference 
 bad, so forecasts that guard a promise use a high quantile, never the mean (DESIGN 3).
 """
 
+import bisect
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -20,24 +21,34 @@ _WINDOW = 32
 
 
 class Ratios:
-    """The last ratios of observed to predicted time of one kind of work."""
+    """The last ratios of observed to predicted time of one kind of work.
 
-    __slots__ = ("_values",)
+    Attributes:
+        guard: their GUARD_QUANTILE; 1 before the first observation.
+    """
+
+    __slots__ = ("_ordered", "_values", "guard")
 
     def __init__(self) -> None:
-        self._values: deque[float] = deque(maxlen=_WINDOW)
+        self.guard = 1.0
+        self._values: deque[float] = deque()
+        self._ordered: list[float] = []  # the same, sorted: asked far more often than added to
 
     def add(self, observed_s: float, predicted_s: float) -> None:
         """Take in one observation; predictions of zero say nothing."""
-        if predicted_s > 0:
-            self._values.append(observed_s / predicted_s)
+        if predicted_s <= 0:
+            return
+        if len(self._values) == _WINDOW:
+            del self._ordered[bisect.bisect_left(self._ordered, self._values.popleft())]
+        ratio = observed_s / predicted_s
+        self._values.append(ratio)
+        bisect.insort(self._ordered, ratio)
+        self.guard = self.quantile(GUARD_QUANTILE)
 
     def quantile(self, q: float) -> float:
         """The q-quantile of the window (nearest rank); 1 before the first observation."""
-        if not self._values:
-            return 1.0
-        ordered = sorted(self._values)
-        return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
+        ordered = self._ordered
+        return ordered[min(int(q * len(ordered)), len(ordered) - 1)] if ordered else 1.0
 
 
 @dataclass(slots=True)
@@ -64,11 +75,11 @@ class DeviceEstimate:
     @property
     def decode_s(self) -> float:
         """D, guarded."""
-        return self.profile.decode_s * self.decode.quantile(GUARD_QUANTILE)
+        return self.profile.decode_s * self.decode.guard
 
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), guarded."""
-        work_s = self.profile.prefill_s(num_tokens) * self.prefill.quantile(GUARD_QUANTILE)
+        work_s = self.profile.prefill_s(num_tokens) * self.prefill.guard
         if self.chunk_tokens is None:
             return work_s
         return max(work_s, num_tokens / self.chunk_tokens * self.decode_s)
@@ -76,7 +87,7 @@ class DeviceEstimate:
     def pass_s(self, first_position: int, num_tokens: int) -> float:
         """Seconds for tokens first_position .. first_position + num_tokens, guarded."""
         ratios = self.decode if num_tokens == 1 else self.prefill
-        return self.profile.pass_s(first_position, num_tokens) * ratios.quantile(GUARD_QUANTILE)
+        return self.profile.pass_s(first_position, num_tokens) * ratios.guard
 
 
 @dataclass(slots=True)

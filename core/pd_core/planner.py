@@ -12,7 +12,16 @@ from typing import Protocol
 
 from pd_core.errors import InvalidRequest
 
-__all__ = ["CloudForecast", "DeviceForecast", "Mode", "Plan", "Promise", "plan_request", "ready_s"]
+__all__ = [
+    "CloudForecast",
+    "DeviceForecast",
+    "Mode",
+    "Plan",
+    "Promise",
+    "fixed_plan",
+    "plan_request",
+    "ready_s",
+]
 
 # Rounding of a duration must not cost a whole token.
 _EPSILON_S = 1e-9
@@ -66,7 +75,7 @@ class Promise:
     """What the reader is promised.
 
     Attributes:
-        pace_s: tau, the gap between two shown tokens.
+        pace_s: tau, the gap between two shown tokens; 0: no pace, each as soon as it is there.
         ttft_s: the first token's latest instant; None means as early as either side can.
     """
 
@@ -86,6 +95,8 @@ class Plan:
         ready_s: R(k), when the device can show token k + 1, from submit.
         first_token_s: when the first token is expected, from submit.
         broken: promises that cannot be kept, and by how much, in words.
+        adapts: whether the session may take more or fewer cloud tokens than planned when its
+            forecast changes; False for a baseline with a fixed k.
     """
 
     mode: Mode
@@ -95,6 +106,7 @@ class Plan:
     ready_s: float = 0.0
     first_token_s: float = 0.0
     broken: tuple[str, ...] = ()
+    adapts: bool = True
 
 
 def ready_s(
@@ -219,6 +231,30 @@ def plan_request(
     )
 
 
+def fixed_plan(
+    num_cloud_tokens: int,
+    prompt_tokens: int,
+    max_tokens: int,
+    promise: Promise,
+    *,
+    device: DeviceForecast,
+    cloud: CloudForecast,
+) -> Plan:
+    """Plan `num_cloud_tokens` from the cloud, whatever the forecast: a baseline.
+
+    The cloud makes exactly so many, or all of a shorter answer, as long as neither side fails.
+    """
+    k = min(num_cloud_tokens, max_tokens)
+    return Plan(
+        mode=Mode.PD_DEVICE,
+        cloud_tokens=k,
+        pace_s=promise.pace_s,
+        ready_s=ready_s(k, prompt_tokens, device, cloud),
+        first_token_s=cloud.first_token_s,
+        adapts=False,
+    )
+
+
 def _device_only(
     prompt_tokens: int, output_tokens: int, promise: Promise, device: DeviceForecast
 ) -> Plan:
@@ -248,6 +284,6 @@ def _broken(promise: Promise, first_token_s: float, step_s: float) -> tuple[str,
     broken = []
     if promise.ttft_s is not None and first_token_s > promise.ttft_s + _EPSILON_S:
         broken.append(f"TTFT by {first_token_s - promise.ttft_s:.3f} s")
-    if step_s > promise.pace_s + _EPSILON_S:
+    if promise.pace_s and step_s > promise.pace_s + _EPSILON_S:
         broken.append(f"largest gap by {step_s - promise.pace_s:.3f} s")
     return tuple(broken)

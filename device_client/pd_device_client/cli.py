@@ -135,12 +135,8 @@ def serve(
     cloud: options.Cloud = None,
     mode: options.ModeOption = Mode.PD_DEVICE,
     model: options.Model = DEFAULT_MODEL,
-    host: Annotated[
-        str, typer.Option(envvar=env("HOST"), help="Address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(envvar=env("PORT"), min=0, max=65535, help="0 picks a free one.")
-    ] = 8088,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = options.DEFAULT_PORT,
     max_tokens: Annotated[
         int,
         typer.Option(
@@ -295,6 +291,40 @@ def serve(
     if cloud is None and not demo:
         out(None)  # cloud-only is refused before a model is loaded
     raise typer.Exit(asyncio.run(run()))
+
+
+@app.command()
+def doctor(
+    cloud: options.Cloud = None,
+    model: options.Model = DEFAULT_MODEL,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = options.DEFAULT_PORT,
+    tls_ca: options.TlsCa = None,
+    tls: options.Tls = False,
+    api_key_file: options.ApiKeyFile = None,
+    insecure: options.Insecure = False,
+) -> None:
+    """Check clock, port, model and cloud, and say how to mend what is wrong."""
+    prepare_environment()
+    from pd_device_client.doctor import examine
+    from pd_device_client.egress import CloudAddress, way_out
+
+    key = options.api_key(api_key_file, env("API_KEY"))
+    address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
+    console = Console(highlight=False)
+
+    async def run() -> bool:
+        link = way_out(address, Mode.PD_DEVICE)
+        findings = await examine(model, link, host=host, port=port)
+        if link is not None:
+            await link.close()
+        for found in findings:
+            mark = "ok " if found.ok else "BAD"
+            line = f"{mark}  {found.subject:8} {found.words}"
+            console.print(line, style=None if found.ok else "red", soft_wrap=True, markup=False)
+        return all(found.ok for found in findings)
+
+    raise typer.Exit(0 if asyncio.run(run()) else 1)
 
 
 def main() -> None:

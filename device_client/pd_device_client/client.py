@@ -4,30 +4,31 @@ import asyncio
 import logging
 import math
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pd_core.errors import (
     EngineError,
     FingerprintMismatch,
     InvalidRequest,
     PdError,
-    PromptTooLong,
     TokenLimitTooHigh,
     TokenOutOfVocabulary,
     TransportError,
 )
 from pd_core.estimates import CloudEstimate, DeviceEstimate
 from pd_core.generation import Fingerprints, ServerInfo
-from pd_core.planner import Mode, Plan, Promise, plan_request
+from pd_core.planner import Mode, Plan, Promise, fixed_plan, plan_request
 from pd_core.profiles import SpeedProfile
 from pd_device_client.circuit_breaker import BreakerState, CircuitBreaker
 from pd_device_client.cloud_leg import CloudTimeouts
+from pd_device_client.context_room import context_problem
 from pd_device_client.engine_turns import EngineTurns
 from pd_device_client.handshake import Handshake, shake_hands
 from pd_device_client.happenings import Watcher
 from pd_device_client.measure import measure_engine
 from pd_device_client.outcome import GenerationRequest, Outcome
 from pd_device_client.ports import CloudLink, LocalEngine
+from pd_device_client.queued_device import QueuedDevice
 from pd_device_client.session import Session, TextSource
 from pd_device_client.sides import Sides
 
@@ -51,7 +52,8 @@ class DeviceClient:
     Args:
         cloud: the way to the cloud, or None.
         engine: the local engine, or None.
-        pace_s: the gap between shown tokens that is promised to the reader.
+        pace_s: the gap between shown tokens that is promised to the reader; 0 shows each as soon
+            as it is there, for a client of one side alone.
         ttft_s: the first token's latest instant; None means as early as possible.
         device_profile: the device's speeds; measured at start when None.
         timeouts: of the cloud's streams.
@@ -159,16 +161,19 @@ class DeviceClient:
         promise: Promise | None = None,
         read_along: bool = True,
         watcher: Watcher | None = None,
+        cloud_tokens: int | None = None,
     ) -> Session:
         """Plan a request and return its session.
 
         Args:
             request: what to answer.
-            mode: who is to carry the answer.
-            text: detokeniser; without one no text is made.
+            mode: who is to carry it.
+            text: detokeniser with stop strings; without one no text is made.
             promise: the reader's, where it is not the client's.
             read_along: as the session takes it.
             watcher: told of what happens.
+            cloud_tokens: a fixed k instead of the planner's, for comparisons; only where both
+                sides can take the request, and in pd-device.
 
         Raises:
             RequestError: no side can take the request; the message says why.
@@ -179,21 +184,9 @@ class DeviceClient:
             self._refresh_card()
         self._check_tokens(request)
         link, engine, notes = self._usable(request, mode)
-        device = None
-        if engine is not None:
-            cached = engine.cached_tokens(request.prompt_token_ids)
-            device = _QueuedDevice(self._device_estimate, self.turns.forecast_s(), cached)
-        num_prompt = len(request.prompt_token_ids)
         expected = self._expected_tokens(request.max_tokens)
-        plan = plan_request(
-            num_prompt,
-            expected,
-            request.max_tokens,
-            promise or self.promise,
-            device=device,
-            cloud=self._cloud_estimate.forecast(num_prompt) if link is not None else None,
-            mode=mode,
-        )
+        promise = promise or self.promise
+        plan = self._plan(request, expected, promise, link, engine, mode, cloud_tokens)
         session = Session(
             request,
             plan,
@@ -220,6 +213,42 @@ class DeviceClient:
             limits = self.info.limits
             rooms.append(min(limits.max_context_tokens - num_prompt, limits.max_output_tokens))
         return min((room for room in rooms if room > 0), default=max(rooms, default=0))
+
+    def _plan(
+        self,
+        request: GenerationRequest,
+        expected_tokens: int,
+        promise: Promise,
+        link: CloudLink | None,
+        engine: LocalEngine | None,
+        mode: Mode,
+        cloud_tokens: int | None,
+    ) -> Plan:
+        num_prompt = len(request.prompt_token_ids)
+        device = None
+        if engine is not None:
+            cached = engine.cached_tokens(request.prompt_token_ids)
+            device = QueuedDevice(self._device_estimate, self.turns.forecast_s(), cached)
+        cloud = self._cloud_estimate.forecast(num_prompt) if link is not None else None
+        wanted = cloud_tokens if mode is Mode.PD_DEVICE else None
+        if wanted is not None and device is not None and cloud is not None:
+            return fixed_plan(
+                wanted,
+                num_prompt,
+                request.max_tokens,
+                promise,
+                device=device,
+                cloud=cloud,
+            )
+        return plan_request(
+            num_prompt,
+            expected_tokens,
+            request.max_tokens,
+            promise,
+            device=device,
+            cloud=cloud,
+            mode=mode,
+        )
 
     async def close(self) -> None:
         """Close both sides."""
@@ -315,7 +344,7 @@ class DeviceClient:
                 f"max_tokens is {request.max_tokens}; the cloud allows {limits.max_output_tokens}: "
                 "ask for fewer"
             )
-        return _context_problem("the cloud", limits.max_context_tokens, request)
+        return context_problem("the cloud", limits.max_context_tokens, request)
 
     def _check_tokens(self, request: GenerationRequest) -> None:
         sizes = [self.info.limits.vocab_size] if self.info is not None else []
@@ -369,23 +398,6 @@ class DeviceClient:
             self._breaker.carried()
 
 
-@dataclass(frozen=True, slots=True)
-class _QueuedDevice:
-    """What the planner is told of the device: its speeds, its wait, what it need not prefill."""
-
-    estimate: DeviceEstimate
-    wait_s: float
-    num_cached: int
-
-    @property
-    def decode_s(self) -> float:
-        return self.estimate.decode_s
-
-    def prefill_s(self, num_tokens: int) -> float:
-        done_s = self.estimate.prefill_s(self.num_cached)
-        return self.wait_s + max(self.estimate.prefill_s(num_tokens) - done_s, 0.0)
-
-
 def _plan_notes(plan: Plan, mode: Mode) -> list[str]:
     """What the user should know of a plan: another mode than asked for, broken promises."""
     notes = [f"the promise cannot be kept: {broken}" for broken in plan.broken]
@@ -396,17 +408,5 @@ def _plan_notes(plan: Plan, mode: Mode) -> list[str]:
     return notes
 
 
-def _context_problem(
-    whose: str, max_context_tokens: int, request: GenerationRequest
-) -> PdError | None:
-    num_prompt = len(request.prompt_token_ids)
-    if num_prompt + request.max_tokens <= max_context_tokens:
-        return None
-    return PromptTooLong(
-        f"the prompt's {num_prompt} tokens and max_tokens of {request.max_tokens} do not fit "
-        f"{whose}'s context of {max_context_tokens}; shorten the prompt or lower max_tokens"
-    )
-
-
 def _device_problem(engine: LocalEngine, request: GenerationRequest) -> PdError | None:
-    return _context_problem("the local model", engine.card.max_context_tokens, request)
+    return context_problem("the local model", engine.card.max_context_tokens, request)

@@ -7,7 +7,6 @@ anything is a new Start with the committed prefix, so nothing else has to be rem
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -25,7 +24,6 @@ from pd_core.errors import (
 from pd_core.estimates import CloudEstimate
 from pd_core.generation import (
     Admitted,
-    CloudEvent,
     Extend,
     Fingerprints,
     Finished,
@@ -121,6 +119,7 @@ class CloudLeg:
         self._useful_for_s = useful_for_s
         self._tell = tell
         self._stopping = False
+        self._wishes = Signal()  # what is to be told the cloud may have changed
         self._streams = 0
         self._failures = 0
         self._retry_at_s = 0.0
@@ -141,6 +140,7 @@ class CloudLeg:
             self.limit = limit
             self._tell(CloudAsked(limit))
             self._changed.notify()
+            self._wishes.notify()
 
     def stop(self) -> None:
         """Ask the cloud for nothing more."""
@@ -148,6 +148,11 @@ class CloudLeg:
             self._stopping = True
             self.limit = min(self.limit, self._log.length)
             self._changed.notify()
+            self._wishes.notify()
+
+    def log_closed(self) -> None:
+        """Hear that the answer is complete: a stream that still runs is of no use."""
+        self._wishes.notify()
 
     @property
     def coming(self) -> bool:
@@ -183,7 +188,7 @@ class CloudLeg:
         while self.state is not LegState.FAILED:
             loop = asyncio.get_running_loop()
             wait_s = max(self._retry_at_s - loop.time(), 0.0)
-            if not self._wanted:
+            if not self.wanted:
                 await self._changed.wait()
             elif wait_s > 0:
                 await self._changed.wait(wait_s)
@@ -192,7 +197,8 @@ class CloudLeg:
                 self._changed.notify()
 
     @property
-    def _wanted(self) -> bool:
+    def wanted(self) -> bool:
+        """Whether a stream is to make tokens, if there is none now."""
         log = self._log
         return not self._stopping and not log.closed and self.limit > log.length
 
@@ -211,7 +217,7 @@ class CloudLeg:
             writer = asyncio.ensure_future(self._write(stream, start.token_limit))
             await self._read(stream)
             self.state = LegState.IDLE
-            if self._wanted and not self._log.stream_began:
+            if self.wanted and not self._log.stream_began:
                 # Asking again at once would only be answered so again.
                 self._fail(CloudUnavailable("the cloud finished without making a token"))
         except TimeoutError:
@@ -244,35 +250,34 @@ class CloudLeg:
     async def _read(self, stream: CloudStream) -> None:
         """Handle a stream's events until Finished."""
         received = 0
-        timeout_s = self._timeouts.admitted_s
-        async with aclosing(stream.events()) as events:
-            while True:
-                event = await self._next(events, timeout_s)
-                match event:
-                    case Admitted(load):
-                        self._estimate.load = load
-                        timeout_s = self._timeouts.first_token_s
-                    case Tokens(first_position, token_ids):
-                        received += len(token_ids)
-                        self.generated += len(token_ids)
-                        self._take_in(first_position, token_ids, first=received == len(token_ids))
-                        timeout_s = self._timeouts.idle_s
-                    case Finished():
-                        self.generated += max(event.tokens_generated - received, 0)
-                        return
-                    case RefinedPrompt():
-                        logger.debug("a refined prompt was not asked for and is ignored")
-                self._changed.notify()
-
-    async def _next(self, events: AsyncIterator[CloudEvent], timeout_s: float) -> CloudEvent:
-        timeout_s = self._timeouts.finish_s if self._stopping else timeout_s
+        wait_s = self._wait_s(self._timeouts.admitted_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await anext(events)
+            async with aclosing(stream.events()) as events, asyncio.timeout(wait_s) as silence:
+                async for event in events:
+                    match event:
+                        case Admitted(load):
+                            self._estimate.load = load
+                            wait_s = self._timeouts.first_token_s
+                        case Tokens(first_position, token_ids):
+                            first = received == 0
+                            received += len(token_ids)
+                            self.generated += len(token_ids)
+                            self._take_in(first_position, token_ids, first=first)
+                            wait_s = self._timeouts.idle_s
+                        case Finished():
+                            self.generated += max(event.tokens_generated - received, 0)
+                            return
+                        case RefinedPrompt():
+                            logger.debug("a refined prompt was not asked for and is ignored")
+                    self._changed.notify()
+                    wait_s = self._wait_s(wait_s)
+                    silence.reschedule(asyncio.get_running_loop().time() + wait_s)
         except TimeoutError:
-            raise CloudTimeout(f"the cloud sent nothing for {timeout_s:g} s") from None
-        except StopAsyncIteration:
-            raise CloudUnavailable("the cloud ended the stream without Finished") from None
+            raise CloudTimeout(f"the cloud sent nothing for {wait_s:g} s") from None
+        raise CloudUnavailable("the cloud ended the stream without Finished")
+
+    def _wait_s(self, timeout_s: float) -> float:
+        return self._timeouts.finish_s if self._stopping else timeout_s
 
     def _take_in(self, first_position: int, token_ids: tuple[int, ...], *, first: bool) -> None:
         now = asyncio.get_running_loop().time()
@@ -288,6 +293,8 @@ class CloudLeg:
         self.state = LegState.STREAMING
         self._tell(CloudArrived(first_position, len(token_ids)))
         self._log.receive(first_position, token_ids)
+        if self._log.closed or self._log.diverged:
+            self._wishes.notify()
 
     async def _write(self, stream: CloudStream, sent_limit: int) -> None:
         """Send Extend and Stop as the session's wishes change."""
@@ -301,7 +308,7 @@ class CloudLeg:
             if self.limit > sent_limit:
                 sent_limit = self.limit
                 await stream.send(Extend(sent_limit))
-            await self._changed.wait()
+            await self._wishes.wait()
 
     def _fail(self, error: PdError) -> None:
         if self._stopping or self._log.closed:

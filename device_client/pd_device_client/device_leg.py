@@ -20,7 +20,7 @@ from pd_device_client.ports import LocalEngine
 from pd_device_client.signal import Signal
 from pd_device_client.token_log import TokenLog
 
-__all__ = ["ClaimPolicy", "DeviceLeg"]
+__all__ = ["ClaimPolicy", "DeviceLeg", "forecast_ready_s"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,17 +95,18 @@ class DeviceLeg:
         makes the token. A pass in progress counts from its beginning; one that is late is
         expected to be as late again.
         """
-        now = asyncio.get_running_loop().time()
-        end = len(self._request.prompt_token_ids) + position
-        passes = math.ceil((end - self.num_fed) / self._engine.card.chunk_tokens)
-        work_s = self._estimate.prefill_s(end) - self._estimate.prefill_s(self.num_fed)
-        remaining_s = max(work_s, passes * self._estimate.decode_s, 0.0)
-        remaining_s += self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
-        if self._pass_ends_s is None:
-            return now + remaining_s
-        began_s = self._pass_ends_s - self._pass_s
-        late_s = max(now - self._pass_ends_s, 0.0)
-        return max(began_s + remaining_s, now) + late_s
+        now_s = asyncio.get_running_loop().time()
+        # Before our turn there is no pass in progress that would count it.
+        wait_s = self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
+        return wait_s + forecast_ready_s(
+            now_s,
+            len(self._request.prompt_token_ids) + position,
+            self.num_fed,
+            self._engine.card.chunk_tokens,
+            self._estimate,
+            self._pass_s,
+            self._pass_ends_s,
+        )
 
     async def run(self) -> None:
         """Work until the log closes or the engine fails; a failure gives the claim back."""
@@ -190,6 +191,36 @@ class DeviceLeg:
         self.error = error
         self._tell(DeviceFailed(error))
         self._log.release_claim()
+
+
+def forecast_ready_s(
+    now_s: float,
+    end: int,
+    num_fed: int,
+    chunk_tokens: int,
+    estimate: DeviceEstimate,
+    pass_s: float,
+    pass_ends_s: float | None,
+) -> float:
+    """Forecast when tokens num_fed .. end are fed and the next one made; see `ready_s`.
+
+    Args:
+        now_s: the present.
+        end: tokens of prompt and answer before the position asked for.
+        num_fed: of them, those fed by finished passes.
+        chunk_tokens: of one pass at most.
+        estimate: the device's speed.
+        pass_s: forecast of the pass in progress.
+        pass_ends_s: when that is to end; None between passes.
+    """
+    passes = math.ceil((end - num_fed) / chunk_tokens)
+    work_s = estimate.prefill_s(end) - estimate.prefill_s(num_fed)
+    remaining_s = max(work_s, passes * estimate.decode_s, 0.0)
+    if pass_ends_s is None:
+        return now_s + remaining_s
+    began_s = pass_ends_s - pass_s
+    late_s = max(now_s - pass_ends_s, 0.0)
+    return max(began_s + remaining_s, now_s) + late_s
 
 
 class _Feed(Protocol):

@@ -7,6 +7,7 @@ emulated. It sleeps on the running loop, so it serves real and virtual clocks al
 import asyncio
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from pd_core.generation import Fingerprints
 from pd_core.profiles import SpeedProfile
@@ -14,7 +15,7 @@ from pd_core.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.ports import EngineCard
 
-__all__ = ["EmulatedEngine"]
+__all__ = ["EmulatedEngine", "EmulatedSequence"]
 
 
 class EmulatedEngine:
@@ -65,35 +66,56 @@ class EmulatedEngine:
 
     def open(
         self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
-    ) -> "_EmulatedSequence":
+    ) -> "EmulatedSequence":
         """Open an empty sequence."""
-        return _EmulatedSequence(self, sampling)
+        return EmulatedSequence(self, sampling)
 
     async def close(self) -> None:
         """Nothing is held."""
 
     async def work(self, first_position: int, num_tokens: int) -> None:
         """Take the time of one forward pass; passes of several sequences queue."""
-        seconds = self._profile.pass_s(first_position, num_tokens)
-        seconds *= max(1.0 + self._profile.spread * self._random.gauss(0, 1), 0.0)
+        seconds = self.draw_s(first_position, num_tokens)
         async with self._one_at_a_time:
             await asyncio.sleep(seconds)
 
+    @property
+    def random_state(self) -> tuple[Any, ...]:
+        """What the draws to come depend on; may be set back."""
+        return self._random.getstate()
 
-class _EmulatedSequence:
+    @random_state.setter
+    def random_state(self, state: tuple[Any, ...]) -> None:
+        self._random.setstate(state)
+
+    def draw_s(self, first_position: int, num_tokens: int) -> float:
+        """Return how long the next pass takes; every call draws anew."""
+        seconds = self._profile.pass_s(first_position, num_tokens)
+        return seconds * max(1.0 + self._profile.spread * self._random.gauss(0, 1), 0.0)
+
+
+class EmulatedSequence:
+    """See `LocalSequence`.
+
+    Attributes:
+        state: of the hash, after all tokens that were fed.
+    """
+
     def __init__(self, engine: EmulatedEngine, sampling: SamplingParams) -> None:
         self._engine = engine
         self._sampling = sampling
-        self._hash = RollingHash(engine.card.vocab_size, engine.card.eos_token_ids)
+        self.state = RollingHash(engine.card.vocab_size, engine.card.eos_token_ids)
         self._num_tokens = 0
 
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        """Take a pass's time, and the token from the hash."""
         await self._engine.work(self._num_tokens, len(token_ids))
-        self._hash.extend(token_ids)
+        self.state.extend(token_ids)
         self._num_tokens += len(token_ids)
         if sample_position is None:
             return None
-        return self._hash.next_token(sample_position, self._sampling)
+        return self.state.next_token(sample_position, self._sampling)
 
     def close(self) -> None:
+        """Forget the tokens."""
         self._num_tokens = 0

@@ -14,13 +14,13 @@ from pd_device_client.sides import Sides
 from pd_device_client.speed_controller import Arrivals, steepest_slope_s
 from pd_device_client.token_log import TokenLog
 
-__all__ = ["Handoff"]
+__all__ = ["LOST_TOLERANCE", "Handoff", "expected_last"]
 
 # The cloud is asked for more tokens when the best possible gap at the seam would exceed the pace
 # by this factor. Less is smoothed away by the controller; a new stream costs a whole prefill.
 _SEAM_TOLERANCE = 1.25
-# A claim is given back when the device's own gaps would exceed the pace by this factor.
-_LOST_TOLERANCE = 1.5
+LOST_TOLERANCE = 1.5
+"""A claim is given back when the device's own gaps would exceed the pace by this factor."""
 
 
 class Handoff:
@@ -38,6 +38,7 @@ class Handoff:
         cloud: the cloud's leg, or None; set by the session.
         device: the device's leg, or None; set by the session.
         shown_s: the instant of the last token shown; set by the session.
+        expected_tokens: as given, at most the limit.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Handoff:
         self._sides = sides
         self._log = log
         self._shown = shown
-        self._expected_tokens = min(expected_tokens, max_tokens)
+        self.expected_tokens = min(expected_tokens, max_tokens)
         self._max_tokens = max_tokens
         self.cloud: CloudLeg | None = None
         self.device: DeviceLeg | None = None
@@ -62,10 +63,7 @@ class Handoff:
 
     @property
     def _expected_last(self) -> int:
-        """The expected last position: an answer past its expected length goes on as long again."""
-        length = self._log.length
-        expected = self._expected_tokens if length < self._expected_tokens else 2 * length
-        return min(expected, self._max_tokens) - 1
+        return expected_last(self._log.length, self.expected_tokens, self._max_tokens)
 
     def due_s(self, position: int) -> float:
         """When `position` is to be shown if the pace is kept from here on."""
@@ -82,7 +80,7 @@ class Handoff:
         device, cloud = self.device, self.cloud
         if self._plan.mode is Mode.DEVICE_ONLY or device is None or cloud is None:
             return 0
-        if not self._shown:
+        if not self._shown or not self._plan.adapts:
             return 0
         pace_s = self._plan.pace_s
         if not cloud.coming and not self._new_stream_helps(device, cloud):
@@ -122,12 +120,12 @@ class Handoff:
         cloud, device = self.cloud, self.device
         if self._log.claimed_at is None or cloud is None or device is None or not self._shown:
             return False
-        if self._plan.mode is Mode.DEVICE_ONLY or not cloud.ready:
-            return False
-        if not self._new_stream_helps(device, cloud):
+        if self._plan.mode is Mode.DEVICE_ONLY or not self._plan.adapts or not cloud.ready:
             return False
         slope_s = steepest_slope_s(len(self._shown) - 1, self.shown_s, self.arrivals())
-        return slope_s > self._plan.pace_s * _LOST_TOLERANCE
+        if slope_s <= self._plan.pace_s * LOST_TOLERANCE:
+            return False
+        return self._new_stream_helps(device, cloud)
 
     def arrivals(self) -> list[Arrivals]:
         """When the positions not yet committed become available: the cloud's tail, the device."""
@@ -162,6 +160,8 @@ class Handoff:
         decode_s = self._sides.device_estimate.decode_s
         if not self._log.open_to_device and self._overdue_in_s() <= 0:
             return True
+        if not self._plan.adapts:
+            return False
         if self._shown:
             # Late is late, but nothing is gained by waiting for what comes later still.
             due_s = max(due_s, self.cloud.next_arrival_s())
@@ -195,3 +195,12 @@ class Handoff:
         """Seconds until the cloud is later than the device would be: then it is left behind."""
         slack_s = max(self._plan.pace_s, self._sides.device_estimate.decode_s)
         return self.due_s(self._log.length) + slack_s - asyncio.get_running_loop().time()
+
+
+def expected_last(length: int, expected_tokens: int, max_tokens: int) -> int:
+    """Return the expected last position of an answer of `length` tokens so far.
+
+    One past its expected length is expected to go on as long again.
+    """
+    expected = expected_tokens if length < expected_tokens else 2 * length
+    return min(expected, max_tokens) - 1

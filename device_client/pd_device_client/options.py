@@ -13,14 +13,17 @@ from pd_core.model_names import MODEL_HELP
 from pd_core.planner import Mode
 
 __all__ = [
+    "DEFAULT_PORT",
     "ApiKeyFile",
     "Cloud",
     "FastNumerics",
+    "Host",
     "Insecure",
     "LogLevel",
     "ModeOption",
     "Model",
     "Pace",
+    "Port",
     "Threads",
     "Throttle",
     "Tls",
@@ -41,6 +44,11 @@ Cloud = Annotated[
     str | None,
     typer.Option(envvar=env("CLOUD"), help="The cloud's HOST:PORT; without one, all is local."),
 ]
+Host = Annotated[str, typer.Option(envvar=env("HOST"), help="Address to listen on.")]
+Port = Annotated[
+    int, typer.Option(envvar=env("PORT"), min=0, max=65535, help="0 picks a free one.")
+]
+DEFAULT_PORT = 8088
 ModeOption = Annotated[Mode, typer.Option(envvar=env("MODE"), help="Who carries the answer.")]
 Model = Annotated[str, typer.Option(envvar=env("MODEL"), help=MODEL_HELP)]
 Pace = Annotated[

@@ -72,6 +72,7 @@ class Outcome:
         planned_tokens: the plan's cloud token budget k.
         pace_s: the pace asked of the controller.
         shown: everything shown, in order of position.
+        arrived_at_s: seconds from submit to each position's commit, shown or not.
         finish_reason: "stop" (end of sequence or stop string), "length", "cancelled" or "error".
         handoff_position: first position committed by the device after cloud tokens; None when
             there was no handoff.
@@ -92,6 +93,7 @@ class Outcome:
     planned_tokens: int
     pace_s: float
     shown: list[Shown] = field(default_factory=list)
+    arrived_at_s: list[float] = field(default_factory=list)
     finish_reason: str = ""
     handoff_position: int | None = None
     cloud_tokens: int = 0

@@ -22,6 +22,7 @@ from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
 from pd_device_client.sides import Sides
 from pd_device_client.signal import Signal
 from pd_device_client.speed_controller import SpeedController
+from pd_device_client.standing import Standing
 from pd_device_client.token_log import TokenLog
 
 __all__ = ["Session", "TextSource"]
@@ -100,6 +101,7 @@ class Session:
         self._controller = SpeedController(plan.pace_s)
         self._driven = False
         self._submitted_s = 0.0
+        self._next_show_s: float | None = None
         self._device_started = False
         self._claims_given_back = 0
         self._handoff = Handoff(
@@ -180,8 +182,10 @@ class Session:
         outcome = self.outcome
         try:
             while await self._next_is_released():
+                position = len(self.outcome.shown)
                 await self._pace()
-                yield self._show()
+                if len(self.outcome.shown) == position:  # else shown ahead of time, by foresight
+                    yield self._show()
             await driver
             outcome.finish_reason = self._log.closed
             outcome.error = self._failure()
@@ -197,19 +201,22 @@ class Session:
 
     async def _next_is_released(self) -> bool:
         """Wait for the next position; False when there is none."""
-        position = len(self.outcome.shown)
-        while len(self._texts) <= position and not self._driven:
+        while len(self._texts) <= len(self.outcome.shown) and not self._driven:
             await self._changed.wait()
-        return len(self._texts) > position
+        return len(self._texts) > len(self.outcome.shown)
 
     async def _pace(self) -> None:
-        """Wait until the next token may be shown."""
+        """Wait until the next token may be shown; without a pace, not at all."""
         last = len(self.outcome.shown) - 1
-        if last < 0 or (self._driven and not self._read_along):
+        at_once = not self.plan.pace_s or (self._driven and not self._read_along)
+        if last < 0 or at_once:
             return
         loop = asyncio.get_running_loop()
         gap_s = self._controller.next_gap_s(last, self._handoff.shown_s, self._handoff.arrivals())
-        await asyncio.sleep(max(self._handoff.shown_s + gap_s - loop.time(), 0.0))
+        wait_s = max(self._handoff.shown_s + gap_s - loop.time(), 0.0)
+        self._next_show_s = loop.time() + wait_s
+        await asyncio.sleep(wait_s)
+        self._next_show_s = None
 
     def _show(self) -> Shown:
         position = len(self.outcome.shown)
@@ -227,6 +234,8 @@ class Session:
 
     def _release(self, position: int, token_id: int) -> None:
         """A token was committed: release the text that is complete with it."""
+        now_s = asyncio.get_running_loop().time()
+        self.outcome.arrived_at_s.append(now_s - self._submitted_s)
         if self._text is None:
             self._texts.append("")
         elif token_id not in self._sides.eos_token_ids:
@@ -240,6 +249,24 @@ class Session:
         if self._text is not None:
             self._texts.extend(text for _, text in self._text.flush())
         self._texts.extend([""] * (self._log.length - len(self._texts)))
+
+    def standing(self) -> Standing:
+        """Return where the request stands, for a simulation that foresees the rest."""
+        assert self._text is None, "text may end an answer at any token"
+        return Standing(
+            request=self._request,
+            plan=self.plan,
+            log=self._log,
+            cloud=self._cloud,
+            device=self._device,
+            estimate=self._sides.device_estimate,
+            expected_tokens=self._handoff.expected_tokens,
+            shown=self.outcome.shown,
+            shown_s=self._handoff.shown_s,
+            next_show_s=self._next_show_s,
+            submitted_s=self._submitted_s,
+            show=self._show,
+        )
 
     # Both legs, from submit to the end
 
@@ -256,6 +283,8 @@ class Session:
                         tasks.append(group.create_task(self._device.run()))
                     await self._changed.wait(self._look_again_s())
                 self._flush()
+                if self._cloud is not None:
+                    self._cloud.log_closed()
                 self._driven = True
                 self._changed.notify()
                 await self._let_cloud_finish()

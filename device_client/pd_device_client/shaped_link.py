@@ -14,14 +14,19 @@ from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop, Toke
 from pd_core.profiles import LinkProfile
 from pd_device_client.ports import CloudLink, CloudStream
 
-__all__ = ["ShapedCloudLink"]
+__all__ = ["Lane", "ShapedCloudLink", "tokens_in"]
 
 _HEADER_BYTES = 100  # TCP, HTTP/2 and gRPC framing of one small message
 _BYTES_PER_TOKEN = 3  # a varint token id
 
 
-class _Lane:
-    """One direction of the link: when does a message sent now arrive?"""
+class Lane:
+    """One direction of a stream on the link: when does a message sent now arrive?
+
+    Args:
+        profile: of the link.
+        rng: of jitter and loss; one for all streams of a link.
+    """
 
     def __init__(self, profile: LinkProfile, rng: random.Random) -> None:
         self._profile = profile
@@ -30,6 +35,7 @@ class _Lane:
         self._last_arrival_s = 0.0
 
     def arrival_s(self, now_s: float, num_tokens: int) -> float:
+        """Send a message of so many tokens at `now_s`; return when it arrives."""
         profile = self._profile
         sent = max(now_s, self._line_free_s)
         if profile.bytes_per_s is not None:
@@ -42,7 +48,8 @@ class _Lane:
         return self._last_arrival_s
 
 
-def _num_tokens(message: Start | Extend | Stop | CloudEvent) -> int:
+def tokens_in(message: Start | Extend | Stop | CloudEvent) -> int:
+    """Return how many tokens a message carries."""
     match message:
         case Start():
             return len(message.prompt_token_ids) + len(message.committed_token_ids)
@@ -77,9 +84,9 @@ class ShapedCloudLink:
 
     async def open(self, start: Start) -> "_ShapedStream":
         """Open a stream; `start` travels before the cloud sees it."""
-        up, down = _Lane(self._profile, self._random), _Lane(self._profile, self._random)
+        up, down = Lane(self._profile, self._random), Lane(self._profile, self._random)
         now = asyncio.get_running_loop().time()
-        await _sleep_until(up.arrival_s(now, _num_tokens(start)))
+        await _sleep_until(up.arrival_s(now, tokens_in(start)))
         return _ShapedStream(await self._link.open(start), up, down)
 
     async def close(self) -> None:
@@ -88,7 +95,7 @@ class ShapedCloudLink:
 
 
 class _ShapedStream:
-    def __init__(self, stream: CloudStream, up: _Lane, down: _Lane) -> None:
+    def __init__(self, stream: CloudStream, up: Lane, down: Lane) -> None:
         self._stream = stream
         self._up = up
         self._down = down
@@ -116,7 +123,7 @@ class _ShapedStream:
         end: PdError | None = None
         try:
             async for event in self._stream.events():
-                arrived.put_nowait((self._down.arrival_s(loop.time(), _num_tokens(event)), event))
+                arrived.put_nowait((self._down.arrival_s(loop.time(), tokens_in(event)), event))
         except PdError as error:
             end = error
         arrived.put_nowait((self._down.arrival_s(loop.time(), 0), end))

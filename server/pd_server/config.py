@@ -23,6 +23,7 @@ class VllmConfig:
         tensor_parallel_size: GPUs, or processes on a CPU, that share each layer.
         eager: do not compile the model: starts sooner, runs slower.
         kv_layout: of SkipV1 models: "unit", or "naive" to do without the saving.
+        prompt_scores: "attention", or "self-information" to use vLLM's own worker.
     """
 
     max_context_tokens: int | None = None
@@ -30,6 +31,7 @@ class VllmConfig:
     tensor_parallel_size: int = 1
     eager: bool = False
     kv_layout: str = "unit"
+    prompt_scores: str = "attention"
 
 
 @dataclass(frozen=True, slots=True)

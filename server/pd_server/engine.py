@@ -5,6 +5,7 @@ caller of its methods; implementations need no locks.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from pd_core.errors import PdError
@@ -19,6 +20,7 @@ __all__ = [
     "PromptScored",
     "RequestFailed",
     "RequestFinished",
+    "ScoreKind",
     "TokensMade",
 ]
 
@@ -84,15 +86,24 @@ class TokensMade:
     token_ids: tuple[int, ...]
 
 
+class ScoreKind(StrEnum):
+    """What an engine's prompt scores mean; all add up to 1 over the prompt."""
+
+    ATTENTION = "attention"  # as pd_core.models.prompt_scores says
+    SELF_INFORMATION = "self-information"  # how unexpected a token was: another meaning
+
+
 @dataclass(frozen=True, slots=True)
 class PromptScored:
     """How much the prompt's end looks at each of its tokens; see pd_core.models.prompt_scores.
 
     Comes once, after the prompt's prefill and before the last event; not where nothing is computed.
+    Committed tokens behind the prompt have no scores.
     """
 
     request_id: int
     scores: tuple[float, ...]
+    kind: ScoreKind = ScoreKind.ATTENTION
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,24 @@ def test_a_fleet_replay_gives_equal_answers_in_every_scheme(trace: Path) -> None
     # The cloud's own count: nothing for device-only, every token for cloud-only.
     assert (device.cloud_tokens_generated, device.cloud_busy_s) == (0, 0.0)
     assert cloud.cloud_tokens == cloud.cloud_tokens_generated == 12 + 24 + 1
+    assert cloud.kv_bytes_peak is not None
     assert cloud.kv_bytes_peak.cloud > 0 == cloud.kv_bytes_peak.device
     assert both.cloud_tokens + both.device_tokens == 12 + 24 + 1
+    assert device.kv_bytes_peak is not None
     assert device.kv_bytes_peak.device > 0
+    # Every row fits the sample: each is kept token by token in each scheme, none of it invented.
+    assert {(t.id, t.scheme) for t in document.timelines} == {
+        (row, scheme) for row in range(3) for scheme in document.schemes
+    }
+    shown = {(r.id, r.scheme): r.shown_at_s for r in document.requests}
+    for t in document.timelines:
+        assert t.shown_at_s == shown[t.id, t.scheme]
+        assert len(t.sources) == len(t.shown_at_s) == len(t.arrived_at_s)
+    # The load was watched from each pass's beginning; device-only gives the cloud none.
+    assert set(document.cloud_load) == set(document.schemes)
+    assert document.cloud_load["device-only"]
+    assert all(p.running == p.waiting == 0 for p in document.cloud_load["device-only"])
+    assert any(p.running for p in document.cloud_load["cloud-only"])
     lengths = {r.id: len(r.shown_at_s) for r in document.requests}
     assert lengths == {0: 12, 1: 24, 2: 1}
     assert str(trace.parent) not in last  # no path of this machine in a result

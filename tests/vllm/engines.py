@@ -20,9 +20,9 @@ __all__ = ["answers", "blocks_in_use", "request", "run", "torch_engine", "vllm_e
 
 @contextmanager
 def vllm_engine(
-    directory: Path, *, sampler: str = "model", **settings: Any
+    directory: Path, *, sampler: str = "model", in_process: bool = True, **settings: Any
 ) -> Iterator[VllmEngine]:
-    """A small in-process engine on a checkpoint, closed at the end."""
+    """A small engine on a checkpoint, closed at the end."""
     kv_cache_mib = settings.pop("kv_cache_mib", 16)
     settings = {"block_tokens": 32, "eager": True} | settings
     config = EngineConfig(
@@ -34,7 +34,7 @@ def vllm_engine(
         sampler=sampler,
         vllm=VllmConfig(**settings),
     )
-    engine = build_vllm_engine(config, in_process=True)
+    engine = build_vllm_engine(config, in_process=in_process)
     try:
         yield engine
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pd_core.errors import EngineError
 from pd_core.generation import Finished, FinishReason
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine import TokensMade
@@ -111,6 +112,37 @@ def test_stop_and_abort_free_the_blocks_within_a_step(engine: VllmEngine) -> Non
     assert list(ends) == [3]
     assert isinstance(ends[3], Finished)
     assert ends[3].reason is FinishReason.STOPPED
+
+
+def test_what_is_aborted_or_too_late_while_queued_never_runs(engine: VllmEngine) -> None:
+    for i in range(4):
+        engine.add_request(request(i, prompt_of(100, i), 200, GREEDY))
+    engine.add_request(request(4, prompt_of(100, 4), 5, GREEDY))
+    engine.add_request(request(5, prompt_of(100, 5), 5, GREEDY, useful_for_s=0.0))
+    made: dict[int, list[int]] = {}
+    while len(made) < 4:
+        run_once(engine, made)
+    assert (engine.load().num_running, engine.load().num_waiting) == (4, 1)
+    held = blocks_in_use(engine)
+    engine.abort(4)
+    assert blocks_in_use(engine) == held, "it had none"
+    assert engine.load().num_waiting == 0
+    for i in range(4):
+        engine.abort(i)
+    run(engine, made)
+    assert sorted(made) == [0, 1, 2, 3]
+
+
+def test_a_prompt_longer_than_the_context_fails_alone(engine: VllmEngine) -> None:
+    too_long = engine.card.max_context_tokens + 1
+    engine.add_request(request(1, prompt_of(too_long), 5, GREEDY))
+    engine.add_request(request(2, prompt_of(30), 5, GREEDY))
+    made: dict[int, list[int]] = {}
+    ends = run(engine, made)
+    assert isinstance(ends[1], EngineError)
+    assert "vLLM refused the request" in str(ends[1])
+    assert isinstance(ends[2], Finished)
+    assert len(made[2]) == 5
 
 
 def test_salts_share_nothing(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:

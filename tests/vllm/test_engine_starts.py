@@ -1,5 +1,6 @@
 """Engines with settings of their own, one after the other; no other vLLM may live meanwhile."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pd_core.errors import EngineDead, ModelError
 from pd_core.sampling_params import SamplingParams
 from tests.server_harness import prompt_of
 from tests.vllm.checkpoints import write_checkpoint
-from tests.vllm.engines import answers, blocks_in_use, request, torch_engine, vllm_engine
+from tests.vllm.engines import answers, blocks_in_use, request, run, torch_engine, vllm_engine
 
 GREEDY = SamplingParams()
 SAMPLED = SamplingParams(temperature=0.8, seed=5)
@@ -41,6 +42,39 @@ def test_more_than_the_cache_holds_is_preempted_and_comes_out_right(directory: P
         made = answers(small, requests)
         assert blocks_in_use(small) == 0
     assert made == answers(torch_engine(directory), requests)
+
+
+def test_random_adds_stops_and_aborts_leave_no_block(directory: Path) -> None:
+    chance = random.Random(7)
+    with vllm_engine(directory, kv_cache_mib=4, max_context_tokens=512) as small:
+        live: list[int] = []
+        for i in range(300):
+            if chance.random() < 0.5:
+                prompt = prompt_of(chance.randrange(1, 380), chance.randrange(5))
+                score = chance.random() < 0.3
+                small.add_request(request(i, prompt, 130, SAMPLED, score_prompt=score))
+                live.append(i)
+            if live and chance.random() < 0.4:
+                gone = live.pop(chance.randrange(len(live)))
+                (small.stop if chance.random() < 0.5 else small.abort)(gone)
+            small.step()
+        for i in live:
+            small.abort(i)
+        run(small)
+        assert not small.has_unfinished()
+        assert blocks_in_use(small) == 0
+        assert small.load().num_running == small.load().num_waiting == 0
+        # And it still works.
+        made = answers(small, [request(1000, prompt_of(40), 12, SAMPLED)])
+    assert made == answers(torch_engine(directory), [request(1000, prompt_of(40), 12, SAMPLED)])
+
+
+def test_a_cache_too_small_for_one_sequence_is_a_typed_error(directory: Path) -> None:
+    with (
+        pytest.raises(ModelError, match="max seq len"),
+        vllm_engine(directory, kv_cache_mib=1),
+    ):
+        pass
 
 
 def test_a_step_that_raises_is_the_end(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

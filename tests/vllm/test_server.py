@@ -83,7 +83,9 @@ async def _open_stream(stub: Any, limit: int) -> Stream:
     return stream
 
 
-async def test_devices_chat_cancel_and_see_it_die(server: RealServer, directory: Path) -> None:
+async def test_devices_chat_cancel_and_see_it_die(
+    server: RealServer, directory: Path, tmp_path: Path
+) -> None:
     assert _status(server, "/readyz") == 200
     texts = {mode: _chat(server, directory, mode) for mode in ("device-only", "cloud-only")}
     assert texts["cloud-only"][1].startswith("24 tokens")
@@ -91,8 +93,14 @@ async def test_devices_chat_cancel_and_see_it_die(server: RealServer, directory:
     assert texts["cloud-only"][0] == texts["device-only"][0]
     assert "consistent" in texts["cloud-only"][1], "vLLM never promises identical bits"
     assert _chat(server, directory, "pd-device")[0] == texts["device-only"][0]
+    log = (tmp_path / "server.log").read_text()
+    assert "self-information" not in log, "prompts are scored by attention, the warm-up's too"
 
     async with connect(server.address) as stub:
+        too_long = Stream(stub)
+        await too_long.send(start_message(prompt_of(2049), 3, ENDLESS))
+        assert (await typed_error(too_long))[:2] == ("INVALID_ARGUMENT", "PromptTooLong")
+
         cancelled = await _open_stream(stub, 1500)
         cancelled.call.cancel()
         stream = await _open_stream(stub, 1500)

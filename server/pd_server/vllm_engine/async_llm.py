@@ -8,13 +8,22 @@ import asyncio
 import logging
 import queue
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from multiprocessing import resource_tracker
 from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 from typing import Any
 
 from pd_core.errors import EngineDead, EngineError
-from pd_server.vllm_engine.backend import BackendRequest, Output, request_inputs, to_output
+from pd_server.engine import ScoreKind
+from pd_server.vllm_engine.backend import (
+    BackendRequest,
+    Output,
+    request_inputs,
+    to_output,
+    with_scores,
+)
+from pd_server.vllm_engine.prompt_scoring import TAKE_SCORES
 from pd_server.vllm_engine.settings import VllmModel
 
 __all__ = ["AsyncBackend"]
@@ -32,9 +41,11 @@ class AsyncBackend:
     Args:
         arguments: vLLM's AsyncEngineArgs.
         model: what it runs.
+        score_kind: see `Backend`.
     """
 
-    def __init__(self, arguments: Any, model: VllmModel) -> None:
+    def __init__(self, arguments: Any, model: VllmModel, score_kind: ScoreKind) -> None:
+        self.score_kind = score_kind
         self._model = model
         self._outputs: queue.SimpleQueue[Output | EngineDead] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
@@ -129,15 +140,9 @@ class AsyncBackend:
         """Carry one request's outputs to the queue."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        model = self._model
-        prompt, params = request_inputs(
-            request, model.eos_token_ids, model.num_token_ids, model.sampler
-        )
         try:
-            async for output in self._llm.generate(
-                prompt, params, request.key, priority=request.priority
-            ):
-                self._outputs.put(to_output(request.key, output))
+            async for output in self._outputs_of(request):
+                self._outputs.put(output)
         except EngineDeadError:
             self._outputs.put(_dead("its engine process failed"))
         except Exception as error:  # of this request alone
@@ -147,6 +152,26 @@ class AsyncBackend:
                 "cause"
             )
             self._outputs.put(Output(request.key, finished=True, error=failure))
+
+    async def _outputs_of(self, request: BackendRequest) -> AsyncIterator[Output]:
+        """Yield one request's outputs; the worker's scores come as soon as the first token."""
+        kind = self.score_kind
+        scores_due = request.num_scored > 0 and kind is ScoreKind.ATTENTION
+        prompt, params = request_inputs(request, self._model, kind, self.block_tokens)
+        async for made in self._llm.generate(
+            prompt, params, request.key, priority=request.priority
+        ):
+            output = to_output(request, made)
+            if not scores_due or not output.token_ids:
+                yield output
+                continue
+            scores_due = False
+            if not output.finished:  # the token need not wait for the scores
+                yield output
+                output = Output(request.key)
+            yield with_scores(
+                output, await self._llm.collective_rpc(TAKE_SCORES, args=(request.key,))
+            )
 
 
 async def _start(arguments: Any) -> Any:

@@ -1,12 +1,27 @@
 """What `VllmEngine` asks of vLLM, in our words: two backends answer it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pd_core.errors import PdError
 from pd_core.sampling_params import SamplingParams
+from pd_server.engine import ScoreKind
+from pd_server.vllm_engine.prompt_scoring import (
+    mean_of_ranks,
+    self_information,
+    window_may_be_cached,
+)
+from pd_server.vllm_engine.settings import VllmModel
 
-__all__ = ["Backend", "BackendRequest", "Output", "request_inputs", "to_output"]
+__all__ = [
+    "Backend",
+    "BackendRequest",
+    "Output",
+    "request_inputs",
+    "to_output",
+    "with_scores",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +36,7 @@ class BackendRequest:
         sampling: how each is chosen.
         priority: lower goes first.
         cache_salt: requests with different salts never share cached prefixes.
+        num_scored: score the first so many tokens, the prompt; 0: none.
     """
 
     key: str
@@ -30,6 +46,7 @@ class BackendRequest:
     sampling: SamplingParams
     priority: int = 0
     cache_salt: str = ""
+    num_scored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +60,7 @@ class Output:
         num_cached_tokens: tokens of the prompt that the prefix cache had.
         queue_s: waited inside vLLM before its prefill began.
         prefill_s: from there to the first token.
+        prompt_scores: of the prompt's tokens, once after the first token, where asked for.
         error: the request failed; nothing more comes.
     """
 
@@ -52,11 +70,18 @@ class Output:
     num_cached_tokens: int = 0
     queue_s: float = 0.0
     prefill_s: float = 0.0
+    prompt_scores: tuple[float, ...] | None = None
     error: PdError | None = None
 
 
 class Backend(Protocol):
-    """vLLM, driven by the engine's thread alone."""
+    """vLLM, driven by the engine's thread alone.
+
+    Attributes:
+        score_kind: what the prompt scores of requests from now on are.
+    """
+
+    score_kind: ScoreKind
 
     @property
     def num_blocks(self) -> int:
@@ -95,22 +120,28 @@ class Backend(Protocol):
 
 
 def request_inputs(
-    request: BackendRequest, eos_token_ids: tuple[int, ...], num_token_ids: int, sampler: str
+    request: BackendRequest, model: VllmModel, score_kind: ScoreKind, block_tokens: int
 ) -> tuple[Any, Any]:
     """Return vLLM's prompt and sampling parameters of a request.
 
     vLLM sees a greedy request: our sampler, a logits processor, leaves one token to choose, and
-    reads what it needs from `extra_args`.
+    reads what it needs from `extra_args`; so does our worker, which scores prompts.
     """
     from vllm import SamplingParams as VllmSamplingParams
     from vllm.inputs import tokens_input
     from vllm.sampling_params import RequestOutputKind
 
     sampling = request.sampling
+    num_scored = request.num_scored
+    by_worker = num_scored > 0 and score_kind is ScoreKind.ATTENTION
+    by_logprobs = num_scored > 0 and score_kind is ScoreKind.SELF_INFORMATION
+    too_late = window_may_be_cached(num_scored, len(request.token_ids), block_tokens)
     params = VllmSamplingParams(
         temperature=0.0,
         max_tokens=request.num_tokens,
-        stop_token_ids=list(eos_token_ids),
+        stop_token_ids=list(model.eos_token_ids),
+        prompt_logprobs=0 if by_logprobs else None,
+        skip_reading_prefix_cache=by_logprobs or (by_worker and too_late),
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         extra_args={
@@ -125,9 +156,10 @@ def request_inputs(
                 "dry_base": sampling.dry_base,
                 "dry_allowed_length": sampling.dry_allowed_length,
                 "first_position": request.first_position,
-                "eos_token_ids": list(eos_token_ids),
-                "num_token_ids": num_token_ids,
-                "sampler": sampler,
+                "eos_token_ids": list(model.eos_token_ids),
+                "num_token_ids": model.num_token_ids,
+                "sampler": model.sampler,
+                "score": {"tag": request.key, "num_tokens": num_scored} if by_worker else None,
             }
         },
     )
@@ -135,16 +167,26 @@ def request_inputs(
     return prompt, params
 
 
-def to_output(key: str, output: Any) -> Output:
+def to_output(request: BackendRequest, output: Any) -> Output:
     """Convert vLLM's RequestOutput; its own stamps are seconds of one monotonic clock."""
     made = output.outputs[0] if output.outputs else None
     stats = output.metrics
     scheduled = stats is not None and stats.scheduled_ts > 0
     return Output(
-        key,
+        request.key,
         tuple(made.token_ids) if made is not None else (),
         finished=output.finished,
         num_cached_tokens=output.num_cached_tokens or 0,
         queue_s=max(0.0, stats.scheduled_ts - stats.queued_ts) if scheduled else 0.0,
         prefill_s=max(0.0, stats.first_token_ts - stats.scheduled_ts) if scheduled else 0.0,
+        prompt_scores=(
+            self_information(output.prompt_logprobs, request.token_ids, request.num_scored)
+            if request.num_scored and output.prompt_logprobs
+            else None
+        ),
     )
+
+
+def with_scores(output: Output, of_ranks: Sequence[Sequence[float] | None]) -> Output:
+    """Return the output with the scores that our worker has of its prompt."""
+    return replace(output, prompt_scores=mean_of_ranks(of_ranks))

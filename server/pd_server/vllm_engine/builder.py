@@ -12,9 +12,10 @@ from pd_core.models.loading import DTYPES, read_fingerprints
 from pd_core.models.model_directory import ModelDirectory
 from pd_core.numerics import numerics_id
 from pd_server.config import EngineConfig
-from pd_server.engine import ModelCard
+from pd_server.engine import ModelCard, ScoreKind
 from pd_server.vllm_engine.backend import Backend
 from pd_server.vllm_engine.engine import KVCost, VllmEngine
+from pd_server.vllm_engine.prompt_scoring import INSTEAD, score_kind
 from pd_server.vllm_engine.settings import (
     VllmModel,
     check_model,
@@ -46,7 +47,7 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
         )
     directory = model_directory(config.model)
     files = ModelDirectory(directory)
-    check_model(files.config)
+    check_model(files.config, config.vllm.tensor_parallel_size)
     # vLLM's numbers depend on the batch, so its id equals no other, not even its own at the next
     # start.
     fingerprints = read_fingerprints(files, numerics_id(config.dtype, engine="vllm"))
@@ -69,7 +70,9 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
     try:
         kv_cost = _kv_cost(config, files.config, backend)
         engine = VllmEngine(backend, card, config.max_num_seqs, kv_cost)
-        engine.warm_up(min(64, context // 2))
+        if not engine.warm_up(min(64, context // 2)):
+            logger.warning("vLLM's worker gives no prompt scores; %s", INSTEAD)
+            backend.score_kind = ScoreKind.SELF_INFORMATION
     except EngineError as error:
         backend.close()
         raise ModelError(
@@ -92,8 +95,9 @@ def _start(config: EngineConfig, directory: str, model: VllmModel, *, in_process
     from pd_server.vllm_engine.in_process import InProcessBackend
 
     try:
-        arguments = engine_arguments(config, directory)
-        return (InProcessBackend if in_process else AsyncBackend)(arguments, model)
+        kind = score_kind(config)
+        arguments = engine_arguments(config, directory, kind)
+        return (InProcessBackend if in_process else AsyncBackend)(arguments, model, kind)
     except PdError:
         raise
     except Exception as error:  # vLLM's own have no common base

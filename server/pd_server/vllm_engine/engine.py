@@ -15,6 +15,7 @@ from pd_server.engine import (
     EngineEvent,
     EngineRequest,
     ModelCard,
+    PromptScored,
     RequestFailed,
     RequestFinished,
     TokensMade,
@@ -191,10 +192,13 @@ class VllmEngine:
         """End vLLM's processes."""
         self._backend.close()
 
-    def warm_up(self, num_tokens: int) -> None:
+    def warm_up(self, num_tokens: int) -> bool:
         """Run one request for nobody: the first real one pays no start-up cost.
 
         It also gives the speeds that the first devices plan with; no other counter sees it.
+
+        Returns:
+            Whether its prompt was scored, as it asks for.
 
         Raises:
             EngineError: it failed.
@@ -209,13 +213,17 @@ class VllmEngine:
                 sampling=SamplingParams(ignore_eos=True),
                 arrived_at_s=time.perf_counter(),
                 cache_salt="warm-up",
+                score_prompt=True,
             )
         )
+        scored = False
         while self.has_unfinished():
             for event in self.step():
                 if isinstance(event, RequestFailed):
                     raise event.error
+                scored = scored or isinstance(event, PromptScored)
         self._totals = _Totals()
+        return scored
 
     def _find(self, request_id: int) -> _Request | None:
         return self._running.get(request_id) or self._waiting.get(request_id)
@@ -233,8 +241,15 @@ class VllmEngine:
                 live.request.sampling,
                 _GOES_ON if live.num_generated else _FIRST_TOKEN,
                 live.request.cache_salt,
+                self._num_scored(live),
             )
         )
+
+    def _num_scored(self, live: _Request) -> int:
+        """Return how many tokens vLLM is to score: the prompt's, and once only."""
+        request = live.request
+        wanted = request.score_prompt and live.num_continued == 0
+        return len(request.token_ids) - request.num_committed_tokens if wanted else 0
 
     def _take(self, output: Output) -> None:
         """Record what vLLM made for a request; for one that has ended meanwhile, nothing."""
@@ -246,6 +261,9 @@ class VllmEngine:
             return
         if output.token_ids:
             self._append(live, output)
+        if output.prompt_scores is not None:
+            kind = self._backend.score_kind
+            self._emit(PromptScored(live.request.request_id, output.prompt_scores, kind))
         if output.finished and live.key == output.key:
             self._end_or_continue(live)
 

@@ -8,6 +8,8 @@ from typing import Any
 from pd_core.errors import ConfigError, ModelError
 from pd_core.models import ModelConfig
 from pd_server.config import EngineConfig
+from pd_server.engine import ScoreKind
+from pd_server.vllm_engine.prompt_scoring import WORKER
 from pd_server.vllm_plugin import SAMPLER
 
 __all__ = [
@@ -59,8 +61,8 @@ def check_version() -> str:
     return found
 
 
-def check_model(config: ModelConfig) -> None:
-    """Refuse what neither vLLM's own models nor our plugin compute.
+def check_model(config: ModelConfig, num_ranks: int = 1) -> None:
+    """Refuse what neither vLLM's own models nor our plugin compute, over so many ranks.
 
     Raises:
         ModelError: says which and what to do.
@@ -69,6 +71,11 @@ def check_model(config: ModelConfig) -> None:
         raise ModelError(
             "multi-head latent attention has no plugin for vLLM, with SkipV1 or without; use "
             "--engine torch"
+        )
+    if config.skip_v1 and config.num_kv_heads // 2 % num_ranks:
+        raise ModelError(
+            f"half of {config.num_kv_heads} KV heads cannot be cut into {num_ranks} equal parts, "
+            "as SkipV1 needs it; lower --tensor-parallel-size"
         )
 
 
@@ -87,7 +94,7 @@ def thread_binding(threads: int, num_ranks: int) -> str:
     return "|".join(",".join(cores[r * threads : (r + 1) * threads]) for r in range(num_ranks))
 
 
-def engine_arguments(config: EngineConfig, directory: str) -> Any:
+def engine_arguments(config: EngineConfig, directory: str, score_kind: ScoreKind) -> Any:
     """Return vLLM's AsyncEngineArgs for a checkpoint's directory."""
     settings = config.vllm
     # A server of ours tells nobody what it runs; vLLM reads this when it is imported.
@@ -102,6 +109,7 @@ def engine_arguments(config: EngineConfig, directory: str) -> Any:
         "max_model_len": settings.max_context_tokens,
         "max_num_batched_tokens": config.max_num_batched_tokens,
         "kv_cache_memory_bytes": config.kv_cache_bytes,
+        "worker_cls": WORKER if score_kind is ScoreKind.ATTENTION else None,
     }
     return AsyncEngineArgs(
         model=directory,

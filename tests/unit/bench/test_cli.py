@@ -36,6 +36,11 @@ def trace(tmp_path: Path) -> Path:
         (["--fidelity", "real", "--limit", "0"], "the limit of rows is 0"),
         (["--fidelity", "real", "--cloud", "h:1", "--api-key-file", "no"], "key file no cannot"),
         (["--fidelity", "real", "--json", "/"], "cannot be written"),
+        (["--endpoint", "localhost:1"], "--endpoint is 'localhost:1'; such as http://"),
+        (["--endpoint", "http://a.example"], "plaintext beyond this machine; use https"),
+        (["--endpoint", "http://localhost:1", "--endpoint-prompts", "x"], "unknown prompts 'x'"),
+        (["--endpoint", "http://localhost:1", "--cloud", "a:1"], "--cloud says nothing to --endp"),
+        (["--endpoint", "http://localhost:1", "--json", "/"], "cannot be written"),
     ],
 )
 def test_a_wrong_option_ends_with_code_2_and_one_line(
@@ -94,7 +99,10 @@ def test_the_version_is_the_package_s(
     assert capsys.readouterr().out == f"pd-bench {version('pd-device')}\n"
 
 
-@pytest.mark.parametrize("command", [(), ("replay",), ("trace",), ("trace", "info")])
+@pytest.mark.parametrize(
+    "command",
+    [(), ("replay",), ("report",), ("compare",), ("trace",), ("trace", "info"), ("trace", "fetch")],
+)
 def test_help_is_short_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
 ) -> None:

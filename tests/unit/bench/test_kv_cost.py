@@ -176,7 +176,7 @@ def test_a_plot_without_matplotlib_is_refused_at_once(
 ) -> None:
     monkeypatch.setattr(kv_command, "find_spec", lambda name: None)
     assert run(monkeypatch, "--plot", str(tmp_path / "x.png")) == 2
-    assert "install pd-device[train]" in capsys.readouterr().err
+    assert "install pd-device[bench]" in capsys.readouterr().err
 
 
 def test_figures_go_to_files_and_to_the_last_line(

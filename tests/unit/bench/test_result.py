@@ -11,6 +11,7 @@ from pd_bench.result import (
     CutRows,
     Distribution,
     EqualRows,
+    KvBytesPeak,
     RequestRecord,
     ResultDocument,
     SchemeResult,
@@ -81,7 +82,14 @@ def test_golden_figures_of_a_scheme() -> None:
     assert (result.cloud_tokens, result.device_tokens) == (5, 2)
     assert result.cloud_tokens_generated == 9  # the server's count, not the sum of the clients'
     assert (result.cloud_busy_s, result.cloud_kv_byte_s) == (0.5, 4e6)
-    assert (result.kv_bytes_peak.cloud, result.kv_bytes_peak.device) == (2048, 512)
+    assert result.kv_bytes_peak == KvBytesPeak(cloud=2048, device=512)
+
+
+def test_a_cloud_that_counts_nothing_of_itself_has_no_costs() -> None:
+    records = [record_of(work(3), outcome(1.0, 1.1, 1.2), scheme="s")]
+    result = SchemeResult.of(records, 0.2, None, 0)
+    assert (result.cloud_busy_s, result.cloud_kv_byte_s, result.kv_bytes_peak) == (None,) * 3
+    assert result.cloud_tokens_generated == records[0].cloud_tokens_generated
 
 
 def test_one_stall_among_two_hundred_gaps_is_seen_in_the_largest_gap_alone() -> None:

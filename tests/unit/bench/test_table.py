@@ -108,8 +108,19 @@ def test_what_requests_noted_is_printed_once_with_its_count() -> None:
 
 
 def test_many_notes_are_cut_to_the_most_frequent_ones() -> None:
-    often, once = "often", tuple(f"once {i}" for i in range(12))
+    often, once = "often", tuple(f"once {letter}" for letter in "abcdefghijkl")
     text = printed(record("pd-device", 0.5, notes=(*once, often)), record("x", 0.5, notes=(often,)))
     assert text.count("noted by") == 10
     assert "- noted by 2 requests: often" in text
     assert "- and 3 notes more, in the document's requests" in text
+
+
+def test_notes_that_differ_in_numbers_alone_are_one() -> None:
+    text = printed(
+        record("pd-device", 0.5, notes=("needs 2.41 s", "needs 7 s")),
+        record("x", 0.5, notes=("needs 0.9 s",)),
+        record("y", 0.5, notes=("it is slow",)),
+    )
+    assert text.count("needs") == 1
+    assert "- noted by 2 requests, such as: needs " in text
+    assert "- noted by 1 request: it is slow\n" in text

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pd_bench.simulation.virtual_loop import run_virtual
 from pd_core.errors import CloudUnavailable, PdError, QueueFull
 from pd_core.generation import ServerInfo
 from pd_core.profiles import SpeedProfile
@@ -15,7 +16,6 @@ from pd_device_client.client import DeviceClient
 from pd_device_client.emulated_engine import EmulatedEngine
 from pd_device_client.outcome import GenerationRequest, Outcome
 from tests.scripted_cloud import EOS, VOCAB_SIZE, ScriptedCloud
-from tests.virtual_loop import run_virtual
 
 POLICY = BreakerPolicy(num_failures=3, num_probes=2, first_wait_s=2.0, longest_wait_s=10.0)
 CLOSED, OPEN, PROBING = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.PROBING

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from pd_bench.simulation.virtual_loop import run_virtual
 from pd_core.errors import (
     CloudUnavailable,
     FingerprintMismatch,
@@ -26,7 +27,6 @@ from pd_device_client.ports import EngineCard
 from pd_device_client.shaped_link import ShapedCloudLink
 from pd_device_client.throttled_engine import ThrottledEngine
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
-from tests.virtual_loop import run_virtual
 
 PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
 CARD = EngineCard("d", Fingerprints("t", "c", "w", "n"), VOCAB_SIZE, (EOS,), 1000, 128)

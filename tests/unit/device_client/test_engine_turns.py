@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pd_bench.simulation.virtual_loop import run_virtual
 from pd_core.profiles import SpeedProfile
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client import DeviceClient
@@ -15,7 +16,6 @@ from pd_device_client.emulated_engine import EmulatedEngine
 from pd_device_client.engine_turns import EngineTurns
 from pd_device_client.outcome import GenerationRequest, Outcome
 from tests.scripted_cloud import EOS, VOCAB_SIZE, ScriptedCloud
-from tests.virtual_loop import run_virtual
 
 PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
+from pd_bench.simulation.virtual_loop import run_virtual
 from pd_core.errors import ModelError, NotReady
 from pd_core.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_core.planner import Mode
@@ -15,7 +16,6 @@ from pd_device_client.battery import Battery, BatteryPolicy, read_battery
 from pd_device_client.device import Device
 from pd_device_client.memory import available_bytes, check_memory
 from pd_device_client.residency import Phase, Residency
-from tests.virtual_loop import run_virtual
 
 
 class FakeDevice:

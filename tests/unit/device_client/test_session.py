@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pd_bench.simulation.virtual_loop import run_virtual
 from pd_core.errors import (
     BothEnginesFailed,
     CloudAuthenticationFailed,
@@ -53,7 +54,6 @@ from pd_device_client.ports import CloudStream, EngineCard, LocalEngine, LocalSe
 from pd_device_client.session import Session, TextSource
 from pd_device_client.sides import Sides
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
-from tests.virtual_loop import run_virtual
 
 PROMPT = tuple(i % 40 for i in range(200))
 PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)

@@ -12,8 +12,10 @@ from pd_server.engine import (
     EngineEvent,
     EngineRequest,
     ModelCard,
+    PromptScored,
     RequestFailed,
     RequestFinished,
+    ScoreKind,
     TokensMade,
 )
 from pd_server.vllm_engine.backend import BackendRequest, Output
@@ -28,6 +30,7 @@ class ScriptedBackend:
 
     num_blocks = 8
     block_tokens = 16
+    score_kind = ScoreKind.SELF_INFORMATION
 
     def __init__(self) -> None:
         self.requests: list[BackendRequest] = []
@@ -37,9 +40,12 @@ class ScriptedBackend:
         self.alive = True
         self.closed = False
         self.error: EngineError | None = None
+        self.unscored: list[str] = []
 
     def add(self, request: BackendRequest) -> None:
         self.requests.append(request)
+        if request.num_scored:
+            self.unscored.append(request.key)
         first = request.first_position
         self.live[request.key] = [first, first + request.num_tokens]
 
@@ -61,7 +67,19 @@ class ScriptedBackend:
             finished = state[0] == state[1] or token_id == EOS
             if finished:
                 del self.live[key]
-            outputs.append(Output(key, (token_id,), finished, num_cached_tokens=1, prefill_s=0.25))
+            scores = (0.25, 0.75) if key in self.unscored else None
+            if scores is not None:
+                self.unscored.remove(key)
+            outputs.append(
+                Output(
+                    key,
+                    (token_id,),
+                    finished,
+                    num_cached_tokens=1,
+                    prefill_s=0.25,
+                    prompt_scores=scores,
+                )
+            )
         return outputs
 
     def close(self) -> None:
@@ -265,10 +283,45 @@ def test_accounts(engine: VllmEngine, backend: ScriptedBackend) -> None:
     assert load.prefill_tokens_per_s == pytest.approx((1 * 0.9 + 14) / (0.25 * 0.9 + 0.25))
 
 
+@pytest.mark.parametrize("limit", [1, 3])
+def test_scores_come_once_after_the_first_token_and_before_the_end(
+    engine: VllmEngine, backend: ScriptedBackend, limit: int
+) -> None:
+    engine.add_request(_request(1, limit, score_prompt=True))
+    engine.add_request(_request(2, limit))
+    events = engine.step()
+    engine.extend(1, 5)
+    events += _run(engine)
+    kinds = [type(event) for event in events if event.request_id == 1]
+    assert kinds[:2] == [TokensMade, PromptScored]
+    assert kinds[-1] is RequestFinished
+    (scored,) = (event for event in events if isinstance(event, PromptScored))
+    assert (scored.request_id, scored.scores) == (1, (0.25, 0.75))
+    assert scored.kind is ScoreKind.SELF_INFORMATION, "as the backend says"
+    assert [r.num_scored for r in backend.requests if r.key.startswith("1.")] == (
+        [2] if limit == 1 else [2, 0]
+    )
+    assert [r.num_scored for r in backend.requests if r.key.startswith("2.")] == [0]
+
+
+def test_committed_tokens_are_not_scored(engine: VllmEngine, backend: ScriptedBackend) -> None:
+    engine.add_request(
+        _request(
+            token_ids=(5, 6, 7),
+            num_committed_tokens=1,
+            first_position=1,
+            limit=2,
+            score_prompt=True,
+        )
+    )
+    _run(engine)
+    assert backend.requests[0].num_scored == 2
+
+
 def test_warm_up_leaves_speeds_and_no_other_trace(
     engine: VllmEngine, backend: ScriptedBackend
 ) -> None:
-    engine.warm_up(8)
+    assert engine.warm_up(8), "its prompt is scored"
     assert engine.load().prefill_tokens_per_s == pytest.approx(7 / 0.25)
     assert engine.load().tokens_generated == 0
     assert not engine.has_unfinished()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,15 @@ def test_models_without_a_plugin_are_refused() -> None:
     )
     with pytest.raises(ModelError, match="no plugin for vLLM"):
         check_model(config)
+
+
+def test_ranks_share_halves_evenly_or_not_at_all() -> None:
+    skip = random_tiny_config(64)
+    assert (skip.skip_v1, skip.num_kv_heads) == (True, 2)
+    check_model(skip, 1)
+    check_model(replace(skip, skip_v1=False), 2)  # has no halves
+    with pytest.raises(ModelError, match="half of 2 KV heads cannot be cut into 2 equal parts"):
+        check_model(skip, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""What every command that measures does first and last: environment, event loop, interruption."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from pd_bench.cores import available_cores, split_cores, thread_environment
+from pd_core.numerics import prepare_environment
+
+__all__ = ["INTERRUPTED", "prepare", "run_to_end"]
+
+INTERRUPTED: Final = 130
+"""Exit code, as shells report a command ended by Ctrl-C."""
+
+T = TypeVar("T")
+
+
+def prepare() -> None:
+    """Set the environment that must be there before torch is imported."""
+    for name, value in thread_environment(split_cores(available_cores()).client).items():
+        os.environ.setdefault(name, value)
+    prepare_environment()
+
+
+def run_to_end(main_coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; SIGTERM stops it in order, as Ctrl-C does."""
+
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await main_coroutine
+
+    return asyncio.run(cancellable())

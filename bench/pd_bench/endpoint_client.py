@@ -1,0 +1,270 @@
+"""A client of any OpenAI-compatible server, in the place of a device's: it only reads.
+
+Nothing is paced here: what is shown is what came. The clock is the running loop's, and a token
+counts when its chunk was read from the socket.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from pd_bench.completion_stream import Chunk, completion_chunks
+from pd_bench.dispatch import record_of
+from pd_bench.endpoint_settings import EndpointSettings
+from pd_bench.prompt_words import words_of
+from pd_bench.result import RequestRecord
+from pd_bench.workload import Work
+from pd_core.errors import (
+    CloudAuthenticationFailed,
+    CloudTimeout,
+    CloudUnavailable,
+    ConfigError,
+    InvalidRequest,
+    PdError,
+    QueueFull,
+)
+from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
+
+__all__ = ["RESERVED_IDS", "Endpoint", "EndpointOutcome", "endpoint_record"]
+
+RESERVED_IDS = 256
+"""Token ids below this are in no prompt: many tokenizers keep bytes and special tokens there."""
+
+_CONNECT_S = 10.0
+_UNKNOWN_ID = -1
+
+
+@dataclass(slots=True)
+class EndpointOutcome(Outcome):
+    """An answer as an endpoint gave it.
+
+    Attributes:
+        ids_known: whether the server named its tokens.
+        reported_tokens: the answer's length by the server's own count, or None.
+    """
+
+    ids_known: bool = True
+    reported_tokens: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """The answer's length: by its token ids, else as reported, else one a chunk."""
+        if self.ids_known or self.reported_tokens is None:
+            return len(self.shown)
+        return self.reported_tokens
+
+
+class Endpoint:
+    """One pass's connection pool, which every request of the pass uses.
+
+    Args:
+        settings: where, and what is sent.
+        transport: of tests; None: the network.
+    """
+
+    def __init__(
+        self, settings: EndpointSettings, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._settings = settings
+        self._model = settings.model or ""
+        headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
+        self._http = httpx.AsyncClient(
+            base_url=settings.base_url,
+            headers=headers,
+            timeout=httpx.Timeout(None, connect=_CONNECT_S),
+            # Another device each: every request opens a connection of its own.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            transport=transport,
+        )
+
+    async def start(self) -> None:
+        """Do nothing: a connection is opened by the request that needs it."""
+
+    async def close(self) -> None:
+        """Do nothing: the pool is closed with the pass."""
+
+    async def close_pool(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def model(self) -> str:
+        """Return the model to ask for: the settings', or the server's only one.
+
+        Raises:
+            ConfigError: the server has none or several, and none was named.
+            PdError: it cannot be asked.
+        """
+        if self._model:
+            return self._model
+        try:
+            response = await self._http.get("/models")
+            await _check(response)
+            names = [str(model["id"]) for model in response.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            why = str(error) or type(error).__name__
+            raise CloudUnavailable(
+                f"{self._settings.base_url}/models cannot be read: {why}; name a model with --model"
+            ) from None
+        if len(names) != 1:
+            known = ", ".join(names) or "none"
+            raise ConfigError(f"the server has these models: {known}; name one with --model")
+        self._model = names[0]
+        return self._model
+
+    def session(self, request: GenerationRequest, mode: str) -> "_EndpointSession":
+        """Return a session that streams the answer."""
+        return _EndpointSession(self._http, self._settings, self._model, request, mode)
+
+
+class _EndpointSession:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        settings: EndpointSettings,
+        model: str,
+        request: GenerationRequest,
+        mode: str,
+    ) -> None:
+        self._http = http
+        self._model = model
+        self._settings = settings
+        self._request = request
+        self.outcome = EndpointOutcome(
+            request.request_id, mode, request.max_tokens, 0.0, exactness="consistent"
+        )
+
+    async def run(self) -> AsyncIterator[Shown]:
+        """Yield each token as its chunk comes.
+
+        Raises:
+            PdError: the server refused, erred, or broke the answer off.
+        """
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        try:
+            async with self._http.stream("POST", "/completions", json=self._body()) as response:
+                await _check(response)
+                async with aclosing(completion_chunks(response.aiter_lines())) as chunks:
+                    async for chunk in chunks:
+                        for shown in self._take(chunk, loop.time() - began_s):
+                            yield shown
+        except httpx.TimeoutException as error:
+            raise CloudTimeout(f"the server did not answer: {type(error).__name__}") from None
+        except httpx.HTTPError as error:
+            raise CloudUnavailable(
+                f"the server cannot be reached: {str(error) or type(error).__name__}"
+            ) from None
+
+    def _body(self) -> dict[str, Any]:
+        settings, request = self._settings, self._request
+        ids = request.prompt_token_ids
+        body: dict[str, Any] = {
+            "model": self._model,
+            "prompt": list(ids) if settings.prompts == "ids" else words_of(ids),
+            "max_tokens": request.max_tokens,
+            "temperature": settings.temperature,
+            "seed": settings.seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if not settings.plain:
+            body |= {"ignore_eos": True, "return_token_ids": True}
+        return body
+
+    def _take(self, chunk: Chunk, at_s: float) -> list[Shown]:
+        """Note what a chunk says, and return the tokens that came with it."""
+        outcome = self.outcome
+        outcome.finish_reason = chunk.finish_reason or outcome.finish_reason
+        if chunk.output_tokens is not None:
+            outcome.reported_tokens = chunk.output_tokens
+        if not chunk.adds:
+            return []
+        if chunk.token_ids is None:
+            outcome.ids_known = False
+        ids = chunk.token_ids or (_UNKNOWN_ID,)
+        first = len(outcome.shown)
+        shown = [
+            Shown(first + i, token_id, "" if i else chunk.text, Origin.CLOUD, at_s)
+            for i, token_id in enumerate(ids)
+        ]
+        outcome.shown += shown
+        outcome.arrived_at_s += [at_s] * len(shown)
+        return shown
+
+
+async def _check(response: httpx.Response) -> None:
+    """Raise what a status means."""
+    if response.is_success:
+        return
+    body = (await response.aread()).decode(errors="replace").strip()[:300]
+    message = f"the server answered {response.status_code}: {body or response.reason_phrase}"
+    error: PdError
+    if response.status_code in (401, 403):
+        error = CloudAuthenticationFailed(f"{message}; give its key with --api-key-file")
+    elif response.status_code in (429, 503):
+        error = QueueFull(message)
+    elif response.is_client_error:
+        error = InvalidRequest(
+            f"{message} (--endpoint-plain sends only the fields of OpenAI's own API)"
+        )
+    else:
+        error = CloudUnavailable(message)
+    raise error
+
+
+def endpoint_record(
+    work: Work,
+    outcome: Outcome,
+    *,
+    scheme: str,
+    repeat: int = 0,
+    lag_s: float = 0.0,
+    arrival_s: float = 0.0,
+    error: str | None = None,
+) -> RequestRecord:
+    """Return the record of a request that an endpoint answered.
+
+    Its length is what the server reports where it does not name its tokens; its answer is then
+    known by its text.
+    """
+    record = record_of(
+        work,
+        outcome,
+        scheme=scheme,
+        repeat=repeat,
+        lag_s=lag_s,
+        arrival_s=arrival_s,
+        error=error or "",  # the length is judged here
+    )
+    if not isinstance(outcome, EndpointOutcome):
+        return record.model_copy(update={"error": error})  # it never began
+    tokens = outcome.num_tokens
+    notes = list(record.notes)
+    if error is None and tokens != work.output_tokens:
+        error = (
+            f"the answer has {tokens} tokens instead of {work.output_tokens} "
+            f"(finish_reason {outcome.finish_reason!r}: does the server know ignore_eos?)"
+        )
+    if not outcome.ids_known and tokens != len(outcome.shown):
+        notes.append(
+            "chunks of several tokens: gaps are between chunks, TPOT by the reported count"
+        )
+    span_s = record.shown_at_s[-1] - record.shown_at_s[0] if record.shown_at_s else 0.0
+    text = outcome.text.encode()
+    return record.model_copy(
+        update={
+            "cloud_tokens": tokens,
+            "cloud_tokens_generated": tokens,
+            "tpot_s": span_s / (tokens - 1) if tokens > 1 else None,
+            "output_sha256": (
+                record.output_sha256 if outcome.ids_known else hashlib.sha256(text).hexdigest()
+            ),
+            "error": error,
+            "notes": tuple(notes),
+        }
+    )

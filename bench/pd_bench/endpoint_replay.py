@@ -1,0 +1,198 @@
+"""A replay against any OpenAI-compatible server: open loop, streamed, seen from outside.
+
+The rules are those of `pd_bench.replay` as far as somebody else's server allows: each row's length
+is its token limit (there is no sampler of ours to force the end), nothing is known of what the
+answers cost, and the server's state is not fresh. The document says all of it.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+
+from pd_bench.dispatch import Dispatcher
+from pd_bench.endpoint_client import RESERVED_IDS, Endpoint, endpoint_record
+from pd_bench.endpoint_settings import EndpointSettings
+from pd_bench.progress import Progress
+from pd_bench.provenance import file_sha256, hardware, versions
+from pd_bench.result import Distribution, EqualRows, RequestRecord, ResultDocument, SchemeResult
+from pd_bench.series import Timeline, sample_rows
+from pd_bench.trace_formats import MAX_TOKENS
+from pd_bench.traces import SkippedRows, TraceRow, read_trace
+from pd_bench.validity import lag_problems
+from pd_bench.workload import Work, Workload
+from pd_core.errors import EngineError
+from pd_core.generation import Limits
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.outcome import GenerationRequest
+
+__all__ = ["EndpointReplay"]
+
+_SCHEME = "endpoint"
+
+
+class EndpointReplay:
+    """One replay of a trace against an endpoint.
+
+    Args:
+        settings: what to do.
+        progress: told of every token.
+
+    Raises:
+        TraceError: the trace cannot be read or a row is broken.
+        ConfigError: a limit leaves no room.
+    """
+
+    def __init__(self, settings: EndpointSettings, progress: Progress) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._skipped = SkippedRows()
+        skipped = self._skipped if settings.skip_broken else None
+        self._rows: list[TraceRow] = list(
+            read_trace(settings.trace, settings.limit, skipped=skipped)
+        )
+        self._workload = _workload(settings)
+        self._records: list[RequestRecord] = []
+        self._timelines: list[Timeline] = []
+        self._model = ""
+        self._partial = False
+
+    async def run(self) -> ResultDocument:
+        """Replay, and return the result; on a cancellation, what there is of it.
+
+        Raises:
+            PdError: the server cannot be reached, or its warm-up failed.
+            asyncio.CancelledError: interrupted before the first pass had begun.
+        """
+        began = False
+        try:
+            for repeat in range(self._settings.repeat):
+                endpoint = Endpoint(self._settings)
+                try:
+                    self._model = await endpoint.model()
+                    await self._warm_up(endpoint)
+                    began = True
+                    await self._pass(endpoint, repeat)
+                finally:
+                    await endpoint.close_pool()
+        except asyncio.CancelledError:
+            if not began:
+                raise
+            self._partial = True
+        return self._document()
+
+    async def _pass(self, endpoint: Endpoint, repeat: int) -> None:
+        works = self._workload.works(self._rows)
+        watched = sample_rows(range(len(works))) if repeat == 0 else ()
+        dispatcher = self._dispatcher(repeat, self._progress, watched)
+        self._progress.begin(_SCHEME, len(works))
+        try:
+            await dispatcher.run_open_loop(works, lambda _: endpoint)
+        finally:
+            self._records += dispatcher.records
+            self._timelines += dispatcher.timelines
+
+    async def _warm_up(self, endpoint: Endpoint) -> None:
+        dispatcher = self._dispatcher(0, None, ())
+        await dispatcher.run_open_loop([self._workload.warm_up()], lambda _: endpoint, 0.0)
+        if error := dispatcher.records[0].error:
+            raise EngineError(f"the warm-up request failed: {error}")
+
+    def _dispatcher(
+        self, repeat: int, progress: Progress | None, watched: Sequence[int]
+    ) -> Dispatcher:
+        salt = secrets.token_hex(4)
+
+        def request_of(work: Work) -> GenerationRequest:
+            # A server that is not ours has no sampler to force a length in: the limit is the row's.
+            return GenerationRequest(
+                f"{salt}-{work.id}",
+                work.prompt_token_ids,
+                work.output_tokens,
+                SamplingParams(seed=self._settings.seed),
+            )
+
+        return Dispatcher(
+            _SCHEME,
+            repeat,
+            request_of,
+            timeout_s=self._settings.timeout_s,
+            progress=progress,
+            watched=watched,
+            make_record=endpoint_record,
+        )
+
+    def _document(self) -> ResultDocument:
+        settings = self._settings
+        records = sorted(self._records, key=lambda r: (r.repeat, r.id))
+        problems = lag_problems(records, settings.pace_s)
+        if self._partial:
+            problems.insert(0, "interrupted: requests that had not ended are missing")
+        return ResultDocument(
+            trace=settings.trace.name,
+            trace_sha256=file_sha256(settings.trace),
+            fidelity="endpoint",
+            arrivals="trace",
+            pace_s=settings.pace_s,
+            exactness="consistent",
+            valid=not problems,
+            invalid_because=tuple(problems),
+            partial=self._partial,
+            labels=self._labels(),
+            dispatch_lag_s=Distribution.of(r.dispatch_lag_s for r in records),
+            cut_rows=self._workload.cut_rows(self._rows),
+            equal_rows=EqualRows.of(records, settings.repeat),
+            profiles={},
+            settings={
+                "limit": settings.limit,
+                "temperature": settings.temperature,
+                "repeat": settings.repeat,
+                "model": self._model,
+                "max_prompt_tokens": settings.max_prompt_tokens,
+                "max_output_tokens": settings.max_output_tokens,
+                "own_server": False,
+                "prompts": settings.prompts,
+                "plain": settings.plain,
+                "timeout_s": settings.timeout_s,
+            },
+            versions=versions(),
+            hardware=hardware(),
+            seed=settings.seed,
+            skipped_rows=self._skipped.count,
+            schemes={_SCHEME: SchemeResult.of(records, settings.pace_s, None, 0)},
+            requests=tuple(records),
+            timelines=tuple(self._timelines),
+        )
+
+    def _labels(self) -> tuple[str, ...]:
+        skipped = (self._skipped.label,) if self._skipped.count else ()
+        prompts = "token ids" if self._settings.prompts == "ids" else "words, about one token each"
+        return (
+            f"endpoint: an OpenAI-compatible server that is not ours, model {self._model}; its "
+            "state is not fresh",
+            "every request opens a connection of its own: that is part of TTFT",
+            "not paced: what is shown is what came; stalls are gaps of more than twice the pace",
+            "each row's length is its token limit, which the server may plan with",
+            f"prompts: {prompts}, the same ones for the same row and seed",
+            "the cloud's costs: not known; tokens by the server's count",
+            *skipped,
+        )
+
+
+def _workload(settings: EndpointSettings) -> Workload:
+    """Make the rows' prompts; the server's limits are not known, so only the settings cut."""
+    longest = settings.max_prompt_tokens or MAX_TOKENS
+    limits = Limits(
+        max_context_tokens=longest + settings.max_output_tokens,
+        max_output_tokens=settings.max_output_tokens,
+        max_num_seqs=0,
+        max_num_waiting=0,
+        vocab_size=settings.vocab_size,
+    )
+    return Workload(
+        limits,
+        tuple(range(RESERVED_IDS)),
+        seed=settings.seed,
+        temperature=settings.temperature,
+        max_prompt_tokens=longest,
+        max_output_tokens=settings.max_output_tokens,
+    )

@@ -1,0 +1,215 @@
+"""`pd-bench replay`: its options, where its result goes, and how it ends when interrupted."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pd_bench.command_run import INTERRUPTED, prepare, run_to_end
+from pd_bench.endpoint_settings import PROMPT_KINDS, EndpointSettings
+from pd_bench.report_command import report_files
+from pd_bench.result import ResultDocument
+from pd_bench.result_file import result_file
+from pd_bench.schemes import SCHEMES
+from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
+from pd_core.api_key import read_api_key
+from pd_core.errors import ConfigError
+from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
+from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES
+
+__all__ = ["replay"]
+
+_DEVICES = ", ".join(sorted(DEVICE_PROFILES))
+_FLEET, _LOOPBACK = "fleet", "loopback"
+_ALL_SCHEMES = ",".join(SCHEMES)
+_LINKS = ", ".join(sorted(LINK_PROFILES))
+
+Trace = Annotated[
+    Path, typer.Argument(help="Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
+]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many rows.")]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave broken rows of the trace out; count them.")
+]
+Pace = Annotated[float, typer.Option(help="Seconds between shown tokens.")]
+Model = Annotated[str, typer.Option(help=MODEL_HELP)]
+Schemes = Annotated[str, typer.Option(help="Which, comma-separated; also pd-device-kN, race-only.")]
+Fidelity = Annotated[str, typer.Option(help=f"One of {', '.join(FIDELITIES)}.")]
+DeviceProfile = Annotated[
+    str | None, typer.Option(help=f"Speed of the devices: {_DEVICES}; a real one needs none.")
+]
+LinkProfile = Annotated[str, typer.Option(help=f"One of {_LINKS}.")]
+MaxPromptTokens = Annotated[
+    int | None, typer.Option(help="Cut longer prompts; the context's room when not given.")
+]
+MaxOutputTokens = Annotated[
+    int, typer.Option(help="Cut longer answers; also every request's token limit.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of prompts, sampling and emulated spread.")]
+Repeat = Annotated[int, typer.Option(help="Passes; the schemes' order rotates.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+Slots = Annotated[int, typer.Option(help="Slots of our own server.")]
+Timeout = Annotated[float, typer.Option(help="Seconds after which a request has failed.")]
+Cloud = Annotated[str | None, typer.Option(help="HOST:PORT of a server to use, not our own.")]
+TlsCa = Annotated[Path | None, typer.Option(help="Authority to trust for --cloud.")]
+Tls = Annotated[bool, typer.Option("--tls", help="TLS to --cloud, by the system's authorities.")]
+ApiKeyFile = Annotated[Path | None, typer.Option(help="File with the key for --cloud.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Plaintext beyond this machine.")]
+JsonOut = Annotated[
+    Path | None, typer.Option("--json", help="Write the result document here; - prints it last.")
+]
+
+EndpointUrl = Annotated[
+    str | None, typer.Option("--endpoint", help="An OpenAI-compatible server to replay against.")
+]
+EndpointPrompts = Annotated[
+    str, typer.Option(help=f"What --endpoint is sent: {' or '.join(PROMPT_KINDS)}.")
+]
+EndpointPlain = Annotated[
+    bool, typer.Option("--endpoint-plain", help="Only the fields of OpenAI's own API.")
+]
+ReportOut = Annotated[
+    Path | None, typer.Option("--report", help="Write the result as one page here, too.")
+]
+
+
+def replay(
+    trace: Trace,
+    schemes: Schemes = _ALL_SCHEMES,
+    limit: Limit = None,
+    fidelity: Fidelity = _FLEET,
+    pace: Pace = 0.1,
+    device_profile: DeviceProfile = None,
+    link_profile: LinkProfile = _LOOPBACK,
+    max_prompt_tokens: MaxPromptTokens = None,
+    max_output_tokens: MaxOutputTokens = 1024,
+    seed: Seed = 0,
+    repeat: Repeat = 1,
+    temperature: Temperature = 0.0,
+    model: Model = DEFAULT_MODEL,
+    max_num_seqs: Slots = 16,
+    timeout: Timeout = 600.0,
+    cloud: Cloud = None,
+    tls_ca: TlsCa = None,
+    tls: Tls = False,
+    api_key_file: ApiKeyFile = None,
+    insecure: Insecure = False,
+    skip_broken: SkipBroken = False,
+    endpoint: EndpointUrl = None,
+    endpoint_prompts: EndpointPrompts = PROMPT_KINDS[0],
+    endpoint_plain: EndpointPlain = False,
+    json_out: JsonOut = None,
+    report_out: ReportOut = None,
+) -> None:
+    """Replay a trace under several schemes and compare them side by side."""
+    settings: ReplaySettings | EndpointSettings
+    if endpoint is not None:
+        _refuse_beside_endpoint(schemes, fidelity, device_profile, link_profile, cloud)
+        settings = EndpointSettings(
+            trace=trace,
+            url=endpoint,
+            model=None if model == DEFAULT_MODEL else model,
+            pace_s=pace,
+            limit=limit,
+            max_prompt_tokens=max_prompt_tokens,
+            max_output_tokens=max_output_tokens,
+            seed=seed,
+            temperature=temperature,
+            repeat=repeat,
+            timeout_s=timeout,
+            prompts=endpoint_prompts,
+            plain=endpoint_plain,
+            api_key=None if api_key_file is None else read_api_key(api_key_file),
+            insecure=insecure,
+            skip_broken=skip_broken,
+        )
+    else:
+        settings = ReplaySettings(
+            trace=trace,
+            schemes=tuple(name.strip() for name in schemes.split(",") if name.strip()),
+            fidelity=fidelity,
+            pace_s=pace,
+            limit=limit,
+            device_profile=device_profile,
+            link_profile=link_profile,
+            max_prompt_tokens=max_prompt_tokens,
+            max_output_tokens=max_output_tokens,
+            seed=seed,
+            temperature=temperature,
+            repeat=repeat,
+            model=model,
+            max_num_seqs=max_num_seqs,
+            cloud=_cloud_access(cloud, tls_ca, tls, api_key_file, insecure),
+            timeout_s=timeout,
+            skip_broken=skip_broken,
+        )
+    _replay_into(settings, json_out, report_out)
+
+
+def _refuse_beside_endpoint(
+    schemes: str, fidelity: str, device_profile: str | None, link_profile: str, cloud: str | None
+) -> None:
+    """Refuse what an endpoint's replay would leave undone in silence.
+
+    Raises:
+        ConfigError: such an option was given.
+    """
+    given = {
+        "--schemes": schemes != _ALL_SCHEMES,
+        "--fidelity": fidelity != _FLEET,
+        "--device-profile": device_profile is not None,
+        "--link-profile": link_profile != _LOOPBACK,
+        "--cloud": cloud is not None,
+    }
+    if useless := [option for option, was_given in given.items() if was_given]:
+        raise ConfigError(
+            f"{', '.join(useless)} says nothing to --endpoint, which is seen from outside as it is"
+        )
+
+
+def _cloud_access(
+    cloud: str | None, tls_ca: Path | None, tls: bool, api_key_file: Path | None, insecure: bool
+) -> CloudAccess | None:
+    if cloud is None:
+        return None
+    key = None if api_key_file is None else read_api_key(api_key_file)
+    return CloudAccess(cloud, tls_ca, tls, key, insecure)
+
+
+def _replay_into(
+    settings: ReplaySettings | EndpointSettings, json_out: Path | None, report_out: Path | None
+) -> None:
+    """Run a replay; its document goes to a file, to the last line of stdout, or nowhere."""
+    printed = str(json_out) == "-"
+    with ExitStack() as files:
+        # Both are known to be writable before the run.
+        to_file = None if printed else json_out
+        write = files.enter_context(result_file(to_file)) if to_file else None
+        show = files.enter_context(report_files(report_out, html_option="--report"))
+        document = _replay(settings)
+        if write is not None:
+            write(document.model_dump_json())
+        show(document)
+    if printed:
+        typer.echo(document.model_dump_json())
+    if document.partial:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _replay(settings: ReplaySettings | EndpointSettings) -> ResultDocument:
+    """Run a replay, print its table, and return its document."""
+    prepare()
+    from pd_bench.endpoint_replay import EndpointReplay
+    from pd_bench.progress import Progress
+    from pd_bench.replay import Replay
+    from pd_bench.table import print_result
+
+    with Progress(Console(stderr=True), settings.pace_s) as progress:
+        if isinstance(settings, EndpointSettings):
+            document = run_to_end(EndpointReplay(settings, progress).run())
+        else:
+            document = run_to_end(Replay(settings, progress).run())
+    print_result(document, Console())
+    return document

@@ -1,0 +1,126 @@
+"""What a result may hold besides figures: single requests in time, the cloud's load, capacity.
+
+All of it is optional and bounded, so that a document stays readable however long its trace is.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = [
+    "MAX_LOAD_POINTS",
+    "MAX_TIMELINES",
+    "CapacityCurve",
+    "CapacityPoint",
+    "LoadPoint",
+    "LoadSeries",
+    "Timeline",
+    "sample_rows",
+]
+
+MAX_TIMELINES = 12
+"""Rows whose requests are kept token by token, in every scheme."""
+
+MAX_LOAD_POINTS = 512
+"""Points of a scheme's load over time; a longer run has them further apart."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Timeline(_Model):
+    """One request token by token. Instants are seconds since its scheduled arrival.
+
+    Attributes:
+        id: index of its row among the replayed ones.
+        scheme: that it ran in.
+        repeat: which pass over the trace.
+        prompt_tokens: length of its prompt.
+        arrived_at_s: when each token was there to be shown; may hold more than were shown.
+        shown_at_s: when each was shown.
+        sources: one letter a shown token: "c" made by the cloud, "d" by the device.
+    """
+
+    id: int
+    scheme: str
+    repeat: int
+    prompt_tokens: int
+    arrived_at_s: tuple[float, ...]
+    shown_at_s: tuple[float, ...]
+    sources: str
+
+
+class LoadPoint(_Model):
+    """The cloud at one moment.
+
+    Attributes:
+        at_s: seconds since the pass began.
+        running: requests holding a slot.
+        waiting: requests queued.
+    """
+
+    at_s: float
+    running: int
+    waiting: int
+
+
+class CapacityPoint(_Model):
+    """One arrival rate and how it went.
+
+    Attributes:
+        rate_per_s: requests a second.
+        kept: share of requests whose promise was kept, of 1.
+    """
+
+    rate_per_s: float
+    kept: float
+
+
+class CapacityCurve(_Model):
+    """How many requests a second a cloud carries under one scheme.
+
+    Attributes:
+        regime: what bounds it, in words ("slots", "compute").
+        capacity_per_s: the highest rate found that keeps the promise for `target` of requests.
+        target: the share of promises to keep, of 1.
+        points: every rate that was tried, ascending.
+    """
+
+    regime: str
+    capacity_per_s: float
+    target: float = 0.99
+    points: tuple[CapacityPoint, ...] = ()
+
+
+class LoadSeries:
+    """Collects a load over time in bounded memory: when full, every second point goes."""
+
+    def __init__(self, max_points: int = MAX_LOAD_POINTS) -> None:
+        self._max_points = max_points
+        self._points: list[LoadPoint] = []
+        self._stride = 1
+        self._seen = 0
+
+    def add(self, at_s: float, running: int, waiting: int) -> None:
+        """Take in one moment; moments come in order."""
+        if self._seen % self._stride == 0:
+            self._points.append(LoadPoint(at_s=at_s, running=running, waiting=waiting))
+            if len(self._points) == self._max_points:
+                del self._points[1::2]
+                self._stride *= 2
+        self._seen += 1
+
+    @property
+    def points(self) -> tuple[LoadPoint, ...]:
+        """What was kept, evenly thinned."""
+        return tuple(self._points)
+
+
+def sample_rows(ids: Iterable[int], max_rows: int = MAX_TIMELINES) -> Sequence[int]:
+    """Return at most `max_rows` of the row ids, spread evenly; the same ones every time."""
+    ordered = sorted(set(ids))
+    if len(ordered) <= max_rows:
+        return ordered
+    last = len(ordered) - 1
+    return [ordered[round(i * last / (max_rows - 1))] for i in range(max_rows)]

@@ -1,0 +1,213 @@
+"""A simulated cloud and the links to it: admission and validation as the server's, no sockets.
+
+A link does what `ShapedCloudLink` does around a real one, with one timer a message instead of a
+task: the same delays from the same random numbers (a test compares the two).
+"""
+
+import asyncio
+import itertools
+import random
+from collections import deque
+from collections.abc import AsyncGenerator
+
+from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.engine import SimulatedEngine
+from pd_core.errors import PdError
+from pd_core.generation import (
+    Admitted,
+    CloudEvent,
+    Extend,
+    Fingerprints,
+    Finished,
+    Load,
+    ServerInfo,
+    Start,
+    Stop,
+    Tokens,
+)
+from pd_core.profiles import LinkProfile
+from pd_device_client.shaped_link import Lane, tokens_in
+from pd_server.admission import Admission, Ticket
+from pd_server.validation import RequestValidator
+
+__all__ = ["EOS_TOKEN_ID", "VOCAB_SIZE", "SimulatedCloud", "SimulatedLink"]
+
+VOCAB_SIZE = 32_000
+EOS_TOKEN_ID = 2
+
+
+class SimulatedCloud:
+    """One server: its engine, its bounds, its card.
+
+    Args:
+        profile: what it is like.
+        seed: of its spread.
+    """
+
+    def __init__(self, profile: CloudProfile, seed: int = 0) -> None:
+        self.profile = profile
+        self.limits = profile.limits(VOCAB_SIZE)
+        self.engine = SimulatedEngine(profile, VOCAB_SIZE, EOS_TOKEN_ID, seed)
+        limits, loop = self.limits, asyncio.get_running_loop()
+        self.validator = RequestValidator(limits, Fingerprints())
+        # As the server's own default: as many tokens as slots and queue could hold.
+        most_tokens = (limits.max_num_seqs + limits.max_num_waiting) * limits.max_context_tokens
+        self.admission = Admission(
+            limits.max_num_seqs, limits.max_num_waiting, most_tokens, clock=loop.time
+        )
+        self._request_ids = itertools.count()
+
+    def info(self) -> ServerInfo:
+        """Return the card with the present load."""
+        return ServerInfo(
+            "simulated",
+            self.profile.name,
+            "simulated",
+            Fingerprints(),
+            self.limits,
+            self.load(),
+            "rolling-hash",
+            (EOS_TOKEN_ID,),
+        )
+
+    def load(self) -> Load:
+        """Return how busy it is, and what it has done."""
+        return self.engine.load()
+
+    def next_request_id(self) -> int:
+        """Return an id that the engine has never seen."""
+        return next(self._request_ids)
+
+
+class SimulatedLink:
+    """A device's way to the cloud.
+
+    Args:
+        cloud: where to.
+        profile: RTT, jitter, bandwidth, loss.
+        seed: of jitter and loss.
+    """
+
+    def __init__(self, cloud: SimulatedCloud, profile: LinkProfile, seed: int = 0) -> None:
+        self._cloud = cloud
+        self._profile = profile
+        self._random = random.Random(seed)
+
+    async def info(self) -> ServerInfo:
+        """Ask for the cloud's card; it takes a round trip."""
+        await asyncio.sleep(self._profile.rtt_s)
+        return self._cloud.info()
+
+    async def open(self, start: Start) -> "_SimulatedStream":
+        """Open a stream; `start` travels before the cloud sees it."""
+        up, down = Lane(self._profile, self._random), Lane(self._profile, self._random)
+        loop = asyncio.get_running_loop()
+        at_s = up.arrival_s(loop.time(), tokens_in(start))
+        await asyncio.sleep(max(at_s - loop.time(), 0.0))
+        return _SimulatedStream(self._cloud, start, up, down)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class _SimulatedStream:
+    """Both ends of one stream; see `Receiver` and `CloudStream`."""
+
+    def __init__(self, cloud: SimulatedCloud, start: Start, up: Lane, down: Lane) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._cloud = cloud
+        self._start = start
+        self._up = up
+        self._down = down
+        self._request_id = cloud.next_request_id()
+        self._ticket: Ticket | None = None
+        self._token_limit = start.token_limit
+        self._ended = False  # the cloud has said its last word
+        self._inbox: deque[CloudEvent | PdError] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._accept()
+
+    # The cloud's end
+
+    def _accept(self) -> None:
+        cloud, start = self._cloud, self._start
+        try:
+            cloud.validator.check_start(start)
+            load = cloud.load()
+            prefix = len(start.prompt_token_ids) + len(start.committed_token_ids)
+            room = max(0, start.token_limit - start.first_position)
+            self._ticket = cloud.admission.admit(prefix + room)
+        except PdError as error:
+            self._ended = True
+            self._send_down(error, 0)
+            return
+        self._send_down(Admitted(load), 0)
+        cloud.engine.submit(self._request_id, start, self)
+
+    def tokens(self, first_position: int, token_ids: tuple[int, ...]) -> None:
+        if not self._ended:
+            self._send_down(Tokens(first_position, token_ids), len(token_ids))
+
+    def end(self, end: Finished | PdError) -> None:
+        assert self._ticket is not None, "a request that was refused has ended"
+        self._cloud.admission.release(self._ticket)
+        if not self._ended:
+            self._ended = True
+            self._send_down(end, 0)
+
+    def _receive(self, message: Extend | Stop) -> None:
+        """Apply a message of the client's."""
+        if self._ended:
+            return
+        if isinstance(message, Stop):
+            self._cloud.engine.stop(self._request_id)
+            return
+        try:
+            self._cloud.validator.check_extend(self._start, message)
+        except PdError as error:
+            self._break_off()
+            self._send_down(error, 0)
+            return
+        assert self._ticket is not None, "a running request holds a ticket"
+        more = message.token_limit - self._token_limit
+        if granted := self._cloud.admission.extend(self._ticket, more):
+            self._token_limit += granted
+            self._cloud.engine.extend(self._request_id, self._token_limit)
+
+    def _break_off(self) -> None:
+        self._ended = True
+        assert self._ticket is not None, "a running request holds a ticket"
+        self._cloud.admission.release(self._ticket)
+        self._cloud.engine.abort(self._request_id)
+
+    def _send_down(self, event: CloudEvent | PdError, num_tokens: int) -> None:
+        leaves_s = self._loop.time() + self._cloud.profile.message_s
+        self._loop.call_at(self._down.arrival_s(leaves_s, num_tokens), self._arrive, event)
+
+    # The device's end
+
+    def _arrive(self, event: CloudEvent | PdError) -> None:
+        self._inbox.append(event)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def events(self) -> AsyncGenerator[CloudEvent, None]:
+        while True:
+            while not self._inbox:
+                self._reader = self._loop.create_future()
+                await self._reader
+            event = self._inbox.popleft()
+            if isinstance(event, PdError):
+                raise event
+            yield event
+            if isinstance(event, Finished):
+                return
+
+    async def send(self, message: Extend | Stop) -> None:
+        at_s = self._up.arrival_s(self._loop.time(), 0)
+        await asyncio.sleep(max(at_s - self._loop.time(), 0.0))
+        self._receive(message)
+
+    def cancel(self) -> None:
+        if not self._ended:
+            self._break_off()

@@ -1,0 +1,184 @@
+"""What a cloud is like: how long its steps take, what it has room for. By name, or from a file.
+
+A step that decodes some streams and prefills chunks of others takes
+
+    a + sum over chunks of (b n + c ((p + n)^2 - p^2)) + sum over decodes of (d + e l)
+
+seconds: a for any step, b and c for n prefilled tokens from position p on, d for each decoded
+stream and e for each of the l tokens in its KV cache. One chunk of n tokens alone takes
+a + b n + c n^2, and a decode step of a batch a + (d + e l) times its size.
+"""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pd_core.errors import ConfigError
+from pd_core.generation import Limits
+from pd_server.step_cost import StepCost, StepSample
+
+_WARM_UP_CHUNK = 64
+_WARM_UP_FAR = 2048
+
+__all__ = ["CLOUD_PROFILES", "CloudProfile", "read_cloud_profile"]
+
+
+class CloudProfile(BaseModel):
+    """A cloud's speeds and bounds.
+
+    Attributes:
+        name: in tables.
+        source: where the figures come from.
+        step_s: a, seconds of any step.
+        prefill_token_s: b, seconds per prefilled token.
+        prefill_token2_s: c, seconds per prefilled token squared (attention).
+        decode_s: d, seconds per decoded stream.
+        decode_key_s: e, seconds per decoded stream and token in its KV cache.
+        spread: relative standard deviation of a step's seconds.
+        message_s: seconds from a step's end to its token leaving the machine.
+        kv_bytes_per_token: KV cache bytes of a token.
+        kv_tokens: room of the KV cache, of running requests and cached prefixes together.
+        room_tokens: a request's KV cache grows by so many tokens at a time.
+        max_num_seqs: slots.
+        max_num_batched_tokens: tokens computed in one step; None: chosen by the speed, as the
+            server does.
+        max_num_waiting: requests queued before new ones are refused.
+        max_context_tokens: prompt and answer together.
+        max_output_tokens: the highest token limit of a request.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str
+    source: str
+    step_s: float = Field(ge=0)
+    prefill_token_s: float = Field(ge=0)
+    prefill_token2_s: float = Field(default=0.0, ge=0)
+    decode_s: float = Field(default=0.0, ge=0)
+    decode_key_s: float = Field(default=0.0, ge=0)
+    spread: float = Field(default=0.0, ge=0, le=1)
+    message_s: float = Field(default=0.0, ge=0)
+    kv_bytes_per_token: int = Field(ge=0)
+    kv_tokens: int = Field(ge=64)
+    room_tokens: int = Field(default=64, ge=64, multiple_of=64)
+    max_num_seqs: int = Field(ge=1)
+    max_num_batched_tokens: int | None = Field(default=None, ge=2)
+    max_num_waiting: int = Field(ge=0)
+    max_context_tokens: int = Field(ge=128)
+    max_output_tokens: int = Field(ge=1)
+
+    def limits(self, vocab_size: int) -> Limits:
+        """Return what such a server would publish; a request must fit the KV cache alone."""
+        room = self.kv_tokens // self.room_tokens * self.room_tokens
+        context = min(self.max_context_tokens, room)
+        return Limits(
+            max_context_tokens=context,
+            max_output_tokens=min(self.max_output_tokens, context),
+            max_num_seqs=self.max_num_seqs,
+            max_num_waiting=self.max_num_waiting,
+            vocab_size=vocab_size,
+        )
+
+    def prefill_s(self, first: int, num_tokens: int) -> float:
+        """Return what a chunk adds to its step."""
+        end = first + num_tokens
+        pairs = end * end - first * first
+        return self.prefill_token_s * num_tokens + self.prefill_token2_s * pairs
+
+    def chunk_s(self, first: int, num_tokens: int) -> float:
+        """Return a step's seconds that computes this chunk of a prompt alone."""
+        return self.step_s + self.prefill_s(first, num_tokens)
+
+    def decode_step_s(self, num_streams: int, num_keys: int) -> float:
+        """Return a step's seconds that decodes streams with so many keys in all."""
+        return self.step_s + self.decode_s * num_streams + self.decode_key_s * num_keys
+
+    def step_cost(self) -> StepCost:
+        """Return what a server would make of its own start-up measurements."""
+        return StepCost.fitted([
+            StepSample(tokens, tokens * (first + tokens), seconds)
+            for first, tokens, seconds in self.warm_up()
+        ])  # fmt: skip
+
+    def warm_up(self) -> list[tuple[int, int, float]]:
+        """Return those measurements: position, tokens, seconds."""
+        far = min(_WARM_UP_FAR, self.max_context_tokens - _WARM_UP_CHUNK)
+        found = []
+        for first in (0, far):
+            found.append((first, _WARM_UP_CHUNK, self.chunk_s(first, _WARM_UP_CHUNK)))
+            found.append((first, 1, self.decode_step_s(1, first + 1)))
+        return found
+
+    def step_tokens(self) -> int:
+        """Return the token budget of a step."""
+        return self.max_num_batched_tokens or self.step_cost().step_tokens(self.max_num_seqs)
+
+
+# Weights and KV cache are read once a step at 70 % of the memory's bandwidth, and a prefilled
+# token takes 2 FLOP a parameter at half of the peak: usual shares, and no measurement of anything.
+_BY_ARITHMETIC = (
+    "arithmetic, not a measurement: 8e9 parameters and 128 KiB of KV a token in bf16 at 70 % of "
+    "{bandwidth} TB/s and half of {peak} TFLOP/s"
+)
+
+
+def _gpu(name: str, bandwidth: float, peak: float, kv_tokens: int) -> CloudProfile:
+    """Return an 8B model on one GPU of so many TB/s and TFLOP/s."""
+    bytes_per_s, flop_per_s = 0.7e12 * bandwidth, 0.5e12 * peak
+    kv_bytes = 128 * 1024  # 32 layers, 8 KV heads of 128, K and V, 2 bytes
+    layers_width = 32 * 4096
+    return CloudProfile(
+        name=name,
+        source=_BY_ARITHMETIC.format(bandwidth=bandwidth, peak=peak),
+        step_s=2 * 8e9 / bytes_per_s,
+        prefill_token_s=2 * 8e9 / flop_per_s,
+        prefill_token2_s=2 * layers_width / flop_per_s,  # 4 FLOP, for half of all pairs
+        decode_s=2 * 8e9 / flop_per_s,
+        decode_key_s=kv_bytes / bytes_per_s,
+        spread=0.05,
+        kv_bytes_per_token=kv_bytes,
+        kv_tokens=kv_tokens,
+        max_num_seqs=64,
+        max_num_batched_tokens=2048,
+        max_num_waiting=1024,
+        max_context_tokens=131_072,
+        max_output_tokens=4096,
+    )
+
+
+CLOUD_PROFILES: Final = {
+    profile.name: profile
+    for profile in (
+        _gpu("gpu-8b", bandwidth=3.35, peak=990.0, kv_tokens=393_216),
+        _gpu("small-gpu-8b", bandwidth=0.86, peak=242.0, kv_tokens=131_072),
+    )
+}
+
+
+def read_cloud_profile(name_or_file: str) -> CloudProfile:
+    """Return a named profile, or one from a JSON file (`pd-bench profile` writes such).
+
+    Raises:
+        ConfigError: neither a known name nor a readable profile; the message names the field.
+    """
+    if name_or_file in CLOUD_PROFILES:
+        return CLOUD_PROFILES[name_or_file]
+    path = Path(name_or_file)
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"{name_or_file!r} is no cloud profile: known names are "
+            f"{', '.join(sorted(CLOUD_PROFILES))}, and as a file it cannot be read: "
+            f"{error.strerror}"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a JSON document: {error}") from None
+    try:
+        return CloudProfile.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: not a cloud profile: {where}: {first['msg']}") from None

@@ -1,0 +1,130 @@
+"""One scheme of a simulation: a cloud, and a device of its own for every row, on one clock.
+
+The devices are the product's own clients: session, planner, controller and emulated engine as in
+a fleet replay. Only the cloud behind the link is emulated too.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from pd_bench.cloud_meter import CloudMeter
+from pd_bench.dispatch import Client, Dispatcher
+from pd_bench.result import CloudTotals, RequestRecord
+from pd_bench.schemes import Scheme, scheme_client
+from pd_bench.series import LoadPoint
+from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
+from pd_bench.simulation.foresight import ForesightClient, ForesightEngine
+from pd_bench.simulation.settings import SimulationSettings
+from pd_bench.workload import Work, Workload
+from pd_core.errors import EngineError
+from pd_core.profiles import link_profile
+from pd_device_client.emulated_engine import EmulatedEngine
+from pd_device_client.outcome import Outcome
+
+__all__ = ["SimulatedFleet", "workload_of"]
+
+_SALT = "simulated"  # every scheme has a cloud of its own: nothing can be shared by accident
+
+
+def workload_of(settings: SimulationSettings) -> Workload:
+    """Return what makes requests of the trace's rows.
+
+    Raises:
+        ConfigError: the limits leave no room.
+    """
+    return Workload(
+        settings.cloud.limits(VOCAB_SIZE),
+        (EOS_TOKEN_ID,),
+        seed=settings.seed,
+        temperature=0.0,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        max_output_tokens=settings.max_output_tokens,
+    )
+
+
+class SimulatedFleet:
+    """Runs one scheme on the running loop's clock.
+
+    Args:
+        settings: of the simulation.
+        scheme: how requests are carried.
+        workload: makes them.
+        on_end: told of every request that ends.
+
+    Attributes:
+        cloud_load: the cloud's requests over time.
+    """
+
+    def __init__(
+        self,
+        settings: SimulationSettings,
+        scheme: Scheme,
+        workload: Workload,
+        on_end: Callable[[RequestRecord, Outcome], None],
+    ) -> None:
+        self._settings = settings
+        self._scheme = scheme
+        self._workload = workload
+        self._on_end = on_end
+        self._cloud = SimulatedCloud(settings.cloud, settings.seed)
+        self._meter = CloudMeter(SimulatedLink(self._cloud, link_profile("loopback")))
+
+    @property
+    def cloud_load(self) -> tuple[LoadPoint, ...]:
+        """The cloud's requests over time."""
+        return self._meter.load
+
+    async def run(self, works: Iterable[Work]) -> CloudTotals:
+        """Send every request at its arrival; return what the cloud did for them.
+
+        Raises:
+            EngineError: the warm-up request failed.
+        """
+        await self._warm_up()
+        await self._meter.start()
+        try:
+            await self._dispatcher(self._on_end).run_stream(works, self._client)
+        finally:
+            await self._meter.stop()
+        self._cloud.engine.check_integrity()
+        return await self._meter.totals()
+
+    async def _warm_up(self) -> None:
+        ended: list[RequestRecord] = []
+        dispatcher = self._dispatcher(lambda record, _: ended.append(record))
+        await dispatcher.run_stream([self._workload.warm_up()], self._client)
+        if error := ended[0].error:
+            raise EngineError(f"the warm-up request of {self._scheme.name} failed: {error}")
+        await asyncio.sleep(1.0)  # whatever it left behind is done by then
+
+    def _dispatcher(self, on_end: Callable[[RequestRecord, Outcome], None]) -> Dispatcher:
+        return Dispatcher(
+            self._scheme.name,
+            0,
+            lambda work: self._workload.request(work, self._scheme.name, _SALT),
+            timeout_s=self._settings.timeout_s,
+            on_end=on_end,
+        )
+
+    def _client(self, work: Work) -> Client:
+        settings = self._settings
+        # Every device has its own spread and jitter, the same ones in every scheme.
+        seed = settings.seed * 1_000_003 + work.line
+        make_engine = ForesightEngine if settings.foresight else EmulatedEngine
+        engine = make_engine(
+            settings.device,
+            vocab_size=VOCAB_SIZE,
+            eos_token_ids=(EOS_TOKEN_ID,),
+            seed=seed,
+            max_context_tokens=self._cloud.limits.max_context_tokens,
+        )
+        client = scheme_client(
+            self._scheme,
+            link=lambda: SimulatedLink(self._cloud, settings.link, seed),
+            engine=lambda: engine,
+            pace_s=settings.pace_s,
+            device_profile=settings.device,
+        )
+        if isinstance(engine, ForesightEngine):
+            return ForesightClient(client, engine, settings.timeout_s)
+        return client

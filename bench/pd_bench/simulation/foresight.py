@@ -1,0 +1,288 @@
+"""The rest of an answer that only its own device can still make, worked out at once.
+
+After the claim a session with an emulated engine has nothing random left but the engine's own
+spread, and nobody else takes part: the device decodes, the reader is shown tokens at the pace. The
+event loop would need a dozen calls a token for that. Here the same arithmetic runs in one loop, on
+copies; and only if the session would never ask for the cloud again, by its own rule, is the result
+carried out: every commit and every show through the session's own methods, with the clock set to
+its instant. A test holds this against the session's own course, token by token.
+"""
+
+import asyncio
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pd_bench.dispatch import Client
+from pd_bench.dispatch import Session as DispatchedSession
+from pd_bench.simulation.virtual_loop import VirtualLoop
+from pd_core.planner import Mode
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.cloud_leg import CloudLeg, LegState
+from pd_device_client.device_leg import forecast_ready_s
+from pd_device_client.emulated_engine import EmulatedEngine, EmulatedSequence
+from pd_device_client.handoff import LOST_TOLERANCE, expected_last
+from pd_device_client.outcome import GenerationRequest
+from pd_device_client.session import Session
+from pd_device_client.speed_controller import Arrivals, steepest_slope_s
+from pd_device_client.standing import Standing
+
+__all__ = ["ForesightClient", "ForesightEngine"]
+
+
+class ForesightClient:
+    """A client of one request whose engine foresees the end of the answer.
+
+    Args:
+        client: the client.
+        engine: its engine.
+        timeout_s: no answer is foreseen beyond so many seconds from its submit.
+    """
+
+    def __init__(self, client: Client, engine: "ForesightEngine", timeout_s: float) -> None:
+        self._client = client
+        self._engine = engine
+        self._timeout_s = timeout_s
+
+    async def start(self) -> None:
+        """Start the client."""
+        await self._client.start()
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.close()
+
+    def session(self, request: GenerationRequest, mode: str) -> DispatchedSession:
+        """Return the client's session of a request; the engine may see where it stands."""
+        session = self._client.session(request, mode)
+        if isinstance(session, Session):  # a race's reader must see its first token come
+            self._engine.standing = session.standing
+            self._engine.ends_by_s = asyncio.get_running_loop().time() + self._timeout_s
+        return session
+
+
+class ForesightEngine(EmulatedEngine):
+    """An emulated engine that foresees the end of its answers.
+
+    For one request a device: what it learns in the end is not what a real course would teach it.
+
+    Attributes:
+        standing: tells where the present request stands; None: there is no foresight.
+        ends_by_s: an answer that would go on beyond this instant is not foreseen.
+        num_foreseen: answers that were.
+    """
+
+    standing: Callable[[], Standing] | None = None
+    ends_by_s = float("inf")
+    num_foreseen = 0
+
+    def open(
+        self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
+    ) -> EmulatedSequence:
+        """Open an empty sequence."""
+        return _ForesightSequence(self, sampling)
+
+
+class _ForesightSequence(EmulatedSequence):
+    def __init__(self, engine: ForesightEngine, sampling: SamplingParams) -> None:
+        super().__init__(engine, sampling)
+        self._foresight = engine
+        self._tried = False
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        engine = self._foresight
+        decodes = len(token_ids) == 1 and sample_position is not None
+        if decodes and not self._tried and engine.standing is not None:
+            standing = engine.standing()
+            if _undisturbed(standing):
+                self._tried = True
+                course = _Course(standing, engine, self, token_ids[0])
+                if course.foreseen(engine.ends_by_s):
+                    course.carry_out()
+                    engine.num_foreseen += 1
+                    return None
+        return await super().feed(token_ids, sample_position)
+
+
+def _undisturbed(standing: Standing) -> bool:
+    """Whether only the device can make tokens now, unless it is asked to give the claim back."""
+    log, cloud = standing.log, standing.cloud
+    if log.claimed_at is None or standing.device is None or not log.length:
+        return False
+    quiet = cloud is None or cloud.state is LegState.FAILED
+    return (quiet or _is_done(cloud)) and not log.holds_aside
+
+
+def _is_done(cloud: CloudLeg | None) -> bool:
+    return cloud is not None and cloud.state is LegState.IDLE and not cloud.wanted
+
+
+class _Course:
+    """What will happen, as far as it is worked out.
+
+    Args:
+        standing: of the request, at the beginning of a decode step.
+        engine: draws the steps' seconds.
+        sequence: of the device, with all tokens but the one being fed.
+        token_id: the one being fed.
+    """
+
+    def __init__(
+        self,
+        standing: Standing,
+        engine: ForesightEngine,
+        sequence: EmulatedSequence,
+        token_id: int,
+    ) -> None:
+        device = standing.device
+        assert device is not None, "only a device's course is foreseen"
+        self._standing = standing
+        self._engine = engine
+        self._sequence = sequence
+        self._fed = token_id
+        self._loop = _virtual_loop()
+        self._state = copy.copy(sequence.state)
+        self._estimate = replace(standing.estimate, decode=copy.deepcopy(standing.estimate.decode))
+        self._prompt_tokens = len(standing.request.prompt_token_ids)
+        self._num_fed = device.num_fed
+        self._length = standing.log.length
+        self._last_shown = len(standing.shown) - 1
+        self._shown_s = standing.shown_s
+        self._next_show_s = standing.next_show_s
+        self._looked_s = self._loop.time()  # when reader and session last judged the state
+        self._pass_s = self._pass_ends_s = 0.0
+        self._closed = False
+        self._lost = False
+        self._events: list[tuple[float, int | None]] = []  # a commit has its token
+        self._watched = _may_return(standing.cloud, standing.plan.mode, standing.plan.adapts)
+
+    def foreseen(self, ends_by_s: float) -> bool:
+        """Work out the rest; False, and nothing has happened, where it cannot be foreseen."""
+        before = self._engine.random_state
+        now_s = self._loop.time()
+        token_id = self._fed
+        self._begin_pass(now_s)
+        self._look(now_s)
+        while not self._closed and not self._lost and now_s <= ends_by_s:
+            began_s, now_s = now_s, now_s + self._engine.draw_s(self._num_fed, 1)
+            self._show_until(now_s)
+            self._look_until(now_s)
+            token_id = self._end_pass(began_s, now_s, token_id)
+        self._show_rest()
+        if self._lost or not self._closed or self._events[-1][0] > ends_by_s:
+            self._engine.random_state = before
+            return False
+        return True
+
+    def carry_out(self) -> None:
+        """Let it happen: commits and shows, each at its instant."""
+        log, show = self._standing.log, self._standing.show
+        now_s = self._loop.time()
+        try:
+            for at_s, token_id in self._events:
+                self._loop.visit(at_s)
+                if token_id is None:
+                    show()
+                else:
+                    log.commit_device(log.length, token_id)
+        finally:
+            self._loop.visit(now_s)
+
+    # The device
+
+    def _begin_pass(self, now_s: float) -> None:
+        self._pass_s = self._estimate.pass_s(self._num_fed, 1)
+        self._pass_ends_s = now_s + self._pass_s
+
+    def _end_pass(self, began_s: float, now_s: float, token_id: int) -> int:
+        """Commit the pass's token, begin the next pass, and return the token."""
+        request = self._standing.request
+        self._estimate.observe_pass(self._num_fed, 1, now_s - began_s)
+        self._num_fed += 1
+        self._state.extend((token_id,))
+        made = self._state.next_token(self._length, request.sampling)
+        self._events.append((now_s, made))
+        self._length += 1
+        ends = made in self._engine.card.eos_token_ids
+        self._closed = ends or self._length >= request.max_tokens
+        self._begin_pass(now_s)
+        # The reader and the session's judgement come after all this, in the same instant.
+        self._look(now_s)
+        return made
+
+    def _slope_s(self, now_s: float) -> float:
+        """As the session's: the steepest line to any arrival that is expected."""
+        if self._closed:
+            return 0.0
+        length, standing = self._length, self._standing
+        ready_s = forecast_ready_s(
+            now_s,
+            self._prompt_tokens + length,
+            self._num_fed,
+            self._engine.card.chunk_tokens,
+            self._estimate,
+            self._pass_s,
+            self._pass_ends_s,
+        )
+        last = expected_last(length, standing.expected_tokens, standing.request.max_tokens)
+        piece = Arrivals(length, max(last, length), ready_s, self._estimate.decode_s)
+        return steepest_slope_s(self._last_shown, self._shown_s, (piece,))
+
+    def _look(self, now_s: float) -> None:
+        """What reader and session do after anything has happened.
+
+        The reader decides when the next token is shown. The session asks itself whether it wants
+        the cloud again; where that is in doubt, its own course is to tell.
+        """
+        self._looked_s = now_s
+        waits = self._next_show_s is None and self._last_shown + 1 < self._length
+        if self._last_shown < 0:
+            self._next_show_s = now_s if waits else self._next_show_s
+            return
+        judges = self._watched and not self._closed
+        if not waits and not judges:
+            return
+        pace_s, slope_s = self._standing.plan.pace_s, self._slope_s(now_s)
+        if waits:
+            gap_s = max(pace_s, slope_s)
+            self._next_show_s = now_s + max(self._shown_s + gap_s - now_s, 0.0)
+        if judges and slope_s > pace_s * LOST_TOLERANCE:
+            self._lost = True
+
+    def _look_until(self, end_s: float) -> None:
+        """The looks that a silent session takes once a pace."""
+        while self._watched and not self._lost:
+            next_s = self._looked_s + self._standing.plan.pace_s
+            if next_s >= end_s:
+                return
+            self._look(next_s)
+
+    # The reader
+
+    def _show_until(self, end_s: float) -> None:
+        while self._next_show_s is not None and self._next_show_s < end_s and not self._lost:
+            self._look_until(self._next_show_s)
+            self._show(self._next_show_s)
+
+    def _show(self, now_s: float) -> None:
+        self._events.append((now_s, None))
+        self._last_shown += 1
+        self._shown_s = now_s
+        self._next_show_s = None
+        self._look(now_s)
+
+    def _show_rest(self) -> None:
+        while self._closed and self._next_show_s is not None:
+            self._show(self._next_show_s)
+
+
+def _may_return(cloud: CloudLeg | None, mode: Mode, adapts: bool) -> bool:
+    """Whether the session could ask this cloud again."""
+    usable = cloud is not None and cloud.state is not LegState.FAILED
+    return usable and adapts and mode is not Mode.DEVICE_ONLY
+
+
+def _virtual_loop() -> VirtualLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop), "foresight needs a virtual clock"
+    return loop

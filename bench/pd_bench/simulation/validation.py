@@ -1,0 +1,151 @@
+"""A simulation held against a real replay of the same rows: does it say the same?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.table import Table
+
+from pd_bench.provenance import file_sha256
+from pd_bench.result import ResultDocument, SchemeResult
+from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.settings import SimulationSettings
+from pd_core.errors import ConfigError
+from pd_core.profiles import device_profile
+
+__all__ = ["TOLERANCE", "Comparison", "comparisons", "read_replay", "settings_of", "table_of"]
+
+TOLERANCE = 0.1
+"""A simulated figure may be so far from the replayed one, relatively."""
+
+_FIGURES: tuple[tuple[str, Callable[[SchemeResult], float | None]], ...] = (
+    ("TTFT p50, ms", lambda s: _ms(s.ttft_s.p50)),
+    ("gap p50, ms", lambda s: _ms(s.gap_s.p50)),
+    ("largest gap p50, ms", lambda s: _ms(s.largest_gap_s.p50)),
+    ("cloud busy, s", lambda s: s.cloud_busy_s),
+    ("cloud tokens generated", lambda s: float(s.cloud_tokens_generated)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One figure of one scheme.
+
+    Attributes:
+        scheme: whose.
+        figure: which, with its unit.
+        replayed: in the replay; None where it has none.
+        simulated: in the simulation, likewise.
+    """
+
+    scheme: str
+    figure: str
+    replayed: float | None
+    simulated: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """The simulated figure over the replayed one, less 1; None where one is missing."""
+        if self.replayed is None or self.simulated is None:
+            return None
+        if self.replayed == 0:
+            return 0.0 if self.simulated == 0 else None
+        return self.simulated / self.replayed - 1
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are within TOLERANCE, or both missing."""
+        if self.replayed is None and self.simulated is None:
+            return True
+        return self.difference is not None and abs(self.difference) <= TOLERANCE
+
+
+def read_replay(path: Path) -> ResultDocument:
+    """Read a fleet replay's document.
+
+    Raises:
+        ConfigError: it cannot be read, or is no such document.
+    """
+    try:
+        document = ResultDocument.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"--validate {path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise ConfigError(f"--validate {path}: no result: {where}: {first['msg']}") from None
+    if document.fidelity != "fleet":
+        raise ConfigError(
+            f"--validate {path}: its fidelity is {document.fidelity!r}; a simulation is compared "
+            "with a fleet replay (pd-bench replay --fidelity fleet --json FILE)"
+        )
+    return document
+
+
+def settings_of(replayed: ResultDocument, trace: Path, cloud: CloudProfile) -> SimulationSettings:
+    """Return the replay's own inputs, for a simulation with `cloud`.
+
+    Raises:
+        ConfigError: the trace is another one, or an input is missing in the document.
+    """
+    if file_sha256(trace) != replayed.trace_sha256:
+        raise ConfigError(f"{trace}: not the trace that was replayed ({replayed.trace})")
+    inputs = replayed.settings
+    try:
+        limit = inputs["limit"]
+        return SimulationSettings(
+            trace=trace,
+            device=device_profile(str(replayed.profiles["device"]["name"])),
+            cloud=cloud.model_copy(update={"max_num_seqs": int(str(inputs["max_num_seqs"]))}),
+            link_profile=str(replayed.profiles["link"]["name"]),
+            schemes=tuple(replayed.schemes),
+            pace_s=replayed.pace_s,
+            limit=None if limit is None else int(str(limit)),
+            max_prompt_tokens=replayed.cut_rows.max_prompt_tokens,
+            max_output_tokens=replayed.cut_rows.max_output_tokens,
+            seed=replayed.seed,
+            timeout_s=float(str(inputs["timeout_s"])),
+        )
+    except KeyError as error:
+        raise ConfigError(f"the replay's document has no {error}: replay again") from None
+
+
+def comparisons(replayed: ResultDocument, simulated: ResultDocument) -> list[Comparison]:
+    """Return every figure of every scheme side by side.
+
+    Totals are compared a request, since a replay may have repeats.
+    """
+    found = []
+    for scheme, real in replayed.schemes.items():
+        ours = simulated.schemes[scheme]
+        for figure, value in _FIGURES:
+            a, b = value(real), value(ours)
+            if figure.startswith("cloud") and a is not None:
+                a *= ours.requests / max(real.requests, 1)
+            found.append(Comparison(scheme, figure, a, b))
+    return found
+
+
+def table_of(found: list[Comparison]) -> Table:
+    """Return the comparison as a table."""
+    table = Table(title=f"simulated against replayed (within {TOLERANCE:.0%}: ok)")
+    for column in ("scheme", "figure"):
+        table.add_column(column)
+    for column in ("replayed", "simulated", "difference", ""):
+        table.add_column(column, justify="right")
+    for c in found:
+        difference = "-" if c.difference is None else f"{c.difference:+.1%}"
+        verdict = "ok" if c.agrees else "OFF"
+        table.add_row(
+            c.scheme, c.figure, _figure(c.replayed), _figure(c.simulated), difference, verdict
+        )
+    return table
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

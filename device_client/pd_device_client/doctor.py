@@ -1,0 +1,135 @@
+"""`pd-device doctor`: what would keep this device from serving, and how to mend it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pd_core.errors import PdError
+from pd_core.generation import Fingerprints
+from pd_core.model_names import RANDOM_TINY, model_directory
+from pd_core.models import inspect_model
+from pd_core.models.loading import read_fingerprints
+from pd_core.models.model_directory import ModelDirectory
+from pd_core.wall_clock import unix_time_s
+from pd_device_client.battery import Battery, read_battery
+from pd_device_client.http_server import bind
+from pd_device_client.memory import available_bytes, check_memory
+from pd_device_client.ports import CloudLink
+
+__all__ = ["Finding", "examine"]
+
+# This file's own year: a clock before it is wrong.
+_EARLIEST_UNIX_S = 1_767_225_600
+_COMPARED = ("tokenizer", "chat_template", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        subject: what was looked at.
+        ok: whether it is as it should be.
+        words: what was found, and where it is not ok how to mend it.
+    """
+
+    subject: str
+    ok: bool
+    words: str
+
+
+async def examine(
+    model: str,
+    link: CloudLink | None,
+    *,
+    host: str,
+    port: int,
+    clock: Callable[[], int] = unix_time_s,
+    battery: Callable[[], Battery | None] = read_battery,
+) -> list[Finding]:
+    """Look at the clock, the battery, the port, the model and the cloud; change nothing.
+
+    Args:
+        model: as `load_model` takes it.
+        link: the way to the cloud, or None.
+        host, port: where the device is to listen.
+        clock: seconds since 1970.
+        battery: reads the battery.
+    """
+    ours: Fingerprints | None = None
+    findings = [_clock(clock()), _battery(battery()), _port(host, port)]
+    try:
+        words, ours = await asyncio.to_thread(_model, model)
+        findings.append(Finding("model", True, words))
+    except PdError as error:
+        findings.append(Finding("model", False, str(error)))
+    findings.append(await _cloud(link, ours))
+    return findings
+
+
+def _clock(now_unix_s: int) -> Finding:
+    if now_unix_s < _EARLIEST_UNIX_S:
+        words = "it is years behind, so certificates look not yet valid; set the date"
+        return Finding("clock", False, words)
+    return Finding("clock", True, "the date is plausible")
+
+
+def _battery(battery: Battery | None) -> Finding:
+    if battery is None:
+        return Finding("battery", True, "there is none, or it cannot be read")
+    plugged = "plugged in" if battery.plugged else "not plugged in: see --spare-below"
+    return Finding("battery", True, f"{battery.percent:.0f} %, {plugged}")
+
+
+def _port(host: str, port: int) -> Finding:
+    try:
+        bind(host, port).close()
+    except PdError as error:
+        return Finding("port", False, str(error))
+    return Finding("port", True, f"{port} on {host} is free")
+
+
+def _model(model: str) -> tuple[str, Fingerprints | None]:
+    check_memory(model, 0)
+    free = f"{available_bytes() >> 20} MiB of memory are free"
+    if model == RANDOM_TINY:
+        return f"{RANDOM_TINY} is made on the spot; {free}", None
+    report = inspect_model(model)
+    fingerprints = read_fingerprints(ModelDirectory(model_directory(model)), "")
+    return (
+        f"{report.name}: {report.num_parameters:,} parameters, {report.kv_bytes_per_token} bytes "
+        f"of KV cache a token, a context of {report.config.max_context_tokens} tokens; {free}",
+        fingerprints,
+    )
+
+
+async def _cloud(link: CloudLink | None, ours: Fingerprints | None) -> Finding:
+    if link is None:
+        return Finding("cloud", True, "none is given, so all stays on this machine")
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    try:
+        card = await link.info()
+    except PdError as error:
+        return Finding("cloud", False, f"{error}; the device would answer alone")
+    took_ms = (loop.time() - began_s) * 1e3
+    other = [
+        name.replace("_", " ")
+        for name in _COMPARED
+        if ours is not None
+        and getattr(ours, name) != getattr(card.fingerprints, name)
+        and getattr(card.fingerprints, name)
+    ]
+    if other:
+        words = (
+            f"it runs {card.model_name}, whose {' and '.join(other)} differ from this device's, so "
+            "nothing can be handed over; run the same model on both sides (--model)"
+        )
+        return Finding("cloud", False, words)
+    load = card.load
+    return Finding(
+        "cloud",
+        True,
+        f"{card.model_name} on {card.engine}, {load.num_running} of {load.max_num_seqs} slots in "
+        f"use, card in {took_ms:.0f} ms",
+    )

@@ -1,0 +1,267 @@
+"""Server-sent events of a completion, as servers really send them, and an endpoint's records."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pd_bench.completion_stream import Chunk, completion_chunks
+from pd_bench.dispatch import Dispatcher
+from pd_bench.endpoint_client import Endpoint, endpoint_record
+from pd_bench.endpoint_settings import EndpointSettings
+from pd_bench.prompt_words import words_of
+from pd_bench.result import RequestRecord, output_sha256
+from pd_bench.simulation.virtual_loop import run_virtual
+from pd_bench.workload import Work
+from pd_core.errors import CloudUnavailable, ConfigError, InvalidRequest, PdError, QueueFull
+from pd_device_client.outcome import GenerationRequest
+from tests.sse_script import ScriptedTransport, event
+
+TRACE = Path("t.csv")
+
+
+async def lines_of(*lines: str) -> AsyncIterator[str]:
+    for line in lines:
+        yield line
+
+
+async def chunks(*lines: str) -> list[Chunk]:
+    return [chunk async for chunk in completion_chunks(lines_of(*lines))]
+
+
+async def test_events_comments_and_usage() -> None:
+    got = await chunks(
+        ": keep-alive",
+        "",
+        'data: {"choices": [{"text": "a", "token_ids": [5, 6]}]}',
+        "",
+        'data:{"choices": [{"text": "b",',
+        'data: "finish_reason": "length"}]}',
+        "",
+        'data: {"choices": [], "usage": {"completion_tokens": 3, "prompt_tokens": 9}}',
+        "",
+        "data: [DONE]",
+        "",
+        "data: what comes after is not read",
+    )
+    assert got == [
+        Chunk("a", (5, 6)),
+        Chunk("b", None, "length"),
+        Chunk(output_tokens=3, prompt_tokens=9),
+    ]
+    assert [chunk.adds for chunk in got] == [True, True, False]
+
+
+async def test_a_last_event_without_an_empty_line_counts() -> None:
+    assert await chunks('data: {"choices": [{"text": "a", "finish_reason": "stop"}]}') == [
+        Chunk("a", None, "stop")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "error", "why"),
+    [
+        (('data: {"choices": [{"text": "a"}]}', ""), CloudUnavailable, "no .DONE. came"),
+        ((), CloudUnavailable, "no .DONE. came"),
+        (("data: {", ""), PdError, "is no JSON"),
+        (("data: [1]", ""), PdError, "is no completion"),
+        (('data: {"error": {"message": "x", "code": 429}}', ""), QueueFull, "reported: x"),
+        (('data: {"error": {"message": "x", "code": 400}}', ""), InvalidRequest, "reported: x"),
+        (('data: {"error": {"message": "x", "code": 500}}', ""), CloudUnavailable, "reported: x"),
+        (('data: {"error": "it broke"}', ""), CloudUnavailable, "it broke"),
+    ],
+)
+async def test_an_answer_that_breaks_is_an_error(
+    lines: tuple[str, ...], error: type[PdError], why: str
+) -> None:
+    with pytest.raises(error, match=why):
+        await chunks(*lines)
+
+
+def settings(**changes: object) -> EndpointSettings:
+    given: dict[str, object] = {"url": "http://localhost:1", "model": "m", "pace_s": 0.1}
+    return EndpointSettings(trace=TRACE, **(given | changes))  # type: ignore[arg-type]
+
+
+def replay(script: ScriptedTransport, *works: Work, **changes: object) -> list[RequestRecord]:
+    """Run rows against a scripted server, on a virtual clock."""
+
+    async def main() -> list[RequestRecord]:
+        endpoint = Endpoint(settings(**changes), script)
+        dispatcher = Dispatcher(
+            "endpoint",
+            0,
+            lambda w: GenerationRequest(str(w.id), w.prompt_token_ids, w.output_tokens),
+            timeout_s=30.0,
+            make_record=endpoint_record,
+        )
+        await dispatcher.run_open_loop(works, lambda _: endpoint)
+        await endpoint.close_pool()
+        return sorted(dispatcher.records, key=lambda r: r.id)
+
+    return run_virtual(main())
+
+
+def work(index: int, output_tokens: int, arrival_s: float = 0.0) -> Work:
+    return Work(index, index + 2, arrival_s, (300, 301, 302), output_tokens)
+
+
+def test_scripted_arrivals_give_the_hand_computed_figures_exactly() -> None:
+    script = ScriptedTransport(
+        [
+            (0.25, event(token_ids=[7], text="a")),
+            (0.0625, event(token_ids=[8], text="b")),
+            (0.5, event(token_ids=[9], text="c")),
+            (0.125, event(token_ids=[10], text="d", finish_reason="length")),
+            (1.0, event(usage=4) + b"data: [DONE]\n\n"),
+        ]
+    )
+    (record,) = replay(script, work(0, 4, arrival_s=2.5))
+    assert record.error is None
+    # Binary fractions, so that nothing is rounded: the virtual clock counts from 1000 s.
+    assert record.ttft_s == 0.25
+    assert record.shown_at_s == (0.25, 0.3125, 0.8125, 0.9375)
+    assert record.gaps_s == [0.0625, 0.5, 0.125]
+    assert record.largest_gap_s == 0.5
+    assert record.tpot_s == (0.9375 - 0.25) / 3
+    assert record.e2e_s == 0.9375
+    assert record.output_sha256 == output_sha256([7, 8, 9, 10])
+    assert (record.cloud_tokens, record.device_tokens, record.arrival_s) == (4, 0, 2.5)
+    body = script.bodies[0]
+    assert body["prompt"] == [300, 301, 302]
+    assert (body["max_tokens"], body["ignore_eos"], body["stream"]) == (4, True, True)
+
+
+def test_a_chunk_of_several_named_tokens_is_several_tokens_of_one_instant() -> None:
+    script = ScriptedTransport(
+        [
+            (0.25, event(token_ids=[7, 8], text="ab")),
+            (0.5, event(token_ids=[9], text="c", finish_reason="length") + b"data: [DONE]\n\n"),
+        ]
+    )
+    (record,) = replay(script, work(0, 3))
+    assert record.error is None
+    assert record.gaps_s == [0.0, 0.5]
+    assert record.tpot_s == 0.25
+
+
+def test_unnamed_tokens_are_counted_by_the_server_and_never_spread() -> None:
+    script = ScriptedTransport(
+        [
+            (0.25, event(text="ab ")),
+            (0.5, event(text="cd", finish_reason="length")),
+            (0.0, event(usage=5) + b"data: [DONE]\n\n"),
+        ]
+    )
+    (record,) = replay(script, work(0, 5), prompts="text", plain=True)
+    assert record.error is None
+    assert record.gaps_s == [0.5]
+    assert record.tpot_s == 0.5 / 4
+    assert record.cloud_tokens == 5
+    assert record.notes == (
+        "chunks of several tokens: gaps are between chunks, TPOT by the reported count",
+    )
+    body = script.bodies[0]
+    assert body["prompt"] == words_of((300, 301, 302))
+    assert "ignore_eos" not in body
+    # The same text in other chunks is the same answer.
+    other = ScriptedTransport(
+        [(0.1, event(text="ab cd", finish_reason="length") + event(usage=5) + b"data: [DONE]\n\n")]
+    )
+    (again,) = replay(other, work(0, 5), prompts="text")
+    assert again.output_sha256 == record.output_sha256
+
+
+def test_a_request_does_not_wait_for_the_one_before_it() -> None:
+    script = ScriptedTransport(
+        [(2.0, event(token_ids=[1], finish_reason="length") + b"data: [DONE]\n\n")]
+    )
+    records = replay(script, work(0, 1), work(1, 1, 0.5), work(2, 1, 0.5))
+    assert [r.ttft_s for r in records] == [2.0, 2.0, 2.0]
+    assert [r.arrival_s for r in records] == [0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("steps", "status", "why"),
+    [
+        ([(0.1, event(token_ids=[1], finish_reason="stop") + b"data: [DONE]\n\n")], 200,
+         "has 1 tokens instead of 3 .finish_reason 'stop': does the server know ignore_eos"),
+        ([(0.1, event(token_ids=[1]))], 200, "CloudUnavailable: the stream ended before"),
+        ([(0.1, b'{"error": {"message": "no room"}}')], 429, "QueueFull: .*429.*no room"),
+        ([(0.1, b"")], 401, "CloudAuthenticationFailed: .*401.*--api-key-file"),
+        ([(0.1, b'{"detail": "unknown field"}')], 400, "InvalidRequest: .*--endpoint-plain"),
+        ([(0.1, b"")], 500, "CloudUnavailable: .*500"),
+        ([(99.0, b"")], 200, "TimeoutError: no end within 30 s"),
+    ],
+)  # fmt: skip
+def test_every_failed_answer_is_a_failed_request(
+    steps: list[tuple[float, bytes]], status: int, why: str
+) -> None:
+    (record,) = replay(ScriptedTransport(steps, status), work(0, 3))
+    assert record.error is not None
+    assert re.search(why, record.error)
+
+
+class _Refusing(httpx.AsyncBaseTransport):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("All connection attempts failed")
+
+
+async def test_a_server_that_is_not_there_is_a_cloud_error() -> None:
+    endpoint = Endpoint(settings(), _Refusing())
+    session = endpoint.session(GenerationRequest("r", (300,), 3), "endpoint")
+    with pytest.raises(CloudUnavailable, match="cannot be reached: All connection"):
+        async for _ in session.run():
+            pass
+
+
+class _Models(httpx.AsyncBaseTransport):
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/v1/models"
+        return httpx.Response(200, json={"data": [{"id": name} for name in self._names]})
+
+
+async def test_the_only_model_needs_no_name() -> None:
+    assert await Endpoint(settings(model=None), _Models("one")).model() == "one"
+    assert await Endpoint(settings(model="x"), _Refusing()).model() == "x"
+    with pytest.raises(ConfigError, match="these models: a, b; name one with --model"):
+        await Endpoint(settings(model=None), _Models("a", "b")).model()
+    with pytest.raises(CloudUnavailable, match="name a model with --model"):
+        await Endpoint(settings(model=None), _Refusing()).model()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"url": "localhost:8000"}, "such as http://localhost:8000/v1"),
+        ({"url": "ftp://localhost"}, "such as http://localhost:8000/v1"),
+        ({"url": "http://example.org/v1"}, "plaintext beyond this machine"),
+        ({"prompts": "poems"}, "unknown prompts 'poems'; known: ids, text"),
+        ({"pace_s": 0.0}, "--pace is 0"),
+        ({"timeout_s": float("inf")}, "--timeout is inf"),
+        ({"repeat": 0}, "--repeat is 0"),
+        ({"max_prompt_tokens": -3}, "--max-prompt-tokens is -3"),
+        ({"temperature": float("nan")}, "--temperature is nan"),
+    ],
+)
+def test_wrong_endpoint_settings_are_refused(changes: dict[str, object], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        settings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("http://localhost:8000", "http://localhost:8000/v1"),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000/v1"),
+        ("https://example.org/api/v1/completions", "https://example.org/api/v1"),
+    ],
+)
+def test_the_address_may_be_short(url: str, base: str) -> None:
+    assert settings(url=url).base_url == base
+    assert settings(url="http://example.org", insecure=True).base_url == "http://example.org/v1"
