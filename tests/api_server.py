@@ -109,6 +109,7 @@ def api_server(
     loaded: LoadedModel | None = None,
     engine: LocalEngine | None = None,
     cloud: CloudLink | None = None,
+    make_cloud: Callable[[], CloudLink] | None = None,
     settings: AnswerSettings | None = None,
     access: Access | None = None,
     max_requests: int = 64,
@@ -116,14 +117,14 @@ def api_server(
     profile: SpeedProfile = QUICK,
     cloud_address: str | None = None,
 ) -> Iterator[ApiServer]:
-    """Serve until the block ends."""
+    """Serve until the block ends; `make_cloud` makes a link on the server's own loop."""
     started = threading.Event()
     box: list[ApiServer] = []
     failure: list[BaseException] = []
 
     async def main(stopped: asyncio.Event) -> None:
         client = DeviceClient(
-            cloud=cloud,
+            cloud=cloud if make_cloud is None else make_cloud(),
             engine=engine or emulated_engine(profile),
             pace_s=pace_s,
             device_profile=profile,
@@ -157,6 +158,10 @@ def api_server(
         except BaseException as error:  # shown by the test that started this
             failure.append(error)
             started.set()
+        finally:  # here, as the starting thread may be running a loop of its own
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
 
     thread = threading.Thread(target=serve, name="api-server")
     thread.start()
@@ -168,9 +173,6 @@ def api_server(
     finally:
         loop.call_soon_threadsafe(stopped.set)
         thread.join(30)
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
     if failure:
         raise failure[0]
 

@@ -27,6 +27,7 @@ from pd_device_client.handshake import Handshake, shake_hands
 from pd_device_client.happenings import Watcher
 from pd_device_client.measure import measure_engine
 from pd_device_client.outcome import GenerationRequest, Outcome
+from pd_device_client.plan_notes import plan_notes
 from pd_device_client.ports import CloudLink, LocalEngine
 from pd_device_client.queued_device import QueuedDevice
 from pd_device_client.session import Session, TextSource
@@ -63,6 +64,7 @@ class DeviceClient:
     Attributes:
         info: the cloud's card, None before start or when it cannot be reached.
         cloud_error: why the cloud cannot be reached, or None.
+        handshake: how this side and the cloud match, as far as is known.
         turns: at the local engine.
         promise: what readers are promised where a request says nothing.
     """
@@ -93,7 +95,7 @@ class DeviceClient:
         self._recovery: asyncio.Task[None] | None = None
         self.turns = EngineTurns(local_seqs)
         self._lengths: deque[int] = deque(maxlen=_LENGTH_WINDOW)
-        self._handshake = Handshake("", "", "identical")
+        self.handshake = Handshake("", "", "identical")
         self._met_s = -math.inf  # when the cloud's card was last asked for
         self._refresh: asyncio.Task[None] | None = None
         self.info: ServerInfo | None = None
@@ -103,11 +105,6 @@ class DeviceClient:
     def device_profile(self) -> SpeedProfile:
         """The speeds the device was measured, or given, at start."""
         return self._device_estimate.profile
-
-    @property
-    def handshake(self) -> Handshake:
-        """How this side and the cloud match, as far as is known."""
-        return self._handshake
 
     @property
     def engine_name(self) -> str | None:
@@ -150,7 +147,7 @@ class DeviceClient:
         self._cloud_estimate.rtt_s = min(answer_s)
         self._cloud_estimate.load = info.load
         if self._engine is not None:
-            self._handshake = shake_hands(self._engine.card, info)
+            self.handshake = shake_hands(self._engine.card, info)
 
     def session(
         self,
@@ -193,7 +190,7 @@ class DeviceClient:
             self._sides(link, engine),
             expected_tokens=expected,
             text=text,
-            notes=[*notes, *_plan_notes(plan, mode)],
+            notes=[*notes, *plan_notes(plan, mode)],
             read_along=read_along,
             on_end=self._learn,
             watcher=watcher,
@@ -313,12 +310,12 @@ class DeviceClient:
         elif link is not None and engine is not None and self.cloud_left_alone:
             notes.append("the device goes on alone: the cloud failed several times in a row")
             link = None
-        if link is not None and engine is not None and self._handshake.mismatch:
-            notes.append(self._handshake.mismatch)
+        if link is not None and engine is not None and self.handshake.mismatch:
+            notes.append(self.handshake.mismatch)
             if mode is not Mode.CLOUD_ONLY:
                 link = None
-            elif self._handshake.other_text:
-                raise FingerprintMismatch(self._handshake.mismatch)
+            elif self.handshake.other_text:
+                raise FingerprintMismatch(self.handshake.mismatch)
             else:
                 engine = None
         problems = list[PdError]()
@@ -374,7 +371,7 @@ class DeviceClient:
             device_estimate=self._device_estimate,
             fingerprints=fingerprints,
             eos_token_ids=eos_token_ids,
-            exactness=self._handshake.exactness,
+            exactness=self.handshake.exactness,
             timeouts=self._timeouts,
             turns=self.turns,
         )
@@ -396,16 +393,6 @@ class DeviceClient:
                 self._recover()
         elif outcome.cloud_error is None and outcome.cloud_tokens_generated:
             self._breaker.carried()
-
-
-def _plan_notes(plan: Plan, mode: Mode) -> list[str]:
-    """What the user should know of a plan: another mode than asked for, broken promises."""
-    notes = [f"the promise cannot be kept: {broken}" for broken in plan.broken]
-    if mode is Mode.PD_DEVICE and plan.mode is Mode.DEVICE_ONLY:
-        notes.append(f"planned device-only: this device alone needs {plan.first_token_s:.2f} s")
-    elif mode is Mode.PD_DEVICE and plan.mode is Mode.CLOUD_ONLY:
-        notes.append("planned cloud-only: this device would not catch up in time")
-    return notes
 
 
 def _device_problem(engine: LocalEngine, request: GenerationRequest) -> PdError | None:

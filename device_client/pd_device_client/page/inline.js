@@ -33,7 +33,7 @@ export function parseInline(lines) {
     const kept = broken ? text.replace(/( {2,}|\\)$/, "") : text.trimEnd();
     add(source, kept, line.at);
     // A broken line is marked by a character that no text has at this place.
-    if (!last) add(source, broken ? "\u2028" : "\n", line.at + kept.length);
+    if (!last) add(source, broken ? "\u2028" : "\n", line.at + line.text.length);
   }
   return parse(source, 0);
 }
@@ -139,7 +139,9 @@ function code(source, i, dead) {
   let [from, to] = [i + n, end];
   const padded = text[from] === " " && text[to - 1] === " " && text.slice(from, to).trim();
   if (padded) [from, to] = [from + 1, to - 1];
-  return { node: { kind: "code", ...part(source, from, to) }, end: end + n };
+  const inside = part(source, from, to);
+  inside.text = inside.text.replaceAll("\u2028", " ");
+  return { node: { kind: "code", ...inside }, end: end + n };
 }
 
 /**

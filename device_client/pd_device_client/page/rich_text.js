@@ -29,8 +29,9 @@ export class RichText {
       return;
     }
     const blocks = parseMarkdown(text);
-    const keys = blocks.map(({ block, source }) => `${block.kind} ${tint.key} ${source}`);
-    this._replace(keys, (i) => blockElement(blocks[i].block, tint));
+    const levels = headingLevels(blocks.map(({ block }) => block));
+    const keys = blocks.map(({ block, source }, i) => `${block.kind}${levels[i]} ${tint.key} ${source}`);
+    this._replace(keys, (i) => blockElement(blocks[i].block, tint, levels[i]));
   }
 
   /**
@@ -94,18 +95,33 @@ function plainText(text, tint) {
 }
 
 /**
+ * The levels at which headings are shown: below the page's own, and none left out on the way down.
+ * @param {Block[]} blocks
+ * @returns {number[]} 0 for what is no heading
+ */
+function headingLevels(blocks) {
+  let last = 2;
+  return blocks.map((block) => {
+    if (block.kind !== "heading") return 0;
+    last = Math.min(block.level + 2, last + 1, 6);
+    return last;
+  });
+}
+
+/**
  * @param {Block} block
  * @param {Tint} tint
+ * @param {number} [level] of a heading; 0 where headings have no place, as in a list
  * @returns {HTMLElement}
  */
-function blockElement(block, tint) {
+function blockElement(block, tint, level = 0) {
   switch (block.kind) {
     case "paragraph":
       return inlineInto(element("p"), block.inline, tint);
     case "heading": {
-      // The page's own headings come first: an answer's begin below them.
-      const level = /** @type {"h3" | "h4" | "h5" | "h6"} */ (`h${Math.min(block.level + 2, 6)}`);
-      return inlineInto(element(level), block.inline, tint);
+      if (level === 0) return element("p", {}, inlineInto(element("strong"), block.inline, tint));
+      const tag = /** @type {"h3" | "h4" | "h5" | "h6"} */ (`h${level}`);
+      return inlineInto(element(tag), block.inline, tint);
     }
     case "rule":
       return element("hr");
