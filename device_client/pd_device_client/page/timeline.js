@@ -63,8 +63,8 @@ class Place {
     this.spanS = spanS;
     this.left = this.narrow ? 4 : 68;
     this.right = width - 8;
-    const step = this.narrow ? 42 : 32;
-    const first = this.narrow ? 30 : 22;
+    const step = this.narrow ? 42 : 36;
+    const first = this.narrow ? 28 : 14;
     this.cloud = first;
     this.device = first + step;
     this.shown = first + 2 * step;
@@ -127,7 +127,7 @@ function planned(place, answer) {
  * @param {Answer} answer
  */
 function cloudLane(place, answer) {
-  if (answer.asked === 0) return [note(place, place.cloud, place.left, "not asked")];
+  if (answer.asked === 0) return answer.plan ? [note(place, place.cloud, place.left + 4, "not asked")] : [];
   const y = place.cloud;
   const freeS = cloudFreeS(answer);
   const end = place.x(freeS ?? answer.nowS);
@@ -163,7 +163,7 @@ function deviceLane(place, answer) {
   const absorbed = later.filter((pass) => pass.count > 1 || pass.endS < claimS);
   const made = later.filter((pass) => !absorbed.includes(pass));
   const drawn = [];
-  if (answer.passes.length === 0) {
+  if (answer.passes.length === 0 && answer.plan) {
     const words = answer.plan?.mode === "cloud-only" ? "not needed" : waitingWords(answer);
     drawn.push(note(place, y, place.left + 4, words));
   }
@@ -210,15 +210,16 @@ function seam(place, answer) {
   const { claim } = answer;
   if (claim === null || answer.arrivals.length === 0) return [];
   const x = place.x(claim.atS);
-  const drawn = [line("seam", x, place.cloud - 12, x, place.device + 9)];
+  const drawn = [line("seam", x, place.device - 13, x, place.device + 9)];
   const first = answer.tokens.find((token) => token.position >= claim.position);
-  if (first) {
+  const free = !place.narrow || x > place.left + 52; // of the lane's name
+  if (first && free) {
     drawn.push(line("seam", x, place.device + 9, place.x(first.atS), place.shown - 5));
   }
   const end = x > place.right - 70;
   // Beside the lane's own name, where that stands above the lane.
-  const from = place.narrow ? Math.max(x + 5, place.left + 48) : x + 5;
-  drawn.push(label("seam-name", end ? x - 5 : from, place.cloud - 13, "handoff", end ? "end" : "start"));
+  const from = place.narrow ? Math.max(x + 5, place.left + 52) : x + 5;
+  drawn.push(label("seam-name", end ? x - 5 : from, place.device - 12, "handoff", end ? "end" : "start"));
   return drawn;
 }
 
