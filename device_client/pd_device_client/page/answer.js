@@ -100,7 +100,7 @@ export class Answer {
     const start = this.text.length;
     this.text += text;
     const last = this.runs.at(-1);
-    if (last?.origin === token.origin) last.end = this.text.length;
+    if (last && last.origin === token.origin) last.end = this.text.length;
     else this.runs.push({ origin: token.origin, start, end: this.text.length });
   }
 

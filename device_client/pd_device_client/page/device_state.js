@@ -10,6 +10,7 @@ import { counted } from "./words.js";
 const SOON_MS = 1500;
 const LATER_MS = 15_000;
 
+/** @type {Record<string, string>} */
 const MODES = {
   "pd-device": "both, one after the other",
   "device-only": "only this device",
@@ -69,6 +70,7 @@ export class DeviceState {
     if (!this.known && !this.problem) return; // nothing was answered yet
     const [model, cloud] = [this.known?.model, this.known?.cloud];
     const state = this.known?.state ?? "unreachable";
+    /** @type {Record<string, string>} */
     const words = {
       ready: "ready", loading: "loading", asleep: "asleep", waking: "waking", failed: "failed to load",
       closed: "closing",
@@ -85,6 +87,7 @@ export class DeviceState {
 
   /** @param {Json | undefined} cloud */
   _showCloud(cloud) {
+    /** @type {Record<string, string>} */
     const words = {
       connected: "connected", unreachable: "not reachable", mismatch: "another model", resting: "left alone",
       unknown: "not asked yet", none: "",

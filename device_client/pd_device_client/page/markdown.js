@@ -33,6 +33,7 @@ const MAX_DEPTH = 12;
  * @returns {{block: Block, source: string}[]} the blocks, each with the lines it was made of
  */
 export function parseMarkdown(text) {
+  /** @type {Line[]} */
   const lines = [];
   let at = 0;
   for (const line of text.split("\n")) {
