@@ -137,7 +137,11 @@ def test_stop_ends_both_sides(page: Any, server: ApiServer, cloud: ScriptedCloud
     page.click("#open-settings")
     page.check("#settings [value=cloud-only]")
     page.click("#settings [value=close]")
-    for stop in (lambda: page.click("#stop"), lambda: page.press("#prompt", "Escape")):
+    stops: list[Callable[[], None]] = [
+        lambda: page.click("#stop"),
+        lambda: page.press("#prompt", "Escape"),
+    ]
+    for stop in stops:
         ask(page, PROMPT)
         page.wait_for_selector(".turn:last-child .text .by-cloud")
         assert server.gauge("pd_answers_running") == 1
@@ -268,7 +272,12 @@ def test_a_chat_carries_its_earlier_turns(browser: Any) -> None:
         opened(browser, server.url) as page,
     ):
         bodies = list[dict[str, Any]]()
-        page.on("request", lambda r: r.method == "POST" and bodies.append(r.post_data_json))
+
+        def note(request: Any) -> None:
+            if request.method == "POST":
+                bodies.append(request.post_data_json)
+
+        page.on("request", note)
         for question in ("First?", "Second?"):
             ask(page, question)
             assert answered(page) == "A short answer."
