@@ -25,8 +25,8 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
-.PHONY: help install demo test test-unit test-integration format lint typecheck proto proto-check
-.PHONY: bench check clean image test-vllm vllm-env
+.PHONY: help install demo demo-page test test-unit test-integration screenshots format lint typecheck
+.PHONY: proto proto-check bench check clean image test-vllm vllm-env
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ install: $(DEV_STAMP) ## Create .venv with everything for development (quick whe
 
 demo: $(RUN_STAMP) ## Carry one page on in three modes, with a cloud and a throttled device
 	@$(BIN)/pd-bench demo
+
+demo-page: $(RUN_STAMP) ## Open a page on a cloud and a throttled device; Ctrl-C stops both
+	@$(BIN)/pd-device serve --demo
 
 test: install ## What CI runs: lint, typecheck, stubs, all tests
 	@$(MAKE) --no-print-directory lint typecheck proto-check
@@ -45,6 +48,9 @@ test-unit: install ## The unit tests: no sockets, seconds
 
 test-integration: install ## The integration tests: sockets and processes
 	@$(BIN)/pytest --timeout 120 tests/integration $(ARGS)
+
+screenshots: install ## Take the documentation's pictures of the page, in a real Chromium
+	@PD_SCREENSHOTS=docs/images $(BIN)/pytest --timeout 900 tests/integration/test_demo_page.py
 
 format: install ## Format and sort imports in place
 	@$(BIN)/ruff format .

@@ -109,20 +109,22 @@ def api_server(
     loaded: LoadedModel | None = None,
     engine: LocalEngine | None = None,
     cloud: CloudLink | None = None,
+    make_cloud: Callable[[], CloudLink] | None = None,
     settings: AnswerSettings | None = None,
     access: Access | None = None,
     max_requests: int = 64,
     pace_s: float = 0.001,
     profile: SpeedProfile = QUICK,
+    cloud_address: str | None = None,
 ) -> Iterator[ApiServer]:
-    """Serve until the block ends."""
+    """Serve until the block ends; `make_cloud` makes a link on the server's own loop."""
     started = threading.Event()
     box: list[ApiServer] = []
     failure: list[BaseException] = []
 
     async def main(stopped: asyncio.Event) -> None:
         client = DeviceClient(
-            cloud=cloud,
+            cloud=cloud if make_cloud is None else make_cloud(),
             engine=engine or emulated_engine(profile),
             pace_s=pace_s,
             device_profile=profile,
@@ -137,6 +139,7 @@ def api_server(
             access or Access(),
             max_requests=max_requests,
             unix_time_s=lambda: CREATED,
+            cloud_address=cloud_address,
         )
         server = HttpServer(app, bind("127.0.0.1", 0))
         await server.start()
@@ -155,6 +158,10 @@ def api_server(
         except BaseException as error:  # shown by the test that started this
             failure.append(error)
             started.set()
+        finally:  # here, as the starting thread may be running a loop of its own
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
 
     thread = threading.Thread(target=serve, name="api-server")
     thread.start()
@@ -166,9 +173,6 @@ def api_server(
     finally:
         loop.call_soon_threadsafe(stopped.set)
         thread.join(30)
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
     if failure:
         raise failure[0]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from pd_core.planner import Mode
 from pd_core.profiles import device_profile
 from pd_device_client import options
 from pd_device_client.options import env
+from pd_device_client.ports import CloudLink
 
 __all__ = ["app", "main"]
 
@@ -129,6 +131,7 @@ def chat(
 
 @app.command()
 def serve(
+    context: typer.Context,
     cloud: options.Cloud = None,
     mode: options.ModeOption = Mode.PD_DEVICE,
     model: options.Model = DEFAULT_MODEL,
@@ -211,6 +214,12 @@ def serve(
             envvar=env("READY_FILE"), help="When serving, write address and process id here."
         ),
     ] = None,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo", help="Start a cloud on this machine too, and slow this device down to see it."
+        ),
+    ] = False,
     log_level: options.LogLevel = "warning",
 ) -> None:
     """Serve the OpenAI API on this machine: paced answers, carried by both sides."""
@@ -219,11 +228,24 @@ def serve(
     # After prepare_environment, since these import torch; and not at all for --help.
     from pd_device_client.api.questions import AnswerSettings
     from pd_device_client.battery import BatteryPolicy
+    from pd_device_client.demo_cloud import (
+        DEMO_PACE_S,
+        DEMO_PROFILE,
+        check_demo,
+        demo_cloud,
+        half_the_cores,
+    )
     from pd_device_client.device import DeviceSettings
     from pd_device_client.egress import CloudAddress, way_out
     from pd_device_client.serve import ServeSettings
     from pd_device_client.serve import serve as run_service
 
+    if demo:
+        check_demo(cloud, mode)
+        throttle, threads = throttle or DEMO_PROFILE, threads or half_the_cores()
+        source = context.get_parameter_source("pace")
+        if source is not None and source.name == "DEFAULT":
+            pace = DEMO_PACE_S
     settings = ServeSettings(
         device=DeviceSettings(
             model=model,
@@ -244,21 +266,30 @@ def serve(
         insecure=insecure_listen,
         allowed_hosts=tuple(allowed_host or ()),
         allowed_origins=tuple(allowed_origin or ()),
+        cloud_address=None if mode is Mode.DEVICE_ONLY else cloud,
         ready_file=ready_file,
     )
     key = options.api_key(api_key_file, env("API_KEY"))
-    address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
+
+    def out(target: str | None) -> CloudLink | None:
+        address = CloudAddress(target, tls_ca, tls, key, insecure) if target is not None else None
+        return way_out(address, mode)
+
     notices = Console(stderr=True, highlight=False)
 
-    async def run() -> int:
-        return await run_service(
-            settings,
-            lambda: way_out(address, mode),
-            lambda line: notices.print(line, soft_wrap=True, markup=False),
-        )
+    def tell(line: str) -> None:
+        notices.print(line, soft_wrap=True, markup=False)
 
-    if cloud is None and mode is Mode.CLOUD_ONLY:
-        way_out(None, mode)  # refuses before a model is loaded
+    async def run() -> int:
+        if not demo:
+            return await run_service(settings, lambda: out(cloud), tell)
+        tell("starting a cloud on this machine")
+        async with demo_cloud(model, half_the_cores()) as target:
+            with_cloud = replace(settings, cloud_address=target)
+            return await run_service(with_cloud, lambda: out(target), tell)
+
+    if cloud is None and not demo:
+        out(None)  # cloud-only is refused before a model is loaded
     raise typer.Exit(asyncio.run(run()))
 
 

@@ -24,18 +24,22 @@ from pd_device_client.cloud_leg import CloudTimeouts
 from pd_device_client.context_room import context_problem
 from pd_device_client.engine_turns import EngineTurns
 from pd_device_client.handshake import Handshake, shake_hands
+from pd_device_client.happenings import Watcher
 from pd_device_client.measure import measure_engine
 from pd_device_client.outcome import GenerationRequest, Outcome
+from pd_device_client.plan_notes import plan_notes
 from pd_device_client.ports import CloudLink, LocalEngine
 from pd_device_client.queued_device import QueuedDevice
-from pd_device_client.session import Session, TextSource
+from pd_device_client.session import Session
 from pd_device_client.sides import Sides
+from pd_device_client.text_source import TextSource
 
 __all__ = ["DeviceClient"]
 
 logger = logging.getLogger(__name__)
 
 _CARD_FRESH_S = 5.0
+_CARD_WAIT_S = 1.0  # of somebody who asks how the cloud is
 _CARD_CALLS = 3  # the smallest answer time of these is the RTT
 _PROBE_EVERY_S = 2.0  # of a cloud that is not in use
 _LENGTH_QUANTILE = 0.9
@@ -61,6 +65,7 @@ class DeviceClient:
     Attributes:
         info: the cloud's card, None before start or when it cannot be reached.
         cloud_error: why the cloud cannot be reached, or None.
+        handshake: how this side and the cloud match, as far as is known.
         turns: at the local engine.
         promise: what readers are promised where a request says nothing.
     """
@@ -91,7 +96,7 @@ class DeviceClient:
         self._recovery: asyncio.Task[None] | None = None
         self.turns = EngineTurns(local_seqs)
         self._lengths: deque[int] = deque(maxlen=_LENGTH_WINDOW)
-        self._handshake = Handshake("", "", "identical")
+        self.handshake = Handshake("", "", "identical")
         self._met_s = -math.inf  # when the cloud's card was last asked for
         self._refresh: asyncio.Task[None] | None = None
         self.info: ServerInfo | None = None
@@ -101,6 +106,11 @@ class DeviceClient:
     def device_profile(self) -> SpeedProfile:
         """The speeds the device was measured, or given, at start."""
         return self._device_estimate.profile
+
+    @property
+    def engine_name(self) -> str | None:
+        """The local engine's name, which says so where it is throttled; None without one."""
+        return None if self._engine is None else self._engine.card.name
 
     async def start(self) -> None:
         """Ask for the cloud's card and measure the device.
@@ -138,7 +148,7 @@ class DeviceClient:
         self._cloud_estimate.rtt_s = min(answer_s)
         self._cloud_estimate.load = info.load
         if self._engine is not None:
-            self._handshake = shake_hands(self._engine.card, info)
+            self.handshake = shake_hands(self._engine.card, info)
 
     def session(
         self,
@@ -148,6 +158,7 @@ class DeviceClient:
         text: TextSource | None = None,
         promise: Promise | None = None,
         read_along: bool = True,
+        watcher: Watcher | None = None,
         cloud_tokens: int | None = None,
     ) -> Session:
         """Plan a request and return its session.
@@ -158,6 +169,7 @@ class DeviceClient:
             text: detokeniser with stop strings; without one no text is made.
             promise: the reader's, where it is not the client's.
             read_along: as the session takes it.
+            watcher: told of what happens.
             cloud_tokens: a fixed k instead of the planner's, for comparisons; only where both
                 sides can take the request, and in pd-device.
 
@@ -179,9 +191,10 @@ class DeviceClient:
             self._sides(link, engine),
             expected_tokens=expected,
             text=text,
-            notes=[*notes, *_plan_notes(plan, mode)],
+            notes=[*notes, *plan_notes(plan, mode)],
             read_along=read_along,
             on_end=self._learn,
+            watcher=watcher,
         )
         logger.debug("request %s: %s", request.request_id, plan)
         return session
@@ -245,6 +258,13 @@ class DeviceClient:
         if self._engine is not None:
             await self._engine.close()
 
+    async def renew_card(self) -> None:
+        """Ask for the cloud's card again where it is old; wait a moment for the answer."""
+        if not self.cloud_left_alone:  # else it is asked now and then anyway
+            self._refresh_card()
+        if self._refresh is not None:
+            await asyncio.wait({self._refresh}, timeout=_CARD_WAIT_S)
+
     def _refresh_card(self) -> None:
         """Renew an old card beside the session: this one plans with the old, the next with the new.
 
@@ -257,7 +277,7 @@ class DeviceClient:
             self._refresh = loop.create_task(self.meet_cloud())
 
     @property
-    def _cloud_left_alone(self) -> bool:
+    def cloud_left_alone(self) -> bool:
         """Whether the cloud failed so often that no answer is to wait for it now."""
         now_s = asyncio.get_running_loop().time()
         return self._breaker.state(now_s) is not BreakerState.CLOSED
@@ -269,7 +289,7 @@ class DeviceClient:
 
     async def _probe(self) -> None:
         loop = asyncio.get_running_loop()
-        while self.info is None or self._cloud_left_alone:
+        while self.info is None or self.cloud_left_alone:
             await asyncio.sleep(max(self._breaker.probe_in_s(loop.time()), _PROBE_EVERY_S))
             await self.meet_cloud()
         logger.info("the cloud can be used again")
@@ -288,15 +308,15 @@ class DeviceClient:
                 f"the device goes on alone: {self.cloud_error or 'start() was not called'}"
             )
             link = None
-        elif link is not None and engine is not None and self._cloud_left_alone:
+        elif link is not None and engine is not None and self.cloud_left_alone:
             notes.append("the device goes on alone: the cloud failed several times in a row")
             link = None
-        if link is not None and engine is not None and self._handshake.mismatch:
-            notes.append(self._handshake.mismatch)
+        if link is not None and engine is not None and self.handshake.mismatch:
+            notes.append(self.handshake.mismatch)
             if mode is not Mode.CLOUD_ONLY:
                 link = None
-            elif self._handshake.other_text:
-                raise FingerprintMismatch(self._handshake.mismatch)
+            elif self.handshake.other_text:
+                raise FingerprintMismatch(self.handshake.mismatch)
             else:
                 engine = None
         problems = list[PdError]()
@@ -352,7 +372,7 @@ class DeviceClient:
             device_estimate=self._device_estimate,
             fingerprints=fingerprints,
             eos_token_ids=eos_token_ids,
-            exactness=self._handshake.exactness,
+            exactness=self.handshake.exactness,
             timeouts=self._timeouts,
             turns=self.turns,
         )
@@ -370,20 +390,10 @@ class DeviceClient:
         # That it is busy, or that the request is wrong, is no fault of the cloud's.
         if isinstance(outcome.cloud_error, TransportError | EngineError):
             self._breaker.failed(asyncio.get_running_loop().time())
-            if self._cloud_left_alone:
+            if self.cloud_left_alone:
                 self._recover()
         elif outcome.cloud_error is None and outcome.cloud_tokens_generated:
             self._breaker.carried()
-
-
-def _plan_notes(plan: Plan, mode: Mode) -> list[str]:
-    """What the user should know of a plan: another mode than asked for, broken promises."""
-    notes = [f"the promise cannot be kept: {broken}" for broken in plan.broken]
-    if mode is Mode.PD_DEVICE and plan.mode is Mode.DEVICE_ONLY:
-        notes.append(f"planned device-only: this device alone needs {plan.first_token_s:.2f} s")
-    elif mode is Mode.PD_DEVICE and plan.mode is Mode.CLOUD_ONLY:
-        notes.append("planned cloud-only: this device would not catch up in time")
-    return notes
 
 
 def _device_problem(engine: LocalEngine, request: GenerationRequest) -> PdError | None:

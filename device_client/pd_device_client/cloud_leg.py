@@ -32,6 +32,7 @@ from pd_core.generation import (
     Stop,
     Tokens,
 )
+from pd_device_client.happenings import CloudArrived, CloudAsked, CloudFailed, Tell, silent
 from pd_device_client.outcome import GenerationRequest
 from pd_device_client.ports import CloudLink, CloudStream
 from pd_device_client.signal import Signal
@@ -85,6 +86,7 @@ class CloudLeg:
         fingerprints: this side's, checked by the cloud.
         timeouts: per phase.
         useful_for_s: told to the cloud with a first Start.
+        tell: told of what comes and what fails.
 
     Attributes:
         state: where the leg stands.
@@ -105,6 +107,7 @@ class CloudLeg:
         fingerprints: Fingerprints,
         timeouts: CloudTimeouts,
         useful_for_s: float | None = None,
+        tell: Tell = silent,
     ) -> None:
         self._link = link
         self._request = request
@@ -114,6 +117,7 @@ class CloudLeg:
         self._fingerprints = fingerprints
         self._timeouts = timeouts
         self._useful_for_s = useful_for_s
+        self._tell = tell
         self._stopping = False
         self._wishes = Signal()  # what is to be told the cloud may have changed
         self._streams = 0
@@ -134,6 +138,7 @@ class CloudLeg:
         self._stopping = False
         if limit > self.limit:
             self.limit = limit
+            self._tell(CloudAsked(limit))
             self._changed.notify()
             self._wishes.notify()
 
@@ -286,6 +291,7 @@ class CloudLeg:
         self._last_arrival_s = now
         self._failures = 0
         self.state = LegState.STREAMING
+        self._tell(CloudArrived(first_position, len(token_ids)))
         self._log.receive(first_position, token_ids)
         if self._log.closed or self._log.diverged:
             self._wishes.notify()
@@ -315,12 +321,14 @@ class CloudLeg:
         now = asyncio.get_running_loop().time()
         if not _retryable(error) or self._failures >= len(_RETRY_WAITS_S):
             self.state = LegState.FAILED
+            self._tell(CloudFailed(error, final=True))
             return
         wait_s = _RETRY_WAITS_S[self._failures]
         if isinstance(error, CapacityError):
             wait_s = max(wait_s, error.retry_after_s)
         self._retry_at_s = now + wait_s
         self._failures += 1
+        self._tell(CloudFailed(error, final=False))
 
 
 def _retryable(error: PdError) -> bool:

@@ -13,6 +13,7 @@ from pd_core.planner import Mode, Promise
 from pd_core.profiles import SpeedProfile
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client import DeviceClient
+from pd_device_client.happenings import Watcher
 from pd_device_client.local_engine import KEPT_KV_BYTES, TorchLocalEngine
 from pd_device_client.memory import check_memory
 from pd_device_client.outcome import GenerationRequest
@@ -70,6 +71,7 @@ class Device:
         stop_strings: Sequence[str] = (),
         promise: Promise | None = None,
         read_along: bool = True,
+        watcher: Watcher | None = None,
     ) -> Session:
         """Plan an answer and return its session, text included.
 
@@ -81,6 +83,7 @@ class Device:
             stop_strings: the text ends before the first of these.
             promise: the reader's; the client's when None.
             read_along: as a session takes it.
+            watcher: told of what happens.
 
         Raises:
             PdError: no side can take it; the message says why.
@@ -93,7 +96,9 @@ class Device:
             stop_strings=tuple(stop_strings),
         )
         text = self.loaded.tokenizer.stream(request.stop_strings)
-        return self.client.session(request, mode, text=text, promise=promise, read_along=read_along)
+        return self.client.session(
+            request, mode, text=text, promise=promise, read_along=read_along, watcher=watcher
+        )
 
     async def close(self) -> None:
         """Close both sides."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from pd_core.errors import EngineError, PdError
 from pd_core.estimates import DeviceEstimate
 from pd_device_client.engine_turns import EngineTurns, Turn
+from pd_device_client.happenings import DeviceBegan, DeviceFailed, DevicePassed, Tell, silent
 from pd_device_client.outcome import GenerationRequest
 from pd_device_client.ports import LocalEngine
 from pd_device_client.signal import Signal
@@ -51,6 +52,7 @@ class DeviceLeg:
         changed: notified after every pass.
         policy: when to claim.
         turns: at the engine; it is worked with during one's turn only.
+        tell: told of every pass.
 
     Attributes:
         running: whether the leg was started and has not failed.
@@ -68,6 +70,7 @@ class DeviceLeg:
         changed: Signal,
         policy: ClaimPolicy,
         turns: EngineTurns,
+        tell: Tell = silent,
     ) -> None:
         self._engine = engine
         self._request = request
@@ -76,6 +79,7 @@ class DeviceLeg:
         self._changed = changed
         self._policy = policy
         self._turns = turns
+        self._tell = tell
         self._turn: Turn | None = None
         self._pass_s = 0.0  # forecast of the pass in progress
         self._pass_ends_s: float | None = None  # None between passes
@@ -114,6 +118,7 @@ class DeviceLeg:
             prompt = self._request.prompt_token_ids
             self.num_fed = self.num_cached = self._engine.cached_tokens(prompt)
             sequence = self._engine.open(self._request.sampling, prompt)
+            self._tell(DeviceBegan(self.num_cached))
             while not self._log.closed:
                 candidate = await self._catch_up(sequence.feed)
                 if candidate is not None:
@@ -149,8 +154,10 @@ class DeviceLeg:
         position = self._log.length
         sampled = await feed(chunk, position if last else None)
         self._pass_ends_s = None
-        self._estimate.observe_pass(self.num_fed, len(chunk), loop.time() - began_s)
+        took_s = loop.time() - began_s
+        self._estimate.observe_pass(self.num_fed, len(chunk), took_s)
         self.num_fed += len(chunk)
+        self._tell(DevicePassed(self.num_fed, len(chunk), took_s))
         self._changed.notify()
         return sampled if position == self._log.length else None
 
@@ -182,6 +189,7 @@ class DeviceLeg:
 
     def _fail(self, error: PdError) -> None:
         self.error = error
+        self._tell(DeviceFailed(error))
         self._log.release_claim()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pd_core.errors import InvalidRequest
 from pd_core.models import LoadedModel
 
-__all__ = ["conversation_token_ids", "prompt_token_ids", "text_token_ids"]
+__all__ = ["conversation_token_ids", "knows_roles", "prompt_token_ids", "text_token_ids"]
 
 
 def prompt_token_ids(loaded: LoadedModel, text: str, *, raw: bool) -> tuple[int, ...]:
@@ -51,3 +51,19 @@ def conversation_token_ids(
     if loaded.chat_template is None:
         return text_token_ids(loaded, "\n\n".join(message["content"] for message in messages))
     return tuple(loaded.tokenizer.encode(loaded.chat_template.render(messages)))
+
+
+def knows_roles(loaded: LoadedModel) -> bool:
+    """Say whether a model answers messages; a base model goes on with a text, whoever wrote it.
+
+    A template may be there all the same, and only put the messages' texts one after another.
+    """
+    if loaded.chat_template is None:
+        return False
+    texts = set()
+    for role in ("user", "assistant"):
+        try:
+            texts.add(loaded.chat_template.render([{"role": role, "content": "x"}]))
+        except InvalidRequest:
+            return True  # it minds who speaks
+    return len(texts) > 1

@@ -37,6 +37,7 @@ class ServeSettings:
         insecure: listen beyond loopback without a key.
         allowed_hosts: names of this machine, as clients write them, beside loopback's.
         allowed_origins: origins of pages that may use the API beside this port's own.
+        cloud_address: as the user gave it, for the state that is told.
         ready_file: while serving, this file holds address and process id as JSON.
 
     Raises:
@@ -53,6 +54,7 @@ class ServeSettings:
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    cloud_address: str | None = None
     ready_file: Path | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ async def serve(
         settings.access,
         max_requests=settings.max_requests,
         unix_time_s=unix_time_s,
+        cloud_address=settings.cloud_address,
     )
     server = HttpServer(app, listener)
     stopped = _on_signal()
@@ -132,6 +135,7 @@ def _tell_ready(
     if settings.ready_file is not None:
         _write_ready_file(settings.ready_file, server.address)
     tell(f"serving {residency.device.loaded.name} at http://{server.address}/v1")
+    tell(f"open http://{server.address} in a browser")
 
 
 def _on_signal() -> asyncio.Event:

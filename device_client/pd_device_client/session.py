@@ -10,44 +10,28 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Protocol
 
 from pd_core.errors import BothEnginesFailed, PdError
 from pd_core.planner import Mode, Plan
 from pd_device_client.cloud_leg import CloudLeg, LegState
 from pd_device_client.device_leg import DeviceLeg
 from pd_device_client.handoff import Handoff
+from pd_device_client.happenings import Happening, Watcher
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
 from pd_device_client.sides import Sides
 from pd_device_client.signal import Signal
 from pd_device_client.speed_controller import SpeedController
 from pd_device_client.standing import Standing
+from pd_device_client.text_source import TextSource
 from pd_device_client.token_log import TokenLog
 
-__all__ = ["Session", "TextSource"]
+__all__ = ["Session"]
 
 
 # Estimates err: a queued request is given at least this long.
 _LEAST_USEFUL_S = 0.5
 # A device that goes on losing its promise is left to its own pace after so many claims.
 _CLAIMS = 3
-
-
-class TextSource(Protocol):
-    """Turns committed tokens into text (`pd_core.tokenizer.TextStream`)."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string was found."""
-        ...
-
-    def push(self, token_id: int) -> list[tuple[int, str]]:
-        """Take in the next token; return (position, text) of tokens whose text is released."""
-        ...
-
-    def flush(self) -> list[tuple[int, str]]:
-        """Release what was held back."""
-        ...
 
 
 class Session:
@@ -63,6 +47,7 @@ class Session:
         read_along: show every token at its time; False: show the rest at once when the answer is
             complete, for a reader who gets it in one piece.
         on_end: called with the outcome when it is complete.
+        watcher: called with what happens, when it happens.
 
     Attributes:
         hold_reader: `run` shows nothing while tokens may still come; for a simulation that calls
@@ -80,6 +65,7 @@ class Session:
         notes: Sequence[str] = (),
         read_along: bool = True,
         on_end: Callable[[Outcome], None] | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.plan = plan
         self.outcome = Outcome(
@@ -91,11 +77,12 @@ class Session:
             notes=list(notes),
         )
         self._on_end = on_end
+        self._watcher = watcher
         self._read_along = read_along
         self._request = request
         self._sides = sides
         self._changed = Signal()
-        self._log = TokenLog(request.max_tokens, sides.eos_token_ids, self._release)
+        self._log = TokenLog(request.max_tokens, sides.eos_token_ids, self._release, self._tell)
         self._text = text
         self._texts: list[str] = []  # of the released positions
         self._controller = SpeedController(plan.pace_s)
@@ -129,6 +116,7 @@ class Session:
             fingerprints=sides.fingerprints,
             timeouts=sides.timeouts,
             useful_for_s=self._useful_for_s(),
+            tell=self._tell,
         )
 
     def _make_device(self) -> DeviceLeg | None:
@@ -143,7 +131,12 @@ class Session:
             self._changed,
             self._handoff,
             sides.turns,
+            self._tell,
         )
+
+    def _tell(self, happening: Happening) -> None:
+        if self._watcher is not None:
+            self._watcher(asyncio.get_running_loop().time() - self._submitted_s, happening)
 
     def _useful_for_s(self) -> float | None:
         """A queued request is of no use once the device shows the first token itself."""
@@ -155,6 +148,11 @@ class Session:
         alone_s = device.prefill_s(len(prompt)) - device.prefill_s(cached) + device.decode_s
         alone_s += self._sides.turns.forecast_s()
         return max(alone_s, _LEAST_USEFUL_S)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """The prompt's length."""
+        return len(self._request.prompt_token_ids)
 
     # The reader's side
 

@@ -15,6 +15,7 @@ The log is plain state, owned by one event loop; it never waits.
 from collections.abc import Callable, Sequence
 
 from pd_core.errors import ProtocolError
+from pd_device_client.happenings import Claimed, ClaimReturned, Tell, silent
 from pd_device_client.outcome import Origin
 
 __all__ = ["TokenLog"]
@@ -27,6 +28,7 @@ class TokenLog:
         max_tokens: the log closes when it holds this many.
         eos_token_ids: a committed one of these closes the log.
         on_commit: called with (position, token_id) after each commit; may call `close`.
+        tell: told of claims.
 
     Attributes:
         token_ids: the committed tokens.
@@ -44,6 +46,7 @@ class TokenLog:
         "_max_tokens",
         "_on_commit",
         "_stream_next",
+        "_tell",
         "claimed_at",
         "closed",
         "disagreed",
@@ -58,10 +61,12 @@ class TokenLog:
         max_tokens: int,
         eos_token_ids: Sequence[int] = (),
         on_commit: Callable[[int, int], None] | None = None,
+        tell: Tell = silent,
     ) -> None:
         self._max_tokens = max_tokens
         self._eos_token_ids = frozenset(eos_token_ids)
         self._on_commit = on_commit
+        self._tell = tell
         self._aside: list[int] = []  # positions len(token_ids) .. of the present cloud stream
         self._stream_next = 0  # the position that the present cloud stream has yet to send
         self.token_ids: list[int] = []
@@ -139,6 +144,7 @@ class TokenLog:
         assert self.claimed_at is None, "claimed twice"
         assert not self.closed, "claimed after the end"
         self.claimed_at = self.length
+        self._tell(Claimed(self.length))
         return self.length
 
     def commit_device(self, position: int, token_id: int) -> None:
@@ -155,6 +161,8 @@ class TokenLog:
 
     def release_claim(self) -> None:
         """Give the claim back: what the cloud sent beyond it is committed after all."""
+        if self.claimed_at is not None:
+            self._tell(ClaimReturned())
         self.claimed_at = None
         aside, self._aside = self._aside, []
         for token_id in aside:

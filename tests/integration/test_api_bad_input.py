@@ -21,7 +21,8 @@ CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 HELLO = [{"role": "user", "content": "hello"}]
 PROTECTED = [CHAT, TEXT, "/v1/models", "/v1/models/random-tiny", "/version", "/metrics",
-             "/tokenize", "/detokenize", "/openapi.json", "/", "/nothing"]  # fmt: skip
+             "/tokenize", "/detokenize", "/openapi.json", "/v1/pd/status",
+             "/page/nothing", "/nothing"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def test_its_own_page_and_an_allowed_origin_may_ask(server: ApiServer) -> None:
 
 @pytest.mark.parametrize("key", [None, "Bearer", "Bearer wrong", "Basic right", "Bearer r\xefght",
                                  "Bearer " + "x" * 60_000, "Bearer right2"])  # fmt: skip
-def test_all_but_health_need_the_key(key: str | None) -> None:
+def test_all_but_health_and_the_page_need_the_key(key: str | None) -> None:
     with api_server(access=Access(key="right")) as server:
         headers = [] if key is None else [(b"authorization", key.encode("latin-1"))]
         for path in PROTECTED:
@@ -262,7 +263,8 @@ def test_all_but_health_need_the_key(key: str | None) -> None:
                 assert answer.status_code == 401, (method, path)
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert error_of(answer)["code"] == "invalid_api_key"
-        assert httpx.get(f"{server.url}/health", headers=headers).status_code == 200
+        for path in ("/health", "/", "/page/main.js"):
+            assert httpx.get(f"{server.url}{path}", headers=headers).status_code == 200
         right = {"authorization": "bearer right"}
         assert httpx.get(f"{server.url}/v1/models", headers=right).status_code == 200
 

@@ -156,6 +156,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path) -> None:
         (("--host", "::zz", "--insecure-listen"), "is no address"),
         (("--host", "192.0.2.1", "--insecure-listen"), "choose another --host"),
         (("--mode", "cloud-only"), "needs --cloud"),
+        (("--demo", "--cloud", "127.0.0.1:1"), "names another"),
         (("--client-key-file", "no-such-file"), "no-such-file"),
         (("--max-requests", "0"), "max-requests"),
         (("--model", "no/such/folder"), "no/such/folder"),

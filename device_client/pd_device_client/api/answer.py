@@ -6,15 +6,19 @@ from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from pd_device_client.api.event_report import event_report, plan_report
 from pd_device_client.api.json_text import json_bytes
 from pd_device_client.api.report import final_report, token_report
 from pd_device_client.api.shapes import Shape
+from pd_device_client.api.watch import Noticed, Watch
 from pd_device_client.outcome import Outcome, Shown
 from pd_device_client.session import Session
 
 __all__ = ["Answer", "Choice", "Telling"]
 
 DONE = b"data: [DONE]\n\n"
+
+_Told = Shown | Noticed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +30,14 @@ class Choice:
         session: carries it.
         seed: of its sampling.
         num_prompt_tokens: its prompt's length; 0 where an earlier choice counts the same prompt.
+        watch: the session's watcher, where a stream is to tell what happens; else None.
     """
 
     index: int
     session: Session
     seed: int
     num_prompt_tokens: int
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +92,14 @@ class Answer:
         """
         shape, opened = self._shape, set[int]()
         with self._admitted:
+            for choice in self._choices:
+                if choice.watch is not None:
+                    yield self._happened(choice, plan_report(choice.session))
             async with aclosing(self._shown()) as told:
                 async for choice, shown in told:
+                    if isinstance(shown, Noticed):
+                        yield self._happened(choice, event_report(shown))
+                        continue
                     events = b""
                     if choice.index not in opened:
                         opened.add(choice.index)
@@ -120,8 +132,11 @@ class Answer:
             "usage": self._usage(),
         }
 
-    async def _shown(self) -> AsyncGenerator[tuple[Choice, Shown | None], None]:
-        """Yield every token of every choice at its time, and None at a choice's end."""
+    async def _shown(self) -> AsyncGenerator[tuple[Choice, _Told], None]:
+        """Yield every token of every choice at its time, and None at a choice's end.
+
+        Of a choice that is watched, yield also what happens.
+        """
         if len(self._choices) > 1:
             async with aclosing(self._side_by_side()) as several:
                 async for told in several:
@@ -132,18 +147,19 @@ class Answer:
                 async for told in one:
                     yield told
 
-    async def _carried(self, choice: Choice) -> AsyncGenerator[tuple[Choice, Shown | None], None]:
+    async def _carried(self, choice: Choice) -> AsyncGenerator[tuple[Choice, _Told], None]:
+        session, watch = choice.session, choice.watch
         try:
-            async with aclosing(choice.session.run()) as answer:
+            async with aclosing(session.run() if watch is None else watch.run(session)) as answer:
                 async for shown in answer:
                     yield choice, shown
         finally:
-            self._on_end(choice.session.outcome)
+            self._on_end(session.outcome)
         yield choice, None
 
-    async def _side_by_side(self) -> AsyncGenerator[tuple[Choice, Shown | None], None]:
+    async def _side_by_side(self) -> AsyncGenerator[tuple[Choice, _Told], None]:
         # A reader who is slow holds the choices back: nothing piles up here.
-        queue = asyncio.Queue[tuple[Choice, Shown | None] | BaseException](len(self._choices))
+        queue = asyncio.Queue[tuple[Choice, _Told] | BaseException](len(self._choices))
 
         async def carry(choice: Choice) -> None:
             try:
@@ -173,7 +189,13 @@ class Answer:
         return {**self._envelope, "object": self._shape.chunk_object, "choices": choices}
 
     def _event(self, choice: dict[str, Any]) -> bytes:
-        chunk = self._chunk([choice])
+        return self._sent(self._chunk([choice]))
+
+    def _happened(self, choice: Choice, report: dict[str, Any]) -> bytes:
+        """Without choices, as the chunk of usage is: so every client of OpenAI's takes it."""
+        return self._sent({**self._chunk([]), "pd": {"choice": choice.index, **report}})
+
+    def _sent(self, chunk: dict[str, Any]) -> bytes:
         if self._telling.usage_in_every_chunk:
             chunk["usage"] = self._usage()
         elif self._telling.usage:

@@ -23,6 +23,7 @@ from pd_device_client.api.event_stream import EventStream, until_disconnect
 from pd_device_client.api.guard import Access, Guard
 from pd_device_client.api.json_text import json_bytes
 from pd_device_client.api.metrics import DeviceMetrics
+from pd_device_client.api.page import add_page, page_files
 from pd_device_client.api.parameters import (
     ChatParameters,
     CompletionParameters,
@@ -32,7 +33,9 @@ from pd_device_client.api.parameters import (
 )
 from pd_device_client.api.places import Places
 from pd_device_client.api.questions import AnswerSettings, Questions, chat_prompt
+from pd_device_client.api.status import Status
 from pd_device_client.device import Device
+from pd_device_client.outcome import Outcome
 from pd_device_client.residency import Phase, Residency
 
 __all__ = ["make_app"]
@@ -48,6 +51,7 @@ def make_app(
     *,
     max_requests: int,
     unix_time_s: Callable[[], int],
+    cloud_address: str | None = None,
 ) -> ASGIApp:
     """Build the application, its guard around it.
 
@@ -57,6 +61,7 @@ def make_app(
         access: who may ask.
         max_requests: answers carried at once; more are refused with 429.
         unix_time_s: stamps answers.
+        cloud_address: as the user gave it, for the state that is told.
     """
     places = Places(max_requests)
     residency.in_use = lambda: places.taken > 0
@@ -69,12 +74,21 @@ def make_app(
             ("pd_ready", "1 when the model is loaded.", lambda: residency.phase is Phase.READY),
         ]
     )
-    questions = Questions(settings, places, metrics, unix_time_s)
+    status = Status(residency, settings, places, cloud_address)
+
+    def ended(outcome: Outcome) -> None:
+        metrics.answered(outcome)
+        status.totals.add(outcome)
+
+    questions = Questions(settings, places, ended, unix_time_s)
+    page = page_files()
     # The schema only: its pages would load scripts from elsewhere.
     app = FastAPI(title="pd-device", version=version("pd-device"), docs_url=None, redoc_url=None)
     _add_answers(app, residency, questions, places)
     _add_cards(app, residency, started_s)
+    _add_status(app, residency, status)
     _add_tokens(app, residency)
+    add_page(app, page)
 
     @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics")
@@ -83,7 +97,7 @@ def make_app(
 
     _add_errors(app, metrics)
     _add_schema(app)
-    return Guard(app, access)
+    return Guard(app, access, {"/health", *page})
 
 
 def _add_answers(app: FastAPI, residency: Residency, questions: Questions, places: Places) -> None:
@@ -121,6 +135,15 @@ def _add_cards(app: FastAPI, residency: Residency, started_s: int) -> None:
     async def model(name: str) -> Response:
         _check_model(residency, name)
         return _json(_model_card(residency, started_s))
+
+
+def _add_status(app: FastAPI, residency: Residency, status: Status) -> None:
+    @app.get("/v1/pd/status")
+    async def pd_status(fresh: bool = False) -> Response:
+        """Tell how the device stands; `fresh` asks the cloud first, where its card is old."""
+        if fresh and residency.phase is Phase.READY:
+            await residency.device.client.renew_card()
+        return _json(await status.report())
 
 
 def _add_tokens(app: FastAPI, residency: Residency) -> None:

@@ -22,7 +22,6 @@ __all__ = ["Access", "Guard"]
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BEARER = "bearer "
-_OPEN_PATHS = frozenset({"/health"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +42,20 @@ class Access:
 
 
 class Guard:
-    """ASGI middleware; everything but /health is denied unless all checks pass.
+    """ASGI middleware; everything is denied unless all checks pass.
 
     Every answer carries an `x-request-id`: the client's where it is a plain word, else a new one.
+
+    Args:
+        app: what is guarded.
+        access: who may ask.
+        open_paths: exact paths that need no key, as they hold nothing of anybody's.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, open_paths: Iterable[str] = ()) -> None:
         self._app = app
         self._access = access
+        self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request and pass it on, or answer it."""
@@ -82,7 +87,7 @@ class Guard:
                     code="origin_not_allowed",
                 )
         # Not request.url: that is made of the Host header, which the client chooses.
-        if scope["path"] not in _OPEN_PATHS:
+        if scope["path"] not in self._open_paths:
             self._check_key(_values(scope, b"authorization"))
 
     def _checked_host(self, hosts: list[str]) -> str:

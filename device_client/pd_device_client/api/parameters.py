@@ -59,12 +59,14 @@ class Extension(_Parameters):
         pace_s: the gap between shown tokens.
         ttft_s: the first token's latest instant.
         tokens: tell position, id, maker and time of every token in its chunk.
+        events: in a stream, tell of plan, arrivals, passes and handoff too, in chunks of their own.
     """
 
     mode: Literal["device-only", "cloud-only", "pd-device"] | None = None
     pace_s: Annotated[float, Field(ge=0.001, le=60)] | None = None
     ttft_s: Annotated[float, Field(ge=0.001, le=3600)] | None = None
     tokens: bool = False
+    events: bool = False
 
     @property
     def parsed_mode(self) -> Mode | None:

@@ -17,7 +17,6 @@ from pd_core.sampling_params import MAX_SEED
 from pd_device_client.api.answer import Answer, Choice, Telling
 from pd_device_client.api.conversation import plain_messages
 from pd_device_client.api.errors import Refusal
-from pd_device_client.api.metrics import DeviceMetrics
 from pd_device_client.api.parameters import (
     MAX_CHOICES,
     ChatParameters,
@@ -28,8 +27,10 @@ from pd_device_client.api.parameters import (
 )
 from pd_device_client.api.places import Places
 from pd_device_client.api.shapes import CHAT, TEXT, Shape
+from pd_device_client.api.watch import Watch
 from pd_device_client.battery import Battery, BatteryPolicy, read_battery
 from pd_device_client.device import Device, draw_seed
+from pd_device_client.outcome import Outcome
 from pd_device_client.prompt import conversation_token_ids, text_token_ids
 
 __all__ = ["AnswerSettings", "Questions", "chat_prompt"]
@@ -58,7 +59,7 @@ class Questions:
     Args:
         settings: what holds where a request is silent.
         places: taken while an answer is carried.
-        metrics: told of every answer's end.
+        on_end: called with every answer's outcome when it has ended, however it did.
         unix_time_s: stamps answers.
         battery: reads this machine's battery.
     """
@@ -67,13 +68,13 @@ class Questions:
         self,
         settings: AnswerSettings,
         places: Places,
-        metrics: DeviceMetrics,
+        on_end: Callable[[Outcome], None],
         unix_time_s: Callable[[], int],
         battery: Callable[[], Battery | None] = read_battery,
     ) -> None:
         self._settings = settings
         self._places = places
-        self._metrics = metrics
+        self._on_end = on_end
         self._unix_time_s = unix_time_s
         self._battery = battery
 
@@ -133,7 +134,7 @@ class Questions:
         telling = Telling(
             usage=bool(options and options.include_usage),
             usage_in_every_chunk=bool(options and options.continuous_usage_stats),
-            tokens=extension.tokens,
+            tokens=extension.tokens or extension.events,
         )
         return Answer(
             shape,
@@ -141,7 +142,7 @@ class Questions:
             choices,
             telling,
             admitted=self._places.taking(),
-            on_end=self._metrics.answered,
+            on_end=self._on_end,
         )
 
     def _mode(self, device: Device, extension: Extension) -> Mode:
@@ -179,6 +180,7 @@ class Questions:
                 dry_base=asked.dry_base,
                 dry_allowed_length=asked.dry_allowed_length,
             )
+            watch = Watch() if extension.events and asked.stream else None
             try:
                 session = device.answer(
                     prompt,
@@ -188,10 +190,12 @@ class Questions:
                     stop_strings=asked.stops,
                     promise=_promise(device.client.promise, extension),
                     read_along=bool(asked.stream),
+                    watcher=watch,
                 )
             except PdError as error:
                 raise _blamed(error, where) from error
-            choices.append(Choice(first_index + i, session, seed, 0 if i else len(prompt)))
+            num_prompt = 0 if i else len(prompt)
+            choices.append(Choice(first_index + i, session, seed, num_prompt, watch))
         return choices
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import accumulate
 
 import pytest
 from hypothesis import given, settings
@@ -36,10 +37,23 @@ from pd_core.profiles import SpeedProfile
 from pd_core.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.emulated_engine import EmulatedEngine
+from pd_device_client.happenings import (
+    Claimed,
+    ClaimReturned,
+    CloudArrived,
+    CloudAsked,
+    CloudFailed,
+    DeviceBegan,
+    DeviceFailed,
+    DevicePassed,
+    Happening,
+    Watcher,
+)
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome
 from pd_device_client.ports import CloudStream, EngineCard, LocalEngine, LocalSequence
-from pd_device_client.session import Session, TextSource
+from pd_device_client.session import Session
 from pd_device_client.sides import Sides
+from pd_device_client.text_source import TextSource
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 
 PROMPT = tuple(i % 40 for i in range(200))
@@ -156,6 +170,7 @@ def carry(
     expected_tokens: int | None = None,
     cloud: ScriptedCloud | None = None,
     text: TextSource | None = None,
+    watcher: Watcher | None = None,
 ) -> Run:
     """Carry one request to its end on a virtual clock."""
 
@@ -178,7 +193,9 @@ def carry(
         planned = {Mode.DEVICE_ONLY: 0, Mode.CLOUD_ONLY: max_tokens}.get(mode, cloud_tokens)
         plan = Plan(mode, planned, pace_s)
         expected = expected_tokens or length
-        session = Session(request, plan, sides, expected_tokens=expected, text=text)
+        session = Session(
+            request, plan, sides, expected_tokens=expected, text=text, watcher=watcher
+        )
         error = None
         answer = session.run()
         try:
@@ -626,3 +643,58 @@ def test_text_held_back_does_not_hide_that_the_cloud_is_late() -> None:
     check_whole(run)
     assert run.outcome.ttft_s is not None
     assert run.outcome.ttft_s < 1.5
+
+
+class Diary:
+    """A watcher that writes everything down."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[float, Happening]] = []
+
+    def __call__(self, at_s: float, happening: Happening) -> None:
+        self.entries.append((at_s, happening))
+
+    def all_of(self, kind: type[Happening]) -> list[tuple[float, Happening]]:
+        return [entry for entry in self.entries if isinstance(entry[1], kind)]
+
+
+def test_a_watcher_sees_arrivals_passes_and_the_handoff_at_their_instants() -> None:
+    diary = Diary()
+    run = carry(watcher=diary)
+    check_whole(run)
+    assert [at_s for at_s, _ in diary.entries] == sorted(at_s for at_s, _ in diary.entries)
+    assert diary.all_of(CloudAsked)[0] == (0.0, CloudAsked(10))
+    assert diary.all_of(DeviceBegan) == [(0.0, DeviceBegan(0))]
+    arrived = diary.all_of(CloudArrived)
+    assert arrived[0][0] == pytest.approx(0.3)
+    assert arrived[0][1] == CloudArrived(0, 1)
+    assert arrived[1][0] - arrived[0][0] == pytest.approx(0.02)
+    passes = [told for _, told in diary.all_of(DevicePassed) if isinstance(told, DevicePassed)]
+    # Prompt and answer are fed once each, in order; the last token need not be fed any more.
+    assert [p.num_fed for p in passes] == list(accumulate(p.num_tokens for p in passes))
+    assert passes[-1].num_fed == len(PROMPT) + 40 - 1
+    assert all(p.seconds > 0 for p in passes)
+    [(claimed_s, claimed)] = diary.all_of(Claimed)
+    assert claimed == Claimed(run.outcome.handoff_position or -1)
+    handed = run.outcome.shown[run.outcome.handoff_position or -1]
+    assert claimed_s <= handed.at_s
+
+
+def test_a_watched_answer_is_shown_at_the_same_instants() -> None:
+    assert carry(watcher=Diary()).outcome.shown == carry().outcome.shown
+
+
+def test_a_watcher_sees_both_sides_fail() -> None:
+    diary = Diary()
+    carry(Script(cut_after=5, cut_streams=99), watcher=diary)
+    errors = [told for _, told in diary.all_of(CloudFailed) if isinstance(told, CloudFailed)]
+    assert errors
+    assert isinstance(errors[0].error, CloudUnavailable)
+    assert not errors[0].final
+    diary = Diary()
+    run = carry(watcher=diary, fail_at=220)
+    check_whole(run)
+    [(_, failed)] = diary.all_of(DeviceFailed)
+    assert isinstance(failed, DeviceFailed)
+    assert isinstance(failed.error, EngineError)
+    assert len(diary.all_of(ClaimReturned)) == len(diary.all_of(Claimed)) == 1

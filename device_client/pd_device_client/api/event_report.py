@@ -1,0 +1,71 @@
+"""What is told of happenings under the key `pd`, where a request asks for events."""
+
+from typing import Any
+
+from pd_core.errors import PdError
+from pd_device_client.api.errors import error_body
+from pd_device_client.api.watch import Noticed
+from pd_device_client.happenings import (
+    Claimed,
+    ClaimReturned,
+    CloudArrived,
+    CloudAsked,
+    CloudFailed,
+    DeviceBegan,
+    DeviceFailed,
+    DevicePassed,
+    Happening,
+)
+from pd_device_client.session import Session
+
+__all__ = ["event_report", "plan_report"]
+
+
+def plan_report(session: Session) -> dict[str, Any]:
+    """Return the event that comes first: what is planned."""
+    plan, outcome = session.plan, session.outcome
+    return {
+        "event": "plan",
+        "at_s": 0.0,
+        "mode": plan.mode.value,
+        "prompt_tokens": session.num_prompt_tokens,
+        "cloud_tokens": outcome.planned_tokens,
+        "pace_s": plan.pace_s,
+        "ttft_s": plan.first_token_s,
+        "ready_s": plan.ready_s,
+        "broken": list(plan.broken),
+        "exactness": outcome.exactness,
+        "notes": list(outcome.notes),
+    }
+
+
+def event_report(noticed: Noticed) -> dict[str, Any]:
+    """Return the event of a happening."""
+    name, facts = _told(noticed.happening)
+    return {"event": name, "at_s": noticed.at_s, **facts}
+
+
+def _told(happening: Happening) -> tuple[str, dict[str, Any]]:
+    match happening:
+        case CloudAsked(limit):
+            return "cloud_asked", {"cloud_tokens": limit}
+        case CloudArrived(position, num_tokens):
+            return "cloud_tokens", {"position": position, "num_tokens": num_tokens}
+        case CloudFailed(error, final):
+            return "cloud_failed", {"final": final, **_error(error)}
+        case DeviceBegan(num_cached):
+            return "device_began", {"cached_tokens": num_cached}
+        case DevicePassed(num_fed, num_tokens, seconds):
+            facts = {"fed_tokens": num_fed, "num_tokens": num_tokens, "seconds": seconds}
+            return "device_pass", facts
+        case DeviceFailed(error):
+            return "device_failed", _error(error)
+        case Claimed(position):
+            return "handoff", {"position": position}
+        case ClaimReturned():
+            return "handoff_undone", {}
+
+
+def _error(error: PdError) -> dict[str, Any]:
+    told = error_body(error)["error"]
+    return {"message": told["message"], "code": told["code"]}

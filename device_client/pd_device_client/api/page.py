@@ -1,0 +1,90 @@
+"""The page at `/`: files of this package, and headers that keep it to itself.
+
+Nothing is loaded from elsewhere and nothing inline is run, so the page works without a network,
+and text that a model writes can never become a script, a style or a request.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+__all__ = ["PageFile", "add_page", "page_files"]
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_POLICY = {
+    "default-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+    "object-src": "'none'",
+    # Markup out of a string is refused by the browser itself, wherever it is tried.
+    "require-trusted-types-for": "'script'",
+    "trusted-types": "'none'",
+}
+_HEADERS = {
+    "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
+    "Cache-Control": "no-cache",  # ask whether it is still the same: another version may run
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+_INDEX = "index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """One file of the page.
+
+    Attributes:
+        content: its bytes.
+        media_type: for the browser.
+        tag: changes with the content.
+    """
+
+    content: bytes
+    media_type: str
+    tag: str
+
+
+def page_files() -> dict[str, PageFile]:
+    """Read the page's files; the keys are paths of the server, the index under "/"."""
+    return dict(_files())
+
+
+def _files() -> Iterator[tuple[str, PageFile]]:
+    for entry in (resources.files("pd_device_client") / "page").iterdir():
+        media_type = _TYPES.get("." + entry.name.rpartition(".")[2])
+        if media_type is None:
+            continue
+        content = entry.read_bytes()
+        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        path = "/" if entry.name == _INDEX else f"/page/{entry.name}"
+        yield path, PageFile(content, media_type, tag)
+
+
+def add_page(app: FastAPI, files: dict[str, PageFile]) -> None:
+    """Serve the page's files, and nothing else beside them."""
+
+    @app.get("/", include_in_schema=False)
+    @app.head("/", include_in_schema=False)
+    @app.get("/page/{name}", include_in_schema=False)
+    @app.head("/page/{name}", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        file = files.get(request.scope["path"])
+        if file is None:
+            raise HTTPException(404)
+        headers = {**_HEADERS, "ETag": file.tag}
+        if request.headers.get("if-none-match") == file.tag:
+            return Response(status_code=304, headers=headers)
+        return Response(file.content, headers=headers, media_type=file.media_type)

@@ -1,0 +1,113 @@
+"""How a device stands: its model, its cloud, its settings, and what its answers came to."""
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+from pd_device_client.api.places import Places
+from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.api.totals import Totals
+from pd_device_client.client import DeviceClient
+from pd_device_client.device import Device
+from pd_device_client.prompt import knows_roles
+from pd_device_client.residency import Phase, Residency
+
+__all__ = ["Status"]
+
+
+class Status:
+    """Tells how a device stands.
+
+    Args:
+        residency: has the device, while it is loaded.
+        settings: what holds where a request is silent.
+        places: taken by answers.
+        cloud_address: as the user gave it, or None.
+
+    Attributes:
+        totals: of the answers.
+    """
+
+    def __init__(
+        self,
+        residency: Residency,
+        settings: AnswerSettings,
+        places: Places,
+        cloud_address: str | None,
+    ) -> None:
+        self._residency = residency
+        self._settings = settings
+        self._places = places
+        self._cloud_address = cloud_address
+        self._model: dict[str, Any] | None = None  # the last one: it may sleep
+        self._device: Device | None = None
+        self._chat = False
+        self._promise: dict[str, float | None] = {"pace_s": None, "ttft_s": None}
+        self.totals = Totals()
+
+    async def report(self) -> dict[str, Any]:
+        """Return the state as it is now; no cloud is asked for it."""
+        phase, client = self._residency.phase, None
+        if phase is Phase.READY:
+            device = self._residency.device
+            client = device.client
+            if device is not self._device:
+                self._device = device
+                self._chat = await asyncio.to_thread(knows_roles, device.loaded)
+            self._model = _model(device, self._chat)
+            self._promise = {"pace_s": client.promise.pace_s, "ttft_s": client.promise.ttft_s}
+        return {
+            "version": version("pd-device"),
+            "state": phase.value,
+            "serving": phase.serving,
+            "model": self._model,
+            "cloud": self._cloud(client),
+            "settings": {
+                "mode": self._settings.mode.value,
+                "max_tokens": self._settings.max_tokens,
+                **self._promise,
+            },
+            "answers_running": self._places.taken,
+            "totals": self.totals.report(),
+        }
+
+    def _cloud(self, client: DeviceClient | None) -> dict[str, Any]:
+        """Say what is known of the cloud, which is what the last call to it said."""
+        state, detail, info = "none", None, None
+        if self._cloud_address is not None:
+            state = "unknown"
+            if client is not None:
+                state, detail = _cloud_state(client)
+                info = client.info
+        connected = client is not None and state == "connected"
+        return {
+            "address": self._cloud_address,
+            "state": state,
+            "detail": detail,
+            "model": None if info is None else info.model_name,
+            "exactness": client.handshake.exactness if client and connected else None,
+        }
+
+
+def _cloud_state(client: DeviceClient) -> tuple[str, str | None]:
+    if client.info is None:
+        return "unreachable", None if client.cloud_error is None else str(client.cloud_error)
+    if client.handshake.mismatch:
+        return "mismatch", client.handshake.mismatch
+    if client.cloud_left_alone:
+        return "resting", "it failed several times in a row and is asked now and then"
+    return "connected", None
+
+
+def _model(device: Device, chat: bool) -> dict[str, Any]:
+    profile, turns = device.client.device_profile, device.client.turns
+    return {
+        "name": device.loaded.name,
+        "engine": device.client.engine_name,
+        "chat": chat,
+        "context_tokens": device.loaded.model.config.max_context_tokens,
+        "prefill_tokens_per_s": 1 / profile.prefill_b_s if profile.prefill_b_s > 0 else None,
+        "decode_tokens_per_s": 1 / profile.decode_s if profile.decode_s > 0 else None,
+        "running": turns.num_running,
+        "waiting": turns.num_waiting,
+    }

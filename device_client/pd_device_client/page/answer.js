@@ -1,0 +1,159 @@
+// @ts-check
+/** One answer as it becomes: text with its makers, and what both sides did when. */
+
+/** @typedef {import("./api.js").Json} Json */
+/** @typedef {"cloud" | "device"} Origin */
+/** @typedef {{origin: Origin, start: number, end: number}} Run characters start .. end of the text */
+/** @typedef {{position: number, origin: Origin, atS: number}} Token one that was shown */
+/** @typedef {{position: number, count: number, atS: number}} Arrival tokens that came from the cloud */
+/** @typedef {{startS: number, endS: number, fed: number, count: number}} Pass of the device */
+/** @typedef {{position: number, atS: number}} Claim the handoff */
+/** @typedef {"waiting" | "streaming" | "done" | "stopped" | "failed"} Phase */
+
+/** Filled by `apply`, chunk by chunk; everything else only reads it. */
+export class Answer {
+  constructor() {
+    /** @type {Phase} */
+    this.phase = "waiting";
+    this.text = "";
+    /** @type {Run[]} */
+    this.runs = [];
+    /** @type {Token[]} */
+    this.tokens = [];
+    /** @type {Arrival[]} */
+    this.arrivals = [];
+    /** @type {Pass[]} */
+    this.passes = [];
+    /** @type {Claim[]} in order; the last one stands unless it was given back */
+    this.claims = [];
+    this.claimReturned = false;
+    /** @type {Json | null} */
+    this.plan = null;
+    /** @type {Json | null} the final figures */
+    this.report = null;
+    /** @type {string} why it ended */
+    this.finishReason = "";
+    /** Positions below this one were asked of the cloud. */
+    this.asked = 0;
+    /** @type {number | null} when the device's turn at its engine came */
+    this.deviceBeganS = null;
+    this.cachedTokens = 0;
+    /** @type {string[]} what failed and was mended, in words */
+    this.troubles = [];
+    /** @type {Error | null} why it is incomplete */
+    this.error = null;
+    this._lastS = 0;
+    this._lastAt = performance.now();
+  }
+
+  /** The handoff that stands, or null. */
+  get claim() {
+    return this.claimReturned ? null : (this.claims.at(-1) ?? null);
+  }
+
+  /** Seconds from submit until now, or until the end. */
+  get nowS() {
+    if (this.phase !== "streaming") return this._lastS;
+    return this._lastS + (performance.now() - this._lastAt) / 1000;
+  }
+
+  get ended() {
+    return this.phase === "done" || this.phase === "stopped" || this.phase === "failed";
+  }
+
+  /**
+   * Take in a chunk of the stream.
+   * @param {Json} chunk
+   */
+  apply(chunk) {
+    this.phase = "streaming";
+    if (chunk.pd?.event) this._happened(chunk.pd);
+    const choice = chunk.choices?.[0];
+    if (!choice) return;
+    if (choice.finish_reason) {
+      this.finishReason = choice.finish_reason;
+      this.report = choice.pd ?? null;
+      this.phase = "done";
+    } else if (choice.pd) {
+      this._shown(choice.pd, choice.delta?.content ?? "");
+    }
+  }
+
+  /**
+   * End it before its time.
+   * @param {Error | null} error null: the reader stopped it
+   */
+  end(error) {
+    this._lastS = this.nowS;
+    this.phase = error === null ? "stopped" : "failed";
+    this.error = error;
+  }
+
+  /**
+   * @param {Json} token
+   * @param {string} text
+   */
+  _shown(token, text) {
+    this._at(token.at_s);
+    this.tokens.push({ position: token.position, origin: token.origin, atS: token.at_s });
+    if (!text) return;
+    const start = this.text.length;
+    this.text += text;
+    const last = this.runs.at(-1);
+    if (last && last.origin === token.origin) last.end = this.text.length;
+    else this.runs.push({ origin: token.origin, start, end: this.text.length });
+  }
+
+  /** @param {Json} event */
+  _happened(event) {
+    this._at(event.at_s);
+    const atS = event.at_s;
+    switch (event.event) {
+      case "plan":
+        this.plan = event;
+        // The mode that was planned is told with the plan.
+        this.troubles.push(...event.notes.filter((/** @type {string} */ note) => !note.startsWith("planned ")));
+        break;
+      case "cloud_asked":
+        this.asked = event.cloud_tokens;
+        break;
+      case "cloud_tokens":
+        this.arrivals.push({ position: event.position, count: event.num_tokens, atS });
+        break;
+      case "device_began":
+        this.deviceBeganS = atS;
+        this.cachedTokens = event.cached_tokens;
+        break;
+      case "device_pass":
+        this.passes.push({
+          startS: Math.max(atS - event.seconds, 0), endS: atS,
+          fed: event.fed_tokens, count: event.num_tokens,
+        });
+        break;
+      case "handoff":
+        this.claims.push({ position: event.position, atS });
+        this.claimReturned = false;
+        break;
+      case "handoff_undone":
+        this.claimReturned = true;
+        break;
+      case "cloud_failed":
+        this._trouble(`The cloud broke off: ${event.message}.`);
+        break;
+      case "device_failed":
+        this._trouble(`This device failed: ${event.message}.`);
+        break;
+    }
+  }
+
+  /** @param {string} words */
+  _trouble(words) {
+    if (!this.troubles.includes(words)) this.troubles.push(words);
+  }
+
+  /** @param {number} seconds */
+  _at(seconds) {
+    this._lastS = Math.max(this._lastS, seconds);
+    this._lastAt = performance.now();
+  }
+}

@@ -1,0 +1,92 @@
+// @ts-check
+/** The device's API, which any other client uses the same way. */
+
+import { eventData } from "./sse.js";
+
+/** @typedef {Record<string, any>} Json */
+
+/** What the device refused, or where an answer broke off. */
+export class ApiError extends Error {
+  /**
+   * @param {string} message
+   * @param {{status?: number, code?: string | null, param?: string | null}} [facts] status 0: the
+   *   device was not reached
+   */
+  constructor(message, { status = 0, code = null, param = null } = {}) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.param = param;
+  }
+}
+
+/** The device's endpoints, as this page may use them. */
+export class Api {
+  constructor() {
+    /** The bearer key; kept in memory only. */
+    this.key = "";
+  }
+
+  /**
+   * Ask how the device stands.
+   * @param {{fresh?: boolean}} [options] fresh: the device asks its cloud first
+   * @returns {Promise<Json>}
+   */
+  async status({ fresh = false } = {}) {
+    const response = await this._fetch(`/v1/pd/status${fresh ? "?fresh=true" : ""}`, {});
+    return response.json();
+  }
+
+  /**
+   * Ask for an answer; yield its chunks as they come.
+   * @param {Json} body of /v1/chat/completions
+   * @param {AbortSignal} signal ends it on both sides
+   * @returns {AsyncGenerator<Json, void, void>}
+   */
+  async *answer(body, signal) {
+    const response = await this._fetch("/v1/chat/completions", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ ...body, stream: true }),
+      signal,
+    });
+    if (response.body === null) throw new ApiError("the device sent nothing");
+    for await (const data of eventData(response.body)) {
+      if (data === "[DONE]") return;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw asError(chunk.error, response.status);
+      yield chunk;
+    }
+    throw new ApiError("the answer broke off: the device went away");
+  }
+
+  /**
+   * @param {string} path
+   * @param {RequestInit} options
+   */
+  async _fetch(path, options) {
+    const headers = new Headers(options.headers);
+    if (this.key) headers.set("Authorization", `Bearer ${this.key}`);
+    let response;
+    try {
+      response = await fetch(path, { ...options, headers, cache: "no-store" });
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      throw new ApiError("this device does not answer; is pd-device still running?");
+    }
+    if (!response.ok) {
+      const told = await response.json().catch(() => ({}));
+      throw asError(told.error ?? {}, response.status);
+    }
+    return response;
+  }
+}
+
+/**
+ * @param {Json} told
+ * @param {number} status
+ */
+function asError(told, status) {
+  const message = told.message ?? `the device answered with status ${status}`;
+  return new ApiError(message, { status, code: told.code ?? null, param: told.param ?? null });
+}

@@ -1,0 +1,101 @@
+// @ts-check
+/** A plan and what became of it, in words. */
+
+/** @typedef {import("./answer.js").Answer} Answer */
+/** @typedef {import("./api.js").Json} Json */
+
+/** @param {number} value */
+export function seconds(value) {
+  // The unit stays on the number's line.
+  return `${value.toFixed(value < 0.995 ? 2 : 1)}\u00a0s`;
+}
+
+/**
+ * @param {number} count
+ * @param {string} noun
+ */
+export function counted(count, noun) {
+  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/**
+ * What is planned, before anything has come of it.
+ * @param {Json} plan
+ * @returns {string}
+ */
+export function planWords(plan) {
+  const prompt = counted(plan.prompt_tokens, "token");
+  if (plan.mode === "device-only") {
+    return `This device answers alone. It reads the ${prompt} of the text first; its first word comes after about ` +
+      `${seconds(plan.ttft_s)}.`;
+  }
+  if (plan.mode === "cloud-only") return "The cloud makes the whole answer; this device shows it at an even pace.";
+  return `The cloud makes the first ${counted(plan.cloud_tokens, "token")}. This device reads the ${prompt} of the ` +
+    `text meanwhile, has caught up after about ${seconds(plan.ready_s)}, and goes on alone.`;
+}
+
+/**
+ * What has become of it.
+ * @param {Answer} answer
+ * @returns {string}
+ */
+export function courseWords(answer) {
+  const { plan } = answer;
+  if (!answer.ended) return plan ? planWords(plan) : "Asking.";
+  const shown = answer.tokens.length;
+  const cloud = answer.tokens.filter((token) => token.origin === "cloud").length;
+  const ending = endWords(answer);
+  if (shown === 0) return `Nothing was shown. ${ending}`.trim();
+  const all = counted(shown, "token");
+  if (cloud === 0) return `This device made all ${all}. ${ending}`.trim();
+  const handed = handoffWords(answer);
+  if (cloud === shown && !handed) return `The cloud made all ${all}. ${ending}`.trim();
+  return `The cloud made ${cloud.toLocaleString("en")} of ${all} and was free after ` +
+    `${seconds(answer.arrivals.at(-1)?.atS ?? 0)}. ${handed} ${ending}`.replace(/ +/g, " ").trim();
+}
+
+/** @param {Answer} answer */
+function handoffWords(answer) {
+  const at = answer.tokens.findIndex((token, i) =>
+    token.origin === "device" && answer.tokens[i - 1]?.origin === "cloud");
+  if (at < 0) return "";
+  const gapS = answer.tokens[at].atS - answer.tokens[at - 1].atS;
+  const paceS = answer.plan?.pace_s ?? gapS;
+  const how = gapS <= 1.5 * paceS ? "without a seam" : `after a gap of ${seconds(gapS)}`;
+  return `This device went on from token ${at + 1} ${how}.`;
+}
+
+/** @param {Answer} answer */
+function endWords(answer) {
+  if (answer.phase === "stopped") return "You stopped it.";
+  if (answer.phase === "failed") return "";
+  if (answer.finishReason === "length") return "It ended at the longest length allowed.";
+  return "";
+}
+
+/**
+ * The figures of an answer; those that are not measurable are left out.
+ * @param {Answer} answer
+ * @returns {[string, string][]}
+ */
+export function figures(answer) {
+  const { tokens, report } = answer;
+  /** @type {[string, string][]} */
+  const found = [];
+  if (tokens.length > 0) found.push(["First token", seconds(tokens[0].atS)]);
+  const gaps = tokens.slice(1).map((token, i) => token.atS - tokens[i].atS);
+  if (gaps.length > 0) found.push(["Largest gap", seconds(gaps.reduce((a, b) => Math.max(a, b)))]);
+  if (report?.handoff_gap_s != null) found.push(["Gap at the handoff", seconds(report.handoff_gap_s)]);
+  const cloud = tokens.filter((token) => token.origin === "cloud").length;
+  found.push(["From the cloud", counted(cloud, "token")]);
+  found.push(["From this device", counted(tokens.length - cloud, "token")]);
+  if (answer.cachedTokens > 0) found.push(["Read before", counted(answer.cachedTokens, "token")]);
+  if (answer.plan?.mode === "pd-device") {
+    found.push(["Planned from the cloud", counted(answer.plan.cloud_tokens, "token")]);
+  }
+  if (report) {
+    found.push(["Text", report.exactness === "identical" ? "the same whoever makes it" : "may depend on the handoff"]);
+    found.push(["Seed", String(report.seed)]);
+  }
+  return found;
+}

@@ -1,0 +1,57 @@
+"""A local engine that says a given text, for tests of what becomes of a model's words."""
+
+import asyncio
+from collections.abc import Sequence
+
+from pd_core.generation import Fingerprints
+from pd_core.sampling_params import SamplingParams
+from pd_core.tokenizer import Tokenizer
+from pd_device_client.ports import EngineCard, LocalSequence
+
+
+class SayingEngine:
+    """Says the text, whatever is asked, and then ends.
+
+    Args:
+        tokenizer: of the model that it stands for.
+        text: what it says.
+        eos: the token that ends it.
+        pass_s: seconds of every pass.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, text: str, eos: int, pass_s: float = 0.0005) -> None:
+        self.token_ids = [*tokenizer.encode(text), eos]
+        self.pass_s = pass_s
+        self._card = EngineCard(
+            name="saying",
+            fingerprints=Fingerprints(),
+            vocab_size=tokenizer.vocab_size,
+            eos_token_ids=(eos,),
+            max_context_tokens=100_000,
+            chunk_tokens=4096,
+        )
+
+    @property
+    def card(self) -> EngineCard:
+        return self._card
+
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        return 0
+
+    def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
+        return _Sequence(self)
+
+    async def close(self) -> None:
+        pass
+
+
+class _Sequence:
+    def __init__(self, engine: SayingEngine) -> None:
+        self._engine = engine
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        await asyncio.sleep(self._engine.pass_s)
+        return None if sample_position is None else self._engine.token_ids[sample_position]
+
+    def close(self) -> None:
+        pass

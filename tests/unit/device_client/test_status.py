@@ -1,0 +1,68 @@
+"""What the page is told: whether a model minds roles, and what its answers came to."""
+
+import pytest
+
+from pd_core.chat_template import ChatTemplate
+from pd_core.errors import ConfigError
+from pd_core.planner import Mode
+from pd_device_client import demo_cloud
+from pd_device_client.api.totals import Totals
+from pd_device_client.demo_cloud import check_demo
+from pd_device_client.outcome import Origin, Outcome, Shown
+from pd_device_client.prompt import knows_roles
+from tests.api_server import loaded_model
+
+PLAIN = "{{ messages | map(attribute='content') | join('\\n\\n') }}"
+ROLES = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+STRICT = "{% if messages[0].role != 'user' %}{{ raise_exception('no') }}{% endif %}x"
+
+
+@pytest.mark.parametrize(
+    ("template", "roles"), [(None, False), (PLAIN, False), (ROLES, True), (STRICT, True)]
+)
+def test_a_template_that_minds_no_roles_makes_no_chat(template: str | None, roles: bool) -> None:
+    made = None if template is None else ChatTemplate(template)
+    assert knows_roles(loaded_model(made)) is roles
+
+
+def outcome(origins: str, generated: int, reason: str = "length") -> Outcome:
+    """An answer whose tokens were made by c(loud) and d(evice)."""
+    made = {"c": Origin.CLOUD, "d": Origin.DEVICE}
+    told = Outcome("r", "pd-device", 3, 0.1, cloud_tokens_generated=generated)
+    told.shown = [Shown(i, i, "x", made[o], 0.1 * i) for i, o in enumerate(origins)]
+    told.finish_reason = reason
+    told.handoff_position = origins.index("cd") + 1 if "cd" in origins else None
+    return told
+
+
+def test_what_was_saved_counts_tokens_made_for_nothing_too() -> None:
+    totals = Totals()
+    totals.add(outcome("ccdddd", generated=3))
+    totals.add(outcome("dd", generated=0))
+    totals.add(outcome("cc", generated=9, reason="cancelled"))
+    totals.add(outcome("", generated=0, reason=""))
+    assert totals.report() == {
+        "answers": 3, "handed_over": 1, "shown_tokens": 10, "cloud_tokens": 12,
+        "cloud_tokens_saved": 0,
+    }  # fmt: skip
+    totals.add(outcome("dddd", generated=0))
+    assert totals.cloud_tokens_saved == 2
+
+
+@pytest.mark.parametrize(
+    ("cloud", "mode", "words"),
+    [
+        ("host:1", Mode.PD_DEVICE, "names another"),
+        (None, Mode.DEVICE_ONLY, "shows both sides"),
+    ],
+)
+def test_a_demo_that_cannot_be_is_refused(cloud: str | None, mode: Mode, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_demo(cloud, mode)
+
+
+def test_a_demo_needs_the_cloud_s_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_demo(None, Mode.PD_DEVICE)
+    monkeypatch.setattr(demo_cloud, "_SERVER", "pd_server_that_is_not_installed")
+    with pytest.raises(ConfigError, match=r"install pd-device\[server,device\]"):
+        check_demo(None, Mode.PD_DEVICE)
