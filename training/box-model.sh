@@ -49,11 +49,11 @@ resume() { [ ! -e "$1/run.json" ] || echo --resume; }
 # The options are words: they are meant to be split.
 # shellcheck disable=SC2046,SC2086
 [ -e short/model ] ||
-    pd-train pretrain data short $model $common --steps 3400 --context 512 --batch 8 \
-        --schedule constant --warmup 0.0647 --conda-period 220 $(resume short)
+    pd-train pretrain data short $model $common --steps 6600 --context 512 --batch 8 \
+        --schedule constant --warmup 0.0333 --conda-period 220 $(resume short)
 # shellcheck disable=SC2046,SC2086
 [ -e long/model ] ||
-    pd-train uptrain short/model data long $common --steps 1464 --context 2048 --batch 2 \
+    pd-train uptrain short/model data long $common --steps 2200 --context 2048 --batch 2 \
         --warmup 0.02 --floor 0.02 --save-dtype bfloat16 $(resume long)
 
 pd-train evaluate long/model data --context 2048

@@ -34,7 +34,8 @@ class TorchLocalEngine:
         loaded: the model with its tokenizer and fingerprints.
         chunk_tokens: tokens of one prefill pass.
         num_threads: torch threads of the worker; None leaves torch's default.
-        kept_kv_bytes: KV caches of finished answers, kept for a conversation's next turn.
+        kept_kv_bytes: KV caches of finished answers, kept for a conversation's next turn;
+            0 keeps none, as a measurement wants it.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class TorchLocalEngine:
         *,
         chunk_tokens: int = 128,
         num_threads: int | None = None,
-        kept_kv_bytes: int = KEPT_KV_BYTES,
+        kept_kv_bytes: int = 0,
     ) -> None:
         self._loaded = loaded
         self._kept = KeptPrefixes(kept_kv_bytes)

@@ -38,7 +38,7 @@ def test_repetition_costs_are_read_too(tmp_path: Path) -> None:
 
 def test_the_shipped_model_says_how_it_reads_best() -> None:
     assert SamplingDefaults.from_directory(model_directory(DEFAULT_MODEL)) == SamplingDefaults(
-        0.7, 0, 0.9
+        0.6, 0, 0.9, dry_multiplier=0.8, dry_base=1.3, dry_allowed_length=8
     )
 
 

@@ -14,7 +14,7 @@ from pd_core.profiles import SpeedProfile
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client import DeviceClient
 from pd_device_client.kept_prefixes import KeptPrefixes
-from pd_device_client.local_engine import TorchLocalEngine
+from pd_device_client.local_engine import KEPT_KV_BYTES, TorchLocalEngine
 from pd_device_client.outcome import GenerationRequest, Outcome
 
 CPU = torch.device("cpu")
@@ -134,7 +134,7 @@ async def test_kept_keys_and_values_are_the_very_bits_of_a_prefill(
     loaded: LoadedModel, turns: list[tuple[int, ...]]
 ) -> None:
     prompt = turns[1]
-    engine = TorchLocalEngine(loaded, chunk_tokens=77)
+    engine = TorchLocalEngine(loaded, chunk_tokens=77, kept_kv_bytes=KEPT_KV_BYTES)
     first = engine.open(SAMPLING, turns[0])
     await first.feed(list(turns[0]), None)
     first.close()
