@@ -18,6 +18,7 @@ from pd_bench.kv_command import kv
 from pd_bench.replay_command import replay
 from pd_bench.report_command import report
 from pd_bench.server_commands import gaps, streams
+from pd_bench.simulation.capacity_command import capacity
 from pd_bench.simulation.commands import simulate
 from pd_bench.simulation.profile_command import profile
 from pd_bench.trace_commands import trace_app
@@ -93,6 +94,7 @@ app.command()(gaps)
 app.command()(cloud)
 app.command()(simulate)
 app.command()(profile)
+app.command()(capacity)
 
 
 @app.command()

@@ -227,11 +227,22 @@ def _notes(first: ResultDocument, second: ResultDocument) -> list[str]:
         ("pace", lambda d: d.pace_s),
         ("trace", lambda d: d.trace_sha256[:12]),
         ("seed", lambda d: d.seed),
-        ("profiles", lambda d: d.profiles),
         ("hardware", lambda d: d.hardware),
         ("model", lambda d: d.settings.get("model")),
         ("versions", lambda d: {k: v for k, v in d.versions.items() if k != "commit"}),
     ):
         if get(first) != get(second):
             notes.append(f"other {words}: {get(first)} in A, {get(second)} in B")
+    return [*notes, *_profile_notes(first, second)]
+
+
+def _profile_notes(first: ResultDocument, second: ResultDocument) -> list[str]:
+    notes = []
+    for kind in sorted(first.profiles.keys() | second.profiles.keys()):
+        ours, theirs = first.profiles.get(kind, {}), second.profiles.get(kind, {})
+        names = ours.get("name", "none"), theirs.get("name", "none")
+        if names[0] != names[1]:
+            notes.append(f"other profile of the {kind}: {names[0]} in A, {names[1]} in B")
+        elif ours != theirs:
+            notes.append(f"the {kind}'s profile {names[0]} has other values in B")
     return notes

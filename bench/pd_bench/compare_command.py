@@ -15,6 +15,7 @@ from pd_bench.report_command import read_result
 __all__ = ["compare"]
 
 _REGRESSION = 1
+_WIDTH = 120
 _STYLES = {"worse": "bold red", "better": "green", "same": ""}
 
 
@@ -44,9 +45,13 @@ def compare(
 def _show(comparison: Comparison, console: Console, tolerance: float) -> None:
     table = Table(title=f"B against A over {comparison.rows} rows")
     for column in ("scheme", "figure", "A", "B", "B / A [interval]", "p", ""):
-        table.add_column(column, justify="left" if column in ("scheme", "figure", "") else "right")
+        left = column in ("scheme", "figure", "")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for figure in comparison.figures:
         table.add_row(*_cells(figure), style=_STYLES[figure.verdict])
+    # A pipe has no width of its own: cut figures would be of no use there.
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH)
     console.print(table)
     for note in comparison.notes:
         console.print(f"- {note}", soft_wrap=True, markup=False, highlight=False)

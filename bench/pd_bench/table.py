@@ -64,8 +64,10 @@ def print_result(document: ResultDocument, console: Console) -> None:
     for name, cells in scheme_rows(document):
         table.add_row(name, *cells)
     # A pipe has no width of its own: cut figures would be of no use there.
-    width = max(console.width, _NAME_WIDTH + _SCHEME_WIDTH * len(document.schemes))
-    console.print(table, width=console.width if console.is_terminal else width, crop=False)
+    if not console.is_terminal:
+        needed = _NAME_WIDTH + _SCHEME_WIDTH * len(document.schemes)
+        console.width = max(console.width, needed)
+    console.print(table)
     for line in document_notes(document):
         console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
     equal = document.equal_rows

@@ -22,18 +22,24 @@ class SamplingDefaults:
         temperature: 0 (greedy) for a model that asks for nothing else.
         top_k: 0 keeps all.
         top_p: 1 keeps all.
+        dry_multiplier: 0 is off.
+        dry_base: see `pd_core.repetition`, as the next.
+        dry_allowed_length: see there.
     """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
 
     @classmethod
     def from_directory(cls, directory: Path) -> Self:
         """Read a model's generation_config.json; a model without one is greedy.
 
         As in Hugging Face's own code, nothing is sampled unless `do_sample` says so, and then
-        the temperature is 1 where none is given.
+        the temperature is 1 where none is given. The `dry_...` keys are ours; others ignore them.
 
         Raises:
             ModelError: a value is not one to sample with.
@@ -46,6 +52,9 @@ class SamplingDefaults:
             temperature=_number(raw, "temperature", 1.0),
             top_k=int(_number(raw, "top_k", 0)),
             top_p=_number(raw, "top_p", 1.0),
+            dry_multiplier=_number(raw, "dry_multiplier", 0.0),
+            dry_base=_number(raw, "dry_base", 1.75),
+            dry_allowed_length=int(_number(raw, "dry_allowed_length", 2)),
         )
         try:
             values.params(seed=0)
@@ -65,22 +74,21 @@ class SamplingDefaults:
         dry_base: float | None = None,
         dry_allowed_length: int | None = None,
     ) -> SamplingParams:
-        """Return a request's parameters; None means the model's own, or the sampler's.
+        """Return a request's parameters; None means the model's own.
 
         Raises:
             InvalidSamplingParams: a value is out of its range.
         """
-        plain = SamplingParams()
         return SamplingParams(
             temperature=self.temperature if temperature is None else temperature,
             top_k=self.top_k if top_k is None else top_k,
             top_p=self.top_p if top_p is None else top_p,
             seed=seed,
             ignore_eos=ignore_eos,
-            dry_multiplier=plain.dry_multiplier if dry_multiplier is None else dry_multiplier,
-            dry_base=plain.dry_base if dry_base is None else dry_base,
+            dry_multiplier=self.dry_multiplier if dry_multiplier is None else dry_multiplier,
+            dry_base=self.dry_base if dry_base is None else dry_base,
             dry_allowed_length=(
-                plain.dry_allowed_length if dry_allowed_length is None else dry_allowed_length
+                self.dry_allowed_length if dry_allowed_length is None else dry_allowed_length
             ),
         )
 

@@ -30,8 +30,9 @@ from pd_device_client.outcome import GenerationRequest, Outcome
 from pd_device_client.plan_notes import plan_notes
 from pd_device_client.ports import CloudLink, LocalEngine
 from pd_device_client.queued_device import QueuedDevice
-from pd_device_client.session import Session, TextSource
+from pd_device_client.session import Session
 from pd_device_client.sides import Sides
+from pd_device_client.text_source import TextSource
 
 __all__ = ["DeviceClient"]
 

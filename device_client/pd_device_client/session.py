@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Protocol
 
 from pd_core.errors import BothEnginesFailed, PdError
 from pd_core.planner import Mode, Plan
@@ -23,32 +22,16 @@ from pd_device_client.sides import Sides
 from pd_device_client.signal import Signal
 from pd_device_client.speed_controller import SpeedController
 from pd_device_client.standing import Standing
+from pd_device_client.text_source import TextSource
 from pd_device_client.token_log import TokenLog
 
-__all__ = ["Session", "TextSource"]
+__all__ = ["Session"]
 
 
 # Estimates err: a queued request is given at least this long.
 _LEAST_USEFUL_S = 0.5
 # A device that goes on losing its promise is left to its own pace after so many claims.
 _CLAIMS = 3
-
-
-class TextSource(Protocol):
-    """Turns committed tokens into text (`pd_core.tokenizer.TextStream`)."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string was found."""
-        ...
-
-    def push(self, token_id: int) -> list[tuple[int, str]]:
-        """Take in the next token; return (position, text) of tokens whose text is released."""
-        ...
-
-    def flush(self) -> list[tuple[int, str]]:
-        """Release what was held back."""
-        ...
 
 
 class Session:
@@ -65,6 +48,10 @@ class Session:
             complete, for a reader who gets it in one piece.
         on_end: called with the outcome when it is complete.
         watcher: called with what happens, when it happens.
+
+    Attributes:
+        hold_reader: `run` shows nothing while tokens may still come; for a simulation that calls
+            `show` itself.
     """
 
     def __init__(
@@ -100,6 +87,7 @@ class Session:
         self._texts: list[str] = []  # of the released positions
         self._controller = SpeedController(plan.pace_s)
         self._driven = False
+        self.hold_reader = False
         self._submitted_s = 0.0
         self._next_show_s: float | None = None
         self._device_started = False
@@ -168,6 +156,16 @@ class Session:
 
     # The reader's side
 
+    @property
+    def shows_next(self) -> bool:
+        """Whether a token is there that has not been shown."""
+        return len(self._texts) > len(self.outcome.shown)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer's last token is there."""
+        return bool(self._log.closed)
+
     async def run(self) -> AsyncGenerator[Shown, None]:
         """Yield each token at its time.
 
@@ -185,7 +183,7 @@ class Session:
                 position = len(self.outcome.shown)
                 await self._pace()
                 if len(self.outcome.shown) == position:  # else shown ahead of time, by foresight
-                    yield self._show()
+                    yield self.show()
             await driver
             outcome.finish_reason = self._log.closed
             outcome.error = self._failure()
@@ -201,24 +199,31 @@ class Session:
 
     async def _next_is_released(self) -> bool:
         """Wait for the next position; False when there is none."""
-        while len(self._texts) <= len(self.outcome.shown) and not self._driven:
+        while (self.hold_reader or not self.shows_next) and not self._driven:
             await self._changed.wait()
-        return len(self._texts) > len(self.outcome.shown)
+        return self.shows_next
 
     async def _pace(self) -> None:
         """Wait until the next token may be shown; without a pace, not at all."""
-        last = len(self.outcome.shown) - 1
         at_once = not self.plan.pace_s or (self._driven and not self._read_along)
-        if last < 0 or at_once:
+        if not self.outcome.shown or at_once:
             return
-        loop = asyncio.get_running_loop()
-        gap_s = self._controller.next_gap_s(last, self._handoff.shown_s, self._handoff.arrivals())
-        wait_s = max(self._handoff.shown_s + gap_s - loop.time(), 0.0)
-        self._next_show_s = loop.time() + wait_s
+        wait_s = self.next_wait_s()
+        self._next_show_s = asyncio.get_running_loop().time() + wait_s
         await asyncio.sleep(wait_s)
         self._next_show_s = None
 
-    def _show(self) -> Shown:
+    def next_wait_s(self) -> float:
+        """Seconds from now after which the next token, which is there, is to be shown."""
+        last = len(self.outcome.shown) - 1
+        if last < 0:
+            return 0.0
+        shown_s = self._handoff.shown_s
+        gap_s = self._controller.next_gap_s(last, shown_s, self._handoff.arrivals())
+        return max(shown_s + gap_s - asyncio.get_running_loop().time(), 0.0)
+
+    def show(self) -> Shown:
+        """Show the next token now; `run` does, at its time."""
         position = len(self.outcome.shown)
         self._handoff.shown_s = asyncio.get_running_loop().time()
         shown = Shown(
@@ -265,7 +270,7 @@ class Session:
             shown_s=self._handoff.shown_s,
             next_show_s=self._next_show_s,
             submitted_s=self._submitted_s,
-            show=self._show,
+            show=self.show,
         )
 
     # Both legs, from submit to the end

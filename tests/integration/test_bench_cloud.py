@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pd_bench.cloud_result import CloudDocument
 
 
+@pytest.mark.timeout(300)  # three servers, two of them on models of 32 layers
 def test_the_embedded_engine_is_measured_and_its_blocks_counted(tmp_path: Path) -> None:
     out = tmp_path / "cloud.json"
     done = subprocess.run(
@@ -17,7 +20,7 @@ def test_the_embedded_engine_is_measured_and_its_blocks_counted(tmp_path: Path) 
         ],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     assert "starting torch, pass 1 of 1" in done.stderr

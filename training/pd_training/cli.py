@@ -186,19 +186,26 @@ def judge(
     model: Annotated[str, typer.Argument(help="A Hugging Face directory, or a shipped name.")],
     data: Data,
     count: Annotated[int, typer.Option(help="Functions, and pages, to be written.")] = 100,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
-    top_p: Annotated[float, typer.Option(help="Keep the most likely tokens up to this.")] = 0.9,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy; the model's own when not given.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Keep the most likely tokens up to this; likewise.")
+    ] = None,
     dry_multiplier: Annotated[
-        float, typer.Option(help="What a token costs that repeats the text; 0 is off.")
-    ] = 0.0,
-    dry_base: Annotated[float, typer.Option(help="The cost's growth with each token.")] = 1.75,
-    dry_allowed_length: Annotated[int, typer.Option(help="Shorter ones repeat for free.")] = 2,
+        float | None, typer.Option(help="What a token costs that repeats the text; likewise.")
+    ] = None,
+    dry_base: Annotated[
+        float | None, typer.Option(help="The cost's growth with each token; likewise.")
+    ] = None,
+    dry_allowed_length: Annotated[
+        int | None, typer.Option(help="Shorter stretches repeat for free; likewise.")
+    ] = None,
     seed: Seed = 0,
     json_out: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Have a model continue held-out text: how many functions parse, how many texts loop."""
     from pd_core.models import load_model
-    from pd_core.sampling_params import SamplingParams
     from pd_training import readability
     from pd_training.token_store import TokenStore
 
@@ -206,7 +213,7 @@ def judge(
     if loaded.tokenizer.to_str() != store.tokenizer:
         raise ConfigError("the corpus was prepared with another tokenizer than the model's")
     documents = readability.documents_of(store.held_out.tokens, store.eos_token_id)
-    sampling = SamplingParams(
+    sampling = loaded.sampling_defaults.params(
         temperature=temperature,
         top_p=top_p,
         seed=seed,

@@ -9,9 +9,11 @@ import itertools
 import random
 from collections import deque
 from collections.abc import AsyncGenerator
+from typing import Protocol
 
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.engine import SimulatedEngine
+from pd_bench.simulation.virtual_loop import VirtualLoop
 from pd_core.errors import PdError
 from pd_core.generation import (
     Admitted,
@@ -30,10 +32,12 @@ from pd_device_client.shaped_link import Lane, tokens_in
 from pd_server.admission import Admission, Ticket
 from pd_server.validation import RequestValidator
 
-__all__ = ["EOS_TOKEN_ID", "VOCAB_SIZE", "SimulatedCloud", "SimulatedLink"]
+__all__ = ["EOS_TOKEN_ID", "VOCAB_SIZE", "Reader", "SimulatedCloud", "SimulatedLink"]
 
 VOCAB_SIZE = 32_000
 EOS_TOKEN_ID = 2
+
+_BATCH_S = 2.0  # below every timeout of a leg's silence but that after Stop
 
 
 class SimulatedCloud:
@@ -79,6 +83,18 @@ class SimulatedCloud:
         return next(self._request_ids)
 
 
+class Reader(Protocol):
+    """Who shows what comes in batches."""
+
+    def show_until(self, at_s: float) -> None:
+        """Show all that is due before `at_s`; the clock is left anywhere."""
+        ...
+
+    def look(self, at_s: float) -> None:
+        """Something was taken in at `at_s`, which the clock shows."""
+        ...
+
+
 class SimulatedLink:
     """A device's way to the cloud.
 
@@ -86,12 +102,16 @@ class SimulatedLink:
         cloud: where to.
         profile: RTT, jitter, bandwidth, loss.
         seed: of jitter and loss.
+
+    Attributes:
+        reader: reads the answers of streams opened from now on by the batch; None: as they come.
     """
 
     def __init__(self, cloud: SimulatedCloud, profile: LinkProfile, seed: int = 0) -> None:
         self._cloud = cloud
         self._profile = profile
         self._random = random.Random(seed)
+        self.reader: Reader | None = None
 
     async def info(self) -> ServerInfo:
         """Ask for the cloud's card; it takes a round trip."""
@@ -104,6 +124,8 @@ class SimulatedLink:
         loop = asyncio.get_running_loop()
         at_s = up.arrival_s(loop.time(), tokens_in(start))
         await asyncio.sleep(max(at_s - loop.time(), 0.0))
+        if self.reader is not None:
+            return _BatchedStream(self._cloud, start, up, down, self.reader)
         return _SimulatedStream(self._cloud, start, up, down)
 
     async def close(self) -> None:
@@ -211,3 +233,58 @@ class _SimulatedStream:
     def cancel(self) -> None:
         if not self._ended:
             self._break_off()
+
+
+class _BatchedStream(_SimulatedStream):
+    """Keeps tokens for a while, and hands them over together, each at its own instant."""
+
+    def __init__(
+        self, cloud: SimulatedCloud, start: Start, up: Lane, down: Lane, reader: Reader
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop), "batches need a virtual clock"
+        self._visit = loop.visit
+        self._shown_by = reader
+        self._kept: deque[tuple[float, CloudEvent | PdError]] = deque()
+        self._hands_over = False  # a batch is on its way
+        self._begun = False
+        super().__init__(cloud, start, up, down)
+
+    def _send_down(self, event: CloudEvent | PdError, num_tokens: int) -> None:
+        leaves_s = self._loop.time() + self._cloud.profile.message_s
+        at_s = self._down.arrival_s(leaves_s, num_tokens)
+        self._kept.append((at_s, event))
+        # The leg judges a silence by what it has heard: nothing is kept from it for long.
+        waits = self._begun and isinstance(event, Tokens)
+        self._begun = self._begun or isinstance(event, Tokens)
+        if not waits:
+            self._loop.call_at(at_s, self._hand_over)
+        elif not self._hands_over:
+            self._hands_over = True
+            self._loop.call_at(at_s + _BATCH_S, self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._hands_over = False
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def events(self) -> AsyncGenerator[CloudEvent, None]:
+        while True:
+            now_s, seen_s = self._loop.time(), None
+            try:
+                while self._kept and self._kept[0][0] <= now_s:
+                    at_s, event = self._kept.popleft()
+                    if seen_s is not None and at_s > seen_s:
+                        self._shown_by.look(seen_s)  # after all of an instant, as a reader does
+                    self._shown_by.show_until(at_s)
+                    self._visit(at_s)
+                    seen_s = at_s
+                    if isinstance(event, PdError):
+                        raise event
+                    yield event
+            finally:
+                if seen_s is not None:
+                    self._shown_by.look(seen_s)
+                self._visit(now_s)
+            self._reader = self._loop.create_future()
+            await self._reader

@@ -14,6 +14,7 @@ from pd_bench.schemes import Scheme, scheme_client
 from pd_bench.series import LoadPoint
 from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
 from pd_bench.simulation.foresight import ForesightClient, ForesightEngine
+from pd_bench.simulation.lazy_reader import LazyClient
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.workload import Work, Workload
 from pd_core.errors import EngineError
@@ -67,6 +68,7 @@ class SimulatedFleet:
         self._workload = workload
         self._on_end = on_end
         self._cloud = SimulatedCloud(settings.cloud, settings.seed)
+        self._before = self._cloud.load()
         self._meter = CloudMeter(SimulatedLink(self._cloud, link_profile("loopback")))
 
     @property
@@ -74,20 +76,32 @@ class SimulatedFleet:
         """The cloud's requests over time."""
         return self._meter.load
 
-    async def run(self, works: Iterable[Work]) -> CloudTotals:
-        """Send every request at its arrival; return what the cloud did for them.
+    @property
+    def totals(self) -> CloudTotals:
+        """What the cloud has done since the warm-up; the peak is of all its time."""
+        before, now = self._before, self._cloud.load()
+        return CloudTotals(
+            tokens_generated=now.tokens_generated - before.tokens_generated,
+            busy_s=now.engine_busy_s - before.engine_busy_s,
+            kv_byte_s=now.kv_byte_s - before.kv_byte_s,
+            kv_bytes_peak=now.kv_bytes_peak,
+        )
+
+    async def run(self, works: Iterable[Work]) -> None:
+        """Send every request at its arrival; return when all have ended and the cloud is idle.
 
         Raises:
             EngineError: the warm-up request failed.
         """
         await self._warm_up()
+        self._before = self._cloud.load()
         await self._meter.start()
         try:
             await self._dispatcher(self._on_end).run_stream(works, self._client)
         finally:
             await self._meter.stop()
+        await self._meter.totals()  # returns when the cloud is idle
         self._cloud.engine.check_integrity()
-        return await self._meter.totals()
 
     async def _warm_up(self) -> None:
         ended: list[RequestRecord] = []
@@ -110,6 +124,7 @@ class SimulatedFleet:
         settings = self._settings
         # Every device has its own spread and jitter, the same ones in every scheme.
         seed = settings.seed * 1_000_003 + work.line
+        link = SimulatedLink(self._cloud, settings.link, seed)
         make_engine = ForesightEngine if settings.foresight else EmulatedEngine
         engine = make_engine(
             settings.device,
@@ -120,11 +135,13 @@ class SimulatedFleet:
         )
         client = scheme_client(
             self._scheme,
-            link=lambda: SimulatedLink(self._cloud, settings.link, seed),
+            link=lambda: link,
             engine=lambda: engine,
             pace_s=settings.pace_s,
             device_profile=settings.device,
         )
+        if not self._scheme.uses_device and settings.foresight:
+            return LazyClient(client, link, settings.timeout_s)
         if isinstance(engine, ForesightEngine):
             return ForesightClient(client, engine, settings.timeout_s)
         return client

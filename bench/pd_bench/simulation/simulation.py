@@ -82,8 +82,9 @@ class Simulation:
         async def run() -> None:
             fleet = SimulatedFleet(settings, scheme, self._workload, ended)
             try:
-                self._totals[scheme.name] = await fleet.run(self._works())
+                await fleet.run(self._works())
             finally:
+                self._totals[scheme.name] = fleet.totals
                 self._load[scheme.name] = fleet.cloud_load
 
         run_virtual(run())

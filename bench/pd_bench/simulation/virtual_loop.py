@@ -7,6 +7,7 @@ scheduled, so the same program does the same thing every time.
 """
 
 import asyncio
+import contextlib
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -21,6 +22,7 @@ T = TypeVar("T")
 # of them than of the others.
 _SWEEP_FROM = 1000
 _NAMED_TASKS = 5
+_CLEAN_UP_ROUNDS = 3
 
 
 class VirtualTimeError(RuntimeError):
@@ -222,10 +224,18 @@ def run_virtual(main: Coroutine[Any, Any, T], start_s: float = 0.0) -> T:
         return loop.run_until_complete(main)
     finally:
         try:
-            loop.run_until_complete(_cancel_the_rest())
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            _clean_up(loop)
         finally:
             loop.close()
+
+
+def _clean_up(loop: VirtualLoop) -> None:
+    """Cancel what is left; an interruption that tasks pass on while they end is heard already."""
+    for _ in range(_CLEAN_UP_ROUNDS):
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.run_until_complete(_cancel_the_rest())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            return
 
 
 async def _cancel_the_rest() -> None:

@@ -108,6 +108,13 @@ def test_what_speaks_against_the_comparison_is_said() -> None:
     assert notes[0] == "B is not valid: late"
     assert "other fidelity: fleet in A, real in B" in notes
     assert "other pace: 0.1 in A, 0.2 in B" in notes
+    faster = full_document().model_copy(
+        update={"profiles": {"device": {"name": "slow", "decode_s": 0.01}, "link": {"name": "lte"}}}
+    )
+    assert compare_results(full_document(), faster).notes == (
+        "the device's profile slow has other values in B",
+        "other profile of the link: none in A, lte in B",
+    )
 
 
 @pytest.mark.parametrize(

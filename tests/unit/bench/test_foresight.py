@@ -14,7 +14,7 @@ from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.simulation import Simulation
 from pd_core.profiles import SpeedProfile
 
-SCHEMES = ("device-only", "pd-device", "pd-device-k7", "race-only")
+SCHEMES = ("cloud-only", "device-only", "pd-device", "pd-device-k7", "race-only")
 
 
 def _simulate(settings: SimulationSettings) -> ResultDocument:
@@ -31,7 +31,7 @@ def _simulate(settings: SimulationSettings) -> ResultDocument:
     prefill_tokens_per_s=st.sampled_from([100, 600, 3000]),
     decode_s=st.sampled_from([0.01, 0.04, 0.05, 0.09]),
     spread=st.sampled_from([0.0, 0.05, 0.4]),
-    pace_s=st.sampled_from([0.02, 0.05, 0.2]),
+    pace_s=st.sampled_from([0.005, 0.02, 0.05, 0.2]),
     max_output_tokens=st.sampled_from([60, 200]),
     seed=st.integers(0, 100),
 )

@@ -169,3 +169,29 @@ def test_settings_are_refused_with_their_name(
 ) -> None:
     with pytest.raises(ConfigError, match=named):
         _simulate(_trace(tmp_path), **change)  # type: ignore[arg-type]
+
+
+def test_an_interrupted_simulation_keeps_what_had_ended_and_says_so(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    def progress(scheme: str, arrival_s: float) -> None:
+        ended.append(scheme)
+        if len(ended) == 15:
+            raise KeyboardInterrupt
+
+    settings = SimulationSettings(
+        _trace(tmp_path), device_profile("laptop"), CLOUD, "wifi", ("device-only", "pd-device")
+    )
+    document = Simulation(settings, progress).run()
+    assert document.partial
+    assert not document.valid
+    assert "interrupted" in document.invalid_because[0]
+    assert document.schemes["device-only"].requests == 12
+    assert document.schemes["pd-device"].requests == 3
+    assert document.schemes["pd-device"].cloud_tokens_generated > 0
+
+    def at_once(scheme: str, arrival_s: float) -> None:
+        raise KeyboardInterrupt
+
+    alone = Simulation(settings, at_once).run()
+    assert alone.schemes["device-only"].requests == 1

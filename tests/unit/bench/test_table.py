@@ -124,3 +124,10 @@ def test_notes_that_differ_in_numbers_alone_are_one() -> None:
     assert text.count("needs") == 1
     assert "- noted by 2 requests, such as: needs " in text
     assert "- noted by 1 request: it is slow\n" in text
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_its_schemes() -> None:
+    names = ("device-only", "cloud-only", "pd-device", "pd-device-k14", "race-only")
+    text = printed(*(record(name, 0.5) for name in names))
+    assert "…" not in text
+    assert all(name in text for name in names)

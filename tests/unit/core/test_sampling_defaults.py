@@ -30,6 +30,12 @@ def test_what_is_given_holds_and_the_rest_keeps_everything(tmp_path: Path) -> No
     assert _read(tmp_path, content) == SamplingDefaults(1.0, 20, 0.8)
 
 
+def test_repetition_costs_are_read_too(tmp_path: Path) -> None:
+    content = {"do_sample": True, "dry_multiplier": 0.8, "dry_allowed_length": 8}
+    params = _read(tmp_path, content).params(seed=1, dry_base=1.5)
+    assert (params.dry_multiplier, params.dry_base, params.dry_allowed_length) == (0.8, 1.5, 8)
+
+
 def test_the_shipped_model_says_how_it_reads_best() -> None:
     assert SamplingDefaults.from_directory(model_directory(DEFAULT_MODEL)) == SamplingDefaults(
         0.7, 0, 0.9

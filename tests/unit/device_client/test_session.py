@@ -51,8 +51,9 @@ from pd_device_client.happenings import (
 )
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome
 from pd_device_client.ports import CloudStream, EngineCard, LocalEngine, LocalSequence
-from pd_device_client.session import Session, TextSource
+from pd_device_client.session import Session
 from pd_device_client.sides import Sides
+from pd_device_client.text_source import TextSource
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 
 PROMPT = tuple(i % 40 for i in range(200))

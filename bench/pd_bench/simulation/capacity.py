@@ -1,0 +1,209 @@
+"""How many requests a second a cloud carries under a scheme, and what a smaller share of it gains.
+
+The arrival rate is raised by overlaying shifted copies of the trace, until the promise is no
+longer kept for the target share of the requests; the highest rate that keeps it is found by
+bisection. Each rate runs for a warm-up and then ten residence times.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from pd_bench.result import RequestRecord
+from pd_bench.schemes import Scheme
+from pd_bench.series import CapacityCurve, CapacityPoint
+from pd_bench.simulation.fleet import SimulatedFleet, workload_of
+from pd_bench.simulation.overlay import Overlay
+from pd_bench.simulation.settings import SimulationSettings
+from pd_bench.simulation.virtual_loop import run_virtual
+from pd_bench.workload import Work
+from pd_core.errors import ConfigError
+from pd_device_client.outcome import Outcome
+
+__all__ = ["Capacity", "KeptPromise", "find_capacity"]
+
+_WARM_UP_RESIDENCES = 1.0
+_RESIDENCES = 10.0
+_COOL_DOWN_RESIDENCES = 0.5  # the load stays while the last measured requests are answered
+_PRECISION = 0.05
+_MOST_TRIES = 16
+_MOST_GROWTH = 32.0
+_LEAST_REQUESTS = 200  # measured at a rate: for one in a hundred to mean something
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPromise:
+    """What a reader is promised.
+
+    Attributes:
+        ttft_s: the first token within.
+        largest_gap_s: no gap longer.
+        target: share of the requests for which both are to be kept.
+    """
+
+    ttft_s: float
+    largest_gap_s: float
+    target: float = 0.99
+
+    def kept(self, record: RequestRecord) -> bool:
+        """Whether it was kept; a request that failed has broken it."""
+        if record.error is not None or record.ttft_s is None or record.ttft_s > self.ttft_s:
+            return False
+        return record.largest_gap_s is None or record.largest_gap_s <= self.largest_gap_s + 1e-9
+
+
+@dataclass(slots=True)
+class Capacity:
+    """What was found for one scheme.
+
+    Attributes:
+        curve: the rates that were tried, and the highest good one.
+        cloud_tokens: tokens the cloud made per request, at that rate.
+        busy_s: the engine's working time per request, at that rate.
+        bounded: False when even a rate far above the first guess keeps the promise, as where
+            the devices keep it alone; the curve's capacity is then the highest rate tried.
+    """
+
+    curve: CapacityCurve
+    cloud_tokens: float
+    busy_s: float
+    bounded: bool = True
+
+
+@dataclass(slots=True)
+class _Run:
+    """One rate."""
+
+    rate_per_s: float
+    kept: float = 0.0
+    measured: int = 0
+    broken: int = 0
+    cloud_tokens: float = 0.0
+    busy_s: float = 0.0
+
+
+class _Overloaded(Exception):
+    """So many promises are broken already that the rest cannot mend it."""
+
+
+def find_capacity(
+    settings: SimulationSettings,
+    scheme: Scheme,
+    overlay: Overlay,
+    promise: KeptPromise,
+    *,
+    regime: str,
+    mean_output_tokens: float,
+    guess_per_s: float,
+    progress: Callable[[str, float, float], None],
+) -> Capacity:
+    """Find the highest arrival rate that keeps the promise.
+
+    A rate that breaks it for more requests than may break is left at once; its share in the curve
+    is then at most what it says.
+
+    Args:
+        settings: devices, link, cloud and pace.
+        scheme: how requests are carried.
+        overlay: the traffic.
+        promise: what is to be kept.
+        regime: what bounds the cloud, in words.
+        mean_output_tokens: of the trace, as cut.
+        guess_per_s: where to begin.
+        progress: told of every rate tried: the scheme, the rate, and the share kept.
+
+    Raises:
+        ConfigError: no rate keeps the promise.
+    """
+    search = _Search(settings, scheme, overlay, promise, mean_output_tokens, progress)
+    best = search.best(guess_per_s)
+    points = sorted(search.points, key=lambda run: run.rate_per_s)
+    curve = CapacityCurve(
+        regime=regime,
+        capacity_per_s=best.rate_per_s,
+        target=promise.target,
+        points=tuple(CapacityPoint(rate_per_s=p.rate_per_s, kept=p.kept) for p in points),
+    )
+    bounded = points[-1] is not best
+    return Capacity(curve, best.cloud_tokens, best.busy_s, bounded)
+
+
+@dataclass(slots=True)
+class _Search:
+    settings: SimulationSettings
+    scheme: Scheme
+    overlay: Overlay
+    promise: KeptPromise
+    mean_output_tokens: float
+    progress: Callable[[str, float, float], None]
+    points: list[_Run] = field(default_factory=list)
+
+    def best(self, guess_per_s: float) -> _Run:
+        """Bracket the capacity by factors of two, then halve the bracket's ratio."""
+        good: _Run | None = None
+        bad: _Run | None = None
+        rate = guess_per_s
+        while len(self.points) < _MOST_TRIES:
+            run = self._run(rate)
+            if run.kept >= self.promise.target:
+                good = run
+            else:
+                bad = run
+            if good is not None and bad is not None:
+                if bad.rate_per_s / good.rate_per_s <= 1 + _PRECISION:
+                    return good
+                rate = (good.rate_per_s * bad.rate_per_s) ** 0.5
+            else:
+                rate = rate * 2 if bad is None else rate / 2
+                if not 1 / _MOST_GROWTH <= rate / guess_per_s <= _MOST_GROWTH:
+                    break
+        if good is None:
+            least = min(run.rate_per_s for run in self.points)
+            raise ConfigError(
+                f"{self.scheme.name}: not even {least:.3g} requests/s keep the promise of "
+                f"TTFT {self.promise.ttft_s:g} s and gaps of {self.promise.largest_gap_s:g} s for "
+                f"{self.promise.target:.0%}; promise less, or take a faster device or cloud"
+            )
+        return good
+
+    def _run(self, rate_per_s: float) -> _Run:
+        residence_s = max(self.mean_output_tokens * self.settings.pace_s, 1.0)
+        begin_s = _WARM_UP_RESIDENCES * residence_s
+        end_s = begin_s + max(_RESIDENCES * residence_s, _LEAST_REQUESTS / rate_per_s)
+        run = _Run(rate_per_s)
+        workload = workload_of(self.settings)
+
+        def rows() -> Iterator[Work]:
+            traffic = self.overlay.at_rate(rate_per_s, end_s + _COOL_DOWN_RESIDENCES * residence_s)
+            for index, row in enumerate(traffic):
+                yield workload.work(index, row)
+
+        # Counting does not make prompts: it only reads the arrivals.
+        arrivals = self.overlay.at_rate(rate_per_s, end_s)
+        expected = sum(row.arrival_s >= begin_s for row in arrivals)
+        may_break = (1 - self.promise.target) * expected
+
+        def ended(record: RequestRecord, outcome: Outcome) -> None:
+            if not begin_s <= record.arrival_s < end_s:
+                return
+            run.measured += 1
+            run.broken += not self.promise.kept(record)
+            run.cloud_tokens += record.cloud_tokens_generated
+            if run.broken > may_break:
+                raise _Overloaded
+
+        async def main() -> None:
+            fleet = SimulatedFleet(self.settings, self.scheme, workload, ended)
+            await fleet.run(rows())
+            run.busy_s = fleet.totals.busy_s
+
+        try:
+            run_virtual(main())
+        except _Overloaded:
+            run.kept = min(1 - run.broken / max(expected, 1), self.promise.target - 1e-6)
+        else:
+            run.kept = 1 - run.broken / max(run.measured, 1)
+            run.cloud_tokens /= max(run.measured, 1)
+            run.busy_s /= rate_per_s * (end_s + _COOL_DOWN_RESIDENCES * residence_s)
+        self.points.append(run)
+        self.progress(self.scheme.name, rate_per_s, run.kept)
+        return run

@@ -1,0 +1,72 @@
+"""The gain that arithmetic expects of a smaller share of the cloud (DESIGN 8).
+
+Bound by slots, a request costs the seconds it holds one: its prefill and its tokens' steps. Bound
+by compute, it costs the work of its prefill and its share of its tokens' steps, which is small in
+a large batch; so the prefill weighs more there, and the gain is smaller.
+"""
+
+from dataclasses import dataclass
+
+from pd_bench.simulation.cloud_profile import CloudProfile
+
+__all__ = ["Load", "SlotGain", "compute_gain", "slot_gain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the cloud does for a mean request.
+
+    Attributes:
+        prompt_tokens: of the prompt.
+        output_tokens: that the cloud makes.
+    """
+
+    prompt_tokens: float
+    output_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlotGain:
+    """Bound by slots.
+
+    Attributes:
+        gain: slot seconds of a whole answer over those of the cloud's share of it.
+        seconds: the slot seconds of a whole answer.
+    """
+
+    gain: float
+    seconds: float
+
+
+def slot_gain(cloud: CloudProfile, whole: Load, share: Load, num_slots: int) -> SlotGain:
+    """Return (T + c E[N]) / (T + c E[min(N, k)]): T the prefill, c the step with all slots full.
+
+    Args:
+        cloud: the cloud.
+        whole: all of a mean answer.
+        share: what of it the cloud makes.
+        num_slots: streams that decode together.
+    """
+    chunk = cloud.step_tokens()
+    prefill_s = cloud.prefill_s(0, round(whole.prompt_tokens))
+    prefill_s += cloud.step_s * -(-whole.prompt_tokens // chunk)
+    seconds_whole = prefill_s + _step_s(cloud, whole, num_slots) * whole.output_tokens
+    seconds_share = prefill_s + _step_s(cloud, share, num_slots) * share.output_tokens
+    return SlotGain(seconds_whole / seconds_share, seconds_whole)
+
+
+def compute_gain(cloud: CloudProfile, whole: Load, share: Load) -> float:
+    """Return the same with the work of a token alone: a step's base is shared by a large batch."""
+    prefill_s = cloud.prefill_s(0, round(whole.prompt_tokens))
+
+    def token_s(load: Load) -> float:
+        return cloud.decode_s + cloud.decode_key_s * (load.prompt_tokens + load.output_tokens / 2)
+
+    return (prefill_s + token_s(whole) * whole.output_tokens) / (
+        prefill_s + token_s(share) * share.output_tokens
+    )
+
+
+def _step_s(cloud: CloudProfile, load: Load, num_slots: int) -> float:
+    keys = num_slots * (load.prompt_tokens + load.output_tokens / 2)
+    return cloud.decode_step_s(num_slots, round(keys))

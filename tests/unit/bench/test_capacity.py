@@ -1,0 +1,153 @@
+"""Capacity: traffic of any rate, the search, and the arithmetic beside it."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from pd_bench.schemes import parse_scheme
+from pd_bench.simulation import capacity
+from pd_bench.simulation.capacity import KeptPromise, find_capacity
+from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.overlay import Overlay
+from pd_bench.simulation.settings import SimulationSettings
+from pd_bench.simulation.slot_formula import Load, compute_gain, slot_gain
+from pd_bench.traces import TraceRow
+from pd_core.errors import ConfigError
+from pd_core.profiles import SpeedProfile
+
+CLOUD = CloudProfile(
+    name="test",
+    source="a test",
+    step_s=0.02,
+    prefill_token_s=0.0001,
+    kv_bytes_per_token=100,
+    kv_tokens=64 * 10_000,
+    max_num_seqs=2,
+    max_num_batched_tokens=512,
+    max_num_waiting=1000,
+    max_context_tokens=8192,
+    max_output_tokens=1024,
+)
+ROWS = [TraceRow(i + 2, i * 1.0, 400, 50, (i, i + 1)) for i in range(21)]
+
+
+def test_an_overlay_has_the_rate_asked_for_and_keeps_the_order() -> None:
+    overlay = Overlay(ROWS)
+    assert overlay.rate_per_s == pytest.approx(1.0)
+    for rate in (0.25, 1.0, 2.5, 7.0):
+        rows = list(overlay.at_rate(rate, 200.0))
+        assert len(rows) == pytest.approx(rate * 200, rel=0.05)
+        assert all(a.arrival_s <= b.arrival_s for a, b in itertools.pairwise(rows))
+        assert all(0 <= row.arrival_s < 200 for row in rows)
+        assert len({row.line for row in rows}) == len(rows)
+    assert [r.arrival_s for r in overlay.at_rate(1.0, 21.0)] == [r.arrival_s for r in ROWS]
+
+
+def test_copies_share_no_prompt_but_each_keeps_its_own_sharing() -> None:
+    rows = list(Overlay(ROWS).at_rate(3.0, 21.0))
+    by_copy: dict[int, list[TraceRow]] = {}
+    for row in rows:
+        by_copy.setdefault(row.line // 10_000_000, []).append(row)
+    keys = [{key for row in copy for key in row.block_hashes or ()} for copy in by_copy.values()]
+    for a, b in itertools.combinations(keys, 2):
+        assert not a & b
+    assert all(len(k) < 2 * len(copy) for k, copy in zip(keys, by_copy.values(), strict=True))
+
+
+def test_rows_that_come_all_at_once_have_no_rate() -> None:
+    with pytest.raises(ConfigError, match="all at once"):
+        Overlay([TraceRow(2, 0.0, 10, 10), TraceRow(3, 0.0, 10, 10)])
+
+
+def test_the_formula_of_the_design() -> None:
+    """Azure conversation, k = 14: 15 when prefill is free, about 8 at 0.3 s of prefill."""
+    free = CLOUD.model_copy(update={"prefill_token_s": 0.0, "step_s": 0.0, "decode_s": 0.02})
+    whole, share = Load(1237, 211), Load(1237, 14)
+    assert slot_gain(free, whole, share, 1).gain == pytest.approx(211 / 14)
+    costly = free.model_copy(update={"prefill_token_s": 0.3 / 1237})
+    assert slot_gain(costly, whole, share, 1).gain == pytest.approx(
+        (0.3 + 4.22) / (0.3 + 0.28), rel=1e-6
+    )
+    assert 1 < compute_gain(CLOUD.model_copy(update={"decode_s": 0.0001}), whole, share) < 2
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer requests a rate than a real search has."""
+    monkeypatch.setattr(capacity, "_LEAST_REQUESTS", 60)
+
+
+def test_the_capacity_of_two_slots_is_near_what_they_hold(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("the rows are given")
+    device = SpeedProfile("test", "a test", 1 / 250, 0.04)
+    settings = SimulationSettings(trace, device, CLOUD, "lan", pace_s=0.2, keep_requests=0)
+    overlay, promise = Overlay(ROWS), KeptPromise(ttft_s=1.0, largest_gap_s=0.4)
+    found = {}
+    told: list[float] = []
+    for name in ("cloud-only", "pd-device"):
+        found[name] = find_capacity(
+            settings,
+            parse_scheme(name),
+            overlay,
+            promise,
+            regime="slots: 2 slots",
+            mean_output_tokens=10.0,
+            guess_per_s=1.0,
+            progress=lambda scheme, rate, kept: told.append(rate),
+        )
+    # Slot seconds of a whole answer: 0.06 s of prefill and 50 steps of 20 ms.
+    most = 2 / (0.06 + 50 * 0.02)
+    cloud_only, pd_device = found["cloud-only"].curve, found["pd-device"].curve
+    assert 0.4 * most < cloud_only.capacity_per_s < 1.05 * most
+    assert found["cloud-only"].cloud_tokens == pytest.approx(50)
+    assert pd_device.capacity_per_s > 2 * cloud_only.capacity_per_s
+    assert found["pd-device"].cloud_tokens < 25
+    for curve in (cloud_only, pd_device):
+        kept = [point.kept >= 0.99 for point in curve.points]
+        assert kept == sorted(kept, reverse=True), "a higher rate was kept where a lower was not"
+        rates = [point.rate_per_s for point in curve.points]
+        good = [rate for rate, well in zip(rates, kept, strict=True) if well]
+        bad = [rate for rate, well in zip(rates, kept, strict=True) if not well]
+        assert max(good) == curve.capacity_per_s
+        assert min(bad) <= 1.06 * curve.capacity_per_s
+    assert found["pd-device"].bounded
+    assert len(told) == len(cloud_only.points) + len(pd_device.points)
+
+
+def test_devices_that_keep_the_promise_alone_bound_nothing(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("the rows are given")
+    device = SpeedProfile("test", "a test", 1 / 2000, 0.04)
+    settings = SimulationSettings(trace, device, CLOUD, "lan", pace_s=0.05, keep_requests=0)
+    found = find_capacity(
+        settings,
+        parse_scheme("device-only"),
+        Overlay(ROWS),
+        KeptPromise(ttft_s=1.0, largest_gap_s=0.1),
+        regime="slots",
+        mean_output_tokens=5.0,
+        guess_per_s=1.0,
+        progress=lambda scheme, rate, kept: None,
+    )
+    assert not found.bounded
+    assert found.curve.capacity_per_s >= 16
+
+
+def test_a_promise_that_nobody_can_keep_is_an_error(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("the rows are given")
+    device = SpeedProfile("test", "a test", 1 / 2000, 0.04)
+    settings = SimulationSettings(trace, device, CLOUD, "lan", pace_s=0.05, keep_requests=0)
+    with pytest.raises(ConfigError, match="not even"):
+        find_capacity(
+            settings,
+            parse_scheme("cloud-only"),
+            Overlay(ROWS),
+            KeptPromise(ttft_s=0.001, largest_gap_s=0.1),
+            regime="slots",
+            mean_output_tokens=5.0,
+            guess_per_s=1.0,
+            progress=lambda scheme, rate, kept: None,
+        )
