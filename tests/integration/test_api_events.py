@@ -1,6 +1,7 @@
 """What a stream tells beside the text, and what a device tells of its state."""
 
 import itertools
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -120,8 +121,11 @@ def test_a_reader_of_events_who_leaves_frees_both_sides() -> None:
         body = {**OPTIONS, "max_tokens": 2000, "pd": {"events": True, "mode": "cloud-only"}}
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
             lines = answer.iter_lines()
-            while "cloud_tokens" not in next(lines):
-                pass
+            arrived = False
+            while not arrived:
+                line = next(lines)
+                told = json.loads(line[len("data: ") :]) if line.startswith("data: ") else {}
+                arrived = told.get("pd", {}).get("event") == "cloud_tokens"
             assert cloud.open_streams == 1
         deadline = time.monotonic() + 3
         while server.gauge("pd_answers_running") and time.monotonic() < deadline:
