@@ -14,6 +14,9 @@ __all__ = ["generate_rows"]
 _RECENT_ROWS = 1024  # a shared prefix is that of one of them
 _CANDIDATES = 8  # of which the first that is long enough is taken
 _NORMAL = NormalDist()
+# A Beta distribution of so large a sum of parameters is its mean, and Gamma's test would no longer
+# tell its terms from rounding.
+_CERTAIN = 1e9
 _SMALLEST = 2.0**-54  # a uniform number of 0 has no logarithm
 
 
@@ -101,6 +104,8 @@ class _Numbers:
 
     def gamma(self, shape: float) -> float:
         """Draw from a Gamma distribution of scale 1 (Marsaglia and Tsang, 2000)."""
+        if shape < _SMALLEST:
+            return 0.0  # what the boost would come to
         if shape < 1:
             boost = math.pow(max(self.uniform(), _SMALLEST), 1 / shape)
             return self.gamma(shape + 1) * boost
@@ -122,5 +127,7 @@ class _Numbers:
         if variance >= room:
             return 1.0 if self.uniform() < mean else 0.0
         total = room / variance - 1
+        if total > _CERTAIN:
+            return mean
         first, second = self.gamma(mean * total), self.gamma((1 - mean) * total)
         return first / (first + second) if first + second > 0 else mean

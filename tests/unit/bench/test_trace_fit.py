@@ -4,7 +4,7 @@ import math
 from itertools import islice
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pd_bench.trace_fit import Arrivals, Lengths, Prefixes, TraceFit, fit_rows
@@ -81,6 +81,10 @@ def test_the_seed_decides_and_more_rows_begin_with_the_same() -> None:
     kept_mean=st.floats(0, 1),
     kept_variance=st.floats(0, 0.25),
 )
+@example(1.0, 5.0, 1.0, 0.0, 1.0, 0.5, 5e-324)  # a sum of parameters beyond all numbers
+@example(1.0, 5.0, 1.0, 0.0, 1.0, 0.5, 1e-14)  # and one where rounding drowns the test
+@example(1.0, 5.0, 1.0, 0.0, 1.0, 1e-323, 0.0)
+@example(1.0, 5.0, 1.0, 0.0, 1.0, 3e-308, 1e-308)
 def test_any_fit_gives_valid_rows(
     shape: float,
     log_mean: float,
