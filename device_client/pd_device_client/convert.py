@@ -38,6 +38,8 @@ from pd_proto.v1 import generation_pb2 as pb
 __all__ = ["error_from_call", "event_from_pb", "info_from_pb", "request_to_pb"]
 
 _NS = 1_000_000_000
+# What grpc says when a call ended under a message on its way out; the call's own status is lost.
+_CLOSED_BEFORE_SENT = "Internal error from Core"
 _UNTRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED|[Hh]andshak|[Hh]ostname|peer name")
 
 _FINISH_REASONS = {
@@ -200,6 +202,8 @@ def _network_error(code: str, text: str) -> PdError:
             "the cloud cannot be reached, or the stream broke; check that pd-server runs there, "
             f"that the port is its gRPC port, and --tls-ca if it speaks TLS: {text}"
         )
+    if code == "INTERNAL" and text == _CLOSED_BEFORE_SENT:
+        return CloudUnavailable("the cloud closed the stream before the request was sent")
     return TransportError(f"the cloud's stream failed ({code}): {text}")
 
 

@@ -165,6 +165,14 @@ def test_a_call_s_end_is_a_typed_error(
     assert "words" in str(error)
 
 
+def test_a_call_that_ended_before_its_request_was_sent_is_an_unavailable_cloud() -> None:
+    nothing = grpc.aio.Metadata()
+    raised = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, nothing, nothing, "Internal error from Core"
+    )
+    assert type(error_from_call(raised)) is CloudUnavailable
+
+
 def test_the_retry_delay_is_kept() -> None:
     error = error_from_call(_call_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "QueueFull", 7))
     assert isinstance(error, QueueFull)
