@@ -16,6 +16,7 @@ import torch
 
 from pd_core.chat_template import ChatTemplate
 from pd_core.generation import Fingerprints
+from pd_core.listening import bind
 from pd_core.models import LoadedModel
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.random_tiny import EOS_TOKEN, random_tiny_config, random_tiny_tokenizer
@@ -28,7 +29,7 @@ from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.client import DeviceClient
 from pd_device_client.device import Device
 from pd_device_client.emulated_engine import EmulatedEngine
-from pd_device_client.http_server import HttpServer, bind
+from pd_device_client.http_server import HttpServer
 from pd_device_client.ports import CloudLink, LocalEngine
 from pd_device_client.residency import Residency
 from tests.scripted_cloud import ScriptedCloud
@@ -141,7 +142,7 @@ def api_server(
             unix_time_s=lambda: CREATED,
             cloud_address=cloud_address,
         )
-        server = HttpServer(app, bind("127.0.0.1", 0))
+        server = HttpServer(app, bind("127.0.0.1", 0, "--port"))
         await server.start()
         box.append(ApiServer(server.address, device, asyncio.get_running_loop()))
         started.set()

@@ -17,11 +17,23 @@ _LOAD_EVERY_S = 0.25  # the answer to one small call: nothing beside a forward p
 
 
 class CloudMeter:
-    """Reads a server's totals when it is idle, since tokens made after a Stop count too."""
+    """Reads a server's totals when it is idle, since tokens made after a Stop count too.
 
-    def __init__(self, link: CloudLink, idle_within_s: float = _IDLE_WITHIN_S) -> None:
+    Args:
+        link: to the server.
+        idle_within_s: how long it may take to become idle.
+        load_every_s: between two looks at its load; what is shorter may be missed.
+    """
+
+    def __init__(
+        self,
+        link: CloudLink,
+        idle_within_s: float = _IDLE_WITHIN_S,
+        load_every_s: float = _LOAD_EVERY_S,
+    ) -> None:
         self._link = link
         self._idle_within_s = idle_within_s
+        self._load_every_s = load_every_s
         self._before: Load | None = None
         self._load = LoadSeries()
         self._watch: asyncio.Task[None] | None = None
@@ -68,7 +80,7 @@ class CloudMeter:
             while True:
                 load = (await self._link.info()).load
                 self._load.add(loop.time() - began_s, load.num_running, load.num_waiting)
-                await asyncio.sleep(_LOAD_EVERY_S)
+                await asyncio.sleep(self._load_every_s)
 
     async def _idle_load(self) -> Load:
         try:

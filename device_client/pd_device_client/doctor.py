@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from pd_core.errors import PdError
 from pd_core.generation import Fingerprints
+from pd_core.listening import bind
 from pd_core.model_names import RANDOM_TINY, model_directory
 from pd_core.models import inspect_model
 from pd_core.models.loading import read_fingerprints
 from pd_core.models.model_directory import ModelDirectory
 from pd_core.wall_clock import unix_time_s
 from pd_device_client.battery import Battery, read_battery
-from pd_device_client.http_server import bind
 from pd_device_client.memory import available_bytes, check_memory
 from pd_device_client.ports import CloudLink
 
@@ -83,7 +83,7 @@ def _battery(battery: Battery | None) -> Finding:
 
 def _port(host: str, port: int) -> Finding:
     try:
-        bind(host, port).close()
+        bind(host, port, "--port").close()
     except PdError as error:
         return Finding("port", False, str(error))
     return Finding("port", True, f"{port} on {host} is free")

@@ -2,16 +2,15 @@
 
 import asyncio
 import contextlib
-import errno
 import socket
 from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from pd_core.errors import ConfigError, PortInUse
+from pd_core.listening import format_address
 
-__all__ = ["HttpServer", "bind"]
+__all__ = ["HttpServer"]
 
 _DRAIN_S = 5
 
@@ -51,7 +50,7 @@ class HttpServer:
     def address(self) -> str:
         """The "host:port" it listens on."""
         host, port = self._listener.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return format_address(host, port)
 
     async def start(self) -> None:
         """Return once it answers."""
@@ -68,39 +67,3 @@ class HttpServer:
         if self._task is not None:
             await self._task
         self._listener.close()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        PortInUse: somebody else listens there.
-        ConfigError: the address is not one of this machine, or may not be used.
-    """
-    bare = host.strip("[]")
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (socket.gaierror, UnicodeError) as error:
-        raise ConfigError(
-            f"--host {host} is no address; use 127.0.0.1 or one of this machine"
-        ) from error
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"port {port} on {host} is in use; stop what listens there, or give --port "
-                "another (0 picks a free one)"
-            ) from error
-        raise ConfigError(
-            f"cannot listen on port {port} of {host} ({error.strerror}); choose another --host "
-            "or --port"
-        ) from error
-    listener.setblocking(False)
-    return listener

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pd_core.errors import ConfigError
+from pd_core.listening import bind
 from pd_core.loopback import is_loopback
 from pd_core.wall_clock import unix_time_s
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
 from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.device import DeviceSettings, open_device
-from pd_device_client.http_server import HttpServer, bind
+from pd_device_client.http_server import HttpServer
 from pd_device_client.ports import CloudLink
 from pd_device_client.residency import Residency
 
@@ -91,7 +92,7 @@ async def serve(
     """
     if settings.ready_file is not None and not settings.ready_file.parent.is_dir():
         raise _no_ready_file(settings.ready_file, "there is no such folder")
-    listener = bind(settings.host, settings.port)
+    listener = bind(settings.host, settings.port, "--port")
     residency = Residency(
         lambda: open_device(settings.device, way_out()), keep_alive_s=settings.keep_alive_s
     )

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pd_core.errors import EngineDead, ShuttingDown
 from pd_core.generation import ServerInfo
+from pd_core.listening import format_address
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from pd_server.admission import Admission
@@ -25,7 +26,7 @@ from pd_server.engine_thread import EngineThread
 from pd_server.http_server import HttpServer
 from pd_server.interceptors import AuthInterceptor, ErrorInterceptor
 from pd_server.lifecycle import Phase
-from pd_server.listen import add_grpc_port, bind_http, format_address
+from pd_server.listen import add_grpc_port, bind_http
 from pd_server.metrics import Metrics
 from pd_server.server_card import ServerCard, make_limits
 from pd_server.service import GenerationService

@@ -94,11 +94,11 @@ def test_a_fleet_replay_gives_equal_answers_in_every_scheme(trace: Path) -> None
     for t in document.timelines:
         assert t.shown_at_s == shown[t.id, t.scheme]
         assert len(t.sources) == len(t.shown_at_s) == len(t.arrived_at_s)
-    # The load was watched from each pass's beginning; device-only gives the cloud none.
+    # The load was watched in each pass; device-only gives the cloud none. These answers are over
+    # between two looks: test_cloud_meter.py has a load that changes.
     assert set(document.cloud_load) == set(document.schemes)
     assert document.cloud_load["device-only"]
     assert all(p.running == p.waiting == 0 for p in document.cloud_load["device-only"])
-    assert any(p.running for p in document.cloud_load["cloud-only"])
     lengths = {r.id: len(r.shown_at_s) for r in document.requests}
     assert lengths == {0: 12, 1: 24, 2: 1}
     assert str(trace.parent) not in last  # no path of this machine in a result

@@ -8,10 +8,10 @@ import pytest
 
 from pd_core.errors import CloudUnavailable
 from pd_core.generation import Fingerprints, ServerInfo
+from pd_core.listening import bind
 from pd_core.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_device_client.battery import Battery
 from pd_device_client.doctor import Finding, examine
-from pd_device_client.http_server import bind
 from pd_device_client.ports import CloudLink
 from tests.scripted_cloud import ScriptedCloud
 
@@ -47,7 +47,7 @@ async def test_all_is_well() -> None:
 
 
 async def test_what_is_wrong_is_named_with_its_mend() -> None:
-    listener = bind("127.0.0.1", 0)
+    listener = bind("127.0.0.1", 0, "--port")
     port = listener.getsockname()[1]
     found = await _examine("no/such/folder", _Cloud(None), port, now_unix_s=0)
     listener.close()

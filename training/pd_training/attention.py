@@ -15,7 +15,7 @@ from pd_core.models.config import ModelConfig
 from pd_core.models.latent_shape import LatentShape
 from pd_core.models.rope import rotate, rotate_pairs
 
-__all__ = ["GroupedAttention", "Handed", "LatentAttention", "RMSNorm", "Rope"]
+__all__ = ["GroupedAttention", "Handed", "LatentAttention", "RMSNorm", "Rope", "attend"]
 
 Rope = tuple[Tensor, Tensor]
 """cos and sin of all angles, (T, D / 2) each."""
@@ -71,13 +71,10 @@ class GroupedAttention(nn.Module):
 
     def forward(self, x: Tensor, rope: Rope, handed: Handed) -> Tensor:
         """Attend within each row of the batch: x (B, T, hidden) to the same shape."""
-        c = self._config
-        q = _turned(_heads(self.q_proj(x), c.head_dim), self.q_norm, rope)
+        q = _turned(_heads(self.q_proj(x), self._config.head_dim), self.q_norm, rope)
         k = self._keys(x, rope, handed)
         v = self._values(x, handed)
-        mixed = F.scaled_dot_product_attention(
-            q.to(v.dtype), k.to(v.dtype), v, is_causal=True, enable_gqa=c.group > 1
-        )
+        mixed = attend(q, k, v)
         out: Tensor = self.o_proj(_merged(mixed))
         return out
 
@@ -131,7 +128,7 @@ class LatentAttention(nn.Module):
         q = torch.cat((q[..., :nope], rotate_pairs(q[..., nope:], *rope).to(v.dtype)), dim=-1)
         # The fast kernels want values as wide as keys: the rest is zeros, and is cut off again.
         padded = F.pad(v, (0, max(0, k.shape[-1] - value)))
-        mixed = F.scaled_dot_product_attention(q, k, padded, is_causal=True)
+        mixed = attend(q, k, padded)
         out: Tensor = self.o_proj(_merged(mixed[..., :value]))
         return out
 
@@ -144,6 +141,20 @@ class LatentAttention(nn.Module):
             assert handed.first is not None, "the first layer comes first"
             latent = torch.cat((latent, handed.first[..., self._own :].to(latent.dtype)), dim=-1)
         return latent
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend causally: q (B, H, T, D), k and v (B, G, T, D) to (B, H, T, D) in v's type."""
+    grouped = q.shape[1] > k.shape[1]
+    if v.device.type != "cpu":
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+    # On a CPU the kernel's backward pass takes nearly three times as long in bfloat16.
+    with torch.autocast("cpu", enabled=False):
+        mixed = F.scaled_dot_product_attention(
+            q.float(), k.float(), v.float(), is_causal=True, enable_gqa=grouped
+        )
+    return mixed.to(v.dtype)
 
 
 def _heads(x: Tensor, dim: int) -> Tensor:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from pd_core.errors import ConfigError
-from pd_training.options import Data, Device, Threads
+from pd_training.options import Compile, Data, Device, Threads
 
 if TYPE_CHECKING:
     from pd_training.campaign import Campaign, Cell, CellResult
@@ -38,6 +38,7 @@ def run(
     only: Annotated[str, typer.Option(help="Only cells with this in their name.")] = "",
     device: Device = "cpu",
     threads: Threads = None,
+    compile_: Compile = False,
 ) -> None:
     """Do the runs that have no result yet; the same command goes on after an interruption."""
     from pd_training.campaign_cells import CAMPAIGNS, SCALES, campaign_cells
@@ -57,7 +58,7 @@ def run(
     if threads:
         torch.set_num_threads(threads)
     store = TokenStore.open(data)
-    with Processes.joined(device) as processes:
+    with Processes.joined(device, compiled=compile_) as processes:
         if processes.world > 1:
             raise ConfigError("a campaign is one process; start several with --only instead")
         cells = campaign_cells(name, SCALES[scale], store.vocab_size, lr)

@@ -14,6 +14,7 @@ __all__ = [
     "Beta2",
     "CheckpointEvery",
     "Clip",
+    "Compile",
     "CondaPeriod",
     "Context",
     "Corpus",
@@ -75,4 +76,8 @@ CheckpointEvery = Annotated[int, typer.Option(help="Steps; 0: only at the end.")
 EvaluateEvery = Annotated[int, typer.Option(help="Steps between looks at held-out text.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Of torch; one makes a resumed run exact.")]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="By torch.compile: half a minute first, then faster steps."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")]

@@ -15,6 +15,7 @@ from pd_training.options import (
     Beta2,
     CheckpointEvery,
     Clip,
+    Compile,
     CondaPeriod,
     Context,
     Data,
@@ -94,6 +95,7 @@ def pretrain(
     evaluate_every: EvaluateEvery = 200,
     device: Device = "cpu",
     threads: Threads = None,
+    compile_: Compile = False,
     resume: Resume = False,
 ) -> None:
     """Train a model from scratch; under torchrun, on several processes."""
@@ -154,6 +156,7 @@ def pretrain(
         settings,
         device=device,
         threads=threads,
+        compiled=compile_,
         resume=resume,
     )
     if not finished:
@@ -189,6 +192,7 @@ def uptrain(
     evaluate_every: EvaluateEvery = 200,
     device: Device = "cpu",
     threads: Threads = None,
+    compile_: Compile = False,
     resume: Resume = False,
 ) -> None:
     """Train on from a checkpoint, converted or not; 10-15 % of its tokens is the papers' dose."""
@@ -237,6 +241,7 @@ def uptrain(
         settings,
         device=device,
         threads=threads,
+        compiled=compile_,
         resume=resume,
     )
     if not finished:

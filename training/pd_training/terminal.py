@@ -35,6 +35,7 @@ def run_in_terminal(
     *,
     device: str,
     threads: int | None,
+    compiled: bool,
     resume: bool,
 ) -> bool:
     """Run with a progress bar; return whether it came to its end.
@@ -44,12 +45,13 @@ def run_in_terminal(
         make_start: gives the model to begin with.
         device: "cpu" or "cuda".
         threads: of torch; None leaves its choice.
+        compiled: run through torch.compile.
     """
     keep_freed_memory()
     if threads is not None:
         check_count("--threads", threads)
         torch.set_num_threads(threads)
-    with Processes.joined(device) as processes:
+    with Processes.joined(device, compiled=compiled) as processes:
         console.quiet = not processes.first
         store = TokenStore.open(data)
         start = make_start(store)

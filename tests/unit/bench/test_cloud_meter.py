@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -14,9 +15,12 @@ class FakeLink:
 
     def __init__(self, loads: Sequence[Load]) -> None:
         self._loads = list(loads)
+        self.last_told = asyncio.Event()
 
     async def info(self) -> ServerInfo:
         load = self._loads.pop(0) if len(self._loads) > 1 else self._loads[0]
+        if len(self._loads) == 1:
+            self.last_told.set()
         return ServerInfo("0", "m", "torch", Fingerprints(), Limits(1, 1, 1, 1, 1), load)
 
     async def open(self, start: Start) -> CloudStream:
@@ -58,3 +62,16 @@ async def test_a_server_that_never_rests_is_an_error() -> None:
     meter = CloudMeter(FakeLink([load(1.0, 1, running=1)]), idle_within_s=0.1)
     with pytest.raises(CloudTimeout, match="somebody else"):
         await meter.start()
+
+
+async def test_the_load_is_watched_from_the_start_of_a_pass_to_its_end() -> None:
+    link = FakeLink([load(1.0, 5), load(1.0, 5), load(1.1, 6, running=2, waiting=1), load(2.0, 9)])
+    meter = CloudMeter(link, load_every_s=0.001)
+    await meter.start()
+    await asyncio.wait_for(link.last_told.wait(), 10)
+    await meter.totals()
+    assert [(p.running, p.waiting) for p in meter.load[:2]] == [(0, 0), (2, 1)]
+    assert [p.at_s for p in meter.load] == sorted(p.at_s for p in meter.load)
+    watched = len(meter.load)
+    await asyncio.sleep(0.01)
+    assert len(meter.load) == watched

@@ -15,6 +15,7 @@ from torch import nn
 
 from pd_core.errors import ConfigError, EngineError
 from pd_core.models import ModelConfig
+from pd_training.attention import attend
 from pd_training.bpe import EOS_TOKEN, train_tokenizer
 from pd_training.documents import Document
 from pd_training.evaluation import evaluate
@@ -230,6 +231,46 @@ def test_bfloat16_is_near_float32_and_not_the_same(store: TokenStore) -> None:
     )
     assert wide != narrow
     assert wide == pytest.approx(narrow, abs=0.02)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_model_takes_the_same_steps(store: TokenStore) -> None:
+    compiled = Processes(0, 1, torch.device("cpu"), compiled=True)
+    plain, fast = (
+        Trainer(start(store).model, store, SETTINGS, processes) for processes in (ONE, compiled)
+    )
+    for index in range(3):
+        assert fast.step(index).loss == pytest.approx(plain.step(index).loss, abs=1e-4)
+    # What is saved has a checkpoint's names, and is the model that was trained.
+    assert list(fast.model.state_dict()) == list(plain.model.state_dict())
+    for trained, expected in zip(fast.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(trained, expected, atol=1e-3, rtol=0)
+
+
+def test_compiling_without_a_compiler_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with (
+        pytest.raises(ConfigError, match="C\\+\\+ compiler"),
+        Processes.joined("cpu", compiled=True),
+    ):
+        pass
+
+
+def test_attention_in_bfloat16_rounds_only_its_inputs_and_output() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 24, 8, generator=generator).bfloat16() for _ in range(3))
+    mixed = attend(q, k[:, :2], v[:, :2])
+    assert mixed.dtype == torch.bfloat16
+    exact = F.scaled_dot_product_attention(
+        q.double(),
+        k[:, :2].double().repeat_interleave(2, 1),
+        v[:, :2].double().repeat_interleave(2, 1),
+        is_causal=True,
+    )
+    torch.testing.assert_close(mixed, exact.bfloat16(), atol=1e-6, rtol=2**-8)
 
 
 def test_a_diverged_run_stops_with_its_reason(store: TokenStore) -> None:
