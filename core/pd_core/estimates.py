@@ -38,11 +38,12 @@ class Ratios:
         """Take in one observation; predictions of zero say nothing."""
         if predicted_s <= 0:
             return
-        if len(self._values) == _WINDOW:
-            del self._ordered[bisect.bisect_left(self._ordered, self._values.popleft())]
+        values, ordered = self._values, self._ordered
+        if len(values) == _WINDOW:
+            del ordered[bisect.bisect_left(ordered, values.popleft())]
         ratio = observed_s / predicted_s
-        self._values.append(ratio)
-        bisect.insort(self._ordered, ratio)
+        values.append(ratio)
+        bisect.insort(ordered, ratio)
         self.guard = self.quantile(GUARD_QUANTILE)
 
     def quantile(self, q: float) -> float:

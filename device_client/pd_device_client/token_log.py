@@ -182,12 +182,12 @@ class TokenLog:
             self._aside.clear()
 
     def _commit(self, token_id: int, origin: Origin) -> None:
+        position = len(self.token_ids)
         self.token_ids.append(token_id)
         self.origins.append(origin)
-        position = self.length - 1
         if self._on_commit is not None:
             self._on_commit(position, token_id)
         if token_id in self._eos_token_ids:
             self.close("stop")
-        elif self.length >= self._max_tokens:
+        elif position + 1 >= self._max_tokens:
             self.close("length")

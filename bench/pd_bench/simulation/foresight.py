@@ -19,12 +19,10 @@ from pd_bench.simulation.virtual_loop import VirtualLoop
 from pd_core.planner import Mode
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud_leg import CloudLeg, LegState
-from pd_device_client.device_leg import forecast_ready_s
 from pd_device_client.emulated_engine import EmulatedEngine, EmulatedSequence
 from pd_device_client.handoff import LOST_TOLERANCE, expected_last
 from pd_device_client.outcome import GenerationRequest
 from pd_device_client.session import Session
-from pd_device_client.speed_controller import Arrivals, steepest_slope_s
 from pd_device_client.standing import Standing
 
 __all__ = ["ForesightClient", "ForesightEngine"]
@@ -150,7 +148,9 @@ class _Course:
         self._shown_s = standing.shown_s
         self._next_show_s = standing.next_show_s
         self._looked_s = self._loop.time()  # when reader and session last judged the state
-        self._pass_s = self._pass_ends_s = 0.0
+        self._pass_ends_s = 0.0
+        self._fed_s = 0.0  # when all that is committed is expected to be fed, and one more made
+        self._last = 0  # the answer's last position, as expected
         self._closed = False
         self._lost = False
         self._events: list[tuple[float, int | None]] = []  # a commit has its token
@@ -166,7 +166,8 @@ class _Course:
         while not self._closed and not self._lost and now_s <= ends_by_s:
             began_s, now_s = now_s, now_s + self._engine.draw_s(self._num_fed, 1)
             self._show_until(now_s)
-            self._look_until(now_s)
+            if self._watched:
+                self._look_until(now_s)
             token_id = self._end_pass(began_s, now_s, token_id)
         self._show_rest()
         if self._lost or not self._closed or self._events[-1][0] > ends_by_s:
@@ -191,8 +192,19 @@ class _Course:
     # The device
 
     def _begin_pass(self, now_s: float) -> None:
-        self._pass_s = self._estimate.pass_s(self._num_fed, 1)
-        self._pass_ends_s = now_s + self._pass_s
+        """Begin the pass of the last committed token, with all that is forecast of it.
+
+        As `forecast_ready_s` with one token and one pass to go.
+        """
+        estimate, length = self._estimate, self._length
+        end = self._prompt_tokens + length
+        self._decode_s = decode_s = estimate.decode_s
+        self._pass_ends_s = ends_s = now_s + decode_s
+        work_s = estimate.prefill_s(end) - estimate.prefill_s(end - 1)
+        self._fed_s = ends_s - decode_s + max(work_s, decode_s)
+        standing = self._standing
+        last = expected_last(length, standing.expected_tokens, standing.request.max_tokens)
+        self._last = max(last, length)
 
     def _end_pass(self, began_s: float, now_s: float, token_id: int) -> int:
         """Commit the pass's token, begin the next pass, and return the token."""
@@ -205,7 +217,8 @@ class _Course:
         self._length += 1
         ends = made in self._engine.card.eos_token_ids
         self._closed = ends or self._length >= request.max_tokens
-        self._begin_pass(now_s)
+        if not self._closed:
+            self._begin_pass(now_s)
         # The reader and the session's judgement come after all this, in the same instant.
         self._look(now_s)
         return made
@@ -214,19 +227,13 @@ class _Course:
         """As the session's: the steepest line to any arrival that is expected."""
         if self._closed:
             return 0.0
-        length, standing = self._length, self._standing
-        ready_s = forecast_ready_s(
-            now_s,
-            self._prompt_tokens + length,
-            self._num_fed,
-            self._engine.card.chunk_tokens,
-            self._estimate,
-            self._pass_s,
-            self._pass_ends_s,
-        )
-        last = expected_last(length, standing.expected_tokens, standing.request.max_tokens)
-        piece = Arrivals(length, max(last, length), ready_s, self._estimate.decode_s)
-        return steepest_slope_s(self._last_shown, self._shown_s, (piece,))
+        length, last, shown = self._length, self._last, self._last_shown
+        ready_s = self._fed_s if self._fed_s > now_s else now_s
+        if now_s > self._pass_ends_s:  # a pass that is late is expected to be as late again
+            ready_s += now_s - self._pass_ends_s
+        first_s = (ready_s - self._shown_s) / (length - shown)
+        end_s = ready_s + (last - length) * self._decode_s
+        return max(first_s, (end_s - self._shown_s) / (last - shown), 0.0)
 
     def _look(self, now_s: float) -> None:
         """What reader and session do after anything has happened.
