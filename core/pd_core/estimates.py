@@ -44,7 +44,8 @@ class Ratios:
         ratio = observed_s / predicted_s
         values.append(ratio)
         bisect.insort(ordered, ratio)
-        self.guard = self.quantile(GUARD_QUANTILE)
+        size = len(ordered)  # as quantile(GUARD_QUANTILE), without a call
+        self.guard = ordered[min(int(GUARD_QUANTILE * size), size - 1)]
 
     def quantile(self, q: float) -> float:
         """The q-quantile of the window (nearest rank); 1 before the first observation."""

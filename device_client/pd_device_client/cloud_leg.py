@@ -259,15 +259,15 @@ class CloudLeg:
             async with aclosing(stream.events()) as events, Silence(wait_s) as silence:
                 async for event in events:
                     match event:
-                        case Admitted(load):
-                            self._estimate.load = load
-                            wait_s = timeouts.first_token_s
                         case Tokens(first_position, token_ids):
                             first = received == 0
                             received += len(token_ids)
                             self.generated += len(token_ids)
                             self._take_in(first_position, token_ids, first=first)
                             wait_s = timeouts.idle_s
+                        case Admitted(load):
+                            self._estimate.load = load
+                            wait_s = timeouts.first_token_s
                         case Finished():
                             self.generated += max(event.tokens_generated - received, 0)
                             return
@@ -292,7 +292,8 @@ class CloudLeg:
         self._last_arrival_s = now
         self._failures = 0
         self.state = LegState.STREAMING
-        self._tell(CloudArrived(first_position, len(token_ids)))
+        if self._tell is not silent:
+            self._tell(CloudArrived(first_position, len(token_ids)))
         self._log.receive(first_position, token_ids)
         if self._log.closed or self._log.diverged:
             self._wishes.notify()

@@ -17,7 +17,7 @@ from pd_device_client.clock import loop_time
 from pd_device_client.cloud_leg import CloudLeg, LegState
 from pd_device_client.device_leg import DeviceLeg
 from pd_device_client.handoff import Handoff
-from pd_device_client.happenings import Happening, Watcher
+from pd_device_client.happenings import Happening, Tell, Watcher, silent
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
 from pd_device_client.sides import Sides
 from pd_device_client.signal import Signal
@@ -79,6 +79,7 @@ class Session:
         )
         self._on_end = on_end
         self._watcher = watcher
+        self._tell: Tell = silent if watcher is None else self._tell_watcher
         self._read_along = read_along
         self._request = request
         self._sides = sides
@@ -136,9 +137,9 @@ class Session:
             self._tell,
         )
 
-    def _tell(self, happening: Happening) -> None:
-        if self._watcher is not None:
-            self._watcher(self._time() - self._submitted_s, happening)
+    def _tell_watcher(self, happening: Happening) -> None:
+        assert self._watcher is not None, "nobody is told without a watcher"
+        self._watcher(self._time() - self._submitted_s, happening)
 
     def _useful_for_s(self) -> float | None:
         """A queued request is of no use once the device shows the first token itself."""

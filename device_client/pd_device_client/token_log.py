@@ -124,20 +124,18 @@ class TokenLog:
                 raise ProtocolError(
                     f"the cloud sent position {position}, but {self._stream_next} is missing"
                 )
-            if position == self._stream_next:
-                self._stream_next += 1
-                self.stream_began = True
-                self._receive_one(position, token_id)
-
-    def _receive_one(self, position: int, token_id: int) -> None:
-        if self.diverged:
-            return
-        if position < self.length:
-            self._compare(token_id, self.token_ids[position])
-        elif self.claimed_at is None:
-            self._commit(token_id, Origin.CLOUD)
-        else:
-            self._aside.append(token_id)
+            if position < self._stream_next:
+                continue
+            self._stream_next += 1
+            self.stream_began = True
+            if self.diverged:
+                continue
+            if position < len(self.token_ids):
+                self._compare(token_id, self.token_ids[position])
+            elif self.claimed_at is None:
+                self._commit(token_id, Origin.CLOUD)
+            else:
+                self._aside.append(token_id)
 
     def claim(self) -> int:
         """Claim the next position, and all after it, for the device; return that position."""

@@ -120,9 +120,10 @@ class Scheduler:
             if sequence.decodes and self._make_room(sequence, plan):
                 plan.chunks.append(_decode_chunk(sequence))
         spent = _Tokens(self.max_num_batched_tokens, len(plan.chunks), self._spare_tokens)
-        prefilling = [s for s in self._running.values() if not s.decodes]
-        for sequence in sorted(prefilling, key=_by_rank):
-            spent.prefill(sequence, plan.chunks)
+        if len(plan.chunks) < len(self._running):
+            prefilling = [s for s in self._running.values() if not s.decodes]
+            for sequence in sorted(prefilling, key=_by_rank):
+                spent.prefill(sequence, plan.chunks)
         # Who has just lost its blocks shall not take them back from who needed them.
         while not plan.preempted and spent.open and self._has_candidate():
             admission = self._admit(min(self._waiting.values(), key=_by_rank))
@@ -179,7 +180,7 @@ class Scheduler:
         """Hold blocks for a decode's token; False when the sequence itself had to give way."""
         if sequence.request_id not in self._running:
             return False
-        if sequence.num_tokens <= self.room_of(sequence.request_id):
+        if sequence.num_tokens <= self._budget.held_by(sequence.request_id) * BLOCK_TOKENS:
             return True
         while not self._budget.hold(sequence.request_id, self._blocks_for(sequence.num_tokens)):
             last = max(self._running.values(), key=_by_arrival)

@@ -150,6 +150,8 @@ class _Course:
         self._looked_s = self._loop.time()  # when reader and session last judged the state
         self._pass_ends_s = 0.0
         self._fed_s = 0.0  # when all that is committed is expected to be fed, and one more made
+        fed_s = self._estimate.profile.prefill_s(self._prompt_tokens + self._length - 1)
+        self._alone_s = fed_s * self._estimate.prefill.guard  # to feed what is fed, in one go
         self._last = 0  # the answer's last position, as expected
         self._closed = False
         self._lost = False
@@ -200,8 +202,12 @@ class _Course:
         end = self._prompt_tokens + length
         self._decode_s = decode_s = estimate.decode_s
         self._pass_ends_s = ends_s = now_s + decode_s
-        work_s = estimate.prefill_s(end) - estimate.prefill_s(end - 1)
-        self._fed_s = ends_s - decode_s + max(work_s, decode_s)
+        before_s, after_s = self._alone_s, estimate.profile.prefill_s(end) * estimate.prefill.guard
+        self._alone_s = after_s
+        if (chunk_tokens := estimate.chunk_tokens) is not None:  # as `DeviceEstimate.prefill_s`
+            after_s = max(after_s, end / chunk_tokens * decode_s)
+            before_s = max(before_s, (end - 1) / chunk_tokens * decode_s)
+        self._fed_s = ends_s - decode_s + max(after_s - before_s, decode_s)
         standing = self._standing
         last = expected_last(length, standing.expected_tokens, standing.request.max_tokens)
         self._last = max(last, length)
@@ -209,7 +215,8 @@ class _Course:
     def _end_pass(self, began_s: float, now_s: float, token_id: int) -> int:
         """Commit the pass's token, begin the next pass, and return the token."""
         request = self._standing.request
-        self._estimate.observe_pass(self._num_fed, 1, now_s - began_s)
+        estimate = self._estimate
+        estimate.decode.add(now_s - began_s, estimate.profile.decode_s)  # as `observe_pass`
         self._num_fed += 1
         self._state.extend((token_id,))
         made = self._state.next_token(self._length, request.sampling)

@@ -58,20 +58,6 @@ class _Call(asyncio.TimerHandle):
             self._callback, self._args = None, ()
             self._loop.note_cancelled()
 
-    def run(self) -> None:
-        """Make the call; an exception goes to the loop's handler, as in any event loop."""
-        callback = self._callback
-        if callback is None:
-            return
-        try:
-            self._context.run(callback, *self._args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self._loop.call_exception_handler(
-                {"message": f"a call on the virtual loop failed: {callback!r}", "exception": error}
-            )
-
 
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop whose time only moves when all has been done that is due.
@@ -149,11 +135,26 @@ class VirtualLoop(asyncio.BaseEventLoop):
         soon, timers = self._soon, self._timers
         while True:
             for _ in range(len(soon)):
-                soon.popleft().run()
+                call = soon.popleft()
+                callback = call._callback
+                if callback is None:  # cancelled
+                    continue
+                try:
+                    call._context.run(callback, *call._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self._tell_of(callback, error)
             if self._stopping:  # type: ignore[attr-defined]  # set by stop()
                 return
             if not soon:
                 self._jump(timers)
+
+    def _tell_of(self, callback: Callable[..., object], error: BaseException) -> None:
+        """Give a failure to the loop's handler, as any event loop does."""
+        self.call_exception_handler(
+            {"message": f"a call on the virtual loop failed: {callback!r}", "exception": error}
+        )
 
     def _jump(self, timers: list[tuple[float, int, _Call]]) -> None:
         """Move the clock to the next timer, and make all that are due then the next calls."""
