@@ -1,6 +1,5 @@
 """`pd-bench streams` and `pd-bench gaps`: what one server process bears."""
 
-import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from pd_bench.command_run import run_to_end
 from pd_bench.result_file import result_file
 from pd_core.model_names import MODEL_HELP, RANDOM_TINY
 
@@ -82,4 +82,4 @@ def _run(measure: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> 
     """Run a measurement, with what it is doing shown where someone looks."""
     console = Console(stderr=True)
     with console.status("starting the server") as status:
-        return asyncio.run(measure(lambda doing: status.update(doing)))
+        return run_to_end(measure(lambda doing: status.update(doing)))

@@ -13,7 +13,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pd_bench.dispatch import Client
 from pd_bench.dispatch import Session as DispatchedSession
 from pd_bench.simulation.virtual_loop import VirtualLoop
 from pd_core.planner import Mode
@@ -21,42 +20,10 @@ from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud_leg import CloudLeg, LegState
 from pd_device_client.emulated_engine import EmulatedEngine, EmulatedSequence
 from pd_device_client.handoff import LOST_TOLERANCE, expected_last
-from pd_device_client.outcome import GenerationRequest
 from pd_device_client.session import Session
 from pd_device_client.standing import Standing
 
-__all__ = ["ForesightClient", "ForesightEngine"]
-
-
-class ForesightClient:
-    """A client of one request whose engine foresees the end of the answer.
-
-    Args:
-        client: the client.
-        engine: its engine.
-        timeout_s: no answer is foreseen beyond so many seconds from its submit.
-    """
-
-    def __init__(self, client: Client, engine: "ForesightEngine", timeout_s: float) -> None:
-        self._client = client
-        self._engine = engine
-        self._timeout_s = timeout_s
-
-    async def start(self) -> None:
-        """Start the client."""
-        await self._client.start()
-
-    async def close(self) -> None:
-        """Close the client."""
-        await self._client.close()
-
-    def session(self, request: GenerationRequest, mode: str) -> DispatchedSession:
-        """Return the client's session of a request; the engine may see where it stands."""
-        session = self._client.session(request, mode)
-        if isinstance(session, Session):  # a race's reader must see its first token come
-            self._engine.standing = session.standing
-            self._engine.ends_by_s = asyncio.get_running_loop().time() + self._timeout_s
-        return session
+__all__ = ["ForesightEngine"]
 
 
 class ForesightEngine(EmulatedEngine):
@@ -73,6 +40,12 @@ class ForesightEngine(EmulatedEngine):
     standing: Callable[[], Standing] | None = None
     ends_by_s = float("inf")
     num_foreseen = 0
+
+    def watch(self, session: DispatchedSession, ends_by_s: float) -> None:
+        """See where the session of the present request stands."""
+        if isinstance(session, Session):  # a race's reader must see its first token come
+            self.standing = session.standing
+            self.ends_by_s = ends_by_s
 
     def open(
         self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()

@@ -30,6 +30,7 @@ class SimulationSettings:
         seed: of prompts, sampling and every spread.
         timeout_s: a request that takes longer has failed.
         keep_requests: so many requests are kept whole in the document.
+        skip_broken: leave broken rows of the trace out, and count them.
         foresight: work out at once what only a device can still make; the same figures, sooner.
 
     Raises:
@@ -49,6 +50,7 @@ class SimulationSettings:
     seed: int = 0
     timeout_s: float = 600.0
     keep_requests: int = 256
+    skip_broken: bool = False
     foresight: bool = True
 
     def __post_init__(self) -> None:

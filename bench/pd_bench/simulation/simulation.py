@@ -17,7 +17,7 @@ from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.sketch import MAX_EXACT, RELATIVE_ERROR
 from pd_bench.simulation.tally import AnswerDigests, SchemeTally
 from pd_bench.simulation.virtual_loop import run_virtual
-from pd_bench.traces import TraceRow, read_trace
+from pd_bench.traces import SkippedRows, TraceRow, read_trace
 from pd_bench.workload import Work
 from pd_device_client.outcome import Outcome
 
@@ -51,6 +51,7 @@ class Simulation:
         self._tallies: dict[str, SchemeTally] = {}
         self._totals: dict[str, CloudTotals] = {}
         self._load: dict[str, tuple[LoadPoint, ...]] = {}
+        self._skipped = SkippedRows()
         self._cut_rows = self._count_rows()
         self._partial = False
 
@@ -89,17 +90,19 @@ class Simulation:
 
         run_virtual(run())
 
-    def _rows(self) -> Iterator[TraceRow]:
-        return read_trace(self._settings.trace, self._settings.limit)
+    def _rows(self, skipped: SkippedRows) -> Iterator[TraceRow]:
+        settings = self._settings
+        counted = skipped if settings.skip_broken else None
+        return read_trace(settings.trace, settings.limit, skipped=counted)
 
     def _works(self) -> Iterator[Work]:
-        """Read the trace once more, row by row."""
-        for index, row in enumerate(self._rows()):
+        """Read the trace once more, row by row; what is left out was counted the first time."""
+        for index, row in enumerate(self._rows(SkippedRows())):
             yield self._workload.work(index, row)
 
     def _count_rows(self) -> CutRows:
         workload, rows, prompt, output = self._workload, 0, 0, 0
-        for row in self._rows():
+        for row in self._rows(self._skipped):
             rows += 1
             prompt += row.prompt_tokens > workload.max_prompt_tokens
             output += row.output_tokens > workload.max_output_tokens
@@ -129,6 +132,7 @@ class Simulation:
         return ResultDocument(
             trace=settings.trace.name,
             trace_sha256=file_sha256(settings.trace),
+            skipped_rows=self._skipped.count,
             fidelity="simulated",
             arrivals="trace",
             pace_s=settings.pace_s,
@@ -170,6 +174,7 @@ class Simulation:
             "device KV bytes: not counted",
             f"the document holds {settings.keep_requests} requests of a scheme at most, chosen "
             "evenly; the figures are of all",
+            *((self._skipped.label,) if self._skipped.count else ()),
             *(label for scheme in settings.parsed_schemes for label in scheme.labels),
         )
 

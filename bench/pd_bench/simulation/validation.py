@@ -106,6 +106,7 @@ def settings_of(replayed: ResultDocument, trace: Path, cloud: CloudProfile) -> S
             max_output_tokens=replayed.cut_rows.max_output_tokens,
             seed=replayed.seed,
             timeout_s=float(str(inputs["timeout_s"])),
+            skip_broken=replayed.skipped_rows > 0,
         )
     except KeyError as error:
         raise ConfigError(f"the replay's document has no {error}: replay again") from None
