@@ -53,6 +53,8 @@ class Session:
     Attributes:
         hold_reader: `run` shows nothing while tokens may still come; for a simulation that calls
             `show` itself.
+        asked_s: when the reader asked, on the loop's clock; all times count from there. None: when
+            `run` begins.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Session:
         self._time: Callable[[], float] = loop_time
         self._driven = False
         self.hold_reader = False
+        self.asked_s: float | None = None
         self._submitted_s = 0.0
         self._next_show_s: float | None = None
         self._device_started = False
@@ -178,7 +181,7 @@ class Session:
             PdError: no side can go on; everything committed was shown before.
         """
         self._time = asyncio.get_running_loop().time
-        self._submitted_s = self._time()
+        self._submitted_s = self._time() if self.asked_s is None else self.asked_s
         driver = asyncio.ensure_future(self._drive())
         outcome = self.outcome
         try:

@@ -10,28 +10,33 @@ from pd_bench.simulation.virtual_loop import VirtualLoop, run_virtual
 from pd_device_client.silence import Silence
 
 
-async def _ends_at_s(first_wait_s: float, heard: Sequence[tuple[float, float]]) -> float:
-    """Return when a wait ends in which (instant, further wait) is all that is heard."""
+async def _hear(first_wait_s: float, heard: Sequence[tuple[float, float]]) -> None:
+    """Wait, with (instant, further wait) all that is heard."""
     loop = asyncio.get_running_loop()
-    with pytest.raises(TimeoutError):
-        async with Silence(first_wait_s) as silence:
-            for at_s, wait_s in heard:
-                await asyncio.sleep(at_s - loop.time())
-                silence.heard(loop.time(), wait_s)
-            await asyncio.sleep(1000)
-    return loop.time()
+    async with Silence(first_wait_s) as silence:
+        for at_s, wait_s in heard:
+            await asyncio.sleep(at_s - loop.time())
+            silence.heard(loop.time(), wait_s)
+        await asyncio.sleep(1000)
 
 
-async def _ends_at_s_by_asyncio(first_wait_s: float, heard: Sequence[tuple[float, float]]) -> float:
+async def _hear_by_asyncio(first_wait_s: float, heard: Sequence[tuple[float, float]]) -> None:
     """The same by asyncio's own timeout."""
     loop = asyncio.get_running_loop()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(first_wait_s) as timeout:
-            for at_s, wait_s in heard:
-                await asyncio.sleep(at_s - loop.time())
-                timeout.reschedule(loop.time() + wait_s)
-            await asyncio.sleep(1000)
-    return loop.time()
+    async with asyncio.timeout(first_wait_s) as timeout:
+        for at_s, wait_s in heard:
+            await asyncio.sleep(at_s - loop.time())
+            timeout.reschedule(loop.time() + wait_s)
+        await asyncio.sleep(1000)
+
+
+def _ends_at_s(wait: Coroutine[Any, Any, None]) -> float:
+    async def main() -> float:
+        with pytest.raises(TimeoutError):
+            await wait
+        return asyncio.get_running_loop().time()
+
+    return run_virtual(main())
 
 
 @pytest.mark.parametrize(
@@ -48,8 +53,8 @@ async def _ends_at_s_by_asyncio(first_wait_s: float, heard: Sequence[tuple[float
 def test_a_wait_ends_after_so_much_silence(
     first_wait_s: float, heard: list[tuple[float, float]], ends_at_s: float
 ) -> None:
-    assert run_virtual(_ends_at_s(first_wait_s, heard)) == ends_at_s
-    assert run_virtual(_ends_at_s_by_asyncio(first_wait_s, heard)) == ends_at_s
+    assert _ends_at_s(_hear(first_wait_s, heard)) == ends_at_s
+    assert _ends_at_s(_hear_by_asyncio(first_wait_s, heard)) == ends_at_s
 
 
 def _timers_after(main: Coroutine[Any, Any, None]) -> int:
