@@ -150,7 +150,7 @@ class TokenLog:
 
         Allowed while the log is `open_to_device`.
         """
-        assert position == self.length, "the device commits the next position only"
+        assert position == len(self.token_ids), "the device commits the next position only"
         assert not self.closed, "committed after the end"
         assert self.open_to_device, "not claimed"
         if self._aside:

@@ -152,15 +152,16 @@ class _Course:
 
     def carry_out(self) -> None:
         """Let it happen: commits and shows, each at its instant."""
-        log, show = self._standing.log, self._standing.show
-        now_s = self._loop.time()
+        log, show, visit = self._standing.log, self._standing.show, self._loop.visit
+        now_s, position = self._loop.time(), log.length
         try:
             for at_s, token_id in self._events:
-                self._loop.visit(at_s)
+                visit(at_s)
                 if token_id is None:
                     show()
                 else:
-                    log.commit_device(log.length, token_id)
+                    log.commit_device(position, token_id)
+                    position += 1
         finally:
             self._loop.visit(now_s)
 
@@ -180,7 +181,8 @@ class _Course:
         if (chunk_tokens := estimate.chunk_tokens) is not None:  # as `DeviceEstimate.prefill_s`
             after_s = max(after_s, end / chunk_tokens * decode_s)
             before_s = max(before_s, (end - 1) / chunk_tokens * decode_s)
-        self._fed_s = ends_s - decode_s + max(after_s - before_s, decode_s)
+        work_s = after_s - before_s
+        self._fed_s = ends_s - decode_s + (work_s if work_s > decode_s else decode_s)
         standing = self._standing
         last = expected_last(length, standing.expected_tokens, standing.request.max_tokens)
         self._last = max(last, length)
@@ -213,7 +215,9 @@ class _Course:
             ready_s += now_s - self._pass_ends_s
         first_s = (ready_s - self._shown_s) / (length - shown)
         end_s = ready_s + (last - length) * self._decode_s
-        return max(first_s, (end_s - self._shown_s) / (last - shown), 0.0)
+        last_s = (end_s - self._shown_s) / (last - shown)
+        steepest_s = last_s if last_s > first_s else first_s
+        return steepest_s if steepest_s > 0.0 else 0.0
 
     def _look(self, now_s: float) -> None:
         """What reader and session do after anything has happened.
@@ -231,8 +235,8 @@ class _Course:
             return
         pace_s, slope_s = self._standing.plan.pace_s, self._slope_s(now_s)
         if waits:
-            gap_s = max(pace_s, slope_s)
-            self._next_show_s = now_s + max(self._shown_s + gap_s - now_s, 0.0)
+            wait_s = self._shown_s + (slope_s if slope_s > pace_s else pace_s) - now_s
+            self._next_show_s = now_s + wait_s if wait_s > 0.0 else now_s
         if judges and slope_s > pace_s * LOST_TOLERANCE:
             self._lost = True
 
