@@ -210,7 +210,8 @@ class SimulatedEngine:
             return
         self._kv_blocks_peak = max(self._kv_blocks_peak, self._budget.num_held)
         step_s = self._duration_s(schedule)
-        self._loop.call_later(step_s, self._end_step, schedule, step_s)
+        # A step ends when it ends: it is no timer of a client, which may ring late.
+        self._loop.call_at(now_s + step_s, self._end_step, schedule, step_s)
 
     def _duration_s(self, schedule: Schedule) -> float:
         profile = self._profile

@@ -16,6 +16,7 @@ from pd_bench.simulation.fleet import SimulatedFleet, workload_of
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.sketch import MAX_EXACT, RELATIVE_ERROR
 from pd_bench.simulation.tally import AnswerDigests, SchemeTally
+from pd_bench.simulation.timer_lag import TimerLag
 from pd_bench.simulation.virtual_loop import run_virtual
 from pd_bench.traces import SkippedRows, TraceRow, read_trace
 from pd_bench.workload import Work
@@ -88,7 +89,9 @@ class Simulation:
                 self._totals[scheme.name] = fleet.totals
                 self._load[scheme.name] = fleet.cloud_load
 
-        run_virtual(run())
+        lag = settings.timer_lag_s
+        late = None if lag is None else TimerLag(lag, settings.seed).draw_s
+        run_virtual(run(), lag_s=late)
 
     def _rows(self, skipped: SkippedRows) -> Iterator[TraceRow]:
         settings = self._settings
@@ -172,6 +175,7 @@ class Simulation:
             f"link: emulated, {link.name} (RTT {link.rtt_s * 1000:g} ms; {link.source})",
             "sampler: rolling hash of the prefix on both sides: checks tokens, makes no text",
             "device KV bytes: not counted",
+            *_lag_label(settings.timer_lag_s),
             f"the document holds {settings.keep_requests} requests of a scheme at most, chosen "
             "evenly; the figures are of all",
             *((self._skipped.label,) if self._skipped.count else ()),
@@ -197,3 +201,10 @@ class Simulation:
             "timeout_s": settings.timeout_s,
             "keep_requests": settings.keep_requests,
         }
+
+
+def _lag_label(lag_s: Distribution | None) -> tuple[str, ...]:
+    if lag_s is None or lag_s.p50 is None or lag_s.p99 is None:
+        return ()
+    late = f"p50 {lag_s.p50 * 1000:.1f}, p99 {lag_s.p99 * 1000:.1f} ms"
+    return (f"the clients' timers ring late, as measured in the replay: {late}",)

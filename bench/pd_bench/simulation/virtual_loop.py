@@ -64,10 +64,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     Args:
         start_s: the time it begins with.
+        lag_s: says how late the next timer of `call_later` (a sleep) rings; None: all are punctual.
     """
 
-    def __init__(self, start_s: float = 0.0) -> None:
+    def __init__(self, start_s: float = 0.0, lag_s: Callable[[], float] | None = None) -> None:
         super().__init__()
+        self._lag_s = lag_s
         self._now_s = start_s
         self._soon: deque[_Call] = deque()
         self._timers: list[tuple[float, int, _Call]] = []
@@ -105,7 +107,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: object,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Call after `delay` seconds."""
+        """Call after `delay` seconds, and what such a timer is late."""
+        if self._lag_s is not None and delay > 0:
+            delay += self._lag_s()
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def call_at(
@@ -213,14 +217,18 @@ def _deadlock(loop: VirtualLoop) -> str:
     )
 
 
-def run_virtual(main: Coroutine[Any, Any, T], start_s: float = 0.0) -> T:
+def run_virtual(
+    main: Coroutine[Any, Any, T],
+    start_s: float = 0.0,
+    lag_s: Callable[[], float] | None = None,
+) -> T:
     """Run `main` to its end on a virtual loop of its own; what it leaves running is cancelled.
 
     Raises:
         Deadlock: everything waits and nothing can wake it.
         VirtualTimeError: it reached for something outside the virtual clock.
     """
-    loop = VirtualLoop(start_s)
+    loop = VirtualLoop(start_s, lag_s)
     try:
         return loop.run_until_complete(main)
     finally:
