@@ -1,12 +1,13 @@
 """`pd-bench simulate`: a trace on a virtual clock, scheme by scheme."""
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -26,6 +27,7 @@ from pd_bench.simulation.validation import (
     settings_of,
     table_of,
 )
+from pd_bench.simulation.virtual_loop import VirtualLoop
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
 
 __all__ = ["interruptible", "simulate"]
@@ -144,16 +146,31 @@ def _simulate(settings: SimulationSettings) -> ResultDocument:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM end a simulation in order, as Ctrl-C does."""
+    """Let Ctrl-C and SIGTERM end a simulation in order, between two of its calls.
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
+    One is enough: a second one comes while the first is being heard, and changes nothing.
+    """
+    heard = False
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        if heard:
+            return
+        heard = True
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # between two schemes
+            raise KeyboardInterrupt from None
+        assert isinstance(loop, VirtualLoop), "simulations run on virtual loops"
+        loop.interrupt()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, interrupt) for number in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 class _Bars(Progress):

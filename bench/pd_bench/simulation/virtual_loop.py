@@ -70,6 +70,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, start_s: float = 0.0, lag_s: Callable[[], float] | None = None) -> None:
         super().__init__()
         self._lag_s = lag_s
+        self._interrupted = False
         self._now_s = start_s
         self._soon: deque[_Call] = deque()
         self._timers: list[tuple[float, int, _Call]] = []
@@ -86,6 +87,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         Nothing may be scheduled with a delay meanwhile.
         """
         self._now_s = at_s
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt out of the run, between two calls; may come from a signal.
+
+        In the middle of a call it would leave a task that can neither go on nor be cancelled.
+        """
+        self._interrupted = True
 
     @property
     def num_timers(self) -> int:
@@ -149,6 +157,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     raise
                 except BaseException as error:
                     self._tell_of(callback, error)
+            if self._interrupted:
+                self._interrupted = False
+                raise KeyboardInterrupt
             if self._stopping:  # type: ignore[attr-defined]  # set by stop()
                 return
             if not soon:

@@ -1,5 +1,6 @@
 """A simulation: deterministic, exact, honest by the rules of replay."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from pd_bench.result import ResultDocument
 from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile
+from pd_bench.simulation.commands import interruptible
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.simulation import Simulation
 from pd_core.errors import ConfigError, TraceError
@@ -226,3 +228,22 @@ def test_broken_rows_are_left_out_if_asked_and_counted(tmp_path: Path) -> None:
     assert document.skipped_rows == 1
     assert document.schemes["cloud-only"].requests == document.cut_rows.rows == 13
     assert any("1 broken rows" in label and "line 14" in label for label in document.labels)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_any_moment_and_twice_keeps_what_had_ended(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    trace = _trace(tmp_path, output=lambda _: 200)
+    for scheme in ("cloud-only", "pd-device"):
+        settings = SimulationSettings(trace, device_profile("laptop"), CLOUD, schemes=(scheme,))
+
+        def ended(_scheme: str, arrival_s: float) -> None:
+            if arrival_s >= 3.0:  # inside a call of some task
+                signal.raise_signal(number)
+                signal.raise_signal(number)
+
+        with interruptible():
+            document = Simulation(settings, ended).run()
+        assert document.partial
+        assert 4 <= document.schemes[scheme].requests < 12
