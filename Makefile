@@ -23,10 +23,12 @@ DEV_STAMP := $(VENV)/.installed-dev
 RUN_STAMP := $(VENV)/.installed-bench
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.installed
+GUIDELLM_STAMP := .venv-guidellm/.installed
+AIPERF_STAMP := .venv-aiperf/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
 .PHONY: help install demo demo-page test test-unit test-integration screenshots format lint typecheck
-.PHONY: proto proto-check bench check clean image test-vllm vllm-env
+.PHONY: proto proto-check bench check clean image test-vllm vllm-env test-clients clients-env
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,13 +92,19 @@ vllm-env: $(VLLM_STAMP) ## Create .venv-vllm: vLLM on a CPU with the server and 
 test-vllm: vllm-env ## The tests that need vLLM, in its own environment; minutes
 	@$(VLLM_BIN)/python -m pytest -W ignore --timeout 900 tests/vllm $(ARGS)
 
+clients-env: install vllm-env $(GUIDELLM_STAMP) $(AIPERF_STAMP) ## Create the load generators' environments
+
+# Each asks for what another excludes. Their figures are printed: run it on a quiet machine.
+test-clients: clients-env ## guidellm, aiperf and vLLM's benchmark against pd-device serve
+	@$(BIN)/pytest -s --timeout 290 tests/clients $(ARGS)
+
 check: test ## The same as test: run it before you push
 
 image: ## Build a container image without a daemon: make image IMAGE=server|device|bench
 	@deploy/build-with-buildah.sh $(IMAGE)
 
 clean: ## Remove .venv, .venv-vllm, caches and build output
-	@rm -rf $(VENV) $(VLLM_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) $(VLLM_VENV) .venv-guidellm .venv-aiperf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@rm -rf .hypothesis .coverage htmlcov
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -122,6 +130,13 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 $(RUN_STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing what running needs into $(VENV); torch is large, this takes a minute"
 	@$(PIP_INSTALL) --editable '.[bench]'
+	@touch $@
+
+.venv-%/.installed: tests/clients/requirements-%.txt
+	@echo "installing $* into .venv-$*; it is large, this takes a minute or more"
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS) \
+		--requirement $<
 	@touch $@
 
 $(VLLM_STAMP): pyproject.toml deploy/vllm/requirements.txt deploy/vllm/overrides.txt

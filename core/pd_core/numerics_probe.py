@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pd_core.models.attention import CausalMask, TiledSpan
+from pd_core.models.attention import CausalMask, HeadSource, TiledBatch
 from pd_core.models.layer import silu
 from pd_core.models.linear import add_linear, linear
 from pd_core.models.rope import RotaryEmbedding
@@ -94,11 +94,8 @@ def _sums_are_equal(numerics: Numerics, threads: list[int]) -> bool:
 
 
 def _attention(q: Tensor, keys: Tensor, values: Tensor, mask: CausalMask, start: int) -> Tensor:
-    span = TiledSpan(mask, start, q.shape[0])
-    tiles = span.fold(q)
-    out = torch.empty_like(tiles)
-    span.attend(tiles, keys, values, out)
-    return span.unfold(out, q.shape[2])
+    batch = TiledBatch(mask, [(start, q.shape[0])])
+    return batch.attend(q, [HeadSource(slice(None), [keys], [values])])
 
 
 def _attention_inputs(

@@ -214,6 +214,13 @@ def serve(
             envvar=env("READY_FILE"), help="When serving, write address and process id here."
         ),
     ] = None,
+    answer_log: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=env("ANSWER_LOG"),
+            help="Append a line of JSON for every answer: when tokens were shown, not which.",
+        ),
+    ] = None,
     demo: Annotated[
         bool,
         typer.Option(
@@ -268,6 +275,7 @@ def serve(
         allowed_origins=tuple(allowed_origin or ()),
         cloud_address=None if mode is Mode.DEVICE_ONLY else cloud,
         ready_file=ready_file,
+        answer_log=answer_log,
     )
     key = options.api_key(api_key_file, env("API_KEY"))
 

@@ -13,11 +13,13 @@ from pd_core.errors import ConfigError
 from pd_core.listening import bind
 from pd_core.loopback import is_loopback
 from pd_core.wall_clock import unix_time_s
+from pd_device_client.answer_log import AnswerLog
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
 from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.device import DeviceSettings, open_device
 from pd_device_client.http_server import HttpServer
+from pd_device_client.outcome import Outcome
 from pd_device_client.ports import CloudLink
 from pd_device_client.residency import Residency
 
@@ -40,6 +42,7 @@ class ServeSettings:
         allowed_origins: origins of pages that may use the API beside this port's own.
         cloud_address: as the user gave it, for the state that is told.
         ready_file: while serving, this file holds address and process id as JSON.
+        answer_log: to append a line of figures to for every answer; None: nowhere.
 
     Raises:
         ConfigError: it would listen beyond loopback without a key, or a name is malformed.
@@ -57,6 +60,7 @@ class ServeSettings:
     allowed_origins: tuple[str, ...] = ()
     cloud_address: str | None = None
     ready_file: Path | None = None
+    answer_log: Path | None = None
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and self.client_key is None and not self.insecure:
@@ -90,6 +94,18 @@ async def serve(
     Raises:
         PdError: it cannot start; the message says why.
     """
+    if settings.answer_log is None:
+        return await _serve(settings, way_out, tell, lambda outcome: None)
+    with AnswerLog(settings.answer_log, unix_time_s) as log:
+        return await _serve(settings, way_out, tell, log.write)
+
+
+async def _serve(
+    settings: ServeSettings,
+    way_out: Callable[[], CloudLink | None],
+    tell: Callable[[str], None],
+    on_answer: Callable[[Outcome], None],
+) -> int:
     if settings.ready_file is not None and not settings.ready_file.parent.is_dir():
         raise _no_ready_file(settings.ready_file, "there is no such folder")
     listener = bind(settings.host, settings.port, "--port")
@@ -103,6 +119,7 @@ async def serve(
         max_requests=settings.max_requests,
         unix_time_s=unix_time_s,
         cloud_address=settings.cloud_address,
+        on_answer=on_answer,
     )
     server = HttpServer(app, listener)
     stopped = _on_signal()

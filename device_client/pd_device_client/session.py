@@ -52,6 +52,8 @@ class Session:
     Attributes:
         hold_reader: `run` shows nothing while tokens may still come; for a simulation that calls
             `show` itself.
+        asked_s: when the reader asked, on the loop's clock; all times count from there. None: when
+            `run` begins.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Session:
         self._controller = SpeedController(plan.pace_s)
         self._driven = False
         self.hold_reader = False
+        self.asked_s: float | None = None
         self._submitted_s = 0.0
         self._next_show_s: float | None = None
         self._device_started = False
@@ -175,7 +178,7 @@ class Session:
             PdError: no side can go on; everything committed was shown before.
         """
         loop = asyncio.get_running_loop()
-        self._submitted_s = loop.time()
+        self._submitted_s = loop.time() if self.asked_s is None else self.asked_s
         driver = asyncio.ensure_future(self._drive())
         outcome = self.outcome
         try:

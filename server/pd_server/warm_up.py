@@ -11,10 +11,11 @@ __all__ = ["warm_up"]
 
 _CHUNK_TOKENS = 64
 _FAR_TOKENS = 2048
+_SEQUENCES = 8
 
 
 def warm_up(runner: ModelRunner, speeds: SpeedMeter, max_context_tokens: int) -> StepCost:
-    """Measure chunks and single tokens, at the start of a context and far into it.
+    """Measure chunks and decodes, of one sequence and several, at a context's start and far in it.
 
     Args:
         runner: runs them.
@@ -28,14 +29,20 @@ def warm_up(runner: ModelRunner, speeds: SpeedMeter, max_context_tokens: int) ->
     far = min(_FAR_TOKENS, max_context_tokens - chunk)
     cache = runner.make_cache(far + chunk)
     samples = []
-    for first, tokens in [(0, chunk), *((0, chunk), (far, chunk), (0, 1), (far, 1)) * 3]:
+    shapes = [
+        (first, *shape) for first in (0, far) for shape in ((1, chunk), (1, 1), (_SEQUENCES, 1))
+    ]
+    for first, sequences, tokens in [shapes[0], *shapes * 3]:
+        # All of them write the same places of one cache: what they compute is nobody's.
         work = Work(-1, [0] * tokens, first, cache, SamplingParams(), 0)
         began_at_s = time.perf_counter()
-        result = runner.run([work])[0]
-        if result.failure is not None:
-            raise model_failed("failed in its warm-up", result.failure)
+        results = runner.run([work] * sequences)
+        for result in results:
+            if result.failure is not None:
+                raise model_failed("failed in its warm-up", result.failure)
         seconds = time.perf_counter() - began_at_s
-        samples.append(StepSample(tokens, tokens * (first + tokens), seconds))
-        if first == 0 or tokens == 1:
+        computed = sequences * tokens
+        samples.append(StepSample(sequences, computed, computed * (first + tokens), seconds))
+        if sequences == 1 and (first == 0 or tokens == 1):
             speeds.record(seconds, tokens if tokens > 1 else 0, int(tokens == 1))
     return StepCost.fitted(samples[1:])  # the very first step also starts the machine up

@@ -21,6 +21,7 @@ from pd_server.step_cost import StepCost, StepSample
 
 _WARM_UP_CHUNK = 64
 _WARM_UP_FAR = 2048
+_WARM_UP_STREAMS = 8
 
 __all__ = ["CLOUD_PROFILES", "CloudProfile", "read_cloud_profile"]
 
@@ -98,17 +99,19 @@ class CloudProfile(BaseModel):
     def step_cost(self) -> StepCost:
         """Return what a server would make of its own start-up measurements."""
         return StepCost.fitted([
-            StepSample(tokens, tokens * (first + tokens), seconds)
-            for first, tokens, seconds in self.warm_up()
+            StepSample(streams, streams * tokens, streams * tokens * (first + tokens), seconds)
+            for first, streams, tokens, seconds in self.warm_up()
         ])  # fmt: skip
 
-    def warm_up(self) -> list[tuple[int, int, float]]:
-        """Return those measurements: position, tokens, seconds."""
+    def warm_up(self) -> list[tuple[int, int, int, float]]:
+        """Return those measurements: position, streams, tokens of each, seconds."""
         far = min(_WARM_UP_FAR, self.max_context_tokens - _WARM_UP_CHUNK)
         found = []
         for first in (0, far):
-            found.append((first, _WARM_UP_CHUNK, self.chunk_s(first, _WARM_UP_CHUNK)))
-            found.append((first, 1, self.decode_step_s(1, first + 1)))
+            found.append((first, 1, _WARM_UP_CHUNK, self.chunk_s(first, _WARM_UP_CHUNK)))
+            for streams in (1, _WARM_UP_STREAMS):
+                seconds = self.decode_step_s(streams, streams * (first + 1))
+                found.append((first, streams, 1, seconds))
         return found
 
     def step_tokens(self) -> int:

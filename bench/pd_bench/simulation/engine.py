@@ -74,8 +74,8 @@ class SimulatedEngine:
             profile.kv_tokens // BLOCK_TOKENS, lambda: self._prefixes.evict() is not None
         )
         self._speeds = SpeedMeter()
-        for first, tokens, seconds in profile.warm_up():  # a server starts with these too
-            if first == 0 or tokens == 1:
+        for first, streams, tokens, seconds in profile.warm_up():  # a server starts with these too
+            if streams == 1 and (first == 0 or tokens == 1):
                 self._speeds.record(seconds, tokens if tokens > 1 else 0, int(tokens == 1))
         self._scheduler = Scheduler(
             profile.max_num_seqs,

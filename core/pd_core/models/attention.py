@@ -11,6 +11,7 @@ Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from pd_core.models.kv_cache import KEY_BLOCK, Segment
 
-__all__ = ["CausalMask", "Pass", "PlainSpan", "TiledSpan", "tile_tokens"]
+__all__ = ["CausalMask", "HeadSource", "Pass", "PlainBatch", "TiledBatch", "tile_tokens"]
 
 _TILE_ROWS = 8
 
@@ -38,8 +39,8 @@ class CausalMask:
     def __init__(self, group: int, *, dtype: torch.dtype, device: torch.device) -> None:
         self.tile_tokens = tile_tokens(group)
         self._group = group
+        self.device = device
         self._dtype = dtype
-        self._device = device
         self._centre = 0
         self._table = torch.empty(0)
 
@@ -48,9 +49,9 @@ class CausalMask:
         if num_tokens <= self._centre:
             return
         centre = max(num_tokens, 2 * self._centre, 4 * KEY_BLOCK)
-        row = torch.arange(self.tile_tokens * self._group, device=self._device) // self._group
-        column = torch.arange(2 * centre, device=self._device) - centre
-        table = torch.zeros(row.numel(), column.numel(), dtype=self._dtype, device=self._device)
+        row = torch.arange(self.tile_tokens * self._group, device=self.device) // self._group
+        column = torch.arange(2 * centre, device=self.device) - centre
+        table = torch.zeros(row.numel(), column.numel(), dtype=self._dtype, device=self.device)
         self._table = table.masked_fill_(column > row[:, None], float("-inf"))
         self._centre = centre
 
@@ -64,120 +65,170 @@ class CausalMask:
         )
 
 
+class HeadSource(NamedTuple):
+    """What some of the KV heads read, sequence by sequence.
+
+    Attributes:
+        heads: which KV heads.
+        keys, values: of each of the batch's segments, (heads, capacity, D), read in place.
+    """
+
+    heads: slice
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Tiles [first, end) in falling order of position, which need the same number of keys."""
+    """Tiles that lie together, are of one segment, and need the same number of keys.
 
-    first: int
-    end: int
+    Attributes:
+        segment: which.
+        count: how many tiles, in falling order of position.
+        num_keys: whole blocks of them.
+        mask: (count, 1, rows, num_keys).
+    """
+
+    segment: int
+    count: int
     num_keys: int
     mask: Tensor
 
 
-class TiledSpan:
-    """Attention of one span of tokens in fixed tiles; planned once, used by every layer.
+class TiledBatch:
+    """Attention of a ragged batch in fixed tiles; planned once, used by every layer.
 
     Args:
         mask: the model's masks.
-        start: position of the first token.
-        num_tokens: tokens in the span.
+        segments: of each segment the position of its first token, and how many tokens it has.
     """
 
-    def __init__(self, mask: CausalMask, start: int, num_tokens: int) -> None:
-        self._num_tokens = num_tokens
+    def __init__(self, mask: CausalMask, segments: Sequence[tuple[int, int]]) -> None:
         self._tile = mask.tile_tokens
-        self._num_tiles = -(-num_tokens // self._tile)
-        mask.reserve(start + self._num_tiles * self._tile + KEY_BLOCK)
-        self._runs = tuple(self._plan(mask, start))
+        mask.reserve(max(start + n for start, n in segments) + self._tile + KEY_BLOCK)
+        self._runs: list[_Run] = []
+        token_of_place: list[int] = []  # which token stands in a place of a tile
+        place_of_token: list[int] = []
+        row = 0
+        for index, (start, num_tokens) in enumerate(segments):
+            self._runs += reversed(list(self._plan(mask, index, start, num_tokens)))
+            num_tiles = -(-num_tokens // self._tile)
+            first_place = len(token_of_place)
+            for tile in reversed(range(num_tiles)):  # the last tile first, as its mask lies
+                for token in range(tile * self._tile, (tile + 1) * self._tile):
+                    # A place past the end holds some token again, and its result is nobody's.
+                    token_of_place.append(row + min(token, num_tokens - 1))
+            for token in range(num_tokens):
+                tile, rest = divmod(token, self._tile)
+                place = (num_tiles - 1 - tile) * self._tile + rest
+                place_of_token.append(first_place + place)
+            row += num_tokens
+        self._token_of_place = torch.tensor(token_of_place, device=mask.device)
+        self._place_of_token = torch.tensor(place_of_token, device=mask.device)
 
-    def _plan(self, mask: CausalMask, start: int) -> Iterator[_Run]:
-        """Yield runs from the front of the span to its back."""
-        tile, last = self._tile, start + self._num_tokens
+    def _plan(self, mask: CausalMask, segment: int, start: int, num_tokens: int) -> Iterator[_Run]:
+        """Yield a segment's runs from its front to its back."""
+        tile, last = self._tile, start + num_tokens
+        num_tiles = -(-num_tokens // tile)
         first = 0
-        while first < self._num_tiles:
+        while first < num_tiles:
             num_keys = -(-min(start + (first + 1) * tile, last) // KEY_BLOCK) * KEY_BLOCK
             # The last tile may hold fewer tokens than a whole one: count its real end.
-            fitting = (num_keys - start) // tile if num_keys < last else self._num_tiles
+            fitting = (num_keys - start) // tile if num_keys < last else num_tiles
             end = max(first + 1, fitting)
             window = mask.window(start + (end - 1) * tile, end - first, num_keys)
-            yield _Run(self._num_tiles - end, self._num_tiles - first, num_keys, window)
+            yield _Run(segment, end - first, num_keys, window)
             first = end
 
-    def fold(self, q: Tensor) -> Tensor:
-        """Arrange q: (T, G, g, D) as tiles (N, G, rows, D), the last tile first."""
+    def attend(self, q: Tensor, sources: Sequence[HeadSource]) -> Tensor:
+        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); sources cover the KV heads."""
         _, kv_heads, group, dim = q.shape
-        q = F.pad(q, (0, 0, 0, 0, 0, 0, 0, self._num_tiles * self._tile - self._num_tokens))
-        tiles = q.view(self._num_tiles, self._tile, kv_heads, group, dim).transpose(1, 2)
-        return tiles.flip(0).reshape(self._num_tiles, kv_heads, self._tile * group, dim)
-
-    def attend(self, tiles: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-        """Fill out: (N, G, rows, D) from tiles of that shape, keys and values (G, capacity, D).
-
-        Keys and values are read in place.
-        """
-        for run in self._runs:
-            count = run.end - run.first
-            # The kernel runs its tiles in parallel, each with single-threaded products; but a lone
-            # tile of a lone head it hands to threaded ones, whose bits differ. So double that.
-            lone = count * tiles.shape[1] == 1 and torch.get_num_threads() > 1
-            shape = (2 if lone else count, -1, -1, -1)
-            result = F.scaled_dot_product_attention(
-                tiles[run.first : run.end].expand(*shape),
-                keys[None, :, : run.num_keys].expand(*shape),
-                values[None, :, : run.num_keys].expand(*shape),
-                attn_mask=run.mask.expand(*shape),
-            )
-            out[run.first : run.end] = result[:count]
-
-    def unfold(self, out: Tensor, group: int) -> Tensor:
-        """Undo `fold`: (N, G, rows, D) to (T, G * g * D)."""
-        num_tiles, kv_heads, _, dim = out.shape
-        rows = out.flip(0).view(num_tiles, kv_heads, self._tile, group, dim).transpose(1, 2)
-        return rows.reshape(num_tiles * self._tile, kv_heads * group * dim)[: self._num_tokens]
+        places = q[self._token_of_place].view(-1, self._tile, kv_heads, group, dim)
+        tiles = places.transpose(1, 2).reshape(-1, kv_heads, self._tile * group, dim)
+        counts = [run.count for run in self._runs]
+        mixed = []
+        for source in sources:
+            parts = zip(self._runs, torch.split(tiles[:, source.heads], counts), strict=True)
+            mixed.append(torch.cat([_mix(run, part, source) for run, part in parts]))
+        whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
+        rows = whole.view(-1, kv_heads, self._tile, group, dim).transpose(1, 2)
+        return rows.reshape(-1, kv_heads * group * dim)[self._place_of_token]
 
 
-class PlainSpan:
-    """Attention of one span by one kernel call: faster, and not bit-reproducible."""
-
-    def __init__(
-        self, start: int, num_tokens: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self._end = start + num_tokens
-        self._mask: Tensor | None = None
-        if num_tokens > 1:
-            # Added to scores: of a mask of booleans every call would make one of these.
-            position = torch.arange(start, self._end, device=device)
-            future = torch.arange(self._end, device=device) > position[:, None]
-            mask = torch.zeros(num_tokens, self._end, dtype=dtype, device=device)
-            self._mask = mask.masked_fill_(future, float("-inf"))
-
-    def fold(self, q: Tensor) -> Tensor:
-        """Arrange q: (T, G, g, D) as (g, G, T, D)."""
-        return q.permute(2, 1, 0, 3)
-
-    def attend(self, tiles: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-        """Fill out: (g, G, T, D) from tiles of that shape, keys and values (G, capacity, D)."""
-        shape = (tiles.shape[0], -1, -1, -1)
-        out.copy_(
-            F.scaled_dot_product_attention(
-                tiles,
-                keys[None, :, : self._end].expand(*shape),
-                values[None, :, : self._end].expand(*shape),
-                attn_mask=self._mask,
-            )
-        )
-
-    def unfold(self, out: Tensor, group: int) -> Tensor:
-        """Undo `fold`: (g, G, T, D) to (T, G * g * D)."""
-        return out.permute(2, 1, 0, 3).reshape(out.shape[2], -1)
+def _mix(run: _Run, tiles: Tensor, source: HeadSource) -> Tensor:
+    """Attend tiles: (N, heads, rows, D) of one run to their sequence."""
+    count, mask = run.count, run.mask
+    keys = source.keys[run.segment][None, :, : run.num_keys]
+    values = source.values[run.segment][None, :, : run.num_keys]
+    # The kernel runs its tiles in parallel, each with single-threaded products; but a lone tile of
+    # a lone head it hands to threaded ones, whose bits differ. So double that.
+    if count * tiles.shape[1] == 1 and torch.get_num_threads() > 1:
+        count = 2
+    if count > 1:
+        shape = (count, -1, -1, -1)
+        tiles, mask = tiles.expand(*shape), mask.expand(*shape)
+        keys, values = keys.expand(*shape), values.expand(*shape)
+    mixed = F.scaled_dot_product_attention(tiles, keys, values, attn_mask=mask)
+    return mixed[: run.count]
 
 
-class Pass:
-    """What the layers share while one batch goes through them."""
+class PlainBatch:
+    """Attention of each segment by one kernel call: faster, and not bit-reproducible.
+
+    Args:
+        segments: as for `TiledBatch`.
+        dtype, device: of the model.
+    """
 
     def __init__(
-        self, parts: Sequence[tuple[Segment, TiledSpan | PlainSpan]], cos: Tensor, sin: Tensor
+        self, segments: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.parts = parts
-        self.cos = cos
-        self.sin = sin
+        self._lengths = [num_tokens for _, num_tokens in segments]
+        self._ends = [start + num_tokens for start, num_tokens in segments]
+        self._masks = [_added_mask(start, n, dtype, device) for start, n in segments]
+
+    def attend(self, q: Tensor, sources: Sequence[HeadSource]) -> Tensor:
+        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); sources cover the KV heads."""
+        out = torch.empty_like(q)
+        results = torch.split(out, self._lengths)
+        for index, queries in enumerate(torch.split(q, self._lengths)):
+            end = self._ends[index]
+            for source in sources:
+                tiles = queries[:, source.heads].permute(2, 1, 0, 3)  # (g, heads, T, D)
+                shape = (tiles.shape[0], -1, -1, -1)
+                mixed = F.scaled_dot_product_attention(
+                    tiles,
+                    source.keys[index][None, :, :end].expand(*shape),
+                    source.values[index][None, :, :end].expand(*shape),
+                    attn_mask=self._masks[index],
+                )
+                results[index][:, source.heads] = mixed.permute(2, 1, 0, 3)
+        return out.flatten(1)
+
+
+def _added_mask(
+    start: int, num_tokens: int, dtype: torch.dtype, device: torch.device
+) -> Tensor | None:
+    """Return what is added to scores, (num_tokens, keys); None for a lone token, which sees all."""
+    if num_tokens == 1:
+        return None
+    # Of a mask of booleans every call would make one of these.
+    end = start + num_tokens
+    future = torch.arange(end, device=device) > torch.arange(start, end, device=device)[:, None]
+    mask = torch.zeros(num_tokens, end, dtype=dtype, device=device)
+    return mask.masked_fill_(future, float("-inf"))
+
+
+class Pass(NamedTuple):
+    """What the layers share while one batch goes through them.
+
+    Attributes:
+        segments: the batch's, in the order of its rows.
+        attention: how their queries meet keys and values.
+        cos, sin: of the rows' positions.
+    """
+
+    segments: Sequence[Segment]
+    attention: TiledBatch | PlainBatch
+    cos: Tensor
+    sin: Tensor

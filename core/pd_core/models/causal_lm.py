@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pd_core.errors import EngineError
-from pd_core.models.attention import CausalMask, Pass, PlainSpan, TiledSpan
+from pd_core.models.attention import CausalMask, Pass, PlainBatch, TiledBatch
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import KVCache, Segment
 from pd_core.models.layer import Layer
@@ -126,13 +126,14 @@ class CausalLM(torch.nn.Module):
             + [torch.zeros(pad, dtype=torch.int64)]
         ).to(self.device)
         self._rope.reserve(max(s.start + s.num_tokens for s in segments))
-        batch = Pass([(s, self._span(s)) for s in segments], *self._rope.at(positions))
+        batch = Pass(segments, self._attention(segments), *self._rope.at(positions))
         return torch.nn.functional.pad(self.embed_tokens[token_ids], (0, 0, 0, pad)), batch
 
-    def _span(self, segment: Segment) -> TiledSpan | PlainSpan:
+    def _attention(self, segments: Sequence[Segment]) -> TiledBatch | PlainBatch:
+        places = [(s.start, s.num_tokens) for s in segments]
         if self.numerics.reproducible:
-            return TiledSpan(self._mask, segment.start, segment.num_tokens)
-        return PlainSpan(segment.start, segment.num_tokens, self.dtype, self.device)
+            return TiledBatch(self._mask, places)
+        return PlainBatch(places, self.dtype, self.device)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:

@@ -6,11 +6,11 @@ Legend: T tokens of a ragged batch, H query heads, G KV heads, g = H / G, D head
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from pd_core.models.attention import Pass, PlainSpan, TiledSpan
+from pd_core.models.attention import HeadSource, Pass
 from pd_core.models.config import ModelConfig
-from pd_core.models.kv_cache import KVCache
 from pd_core.models.linear import Placement
 from pd_core.models.norm import RMSNorm
 from pd_core.models.rope import rotate
@@ -41,20 +41,40 @@ class GroupedAttention(torch.nn.Module):
 
     def forward(self, x: Tensor, batch: Pass) -> Tensor:
         """Map x: (T, hidden) to (T, hidden), writing this layer's keys and values."""
-        c = self._config
+        num_tokens = sum(segment.num_tokens for segment in batch.segments)
         q, k, v = self._project(x, batch)
-        out = torch.zeros(x.shape[0], c.num_heads * c.head_dim, dtype=x.dtype, device=x.device)
+        self._write(k, v, batch)
+        mixed = batch.attention.attend(q[:num_tokens], self._sources(batch))
+        out: Tensor = self.o_proj(F.pad(mixed, (0, 0, 0, x.shape[0] - num_tokens)))
+        return out
+
+    def _write(self, k: Tensor, v: Tensor, batch: Pass) -> None:
+        """Cache the layer's own keys and values, (heads, T, D)."""
         row = 0
-        for segment, span in batch.parts:
+        for segment in batch.segments:
             rows = slice(row, row + segment.num_tokens)
             places = slice(segment.start, segment.start + segment.num_tokens)
             if self._num_key_heads:
                 segment.cache.keys[self._index][:, places] = k[:, rows]
             segment.cache.values[self._index][:, places] = v[:, rows]
-            out[rows] = self._attend_span(q[rows], segment.cache, span)
             row = rows.stop
-        mixed: Tensor = self.o_proj(out)
-        return mixed
+
+    def _sources(self, batch: Pass) -> list[HeadSource]:
+        """Return what the heads read, all of it in place.
+
+        In a SkipV1 layer the upper half of the KV heads reads the first layer's values; in the
+        upper half of SkipV1-YOCO all heads read the source layer's keys.
+        """
+        caches = [segment.cache for segment in batch.segments]
+        keys = [cache.keys[self._key_layer] for cache in caches]
+        own, values = self._num_value_heads, [cache.values[self._index] for cache in caches]
+        if own == self._config.num_kv_heads:
+            return [HeadSource(slice(None), keys, values)]
+        first = [cache.values[0][own:] for cache in caches]
+        return [
+            HeadSource(slice(0, own), [k[:own] for k in keys], values),
+            HeadSource(slice(own, None), [k[own:] for k in keys], first),
+        ]
 
     def products(self, x: Tensor, batch: Pass) -> Tensor:
         """Return the scaled products (H, T, S) of one segment's queries with all S cached keys.
@@ -63,7 +83,7 @@ class GroupedAttention(torch.nn.Module):
             x: (T, hidden), as in `forward`; the segment's own keys must be cached already.
             batch: of that one segment.
         """
-        ((segment, _),) = batch.parts
+        (segment,) = batch.segments
         q, _, _ = self._project(x, batch)
         keys = segment.cache.keys[self._key_layer][:, : segment.start + segment.num_tokens]
         products = torch.einsum("tghd,gsd->ghts", q[: segment.num_tokens], keys).flatten(0, 1)
@@ -86,21 +106,6 @@ class GroupedAttention(torch.nn.Module):
         if self.k_norm is None:
             return q
         return torch.cat((q, self.k_norm(heads[:, self._config.num_heads :])), dim=1)
-
-    def _attend_span(self, q: Tensor, cache: KVCache, span: TiledSpan | PlainSpan) -> Tensor:
-        """Attend q: (T, G, g, D) to one sequence's cache; (T, H * D).
-
-        In a SkipV1 layer the upper half of the KV heads reads the first layer's values in place;
-        in the upper half of SkipV1-YOCO all heads read the source layer's keys in place.
-        """
-        tiles = span.fold(q)
-        out = torch.empty_like(tiles)
-        keys, values = cache.keys[self._key_layer], cache.values[self._index]
-        own = self._num_value_heads
-        span.attend(tiles[:, :own], keys[:own], values, out[:, :own])
-        if own < tiles.shape[1]:
-            span.attend(tiles[:, own:], keys[own:], cache.values[0][own:], out[:, own:])
-        return span.unfold(out, self._config.group)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return a checkpoint's tensors of this layer, by name: views into the fused weights."""

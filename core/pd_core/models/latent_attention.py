@@ -62,7 +62,7 @@ class LatentAttention(torch.nn.Module):
         rows_made = torch.cat((self.kv_a_norm(made[:, : self._own]), key), dim=-1)
         out = x.new_zeros(x.shape[0], self._heads, self._latent.kv_rank)
         row = 0
-        for segment, _ in batch.parts:
+        for segment in batch.segments:
             rows = slice(row, row + segment.num_tokens)
             places = slice(segment.start, segment.start + segment.num_tokens)
             segment.cache.keys[self._index][0, places] = rows_made[rows]
@@ -78,7 +78,7 @@ class LatentAttention(torch.nn.Module):
             x: (T, hidden), as in `forward`; the segment's own rows must be cached already.
             batch: of that one segment.
         """
-        ((segment, _),) = batch.parts
+        (segment,) = batch.segments
         num_keys = segment.start + segment.num_tokens
         cached, own = segment.cache.keys, self._own
         rows = cached[self._index][0, :num_keys]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pd_device_client.api.event_report import event_report, plan_report
 from pd_device_client.api.json_text import json_bytes
@@ -114,6 +114,12 @@ class Answer:
             if self._telling.usage:
                 yield _event({**self._chunk([]), "usage": self._usage()})
             yield DONE
+
+    def since(self, asked_s: float) -> Self:
+        """Count its times from when the request came, on the loop's clock; return itself."""
+        for choice in self._choices:
+            choice.session.asked_s = asked_s
+        return self
 
     async def whole(self) -> dict[str, Any]:
         """Return the complete answer.

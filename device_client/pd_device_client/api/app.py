@@ -52,6 +52,7 @@ def make_app(
     max_requests: int,
     unix_time_s: Callable[[], int],
     cloud_address: str | None = None,
+    on_answer: Callable[[Outcome], None] = lambda outcome: None,
 ) -> ASGIApp:
     """Build the application, its guard around it.
 
@@ -62,6 +63,7 @@ def make_app(
         max_requests: answers carried at once; more are refused with 429.
         unix_time_s: stamps answers.
         cloud_address: as the user gave it, for the state that is told.
+        on_answer: called with every answer that has ended, however it did.
     """
     places = Places(max_requests)
     residency.in_use = lambda: places.taken > 0
@@ -79,6 +81,7 @@ def make_app(
     def ended(outcome: Outcome) -> None:
         metrics.answered(outcome)
         status.totals.add(outcome)
+        on_answer(outcome)
 
     questions = Questions(settings, places, ended, unix_time_s)
     page = page_files()
@@ -103,17 +106,21 @@ def make_app(
 def _add_answers(app: FastAPI, residency: Residency, questions: Questions, places: Places) -> None:
     @app.post("/v1/chat/completions", openapi_extra=_body_of(ChatParameters))
     async def chat_completions(request: Request) -> Response:
+        asked_s = asyncio.get_running_loop().time()
         places.check()
         asked = read_parameters(ChatParameters, await read_body(request))
         device = await _device(residency, asked.model)
-        return await _told(request, await questions.chat(device, asked), asked.stream)
+        answer = await questions.chat(device, asked)
+        return await _told(request, answer.since(asked_s), asked.stream)
 
     @app.post("/v1/completions", openapi_extra=_body_of(CompletionParameters))
     async def completions(request: Request) -> Response:
+        asked_s = asyncio.get_running_loop().time()
         places.check()
         asked = read_parameters(CompletionParameters, await read_body(request))
         device = await _device(residency, asked.model)
-        return await _told(request, await questions.completion(device, asked), asked.stream)
+        answer = await questions.completion(device, asked)
+        return await _told(request, answer.since(asked_s), asked.stream)
 
 
 def _add_cards(app: FastAPI, residency: Residency, started_s: int) -> None:

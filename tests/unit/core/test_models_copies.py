@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pd_core.models import CausalLM, KVCache, ModelConfig, Segment
-from pd_core.models.attention import PlainSpan, TiledSpan
+from pd_core.models.attention import HeadSource, Pass
 from pd_core.models.grouped_attention import GroupedAttention
 from pd_core.models.latent_attention import LatentAttention
 from pd_core.models.latent_shape import LatentShape
@@ -137,21 +137,22 @@ def test_a_copy_of_values_would_be_seen(
     """All values in one tensor, new or kept for the purpose: neither goes unnoticed."""
     scratch = torch.zeros(PAIRS[name][0].num_kv_heads, LONG, PAIRS[name][0].head_dim)
 
-    def attend_to_copies(
-        self: GroupedAttention, q: Tensor, cache: KVCache, span: TiledSpan | PlainSpan
-    ) -> Tensor:
-        tiles = span.fold(q)
-        out, own, values = torch.empty_like(tiles), self._num_value_heads, cache.values[self._index]
-        if own < tiles.shape[1] and into_scratch:
+    sources = GroupedAttention._sources
+
+    def sources_with_copies(self: GroupedAttention, batch: Pass) -> list[HeadSource]:
+        (cache,) = (segment.cache for segment in batch.segments)
+        own, values = self._num_value_heads, cache.values[self._index]
+        if own == self._config.num_kv_heads:
+            return sources(self, batch)
+        if into_scratch:
             scratch[:own, : cache.capacity_tokens] = values
             scratch[own:, : cache.capacity_tokens] = cache.values[0][own:]
             values = scratch
-        elif own < tiles.shape[1]:
+        else:
             values = torch.cat((values, cache.values[0][own:]))
-        span.attend(tiles, cache.keys[self._index], values, out)
-        return span.unfold(out, self._config.group)
+        return [HeadSource(slice(None), [cache.keys[self._index]], [values])]
 
-    monkeypatch.setattr(GroupedAttention, "_attend_span", attend_to_copies)
+    monkeypatch.setattr(GroupedAttention, "_sources", sources_with_copies)
     assert copies(name, probe(), 1, tmp_path / "trace.json") > 3
 
 

@@ -171,6 +171,7 @@ def carry(
     cloud: ScriptedCloud | None = None,
     text: TextSource | None = None,
     watcher: Watcher | None = None,
+    asked_s: float | None = None,
 ) -> Run:
     """Carry one request to its end on a virtual clock."""
 
@@ -196,6 +197,7 @@ def carry(
         session = Session(
             request, plan, sides, expected_tokens=expected, text=text, watcher=watcher
         )
+        session.asked_s = asked_s
         error = None
         answer = session.run()
         try:
@@ -243,6 +245,14 @@ def test_the_same_answer_in_every_mode(mode: Mode) -> None:
     only = {Mode.DEVICE_ONLY: {Origin.DEVICE}, Mode.CLOUD_ONLY: {Origin.CLOUD}}
     origins = {shown.origin for shown in run.outcome.shown}
     assert origins == only.get(mode, {Origin.CLOUD, Origin.DEVICE})
+
+
+def test_times_count_from_when_the_reader_asked() -> None:
+    at_once = carry().outcome
+    later = carry(asked_s=-0.25).outcome  # the virtual clock starts at 0
+    assert at_once.ttft_s is not None
+    assert later.ttft_s == pytest.approx(at_once.ttft_s + 0.25)
+    assert later.token_ids == at_once.token_ids
 
 
 def test_device_only_touches_no_network() -> None:
