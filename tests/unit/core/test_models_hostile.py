@@ -118,7 +118,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_what_is_made_to_harm_is_refused_at_once(case: str, directory: Path) -> None:
+def test_what_is_made_to_harm_is_refused_at_once(
+    case: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(*_: object, **__: object) -> None:
+        raise AssertionError("memory was asked for")
+
+    monkeypatch.setattr("pd_core.models.loading.CausalLM", built)
     edit, message = HOSTILE[case]
     edit(directory)
     with pytest.raises(ModelError, match=re.escape(message)):
