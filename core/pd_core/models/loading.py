@@ -85,9 +85,8 @@ def read_fingerprints(files: ModelDirectory, numerics_id: str) -> Fingerprints:
     Raises:
         ModelError: its tensors cannot be read, or are not those of its config.
     """
-    shapes = CausalLM(files.config, unchecked("meta"), device=torch.device("meta")).tensors()
-    files.checkpoint.verify(shapes, tied_head=files.config.tie_word_embeddings)
-    return _fingerprints(files, shapes.keys(), numerics_id)
+    files.checkpoint.verify(files.shapes, tied_head=files.config.tie_word_embeddings)
+    return _fingerprints(files, files.shapes.keys(), numerics_id)
 
 
 def save_model(
