@@ -16,6 +16,7 @@ from pd_core.numerics import prepare_environment
 from pd_core.planner import Mode
 from pd_core.profiles import device_profile
 from pd_device_client import options
+from pd_device_client.models_command import models
 from pd_device_client.options import env
 from pd_device_client.ports import CloudLink
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(models, name="models")
 
 
 def _print_version(wanted: bool) -> None:
