@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
 
 from pd_core.api_key import read_api_key
 from pd_core.errors import ConfigError
 from pd_core.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_core.model_store import pulled_names, read_manifest, store_root
+from pd_device_client.columns import aligned
 from pd_device_client.options import env
 
 __all__ = ["models"]
@@ -33,17 +33,19 @@ def list_models() -> None:
     """Say which models are here."""
     from pd_device_client.pulled_models import partial_bytes
 
-    table = Table("model", "size", "commit", box=None, pad_edge=False)
-    table.add_row(DEFAULT_MODEL, "-", "in the package")
-    table.add_row(RANDOM_TINY, "-", "made on the spot")
+    rows = [
+        ("model", "size", "commit"),
+        (DEFAULT_MODEL, "-", "in the package"),
+        (RANDOM_TINY, "-", "made on the spot"),
+    ]
     for name in pulled_names():
         manifest = read_manifest(name)
-        table.add_row(str(name), _mib(manifest.size_bytes), manifest.commit[:12])
+        rows.append((str(name), _mib(manifest.size_bytes), manifest.commit[:12]))
     for name in pulled_names(partial=True):
-        table.add_row(f"{name} (incomplete: pull again to go on)", _mib(partial_bytes(name)), "")
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"pulled models are in {store_root()}", soft_wrap=True)
+        rows.append((str(name), _mib(partial_bytes(name)), "incomplete: pull again to go on"))
+    for line in aligned(rows):
+        _say(line)
+    _say(f"pulled models are in {store_root()}")
 
 
 @models.command("pull")
