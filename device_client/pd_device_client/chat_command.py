@@ -2,25 +2,32 @@
 
 import asyncio
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from pd_core.errors import ConfigError
 from pd_core.model_names import DEFAULT_MODEL
 from pd_core.numerics import prepare_environment
 from pd_core.planner import Mode
 from pd_core.profiles import device_profile
 from pd_device_client import options
 from pd_device_client.options import env
+from pd_device_client.ports import CloudLink
+
+if TYPE_CHECKING:
+    from pd_device_client.chat import ChatSettings
 
 __all__ = ["chat"]
 
 
 def chat(
     prompt: Annotated[
-        str | None, typer.Argument(help="The prompt; - reads it from standard input.")
+        str | None,
+        typer.Argument(
+            help="The prompt; - reads it from standard input. Without one, a terminal gets a "
+            "conversation."
+        ),
     ] = None,
     config: options.Config = None,
     cloud: options.Cloud = None,
@@ -71,6 +78,14 @@ def chat(
             help="Tint tokens by their maker; end with the figures.",
         ),
     ] = False,
+    no_history: Annotated[
+        bool,
+        typer.Option(
+            "--no-history",
+            envvar=env("NO_HISTORY"),
+            help="Do not keep a conversation's prompts for the arrow keys of the next one.",
+        ),
+    ] = False,
     throttle: options.Throttle = None,
     threads: options.Threads = None,
     fast_numerics: options.FastNumerics = False,
@@ -80,19 +95,19 @@ def chat(
     insecure: options.Insecure = False,
     log_level: options.LogLevel = "error",
 ) -> None:
-    """Answer PROMPT: the cloud's tokens first, this device's as soon as it has caught up."""
+    """Answer PROMPT, or converse; the cloud begins, this device goes on once it has caught up."""
     options.configure_logging(log_level)
-    if prompt is None and sys.stdin.isatty():
-        raise ConfigError("there is no prompt; give one, or - to read it from standard input")
     prepare_environment(fast=fast_numerics)
     # After prepare_environment, since these import torch; and not at all for --help.
-    from pd_device_client.chat import ChatSettings, summary
-    from pd_device_client.chat import chat as answer
+    from pd_device_client.chat import ChatSettings
     from pd_device_client.device import DeviceSettings
     from pd_device_client.egress import CloudAddress, way_out
 
+    converses = prompt is None and sys.stdin.isatty()
+    if not converses and (prompt is None or prompt == "-"):
+        prompt = sys.stdin.read()
     settings = ChatSettings(
-        prompt=sys.stdin.read() if prompt in (None, "-") else prompt,
+        prompt=prompt or "",
         device=DeviceSettings(
             model=model,
             pace_s=pace,
@@ -113,14 +128,46 @@ def chat(
     )
     key = options.api_key(api_key_file, env("API_KEY"))
     address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
-    console, notices = Console(highlight=False), Console(stderr=True, highlight=False)
 
     async def run() -> None:
-        # The channel belongs to the loop that made it.
-        outcome = await answer(settings, way_out(address, mode), console)
-        for note in outcome.notes:
-            notices.print(f"note: {note}", style="yellow", soft_wrap=True)
-        if show_origin:
-            console.print(summary(outcome), soft_wrap=True)
+        link = way_out(address, mode)  # the channel belongs to the loop that made it
+        if converses:
+            await _converse(settings, link, keep_history=not no_history)
+        else:
+            await _answer(settings, link)
 
     asyncio.run(run())
+
+
+async def _answer(settings: "ChatSettings", link: CloudLink | None) -> None:
+    from pd_device_client.chat import chat as answer
+    from pd_device_client.chat import summary
+
+    console, notices = Console(highlight=False), Console(stderr=True, highlight=False)
+    outcome = await answer(settings, link, console)
+    for note in outcome.notes:
+        notices.print(f"note: {note}", style="yellow", soft_wrap=True)
+    if settings.show_origin:
+        console.print(summary(outcome), soft_wrap=True)
+
+
+async def _converse(
+    settings: "ChatSettings", link: CloudLink | None, *, keep_history: bool
+) -> None:
+    from pd_device_client.chat import load
+    from pd_device_client.repl import COMMANDS, Repl
+    from pd_device_client.terminal_input import history_path, terminal_reader
+
+    repl: Repl | None = None
+    read = terminal_reader(
+        history_path() if keep_history else None,
+        [*COMMANDS],
+        lambda: "" if repl is None else f"{repl.mode.value}   Alt-Enter: a line   /help",
+    )
+    device = await load(settings, link)
+    try:
+        console = Console(highlight=False)
+        repl = Repl(settings, device, console, read, has_cloud=link is not None)
+        await repl.run()
+    finally:
+        await device.close()
