@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pd_core.planner import Mode
 from pd_device_client.device import Device, DeviceSettings, draw_seed, open_device
+from pd_device_client.load_progress import LoadingLine
 from pd_device_client.outcome import Origin, Outcome
 from pd_device_client.ports import CloudLink
 from pd_device_client.prompt import prompt_token_ids
@@ -75,9 +76,8 @@ async def load(settings: ChatSettings, link: CloudLink | None) -> Device:
     Raises:
         PdError: the model cannot be loaded or run.
     """
-    notices = Console(stderr=True)
-    with notices.status("loading the model and measuring this device"):
-        return await open_device(settings.device, link)
+    with LoadingLine(Console(stderr=True)) as progress:
+        return await open_device(settings.device, link, progress)
 
 
 def ask(

@@ -44,7 +44,7 @@ def _commands(
 def main() -> None:
     """Run the command; errors end in one clear line and their exit code."""
     try:
-        app()
+        app(prog_name="pd-device")  # also of python -m, whose completion script would be broken
     except PdError as error:
         print(f"pd-device: {error}", file=sys.stderr)
         sys.exit(status_of(error).exit_code)

@@ -34,8 +34,10 @@ def apply_config(context: typer.Context, given: Path | None) -> Path | None:
     Raises:
         ConfigError: the file that was named is not there, or a file cannot be read or used.
     """
+    if context.resilient_parsing:  # completion runs nothing
+        return given
     path = config_path(given)
-    if path is not None and not context.resilient_parsing:  # completion runs nothing
+    if path is not None:
         context.default_map = _defaults(context, path)
     return path
 

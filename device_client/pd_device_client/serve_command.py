@@ -146,6 +146,7 @@ def serve(
     )
     from pd_device_client.device import DeviceSettings
     from pd_device_client.egress import CloudAddress, way_out
+    from pd_device_client.load_progress import LoadingLine
     from pd_device_client.serve import ServeSettings
     from pd_device_client.serve import serve as run_service
 
@@ -186,17 +187,18 @@ def serve(
         return way_out(address, mode)
 
     notices = Console(stderr=True, highlight=False)
+    line = LoadingLine(notices)
 
     def tell(line: str) -> None:
         notices.print(line, soft_wrap=True, markup=False)
 
     async def run() -> int:
         if not demo:
-            return await run_service(settings, lambda: out(cloud), tell)
+            return await run_service(settings, lambda: out(cloud), tell, line)
         tell("starting a cloud on this machine")
         async with demo_cloud(model, half_the_cores()) as target:
             with_cloud = replace(settings, cloud_address=target)
-            return await run_service(with_cloud, lambda: out(target), tell)
+            return await run_service(with_cloud, lambda: out(target), tell, line)
 
     if cloud is None and not demo:
         out(None)  # cloud-only is refused before a model is loaded

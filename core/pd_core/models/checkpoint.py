@@ -1,7 +1,7 @@
 """Reading and writing the tensors of Hugging Face directories: safetensors, sharded or not."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Checkpoint:
                         raise ModelError(f"tensor {name} is in two files of {directory}")
                     self._file_of[name] = file
                     self._shapes[name] = opened.get_slice(name).get_shape()
+        self._size_bytes = sum(file.stat().st_size for file in self.files)
 
     def _file_names(self) -> set[str]:
         """Return the names of the safetensors files, from the index where there is one."""
@@ -117,20 +118,34 @@ class Checkpoint:
             if shape != wanted:
                 raise ModelError(f"tensor {name} has shape {shape}; the config asks for {wanted}")
 
-    def load_into(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> None:
+    def load_into(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        tied_head: bool,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Copy every tensor into its place.
 
         Args:
             tensors: the places, by name; their dtype may differ from the file's.
             tied_head: the output layer is the embedding, so a stored one must be equal to it.
+            progress: called after each tensor with the bytes read and the files' size; at the end
+                both are equal.
 
         Raises:
             ModelError: a tensor is missing, unknown, of the wrong shape or type, or not finite.
         """
+        read_bytes, size_bytes = 0, self._size_bytes
         for name, tensor in self._fitting(tensors, tied_head):
             place = tensors[name]
             place.copy_(tensor)
             _check_finite(name, place)
+            read_bytes += tensor.nbytes
+            if progress is not None:
+                progress(min(read_bytes, size_bytes), size_bytes)
+        if progress is not None:
+            progress(size_bytes, size_bytes)  # the rest is headers
 
     def verify(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> set[torch.dtype]:
         """Check all that `load_into` checks, reading every value and keeping none.
