@@ -14,6 +14,7 @@ from rich.console import Console
 from pd_bench.cloud_command import cloud
 from pd_bench.command_run import INTERRUPTED, prepare, run_to_end
 from pd_bench.compare_command import compare
+from pd_bench.device_commands import api, turns
 from pd_bench.kv_command import kv
 from pd_bench.replay_command import replay
 from pd_bench.report_command import report
@@ -92,6 +93,8 @@ app.command()(compare)
 app.command()(streams)
 app.command()(gaps)
 app.command()(cloud)
+app.command()(api)
+app.command()(turns)
 app.command()(simulate)
 app.command()(profile)
 app.command()(capacity)

@@ -18,6 +18,7 @@ from pd_bench.cores import available_cores, pinned, split_cores
 from pd_bench.devices import grpc_link
 from pd_bench.emulated_engine import age_s
 from pd_bench.emulated_server import command
+from pd_bench.process_memory import rss_bytes
 from pd_bench.result import PERCENTILE_METHOD
 from pd_bench.server_process import OwnServer, server_process
 from pd_bench.settings import CloudAccess
@@ -122,7 +123,7 @@ async def _read_all(
 ) -> ManyStreams:
     opening, begun = asyncio.Semaphore(_OPENED_TOGETHER), _Countdown(count)
     await _read_one(links[0], -1, 1, [], opening, _Countdown(1))  # warm-up
-    before = _rss_bytes(server.pid)
+    before = rss_bytes(server.pid)
     ages: list[list[float]] = [[] for _ in range(count)]
     # The first tokens of a stream come while others are still being opened.
     head = 2 + count // 500
@@ -136,7 +137,7 @@ async def _read_all(
     all_begun = asyncio.ensure_future(begun.wait())
     try:
         await asyncio.wait((all_begun, reading), return_when=asyncio.FIRST_COMPLETED)
-        during = _rss_bytes(server.pid)
+        during = rss_bytes(server.pid)
         await reading
     finally:
         reading.cancel()
@@ -183,15 +184,6 @@ async def _read_one(
                 if not ages:
                     begun.one()
                 ages.extend(map(age_s, event.token_ids))
-
-
-def _rss_bytes(pid: int) -> int:
-    """Return a process's resident memory, as Linux tells it."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        raise ConfigError("the memory of another process is read from /proc, which only Linux has")
-    line = next(ln for ln in status.read_text().splitlines() if ln.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024
 
 
 def streams_table(found: Sequence[ManyStreams], settings: StreamsSettings) -> Table:

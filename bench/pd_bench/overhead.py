@@ -26,7 +26,15 @@ from pd_core.sampling_params import SamplingParams
 from pd_device_client.client import DeviceClient
 from pd_device_client.outcome import GenerationRequest, Outcome
 
-__all__ = ["GOAL_P50_S", "GOAL_P99_S", "Latency", "Overhead", "measure_overhead", "overhead_table"]
+__all__ = [
+    "GOAL_P50_S",
+    "GOAL_P99_S",
+    "Latency",
+    "Overhead",
+    "bare_answer",
+    "measure_overhead",
+    "overhead_table",
+]
 
 GOAL_P50_S = 0.001
 GOAL_P99_S = 0.005
@@ -101,10 +109,10 @@ async def measure_overhead(pace_s: float, num_tokens: int) -> Overhead:
     paced: list[float] = []
     with pinned(cores.client):
         async with own_server(options) as target:
-            await _answer(target, _UNPACED_S, 16)  # warm-up
+            await bare_answer(target, _UNPACED_S, 16)  # warm-up
             for _ in range(_ROUNDS):
                 bare += await _bare_lateness(pace_s, per_round)
-                outcome = await _answer(target, pace_s, per_round)
+                outcome = await bare_answer(target, pace_s, per_round)
                 paced += [gap - pace_s for gap in outcome.gaps_s]
             unpaced = await _unpaced(target, per_round * _ROUNDS)
     return Overhead(pace_s, len(paced), Latency.of(bare), Latency.of(paced), Latency.of(unpaced))
@@ -123,7 +131,7 @@ async def _bare_lateness(pace_s: float, num_tokens: int) -> list[float]:
     return late_s
 
 
-async def _answer(target: str, pace_s: float, num_tokens: int) -> Outcome:
+async def bare_answer(target: str, pace_s: float, num_tokens: int) -> Outcome:
     """Carry one request through a cloud-only session."""
     client = DeviceClient(cloud=grpc_link(CloudAccess(target)), engine=None, pace_s=pace_s)
     try:
@@ -148,7 +156,7 @@ async def _unpaced(target: str, num_tokens: int) -> list[float]:
     try:
         meter = CloudMeter(link)
         await meter.start()
-        outcome = await _answer(target, _UNPACED_S, num_tokens)
+        outcome = await bare_answer(target, _UNPACED_S, num_tokens)
         engine_s = (await meter.totals()).busy_s / num_tokens
     finally:
         await link.close()

@@ -1,22 +1,16 @@
 """`pd-bench streams` and `pd-bench gaps`: what one server process bears."""
 
-import json
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from pd_bench.command_run import run_to_end
-from pd_bench.result_file import result_file
+from pd_bench.measuring import json_file, run_measurement
 from pd_core.model_names import MODEL_HELP, RANDOM_TINY
 
 __all__ = ["gaps", "streams"]
-
-T = TypeVar("T")
 
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
 
@@ -39,8 +33,8 @@ def streams(
     from pd_bench.many_streams import StreamsSettings, measure_streams, streams_table
 
     settings = StreamsSettings(number, step, turns, tokens)
-    with _json_file(json_out) as write:
-        found = _run(lambda tick: measure_streams(settings, tick))
+    with json_file(json_out) as write:
+        found = run_measurement(lambda tick: measure_streams(settings, tick))
         Console().print(streams_table(found, settings))
         write({"settings": asdict(settings), "counts": [asdict(row) for row in found]})
 
@@ -62,24 +56,7 @@ def gaps(
     from pd_bench.decode_gaps import GapsSettings, gaps_table, measure_gaps
 
     settings = GapsSettings(model, decodes, prefills, prompt_tokens, tokens, rounds)
-    with _json_file(json_out) as write:
-        found = _run(lambda tick: measure_gaps(settings, tick))
+    with json_file(json_out) as write:
+        found = run_measurement(lambda tick: measure_gaps(settings, tick))
         Console().print(gaps_table(found, settings))
         write({"settings": asdict(settings), "ratio_p99": found.ratio, **asdict(found)})
-
-
-@contextmanager
-def _json_file(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what writes the document, if one is wanted; found unwritable before the run."""
-    if path is None:
-        yield lambda _: None
-        return
-    with result_file(path) as write:
-        yield lambda document: write(json.dumps(document))
-
-
-def _run(measure: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> T:
-    """Run a measurement, with what it is doing shown where someone looks."""
-    console = Console(stderr=True)
-    with console.status("starting the server") as status:
-        return run_to_end(measure(lambda doing: status.update(doing)))

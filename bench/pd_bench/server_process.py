@@ -82,8 +82,8 @@ class OwnServer:
     """A serving process.
 
     Attributes:
-        address: gRPC "host:port".
-        http_address: of its control plane, likewise.
+        address: gRPC "host:port"; "" of a device, which has none.
+        http_address: of its control plane or API, likewise.
         pid: its process.
     """
 
@@ -166,8 +166,9 @@ async def _process(
 
 
 def _environment(cores: tuple[int, ...]) -> dict[str, str]:
-    """Leave out the settings of a server that the user runs elsewhere, its key among them."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PD_SERVER_")}
+    """Leave out the settings of what the user runs elsewhere, keys among them."""
+    others = ("PD_SERVER_", "PD_DEVICE_")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return thread_environment(cores) | own
 
 
@@ -209,7 +210,7 @@ def _told(ready_file: Path) -> OwnServer | None:
     if not ready_file.exists():
         return None
     told = json.loads(ready_file.read_text())
-    return OwnServer(told["grpc"], told["http"], told["pid"])
+    return OwnServer(told.get("grpc", ""), told["http"], told["pid"])
 
 
 def _tail(log: Path) -> str:

@@ -22,7 +22,8 @@
     |-- TransportError             the network or the other side
     |   |-- CloudUnavailable
     |   |-- CloudAuthenticationFailed
-    |   `-- CloudTimeout
+    |   |-- CloudTimeout
+    |   `-- HubUnavailable         a hub of models, when one is pulled
     `-- EngineError                the model failed while running
         |-- EngineDead
         `-- BothEnginesFailed      cloud and device failed; what was committed is kept
@@ -44,6 +45,7 @@ __all__ = [
     "EngineDead",
     "EngineError",
     "FingerprintMismatch",
+    "HubUnavailable",
     "InvalidRequest",
     "InvalidSamplingParams",
     "ModelError",
@@ -165,6 +167,10 @@ class CloudAuthenticationFailed(TransportError):
 
 class CloudTimeout(TransportError):
     """The cloud did not answer in time."""
+
+
+class HubUnavailable(TransportError):
+    """A hub of models cannot be reached, or broke off."""
 
 
 class EngineError(PdError):

@@ -1,8 +1,9 @@
-"""Models that go by a name instead of a path: the trained one in the package, and a made-up one."""
+"""Models that go by a name instead of a path: the shipped one, a made-up one, and pulled ones."""
 
 from pathlib import Path
 
 from pd_core.errors import ModelError
+from pd_core.model_store import PulledName, find_pulled
 
 __all__ = ["DEFAULT_MODEL", "MODEL_HELP", "RANDOM_TINY", "model_directory"]
 
@@ -12,16 +13,16 @@ DEFAULT_MODEL = "skipv1-python-5m"
 RANDOM_TINY = "random-tiny"
 """Random weights made on the spot: for tests, and for contexts of up to 16,384 tokens."""
 
-MODEL_HELP = f"{DEFAULT_MODEL}, {RANDOM_TINY}, or a Hugging Face directory."
+MODEL_HELP = f"{DEFAULT_MODEL}, {RANDOM_TINY}, a pulled OWNER/MODEL, or a Hugging Face directory."
 
 _ASSETS = Path(__file__).parent / "assets"
 _NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def model_directory(spec: str) -> Path:
-    """Return the directory of the shipped model, by its name, or of any other, by its path.
+    """Return the directory of the shipped model or a pulled one, by name, or of any, by its path.
 
-    The name goes first; a directory of the same name is reached as "./NAME".
+    A name goes first; a directory of the same name is reached as "./NAME".
 
     Raises:
         ModelError: there is no such directory, this installation lacks the shipped model, or it is
@@ -31,13 +32,18 @@ def model_directory(spec: str) -> Path:
         return _shipped(spec)
     if spec == RANDOM_TINY:
         raise ModelError(f"{RANDOM_TINY} is made on the spot and has no files; name a directory")
+    name = PulledName.parse(spec)
+    pulled = None if name is None else find_pulled(name)
+    if pulled is not None:
+        return pulled
     directory = Path(spec)
-    if not directory.is_dir():
-        raise ModelError(
-            f"{spec!r} is neither a directory nor a model's name; known names: {DEFAULT_MODEL}, "
-            f"{RANDOM_TINY}"
-        )
-    return directory
+    if directory.is_dir():
+        return directory
+    get = "" if name is None else f"; get it from a hub with: pd-device models pull {name}"
+    raise ModelError(
+        f"{spec!r} is neither a directory nor the name of a model that is here; known names: "
+        f"{DEFAULT_MODEL}, {RANDOM_TINY}, and those of pd-device models list{get}"
+    )
 
 
 def _shipped(name: str) -> Path:

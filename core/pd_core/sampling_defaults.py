@@ -50,11 +50,11 @@ class SamplingDefaults:
             return cls()
         values = cls(
             temperature=_number(raw, "temperature", 1.0),
-            top_k=int(_number(raw, "top_k", 0)),
+            top_k=_whole(raw, "top_k", 0),
             top_p=_number(raw, "top_p", 1.0),
             dry_multiplier=_number(raw, "dry_multiplier", 0.0),
             dry_base=_number(raw, "dry_base", 1.75),
-            dry_allowed_length=int(_number(raw, "dry_allowed_length", 2)),
+            dry_allowed_length=_whole(raw, "dry_allowed_length", 2),
         )
         try:
             values.params(seed=0)
@@ -99,4 +99,14 @@ def _number(raw: Mapping[str, Any], name: str, default: float) -> float:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ModelError(f"{_FILE}: {name} is {value!r}; it must be a number")
-    return value
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ModelError(f"{_FILE}: {name} is too large a number") from error
+
+
+def _whole(raw: Mapping[str, Any], name: str, default: int) -> int:
+    value = float(_number(raw, name, default))
+    if not value.is_integer():
+        raise ModelError(f"{_FILE}: {name} is {value:g}; it must be a whole number")
+    return int(value)

@@ -54,6 +54,11 @@ class Tokenizer:
         """
         try:
             content = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{path} does not exist, and no other form of tokenizer is read; `transformers` "
+                "writes one by save_pretrained of its fast tokenizer"
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
         return cls.from_str(content)

@@ -89,8 +89,8 @@ def _template_text(directory: Path, value: object) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{file} cannot be read: {error}") from error
     if isinstance(value, list):  # several by name
-        named = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}
-        value = named.get("default")
+        named = [t for t in value if isinstance(t, dict) and t.get("name") == "default"]
+        value = named[-1].get("template") if named else None
     if value is not None and not isinstance(value, str):
         raise ModelError(f"{_SETTINGS}: chat_template is a {type(value).__name__}; not text")
     return value or ""

@@ -1,5 +1,7 @@
 """`pd-device chat`: one prompt, its answer streamed to the terminal, and what came of it."""
 
+import re
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -8,11 +10,16 @@ from rich.text import Text
 
 from pd_core.planner import Mode
 from pd_device_client.device import Device, DeviceSettings, draw_seed, open_device
+from pd_device_client.load_progress import LoadingLine
 from pd_device_client.outcome import Origin, Outcome
 from pd_device_client.ports import CloudLink
 from pd_device_client.prompt import prompt_token_ids
+from pd_device_client.session import Session
 
-__all__ = ["ChatSettings", "chat", "summary"]
+__all__ = ["ChatSettings", "ask", "chat", "load", "show", "summary"]
+
+# What a model writes must not steer the terminal; line breaks and tabs are text.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # Readable on dark and light terminals alike.
 _STYLES = {Origin.CLOUD: "dodger_blue1", Origin.DEVICE: "green3"}
@@ -23,7 +30,7 @@ class ChatSettings:
     """What the command line says.
 
     Attributes:
-        prompt: the text.
+        prompt: the text; a conversation has none at its start.
         device: the model, the promise, and how the device runs.
         mode: who is to carry the answer.
         max_tokens: token limit.
@@ -53,20 +60,45 @@ async def chat(settings: ChatSettings, link: CloudLink | None, console: Console)
     Raises:
         PdError: no side can answer; what was committed was shown before.
     """
-    notices = Console(stderr=True)
-    with notices.status("loading the model and measuring this device"):
-        device = await open_device(settings.device, link)
+    device = await load(settings, link)
     try:
-        return await _answer(settings, device, console)
+        prompt = prompt_token_ids(device.loaded, settings.prompt, raw=settings.raw)
+        session = ask(settings, device, prompt, settings.mode, settings.max_tokens)
+        await show(session, console, tint=settings.show_origin)
+        return session.outcome
     finally:
         await device.close()
 
 
-async def _answer(settings: ChatSettings, device: Device, console: Console) -> Outcome:
-    session = device.answer(
-        prompt_token_ids(device.loaded, settings.prompt, raw=settings.raw),
-        mode=settings.mode,
-        max_tokens=settings.max_tokens,
+async def load(settings: ChatSettings, link: CloudLink | None) -> Device:
+    """Load the model, measure this device and meet the cloud; a terminal shows that it works.
+
+    Raises:
+        PdError: the model cannot be loaded or run.
+    """
+    with LoadingLine(Console(stderr=True)) as progress:
+        return await open_device(settings.device, link, progress)
+
+
+def ask(
+    settings: ChatSettings, device: Device, prompt: Sequence[int], mode: Mode, max_tokens: int
+) -> Session:
+    """Plan the answer to a prompt.
+
+    Args:
+        settings: how tokens are chosen, and where the answer ends.
+        device: answers.
+        prompt: token ids.
+        mode: who is to carry it.
+        max_tokens: token limit.
+
+    Raises:
+        PdError: no side can take it.
+    """
+    return device.answer(
+        prompt,
+        mode=mode,
+        max_tokens=max_tokens,
         sampling=device.loaded.sampling_defaults.params(
             temperature=settings.temperature,
             top_k=settings.top_k,
@@ -75,12 +107,26 @@ async def _answer(settings: ChatSettings, device: Device, console: Console) -> O
         ),
         stop_strings=settings.stop_strings,
     )
+
+
+async def show(session: Session, console: Console, *, tint: bool) -> None:
+    """Print an answer as it comes, each token at its time.
+
+    Args:
+        session: makes it; cancelled with this call.
+        console: where to.
+        tint: show each token's maker by its colour.
+
+    Raises:
+        PdError: no side can go on; what was committed was shown before.
+    """
     async with aclosing(session.run()) as answer:
         async for shown in answer:
-            style = _STYLES[shown.origin] if settings.show_origin else ""
-            console.print(Text(shown.text, style), end="", soft_wrap=True)
+            plain = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", shown.text)
+            text = plain if console.is_terminal else shown.text
+            style = _STYLES[shown.origin] if tint else ""
+            console.print(Text(text, style), end="", soft_wrap=True)
     console.print()
-    return session.outcome
 
 
 def summary(outcome: Outcome) -> Text:

@@ -14,6 +14,7 @@ from pd_core.profiles import SpeedProfile
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client import DeviceClient
 from pd_device_client.happenings import Watcher
+from pd_device_client.load_progress import Progress
 from pd_device_client.local_engine import KEPT_KV_BYTES, TorchLocalEngine
 from pd_device_client.memory import check_memory
 from pd_device_client.outcome import GenerationRequest
@@ -105,15 +106,22 @@ class Device:
         await self.client.close()
 
 
-async def open_device(settings: DeviceSettings, link: CloudLink | None) -> Device:
+async def open_device(
+    settings: DeviceSettings, link: CloudLink | None, progress: Progress | None = None
+) -> Device:
     """Load the model, measure this device and meet the cloud.
+
+    Args:
+        settings: what to run.
+        link: the way to the cloud, or None.
+        progress: told of the weights' bytes, from another thread.
 
     Raises:
         ModelError: the model cannot be loaded.
         EngineError: it fails in its first passes.
     """
     # Off the event loop, which has probes and signals to answer meanwhile.
-    loaded = await asyncio.to_thread(_load, settings)
+    loaded = await asyncio.to_thread(_load, settings, progress)
     engine: LocalEngine = TorchLocalEngine(
         loaded, num_threads=settings.num_threads, kept_kv_bytes=settings.kept_kv_bytes
     )
@@ -130,12 +138,12 @@ async def open_device(settings: DeviceSettings, link: CloudLink | None) -> Devic
     return Device(loaded, client)
 
 
-def _load(settings: DeviceSettings) -> LoadedModel:
+def _load(settings: DeviceSettings, progress: Progress | None) -> LoadedModel:
     check_memory(settings.model, settings.kept_kv_bytes)
     if settings.num_threads is not None:
         # The probe that comes with loading must see the number of threads in use.
         torch.set_num_threads(settings.num_threads)
-    return load_model(settings.model, fast=settings.fast_numerics)
+    return load_model(settings.model, fast=settings.fast_numerics, progress=progress)
 
 
 def draw_seed() -> int:

@@ -11,11 +11,13 @@ from pd_core.api_key import checked_api_key, read_api_key
 from pd_core.errors import ConfigError
 from pd_core.model_names import MODEL_HELP
 from pd_core.planner import Mode
+from pd_device_client.config_file import apply_config
 
 __all__ = [
     "DEFAULT_PORT",
     "ApiKeyFile",
     "Cloud",
+    "Config",
     "FastNumerics",
     "Host",
     "Insecure",
@@ -40,6 +42,15 @@ def env(name: str) -> str:
     return f"PD_DEVICE_{name}"
 
 
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=env("CONFIG"),
+        callback=apply_config,
+        is_eager=True,
+        help="Settings file; default: pd-device/config.toml in your configuration directory.",
+    ),
+]
 Cloud = Annotated[
     str | None,
     typer.Option(envvar=env("CLOUD"), help="The cloud's HOST:PORT; without one, all is local."),
@@ -60,24 +71,35 @@ Pace = Annotated[
 Ttft = Annotated[
     float | None,
     typer.Option(
-        min=0.001, help="Seconds within which the first token will do; default: the earliest."
+        envvar=env("TTFT"),
+        min=0.001,
+        help="Seconds within which the first token will do; default: the earliest.",
     ),
 ]
 Throttle = Annotated[
     str | None,
-    typer.Option(help="Slow the local engine to a device profile: slow, phone, laptop, ..."),
+    typer.Option(
+        envvar=env("THROTTLE"),
+        help="Slow the local engine to a device profile: slow, phone, laptop, ...",
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(envvar=env("THREADS"), min=1, help="Threads of the local engine.")
 ]
 FastNumerics = Annotated[
     bool,
-    typer.Option("--fast-numerics", help="Faster, but no longer bit-equal with the cloud."),
+    typer.Option(
+        "--fast-numerics",
+        envvar=env("FAST_NUMERICS"),
+        help="Faster, but no longer bit-equal with the cloud.",
+    ),
 ]
 TlsCa = Annotated[
     Path | None, typer.Option(envvar=env("TLS_CA"), help="PEM file of the authority to trust.")
 ]
-Tls = Annotated[bool, typer.Option("--tls", help="TLS with this system's authorities.")]
+Tls = Annotated[
+    bool, typer.Option("--tls", envvar=env("TLS"), help="TLS with this system's authorities.")
+]
 ApiKeyFile = Annotated[
     Path | None,
     typer.Option(
@@ -86,9 +108,14 @@ ApiKeyFile = Annotated[
     ),
 ]
 Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Allow plaintext to a cloud on another machine.")
+    bool,
+    typer.Option(
+        "--insecure", envvar=env("INSECURE"), help="Allow plaintext to a cloud on another machine."
+    ),
 ]
-LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+LogLevel = Annotated[
+    str, typer.Option(envvar=env("LOG_LEVEL"), help="debug, info, warning or error.")
+]
 
 
 def api_key(path: Path | None, variable: str) -> str | None:

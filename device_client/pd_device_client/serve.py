@@ -19,6 +19,7 @@ from pd_device_client.api.guard import Access
 from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.device import DeviceSettings, open_device
 from pd_device_client.http_server import HttpServer
+from pd_device_client.load_progress import LoadingLine
 from pd_device_client.outcome import Outcome
 from pd_device_client.ports import CloudLink
 from pd_device_client.residency import Residency
@@ -82,7 +83,10 @@ class ServeSettings:
 
 
 async def serve(
-    settings: ServeSettings, way_out: Callable[[], CloudLink | None], tell: Callable[[str], None]
+    settings: ServeSettings,
+    way_out: Callable[[], CloudLink | None],
+    tell: Callable[[str], None],
+    line: LoadingLine,
 ) -> int:
     """Serve until a signal; return the exit code.
 
@@ -90,27 +94,29 @@ async def serve(
         settings: what to serve, and where.
         way_out: makes the link to the cloud, or None; anew whenever the model is loaded.
         tell: called with what the user should know, one line each.
+        line: shown while the model is loaded.
 
     Raises:
         PdError: it cannot start; the message says why.
     """
     if settings.answer_log is None:
-        return await _serve(settings, way_out, tell, lambda outcome: None)
+        return await _serve(settings, way_out, tell, line, lambda outcome: None)
     with AnswerLog(settings.answer_log, unix_time_s) as log:
-        return await _serve(settings, way_out, tell, log.write)
+        return await _serve(settings, way_out, tell, line, log.write)
 
 
 async def _serve(
     settings: ServeSettings,
     way_out: Callable[[], CloudLink | None],
     tell: Callable[[str], None],
+    line: LoadingLine,
     on_answer: Callable[[Outcome], None],
 ) -> int:
     if settings.ready_file is not None and not settings.ready_file.parent.is_dir():
         raise _no_ready_file(settings.ready_file, "there is no such folder")
     listener = bind(settings.host, settings.port, "--port")
     residency = Residency(
-        lambda: open_device(settings.device, way_out()), keep_alive_s=settings.keep_alive_s
+        lambda: open_device(settings.device, way_out(), line), keep_alive_s=settings.keep_alive_s
     )
     app = make_app(
         residency,
@@ -126,22 +132,33 @@ async def _serve(
     await server.start()
     try:
         tell(f"loading {settings.device.model}")
-        loading = asyncio.ensure_future(residency.load())
-        waiting = asyncio.ensure_future(stopped.wait())
-        await asyncio.wait({loading, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not loading.done():
-            loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
+        with line:
+            loaded = await _load(residency, stopped)
+        if not loaded:
             return 0
-        await loading
         _tell_ready(settings, residency, server, tell)
-        await waiting
+        await stopped.wait()
         return 0
     finally:
         if settings.ready_file is not None:
             settings.ready_file.unlink(missing_ok=True)
         await server.stop()
         await residency.close()
+
+
+async def _load(residency: Residency, stopped: asyncio.Event) -> bool:
+    """Load the model; False where a signal came first."""
+    loading = asyncio.ensure_future(residency.load())
+    waiting = asyncio.ensure_future(stopped.wait())
+    try:
+        await asyncio.wait({loading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            await loading
+        return loading.done()
+    finally:
+        for task in (loading, waiting):
+            task.cancel()
+        await asyncio.gather(loading, waiting, return_exceptions=True)
 
 
 def _tell_ready(

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from pd_core.errors import ConfigError
 from pd_core.models import Segment, load_model
-from pd_training.cli import app
+from pd_training.cli import app, main
 
 TEXTS = ["\n".join(f"def f{i}_{j}(x):\n    return x + {j}\n" for j in range(12)) for i in range(24)]
 SMALL = ["--hidden", "16", "--layers", "2", "--heads", "4", "--context", "32", "--batch", "4"]
@@ -303,9 +303,24 @@ def test_bad_input_is_one_line_and_an_exit_code(folder: Path, tmp_path: Path) ->
         ([*evaluate, "--context", "0"], "--context is 0"),
         ([*evaluate, "--max-tokens", "0"], "--max-tokens is 0"),
         ([*tokenizer, "--held-out", "5"], "--held-out is 5"),
+        (["judge", "x", str(folder / "data"), "--count", "0"], "--count is 0"),
     ):
         with pytest.raises(ConfigError, match=message):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_ctrl_c_says_that_it_ended_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pd_core.models.inspect_model", interrupted)
+    monkeypatch.setattr("sys.argv", ["pd-train", "inspect", "x"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("pd-train: interrupted")
 
 
 def test_a_model_is_not_evaluated_beyond_its_context(folder: Path, tmp_path: Path) -> None:

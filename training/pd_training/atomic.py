@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from pd_core.errors import ConfigError
 
-__all__ = ["new_folder", "replace_text"]
+__all__ = ["clear_leftovers", "is_leftover", "new_folder", "replace_text"]
 
 
 @contextlib.contextmanager
@@ -65,6 +65,24 @@ def replace_text(path: Path, text: str) -> None:
             f"{path} cannot be written: {error.strerror}; nothing was replaced. Free some space or "
             "choose another place"
         ) from error
+
+
+def is_leftover(path: Path) -> bool:
+    """Tell whether a file or folder is what a killed process left half written."""
+    return path.name.startswith(".") and path.name.endswith(".part")
+
+
+def clear_leftovers(directory: Path) -> None:
+    """Remove what killed processes left half written in a folder; there need be none.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for path in filter(is_leftover, directory.glob(".*.part")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -49,8 +49,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_INTERRUPTED = 130  # as shells report a command ended by Ctrl-C
-
 
 @app.command()
 def tokenizer(
@@ -209,6 +207,7 @@ def judge(
     from pd_training import readability
     from pd_training.token_store import TokenStore
 
+    check_count("--count", count)
     store, loaded = TokenStore.open(data), load_model(model, fast=True)
     if loaded.tokenizer.to_str() != store.tokenizer:
         raise ConfigError("the corpus was prepared with another tokenizer than the model's")
@@ -310,6 +309,12 @@ def main() -> None:
     except PdError as error:
         print(f"pd-train: {error}", file=sys.stderr)
         sys.exit(status_of(error).exit_code)
-    except KeyboardInterrupt:
-        print("pd-train: interrupted", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+    except SystemExit as ended:
+        if _is_interrupt(ended):
+            print("pd-train: interrupted; nothing half done was kept", file=sys.stderr)
+        raise
+
+
+def _is_interrupt(ended: SystemExit) -> bool:
+    """Tell whether Ctrl-C ended the command: typer turns it into an exit code without a word."""
+    return isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt)

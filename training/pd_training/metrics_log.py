@@ -82,11 +82,12 @@ class MetricsLog:
         if self.rows:
             axes.legend()
         # Named apart and then moved, so that nobody sees half a picture.
-        half = self._png.with_suffix(".part")
+        half = self._png.with_name(f".{self._png.name}.part")
         try:
             FigureCanvasAgg(figure).print_png(str(half))  # type: ignore[no-untyped-call]
             half.replace(self._png)
         except OSError as error:
+            half.unlink(missing_ok=True)
             raise ConfigError(f"{self._png} cannot be written: {error.strerror}") from error
 
 

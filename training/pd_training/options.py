@@ -71,7 +71,7 @@ Floor = Annotated[float, typer.Option(help="Last learning rate as a share of the
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient; 0: any.")]
 Dtype = Annotated[str, typer.Option(help=f"Of the forward pass: {', '.join(DTYPES)}.")]
 SaveDtype = Annotated[str, typer.Option(help="Of the finished model's weights.")]
-Seed = Annotated[int, typer.Option(help="Of random weights and data order.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.")]
 CheckpointEvery = Annotated[int, typer.Option(help="Steps; 0: only at the end.")]
 EvaluateEvery = Annotated[int, typer.Option(help="Steps between looks at held-out text.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pd_core.errors import ConfigError
 from pd_core.models import LoadedModel
 from pd_core.sampling_params import SamplingParams
 from pd_training.continuation import continue_prompts
@@ -113,10 +114,14 @@ def judge(
     """Have a model write `count` functions and as many pages, and look at them.
 
     Args:
-        loaded: with a context of a thousand tokens or more.
+        loaded: the model.
         documents: held-out, as token ids.
         sampling: its seed also chooses the places.
+
+    Raises:
+        ConfigError: the model's context is too short, or there is no document.
     """
+    _check(loaded, documents)
     decode, encode = loaded.tokenizer.decode, loaded.tokenizer.encode
     chance = np.random.default_rng(sampling.seed)
     begun = [b for ids in documents for b in begun_functions(decode(list(ids)))]
@@ -137,6 +142,19 @@ def judge(
         loops=sum(map(is_loop, [*bodies, *written])),
         samples=tuple(samples),
     )
+
+
+def _check(loaded: LoadedModel, documents: Sequence[Sequence[int]]) -> None:
+    needed, limit = _BEFORE_TOKENS + _BODY_TOKENS, loaded.model.config.max_context_tokens
+    if limit < needed:
+        raise ConfigError(
+            f"judging takes {needed} tokens of context, and the model declares {limit}; train one "
+            "with a larger --max-context"
+        )
+    if not documents:
+        raise ConfigError(
+            "the corpus has no held-out document; prepare it again with a larger --held-out"
+        )
 
 
 def _end_of_head(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef) -> int | None:

@@ -17,7 +17,7 @@ import torch
 
 from pd_core.errors import ConfigError
 from pd_core.models.checkpoint import read_json
-from pd_training.atomic import new_folder, replace_text
+from pd_training.atomic import clear_leftovers, is_leftover, new_folder, replace_text
 from pd_training.evaluation import evaluate
 from pd_training.metrics_log import MetricsLog, MetricsRow
 from pd_training.model_directory import TrainingDirectory, write_training_model
@@ -200,7 +200,7 @@ class TrainingRun:
         if not record.exists():
             if resume:
                 raise ConfigError(f"there is no run in {self._directory}; leave out --resume")
-            if self._directory.exists() and any(self._directory.iterdir()):
+            if not self._is_empty():
                 raise ConfigError(f"{self._directory} is not empty; name another place")
             return None
         if not resume:
@@ -214,10 +214,16 @@ class TrainingRun:
             )
         return self._checkpoints.latest()
 
+    def _is_empty(self) -> bool:
+        """Tell whether nothing is there but what a run killed at its very start has left."""
+        folder = self._directory
+        return not folder.exists() or all(map(is_leftover, folder.iterdir()))
+
     def _prepare_folder(self, identity: dict[str, Any]) -> None:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._checkpoints.clear_leftovers()
+            for folder in (self._directory, self._checkpoints.directory):
+                clear_leftovers(folder)
         except OSError as error:
             raise ConfigError(f"{self._directory} cannot be written: {error.strerror}") from error
         replace_text(self._directory / "run.json", json.dumps(identity, indent=2) + "\n")

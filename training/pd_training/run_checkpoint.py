@@ -93,11 +93,6 @@ class RunCheckpoints:
         load_optimiser_state(trainer.model, trainer.optimiser, state)
         return read_json(checkpoint / TRAINING_FILE)
 
-    def clear_leftovers(self) -> None:
-        """Remove what a killed process left half written."""
-        for folder in self.directory.glob(".step-*.part"):
-            shutil.rmtree(folder)
-
     def _whole(self) -> list[Path]:
         """Return the checkpoints by rising step."""
         found = [path for path in self.directory.glob("step-*") if _NAME.fullmatch(path.name)]

@@ -10,7 +10,7 @@ from pd_core.errors import ModelError
 from pd_core.models.families import FAMILIES
 from pd_core.models.hf_config import read_config, write_config
 from pd_core.models.kv_cache import LayerHeads
-from pd_core.models.latent_shape import LatentShape
+from pd_core.models.latent_shape import HEAD_LIMIT, LatentShape
 from pd_core.models.rope_scaling import RopeScaling
 
 __all__ = ["ModelConfig"]
@@ -18,6 +18,12 @@ __all__ = ["ModelConfig"]
 # Settings with a later date than the first fingerprints: they count only where they are set, so
 # that the digest of a model that does not use them stays what it was.
 _LATER = {"family": "llama", "rope_scaling": None, "skip_v1_k_source": None, "latent": None}
+
+# Sizes are below these, so that no weight has more bytes than a number of 63 bits can count.
+_SIZE_LIMIT = 2**24
+_SIZE_LIMITS = {"max_context_tokens": 2**31} | dict.fromkeys(
+    ("num_heads", "num_kv_heads", "head_dim"), HEAD_LIMIT
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +86,11 @@ class ModelConfig:
         sizes = {k: v for k, v in asdict(self).items() if type(v) is int}
         sizes.pop("skip_v1_k_source", None)
         for name, value in sizes.items():
-            if not 0 < value < 2**31:
-                raise ModelError(f"config: {name} is {value}; it must be 1 or more")
+            limit = _SIZE_LIMITS.get(name, _SIZE_LIMIT)
+            if not 0 < value < limit:
+                raise ModelError(
+                    f"config: {name} is {value}; it must be 1 or more, and below {limit}"
+                )
         if self.num_heads % self.num_kv_heads:
             raise ModelError(
                 f"config: {self.num_heads} query heads cannot share {self.num_kv_heads} KV heads "

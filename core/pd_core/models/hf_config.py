@@ -194,6 +194,11 @@ def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
         if value is not None and not isinstance(value, Mapping):
             raise ModelError(f"config.json: {key} is {value!r}; it must be an object")
         if value:
+            if nested := [name for name, part in value.items() if isinstance(part, Mapping)]:
+                raise ModelError(
+                    f"config.json: {key} gives {nested[0]!r} a RoPE of its own, which is not "
+                    "supported"
+                )
             return value
     return {}
 
@@ -245,7 +250,10 @@ def _real(config: Mapping[str, Any], key: str, default: float | None = None) -> 
     value = config.get(key, default)
     if type(value) not in (int, float):
         raise ModelError(f"config.json: {key} is {value!r}; it must be a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ModelError(f"config.json: {key} is too large a number") from error
 
 
 def _flag(config: Mapping[str, Any], key: str, default: bool = False) -> bool:

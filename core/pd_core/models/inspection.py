@@ -8,13 +8,11 @@ import torch
 
 from pd_core.errors import ModelError
 from pd_core.model_names import model_directory
-from pd_core.models.causal_lm import CausalLM
 from pd_core.models.config import ModelConfig
 from pd_core.models.families import FAMILIES
 from pd_core.models.kv_cache import KEY_BLOCK, KVCache
 from pd_core.models.loading import DTYPES
 from pd_core.models.model_directory import ModelDirectory
-from pd_core.numerics import unchecked
 
 __all__ = ["ModelReport", "inspect_model"]
 
@@ -75,8 +73,7 @@ def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelR
         raise ModelError(f"unknown dtype {kv_dtype!r}; known: {', '.join(DTYPES)}")
     files = ModelDirectory(model_directory(str(directory)))
     config = files.config
-    # On the meta device a model has names and shapes, and no memory.
-    shapes = CausalLM(config, unchecked("meta"), device=torch.device("meta")).tensors()
+    shapes = files.shapes
     dtypes = files.checkpoint.verify(shapes, tied_head=config.tie_word_embeddings)
     family, dtype = FAMILIES[config.family], DTYPES[kv_dtype]
     cache = KVCache(

@@ -4,7 +4,10 @@ from dataclasses import asdict, dataclass
 
 from pd_core.errors import ModelError
 
-__all__ = ["LatentShape"]
+__all__ = ["HEAD_LIMIT", "LatentShape"]
+
+HEAD_LIMIT = 2**14
+"""Numbers of heads and the sizes of one are below this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class LatentShape:
         value_dim: of each head's value.
 
     Raises:
-        ModelError: a size is not positive.
+        ModelError: a size is not positive, or beyond all models.
     """
 
     kv_rank: int
@@ -26,5 +29,7 @@ class LatentShape:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not 0 < value < 2**31:
-                raise ModelError(f"config: {name} is {value}; it must be 1 or more")
+            if not 0 < value < HEAD_LIMIT:
+                raise ModelError(
+                    f"config: {name} is {value}; it must be 1 or more, and below {HEAD_LIMIT}"
+                )

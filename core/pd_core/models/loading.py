@@ -1,7 +1,7 @@
 """From a name or a directory to a model that is ready to run."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -54,7 +54,12 @@ class LoadedModel:
 
 
 def load_model(
-    spec: str, *, dtype: str = "float32", device: str = "cpu", fast: bool = False
+    spec: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    fast: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> LoadedModel:
     """Load the shipped model or "random-tiny" by name, or a Hugging Face directory.
 
@@ -66,6 +71,8 @@ def load_model(
         dtype: "float32", "bfloat16" or "float16".
         device: a torch device.
         fast: give up bit-equality for speed.
+        progress: called with how many bytes of how many of the weights' files are read; not at
+            all for a model without files.
 
     Raises:
         ModelError: it cannot be loaded; the message says why.
@@ -76,7 +83,7 @@ def load_model(
     numerics = _numerics(dtype, device, fast=fast)
     if spec == RANDOM_TINY:
         return _load_random_tiny(numerics, dtype, device)
-    return _load_directory(model_directory(spec), numerics, dtype, device)
+    return _load_directory(model_directory(spec), numerics, dtype, device, progress)
 
 
 def read_fingerprints(files: ModelDirectory, numerics_id: str) -> Fingerprints:
@@ -85,9 +92,8 @@ def read_fingerprints(files: ModelDirectory, numerics_id: str) -> Fingerprints:
     Raises:
         ModelError: its tensors cannot be read, or are not those of its config.
     """
-    shapes = CausalLM(files.config, unchecked("meta"), device=torch.device("meta")).tensors()
-    files.checkpoint.verify(shapes, tied_head=files.config.tie_word_embeddings)
-    return _fingerprints(files, shapes.keys(), numerics_id)
+    files.checkpoint.verify(files.shapes, tied_head=files.config.tie_word_embeddings)
+    return _fingerprints(files, files.shapes.keys(), numerics_id)
 
 
 def save_model(
@@ -171,12 +177,19 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     )
 
 
-def _load_directory(directory: Path, numerics: Numerics, dtype: str, device: str) -> LoadedModel:
+def _load_directory(
+    directory: Path,
+    numerics: Numerics,
+    dtype: str,
+    device: str,
+    progress: Callable[[int, int], None] | None,
+) -> LoadedModel:
     files = ModelDirectory(directory)
     model = CausalLM(files.config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
     model.num_token_ids = files.tokenizer.vocab_size
     places = model.tensors()
-    files.checkpoint.load_into(places, tied_head=files.config.tie_word_embeddings)
+    tied_head = files.config.tie_word_embeddings
+    files.checkpoint.load_into(places, tied_head=tied_head, progress=progress)
     return LoadedModel(
         name=files.name,
         model=model,

@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pd_core.errors import ModelError
 from pd_core.json_file import read_json
+from pd_core.models.causal_lm import CausalLM
 from pd_core.models.checkpoint import Checkpoint
 from pd_core.models.config import ModelConfig
+from pd_core.numerics import unchecked
 from pd_core.sampling_defaults import SamplingDefaults
 from pd_core.tokenizer import Tokenizer
 from pd_core.tokenizer_config import TokenizerConfig
@@ -28,6 +33,7 @@ class ModelDirectory:
         eos_token_ids: ids that end a sequence; may be empty.
         sampling_defaults: how the model wants to be sampled.
         checkpoint: the weights' files, their headers read.
+        shapes: the model's weights by name, on the meta device, which takes no memory.
 
     Raises:
         ModelError: a file is missing or broken, leads out of the directory, asks to run code, is
@@ -53,6 +59,19 @@ class ModelDirectory:
         self.eos_token_ids = self._read_eos_token_ids(directory, raw)
         self.sampling_defaults = SamplingDefaults.from_directory(directory)
         self.checkpoint = Checkpoint(directory)
+        self.shapes = self._read_shapes()
+
+    def _read_shapes(self) -> dict[str, Tensor]:
+        """Compare the config with the weights' headers, before memory of its sizes is asked for."""
+        config, stored = self.config, self.checkpoint.num_layers()
+        if config.num_layers > stored:
+            raise ModelError(
+                f"config.json: num_hidden_layers is {config.num_layers}, but the checkpoint has "
+                f"weights of {stored} layers"
+            )
+        shapes = CausalLM(config, unchecked("meta"), device=torch.device("meta")).tensors()
+        self.checkpoint.check_fits(shapes, tied_head=config.tie_word_embeddings)
+        return shapes
 
     def _read_eos_token_ids(self, directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
         """Read the end-of-sequence ids, several as a rule for models that chat.
@@ -75,12 +94,19 @@ class ModelDirectory:
 
 
 def _check_links(root: Path) -> None:
-    """Refuse links that lead out of the directory, but for Hugging Face's own cache of files."""
+    """Refuse links that lead out of the directory, but for Hugging Face's own cache of files.
+
+    And whatever else is no file: to read a named pipe would take for ever.
+    """
     homes = [root]
     if root.parent.name == "snapshots":
         homes.append(root.parent.parent / "blobs")
     for path in sorted(root.iterdir()):
-        if path.suffix not in _READ_SUFFIXES or not path.is_symlink():
+        if path.suffix not in _READ_SUFFIXES:
+            continue
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ModelError(f"{path.name} is neither a file nor a folder; remove it")
+        if not path.is_symlink():
             continue
         target = path.resolve()
         if not any(target.is_relative_to(home) for home in homes):

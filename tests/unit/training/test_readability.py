@@ -1,9 +1,13 @@
 """What counts as readable: functions that Python parses, and texts that do not loop."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from pd_core.errors import ConfigError
 from pd_core.models import LoadedModel, Segment, load_model
 from pd_core.sampling import sample
 from pd_core.sampling_params import SamplingParams
@@ -112,3 +116,13 @@ def test_a_model_is_judged_on_as_many_texts_as_asked(tiny: LoadedModel) -> None:
     assert (found.functions, found.texts) == (2, 4)
     assert found.parsed == 0, "babble does not parse"
     assert len(found.samples) == 4
+
+
+def test_what_cannot_be_judged_is_refused(tiny: LoadedModel) -> None:
+    with pytest.raises(ConfigError, match="no held-out document"):
+        judge(tiny, [], SamplingParams(), count=1)
+    short = SimpleNamespace(config=replace(tiny.model.config, max_context_tokens=831))
+    with pytest.raises(
+        ConfigError, match="takes 832 tokens of context, and the model declares 831"
+    ):
+        judge(replace(tiny, model=short), [[1, 2]], SamplingParams(), count=1)  # type: ignore[arg-type]

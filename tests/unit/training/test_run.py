@@ -116,6 +116,25 @@ def test_a_killed_run_gives_the_same_losses_and_weights(
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_what_a_killed_process_left_half_written_goes_away(
+    store: TokenStore, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".run.json.7.part").write_text("{")  # killed before it was a run: begun afresh
+    begun = TrainingRun(run, start(store), store, SETTINGS, ONE)
+    assert [path.name for path in run.iterdir()] == ["run.json"]
+    with pytest.raises(Killed):
+        begun.execute(lambda facts: kill_after(7, facts))
+    (run / ".model.7.part").mkdir()
+    (run / ".model.7.part" / "config.json").write_text("{")
+    (run / "checkpoints" / ".step-00000008.7.part").mkdir()
+    (run / ".loss.png.part").write_text("half a picture")
+    TrainingRun(run, start(store), store, SETTINGS, ONE, resume=True).execute()
+    assert not list(run.rglob("*.part"))
+    assert (run / "model" / "config.json").is_file()
+
+
 def test_an_interrupted_run_saves_the_step_it_is_at(store: TokenStore, tmp_path: Path) -> None:
     done: list[int] = []
     run = TrainingRun(tmp_path / "run", start(store), store, SETTINGS, ONE)

@@ -1,0 +1,164 @@
+"""Where models pulled from a hub are kept, and how they are found by name.
+
+One folder a name: ROOT/owner/model, or ROOT/owner/model@revision. It is an ordinary Hugging Face
+directory with one file more, the manifest, and comes into its place in one move when all of it is
+there and checked. What is being pulled lies under ROOT/.partial, so half a model is never found.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import quote, unquote
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pd_core.errors import ModelError
+
+__all__ = [
+    "MANIFEST",
+    "ROOT_VARIABLE",
+    "Manifest",
+    "PulledFile",
+    "PulledName",
+    "find_pulled",
+    "partial_folder",
+    "pulled_folder",
+    "pulled_names",
+    "read_manifest",
+    "store_root",
+]
+
+ROOT_VARIABLE = "PD_MODELS_DIR"
+"""The variable that names the folder of pulled models."""
+
+MANIFEST = "pd-manifest.json"
+DEFAULT_REVISION = "main"
+
+_PART = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
+_NAME = re.compile(rf"({_PART})/({_PART})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,127}}))?")
+_PARTIAL = ".partial"
+_FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PulledName:
+    """A model's name on a hub.
+
+    Attributes:
+        owner: who published it.
+        model: its name there.
+        revision: a branch, a tag or a commit.
+    """
+
+    owner: str
+    model: str
+    revision: str = DEFAULT_REVISION
+
+    @classmethod
+    def parse(cls, spec: str) -> Self | None:
+        """Read "owner/model" or "owner/model@revision"; None for what is no such name."""
+        found = _NAME.fullmatch(spec)
+        if found is None or ".." in spec:
+            return None
+        owner, model, revision = found.groups()
+        return cls(owner, model, revision or DEFAULT_REVISION)
+
+    @property
+    def repo(self) -> str:
+        """Owner and model, as a hub takes them."""
+        return f"{self.owner}/{self.model}"
+
+    def __str__(self) -> str:
+        named = "" if self.revision == DEFAULT_REVISION else f"@{self.revision}"
+        return f"{self.repo}{named}"
+
+
+class PulledFile(BaseModel):
+    """One file as it was when it was pulled."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size_bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """What a pulled model consists of, and where it came from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    commit: str
+    endpoint: str
+    files: dict[Annotated[str, Field(pattern=_FILE_NAME)], PulledFile]
+
+    @property
+    def size_bytes(self) -> int:
+        """All files together."""
+        return sum(file.size_bytes for file in self.files.values())
+
+
+def store_root() -> Path:
+    """Return the folder of pulled models: the variable's, or one in the user's data directory."""
+    if chosen := os.environ.get(ROOT_VARIABLE):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_DATA_HOME", "")
+    data = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "share"
+    return data / "pd-device" / "models"
+
+
+def pulled_folder(name: PulledName) -> Path:
+    """Return the place of a model, whether it is there or not."""
+    return store_root() / name.owner / _folder_name(name)
+
+
+def partial_folder(name: PulledName) -> Path:
+    """Return where a model's files lie while it is being pulled."""
+    return store_root() / _PARTIAL / name.owner / _folder_name(name)
+
+
+def find_pulled(name: PulledName) -> Path | None:
+    """Return the directory of a model that was pulled, or None."""
+    folder = pulled_folder(name)
+    return folder if (folder / MANIFEST).is_file() else None
+
+
+def pulled_names(*, partial: bool = False) -> Iterator[PulledName]:
+    """Yield the names of all pulled models, by rising name.
+
+    Args:
+        partial: those of which only a part is here, instead of the whole ones.
+    """
+    root = store_root() / _PARTIAL if partial else store_root()
+    for folder in sorted(root.glob("*/*")):
+        name = PulledName.parse(f"{folder.parent.name}/{unquote(folder.name)}")
+        if name is not None and folder.is_dir() and (partial or find_pulled(name) is not None):
+            yield name
+
+
+def read_manifest(name: PulledName) -> Manifest:
+    """Return the manifest of a pulled model.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    path = pulled_folder(name) / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{name} is not here; get it with: pd-device models pull {name}"
+        ) from error
+    except (OSError, ValidationError) as error:
+        raise ModelError(
+            f"{path} cannot be read as a manifest ({type(error).__name__}); remove the model and "
+            f"pull it again: pd-device models remove {name}"
+        ) from error
+
+
+def _folder_name(name: PulledName) -> str:
+    named = "" if name.revision == DEFAULT_REVISION else f"@{quote(name.revision, safe='')}"
+    return f"{name.model}{named}"

@@ -1,0 +1,74 @@
+"""`pd-device doctor`: its options, and how its findings are told."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pd_core.model_names import DEFAULT_MODEL
+from pd_core.numerics import prepare_environment
+from pd_core.planner import Mode
+from pd_device_client import options
+from pd_device_client.columns import aligned
+from pd_device_client.options import env
+from pd_device_client.settings_report import settings_of
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    context: typer.Context,
+    config: options.Config = None,
+    cloud: options.Cloud = None,
+    model: options.Model = DEFAULT_MODEL,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = options.DEFAULT_PORT,
+    tls_ca: options.TlsCa = None,
+    tls: options.Tls = False,
+    api_key_file: options.ApiKeyFile = None,
+    insecure: options.Insecure = False,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Show built-in settings too, not only yours.")
+    ] = False,
+) -> None:
+    """Check clock, port, model and cloud, say how to mend what is wrong, and show your settings."""
+    prepare_environment()
+    from pd_device_client.doctor import examine
+    from pd_device_client.egress import CloudAddress, way_out
+
+    key = options.api_key(api_key_file, env("API_KEY"))
+    address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
+    console = Console(highlight=False)
+
+    async def run() -> bool:
+        link = way_out(address, Mode.PD_DEVICE)
+        findings = await examine(model, link, host=host, port=port)
+        if link is not None:
+            await link.close()
+        for found in findings:
+            mark = "ok " if found.ok else "BAD"
+            line = f"{mark}  {found.subject:8} {found.words}"
+            console.print(line, style=None if found.ok else "red", soft_wrap=True, markup=False)
+        return all(found.ok for found in findings)
+
+    good = asyncio.run(run())
+    _show_settings(context, config, console, built_in=settings)
+    raise typer.Exit(0 if good else 1)
+
+
+def _show_settings(
+    context: typer.Context, config: Path | None, console: Console, *, built_in: bool
+) -> None:
+    rows = [
+        (setting.command, setting.name, setting.value, setting.source)
+        for command in ("chat", "serve")
+        for setting in settings_of(context, command, config)
+        if built_in or not setting.built_in
+    ]
+    if rows:
+        lines = aligned([("command", "setting", "value", "from"), *rows])
+        console.print("", *lines, sep="\n", soft_wrap=True, markup=False)
+    else:
+        console.print("\nall settings are the built-in ones (--settings shows them)")
