@@ -11,7 +11,7 @@ from pd_bench.command_run import INTERRUPTED, prepare, run_to_end
 from pd_bench.endpoint_settings import PROMPT_KINDS, EndpointSettings
 from pd_bench.report_command import report_files
 from pd_bench.result import ResultDocument
-from pd_bench.result_file import result_file
+from pd_bench.result_file import refuse_same_file, result_file
 from pd_bench.schemes import SCHEMES
 from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
 from pd_core.api_key import read_api_key
@@ -183,9 +183,10 @@ def _replay_into(
 ) -> None:
     """Run a replay; its document goes to a file, to the last line of stdout, or nowhere."""
     printed = str(json_out) == "-"
+    to_file = None if printed else json_out
+    refuse_same_file(("the trace", settings.trace), ("--json", to_file), ("--report", report_out))
     with ExitStack() as files:
         # Both are known to be writable before the run.
-        to_file = None if printed else json_out
         write = files.enter_context(result_file(to_file)) if to_file else None
         show = files.enter_context(report_files(report_out, html_option="--report"))
         document = _replay(settings)

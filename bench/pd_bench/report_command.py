@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from pd_bench.result import ResultDocument
-from pd_bench.result_file import result_file
+from pd_bench.result_file import refuse_same_file, result_file
 from pd_core.errors import ConfigError
 
 __all__ = ["read_result", "report", "report_files"]
@@ -82,6 +82,7 @@ def report(
     """Show a result: one self-contained page, a picture, or a table of its requests."""
     if html is None and png is None and csv is None:
         raise ConfigError("say what to write: --html FILE, --png FILE or --csv FILE")
+    refuse_same_file(("RESULT", result), ("--html", html), ("--png", png), ("--csv", csv))
     document = read_result(result)
     with report_files(html, png, csv) as write:
         write(document)

@@ -7,7 +7,29 @@ from pathlib import Path
 
 from pd_core.errors import ConfigError
 
-__all__ = ["result_file"]
+__all__ = ["refuse_same_file", "result_file"]
+
+
+def refuse_same_file(*named: tuple[str, Path | None]) -> None:
+    """Refuse two names of one file: the later output would replace the earlier, or the input.
+
+    Args:
+        named: what each file is to the reader, and its path; without a path it is left out.
+
+    Raises:
+        ConfigError: two of them are one file.
+    """
+    seen: dict[Path, str] = {}
+    for what, path in named:
+        if path is None:
+            continue
+        whole = path.resolve()
+        if whole in seen:
+            raise ConfigError(
+                f"{seen[whole]} and {what} are one file, {path}, which would be overwritten; "
+                "name another"
+            )
+        seen[whole] = what
 
 
 @contextmanager
@@ -23,12 +45,17 @@ def result_file(
         option: by which the reader named it.
 
     Raises:
-        ConfigError: the file cannot be made there. Found out on entry, not after the run.
+        ConfigError: the file cannot be made there, or is a device or a pipe. Found out on entry,
+            not after the run.
     """
-    part = path.parent / f"{path.name}.part"
+    place = path.resolve()  # a link stays a link to the file that is written
+    part = place.parent / f"{place.name}.part"
     try:
-        if path.is_dir():
+        if place.is_dir():
             raise IsADirectoryError(0, "it is a directory")
+        if path.exists() and not path.is_file():
+            # To replace it by a file would take /dev/null from everybody.
+            raise OSError(0, "it is not a plain file")
         part.touch()
     except OSError as error:
         raise ConfigError(
@@ -43,7 +70,7 @@ def result_file(
                 file.write(line if isinstance(line, bytes) else f"{line}\n".encode())
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        part.replace(place)
 
     try:
         yield write

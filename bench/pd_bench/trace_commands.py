@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from pd_bench.result_file import result_file
+from pd_bench.result_file import refuse_same_file, result_file
 from pd_bench.trace_file import OUTPUT_FORMATS, trace_text
 from pd_bench.trace_fit import TraceFit, fit_rows
 from pd_bench.trace_generator import generate_rows
@@ -76,6 +76,7 @@ def convert(
     skip_broken: SkipBroken = False,
 ) -> None:
     """Write a trace, or a part of it, in another format."""
+    refuse_same_file(("the trace", trace), ("--out", out))
     part = TraceSlice(
         from_s,
         to_s if to_s is not None else float("inf"),
@@ -94,6 +95,7 @@ def convert(
 @trace_app.command()
 def fit(trace: Trace, out: Out, limit: Limit = None, skip_broken: SkipBroken = False) -> None:
     """Fit arrivals, lengths and shared prefixes to a trace, and show what the fit is worth."""
+    refuse_same_file(("the trace", trace), ("--out", out))
     skipped = SkippedRows() if skip_broken else None
     name = format_name(trace)
     with result_file(out, "--out") as write:
@@ -117,6 +119,7 @@ def generate(
     to: Annotated[str, typer.Option(help=f"One of {', '.join(OUTPUT_FORMATS)}.")] = "pd-trace",
 ) -> None:
     """Write rows like those of a trace, the same ones for the same seed."""
+    refuse_same_file(("FIT", fit_file), ("--out", out))
     fitted = read_fit(fit_file)
     source = f"generated from a fit to {fitted.fitted_to}, seed {seed}"
     _write(out, generate_rows(fitted, rows, seed), to, source)

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from pd_bench.command_run import INTERRUPTED
 from pd_bench.report_command import report_files
 from pd_bench.result import ResultDocument
-from pd_bench.result_file import result_file
+from pd_bench.result_file import refuse_same_file, result_file
 from pd_bench.schemes import SCHEMES
 from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, read_cloud_profile
 from pd_bench.simulation.settings import SimulationSettings
@@ -101,6 +101,7 @@ def simulate(
     )
     replayed = None
     if validate is not None:
+        refuse_same_file(("--validate", validate), ("--json", json_out), ("--report", report_out))
         replayed = read_replay(validate)
         settings = settings_of(replayed, trace, settings.cloud)
     document = _document(settings, json_out, report_out)
@@ -119,9 +120,10 @@ def _document(
 ) -> ResultDocument:
     """Simulate; the document goes to a file, to the last line of stdout, or nowhere."""
     printed = str(json_out) == "-"
+    to_file = None if printed else json_out
+    refuse_same_file(("the trace", settings.trace), ("--json", to_file), ("--report", report_out))
     with ExitStack() as files:
         # Both are known to be writable before the run.
-        to_file = None if printed else json_out
         write = files.enter_context(result_file(to_file)) if to_file else None
         show = files.enter_context(report_files(report_out, html_option="--report"))
         document = _simulate(settings)

@@ -116,6 +116,9 @@ def test_help_is_short_too(
         (["--json", "/"], "another file with --json"),
         (["--report", "/"], "another file with --report"),
         (["--report", "no/folder/page.html"], "another file with --report"),
+        (["--json", "{trace}"], "the trace and --json are one file"),
+        (["--json", "/dev/null"], "not a plain file"),
+        (["--json", "{trace}.x", "--report", "{trace}.x"], "--json and --report are one file"),
         (["--cloud-profile", "cloud9"], "'cloud9' is no cloud profile"),
         (["--link", "string"], "unknown link profile 'string'"),
         (["--keep-requests", "-1"], "--keep-requests is -1"),
@@ -129,7 +132,10 @@ def test_a_simulation_is_refused_before_it_runs(
     arguments: list[str],
     why: str,
 ) -> None:
-    assert run(monkeypatch, "simulate", str(trace), *arguments) == 2
+    before = trace.read_bytes()
+    named = [argument.format(trace=trace) for argument in arguments]
+    assert run(monkeypatch, "simulate", str(trace), *named) == 2
+    assert trace.read_bytes() == before
     captured = capsys.readouterr()
     assert captured.out == ""
     assert why in captured.err

@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from pd_bench.result_file import result_file
+from pd_bench.result_file import refuse_same_file, result_file
 from pd_core.errors import ConfigError
 
 
@@ -38,3 +39,39 @@ def test_a_place_that_cannot_be_written_is_refused_on_entry(tmp_path: Path) -> N
         enter(tmp_path)
     with pytest.raises(ConfigError, match=r"No such file.*--json"):
         enter(tmp_path / "none" / "out.json")
+
+
+def test_a_pipe_or_a_device_is_refused_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to(pipe)
+
+    def enter(path: Path) -> None:
+        with result_file(path):
+            pytest.fail("entered")
+
+    for path in (pipe, link):
+        with pytest.raises(ConfigError, match="not a plain file"):
+            enter(path)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "out.json"
+    link.symlink_to(tmp_path / "there" / "real.json")
+    with result_file(link) as write:
+        write("{}")
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "real.json").read_text() == "{}\n"
+
+
+def test_one_file_of_two_names_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.touch()
+    (tmp_path / "there").mkdir()
+    refuse_same_file(("--json", path), ("--report", tmp_path / "b.html"), ("--csv", None))
+    with pytest.raises(ConfigError, match="--json and --report are one file"):
+        refuse_same_file(("--json", path), ("--report", tmp_path / "there" / ".." / "a.json"))
