@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pd_bench.compare import LEVEL, Comparison, Figure, compare_results
+from pd_bench.headlines import MEASURES
 from pd_bench.report_command import read_result
 
 __all__ = ["compare"]
@@ -79,6 +80,6 @@ def _cells(figure: Figure) -> list[str]:
 def _value(figure: Figure, value: float | None) -> str:
     if value is None:
         return "-"
-    if figure.ratio is None or "tokens" in figure.name:
+    if figure.name not in MEASURES or "tokens" in figure.name:
         return f"{value:.0f}"
     return f"{value * 1000:.1f} ms"

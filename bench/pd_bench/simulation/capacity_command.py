@@ -1,5 +1,7 @@
 """`pd-bench capacity`: the arrival rate a cloud carries, scheme by scheme, in two regimes."""
 
+import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -8,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pd_bench.command_run import INTERRUPTED
 from pd_bench.provenance import file_sha256, hardware, versions
 from pd_bench.result import CutRows, Distribution, EqualRows, ResultDocument
-from pd_bench.result_file import result_file
+from pd_bench.result_file import refuse_same_file, result_file
 from pd_bench.schemes import parse_schemes
 from pd_bench.series import CapacityCurve
 from pd_bench.simulation.capacity import Capacity, KeptPromise, find_capacity
@@ -30,6 +33,7 @@ __all__ = ["capacity"]
 REGIMES = ("slots", "compute")
 _BASELINE = "cloud-only"
 _MANY_SLOTS = 512
+_PARTIAL = "interrupted: what had not been found by then is missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,9 @@ def capacity(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave broken rows of the trace out; count them.")
     ] = False,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the curves here.")] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write the curves here; - prints them last.")
+    ] = None,
 ) -> None:  # fmt: skip
     """Find the highest arrival rate whose promise is kept, by simulation, scheme by scheme.
 
@@ -92,6 +98,8 @@ def capacity(
     wanted = tuple(name.strip() for name in regimes.split(",") if name.strip())
     if unknown := set(wanted) - set(REGIMES):
         raise ConfigError(f"unknown regime {min(unknown)!r}; known: {', '.join(REGIMES)}")
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise ConfigError(f"--regimes is {regimes!r}; name one or both of {', '.join(REGIMES)}")
     if not 0 < target < 1:
         raise ConfigError(f"--target is {target}; it must lie between 0 and 1")
     settings = SimulationSettings(
@@ -107,18 +115,39 @@ def capacity(
         seed=seed,
         keep_requests=0,
     )
-    promise = KeptPromise(ttft, 2 * pace if largest_gap is None else largest_gap, target)
+    promise = _promise(ttft, largest_gap, target, pace)
+    printed = str(json_out) == "-"
+    to_file = None if printed else json_out
+    refuse_same_file(("the trace", trace), ("--json", to_file))
     skipped = SkippedRows()
     rows = list(read_trace(trace, limit, skipped=skipped if skip_broken else None))
     if skipped.count:
         Console(stderr=True).print(skipped.label, highlight=False)
-    if json_out is None:
-        _search(settings, rows, promise, wanted, slots)
-        return
-    with result_file(json_out) as write:
-        gains = _search(settings, rows, promise, wanted, slots)
-        document = _document(settings, rows, promise, gains)
-        write(document.model_copy(update={"skipped_rows": skipped.count}).model_dump_json())
+    with ExitStack() as files:
+        write = files.enter_context(result_file(to_file)) if to_file else None
+        gains, partial = _search(settings, rows, promise, wanted, slots)
+        document = _document(settings, rows, promise, gains, partial)
+        document = document.model_copy(update={"skipped_rows": skipped.count})
+        if write is not None:
+            write(document.model_dump_json())
+    if printed:
+        typer.echo(document.model_dump_json())
+    if partial:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _promise(ttft: float, largest_gap: float | None, target: float, pace: float) -> KeptPromise:
+    """Return the promise.
+
+    Raises:
+        ConfigError: nobody can keep it, whatever the rate.
+    """
+    if not (math.isfinite(ttft) and ttft > 0):
+        raise ConfigError(f"--ttft is {ttft}; it must be more than 0 seconds")
+    gap = 2 * pace if largest_gap is None else largest_gap
+    if not (math.isfinite(gap) and gap >= pace):
+        raise ConfigError(f"--largest-gap is {gap}; it must be --pace, {pace} seconds, or more")
+    return KeptPromise(ttft, gap, target)
 
 
 def _search(
@@ -127,8 +156,34 @@ def _search(
     promise: KeptPromise,
     regimes: tuple[str, ...],
     slots: int,
-) -> list[_Gain]:
-    """Search every scheme in every regime, and print the table."""
+) -> tuple[list[_Gain], bool]:
+    """Search every scheme in every regime, print the table, and say whether it is only a part.
+
+    Raises:
+        KeyboardInterrupt: interrupted before anything was found.
+    """
+    gains: list[_Gain] = []
+    try:
+        with interruptible():
+            _search_all(settings, rows, promise, regimes, slots, gains)
+    except KeyboardInterrupt:
+        if not gains:
+            raise
+        Console().print(_table(settings, promise, gains, partial=True))
+        return gains, True
+    Console().print(_table(settings, promise, gains))
+    return gains, False
+
+
+def _search_all(
+    settings: SimulationSettings,
+    rows: list[TraceRow],
+    promise: KeptPromise,
+    regimes: tuple[str, ...],
+    slots: int,
+    gains: list[_Gain],
+) -> None:
+    """Search every scheme in every regime; `gains` grows by each that is found."""
     status = Console(stderr=True)
 
     def told(scheme: str, rate_per_s: float, kept: float) -> None:
@@ -136,40 +191,36 @@ def _search(
 
     overlay = Overlay(rows)
     load = _load(settings, rows)
-    gains: list[_Gain] = []
-    with interruptible():
-        for regime in regimes:
-            num_slots = slots if regime == "slots" else _MANY_SLOTS
-            cloud = settings.cloud.model_copy(update={"max_num_seqs": num_slots})
-            bounded = replace(settings, cloud=cloud)
-            words = f"{regime}: {num_slots} slots"
-            guess = num_slots / slot_gain(cloud, load, load, num_slots).seconds
-            baseline: Capacity | None = None
-            for scheme in parse_schemes(settings.schemes):
-                found = find_capacity(
-                    bounded,
-                    scheme,
-                    overlay,
-                    promise,
-                    regime=words,
-                    mean_output_tokens=load.output_tokens,
-                    guess_per_s=guess if baseline is None else baseline.curve.capacity_per_s * 2,
-                    progress=told,
-                )
-                if baseline is None:
-                    baseline = found
-                    gains.append(_Gain(scheme.name, words, found, None, None))
-                    continue
-                ours = replace(load, output_tokens=found.cloud_tokens)
-                formula = (
-                    slot_gain(cloud, load, ours, num_slots).gain
-                    if regime == "slots"
-                    else compute_gain(cloud, load, ours)
-                )
-                measured = found.curve.capacity_per_s / baseline.curve.capacity_per_s
-                gains.append(_Gain(scheme.name, words, found, measured, formula))
-    Console().print(_table(settings, promise, gains))
-    return gains
+    for regime in regimes:
+        num_slots = slots if regime == "slots" else _MANY_SLOTS
+        cloud = settings.cloud.model_copy(update={"max_num_seqs": num_slots})
+        bounded = replace(settings, cloud=cloud)
+        words = f"{regime}: {num_slots} slots"
+        guess = num_slots / slot_gain(cloud, load, load, num_slots).seconds
+        baseline: Capacity | None = None
+        for scheme in parse_schemes(settings.schemes):
+            found = find_capacity(
+                bounded,
+                scheme,
+                overlay,
+                promise,
+                regime=words,
+                mean_output_tokens=load.output_tokens,
+                guess_per_s=guess if baseline is None else baseline.curve.capacity_per_s * 2,
+                progress=told,
+            )
+            if baseline is None:
+                baseline = found
+                gains.append(_Gain(scheme.name, words, found, None, None))
+                continue
+            ours = replace(load, output_tokens=found.cloud_tokens)
+            formula = (
+                slot_gain(cloud, load, ours, num_slots).gain
+                if regime == "slots"
+                else compute_gain(cloud, load, ours)
+            )
+            measured = found.curve.capacity_per_s / baseline.curve.capacity_per_s
+            gains.append(_Gain(scheme.name, words, found, measured, formula))
 
 
 def _load(settings: SimulationSettings, rows: list[TraceRow]) -> Load:
@@ -179,12 +230,19 @@ def _load(settings: SimulationSettings, rows: list[TraceRow]) -> Load:
     return Load(sum(prompts) / len(rows), sum(outputs) / len(rows))
 
 
-def _table(settings: SimulationSettings, promise: KeptPromise, gains: list[_Gain]) -> Table:
+def _table(
+    settings: SimulationSettings,
+    promise: KeptPromise,
+    gains: list[_Gain],
+    *,
+    partial: bool = False,
+) -> Table:
+    part = f"; {_PARTIAL}" if partial else ""
     table = Table(
         title=f"{settings.trace.name}: requests/s at which {promise.target:.0%} see the first "
         f"token within {promise.ttft_s:g} s and no gap above {promise.largest_gap_s:g} s",
         caption=f"simulated: cloud {settings.cloud.name}, {settings.device.name} over "
-        f"{settings.link.name}, pace {settings.pace_s:g} s",
+        f"{settings.link.name}, pace {settings.pace_s:g} s{part}",
     )
     for column in ("regime", "scheme"):
         table.add_column(column)
@@ -203,7 +261,11 @@ def _table(settings: SimulationSettings, promise: KeptPromise, gains: list[_Gain
 
 
 def _document(
-    settings: SimulationSettings, rows: list[TraceRow], promise: KeptPromise, gains: list[_Gain]
+    settings: SimulationSettings,
+    rows: list[TraceRow],
+    promise: KeptPromise,
+    gains: list[_Gain],
+    partial: bool,
 ) -> ResultDocument:
     workload = workload_of(settings)
     curves: dict[str, tuple[CapacityCurve, ...]] = {}
@@ -220,7 +282,9 @@ def _document(
         arrivals="overlaid shifted copies of the trace",
         pace_s=settings.pace_s,
         exactness="identical",
-        valid=True,
+        valid=not partial,
+        invalid_because=(_PARTIAL,) if partial else (),
+        partial=partial,
         labels=("a search for capacity: no request is held here",),
         dispatch_lag_s=Distribution.of(()),
         cut_rows=CutRows(

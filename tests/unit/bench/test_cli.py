@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 from pd_bench.cli import main
+from pd_bench.report_command import read_result
+from pd_bench.schemes import Scheme
+from pd_bench.series import CapacityCurve
+from pd_bench.simulation import capacity_command
+from pd_bench.simulation.capacity import Capacity
 
 ROWS = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,40,4\n"
 
@@ -158,3 +163,57 @@ def test_a_simulation_leaves_broken_rows_out_and_writes_its_page(
     text = page.read_text()
     assert "1 broken rows of the trace left out (line 3 " in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "trace.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--ttft", "nan"], "--ttft is nan"),
+        (["--ttft", "0"], "--ttft is 0.0"),
+        (["--largest-gap", "nan"], "--largest-gap is nan"),
+        (["--largest-gap", "0.1", "--pace", "0.2"], "--largest-gap is 0.1; it must be --pace"),
+        (["--regimes", ","], "name one or both of slots, compute"),
+        (["--regimes", "slots,slots"], "name one or both of slots, compute"),
+        (["--json", "{trace}"], "the trace and --json are one file"),
+    ],
+)
+def test_a_search_that_could_find_nothing_is_refused_before_it_starts(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trace: Path,
+    arguments: list[str],
+    why: str,
+) -> None:
+    named = [argument.format(trace=trace) for argument in arguments]
+    assert run(monkeypatch, "capacity", str(trace), *named) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert why in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("found_before", [0, 1])
+def test_a_search_that_is_interrupted_keeps_what_it_found(
+    monkeypatch: pytest.MonkeyPatch, trace: Path, tmp_path: Path, found_before: int
+) -> None:
+    with trace.open("a") as file:
+        file.write("2023-11-16 18:17:04.0000000,40,8\n")
+    calls: list[str] = []
+
+    def find(settings: object, scheme: Scheme, *rest: object, **named: object) -> Capacity:
+        if len(calls) == found_before:
+            raise KeyboardInterrupt
+        calls.append(scheme.name)
+        return Capacity(
+            CapacityCurve(regime="slots: 4 slots", capacity_per_s=2.5, points=()), 8.0, 0.1
+        )
+
+    monkeypatch.setattr(capacity_command, "find_capacity", find)
+    out = tmp_path / "out.json"
+    assert run(monkeypatch, "capacity", str(trace), "--json", str(out)) == 130
+    assert out.exists() == bool(found_before)
+    if found_before:
+        document = read_result(out)
+        assert document.partial
+        assert not document.valid
+        assert list(document.capacity) == ["cloud-only"]

@@ -156,3 +156,15 @@ def test_the_exit_code_tells_of_a_regression(
     assert told["regressions"] >= 1
     assert {f["verdict"] for f in told["figures"]} >= {"worse", "same"}
     assert run(monkeypatch, str(a), str(tmp_path)) == 2
+
+
+def test_a_single_row_s_times_are_shown_in_milliseconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "one.json"
+    one = document([record(0, "pd-device", ttft_s=0.0745, gaps_s=[0.1], cloud_tokens=2)])
+    path.write_text(one.model_dump_json())
+    monkeypatch.setattr("sys.argv", ["pd-bench", "compare", str(path), str(path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "74.5 ms" in capsys.readouterr().out
