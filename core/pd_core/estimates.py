@@ -38,12 +38,14 @@ class Ratios:
         """Take in one observation; predictions of zero say nothing."""
         if predicted_s <= 0:
             return
-        if len(self._values) == _WINDOW:
-            del self._ordered[bisect.bisect_left(self._ordered, self._values.popleft())]
+        values, ordered = self._values, self._ordered
+        if len(values) == _WINDOW:
+            del ordered[bisect.bisect_left(ordered, values.popleft())]
         ratio = observed_s / predicted_s
-        self._values.append(ratio)
-        bisect.insort(self._ordered, ratio)
-        self.guard = self.quantile(GUARD_QUANTILE)
+        values.append(ratio)
+        bisect.insort(ordered, ratio)
+        size = len(ordered)  # as quantile(GUARD_QUANTILE), without a call
+        self.guard = ordered[min(int(GUARD_QUANTILE * size), size - 1)]
 
     def quantile(self, q: float) -> float:
         """The q-quantile of the window (nearest rank); 1 before the first observation."""

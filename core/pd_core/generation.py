@@ -7,6 +7,7 @@ monotonic clock, never instants: clocks are not compared across machines.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from pd_core.sampling_params import SamplingParams
 
@@ -192,8 +193,7 @@ class RefinedPrompt:
     kept_ranges: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):  # one comes for every token: a third of a frozen dataclass's time
     """Generated tokens at first_position, first_position + 1, ..."""
 
     first_position: int

@@ -52,10 +52,10 @@ class SpeedProfile:
         """
         if num_tokens <= 0:
             return 0.0
+        if num_tokens == 1:  # costs exactly one decode step; more cost their prefill, if more
+            return self.decode_s
         end = first_position + num_tokens
-        work = self.prefill_s(end) - self.prefill_s(first_position)
-        # One token costs exactly one decode step; more cost what their prefill does, if more.
-        return self.decode_s if num_tokens == 1 else max(work, self.decode_s)
+        return max(self.prefill_s(end) - self.prefill_s(first_position), self.decode_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ anything is a new Start with the committed prefix, so nothing else has to be rem
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -32,10 +33,12 @@ from pd_core.generation import (
     Stop,
     Tokens,
 )
+from pd_device_client.clock import loop_time
 from pd_device_client.happenings import CloudArrived, CloudAsked, CloudFailed, Tell, silent
 from pd_device_client.outcome import GenerationRequest
 from pd_device_client.ports import CloudLink, CloudStream
 from pd_device_client.signal import Signal
+from pd_device_client.silence import Silence
 from pd_device_client.token_log import TokenLog
 
 __all__ = ["CloudLeg", "CloudTimeouts", "LegState"]
@@ -118,6 +121,7 @@ class CloudLeg:
         self._timeouts = timeouts
         self._useful_for_s = useful_for_s
         self._tell = tell
+        self._time: Callable[[], float] = loop_time
         self._stopping = False
         self._wishes = Signal()  # what is to be told the cloud may have changed
         self._streams = 0
@@ -167,12 +171,12 @@ class CloudLeg:
     @property
     def ready(self) -> bool:
         """Whether a new stream could be opened now."""
-        waiting = asyncio.get_running_loop().time() < self._retry_at_s
+        waiting = self._time() < self._retry_at_s
         return self.state is LegState.IDLE and not waiting
 
     def next_arrival_s(self) -> float:
         """The instant at which the next token that can be committed is expected."""
-        now = asyncio.get_running_loop().time()
+        now = self._time()
         behind = self._log.stream_behind
         expected = self._last_arrival_s + (1 + behind) * self._estimate.step_s
         if self.state is not LegState.STREAMING:
@@ -185,9 +189,9 @@ class CloudLeg:
 
     async def run(self) -> None:
         """Open streams as long as they are wanted; returns only when no try makes sense."""
+        self._time = asyncio.get_running_loop().time
         while self.state is not LegState.FAILED:
-            loop = asyncio.get_running_loop()
-            wait_s = max(self._retry_at_s - loop.time(), 0.0)
+            wait_s = max(self._retry_at_s - self._time(), 0.0)
             if not self.wanted:
                 await self._changed.wait()
             elif wait_s > 0:
@@ -204,8 +208,7 @@ class CloudLeg:
 
     async def _stream(self) -> None:
         """One stream, from Start to its end; errors become the leg's state."""
-        loop = asyncio.get_running_loop()
-        self.state, self._opened_s = LegState.OPENING, loop.time()
+        self.state, self._opened_s = LegState.OPENING, self._time()
         stream = None
         writer = None
         try:
@@ -250,37 +253,35 @@ class CloudLeg:
     async def _read(self, stream: CloudStream) -> None:
         """Handle a stream's events until Finished."""
         received = 0
-        wait_s = self._wait_s(self._timeouts.admitted_s)
+        timeouts = self._timeouts
+        wait_s = timeouts.finish_s if self._stopping else timeouts.admitted_s
         try:
-            async with aclosing(stream.events()) as events, asyncio.timeout(wait_s) as silence:
+            async with aclosing(stream.events()) as events, Silence(wait_s) as silence:
                 async for event in events:
                     match event:
-                        case Admitted(load):
-                            self._estimate.load = load
-                            wait_s = self._timeouts.first_token_s
                         case Tokens(first_position, token_ids):
                             first = received == 0
                             received += len(token_ids)
                             self.generated += len(token_ids)
                             self._take_in(first_position, token_ids, first=first)
-                            wait_s = self._timeouts.idle_s
+                            wait_s = timeouts.idle_s
+                        case Admitted(load):
+                            self._estimate.load = load
+                            wait_s = timeouts.first_token_s
                         case Finished():
                             self.generated += max(event.tokens_generated - received, 0)
                             return
                         case RefinedPrompt():
                             logger.debug("a refined prompt was not asked for and is ignored")
                     self._changed.notify()
-                    wait_s = self._wait_s(wait_s)
-                    silence.reschedule(asyncio.get_running_loop().time() + wait_s)
+                    wait_s = self._timeouts.finish_s if self._stopping else wait_s
+                    silence.heard(self._time(), wait_s)
         except TimeoutError:
             raise CloudTimeout(f"the cloud sent nothing for {wait_s:g} s") from None
         raise CloudUnavailable("the cloud ended the stream without Finished")
 
-    def _wait_s(self, timeout_s: float) -> float:
-        return self._timeouts.finish_s if self._stopping else timeout_s
-
     def _take_in(self, first_position: int, token_ids: tuple[int, ...], *, first: bool) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._time()
         if first:
             prompt_tokens = len(self._request.prompt_token_ids)
             self._estimate.observe_first(prompt_tokens, now - self._opened_s)
@@ -291,7 +292,8 @@ class CloudLeg:
         self._last_arrival_s = now
         self._failures = 0
         self.state = LegState.STREAMING
-        self._tell(CloudArrived(first_position, len(token_ids)))
+        if self._tell is not silent:
+            self._tell(CloudArrived(first_position, len(token_ids)))
         self._log.receive(first_position, token_ids)
         if self._log.closed or self._log.diverged:
             self._wishes.notify()
@@ -318,7 +320,7 @@ class CloudLeg:
         logger.info("request %s: the cloud's stream ended: %s", self._request.request_id, error)
         self.error = error
         self.state = LegState.IDLE
-        now = asyncio.get_running_loop().time()
+        now = self._time()
         if not _retryable(error) or self._failures >= len(_RETRY_WAITS_S):
             self.state = LegState.FAILED
             self._tell(CloudFailed(error, final=True))

@@ -13,10 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from pd_core.errors import BothEnginesFailed, PdError
 from pd_core.planner import Mode, Plan
+from pd_device_client.clock import loop_time
 from pd_device_client.cloud_leg import CloudLeg, LegState
 from pd_device_client.device_leg import DeviceLeg
 from pd_device_client.handoff import Handoff
-from pd_device_client.happenings import Happening, Watcher
+from pd_device_client.happenings import Happening, Tell, Watcher, silent
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
 from pd_device_client.sides import Sides
 from pd_device_client.signal import Signal
@@ -80,6 +81,7 @@ class Session:
         )
         self._on_end = on_end
         self._watcher = watcher
+        self._tell: Tell = silent if watcher is None else self._tell_watcher
         self._read_along = read_along
         self._request = request
         self._sides = sides
@@ -88,6 +90,7 @@ class Session:
         self._text = text
         self._texts: list[str] = []  # of the released positions
         self._controller = SpeedController(plan.pace_s)
+        self._time: Callable[[], float] = loop_time
         self._driven = False
         self.hold_reader = False
         self.asked_s: float | None = None
@@ -137,9 +140,9 @@ class Session:
             self._tell,
         )
 
-    def _tell(self, happening: Happening) -> None:
-        if self._watcher is not None:
-            self._watcher(asyncio.get_running_loop().time() - self._submitted_s, happening)
+    def _tell_watcher(self, happening: Happening) -> None:
+        assert self._watcher is not None, "nobody is told without a watcher"
+        self._watcher(self._time() - self._submitted_s, happening)
 
     def _useful_for_s(self) -> float | None:
         """A queued request is of no use once the device shows the first token itself."""
@@ -177,8 +180,8 @@ class Session:
         Raises:
             PdError: no side can go on; everything committed was shown before.
         """
-        loop = asyncio.get_running_loop()
-        self._submitted_s = loop.time() if self.asked_s is None else self.asked_s
+        self._time = asyncio.get_running_loop().time
+        self._submitted_s = self._time() if self.asked_s is None else self.asked_s
         driver = asyncio.ensure_future(self._drive())
         outcome = self.outcome
         try:
@@ -212,7 +215,7 @@ class Session:
         if not self.outcome.shown or at_once:
             return
         wait_s = self.next_wait_s()
-        self._next_show_s = asyncio.get_running_loop().time() + wait_s
+        self._next_show_s = self._time() + wait_s
         await asyncio.sleep(wait_s)
         self._next_show_s = None
 
@@ -223,27 +226,27 @@ class Session:
             return 0.0
         shown_s = self._handoff.shown_s
         gap_s = self._controller.next_gap_s(last, shown_s, self._handoff.arrivals())
-        return max(shown_s + gap_s - asyncio.get_running_loop().time(), 0.0)
+        return max(shown_s + gap_s - self._time(), 0.0)
 
     def show(self) -> Shown:
         """Show the next token now; `run` does, at its time."""
-        position = len(self.outcome.shown)
-        self._handoff.shown_s = asyncio.get_running_loop().time()
+        log, all_shown = self._log, self.outcome.shown
+        position = len(all_shown)
+        self._handoff.shown_s = now_s = self._time()
         shown = Shown(
-            position=position,
-            token_id=self._log.token_ids[position],
-            text=self._texts[position],
-            origin=self._log.origins[position],
-            at_s=self._handoff.shown_s - self._submitted_s,
+            position,
+            log.token_ids[position],
+            self._texts[position],
+            log.origins[position],
+            now_s - self._submitted_s,
         )
-        self.outcome.shown.append(shown)
+        all_shown.append(shown)
         self._changed.notify()
         return shown
 
     def _release(self, position: int, token_id: int) -> None:
         """A token was committed: release the text that is complete with it."""
-        now_s = asyncio.get_running_loop().time()
-        self.outcome.arrived_at_s.append(now_s - self._submitted_s)
+        self.outcome.arrived_at_s.append(self._time() - self._submitted_s)
         if self._text is None:
             self._texts.append("")
         elif token_id not in self._sides.eos_token_ids:

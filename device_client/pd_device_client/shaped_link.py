@@ -37,14 +37,18 @@ class Lane:
     def arrival_s(self, now_s: float, num_tokens: int) -> float:
         """Send a message of so many tokens at `now_s`; return when it arrives."""
         profile = self._profile
-        sent = max(now_s, self._line_free_s)
+        sent = self._line_free_s if self._line_free_s > now_s else now_s
         if profile.bytes_per_s is not None:
             sent += (_HEADER_BYTES + _BYTES_PER_TOKEN * num_tokens) / profile.bytes_per_s
         self._line_free_s = sent
-        delay = max(profile.rtt_s / 2 + self._random.gauss(0, profile.jitter_s), 0.0)
+        delay = profile.rtt_s / 2 + self._random.gauss(0, profile.jitter_s)
+        if delay < 0:
+            delay = 0.0
         if self._random.random() < profile.loss:
             delay += profile.rtt_s
-        self._last_arrival_s = max(self._last_arrival_s, sent + delay)
+        at_s = sent + delay
+        if at_s > self._last_arrival_s:  # messages keep their order
+            self._last_arrival_s = at_s
         return self._last_arrival_s
 
 

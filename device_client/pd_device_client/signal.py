@@ -19,9 +19,10 @@ class Signal:
 
     def notify(self) -> None:
         """Wake all waiters."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            _wake(waiter)
+        if self._waiters:  # a session notifies far more often than somebody waits
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                _wake(waiter)
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Return at the next notification, or after timeout_s."""

@@ -54,11 +54,13 @@ def steepest_slope_s(position: int, shown_s: float, forecast: Iterable[Arrivals]
     """
     steepest = 0.0
     for piece in forecast:
-        if piece.last <= position:
+        last = piece.last
+        if last <= position:
             continue
-        for end in (max(piece.first, position + 1), piece.last):
+        for end in (max(piece.first, position + 1), last):
             slope = (piece.available_s(end) - shown_s) / (end - position)
-            steepest = max(steepest, slope)
+            if slope > steepest:
+                steepest = slope
     return steepest
 
 

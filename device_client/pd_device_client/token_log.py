@@ -124,20 +124,18 @@ class TokenLog:
                 raise ProtocolError(
                     f"the cloud sent position {position}, but {self._stream_next} is missing"
                 )
-            if position == self._stream_next:
-                self._stream_next += 1
-                self.stream_began = True
-                self._receive_one(position, token_id)
-
-    def _receive_one(self, position: int, token_id: int) -> None:
-        if self.diverged:
-            return
-        if position < self.length:
-            self._compare(token_id, self.token_ids[position])
-        elif self.claimed_at is None:
-            self._commit(token_id, Origin.CLOUD)
-        else:
-            self._aside.append(token_id)
+            if position < self._stream_next:
+                continue
+            self._stream_next += 1
+            self.stream_began = True
+            if self.diverged:
+                continue
+            if position < len(self.token_ids):
+                self._compare(token_id, self.token_ids[position])
+            elif self.claimed_at is None:
+                self._commit(token_id, Origin.CLOUD)
+            else:
+                self._aside.append(token_id)
 
     def claim(self) -> int:
         """Claim the next position, and all after it, for the device; return that position."""
@@ -152,7 +150,7 @@ class TokenLog:
 
         Allowed while the log is `open_to_device`.
         """
-        assert position == self.length, "the device commits the next position only"
+        assert position == len(self.token_ids), "the device commits the next position only"
         assert not self.closed, "committed after the end"
         assert self.open_to_device, "not claimed"
         if self._aside:
@@ -182,12 +180,12 @@ class TokenLog:
             self._aside.clear()
 
     def _commit(self, token_id: int, origin: Origin) -> None:
+        position = len(self.token_ids)
         self.token_ids.append(token_id)
         self.origins.append(origin)
-        position = self.length - 1
         if self._on_commit is not None:
             self._on_commit(position, token_id)
         if token_id in self._eos_token_ids:
             self.close("stop")
-        elif self.length >= self._max_tokens:
+        elif position + 1 >= self._max_tokens:
             self.close("length")

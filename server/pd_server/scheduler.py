@@ -11,6 +11,7 @@ earliest arrival always goes on.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from pd_core.errors import ConfigError
 from pd_server.block_budget import BLOCK_TOKENS, BlockBudget
@@ -119,12 +120,13 @@ class Scheduler:
             if sequence.decodes and self._make_room(sequence, plan):
                 plan.chunks.append(_decode_chunk(sequence))
         spent = _Tokens(self.max_num_batched_tokens, len(plan.chunks), self._spare_tokens)
-        for sequence in sorted(self._running.values(), key=lambda s: s.rank):
-            if not sequence.decodes:
+        if len(plan.chunks) < len(self._running):
+            prefilling = [s for s in self._running.values() if not s.decodes]
+            for sequence in sorted(prefilling, key=_by_rank):
                 spent.prefill(sequence, plan.chunks)
         # Who has just lost its blocks shall not take them back from who needed them.
         while not plan.preempted and spent.open and self._has_candidate():
-            admission = self._admit(min(self._waiting.values(), key=lambda s: s.rank))
+            admission = self._admit(min(self._waiting.values(), key=_by_rank))
             if admission is None:
                 break
             plan.admitted.append(admission)
@@ -178,6 +180,8 @@ class Scheduler:
         """Hold blocks for a decode's token; False when the sequence itself had to give way."""
         if sequence.request_id not in self._running:
             return False
+        if sequence.num_tokens <= self._budget.held_by(sequence.request_id) * BLOCK_TOKENS:
+            return True
         while not self._budget.hold(sequence.request_id, self._blocks_for(sequence.num_tokens)):
             last = max(self._running.values(), key=_by_arrival)
             self._preempt(last, plan)
@@ -231,9 +235,9 @@ class _Tokens:
         self.left -= most
 
 
-def _by_arrival(sequence: Sequence) -> tuple[float, int]:
-    return sequence.arrived_at_s, sequence.request_id
+_by_arrival = attrgetter("arrived_at_s", "request_id")
+_by_rank = attrgetter("rank")
 
 
 def _decode_chunk(sequence: Sequence) -> Chunk:
-    return Chunk(sequence, sequence.num_computed_tokens, 1, samples=True, decodes=True)
+    return Chunk(sequence, sequence.num_computed_tokens, 1, True, True)

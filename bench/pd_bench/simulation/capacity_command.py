@@ -21,7 +21,7 @@ from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.slot_formula import Load, compute_gain, slot_gain
 from pd_bench.trace_row import TraceRow
-from pd_bench.traces import read_trace
+from pd_bench.traces import SkippedRows, read_trace
 from pd_core.errors import ConfigError
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
 
@@ -78,6 +78,9 @@ def capacity(
         int, typer.Option(help="Cut longer answers; also every request's token limit.")
     ] = 1024,
     seed: Annotated[int, typer.Option(min=0, help="Of prompts, sampling and spread.")] = 0,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken rows of the trace out; count them.")
+    ] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the curves here.")] = None,
 ) -> None:  # fmt: skip
     """Find the highest arrival rate whose promise is kept, by simulation, scheme by scheme.
@@ -105,13 +108,17 @@ def capacity(
         keep_requests=0,
     )
     promise = KeptPromise(ttft, 2 * pace if largest_gap is None else largest_gap, target)
-    rows = list(read_trace(trace, limit))
+    skipped = SkippedRows()
+    rows = list(read_trace(trace, limit, skipped=skipped if skip_broken else None))
+    if skipped.count:
+        Console(stderr=True).print(skipped.label, highlight=False)
     if json_out is None:
         _search(settings, rows, promise, wanted, slots)
         return
     with result_file(json_out) as write:
         gains = _search(settings, rows, promise, wanted, slots)
-        write(_document(settings, rows, promise, gains).model_dump_json())
+        document = _document(settings, rows, promise, gains)
+        write(document.model_copy(update={"skipped_rows": skipped.count}).model_dump_json())
 
 
 def _search(

@@ -1,17 +1,20 @@
 """`pd-bench simulate`: a trace on a virtual clock, scheme by scheme."""
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pd_bench.command_run import INTERRUPTED
+from pd_bench.report_command import report_files
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import result_file
 from pd_bench.schemes import SCHEMES
@@ -24,11 +27,11 @@ from pd_bench.simulation.validation import (
     settings_of,
     table_of,
 )
+from pd_bench.simulation.virtual_loop import VirtualLoop
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
 
 __all__ = ["interruptible", "simulate"]
 
-_INTERRUPTED = 130  # as shells report a command ended by Ctrl-C
 _CLOUDS = ", ".join(sorted(CLOUD_PROFILES))
 
 
@@ -67,8 +70,14 @@ def simulate(
         Path | None,
         typer.Option(help="A fleet replay's document: simulate its inputs, compare the figures."),
     ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken rows of the trace out; count them.")
+    ] = False,
     json_out: Annotated[
         Path | None, typer.Option("--json", help="Write the document here; - prints it last.")
+    ] = None,
+    report_out: Annotated[
+        Path | None, typer.Option("--report", help="Write the result as one page here, too.")
     ] = None,
 ) -> None:
     """Simulate a trace on a virtual clock: the product's own code, with both engines emulated.
@@ -88,12 +97,13 @@ def simulate(
         seed=seed,
         timeout_s=timeout,
         keep_requests=keep_requests,
+        skip_broken=skip_broken,
     )
     replayed = None
     if validate is not None:
         replayed = read_replay(validate)
         settings = settings_of(replayed, trace, settings.cloud)
-    document = _document(settings, json_out)
+    document = _document(settings, json_out, report_out)
     if replayed is not None:
         found = comparisons(replayed, document)
         console = Console()
@@ -101,19 +111,25 @@ def simulate(
         agree = sum(c.agrees for c in found)
         console.print(f"{agree} of {len(found)} figures agree within {TOLERANCE:.0%}")
     if document.partial:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
-def _document(settings: SimulationSettings, json_out: Path | None) -> ResultDocument:
+def _document(
+    settings: SimulationSettings, json_out: Path | None, report_out: Path | None
+) -> ResultDocument:
     """Simulate; the document goes to a file, to the last line of stdout, or nowhere."""
-    if json_out is None or str(json_out) == "-":
+    printed = str(json_out) == "-"
+    with ExitStack() as files:
+        # Both are known to be writable before the run.
+        to_file = None if printed else json_out
+        write = files.enter_context(result_file(to_file)) if to_file else None
+        show = files.enter_context(report_files(report_out, html_option="--report"))
         document = _simulate(settings)
-        if json_out is not None:
-            typer.echo(document.model_dump_json())
-    else:
-        with result_file(json_out) as write:
-            document = _simulate(settings)
+        if write is not None:
             write(document.model_dump_json())
+        show(document)
+    if printed:
+        typer.echo(document.model_dump_json())
     return document
 
 
@@ -130,16 +146,31 @@ def _simulate(settings: SimulationSettings) -> ResultDocument:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM end a simulation in order, as Ctrl-C does."""
+    """Let Ctrl-C and SIGTERM end a simulation in order, between two of its calls.
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
+    One is enough: a second one comes while the first is being heard, and changes nothing.
+    """
+    heard = False
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        if heard:
+            return
+        heard = True
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # between two schemes
+            raise KeyboardInterrupt from None
+        assert isinstance(loop, VirtualLoop), "simulations run on virtual loops"
+        loop.interrupt()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, interrupt) for number in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 class _Bars(Progress):

@@ -210,7 +210,8 @@ class SimulatedEngine:
             return
         self._kv_blocks_peak = max(self._kv_blocks_peak, self._budget.num_held)
         step_s = self._duration_s(schedule)
-        self._loop.call_later(step_s, self._end_step, schedule, step_s)
+        # A step ends when it ends: it is no timer of a client, which may ring late.
+        self._loop.call_at(now_s + step_s, self._end_step, schedule, step_s)
 
     def _duration_s(self, schedule: Schedule) -> float:
         profile = self._profile
@@ -228,8 +229,8 @@ class SimulatedEngine:
     def _end_step(self, schedule: Schedule, step_s: float) -> None:
         """Share the step's seconds, hand out its tokens, end what has ended, and step on."""
         chunks = schedule.chunks
-        num_tokens = sum(chunk.num_tokens for chunk in chunks)
-        num_decodes = sum(chunk.decodes for chunk in chunks)
+        num_tokens = sum([chunk.num_tokens for chunk in chunks])
+        num_decodes = sum([chunk.decodes for chunk in chunks])
         self._speeds.record(step_s, num_tokens - num_decodes, num_decodes)
         self._busy_s += step_s
         held_bytes = self._budget.num_held * BLOCK_TOKENS * self._profile.kv_bytes_per_token
@@ -248,14 +249,16 @@ class SimulatedEngine:
 
     def _append(self, live: _Live, position: int) -> None:
         """Make one token, and end the request where that ends it."""
-        token_id = live.state.next_token(position, live.start.sampling)
-        live.state.extend((token_id,))
+        state = live.state
+        token_id = state.next_token(position, live.start.sampling)
+        token_ids = (token_id,)
+        state.extend(token_ids)
         live.token_ids.append(token_id)
         live.num_generated += 1
         self._tokens_generated += 1
         if live.first_token_at_s is None:
             live.first_token_at_s = self._loop.time()
-        live.receiver.tokens(position, (token_id,))
+        live.receiver.tokens(position, token_ids)
         if token_id == self._eos:
             self._finish(live, FinishReason.EOS)
         elif live.sequence.at_limit:

@@ -6,6 +6,7 @@ a fleet replay. Only the cloud behind the link is emulated too.
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from pd_bench.cloud_meter import CloudMeter
 from pd_bench.dispatch import Client, Dispatcher
@@ -13,8 +14,9 @@ from pd_bench.result import CloudTotals, RequestRecord
 from pd_bench.schemes import Scheme, scheme_client
 from pd_bench.series import LoadPoint
 from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
-from pd_bench.simulation.foresight import ForesightClient, ForesightEngine
-from pd_bench.simulation.lazy_reader import LazyClient
+from pd_bench.simulation.foresight import ForesightEngine
+from pd_bench.simulation.lazy_reader import read_lazily
+from pd_bench.simulation.prepared_client import PreparedClient
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.workload import Work, Workload
 from pd_core.errors import EngineError
@@ -141,7 +143,7 @@ class SimulatedFleet:
             device_profile=settings.device,
         )
         if not self._scheme.uses_device and settings.foresight:
-            return LazyClient(client, link, settings.timeout_s)
+            return PreparedClient(client, partial(read_lazily, link), settings.timeout_s)
         if isinstance(engine, ForesightEngine):
-            return ForesightClient(client, engine, settings.timeout_s)
+            return PreparedClient(client, engine.watch, settings.timeout_s)
         return client

@@ -13,52 +13,17 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pd_bench.dispatch import Client
 from pd_bench.dispatch import Session as DispatchedSession
 from pd_bench.simulation.virtual_loop import VirtualLoop
 from pd_core.planner import Mode
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud_leg import CloudLeg, LegState
-from pd_device_client.device_leg import forecast_ready_s
 from pd_device_client.emulated_engine import EmulatedEngine, EmulatedSequence
 from pd_device_client.handoff import LOST_TOLERANCE, expected_last
-from pd_device_client.outcome import GenerationRequest
 from pd_device_client.session import Session
-from pd_device_client.speed_controller import Arrivals, steepest_slope_s
 from pd_device_client.standing import Standing
 
-__all__ = ["ForesightClient", "ForesightEngine"]
-
-
-class ForesightClient:
-    """A client of one request whose engine foresees the end of the answer.
-
-    Args:
-        client: the client.
-        engine: its engine.
-        timeout_s: no answer is foreseen beyond so many seconds from its submit.
-    """
-
-    def __init__(self, client: Client, engine: "ForesightEngine", timeout_s: float) -> None:
-        self._client = client
-        self._engine = engine
-        self._timeout_s = timeout_s
-
-    async def start(self) -> None:
-        """Start the client."""
-        await self._client.start()
-
-    async def close(self) -> None:
-        """Close the client."""
-        await self._client.close()
-
-    def session(self, request: GenerationRequest, mode: str) -> DispatchedSession:
-        """Return the client's session of a request; the engine may see where it stands."""
-        session = self._client.session(request, mode)
-        if isinstance(session, Session):  # a race's reader must see its first token come
-            self._engine.standing = session.standing
-            self._engine.ends_by_s = asyncio.get_running_loop().time() + self._timeout_s
-        return session
+__all__ = ["ForesightEngine"]
 
 
 class ForesightEngine(EmulatedEngine):
@@ -75,6 +40,12 @@ class ForesightEngine(EmulatedEngine):
     standing: Callable[[], Standing] | None = None
     ends_by_s = float("inf")
     num_foreseen = 0
+
+    def watch(self, session: DispatchedSession, ends_by_s: float) -> None:
+        """See where the session of the present request stands."""
+        if isinstance(session, Session):  # a race's reader must see its first token come
+            self.standing = session.standing
+            self.ends_by_s = ends_by_s
 
     def open(
         self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
@@ -150,7 +121,11 @@ class _Course:
         self._shown_s = standing.shown_s
         self._next_show_s = standing.next_show_s
         self._looked_s = self._loop.time()  # when reader and session last judged the state
-        self._pass_s = self._pass_ends_s = 0.0
+        self._pass_ends_s = 0.0
+        self._fed_s = 0.0  # when all that is committed is expected to be fed, and one more made
+        fed_s = self._estimate.profile.prefill_s(self._prompt_tokens + self._length - 1)
+        self._alone_s = fed_s * self._estimate.prefill.guard  # to feed what is fed, in one go
+        self._last = 0  # the answer's last position, as expected
         self._closed = False
         self._lost = False
         self._events: list[tuple[float, int | None]] = []  # a commit has its token
@@ -166,7 +141,8 @@ class _Course:
         while not self._closed and not self._lost and now_s <= ends_by_s:
             began_s, now_s = now_s, now_s + self._engine.draw_s(self._num_fed, 1)
             self._show_until(now_s)
-            self._look_until(now_s)
+            if self._watched:
+                self._look_until(now_s)
             token_id = self._end_pass(began_s, now_s, token_id)
         self._show_rest()
         if self._lost or not self._closed or self._events[-1][0] > ends_by_s:
@@ -176,28 +152,46 @@ class _Course:
 
     def carry_out(self) -> None:
         """Let it happen: commits and shows, each at its instant."""
-        log, show = self._standing.log, self._standing.show
-        now_s = self._loop.time()
+        log, show, visit = self._standing.log, self._standing.show, self._loop.visit
+        now_s, position = self._loop.time(), log.length
         try:
             for at_s, token_id in self._events:
-                self._loop.visit(at_s)
+                visit(at_s)
                 if token_id is None:
                     show()
                 else:
-                    log.commit_device(log.length, token_id)
+                    log.commit_device(position, token_id)
+                    position += 1
         finally:
             self._loop.visit(now_s)
 
     # The device
 
     def _begin_pass(self, now_s: float) -> None:
-        self._pass_s = self._estimate.pass_s(self._num_fed, 1)
-        self._pass_ends_s = now_s + self._pass_s
+        """Begin the pass of the last committed token, with all that is forecast of it.
+
+        As `forecast_ready_s` with one token and one pass to go.
+        """
+        estimate, length = self._estimate, self._length
+        end = self._prompt_tokens + length
+        self._decode_s = decode_s = estimate.decode_s
+        self._pass_ends_s = ends_s = now_s + decode_s
+        before_s, after_s = self._alone_s, estimate.profile.prefill_s(end) * estimate.prefill.guard
+        self._alone_s = after_s
+        if (chunk_tokens := estimate.chunk_tokens) is not None:  # as `DeviceEstimate.prefill_s`
+            after_s = max(after_s, end / chunk_tokens * decode_s)
+            before_s = max(before_s, (end - 1) / chunk_tokens * decode_s)
+        work_s = after_s - before_s
+        self._fed_s = ends_s - decode_s + (work_s if work_s > decode_s else decode_s)
+        standing = self._standing
+        last = expected_last(length, standing.expected_tokens, standing.request.max_tokens)
+        self._last = max(last, length)
 
     def _end_pass(self, began_s: float, now_s: float, token_id: int) -> int:
         """Commit the pass's token, begin the next pass, and return the token."""
         request = self._standing.request
-        self._estimate.observe_pass(self._num_fed, 1, now_s - began_s)
+        estimate = self._estimate
+        estimate.decode.add(now_s - began_s, estimate.profile.decode_s)  # as `observe_pass`
         self._num_fed += 1
         self._state.extend((token_id,))
         made = self._state.next_token(self._length, request.sampling)
@@ -205,7 +199,8 @@ class _Course:
         self._length += 1
         ends = made in self._engine.card.eos_token_ids
         self._closed = ends or self._length >= request.max_tokens
-        self._begin_pass(now_s)
+        if not self._closed:
+            self._begin_pass(now_s)
         # The reader and the session's judgement come after all this, in the same instant.
         self._look(now_s)
         return made
@@ -214,19 +209,15 @@ class _Course:
         """As the session's: the steepest line to any arrival that is expected."""
         if self._closed:
             return 0.0
-        length, standing = self._length, self._standing
-        ready_s = forecast_ready_s(
-            now_s,
-            self._prompt_tokens + length,
-            self._num_fed,
-            self._engine.card.chunk_tokens,
-            self._estimate,
-            self._pass_s,
-            self._pass_ends_s,
-        )
-        last = expected_last(length, standing.expected_tokens, standing.request.max_tokens)
-        piece = Arrivals(length, max(last, length), ready_s, self._estimate.decode_s)
-        return steepest_slope_s(self._last_shown, self._shown_s, (piece,))
+        length, last, shown = self._length, self._last, self._last_shown
+        ready_s = self._fed_s if self._fed_s > now_s else now_s
+        if now_s > self._pass_ends_s:  # a pass that is late is expected to be as late again
+            ready_s += now_s - self._pass_ends_s
+        first_s = (ready_s - self._shown_s) / (length - shown)
+        end_s = ready_s + (last - length) * self._decode_s
+        last_s = (end_s - self._shown_s) / (last - shown)
+        steepest_s = last_s if last_s > first_s else first_s
+        return steepest_s if steepest_s > 0.0 else 0.0
 
     def _look(self, now_s: float) -> None:
         """What reader and session do after anything has happened.
@@ -244,8 +235,8 @@ class _Course:
             return
         pace_s, slope_s = self._standing.plan.pace_s, self._slope_s(now_s)
         if waits:
-            gap_s = max(pace_s, slope_s)
-            self._next_show_s = now_s + max(self._shown_s + gap_s - now_s, 0.0)
+            wait_s = self._shown_s + (slope_s if slope_s > pace_s else pace_s) - now_s
+            self._next_show_s = now_s + wait_s if wait_s > 0.0 else now_s
         if judges and slope_s > pace_s * LOST_TOLERANCE:
             self._lost = True
 

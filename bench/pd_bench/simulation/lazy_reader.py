@@ -10,46 +10,12 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from pd_bench.dispatch import Client
 from pd_bench.dispatch import Session as DispatchedSession
 from pd_bench.simulation.cloud import SimulatedLink
 from pd_bench.simulation.virtual_loop import VirtualLoop
-from pd_device_client.outcome import GenerationRequest
 from pd_device_client.session import Session
 
-__all__ = ["LazyClient", "LazyReader"]
-
-
-class LazyClient:
-    """A client without an engine, of one request.
-
-    Args:
-        client: the client.
-        link: its link.
-        timeout_s: nothing is shown ahead of time beyond so many seconds from the submit.
-    """
-
-    def __init__(self, client: Client, link: SimulatedLink, timeout_s: float) -> None:
-        self._client = client
-        self._link = link
-        self._timeout_s = timeout_s
-
-    async def start(self) -> None:
-        """Start the client."""
-        await self._client.start()
-
-    async def close(self) -> None:
-        """Close the client."""
-        await self._client.close()
-
-    def session(self, request: GenerationRequest, mode: str) -> DispatchedSession:
-        """Return the client's session of a request, read lazily."""
-        session = self._client.session(request, mode)
-        assert isinstance(session, Session), "a race's reader must see its first token come"
-        session.hold_reader = True
-        ends_by_s = asyncio.get_running_loop().time() + self._timeout_s
-        self._link.reader = LazyReader(session, ends_by_s)
-        return session
+__all__ = ["LazyReader", "read_lazily"]
 
 
 class LazyReader:
@@ -87,3 +53,10 @@ class LazyReader:
     def _decide(self, now_s: float) -> None:
         if self._next_show_s is None and self._session.shows_next:
             self._next_show_s = now_s + self._session.next_wait_s()
+
+
+def read_lazily(link: SimulatedLink, session: DispatchedSession, ends_by_s: float) -> None:
+    """Have a session's stream over `link` read by the batch."""
+    assert isinstance(session, Session), "a race's reader must see its first token come"
+    session.hold_reader = True
+    link.reader = LazyReader(session, ends_by_s)

@@ -1,6 +1,5 @@
 """`pd-bench profile`: a running server into a cloud profile that `pd-bench simulate` reads."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pd_bench.command_run import run_to_end
 from pd_bench.result_file import result_file
 from pd_bench.settings import CloudAccess
 from pd_bench.simulation.cloud_measure import CloudMeasurement, measure_cloud
@@ -59,7 +59,7 @@ def profile(
             finally:
                 await link.close()
 
-        found = asyncio.run(measure())
+        found = run_to_end(measure())
         write(found.profile.model_dump_json(indent=2))
     Console().print(measurement_table(found))
     typer.echo(f"written to {out}; use it: pd-bench simulate TRACE --cloud-profile {out}")

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from pd_bench.result import Distribution
 from pd_bench.schemes import SCHEMES, Scheme, parse_schemes
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_core.errors import ConfigError
@@ -30,7 +31,9 @@ class SimulationSettings:
         seed: of prompts, sampling and every spread.
         timeout_s: a request that takes longer has failed.
         keep_requests: so many requests are kept whole in the document.
+        skip_broken: leave broken rows of the trace out, and count them.
         foresight: work out at once what only a device can still make; the same figures, sooner.
+        timer_lag_s: how late the clients' timers ring; None: they are punctual.
 
     Raises:
         ConfigError: a name is unknown (the known ones are listed) or a value is out of range.
@@ -49,7 +52,9 @@ class SimulationSettings:
     seed: int = 0
     timeout_s: float = 600.0
     keep_requests: int = 256
+    skip_broken: bool = False
     foresight: bool = True
+    timer_lag_s: Distribution | None = None
 
     def __post_init__(self) -> None:
         parse_schemes(self.schemes)
@@ -59,6 +64,7 @@ class SimulationSettings:
                 raise ConfigError(f"{flag} is {value}; it must be more than 0 seconds")
         if self.keep_requests < 0:
             raise ConfigError(f"--keep-requests is {self.keep_requests}; it must be 0 or more")
+        assert not (self.foresight and self.timer_lag_s), "lateness cannot be foreseen"
         SamplingParams(seed=self.seed)  # refuses what it cannot do
 
     @property

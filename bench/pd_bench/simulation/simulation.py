@@ -16,8 +16,9 @@ from pd_bench.simulation.fleet import SimulatedFleet, workload_of
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.sketch import MAX_EXACT, RELATIVE_ERROR
 from pd_bench.simulation.tally import AnswerDigests, SchemeTally
+from pd_bench.simulation.timer_lag import TimerLag
 from pd_bench.simulation.virtual_loop import run_virtual
-from pd_bench.traces import TraceRow, read_trace
+from pd_bench.traces import SkippedRows, TraceRow, read_trace
 from pd_bench.workload import Work
 from pd_device_client.outcome import Outcome
 
@@ -51,6 +52,7 @@ class Simulation:
         self._tallies: dict[str, SchemeTally] = {}
         self._totals: dict[str, CloudTotals] = {}
         self._load: dict[str, tuple[LoadPoint, ...]] = {}
+        self._skipped = SkippedRows()
         self._cut_rows = self._count_rows()
         self._partial = False
 
@@ -87,19 +89,23 @@ class Simulation:
                 self._totals[scheme.name] = fleet.totals
                 self._load[scheme.name] = fleet.cloud_load
 
-        run_virtual(run())
+        lag = settings.timer_lag_s
+        late = None if lag is None else TimerLag(lag, settings.seed).draw_s
+        run_virtual(run(), lag_s=late)
 
-    def _rows(self) -> Iterator[TraceRow]:
-        return read_trace(self._settings.trace, self._settings.limit)
+    def _rows(self, skipped: SkippedRows) -> Iterator[TraceRow]:
+        settings = self._settings
+        counted = skipped if settings.skip_broken else None
+        return read_trace(settings.trace, settings.limit, skipped=counted)
 
     def _works(self) -> Iterator[Work]:
-        """Read the trace once more, row by row."""
-        for index, row in enumerate(self._rows()):
+        """Read the trace once more, row by row; what is left out was counted the first time."""
+        for index, row in enumerate(self._rows(SkippedRows())):
             yield self._workload.work(index, row)
 
     def _count_rows(self) -> CutRows:
         workload, rows, prompt, output = self._workload, 0, 0, 0
-        for row in self._rows():
+        for row in self._rows(self._skipped):
             rows += 1
             prompt += row.prompt_tokens > workload.max_prompt_tokens
             output += row.output_tokens > workload.max_output_tokens
@@ -129,6 +135,7 @@ class Simulation:
         return ResultDocument(
             trace=settings.trace.name,
             trace_sha256=file_sha256(settings.trace),
+            skipped_rows=self._skipped.count,
             fidelity="simulated",
             arrivals="trace",
             pace_s=settings.pace_s,
@@ -168,8 +175,10 @@ class Simulation:
             f"link: emulated, {link.name} (RTT {link.rtt_s * 1000:g} ms; {link.source})",
             "sampler: rolling hash of the prefix on both sides: checks tokens, makes no text",
             "device KV bytes: not counted",
+            *_lag_label(settings.timer_lag_s),
             f"the document holds {settings.keep_requests} requests of a scheme at most, chosen "
             "evenly; the figures are of all",
+            *((self._skipped.label,) if self._skipped.count else ()),
             *(label for scheme in settings.parsed_schemes for label in scheme.labels),
         )
 
@@ -192,3 +201,10 @@ class Simulation:
             "timeout_s": settings.timeout_s,
             "keep_requests": settings.keep_requests,
         }
+
+
+def _lag_label(lag_s: Distribution | None) -> tuple[str, ...]:
+    if lag_s is None or lag_s.p50 is None or lag_s.p99 is None:
+        return ()
+    late = f"p50 {lag_s.p50 * 1000:.1f}, p99 {lag_s.p99 * 1000:.1f} ms"
+    return (f"the clients' timers ring late, as measured in the replay: {late}",)

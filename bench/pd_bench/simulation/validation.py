@@ -91,7 +91,7 @@ def settings_of(replayed: ResultDocument, trace: Path, cloud: CloudProfile) -> S
     """
     if file_sha256(trace) != replayed.trace_sha256:
         raise ConfigError(f"{trace}: not the trace that was replayed ({replayed.trace})")
-    inputs = replayed.settings
+    inputs, late = replayed.settings, replayed.dispatch_lag_s
     try:
         limit = inputs["limit"]
         return SimulationSettings(
@@ -106,6 +106,10 @@ def settings_of(replayed: ResultDocument, trace: Path, cloud: CloudProfile) -> S
             max_output_tokens=replayed.cut_rows.max_output_tokens,
             seed=replayed.seed,
             timeout_s=float(str(inputs["timeout_s"])),
+            skip_broken=replayed.skipped_rows > 0,
+            # A virtual clock's timers are punctual; those of the replay's machine were not.
+            foresight=not late.count,
+            timer_lag_s=late if late.count else None,
         )
     except KeyError as error:
         raise ConfigError(f"the replay's document has no {error}: replay again") from None

@@ -58,30 +58,19 @@ class _Call(asyncio.TimerHandle):
             self._callback, self._args = None, ()
             self._loop.note_cancelled()
 
-    def run(self) -> None:
-        """Make the call; an exception goes to the loop's handler, as in any event loop."""
-        callback = self._callback
-        if callback is None:
-            return
-        try:
-            self._context.run(callback, *self._args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self._loop.call_exception_handler(
-                {"message": f"a call on the virtual loop failed: {callback!r}", "exception": error}
-            )
-
 
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop whose time only moves when all has been done that is due.
 
     Args:
         start_s: the time it begins with.
+        lag_s: says how late the next timer of `call_later` (a sleep) rings; None: all are punctual.
     """
 
-    def __init__(self, start_s: float = 0.0) -> None:
+    def __init__(self, start_s: float = 0.0, lag_s: Callable[[], float] | None = None) -> None:
         super().__init__()
+        self._lag_s = lag_s
+        self._interrupted = False
         self._now_s = start_s
         self._soon: deque[_Call] = deque()
         self._timers: list[tuple[float, int, _Call]] = []
@@ -98,6 +87,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         Nothing may be scheduled with a delay meanwhile.
         """
         self._now_s = at_s
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt out of the run, between two calls; may come from a signal.
+
+        In the middle of a call it would leave a task that can neither go on nor be cancelled.
+        """
+        self._interrupted = True
 
     @property
     def num_timers(self) -> int:
@@ -119,7 +115,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: object,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Call after `delay` seconds."""
+        """Call after `delay` seconds, and what such a timer is late."""
+        if self._lag_s is not None and delay > 0:
+            delay += self._lag_s()
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def call_at(
@@ -149,11 +147,29 @@ class VirtualLoop(asyncio.BaseEventLoop):
         soon, timers = self._soon, self._timers
         while True:
             for _ in range(len(soon)):
-                soon.popleft().run()
+                call = soon.popleft()
+                callback = call._callback
+                if callback is None:  # cancelled
+                    continue
+                try:
+                    call._context.run(callback, *call._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self._tell_of(callback, error)
+            if self._interrupted:
+                self._interrupted = False
+                raise KeyboardInterrupt
             if self._stopping:  # type: ignore[attr-defined]  # set by stop()
                 return
             if not soon:
                 self._jump(timers)
+
+    def _tell_of(self, callback: Callable[..., object], error: BaseException) -> None:
+        """Give a failure to the loop's handler, as any event loop does."""
+        self.call_exception_handler(
+            {"message": f"a call on the virtual loop failed: {callback!r}", "exception": error}
+        )
 
     def _jump(self, timers: list[tuple[float, int, _Call]]) -> None:
         """Move the clock to the next timer, and make all that are due then the next calls."""
@@ -212,14 +228,18 @@ def _deadlock(loop: VirtualLoop) -> str:
     )
 
 
-def run_virtual(main: Coroutine[Any, Any, T], start_s: float = 0.0) -> T:
+def run_virtual(
+    main: Coroutine[Any, Any, T],
+    start_s: float = 0.0,
+    lag_s: Callable[[], float] | None = None,
+) -> T:
     """Run `main` to its end on a virtual loop of its own; what it leaves running is cancelled.
 
     Raises:
         Deadlock: everything waits and nothing can wake it.
         VirtualTimeError: it reached for something outside the virtual clock.
     """
-    loop = VirtualLoop(start_s)
+    loop = VirtualLoop(start_s, lag_s)
     try:
         return loop.run_until_complete(main)
     finally:

@@ -108,3 +108,47 @@ def test_help_is_short_too(
 ) -> None:
     assert run(monkeypatch, *command, "-h") == 0
     assert "Usage: pd-bench" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--json", "/"], "another file with --json"),
+        (["--report", "/"], "another file with --report"),
+        (["--report", "no/folder/page.html"], "another file with --report"),
+        (["--cloud-profile", "cloud9"], "'cloud9' is no cloud profile"),
+        (["--link", "string"], "unknown link profile 'string'"),
+        (["--keep-requests", "-1"], "--keep-requests is -1"),
+        (["--validate", "no.json"], "no.json"),
+    ],
+)
+def test_a_simulation_is_refused_before_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trace: Path,
+    arguments: list[str],
+    why: str,
+) -> None:
+    assert run(monkeypatch, "simulate", str(trace), *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert why in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_simulation_leaves_broken_rows_out_and_writes_its_page(
+    monkeypatch: pytest.MonkeyPatch, trace: Path, tmp_path: Path
+) -> None:
+    with trace.open("a") as file:
+        file.write("2023-11-16 18:17:04.0000000,40,nan\n")
+    page = tmp_path / "page.html"
+    arguments = ["simulate", str(trace), "--schemes", "cloud-only", "--report", str(page)]
+    assert run(monkeypatch, *arguments) != 0
+    assert not page.exists()
+    monkeypatch.setattr("sys.argv", ["pd-bench", *arguments, "--skip-broken"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    text = page.read_text()
+    assert "1 broken rows of the trace left out (line 3 " in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "trace.csv"]

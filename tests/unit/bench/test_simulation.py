@@ -1,5 +1,6 @@
 """A simulation: deterministic, exact, honest by the rules of replay."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from pd_bench.result import ResultDocument
 from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile
+from pd_bench.simulation.commands import interruptible
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.simulation import Simulation
 from pd_core.errors import ConfigError, TraceError
@@ -14,6 +16,14 @@ from pd_core.profiles import device_profile
 
 ALL = ("device-only", "cloud-only", "pd-device", "pd-device-k5", "race-only")
 CLOUD = CLOUD_PROFILES["gpu-8b"]
+# Of every token's instant, in microseconds: the sum, the first, the last.
+GOLDEN = {
+    "device-only": (2863395355, 66029, 6523792),
+    "cloud-only": (2415309185, 34659, 5769393),
+    "pd-device": (2421470357, 35042, 5823792),
+    "pd-device-k5": (2625510514, 35403, 6273792),
+    "race-only": (381285028, 34659, 855182),
+}
 
 
 def _trace(folder: Path, rows: int = 12, output: Callable[[int], int] = lambda i: 9 + i) -> Path:
@@ -195,3 +205,45 @@ def test_an_interrupted_simulation_keeps_what_had_ended_and_says_so(tmp_path: Pa
 
     alone = Simulation(settings, at_once).run()
     assert alone.schemes["device-only"].requests == 1
+
+
+@pytest.mark.parametrize("scheme", GOLDEN)
+def test_every_token_is_shown_when_it_always_was(tmp_path: Path, scheme: str) -> None:
+    """So that a faster simulation is the same simulation."""
+    trace = _trace(tmp_path, output=lambda i: 60 + 5 * i)
+    document = _simulate(trace, (scheme,), device="edge-box", seed=7)
+    shown = [round(at_s * 1e6) for record in document.requests for at_s in record.shown_at_s]
+    assert len(shown) == sum(60 + 5 * i for i in range(12))
+    assert (sum(shown), shown[0], shown[-1]) == GOLDEN[scheme]
+
+
+def test_broken_rows_are_left_out_if_asked_and_counted(tmp_path: Path) -> None:
+    trace = _trace(tmp_path)
+    with trace.open("a") as file:
+        file.write("2023-11-16 18:00:20.0000000,-1,5\n2023-11-16 18:00:21.0000000,50,5\n")
+    settings = SimulationSettings(
+        trace, device_profile("laptop"), CLOUD, schemes=("cloud-only",), skip_broken=True
+    )
+    document = Simulation(settings, lambda scheme, arrival_s: None).run()
+    assert document.skipped_rows == 1
+    assert document.schemes["cloud-only"].requests == document.cut_rows.rows == 13
+    assert any("1 broken rows" in label and "line 14" in label for label in document.labels)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_any_moment_and_twice_keeps_what_had_ended(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    trace = _trace(tmp_path, output=lambda _: 200)
+    for scheme in ("cloud-only", "pd-device"):
+        settings = SimulationSettings(trace, device_profile("laptop"), CLOUD, schemes=(scheme,))
+
+        def ended(_scheme: str, arrival_s: float) -> None:
+            if arrival_s >= 3.0:  # inside a call of some task
+                signal.raise_signal(number)
+                signal.raise_signal(number)
+
+        with interruptible():
+            document = Simulation(settings, ended).run()
+        assert document.partial
+        assert 4 <= document.schemes[scheme].requests < 12

@@ -1,0 +1,40 @@
+"""A client whose session is prepared by the simulation before it runs."""
+
+import asyncio
+from collections.abc import Callable
+
+from pd_bench.dispatch import Client, Session
+from pd_device_client.outcome import GenerationRequest
+
+__all__ = ["PreparedClient"]
+
+
+class PreparedClient:
+    """A client of one request.
+
+    Args:
+        client: the client.
+        prepare: given its session, and the instant at which the request will have failed.
+        timeout_s: a request that takes longer has failed.
+    """
+
+    def __init__(
+        self, client: Client, prepare: Callable[[Session, float], None], timeout_s: float
+    ) -> None:
+        self._client = client
+        self._prepare = prepare
+        self._timeout_s = timeout_s
+
+    async def start(self) -> None:
+        """Start the client."""
+        await self._client.start()
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.close()
+
+    def session(self, request: GenerationRequest, mode: str) -> Session:
+        """Return the client's session of a request, prepared."""
+        session = self._client.session(request, mode)
+        self._prepare(session, asyncio.get_running_loop().time() + self._timeout_s)
+        return session
