@@ -79,7 +79,8 @@ class Tokenizer:
             raise InvalidRequest(
                 f"the text is not valid UTF-8 (character {error.start}); check its encoding"
             ) from error
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        # Of the library's ways only those for several texts let other threads run meanwhile.
+        return list(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Return the ids of a plain text as a whole prompt, the tokenizer's prefix before it.

@@ -146,7 +146,7 @@ async def _answer(settings: "ChatSettings", link: CloudLink | None) -> None:
     console, notices = Console(highlight=False), Console(stderr=True, highlight=False)
     outcome = await answer(settings, link, console)
     for note in outcome.notes:
-        notices.print(f"note: {note}", style="yellow", soft_wrap=True)
+        notices.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
     if settings.show_origin:
         console.print(summary(outcome), soft_wrap=True)
 

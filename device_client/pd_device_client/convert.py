@@ -38,6 +38,9 @@ from pd_proto.v1 import generation_pb2 as pb
 __all__ = ["error_from_call", "event_from_pb", "info_from_pb", "request_to_pb"]
 
 _NS = 1_000_000_000
+# The words are another machine's, and are shown on terminals and written to logs.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 # What grpc says when a call ended under a message on its way out; the call's own status is lost.
 _CLOSED_BEFORE_SENT = "Internal error from Core"
 _UNTRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED|[Hh]andshak|[Hh]ostname|peer name")
@@ -174,7 +177,7 @@ def error_from_call(error: AioRpcError) -> PdError:
 
     The server names the class in google.rpc.ErrorInfo; anything else was said by the network.
     """
-    text = error.details() or error.code().name
+    text = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", error.details() or error.code().name)
     reason, retry_after_s = _details(error.trailing_metadata())
     cls = error_class(reason)
     if cls is Unauthenticated:

@@ -70,6 +70,7 @@ def _history(path: Path | None) -> History:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
+        path.chmod(0o600)  # one that was there may be open to others
         path.open("ab").close()
     except OSError as error:
         raise ConfigError(

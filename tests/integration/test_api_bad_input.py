@@ -5,16 +5,22 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from pydantic import BaseModel, ValidationError
 
 from pd_core.chat_template import ChatTemplate
 from pd_device_client.api import body as body_module
 from pd_device_client.api.guard import Access
+from pd_device_client.api.parameters import (
+    CompletionParameters,
+    DetokenizeParameters,
+)
 from tests.api_server import TOKENIZER, ApiServer, api_server, loaded_model
 
 CHAT = "/v1/chat/completions"
@@ -303,6 +309,42 @@ def test_bodies_are_bounded(server: ApiServer) -> None:
     request = f"POST {TEXT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     said = raw(server, f"{request}Content-Length: 99999999999999999999999\r\n\r\n")
     assert said.startswith(("HTTP/1.1 413", "HTTP/1.1 400"))
+
+
+def test_a_key_that_stands_twice_among_very_many_is_found_at_once(server: ApiServer) -> None:
+    body = "{" + "".join(f'"{i}":0,' for i in range(200_000)) + '"z":1,"z":2}'
+    assert "'z' stands twice" in error_of(post(server, CHAT, body.encode()))["message"]
+
+
+def test_others_are_served_while_a_prompt_far_too_long_is_read(server: ApiServer) -> None:
+    waited_s = []
+    with ThreadPoolExecutor(1) as pool:
+        began_s = time.perf_counter()
+        refused = pool.submit(post, server, TEXT, {"prompt": "a b " * 400_000})
+        while not refused.done():
+            asked_s = time.perf_counter()
+            assert httpx.get(f"{server.url}/health", timeout=20).status_code == 200
+            waited_s.append(time.perf_counter() - asked_s)
+        took_s = time.perf_counter() - began_s
+    assert "do not fit" in error_of(refused.result())["message"]
+    assert max(waited_s) < took_s / 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "bad"),
+    [
+        (CompletionParameters, "prompt", -1),
+        (CompletionParameters, "prompt", [-1]),
+        (CompletionParameters, "prompt", {}),
+        (DetokenizeParameters, "tokens", "x"),
+    ],
+)
+def test_of_many_bad_items_only_the_first_is_complained_of(
+    kind: type[BaseModel], name: str, bad: object
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate({"messages": HELLO, name: [bad] * 10_000})
+    assert caught.value.error_count() <= 8
 
 
 def test_a_body_that_trickles_is_given_up(

@@ -66,7 +66,7 @@ def make_app(
         on_answer: called with every answer that has ended, however it did.
     """
     places = Places(max_requests)
-    residency.in_use = lambda: places.taken > 0
+    residency.in_use = lambda: places.busy
     started_s = unix_time_s()
     metrics = DeviceMetrics(
         [
@@ -90,7 +90,7 @@ def make_app(
     _add_answers(app, residency, questions, places)
     _add_cards(app, residency, started_s)
     _add_status(app, residency, status)
-    _add_tokens(app, residency)
+    _add_tokens(app, residency, places)
     add_page(app, page)
 
     @app.head("/metrics", include_in_schema=False)
@@ -109,8 +109,8 @@ def _add_answers(app: FastAPI, residency: Residency, questions: Questions, place
         asked_s = asyncio.get_running_loop().time()
         places.check()
         asked = read_parameters(ChatParameters, await read_body(request))
-        device = await _device(residency, asked.model)
-        answer = await questions.chat(device, asked)
+        with places.entering():
+            answer = await questions.chat(await _device(residency, asked.model), asked)
         return await _told(request, answer.since(asked_s), asked.stream)
 
     @app.post("/v1/completions", openapi_extra=_body_of(CompletionParameters))
@@ -118,8 +118,8 @@ def _add_answers(app: FastAPI, residency: Residency, questions: Questions, place
         asked_s = asyncio.get_running_loop().time()
         places.check()
         asked = read_parameters(CompletionParameters, await read_body(request))
-        device = await _device(residency, asked.model)
-        answer = await questions.completion(device, asked)
+        with places.entering():
+            answer = await questions.completion(await _device(residency, asked.model), asked)
         return await _told(request, answer.since(asked_s), asked.stream)
 
 
@@ -153,19 +153,21 @@ def _add_status(app: FastAPI, residency: Residency, status: Status) -> None:
         return _json(await status.report())
 
 
-def _add_tokens(app: FastAPI, residency: Residency) -> None:
+def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
     @app.post("/tokenize", openapi_extra=_body_of(TokenizeParameters))
     async def tokenize(request: Request) -> Response:
         asked = read_parameters(TokenizeParameters, await read_body(request))
-        device = await residency.wake()
-        tokens = await _tokens(device, asked)
+        with places.entering():
+            device = await residency.wake()
+            tokens = await _tokens(device, asked)
         limit = device.loaded.model.config.max_context_tokens
         return _json({"count": len(tokens), "max_model_len": limit, "tokens": tokens})
 
     @app.post("/detokenize", openapi_extra=_body_of(DetokenizeParameters))
     async def detokenize(request: Request) -> Response:
         asked = read_parameters(DetokenizeParameters, await read_body(request))
-        tokenizer = (await residency.wake()).loaded.tokenizer
+        with places.entering():
+            tokenizer = (await residency.wake()).loaded.tokenizer
         wrong = next((t for t in asked.tokens if t >= tokenizer.vocab_size), None)
         if wrong is not None:
             raise TokenOutOfVocabulary(

@@ -1,6 +1,7 @@
 """JSON to and from bytes, strict on the way in and safe on the way out."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from pd_core.errors import InvalidRequest
@@ -49,10 +50,19 @@ def parse_object(content: bytes) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = _first_repeated(key for key, _ in pairs)
         raise InvalidRequest(f"the key {twice[:100]!a} stands twice in one object; leave one out")
     return result
+
+
+def _first_repeated(keys: Iterable[str]) -> str:
+    """Return the first key that stands there again; one look at each, as there may be millions."""
+    seen = set[str]()
+    for key in keys:
+        if key in seen:
+            return key
+        seen.add(key)
+    raise AssertionError("no key stands there twice")
 
 
 def _no_constant(name: str) -> float:

@@ -31,6 +31,8 @@ _MAX_TOKENS = 2**31 - 1
 
 _P = TypeVar("_P", bound="_Parameters")
 _TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+# One complaint is enough where no length is set: a body has room for millions of bad items.
+_TokenIds = Annotated[list[_TokenId], Field(min_length=1, fail_fast=True)]
 _Text = Annotated[str, Field(min_length=1)]
 _Stop = Annotated[str, Field(min_length=1, max_length=_MAX_STOP_CHARACTERS)]
 
@@ -108,7 +110,7 @@ class Message(_Parameters):
     """One message; the content is text or a list of parts."""
 
     role: str
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
 
 class ChatParameters(Sampled):
@@ -123,12 +125,9 @@ class CompletionParameters(Sampled):
 
     prompt: (
         _Text
-        | Annotated[list[_TokenId], Field(min_length=1)]
+        | _TokenIds
         | Annotated[list[_Text], Field(min_length=1, max_length=MAX_CHOICES)]
-        | Annotated[
-            list[Annotated[list[_TokenId], Field(min_length=1)]],
-            Field(min_length=1, max_length=MAX_CHOICES),
-        ]
+        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
     )
 
 
@@ -143,7 +142,7 @@ class TokenizeParameters(_Parameters):
 class DetokenizeParameters(_Parameters):
     """The body of /detokenize."""
 
-    tokens: list[_TokenId]
+    tokens: Annotated[list[_TokenId], Field(fail_fast=True)]
 
 
 # What is refused, and the values that ask for nothing and so may stand there all the same.

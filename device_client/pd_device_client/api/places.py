@@ -20,7 +20,13 @@ class Places:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._entering = 0
         self.taken = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is carried or prepared."""
+        return self.taken + self._entering > 0
 
     def check(self) -> None:
         """Refuse early, before any work is done for a request that will find no place.
@@ -28,11 +34,27 @@ class Places:
         Raises:
             QueueFull: all places are taken.
         """
-        if self.taken >= self._limit:
+        if self.taken + self._entering >= self._limit:
             raise QueueFull(
                 f"this device carries {self._limit} answers already; try again in a moment, or "
                 "start it with a higher --max-requests"
             )
+
+    @contextmanager
+    def entering(self) -> Generator[None, None, None]:
+        """Hold a place while a request waits for the model and its prompt becomes tokens.
+
+        That takes memory and a thread's time too, so it counts.
+
+        Raises:
+            QueueFull: all places are taken.
+        """
+        self.check()
+        self._entering += 1
+        try:
+            yield
+        finally:
+            self._entering -= 1
 
     @contextmanager
     def taking(self) -> Generator[None, None, None]:

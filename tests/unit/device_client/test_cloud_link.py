@@ -173,6 +173,14 @@ def test_a_call_that_ended_before_its_request_was_sent_is_an_unavailable_cloud()
     assert type(error_from_call(raised)) is CloudUnavailable
 
 
+def test_a_cloud_s_words_do_not_steer_the_terminal() -> None:
+    nothing = grpc.aio.Metadata()
+    said = "a\x1b]0;title\x07b\r\n\x9b2Jc"
+    error = error_from_call(grpc.aio.AioRpcError(grpc.StatusCode.UNKNOWN, nothing, nothing, said))
+    assert "]0;title" in str(error)
+    assert str(error).isprintable()
+
+
 def test_the_retry_delay_is_kept() -> None:
     error = error_from_call(_call_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "QueueFull", 7))
     assert isinstance(error, QueueFull)

@@ -296,3 +296,10 @@ def test_history_is_in_the_users_state(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert history_path() == tmp_path / ".local" / "state" / "pd-device" / "chat-history"
+
+
+async def test_a_history_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    path.touch(mode=0o644)
+    await typed("first\r\x04", history=path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
