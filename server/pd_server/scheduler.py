@@ -119,7 +119,12 @@ class Scheduler:
         for sequence in sorted(self._running.values(), key=_by_arrival):
             if sequence.decodes and self._make_room(sequence, plan):
                 plan.chunks.append(_decode_chunk(sequence))
-        spent = _Tokens(self.max_num_batched_tokens, len(plan.chunks), self._spare_tokens)
+        spent = _Tokens(
+            self.max_num_batched_tokens,
+            len(plan.chunks),
+            self._spare_tokens,
+            min(self.max_num_seqs, len(self._running) + len(self._waiting)) - len(plan.chunks),
+        )
         if len(plan.chunks) < len(self._running):
             prefilling = [s for s in self._running.values() if not s.decodes]
             for sequence in sorted(prefilling, key=_by_rank):
@@ -207,9 +212,16 @@ class _Tokens:
     """The tokens of one step, as they are given away."""
 
     def __init__(
-        self, budget: int, num_decodes: int, spare_tokens: Callable[[int, int], int] | None
+        self,
+        budget: int,
+        num_decodes: int,
+        spare_tokens: Callable[[int, int], int] | None,
+        num_prefills: int,
     ) -> None:
         self.left = budget - num_decodes
+        # Few decodes make a short step, and a short step spares little: where most slots wait for a
+        # first token, that state would feed itself, and nobody would gain by it.
+        self._pressure = max(1.0, num_prefills / num_decodes) if num_decodes else 1.0
         self._num_decodes = num_decodes
         self._spare_tokens = spare_tokens
         self._share = 1.0  # of the decodes' spare time
@@ -224,7 +236,7 @@ class _Tokens:
         most = min(self.left, sequence.num_pending_tokens)
         if self._num_decodes and self._spare_tokens is not None:
             spare = self._spare_tokens(self._num_decodes, sequence.num_computed_tokens)
-            spare = max(spare, _LEAST_PREFILL_TOKENS)
+            spare = max(int(spare * self._pressure), _LEAST_PREFILL_TOKENS)
             most = min(most, int(spare * self._share))
             self._share -= most / spare
         if most < 1:

@@ -202,11 +202,24 @@ def test_prefill_beside_decodes_takes_what_they_can_spare() -> None:
     scheduler.add(_sequence(0, 300))
     assert _sizes(_run(scheduler)) == [(0, 0, 300)], "nobody decodes: nothing is held up"
     scheduler.add(_sequence(1, 100))
-    scheduler.add(_sequence(2, 15))
     assert _sizes(_run(scheduler)) == [(0, 300, 1), (1, 0, 20)]
     assert asked == [(1, 0)]
     scheduler.remove(1)
+    scheduler.add(_sequence(2, 15))
     assert _sizes(_run(scheduler)) == [(0, 301, 1), (2, 0, 15)]
+
+
+def test_where_more_wait_for_a_first_token_than_decode_they_get_more() -> None:
+    """Else few decodes would make short steps, which spare little, and stay few."""
+    scheduler = _scheduler(4, 500, spare_tokens=lambda num_decodes, position: 20)
+    scheduler.add(_sequence(0, 300))
+    _run(scheduler)
+    for request_id in (1, 2, 3, 4):  # the last one finds no slot, and does not count
+        scheduler.add(_sequence(request_id, 100))
+    assert _sizes(_run(scheduler)) == [(0, 300, 1), (1, 0, 60)]
+    assert _sizes(_run(scheduler)) == [(0, 301, 1), (1, 60, 40), (2, 0, 20)]
+    # Two decode, and two wait: no more than is spared.
+    assert _sizes(_run(scheduler)) == [(0, 302, 1), (1, 100, 1), (2, 20, 20)]
 
 
 def test_a_known_prefix_is_not_computed_again() -> None:
