@@ -1,20 +1,17 @@
 """`pd-bench api` and `pd-bench turns`: what the device adds, and what it saves."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from pd_bench.command_run import prepare
-from pd_bench.measuring import json_file, run_measurement
+from pd_bench.measuring import JsonOut, json_file, run_measurement
 from pd_core.model_names import MODEL_HELP, RANDOM_TINY
 from pd_core.profiles import device_profile
 
 __all__ = ["api", "turns"]
-
-JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
 
 
 def api(

@@ -4,16 +4,19 @@ import json
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import typer
 from rich.console import Console
 
 from pd_bench.command_run import run_to_end
 from pd_bench.result_file import result_file
 
-__all__ = ["json_file", "run_measurement"]
+__all__ = ["JsonOut", "json_file", "run_measurement"]
 
 T = TypeVar("T")
+
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`pd-bench replay`: its options, where its result goes, and how it ends when interrupted."""
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +7,9 @@ import typer
 from rich.console import Console
 
 from pd_bench.command_run import INTERRUPTED, prepare, run_to_end
+from pd_bench.document_output import document_into
 from pd_bench.endpoint_settings import PROMPT_KINDS, EndpointSettings
-from pd_bench.report_command import report_files
 from pd_bench.result import ResultDocument
-from pd_bench.result_file import refuse_same_file, result_file
 from pd_bench.schemes import SCHEMES
 from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
 from pd_core.api_key import read_api_key
@@ -145,7 +143,9 @@ def replay(
             timeout_s=timeout,
             skip_broken=skip_broken,
         )
-    _replay_into(settings, json_out, report_out)
+    document = document_into(trace, json_out, report_out, lambda: _replay(settings))
+    if document.partial:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _refuse_beside_endpoint(
@@ -176,27 +176,6 @@ def _cloud_access(
         return None
     key = None if api_key_file is None else read_api_key(api_key_file)
     return CloudAccess(cloud, tls_ca, tls, key, insecure)
-
-
-def _replay_into(
-    settings: ReplaySettings | EndpointSettings, json_out: Path | None, report_out: Path | None
-) -> None:
-    """Run a replay; its document goes to a file, to the last line of stdout, or nowhere."""
-    printed = str(json_out) == "-"
-    to_file = None if printed else json_out
-    refuse_same_file(("the trace", settings.trace), ("--json", to_file), ("--report", report_out))
-    with ExitStack() as files:
-        # Both are known to be writable before the run.
-        write = files.enter_context(result_file(to_file)) if to_file else None
-        show = files.enter_context(report_files(report_out, html_option="--report"))
-        document = _replay(settings)
-        if write is not None:
-            write(document.model_dump_json())
-        show(document)
-    if printed:
-        typer.echo(document.model_dump_json())
-    if document.partial:
-        raise typer.Exit(INTERRUPTED)
 
 
 def _replay(settings: ReplaySettings | EndpointSettings) -> ResultDocument:

@@ -1,18 +1,15 @@
 """`pd-bench streams` and `pd-bench gaps`: what one server process bears."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from pd_bench.measuring import json_file, run_measurement
+from pd_bench.measuring import JsonOut, json_file, run_measurement
 from pd_core.model_names import MODEL_HELP, RANDOM_TINY
 
 __all__ = ["gaps", "streams"]
-
-JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
 
 
 def streams(

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pd_bench.command_run import INTERRUPTED
-from pd_bench.report_command import report_files
+from pd_bench.document_output import document_into
 from pd_bench.result import ResultDocument
-from pd_bench.result_file import refuse_same_file, result_file
+from pd_bench.result_file import refuse_same_file
 from pd_bench.schemes import SCHEMES
 from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, read_cloud_profile
 from pd_bench.simulation.settings import SimulationSettings
@@ -104,7 +104,7 @@ def simulate(
         refuse_same_file(("--validate", validate), ("--json", json_out), ("--report", report_out))
         replayed = read_replay(validate)
         settings = settings_of(replayed, trace, settings.cloud)
-    document = _document(settings, json_out, report_out)
+    document = document_into(trace, json_out, report_out, lambda: _simulate(settings))
     if replayed is not None:
         found = comparisons(replayed, document)
         console = Console()
@@ -113,26 +113,6 @@ def simulate(
         console.print(f"{agree} of {len(found)} figures agree within {TOLERANCE:.0%}")
     if document.partial:
         raise typer.Exit(INTERRUPTED)
-
-
-def _document(
-    settings: SimulationSettings, json_out: Path | None, report_out: Path | None
-) -> ResultDocument:
-    """Simulate; the document goes to a file, to the last line of stdout, or nowhere."""
-    printed = str(json_out) == "-"
-    to_file = None if printed else json_out
-    refuse_same_file(("the trace", settings.trace), ("--json", to_file), ("--report", report_out))
-    with ExitStack() as files:
-        # Both are known to be writable before the run.
-        write = files.enter_context(result_file(to_file)) if to_file else None
-        show = files.enter_context(report_files(report_out, html_option="--report"))
-        document = _simulate(settings)
-        if write is not None:
-            write(document.model_dump_json())
-        show(document)
-    if printed:
-        typer.echo(document.model_dump_json())
-    return document
 
 
 def _simulate(settings: SimulationSettings) -> ResultDocument:
