@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+from pd_bench.endpoint_http import Reply, text_lines
 
 
 def event(
@@ -25,7 +26,7 @@ def event(
     return f"data: {json.dumps(body)}\n\n".encode()
 
 
-class ScriptedTransport(httpx.AsyncBaseTransport):
+class ScriptedHttp:
     """Answers every request by the same steps of (seconds to wait, bytes to send).
 
     `bodies` records what was asked.
@@ -36,21 +37,35 @@ class ScriptedTransport(httpx.AsyncBaseTransport):
         self._status = status
         self.bodies: list[dict[str, Any]] = []
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.bodies.append(json.loads(request.content))
-        return httpx.Response(self._status, stream=_Stream(self))
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> AsyncIterator[Reply]:
+        """Record what is asked, and begin the answer."""
+        assert (method, path) == (("GET", "models") if body is None else ("POST", "completions"))
+        self.bodies.append(body or {})
+        yield ScriptedReply(self._status, self._steps)
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Send the steps."""
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+class ScriptedReply:
+    """A body that comes in steps."""
+
+    def __init__(self, status: int, steps: Sequence[tuple[float, bytes]]) -> None:
+        self.status = status
+        self._steps = steps
+
+    def lines(self) -> AsyncGenerator[str, None]:
+        """Yield the lines as the steps complete them."""
+        return text_lines(self._parts())
+
+    async def text(self) -> str:
+        """Return the whole body."""
+        return b"".join([part async for part in self._parts()]).decode()
+
+    async def _parts(self) -> AsyncGenerator[bytes, None]:
         for wait_s, data in self._steps:
             await asyncio.sleep(wait_s)
-            yield data
-
-
-class _Stream(httpx.AsyncByteStream):
-    def __init__(self, transport: ScriptedTransport) -> None:
-        self._transport = transport
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._transport.stream():
             yield data

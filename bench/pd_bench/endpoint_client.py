@@ -6,15 +6,16 @@ counts when its chunk was read from the socket.
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
-
-import httpx
 
 from pd_bench.completion_stream import Chunk, completion_chunks
 from pd_bench.dispatch import record_of
+from pd_bench.endpoint_http import Http, HttpPool, Reply
 from pd_bench.endpoint_settings import EndpointSettings
 from pd_bench.prompt_words import words_of
 from pd_bench.result import RequestRecord
@@ -35,7 +36,6 @@ __all__ = ["RESERVED_IDS", "Endpoint", "EndpointOutcome", "endpoint_record"]
 RESERVED_IDS = 256
 """Token ids below this are in no prompt: many tokenizers keep bytes and special tokens there."""
 
-_CONNECT_S = 10.0
 _UNKNOWN_ID = -1
 
 
@@ -64,23 +64,13 @@ class Endpoint:
 
     Args:
         settings: where, and what is sent.
-        transport: of tests; None: the network.
+        http: None: the network.
     """
 
-    def __init__(
-        self, settings: EndpointSettings, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, settings: EndpointSettings, http: Http | None = None) -> None:
         self._settings = settings
         self._model = settings.model or ""
-        headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-        self._http = httpx.AsyncClient(
-            base_url=settings.base_url,
-            headers=headers,
-            timeout=httpx.Timeout(None, connect=_CONNECT_S),
-            # Another device each: every request opens a connection of its own.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            transport=transport,
-        )
+        self._http = HttpPool(settings.base_url, settings.api_key) if http is None else http
 
     async def start(self) -> None:
         """Do nothing: a connection is opened by the request that needs it."""
@@ -90,7 +80,7 @@ class Endpoint:
 
     async def close_pool(self) -> None:
         """Close every connection."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def model(self) -> str:
         """Return the model to ask for: the settings', or the server's only one.
@@ -102,10 +92,11 @@ class Endpoint:
         if self._model:
             return self._model
         try:
-            response = await self._http.get("/models")
-            await _check(response)
-            names = [str(model["id"]) for model in response.json()["data"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            async with self._http.request("GET", "models") as reply:
+                await _check(reply)
+                found = json.loads(await reply.text())
+            names = [str(model["id"]) for model in found["data"]]
+        except (CloudTimeout, CloudUnavailable, ValueError, KeyError, TypeError) as error:
             why = str(error) or type(error).__name__
             raise CloudUnavailable(
                 f"{self._settings.base_url}/models cannot be read: {why}; name a model with --model"
@@ -124,7 +115,7 @@ class Endpoint:
 class _EndpointSession:
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: Http,
         settings: EndpointSettings,
         model: str,
         request: GenerationRequest,
@@ -146,19 +137,15 @@ class _EndpointSession:
         """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        try:
-            async with self._http.stream("POST", "/completions", json=self._body()) as response:
-                await _check(response)
-                async with aclosing(completion_chunks(response.aiter_lines())) as chunks:
-                    async for chunk in chunks:
-                        for shown in self._take(chunk, loop.time() - began_s):
-                            yield shown
-        except httpx.TimeoutException as error:
-            raise CloudTimeout(f"the server did not answer: {type(error).__name__}") from None
-        except httpx.HTTPError as error:
-            raise CloudUnavailable(
-                f"the server cannot be reached: {str(error) or type(error).__name__}"
-            ) from None
+        async with self._http.request("POST", "completions", self._body()) as reply:
+            await _check(reply)
+            async with (
+                aclosing(reply.lines()) as lines,
+                aclosing(completion_chunks(lines)) as chunks,
+            ):
+                async for chunk in chunks:
+                    for shown in self._take(chunk, loop.time() - began_s):
+                        yield shown
 
     def _body(self) -> dict[str, Any]:
         settings, request = self._settings, self._request
@@ -197,18 +184,19 @@ class _EndpointSession:
         return shown
 
 
-async def _check(response: httpx.Response) -> None:
+async def _check(reply: Reply) -> None:
     """Raise what a status means."""
-    if response.is_success:
+    status = reply.status
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return
-    body = (await response.aread()).decode(errors="replace").strip()[:300]
-    message = f"the server answered {response.status_code}: {body or response.reason_phrase}"
+    body = (await reply.text()).strip()[:300]
+    message = f"the server answered {status}: {body or 'nothing'}"
     error: PdError
-    if response.status_code in (401, 403):
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         error = CloudAuthenticationFailed(f"{message}; give its key with --api-key-file")
-    elif response.status_code in (429, 503):
+    elif status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         error = QueueFull(message)
-    elif response.is_client_error:
+    elif HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
         error = InvalidRequest(
             f"{message} (--endpoint-plain sends only the fields of OpenAI's own API)"
         )

@@ -96,6 +96,7 @@ class Session:
         self.asked_s: float | None = None
         self._submitted_s = 0.0
         self._next_show_s: float | None = None
+        self._due_s: float | None = None
         self._device_started = False
         self._claims_given_back = 0
         self._handoff = Handoff(
@@ -217,7 +218,7 @@ class Session:
         wait_s = self.next_wait_s()
         self._next_show_s = self._time() + wait_s
         await asyncio.sleep(wait_s)
-        self._next_show_s = None
+        self._due_s, self._next_show_s = self._next_show_s, None
 
     def next_wait_s(self) -> float:
         """Seconds from now after which the next token, which is there, is to be shown."""
@@ -232,7 +233,9 @@ class Session:
         """Show the next token now; `run` does, at its time."""
         log, all_shown = self._log, self.outcome.shown
         position = len(all_shown)
-        self._handoff.shown_s = now_s = self._time()
+        now_s = self._time()
+        self._handoff.shown_s = self._controller.counted_s(self._due_s, now_s)
+        self._due_s = None
         shown = Shown(
             position,
             log.token_ids[position],

@@ -16,6 +16,10 @@ from dataclasses import dataclass
 
 __all__ = ["Arrivals", "SpeedController", "steepest_slope_s"]
 
+# An event loop sleeps in whole milliseconds, rounded up, and then has its other work to do.
+_TIMER_GRAIN_S = 0.002
+_FORGIVEN_SHARE = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
@@ -67,17 +71,33 @@ def steepest_slope_s(position: int, shown_s: float, forecast: Iterable[Arrivals]
 class SpeedController:
     """Paces one answer.
 
-    After lateness the next gap is still the target: d(n) is when token n really was shown, and
-    no gap is ever shorter than the target, so lost time is never made up by a burst.
+    After lateness the next gap is still the target: d(n) is when token n really was shown, so lost
+    time is never made up by a burst. Only a timer's grain is forgiven: were every wake-up's part of
+    a millisecond counted, all of them would add to the pace.
 
     Args:
         pace_s: tau_target, the gap that was asked for.
     """
 
-    __slots__ = ("pace_s",)
+    __slots__ = ("_grain_s", "pace_s")
 
     def __init__(self, pace_s: float) -> None:
         self.pace_s = pace_s
+        self._grain_s = min(_TIMER_GRAIN_S, _FORGIVEN_SHARE * pace_s)
+
+    def counted_s(self, due_s: float | None, now_s: float) -> float:
+        """Return d(n), which the next gap counts from, of a token that is shown now.
+
+        Args:
+            due_s: the instant for which it was scheduled; None when it was not.
+            now_s: the present, due_s or later.
+
+        Returns:
+            due_s where the token is no later than a timer's grain, else now_s.
+        """
+        if due_s is not None and 0.0 <= now_s - due_s <= self._grain_s:
+            return due_s
+        return now_s
 
     def next_gap_s(self, position: int, shown_s: float, forecast: Iterable[Arrivals]) -> float:
         """Return the gap to leave after `position`, shown at `shown_s`."""

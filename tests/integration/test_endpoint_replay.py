@@ -156,3 +156,14 @@ def test_ctrl_c_leaves_what_has_ended_marked_partial(
     assert document.partial
     assert not document.valid
     assert [r.id for r in document.requests] == [0, 1, 2]
+
+
+def test_a_server_that_is_not_there_is_named_before_the_run(
+    server: FakeServer, trace: Path, unused_tcp_port: int
+) -> None:
+    words = command(server, trace)
+    words[words.index(server.url)] = f"http://127.0.0.1:{unused_tcp_port}/v1"
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 69, done.stderr
+    assert "cannot be read: the server cannot be reached: " in done.stderr
+    assert "name a model with --model" in done.stderr

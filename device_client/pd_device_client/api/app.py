@@ -106,21 +106,19 @@ def make_app(
 def _add_answers(app: FastAPI, residency: Residency, questions: Questions, places: Places) -> None:
     @app.post("/v1/chat/completions", openapi_extra=_body_of(ChatParameters))
     async def chat_completions(request: Request) -> Response:
-        asked_s = asyncio.get_running_loop().time()
         places.check()
         asked = read_parameters(ChatParameters, await read_body(request))
         with places.entering():
             answer = await questions.chat(await _device(residency, asked.model), asked)
-        return await _told(request, answer.since(asked_s), asked.stream)
+        return await _told(request, answer.since(request.state.asked_s), asked.stream)
 
     @app.post("/v1/completions", openapi_extra=_body_of(CompletionParameters))
     async def completions(request: Request) -> Response:
-        asked_s = asyncio.get_running_loop().time()
         places.check()
         asked = read_parameters(CompletionParameters, await read_body(request))
         with places.entering():
             answer = await questions.completion(await _device(residency, asked.model), asked)
-        return await _told(request, answer.since(asked_s), asked.stream)
+        return await _told(request, answer.since(request.state.asked_s), asked.stream)
 
 
 def _add_cards(app: FastAPI, residency: Residency, started_s: int) -> None:

@@ -5,6 +5,7 @@ machine's address only for a moment (DNS rebinding) makes it look like its own. 
 be a name of this machine, and an Origin, which only browsers send, must be this port's own.
 """
 
+import asyncio
 import hmac
 import re
 import uuid
@@ -45,6 +46,7 @@ class Guard:
     """ASGI middleware; everything is denied unless all checks pass.
 
     Every answer carries an `x-request-id`: the client's where it is a plain word, else a new one.
+    The request's state carries `asked_s`, when it came on the loop's clock.
 
     Args:
         app: what is guarded.
@@ -61,6 +63,8 @@ class Guard:
         """Check one request and pass it on, or answer it."""
         if scope["type"] != "http":
             return
+        # A user's wait begins here: routing a request takes part of a millisecond.
+        scope.setdefault("state", {})["asked_s"] = asyncio.get_running_loop().time()
         request_id = _request_id(_values(scope, b"x-request-id"))
 
         async def marked(message: Message) -> None:

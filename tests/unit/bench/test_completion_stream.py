@@ -1,23 +1,31 @@
 """Server-sent events of a completion, as servers really send them, and an endpoint's records."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from pd_bench.completion_stream import Chunk, completion_chunks
 from pd_bench.dispatch import Dispatcher
 from pd_bench.endpoint_client import Endpoint, endpoint_record
+from pd_bench.endpoint_http import text_lines
 from pd_bench.endpoint_settings import EndpointSettings
 from pd_bench.prompt_words import words_of
 from pd_bench.result import RequestRecord, output_sha256
 from pd_bench.simulation.virtual_loop import run_virtual
 from pd_bench.workload import Work
-from pd_core.errors import CloudUnavailable, ConfigError, InvalidRequest, PdError, QueueFull
+from pd_core.errors import (
+    CloudUnavailable,
+    ConfigError,
+    InvalidRequest,
+    PdError,
+    ProtocolError,
+    QueueFull,
+)
 from pd_device_client.outcome import GenerationRequest
-from tests.sse_script import ScriptedTransport, event
+from tests.sse_script import ScriptedHttp, event
 
 TRACE = Path("t.csv")
 
@@ -85,7 +93,7 @@ def settings(**changes: object) -> EndpointSettings:
     return EndpointSettings(trace=TRACE, **(given | changes))  # type: ignore[arg-type]
 
 
-def replay(script: ScriptedTransport, *works: Work, **changes: object) -> list[RequestRecord]:
+def replay(script: ScriptedHttp, *works: Work, **changes: object) -> list[RequestRecord]:
     """Run rows against a scripted server, on a virtual clock."""
 
     async def main() -> list[RequestRecord]:
@@ -109,7 +117,7 @@ def work(index: int, output_tokens: int, arrival_s: float = 0.0) -> Work:
 
 
 def test_scripted_arrivals_give_the_hand_computed_figures_exactly() -> None:
-    script = ScriptedTransport(
+    script = ScriptedHttp(
         [
             (0.25, event(token_ids=[7], text="a")),
             (0.0625, event(token_ids=[8], text="b")),
@@ -135,7 +143,7 @@ def test_scripted_arrivals_give_the_hand_computed_figures_exactly() -> None:
 
 
 def test_a_chunk_of_several_named_tokens_is_several_tokens_of_one_instant() -> None:
-    script = ScriptedTransport(
+    script = ScriptedHttp(
         [
             (0.25, event(token_ids=[7, 8], text="ab")),
             (0.5, event(token_ids=[9], text="c", finish_reason="length") + b"data: [DONE]\n\n"),
@@ -148,7 +156,7 @@ def test_a_chunk_of_several_named_tokens_is_several_tokens_of_one_instant() -> N
 
 
 def test_unnamed_tokens_are_counted_by_the_server_and_never_spread() -> None:
-    script = ScriptedTransport(
+    script = ScriptedHttp(
         [
             (0.25, event(text="ab ")),
             (0.5, event(text="cd", finish_reason="length")),
@@ -167,7 +175,7 @@ def test_unnamed_tokens_are_counted_by_the_server_and_never_spread() -> None:
     assert body["prompt"] == words_of((300, 301, 302))
     assert "ignore_eos" not in body
     # The same text in other chunks is the same answer.
-    other = ScriptedTransport(
+    other = ScriptedHttp(
         [(0.1, event(text="ab cd", finish_reason="length") + event(usage=5) + b"data: [DONE]\n\n")]
     )
     (again,) = replay(other, work(0, 5), prompts="text")
@@ -175,7 +183,7 @@ def test_unnamed_tokens_are_counted_by_the_server_and_never_spread() -> None:
 
 
 def test_a_request_does_not_wait_for_the_one_before_it() -> None:
-    script = ScriptedTransport(
+    script = ScriptedHttp(
         [(2.0, event(token_ids=[1], finish_reason="length") + b"data: [DONE]\n\n")]
     )
     records = replay(script, work(0, 1), work(1, 1, 0.5), work(2, 1, 0.5))
@@ -199,40 +207,45 @@ def test_a_request_does_not_wait_for_the_one_before_it() -> None:
 def test_every_failed_answer_is_a_failed_request(
     steps: list[tuple[float, bytes]], status: int, why: str
 ) -> None:
-    (record,) = replay(ScriptedTransport(steps, status), work(0, 3))
+    (record,) = replay(ScriptedHttp(steps, status), work(0, 3))
     assert record.error is not None
     assert re.search(why, record.error)
 
 
-class _Refusing(httpx.AsyncBaseTransport):
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("All connection attempts failed")
+async def test_lines_come_whole_however_the_parts_are_cut() -> None:
+    text = "data: é\r\n\r\n: x\ndata: end"
+
+    async def parts(size: int) -> AsyncIterator[bytes]:
+        data = text.encode()
+        for first in range(0, len(data), size):
+            yield data[first : first + size]
+
+    for size in range(1, 30):
+        got = [line async for line in text_lines(parts(size))]
+        assert got == ["data: é", "", ": x", "data: end"]
 
 
-async def test_a_server_that_is_not_there_is_a_cloud_error() -> None:
-    endpoint = Endpoint(settings(), _Refusing())
-    session = endpoint.session(GenerationRequest("r", (300,), 3), "endpoint")
-    with pytest.raises(CloudUnavailable, match="cannot be reached: All connection"):
-        async for _ in session.run():
+async def test_an_endless_line_is_refused() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * (1 << 20)
+
+    with pytest.raises(ProtocolError, match="a line of more than"):
+        async for _ in text_lines(parts()):
             pass
 
 
-class _Models(httpx.AsyncBaseTransport):
-    def __init__(self, *names: str) -> None:
-        self._names = names
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        assert request.url.path == "/v1/models"
-        return httpx.Response(200, json={"data": [{"id": name} for name in self._names]})
+def models(*names: str) -> ScriptedHttp:
+    return ScriptedHttp([(0.0, json.dumps({"data": [{"id": n} for n in names]}).encode())])
 
 
 async def test_the_only_model_needs_no_name() -> None:
-    assert await Endpoint(settings(model=None), _Models("one")).model() == "one"
-    assert await Endpoint(settings(model="x"), _Refusing()).model() == "x"
+    assert await Endpoint(settings(model=None), models("one")).model() == "one"
+    assert await Endpoint(settings(model="x"), models()).model() == "x"
     with pytest.raises(ConfigError, match="these models: a, b; name one with --model"):
-        await Endpoint(settings(model=None), _Models("a", "b")).model()
+        await Endpoint(settings(model=None), models("a", "b")).model()
     with pytest.raises(CloudUnavailable, match="name a model with --model"):
-        await Endpoint(settings(model=None), _Refusing()).model()
+        await Endpoint(settings(model=None), ScriptedHttp([(0.0, b"no JSON")])).model()
 
 
 @pytest.mark.parametrize(

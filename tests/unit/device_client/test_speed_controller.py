@@ -66,3 +66,27 @@ def test_a_slow_device_line_is_felt_from_the_start() -> None:
     # D > tau: position 100 comes at 1 + 90 * 0.05, so the pace is stretched evenly.
     forecast = [Arrivals(1, 9, 0.0, 0.0), Arrivals(10, 100, 1.0, 0.05)]
     assert SpeedController(0.02).next_gap_s(0, 0.0, forecast) == pytest.approx(0.1)
+
+
+@given(st.floats(0.02, 0.5), st.lists(st.floats(0.0, 0.002), min_size=1, max_size=50))
+def test_late_wake_ups_within_the_grain_do_not_add_up(pace_s: float, late: list[float]) -> None:
+    controller = SpeedController(pace_s)
+    counted_s = 5.0
+    for n, late_s in enumerate(late):
+        due_s = counted_s + controller.next_gap_s(n, counted_s, ())
+        counted_s = controller.counted_s(due_s, due_s + late_s * 0.999)
+    assert counted_s == pytest.approx(5.0 + len(late) * pace_s)
+
+
+@given(st.floats(0.0, 0.5), st.floats(0.0021, 9.0))
+def test_real_lateness_is_never_made_up(pace_s: float, late_s: float) -> None:
+    controller = SpeedController(pace_s)
+    assert controller.counted_s(7.0, 7.0 + late_s) == 7.0 + late_s
+    assert controller.counted_s(None, 7.0) == 7.0
+
+
+def test_a_short_pace_forgives_a_tenth_of_itself() -> None:
+    controller = SpeedController(0.005)
+    assert controller.counted_s(7.0, 7.0004) == 7.0
+    assert controller.counted_s(7.0, 7.0006) == 7.0006
+    assert controller.counted_s(7.0, 6.9) == 6.9  # shown before its time
