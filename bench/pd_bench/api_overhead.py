@@ -19,6 +19,7 @@ import httpx
 from rich.table import Table
 
 from pd_bench.cores import available_cores, pinned, split_cores
+from pd_bench.lateness import lateness_s
 from pd_bench.overhead import Latency, bare_answer
 from pd_bench.process_memory import rss_bytes
 from pd_bench.server_process import ServerOptions, own_server, server_process
@@ -147,9 +148,9 @@ async def _measured(
     for number in range(settings.rounds):
         tick(f"round {number + 1} of {settings.rounds}")
         outcome = await bare_answer(cloud, settings.pace_s, settings.num_tokens)
-        session += [gap - settings.pace_s for gap in outcome.gaps_s]
+        session += lateness_s([shown.at_s for shown in outcome.shown], settings.pace_s)
         came_s = await _chat(http, settings.num_tokens)
-        api += [gap - settings.pace_s for gap in _gaps(came_s)]
+        api += lateness_s(came_s, settings.pace_s)
     before = rss_bytes(device_pid)
     waves = []
     for number in range(2):

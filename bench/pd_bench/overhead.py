@@ -18,6 +18,7 @@ from rich.table import Table
 from pd_bench.cloud_meter import CloudMeter
 from pd_bench.cores import available_cores, pinned, split_cores
 from pd_bench.devices import grpc_link
+from pd_bench.lateness import UNJUDGED_TOKENS, lateness_s
 from pd_bench.result import PERCENTILE_METHOD
 from pd_bench.server_process import ServerOptions, own_server
 from pd_bench.settings import CloudAccess
@@ -101,7 +102,7 @@ async def measure_overhead(pace_s: float, num_tokens: int) -> Overhead:
     Raises:
         PdError: the server could not be started, or a request failed.
     """
-    per_round = max(num_tokens // _ROUNDS, 2)
+    per_round = max(num_tokens // _ROUNDS, 2 * UNJUDGED_TOKENS)
     cores = split_cores(available_cores())
     # What is measured is what comes on top of the engine: the quickest one shows it best.
     options = ServerOptions(model=RANDOM_TINY, sampler="rolling-hash", cores=cores.server)
@@ -113,7 +114,7 @@ async def measure_overhead(pace_s: float, num_tokens: int) -> Overhead:
             for _ in range(_ROUNDS):
                 bare += await _bare_lateness(pace_s, per_round)
                 outcome = await bare_answer(target, pace_s, per_round)
-                paced += [gap - pace_s for gap in outcome.gaps_s]
+                paced += lateness_s([shown.at_s for shown in outcome.shown], pace_s)
             unpaced = await _unpaced(target, per_round * _ROUNDS)
     return Overhead(pace_s, len(paced), Latency.of(bare), Latency.of(paced), Latency.of(unpaced))
 
@@ -121,14 +122,12 @@ async def measure_overhead(pace_s: float, num_tokens: int) -> Overhead:
 async def _bare_lateness(pace_s: float, num_tokens: int) -> list[float]:
     """Return how late a loop of nothing but sleeps is, tick by tick."""
     loop = asyncio.get_running_loop()
-    late_s = []
-    last_s = loop.time()
-    for _ in range(num_tokens - 1):
-        await asyncio.sleep(last_s + pace_s - loop.time())
-        now_s = loop.time()
-        late_s.append(now_s - last_s - pace_s)
-        last_s = now_s
-    return late_s
+    began_s = loop.time()
+    came_s = []
+    for i in range(num_tokens):
+        await asyncio.sleep(began_s + i * pace_s - loop.time())
+        came_s.append(loop.time())
+    return lateness_s(came_s, pace_s)
 
 
 async def bare_answer(target: str, pace_s: float, num_tokens: int) -> Outcome:

@@ -1,0 +1,33 @@
+"""How late tokens are that should come at an even pace.
+
+Not gap less pace: a token after a late one comes the sooner, and the one's lateness would cancel
+the other's. A token is late against the pace's line through the least late of those just before
+it, so a stream that falls behind is late by all it has lost over them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["UNJUDGED_TOKENS", "lateness_s"]
+
+UNJUDGED_TOKENS = 8
+"""At the beginning of an answer: what comes before a token is what it is held against."""
+
+
+def lateness_s(came_s: Sequence[float], pace_s: float) -> list[float]:
+    """Return how late each token is.
+
+    Args:
+        came_s: instants, [n], in order.
+        pace_s: between two of them.
+
+    Returns:
+        [n - 8], of the ninth token and on; empty where there are fewer.
+    """
+    behind_s = np.array(came_s) - pace_s * np.arange(len(came_s))
+    if len(behind_s) <= UNJUDGED_TOKENS:
+        return []
+    windows = np.lib.stride_tricks.sliding_window_view(behind_s, UNJUDGED_TOKENS + 1)
+    late_s: list[float] = (behind_s[UNJUDGED_TOKENS:] - windows.min(axis=1)).tolist()
+    return late_s
