@@ -6,7 +6,7 @@ bit, and the first must happen before torch is imported:
 
 * MKL's strict conditional reproducibility (`MKL_CBWR`), set by `prepare_environment`;
 * linear layers called with at least `min_rows` rows (fewer are padded with zero rows);
-* attention in query tiles of one fixed shape, keys padded to whole blocks
+* attention in query tiles of one fixed shape, keys padded to a few lengths
   (`pd_core.models.attention`), and no elementwise function with another scalar tail.
 
 `probe` checks on the machine at hand that this works, and digests a fixed computation: two
@@ -39,6 +39,8 @@ class Numerics:
         tile_rows: when not 0, every call is cut into tiles of this many rows instead.
         isa: torch's CPU capability or the device's name; informative.
         digest: hex sha256 over the output bits of a fixed computation; "" when unchecked.
+        key_steps: lengths the last block of an attention's keys may have, rising; the longest is a
+            whole block.
     """
 
     reproducible: bool
@@ -46,6 +48,7 @@ class Numerics:
     tile_rows: int
     isa: str
     digest: str
+    key_steps: tuple[int, ...] = (512,)
 
 
 def prepare_environment(*, fast: bool = False) -> None:
@@ -90,7 +93,8 @@ def probe() -> Numerics:
     """Find the cheapest way to equal bits on this machine, in a second or two.
 
     Tried in order: linear layers called as they are or padded to 4, 8 or 16 rows, at one and two
-    threads and the present number; then 16-row tiles at the present number of threads. If
+    threads and the present number; then 16-row tiles at the present number of threads. Likewise
+    attention with shorter last blocks of keys, then with whole ones alone. If
     neither gives equal bits, or attention or elementwise functions do not, the result says so.
     The thread count is changed while it runs, so call it before other threads use torch.
     """
