@@ -12,7 +12,7 @@ from torch import Tensor
 from pd_core.models.attention import CausalMask, HeadSource, TiledBatch
 from pd_core.models.kv_cache import KEY_BLOCK
 from pd_core.models.layer import silu
-from pd_core.models.linear import add_linear, linear
+from pd_core.models.linear import add_linear, can_pack, linear, pack, packed_linear
 from pd_core.models.rope import RotaryEmbedding
 from pd_core.numerics import Numerics
 
@@ -38,7 +38,12 @@ def run() -> Numerics:
     isa = torch.backends.cpu.get_cpu_capability().lower()
     present = torch.get_num_threads()
     threads = sorted({1, 2, present})
-    candidates = [(Numerics(True, rows, 0, isa, ""), threads) for rows in (1, 4, 8, 16)]
+    kinds = (True, False) if can_pack() else (False,)
+    candidates = [
+        (Numerics(True, rows, 0, isa, "", packed=packed), threads)
+        for packed in kinds
+        for rows in (1, 4, 8, 16)
+    ]
     candidates.append((Numerics(True, 1, 16, isa, ""), [present]))
     for candidate, counts in candidates:
         if not (_linear_is_equal(candidate, counts) and _sums_are_equal(candidate, counts)):
@@ -70,17 +75,31 @@ def _num_threads(count: int) -> Iterator[None]:
 
 def _linear_is_equal(numerics: Numerics, threads: list[int]) -> bool:
     """Whether rows are the same for all row counts, offsets and thread counts."""
-    for inner, outer in _SHAPES:
-        x, weight = _numbers(_FULL, inner, key=1), _numbers(outer, inner, key=2)
-        with _num_threads(threads[0]):
-            whole = linear(x, weight, None, numerics)
-        for count in threads:
-            with _num_threads(count):
-                for rows in _ROWS:
-                    offset = (_FULL - rows) // 2
-                    part = linear(x[offset : offset + rows], weight, None, numerics)
-                    if not torch.equal(part, whole[offset : offset + rows]):
-                        return False
+    return all(
+        _rows_are_equal(product, _numbers(_FULL, inner, key=1), threads)
+        for inner, outer in _SHAPES
+        for product in _products(_numbers(outer, inner, key=2), numerics)
+    )
+
+
+def _products(weight: Tensor, numerics: Numerics) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yield the ways in which a weight (out, in) is used."""
+    yield lambda x: linear(x, weight, None, numerics)
+    if numerics.packed:
+        packed, bias = pack(weight), _numbers(len(weight), key=14)
+        yield lambda x: packed_linear(x, packed, None, numerics)
+        yield lambda x: packed_linear(x, packed, bias, numerics)
+
+
+def _rows_are_equal(product: Callable[[Tensor], Tensor], x: Tensor, threads: list[int]) -> bool:
+    with _num_threads(threads[0]):
+        whole = product(x)
+    for count in threads:
+        with _num_threads(count):
+            for rows in _ROWS:
+                part = slice((_FULL - rows) // 2, (_FULL - rows) // 2 + rows)
+                if not torch.equal(product(x[part]), whole[part]):
+                    return False
     return True
 
 
@@ -167,10 +186,12 @@ def _digest(numerics: Numerics) -> str:
 
     The rows are many enough that padding to `min_rows` plays no part in it.
     """
-    outputs = [
-        linear(_numbers(64, inner, key=8), _numbers(outer, inner, key=9), None, numerics)
-        for inner, outer in _SHAPES
-    ]
+    outputs = []
+    for inner, outer in _SHAPES:
+        x, weight = _numbers(64, inner, key=8), _numbers(outer, inner, key=9)
+        outputs.append(linear(x, weight, None, numerics))
+        if numerics.packed:
+            outputs.append(packed_linear(x, pack(weight), None, numerics))
     outputs.append(_attention(*_attention_inputs(2, 2, 32), 0))
     x = _numbers(4099, key=10)
     outputs += [silu(x), torch.rsqrt(x.abs() + 0.01), F.softmax(x.double(), 0)]
