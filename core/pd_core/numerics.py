@@ -7,7 +7,7 @@ bit, and the first must happen before torch is imported:
 * MKL's strict conditional reproducibility (`MKL_CBWR`), set by `prepare_environment`;
 * linear layers by oneDNN, their weights packed once, or by MKL, in either case called with at
   least `min_rows` rows (fewer are padded with zero rows);
-* attention in query tiles of one fixed shape, keys padded to a few lengths
+* attention in query tiles of one or two fixed shapes, keys padded to a few lengths
   (`pd_core.models.attention`), and no elementwise function with another scalar tail.
 
 `probe` checks on the machine at hand that this works, and digests a fixed computation: two
@@ -45,6 +45,7 @@ class Numerics:
         digest: hex sha256 over the output bits of a fixed computation; "" when unchecked.
         key_steps: lengths the last block of an attention's keys may have, rising; the longest is a
             whole block.
+        query_rows: rows of an attention's smallest tile.
         packed: layers' weights are kept in the order that oneDNN's product wants.
     """
 
@@ -54,6 +55,7 @@ class Numerics:
     isa: str
     digest: str
     key_steps: tuple[int, ...] = (512,)
+    query_rows: int = 8
     packed: bool = False
 
     def padded_rows(self, rows: int) -> int:
@@ -112,9 +114,9 @@ def probe() -> Numerics:
 
     Tried in order: linear layers with packed weights, called as they are or padded to 4, 8 or 16
     rows, at one and two threads and the present number; the same with plain weights; then 16-row
-    tiles at the present number of threads. Likewise attention with shorter last blocks of keys,
-    then with whole ones alone. If none gives equal bits, or attention or elementwise functions do
-    not, the result says so.
+    tiles at the present number of threads. Likewise attention with shorter last blocks of keys
+    and small tiles, then without the one, then without either. If none gives equal bits, or
+    attention or elementwise functions do not, the result says so.
     The thread count is changed while it runs, so call it before other threads use torch.
     """
     from pd_core import numerics_probe

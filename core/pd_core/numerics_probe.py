@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pd_core.models.attention import CausalMask, HeadSource, TiledBatch
+from pd_core.models.attention import CachedHeads, CausalMask, TiledBatch
 from pd_core.models.kv_cache import KEY_BLOCK
 from pd_core.models.layer import silu
 from pd_core.models.linear import add_linear, can_pack, linear, pack, packed_linear
@@ -30,7 +31,9 @@ _FULL = 512
 _ATTENDED = 700
 # MKL cuts a sum over up to 192 products nowhere and one over 384 and more after each 192; between
 # them it halves it, so those lengths make other bits.
-_KEY_STEPS = ((64, 128, 192, 384, 448, KEY_BLOCK), (KEY_BLOCK,))
+_KEY_STEPS = (64, 128, 192, 384, 448, KEY_BLOCK)
+# Lengths of the last block, and rows of the smallest tile: MKL has other code for 1 to 3 rows.
+_ATTENTION = ((_KEY_STEPS, 4), (_KEY_STEPS, 8), ((KEY_BLOCK,), 8))
 
 
 def run() -> Numerics:
@@ -48,10 +51,11 @@ def run() -> Numerics:
     for candidate, counts in candidates:
         if not (_linear_is_equal(candidate, counts) and _sums_are_equal(candidate, counts)):
             continue
-        steps = next((s for s in _KEY_STEPS if _attention_is_equal(counts, s)), None)
-        if steps is None or not _elementwise_is_equal(counts):
+        way = next((way for way in _ATTENTION if _attention_is_equal(counts, *way)), None)
+        if way is None or not _elementwise_is_equal(counts):
             break
-        return replace(candidate, digest=_digest(candidate), key_steps=steps)
+        steps, rows = way
+        return replace(candidate, digest=_digest(candidate), key_steps=steps, query_rows=rows)
     return Numerics(False, 1, 0, isa, "")
 
 
@@ -76,9 +80,9 @@ def _num_threads(count: int) -> Iterator[None]:
 def _linear_is_equal(numerics: Numerics, threads: list[int]) -> bool:
     """Whether rows are the same for all row counts, offsets and thread counts."""
     return all(
-        _rows_are_equal(product, _numbers(_FULL, inner, key=1), threads)
+        _rows_are_equal(multiply, _numbers(_FULL, inner, key=1), threads)
         for inner, outer in _SHAPES
-        for product in _products(_numbers(outer, inner, key=2), numerics)
+        for multiply in _products(_numbers(outer, inner, key=2), numerics)
     )
 
 
@@ -91,14 +95,14 @@ def _products(weight: Tensor, numerics: Numerics) -> Iterator[Callable[[Tensor],
         yield lambda x: packed_linear(x, packed, bias, numerics)
 
 
-def _rows_are_equal(product: Callable[[Tensor], Tensor], x: Tensor, threads: list[int]) -> bool:
+def _rows_are_equal(multiply: Callable[[Tensor], Tensor], x: Tensor, threads: list[int]) -> bool:
     with _num_threads(threads[0]):
-        whole = product(x)
+        whole = multiply(x)
     for count in threads:
         with _num_threads(count):
             for rows in _ROWS:
                 part = slice((_FULL - rows) // 2, (_FULL - rows) // 2 + rows)
-                if not torch.equal(product(x[part]), whole[part]):
+                if not torch.equal(multiply(x[part]), whole[part]):
                     return False
     return True
 
@@ -120,11 +124,18 @@ def _sums_are_equal(numerics: Numerics, threads: list[int]) -> bool:
 
 
 def _attention(
-    q: Tensor, keys: Tensor, values: Tensor, start: int, steps: Sequence[int] = (KEY_BLOCK,)
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    start: int,
+    steps: Sequence[int] = (KEY_BLOCK,),
+    query_rows: int = 8,
+    num_parts: int = 1,
 ) -> Tensor:
-    mask = CausalMask(q.shape[2], steps, dtype=torch.float32, device=torch.device("cpu"))
-    batch = TiledBatch(mask, [(start, q.shape[0])])
-    return batch.attend(q, [HeadSource(slice(None), [keys], [values])])
+    cpu = torch.device("cpu")
+    mask = CausalMask(q.shape[2], steps, query_rows, dtype=torch.float32, device=cpu)
+    source = CachedHeads(*(torch.unflatten(t, 0, (num_parts, -1)) for t in (keys, values)))
+    return TiledBatch(mask, [(start, q.shape[0])]).attend(q, [source])
 
 
 def _attention_inputs(kv_heads: int, group: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,10 +147,11 @@ def _attention_inputs(kv_heads: int, group: int, dim: int) -> tuple[Tensor, Tens
     return q, keys, values
 
 
-def _attention_is_equal(threads: list[int], steps: Sequence[int]) -> bool:
+def _attention_is_equal(threads: list[int], steps: Sequence[int], query_rows: int) -> bool:
     """Whether queries are the same in one pass, in chunks and alone, past 512 keys.
 
-    Each is held against whole blocks of keys, at every length that the steps give.
+    Each is held against whole blocks of keys, at every length that the steps give; heads in one
+    part and, where they can be, in two.
     """
     parts = [(0, _ATTENDED), (300, 400), (505, 37), (505, 1), (690, 1), (13, 3)]
     ends = [block + step for block in (0, KEY_BLOCK) for step in steps]
@@ -150,9 +162,10 @@ def _attention_is_equal(threads: list[int], steps: Sequence[int]) -> bool:
             whole = _attention(q, keys, values, 0)
         for count in threads:
             with _num_threads(count):
-                for first, rows in parts:
-                    part = _attention(q[first : first + rows], keys, values, first, steps)
-                    if not torch.equal(part, whole[first : first + rows]):
+                for (first, rows), halves in product(parts, (1, 2) if kv_heads > 1 else (1,)):
+                    tokens = slice(first, first + rows)
+                    part = _attention(q[tokens], keys, values, first, steps, query_rows, halves)
+                    if not torch.equal(part, whole[tokens]):
                         return False
     return True
 

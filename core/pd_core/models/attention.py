@@ -1,14 +1,15 @@
 """Causal attention whose rows do not depend on the chunk they are computed in.
 
 torch's CPU kernel picks its blocking by the number of queries and keys, so a query's bits change
-with the chunk around it. Here every kernel call sees the same shape: tiles of a fixed number of
+with the chunk around it. Here every kernel call sees few shapes: tiles of a fixed number of
 query rows (the query heads of one KV head are folded into the rows), keys padded to whole blocks
 of 512. A masked key adds an exact zero, so the padding changes nothing. The kernel takes 512 keys
 at a time, and the last block may be shorter: to lengths (`Numerics.key_steps`) of which the
-numerics probe has found that they give the bits of a whole one. Tiles that need equally many keys
-go through the kernel together, as its batch.
+numerics probe has found that they give the bits of a whole one. Likewise a token or two alone may
+have a tile of fewer rows (`Numerics.query_rows`). Tiles that need equally many keys go through
+the kernel together, as its batch.
 
-Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles.
+Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles, P parts of the heads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from pd_core.models.kv_cache import KEY_BLOCK, Segment
 
-__all__ = ["CausalMask", "HeadSource", "Pass", "PlainBatch", "TiledBatch", "tile_tokens"]
+__all__ = ["CachedHeads", "CausalMask", "Pass", "PlainBatch", "TiledBatch", "tile_tokens"]
 
 _TILE_ROWS = 8
 
@@ -40,6 +41,7 @@ class CausalMask:
     Args:
         group: query heads per KV head.
         key_steps: lengths the last block of keys may have, rising, KEY_BLOCK last.
+        query_rows: at least so many a small tile has.
         dtype, device: of the model.
     """
 
@@ -47,11 +49,13 @@ class CausalMask:
         self,
         group: int,
         key_steps: Sequence[int] = (KEY_BLOCK,),
+        query_rows: int = _TILE_ROWS,
         *,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self.tile_tokens = tile_tokens(group)
+        self._small_tokens = min(-(-query_rows // group), self.tile_tokens)
         self._key_steps = tuple(key_steps)
         self._group = group
         self.device = device
@@ -70,32 +74,36 @@ class CausalMask:
         self._table = table.masked_fill_(column > row[:, None], float("-inf"))
         self._centre = centre
 
+    def tile_for(self, num_tokens: int) -> int:
+        """Return the tokens per tile of a segment of num_tokens."""
+        return self._small_tokens if num_tokens <= self._small_tokens else self.tile_tokens
+
     def padded_keys(self, num_keys: int) -> int:
         """Return how many keys the kernel is given for a tile that needs num_keys."""
         whole, rest = divmod(num_keys - 1, KEY_BLOCK)
         return whole * KEY_BLOCK + next(step for step in self._key_steps if step > rest)
 
-    def window(self, last_tile_start: int, num_tiles: int, num_keys: int) -> Tensor:
+    def window(self, tile: int, last_tile_start: int, num_tiles: int, num_keys: int) -> Tensor:
         """Return (num_tiles, 1, rows, num_keys) for tiles in falling order of position."""
-        rows, stride = self._table.shape[0], self._table.stride(0)
         return self._table.as_strided(
-            (num_tiles, 1, rows, num_keys),
-            (self.tile_tokens, 0, stride, 1),
+            (num_tiles, 1, tile * self._group, num_keys),
+            (tile, 0, self._table.stride(0), 1),
             self._centre - last_tile_start,
         )
 
 
-class HeadSource(NamedTuple):
-    """What some of the KV heads read, sequence by sequence.
+class CachedHeads(NamedTuple):
+    """What the KV heads read of one sequence, in place, in P equal parts.
+
+    The heads of a part lie evenly in memory, and so do the parts; P is 2 where half of the heads
+    read another layer's values.
 
     Attributes:
-        heads: which KV heads.
-        keys, values: of each of the batch's segments, (heads, capacity, D), read in place.
+        keys, values: (P, G / P, capacity, D).
     """
 
-    heads: slice
-    keys: Sequence[Tensor]
-    values: Sequence[Tensor]
+    keys: Tensor
+    values: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,53 @@ class _Run:
     mask: Tensor
 
 
+class _Part(NamedTuple):
+    """A segment as tiles see it: its index, first row in the batch, first position and length."""
+
+    segment: int
+    row: int
+    start: int
+    num_tokens: int
+
+
+class _Tiling:
+    """A batch's tiles of one size.
+
+    Attributes:
+        places: of the parts' tokens in their order, in what `attend` returns.
+        num_places: there.
+    """
+
+    def __init__(self, mask: CausalMask, tile: int, parts: Sequence[_Part]) -> None:
+        self._tile = tile
+        self._runs: list[_Run] = []
+        self.places: list[int] = []
+        token_of_place: list[int] = []
+        for part in parts:
+            self._runs += reversed(list(_plan(mask, tile, part)))
+            num_tiles = -(-part.num_tokens // tile)
+            first_place = len(token_of_place)
+            for index in reversed(range(num_tiles)):  # the last tile first, as its mask lies
+                for token in range(index * tile, (index + 1) * tile):
+                    # A place past the end holds some token again, and its result is nobody's.
+                    token_of_place.append(part.row + min(token, part.num_tokens - 1))
+            for token in range(part.num_tokens):
+                index, rest = divmod(token, tile)
+                self.places.append(first_place + (num_tiles - 1 - index) * tile + rest)
+        self.num_places = len(token_of_place)
+        self._token_of_place = torch.tensor(token_of_place, device=mask.device)
+
+    def attend(self, q: Tensor, sources: Sequence[CachedHeads]) -> Tensor:
+        """Mix values by queries q: (T, G, g, D) to (num_places, G * g * D)."""
+        _, kv_heads, group, dim = q.shape
+        places = q[self._token_of_place].view(-1, self._tile, kv_heads, group, dim)
+        tiles = places.transpose(1, 2).reshape(-1, kv_heads, self._tile * group, dim)
+        parts = zip(self._runs, torch.split(tiles, [r.count for r in self._runs]), strict=True)
+        mixed = torch.cat([_mix(run, part, sources[run.segment]) for run, part in parts])
+        rows = mixed.view(-1, kv_heads, self._tile, group, dim).transpose(1, 2)
+        return rows.reshape(-1, kv_heads * group * dim)
+
+
 class TiledBatch:
     """Attention of a ragged batch in fixed tiles; planned once, used by every layer.
 
@@ -124,72 +179,67 @@ class TiledBatch:
     """
 
     def __init__(self, mask: CausalMask, segments: Sequence[tuple[int, int]]) -> None:
-        self._tile = mask.tile_tokens
-        mask.reserve(max(start + n for start, n in segments) + self._tile + KEY_BLOCK)
-        self._runs: list[_Run] = []
-        token_of_place: list[int] = []  # which token stands in a place of a tile
-        place_of_token: list[int] = []
+        mask.reserve(max(start + n for start, n in segments) + mask.tile_tokens + KEY_BLOCK)
+        by_tile: dict[int, list[_Part]] = {}
         row = 0
         for index, (start, num_tokens) in enumerate(segments):
-            self._runs += reversed(list(self._plan(mask, index, start, num_tokens)))
-            num_tiles = -(-num_tokens // self._tile)
-            first_place = len(token_of_place)
-            for tile in reversed(range(num_tiles)):  # the last tile first, as its mask lies
-                for token in range(tile * self._tile, (tile + 1) * self._tile):
-                    # A place past the end holds some token again, and its result is nobody's.
-                    token_of_place.append(row + min(token, num_tokens - 1))
-            for token in range(num_tokens):
-                tile, rest = divmod(token, self._tile)
-                place = (num_tiles - 1 - tile) * self._tile + rest
-                place_of_token.append(first_place + place)
+            part = _Part(index, row, start, num_tokens)
+            by_tile.setdefault(mask.tile_for(num_tokens), []).append(part)
             row += num_tokens
-        self._token_of_place = torch.tensor(token_of_place, device=mask.device)
+        self._tilings = []
+        place_of_token = [0] * row
+        first_place = 0
+        for tile, parts in by_tile.items():
+            tiling = _Tiling(mask, tile, parts)
+            tokens = (t for p in parts for t in range(p.row, p.row + p.num_tokens))
+            for token, place in zip(tokens, tiling.places, strict=True):
+                place_of_token[token] = first_place + place
+            first_place += tiling.num_places
+            self._tilings.append(tiling)
         self._place_of_token = torch.tensor(place_of_token, device=mask.device)
 
-    def _plan(self, mask: CausalMask, segment: int, start: int, num_tokens: int) -> Iterator[_Run]:
-        """Yield a segment's runs from its front to its back."""
-        tile, last = self._tile, start + num_tokens
-        num_tiles = -(-num_tokens // tile)
-        first = 0
-        while first < num_tiles:
-            num_keys = mask.padded_keys(min(start + (first + 1) * tile, last))
-            # The last tile may hold fewer tokens than a whole one: count its real end.
-            fitting = (num_keys - start) // tile if num_keys < last else num_tiles
-            end = max(first + 1, fitting)
-            window = mask.window(start + (end - 1) * tile, end - first, num_keys)
-            yield _Run(segment, end - first, num_keys, window)
-            first = end
-
-    def attend(self, q: Tensor, sources: Sequence[HeadSource]) -> Tensor:
-        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); sources cover the KV heads."""
-        _, kv_heads, group, dim = q.shape
-        places = q[self._token_of_place].view(-1, self._tile, kv_heads, group, dim)
-        tiles = places.transpose(1, 2).reshape(-1, kv_heads, self._tile * group, dim)
-        counts = [run.count for run in self._runs]
-        mixed = []
-        for source in sources:
-            parts = zip(self._runs, torch.split(tiles[:, source.heads], counts), strict=True)
-            mixed.append(torch.cat([_mix(run, part, source) for run, part in parts]))
-        whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
-        rows = whole.view(-1, kv_heads, self._tile, group, dim).transpose(1, 2)
-        return rows.reshape(-1, kv_heads * group * dim)[self._place_of_token]
+    def attend(self, q: Tensor, sources: Sequence[CachedHeads]) -> Tensor:
+        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); a source a segment."""
+        mixed = [tiling.attend(q, sources) for tiling in self._tilings]
+        return (mixed[0] if len(mixed) == 1 else torch.cat(mixed))[self._place_of_token]
 
 
-def _mix(run: _Run, tiles: Tensor, source: HeadSource) -> Tensor:
-    """Attend tiles: (N, heads, rows, D) of one run to their sequence."""
-    count, mask = run.count, run.mask
-    keys = source.keys[run.segment][None, :, : run.num_keys]
-    values = source.values[run.segment][None, :, : run.num_keys]
+def _plan(mask: CausalMask, tile: int, part: _Part) -> Iterator[_Run]:
+    """Yield a segment's runs from its front to its back."""
+    start, last = part.start, part.start + part.num_tokens
+    num_tiles = -(-part.num_tokens // tile)
+    first = 0
+    while first < num_tiles:
+        num_keys = mask.padded_keys(min(start + (first + 1) * tile, last))
+        # The last tile may hold fewer tokens than a whole one: count its real end.
+        fitting = (num_keys - start) // tile if num_keys < last else num_tiles
+        end = max(first + 1, fitting)
+        window = mask.window(tile, start + (end - 1) * tile, end - first, num_keys)
+        yield _Run(part.segment, end - first, num_keys, window)
+        first = end
+
+
+def _mix(run: _Run, tiles: Tensor, source: CachedHeads) -> Tensor:
+    """Attend tiles: (N, G, rows, D) of one run to their sequence."""
+    count, num_parts, heads = run.count, *source.keys.shape[:2]
+    keys, values = source.keys[:, :, : run.num_keys], source.values[:, :, : run.num_keys]
+    if count == 1 and num_parts > 1:  # the parts are the kernel's batch
+        parts = tiles.view(num_parts, heads, *tiles.shape[2:])
+        mask = run.mask.expand(num_parts, -1, -1, -1)
+        return F.scaled_dot_product_attention(parts, keys, values, attn_mask=mask).view_as(tiles)
     # The kernel runs its tiles in parallel, each with single-threaded products; but a lone tile of
     # a lone head it hands to threaded ones, whose bits differ. So double that.
-    if count * tiles.shape[1] == 1 and torch.get_num_threads() > 1:
+    if count * heads == 1 and torch.get_num_threads() > 1:
         count = 2
-    if count > 1:
-        shape = (count, -1, -1, -1)
-        tiles, mask = tiles.expand(*shape), mask.expand(*shape)
-        keys, values = keys.expand(*shape), values.expand(*shape)
-    mixed = F.scaled_dot_product_attention(tiles, keys, values, attn_mask=mask)
-    return mixed[: run.count]
+    shape = (count, -1, -1, -1)
+    mask = run.mask.expand(*shape)
+    mixed = [
+        F.scaled_dot_product_attention(
+            part.expand(*shape), k.expand(*shape), v.expand(*shape), attn_mask=mask
+        )[: run.count]
+        for part, k, v in zip(torch.split(tiles, heads, dim=1), keys, values, strict=True)
+    ]
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
 
 
 class PlainBatch:
@@ -207,22 +257,24 @@ class PlainBatch:
         self._ends = [start + num_tokens for start, num_tokens in segments]
         self._masks = [_added_mask(start, n, dtype, device) for start, n in segments]
 
-    def attend(self, q: Tensor, sources: Sequence[HeadSource]) -> Tensor:
-        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); sources cover the KV heads."""
+    def attend(self, q: Tensor, sources: Sequence[CachedHeads]) -> Tensor:
+        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); a source a segment."""
         out = torch.empty_like(q)
         results = torch.split(out, self._lengths)
         for index, queries in enumerate(torch.split(q, self._lengths)):
-            end = self._ends[index]
-            for source in sources:
-                tiles = queries[:, source.heads].permute(2, 1, 0, 3)  # (g, heads, T, D)
+            end, source = self._ends[index], sources[index]
+            heads = source.keys.shape[1]
+            for part, (keys, values) in enumerate(zip(source.keys, source.values, strict=True)):
+                which = slice(part * heads, (part + 1) * heads)
+                tiles = queries[:, which].permute(2, 1, 0, 3)  # (g, heads, T, D)
                 shape = (tiles.shape[0], -1, -1, -1)
                 mixed = F.scaled_dot_product_attention(
                     tiles,
-                    source.keys[index][None, :, :end].expand(*shape),
-                    source.values[index][None, :, :end].expand(*shape),
+                    keys[None, :, :end].expand(*shape),
+                    values[None, :, :end].expand(*shape),
                     attn_mask=self._masks[index],
                 )
-                results[index][:, source.heads] = mixed.permute(2, 1, 0, 3)
+                results[index][:, which] = mixed.permute(2, 1, 0, 3)
         return out.flatten(1)
 
 

@@ -70,7 +70,9 @@ class CausalLM(torch.nn.Module):
         self._rope = RotaryEmbedding(
             config.head_dim, config.rope_theta, config.rope_scaling, dtype=dtype, device=device
         )
-        self._mask = CausalMask(config.group, numerics.key_steps, dtype=dtype, device=device)
+        self._mask = CausalMask(
+            config.group, numerics.key_steps, numerics.query_rows, dtype=dtype, device=device
+        )
 
     def make_cache(self, capacity_tokens: int) -> KVCache:
         """Return an empty cache for one sequence; capacity is rounded up to 512."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pd_core.models.attention import HeadSource, Pass
+from pd_core.models.attention import CachedHeads, Pass
 from pd_core.models.config import ModelConfig
 from pd_core.models.linear import Placement
 from pd_core.models.norm import RMSNorm
@@ -59,21 +59,19 @@ class GroupedAttention(torch.nn.Module):
             segment.cache.values[self._index][:, places] = v[:, rows]
             row = rows.stop
 
-    def _sources(self, batch: Pass) -> list[HeadSource]:
-        """Return what the heads read, all of it in place.
+    def _sources(self, batch: Pass) -> list[CachedHeads]:
+        """Return what the heads read of each sequence, all of it in place.
 
         In a SkipV1 layer the upper half of the KV heads reads the first layer's values; in the
         upper half of SkipV1-YOCO all heads read the source layer's keys.
         """
-        caches = [segment.cache for segment in batch.segments]
-        keys = [cache.keys[self._key_layer] for cache in caches]
-        own, values = self._num_value_heads, [cache.values[self._index] for cache in caches]
-        if own == self._config.num_kv_heads:
-            return [HeadSource(slice(None), keys, values)]
-        first = [cache.values[0][own:] for cache in caches]
+        num_parts = self._config.num_kv_heads // self._num_value_heads
         return [
-            HeadSource(slice(0, own), [k[:own] for k in keys], values),
-            HeadSource(slice(own, None), [k[own:] for k in keys], first),
+            CachedHeads(
+                torch.unflatten(segment.cache.keys[self._key_layer], 0, (num_parts, -1)),
+                segment.cache.values_read(self._index),
+            )
+            for segment in batch.segments
         ]
 
     def products(self, x: Tensor, batch: Pass) -> Tensor:

@@ -30,6 +30,9 @@ class LayerHeads:
 class KVCache:
     """Keys and values of one sequence, one pair of tensors per layer.
 
+    All values lie in one storage, the first layer's last: so one view holds what a layer reads of
+    its own values and of the first's.
+
     Attributes:
         keys: per layer (num_key_heads, capacity_tokens, key_dim or head_dim).
         values: per layer (num_value_heads, capacity_tokens, head_dim).
@@ -46,12 +49,19 @@ class KVCache:
     ) -> None:
         self._dtype = dtype
         self._device = device
+        self._value_heads = [h.num_value_heads for h in layers]
         capacity = _round_up(max(capacity_tokens, 1))
         self.keys = [self._zeros(h.num_key_heads, capacity, h.key_dim or head_dim) for h in layers]
-        self.values = [self._zeros(h.num_value_heads, capacity, head_dim) for h in layers]
+        self.values = self._zero_values(capacity, head_dim)
 
     def _zeros(self, heads: int, capacity: int, head_dim: int) -> Tensor:
         return torch.zeros(heads, capacity, head_dim, dtype=self._dtype, device=self._device)
+
+    def _zero_values(self, capacity: int, head_dim: int) -> list[Tensor]:
+        first, *others = self._value_heads
+        storage = self._zeros(sum(self._value_heads), capacity, head_dim)
+        *values, last = torch.split(storage, [*others, first])
+        return [last, *values]
 
     @property
     def capacity_tokens(self) -> int:
@@ -63,6 +73,20 @@ class KVCache:
         """Bytes of the distinct storages, the rounding to whole blocks included."""
         storages = {t.untyped_storage().data_ptr(): t for t in (*self.keys, *self.values)}
         return sum(t.untyped_storage().nbytes() for t in storages.values())
+
+    def values_read(self, layer: int) -> Tensor:
+        """Return the values that a layer reads, (P, heads, capacity_tokens, head_dim), in place.
+
+        P is 1 where it has as many as the first layer, its own; and 2 where it has half as many:
+        its own, then the upper half of the first layer's.
+        """
+        own, first = self.values[layer], self.values[0]
+        heads = own.shape[0]
+        if heads == first.shape[0]:
+            return own[None]
+        assert 2 * heads == first.shape[0], "a layer has all the values or half of them"
+        apart = first[heads:].storage_offset() - own.storage_offset()
+        return own.as_strided((2, *own.shape), (apart, *own.stride()))
 
     def copy_prefix(self, source: "KVCache", num_tokens: int) -> None:
         """Copy the first num_tokens of another cache of the same model; there must be room."""
@@ -76,11 +100,13 @@ class KVCache:
         capacity = _round_up(num_tokens)
         if capacity <= self.capacity_tokens:
             return
-        for tensors in (self.keys, self.values):
-            for i, old in enumerate(tensors):
-                new = self._zeros(old.shape[0], capacity, old.shape[2])
-                new[:, : old.shape[1]] = old
-                tensors[i] = new
+        for i, old in enumerate(self.keys):
+            self.keys[i] = self._zeros(old.shape[0], capacity, old.shape[2])
+            self.keys[i][:, : old.shape[1]] = old
+        values = self._zero_values(capacity, self.values[0].shape[2])
+        for new, old in zip(values, self.values, strict=True):
+            new[:, : old.shape[1]] = old
+        self.values = values
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pd_core.models import CausalLM, KVCache, ModelConfig, Segment
-from pd_core.models.attention import HeadSource, Pass
+from pd_core.models.attention import CachedHeads, Pass
 from pd_core.models.grouped_attention import GroupedAttention
 from pd_core.models.latent_attention import LatentAttention
 from pd_core.models.latent_shape import LatentShape
@@ -139,7 +139,7 @@ def test_a_copy_of_values_would_be_seen(
 
     sources = GroupedAttention._sources
 
-    def sources_with_copies(self: GroupedAttention, batch: Pass) -> list[HeadSource]:
+    def sources_with_copies(self: GroupedAttention, batch: Pass) -> list[CachedHeads]:
         (cache,) = (segment.cache for segment in batch.segments)
         own, values = self._num_value_heads, cache.values[self._index]
         if own == self._config.num_kv_heads:
@@ -150,7 +150,7 @@ def test_a_copy_of_values_would_be_seen(
             values = scratch
         else:
             values = torch.cat((values, cache.values[0][own:]))
-        return [HeadSource(slice(None), [cache.keys[self._index]], [values])]
+        return [CachedHeads(cache.keys[self._index][None], values[None])]
 
     monkeypatch.setattr(GroupedAttention, "_sources", sources_with_copies)
     assert copies(name, probe(), 1, tmp_path / "trace.json") > 3
