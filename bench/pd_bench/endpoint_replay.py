@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 
+from pd_bench.bounds import warm_up_failure
 from pd_bench.dispatch import Dispatcher
 from pd_bench.endpoint_client import RESERVED_IDS, Endpoint, endpoint_record
 from pd_bench.endpoint_settings import EndpointSettings
@@ -20,7 +21,6 @@ from pd_bench.trace_formats import MAX_TOKENS
 from pd_bench.traces import SkippedRows, TraceRow, read_trace
 from pd_bench.validity import lag_problems
 from pd_bench.workload import Work, Workload
-from pd_core.errors import EngineError
 from pd_core.generation import Limits
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.outcome import GenerationRequest
@@ -95,7 +95,7 @@ class EndpointReplay:
         dispatcher = self._dispatcher(0, None, ())
         await dispatcher.run_open_loop([self._workload.warm_up()], lambda _: endpoint, 0.0)
         if error := dispatcher.records[0].error:
-            raise EngineError(f"the warm-up request failed: {error}")
+            raise warm_up_failure(error, self._settings.timeout_s)
 
     def _dispatcher(
         self, repeat: int, progress: Progress | None, watched: Sequence[int]

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from pd_bench.bounds import warm_up_failure
 from pd_bench.cloud_meter import CloudMeter
 from pd_bench.cores import CoreSplit, available_cores, pinned, split_cores
 from pd_bench.devices import Devices, FleetDevices, RealDevice, grpc_link
@@ -33,7 +34,7 @@ from pd_bench.settings import CloudAccess, ReplaySettings
 from pd_bench.traces import SkippedRows, TraceRow, read_trace
 from pd_bench.validity import exactness_problems, lag_problems, promised_exactness
 from pd_bench.workload import Workload
-from pd_core.errors import EngineError, PdError
+from pd_core.errors import PdError
 from pd_core.generation import ServerInfo
 
 __all__ = ["Replay"]
@@ -189,7 +190,7 @@ class Replay:
         dispatcher = self._dispatcher(scheme.name, 0, salt, None)
         await devices.run(scheme, cloud, info, [self._workload.warm_up()], dispatcher)
         if error := dispatcher.records[0].error:
-            raise EngineError(f"the warm-up request of {scheme.name} failed: {error}")
+            raise warm_up_failure(error, self._settings.timeout_s, scheme.name)
 
     async def _add_totals(self, scheme: str, meter: CloudMeter) -> None:
         """Add what the cloud did; a server that is gone leaves a result without its costs."""
