@@ -267,7 +267,7 @@ class ResultDocument(_Model):
         trace: name of the trace's file.
         trace_sha256: of its content: a part of a published trace is another trace.
         valid: False when the run cannot be trusted, or is partial; `invalid_because` says why.
-        partial: the run was interrupted; the records are those of requests that had ended.
+        partial: the run ended early; the records are those of requests that had ended.
         labels: everything emulated or throttled, in words.
         settings: every input of the run that is not named elsewhere.
         cores: CPU cores the server and the client were pinned to; empty when not pinned.
