@@ -7,7 +7,7 @@ its requests; a record keeps the instant of every shown token, so that all can b
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -277,7 +277,7 @@ class ResultDocument(_Model):
         capacity: per scheme, the arrival rates a cloud carries.
     """
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     trace: str
     trace_sha256: str
     fidelity: str
