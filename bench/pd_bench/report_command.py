@@ -33,8 +33,8 @@ def read_result(path: Path) -> ResultDocument:
         first = error.errors(include_url=False)[0]
         if first["loc"] == ("schema_version",):
             raise ConfigError(
-                f"{path} has the schema version {str(first['input'])[:20]}, and this pd-bench reads "
-                "1: it was written by another one; read it with that, or measure again"
+                f"{path} has the schema version {str(first['input'])[:20]}, and this pd-bench "
+                "reads 1: it was written by another one; read it with that, or measure again"
             ) from None
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(

@@ -181,7 +181,7 @@ def test_a_document_of_another_version_is_not_read_as_one_of_ours(tmp_path: Path
 
 def test_a_search_for_a_capacity_has_nothing_to_compare() -> None:
     search = full_document().model_copy(update={"schemes": {}, "requests": ()})
-    with pytest.raises(ConfigError, match="^A has no scheme .*: it is a search for a capacity"):
+    with pytest.raises(ConfigError, match=r"^A has no scheme .*: it is a search for a capacity"):
         compare_results(search, full_document())
-    with pytest.raises(ConfigError, match="^B has no scheme"):
+    with pytest.raises(ConfigError, match=r"^B has no scheme"):
         compare_results(full_document(), search)
