@@ -3,10 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from pd_bench.endpoint_http import Reply, text_lines
+from pd_bench.endpoint_http import Reply, text_lines, whole_text
 
 
 def event(
@@ -57,13 +57,16 @@ class ScriptedReply:
         self.status = status
         self._steps = steps
 
-    def lines(self) -> AsyncGenerator[str, None]:
+    async def lines(self) -> AsyncGenerator[str, None]:
         """Yield the lines as the steps complete them."""
-        return text_lines(self._parts())
+        async with aclosing(self._parts()) as parts, aclosing(text_lines(parts)) as lines:
+            async for line in lines:
+                yield line
 
     async def text(self) -> str:
         """Return the whole body."""
-        return b"".join([part async for part in self._parts()]).decode()
+        async with aclosing(self._parts()) as parts:
+            return await whole_text(parts)
 
     async def _parts(self) -> AsyncGenerator[bytes, None]:
         for wait_s, data in self._steps:

@@ -4,6 +4,7 @@ Modules that import torch are imported inside the commands, after the numerics e
 """
 
 import asyncio
+import signal
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -59,7 +60,9 @@ def _options(
 @app.command()
 def overhead(
     pace: Pace = 0.02,
-    tokens: Annotated[int, typer.Option(min=8, help="Paced tokens to measure.")] = 1000,
+    tokens: Annotated[
+        int, typer.Option(min=8, max=1_000_000, help="Paced tokens to measure.")
+    ] = 1000,
 ) -> None:
     """Measure what gRPC, session and pacing add to a token on loopback."""
     prepare()
@@ -74,7 +77,9 @@ def ticker(
     prompt_tokens: Annotated[
         int, typer.Option(min=1, help="Length of the prompts; at most the model's context.")
     ] = 8192,
-    duration: Annotated[float, typer.Option(min=0.1, help="Seconds idle, and busy.")] = 10.0,
+    duration: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds idle, and busy.")
+    ] = 10.0,
 ) -> None:
     """Measure how punctual the device's event loop is while its engine prefills."""
     prepare()
@@ -111,6 +116,7 @@ def demo(model: Model = DEFAULT_MODEL) -> None:
 
 def main() -> None:
     """Run the command; an error is one line on stderr and an exit code of its class."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever it is doing, in order
     try:
         app(prog_name="pd-bench")  # however it was started
     except PdError as error:

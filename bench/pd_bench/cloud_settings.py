@@ -1,10 +1,10 @@
 """What `pd-bench cloud` is asked to compare, checked before anything starts."""
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pd_bench.bounds import check_timeout
 from pd_bench.server_process import ServerOptions
 from pd_bench.traces import TraceRow, read_trace
 from pd_core.errors import ConfigError
@@ -91,8 +91,7 @@ class CloudSettings:
             )
         if self.dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {self.dtype!r}; known: {', '.join(DTYPES)}")
-        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
-            raise ConfigError(f"--timeout is {self.timeout_s}; it must be more than 0 seconds")
+        check_timeout(self.timeout_s)
         if "vllm" in self.engines:
             self._check_vllm()
 

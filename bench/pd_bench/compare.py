@@ -91,6 +91,12 @@ def compare_results(
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ConfigError(f"--tolerance is {tolerance}; it must be 0 or more")
     schemes = [scheme for scheme in first.schemes if scheme in second.schemes]
+    for name, document in (("A", first), ("B", second)):
+        if not document.schemes:
+            raise ConfigError(
+                f"{name} has no scheme with requests to compare"
+                + (": it is a search for a capacity" if document.capacity else "")
+            )
     if not schemes:
         raise ConfigError(
             f"the results have no scheme in common: {', '.join(first.schemes)} against "

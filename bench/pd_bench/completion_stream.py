@@ -17,6 +17,7 @@ from pd_core.errors import CloudUnavailable, InvalidRequest, ProtocolError, Queu
 
 __all__ = ["Chunk", "completion_chunks"]
 
+_MOST = 2**31 - 1  # ids are kept in 32 bits; no answer is longer
 _END_WITHIN_S = 1.0  # after [DONE]; a server that leaves the body open is left
 
 
@@ -92,23 +93,37 @@ async def _events(lines: AsyncIterable[str]) -> AsyncGenerator[str, None]:
 def _chunk(data: str) -> Chunk:
     try:
         event = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ProtocolError(f"an event is no JSON: {data[:80]!r}") from None
-    if not isinstance(event, dict):
-        raise ProtocolError(f"an event is no completion: {data[:80]!r}")
-    if event.get("error"):
+    if isinstance(event, dict) and event.get("error"):
         raise _reported(event["error"])
-    usage = event.get("usage") or {}
-    choices = event.get("choices") or [{}]
-    choice = choices[0]
+    chunk = _chunk_of(event)
+    if chunk is None:
+        raise ProtocolError(f"an event is no completion: {data[:80]!r}")
+    return chunk
+
+
+def _chunk_of(event: Any) -> Chunk | None:
+    """Return what an event says, or None when a field is not of its kind."""
+    choices = event.get("choices") or [{}] if isinstance(event, dict) else None
+    choice = choices[0] if isinstance(choices, list) else None
+    usage = event.get("usage") or {} if isinstance(event, dict) else None
+    if not (isinstance(choice, dict) and isinstance(usage, dict)):
+        return None
+    text, reason = choice.get("text") or "", choice.get("finish_reason") or ""
     ids = choice.get("token_ids")
-    return Chunk(
-        text=choice.get("text") or "",
-        token_ids=None if ids is None else tuple(int(i) for i in ids),
-        finish_reason=choice.get("finish_reason") or "",
-        output_tokens=usage.get("completion_tokens"),
-        prompt_tokens=usage.get("prompt_tokens"),
-    )
+    counts = usage.get("completion_tokens"), usage.get("prompt_tokens")
+    if not (isinstance(text, str) and isinstance(reason, str)):
+        return None
+    if not (ids is None or (isinstance(ids, list) and all(map(_is_count, ids)))):
+        return None
+    if not all(count is None or _is_count(count) for count in counts):
+        return None
+    return Chunk(text, None if ids is None else tuple(ids), reason, *counts)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST
 
 
 def _reported(error: Any) -> CloudUnavailable | QueueFull | InvalidRequest:

@@ -15,11 +15,17 @@ __all__ = ["api", "turns"]
 
 
 def api(
-    pace: Annotated[float, typer.Option(min=0.001, help="Seconds between shown tokens.")] = 0.02,
-    tokens: Annotated[int, typer.Option(min=8, help="Of each round.")] = 250,
-    rounds: Annotated[int, typer.Option(min=1, help="Of each kind.")] = 4,
-    chats: Annotated[int, typer.Option(min=1, help="At once, against one device.")] = 100,
-    chat_tokens: Annotated[int, typer.Option(min=2, help="Of each chat's answer.")] = 32,
+    pace: Annotated[
+        float, typer.Option(min=0.001, max=60, help="Seconds between shown tokens.")
+    ] = 0.02,
+    tokens: Annotated[int, typer.Option(min=8, max=100_000, help="Of each round.")] = 250,
+    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Of each kind.")] = 4,
+    chats: Annotated[
+        int, typer.Option(min=1, max=10_000, help="At once, against one device.")
+    ] = 100,
+    chat_tokens: Annotated[
+        int, typer.Option(min=2, max=100_000, help="Of each chat's answer.")
+    ] = 32,
     json_out: JsonOut = None,
 ) -> None:
     """Measure what the device's HTTP API adds to a token, and how it bears many chats at once.
@@ -46,7 +52,7 @@ def turns(
     prompt_tokens: Annotated[int, typer.Option(min=2, help="Of the first turn.")] = 2000,
     answer_tokens: Annotated[int, typer.Option(min=2, help="Of each answer.")] = 64,
     words_tokens: Annotated[int, typer.Option(min=1, help="Added in the second turn.")] = 50,
-    rounds: Annotated[int, typer.Option(min=1, help="Conversations.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Conversations.")] = 3,
     json_out: JsonOut = None,
 ) -> None:
     """Measure how soon the device takes over in a conversation's second turn.

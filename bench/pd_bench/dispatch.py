@@ -149,7 +149,9 @@ class Dispatcher:
         try:
             try:
                 await client.start()
-            except PdError as error:
+            except Exception as error:
+                if not isinstance(error, PdError):
+                    logger.exception("the client of request %d broke at its start", work.id)
                 lag_s = max(loop.time() - scheduled_s, 0.0)
                 self._add(work, None, lag_s, work.arrival_s, f"{type(error).__name__}: {error}")
                 return

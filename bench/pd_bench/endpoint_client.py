@@ -27,6 +27,7 @@ from pd_core.errors import (
     ConfigError,
     InvalidRequest,
     PdError,
+    ProtocolError,
     QueueFull,
 )
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
@@ -37,6 +38,10 @@ RESERVED_IDS = 256
 """Token ids below this are in no prompt: many tokenizers keep bytes and special tokens there."""
 
 _UNKNOWN_ID = -1
+_NO_MODELS = (
+    *(CloudTimeout, CloudUnavailable, ProtocolError),
+    *(ValueError, KeyError, TypeError, RecursionError),
+)
 
 
 @dataclass(slots=True)
@@ -92,11 +97,19 @@ class Endpoint:
         if self._model:
             return self._model
         try:
-            async with self._http.request("GET", "models") as reply:
+            async with (
+                asyncio.timeout(self._settings.timeout_s),
+                self._http.request("GET", "models") as reply,
+            ):
                 await _check(reply)
                 found = json.loads(await reply.text())
             names = [str(model["id"]) for model in found["data"]]
-        except (CloudTimeout, CloudUnavailable, ValueError, KeyError, TypeError) as error:
+        except TimeoutError:
+            raise CloudTimeout(
+                f"{self._settings.base_url}/models gave no answer within "
+                f"{self._settings.timeout_s:g} s; name a model with --model"
+            ) from None
+        except _NO_MODELS as error:
             why = str(error) or type(error).__name__
             raise CloudUnavailable(
                 f"{self._settings.base_url}/models cannot be read: {why}; name a model with --model"

@@ -12,10 +12,11 @@ import aiohttp
 
 from pd_core.errors import CloudTimeout, CloudUnavailable, ProtocolError
 
-__all__ = ["Http", "HttpPool", "Reply", "text_lines"]
+__all__ = ["Http", "HttpPool", "Reply", "text_lines", "whole_text"]
 
 _CONNECT_S = 10.0
 _MAX_LINE_BYTES = 16 << 20
+_MAX_TEXT_BYTES = 4 << 20
 
 
 class Reply(Protocol):
@@ -29,7 +30,11 @@ class Reply(Protocol):
         """Yield the body's lines, without their ends, as they come."""
 
     async def text(self) -> str:
-        """Read the whole body."""
+        """Read the whole body.
+
+        Raises:
+            ProtocolError: it is endless.
+        """
 
 
 class Http(Protocol):
@@ -101,7 +106,21 @@ class _PoolReply:
         return text_lines(self._response.content.iter_any())
 
     async def text(self) -> str:
-        return (await self._response.read()).decode(errors="replace")
+        return await whole_text(self._response.content.iter_any())
+
+
+async def whole_text(parts: AsyncIterable[bytes]) -> str:
+    """Return a body that comes in parts.
+
+    Raises:
+        ProtocolError: it is endless.
+    """
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) > _MAX_TEXT_BYTES:
+            raise ProtocolError(f"the server sent a body of more than {_MAX_TEXT_BYTES} bytes")
+    return body.decode(errors="replace")
 
 
 async def text_lines(parts: AsyncIterable[bytes]) -> AsyncGenerator[str, None]:

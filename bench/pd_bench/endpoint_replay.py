@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 
+from pd_bench.bounds import warm_up_failure
 from pd_bench.dispatch import Dispatcher
 from pd_bench.endpoint_client import RESERVED_IDS, Endpoint, endpoint_record
 from pd_bench.endpoint_settings import EndpointSettings
@@ -18,9 +19,9 @@ from pd_bench.result import Distribution, EqualRows, RequestRecord, ResultDocume
 from pd_bench.series import Timeline, sample_rows
 from pd_bench.trace_formats import MAX_TOKENS
 from pd_bench.traces import SkippedRows, TraceRow, read_trace
-from pd_bench.validity import lag_problems
+from pd_bench.validity import early_end, lag_problems
 from pd_bench.workload import Work, Workload
-from pd_core.errors import EngineError
+from pd_core.errors import PdError
 from pd_core.generation import Limits
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.outcome import GenerationRequest
@@ -40,9 +41,13 @@ class EndpointReplay:
     Raises:
         TraceError: the trace cannot be read or a row is broken.
         ConfigError: a limit leaves no room.
+
+    Attributes:
+        failure: what ended the replay early, after something had been measured; None: nothing did.
     """
 
     def __init__(self, settings: EndpointSettings, progress: Progress) -> None:
+        self.failure: PdError | None = None
         self._settings = settings
         self._progress = progress
         self._skipped = SkippedRows()
@@ -57,10 +62,11 @@ class EndpointReplay:
         self._partial = False
 
     async def run(self) -> ResultDocument:
-        """Replay, and return the result; on a cancellation, what there is of it.
+        """Replay, and return the result; when it ends early, what there is of it.
 
         Raises:
-            PdError: the server cannot be reached, or its warm-up failed.
+            PdError: the server cannot be reached, or its warm-up failed, before anything was
+                measured; later it is the `failure`.
             asyncio.CancelledError: interrupted before the first pass had begun.
         """
         began = False
@@ -78,6 +84,11 @@ class EndpointReplay:
             if not began:
                 raise
             self._partial = True
+        except PdError as error:
+            if not began:
+                raise
+            self._partial = True
+            self.failure = error
         return self._document()
 
     async def _pass(self, endpoint: Endpoint, repeat: int) -> None:
@@ -95,7 +106,7 @@ class EndpointReplay:
         dispatcher = self._dispatcher(0, None, ())
         await dispatcher.run_open_loop([self._workload.warm_up()], lambda _: endpoint, 0.0)
         if error := dispatcher.records[0].error:
-            raise EngineError(f"the warm-up request failed: {error}")
+            raise warm_up_failure(error, self._settings.timeout_s)
 
     def _dispatcher(
         self, repeat: int, progress: Progress | None, watched: Sequence[int]
@@ -126,7 +137,7 @@ class EndpointReplay:
         records = sorted(self._records, key=lambda r: (r.repeat, r.id))
         problems = lag_problems(records, settings.pace_s)
         if self._partial:
-            problems.insert(0, "interrupted: requests that had not ended are missing")
+            problems.insert(0, early_end(self.failure))
         return ResultDocument(
             trace=settings.trace.name,
             trace_sha256=file_sha256(settings.trace),

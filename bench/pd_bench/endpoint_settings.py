@@ -1,16 +1,18 @@
 """What a replay against an OpenAI-compatible server is asked to do, checked before it starts."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pd_bench.bounds import check_between, check_pace, check_timeout
 from pd_core.errors import ConfigError
 from pd_core.loopback import is_loopback
 
 __all__ = ["PROMPT_KINDS", "EndpointSettings"]
 
 PROMPT_KINDS = ("ids", "text")
+
+_MOST_TEMPERATURE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,8 @@ class EndpointSettings:
         self._check_url()
         if self.prompts not in PROMPT_KINDS:
             raise ConfigError(f"unknown prompts {self.prompts!r}; known: {', '.join(PROMPT_KINDS)}")
-        for flag, value in (("--pace", self.pace_s), ("--timeout", self.timeout_s)):
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{flag} is {value}; it must be more than 0 seconds")
+        check_pace(self.pace_s)
+        check_timeout(self.timeout_s)
         for flag, count in (
             ("--repeat", self.repeat),
             ("--max-output-tokens", self.max_output_tokens),
@@ -73,8 +74,7 @@ class EndpointSettings:
         ):
             if count < 1:
                 raise ConfigError(f"{flag} is {count}; it must be 1 or more")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ConfigError(f"--temperature is {self.temperature}; it must be 0 or more")
+        check_between("--temperature", self.temperature, 0, _MOST_TEMPERATURE)
 
     def _check_url(self) -> None:
         parts = urlsplit(self.url)

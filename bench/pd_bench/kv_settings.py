@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pd_bench.bounds import check_between
 from pd_core.errors import ConfigError
 
 __all__ = [
@@ -22,6 +23,8 @@ CLOCKS = ("wall", "cpu")
 
 MAX_CONTEXT_TOKENS = 131072  # a cache of more would not fit most machines
 _MIN_ROUNDS = 2
+_MOST_ROUNDS = 1_000_000
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,10 @@ class KvSettings:
         ):
             if rounds < _MIN_ROUNDS:
                 raise ConfigError(f"{option} is {rounds}; a median needs {_MIN_ROUNDS} or more")
+            check_between(option, rounds, _MIN_ROUNDS, _MOST_ROUNDS)
         if self.clock not in CLOCKS:
             raise ConfigError(f"unknown clock {self.clock!r}; known: {', '.join(CLOCKS)}")
-        if self.num_threads < 1:
-            raise ConfigError(f"--threads is {self.num_threads}; it must be 1 or more")
+        check_between("--threads", self.num_threads, 1, _MOST_THREADS)
 
 
 def parse_pairs(names: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from pd_bench.bounds import check_between
 from pd_bench.cores import available_cores, pinned, split_cores
 from pd_bench.devices import grpc_link
 from pd_bench.emulated_engine import age_s
@@ -51,8 +52,9 @@ class StreamsSettings:
     num_tokens: int = 10
 
     def __post_init__(self) -> None:
-        if min(self.num_streams, self.groups, self.num_tokens) < 1 or self.step_s <= 0:
-            raise ConfigError("streams, groups, tokens and step must be positive")
+        if min(self.num_streams, self.groups, self.num_tokens) < 1:
+            raise ConfigError("streams, groups and tokens must be positive")
+        check_between("--step", self.step_s, 0.001, 60, "seconds")
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
+from pd_bench.bounds import check_pace
 from pd_bench.cloud_meter import CloudMeter
 from pd_bench.cores import available_cores, pinned, split_cores
 from pd_bench.devices import grpc_link
@@ -100,8 +101,10 @@ async def measure_overhead(pace_s: float, num_tokens: int) -> Overhead:
         num_tokens: tokens of all paced rounds together.
 
     Raises:
+        ConfigError: the pace is out of bounds.
         PdError: the server could not be started, or a request failed.
     """
+    check_pace(pace_s)
     per_round = max(num_tokens // _ROUNDS, 2 * UNJUDGED_TOKENS)
     cores = split_cores(available_cores())
     # What is measured is what comes on top of the engine: the quickest one shows it best.

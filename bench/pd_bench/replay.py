@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from pd_bench.bounds import warm_up_failure
 from pd_bench.cloud_meter import CloudMeter
 from pd_bench.cores import CoreSplit, available_cores, pinned, split_cores
 from pd_bench.devices import Devices, FleetDevices, RealDevice, grpc_link
@@ -31,9 +32,9 @@ from pd_bench.series import LoadPoint, Timeline, sample_rows
 from pd_bench.server_process import ServerOptions, own_server
 from pd_bench.settings import CloudAccess, ReplaySettings
 from pd_bench.traces import SkippedRows, TraceRow, read_trace
-from pd_bench.validity import exactness_problems, lag_problems, promised_exactness
+from pd_bench.validity import early_end, exactness_problems, lag_problems, promised_exactness
 from pd_bench.workload import Workload
-from pd_core.errors import EngineError, PdError
+from pd_core.errors import PdError
 from pd_core.generation import ServerInfo
 
 __all__ = ["Replay"]
@@ -48,12 +49,16 @@ class Replay:
         settings: what to do.
         progress: told of every token.
 
+    Attributes:
+        failure: what ended the replay early, after something had been measured; None: nothing did.
+
     Raises:
         TraceError: the trace cannot be read or a row is broken.
         ModelError: the model cannot be loaded.
     """
 
     def __init__(self, settings: ReplaySettings, progress: Progress) -> None:
+        self.failure: PdError | None = None
         self._settings = settings
         self._progress = progress
         self._skipped = SkippedRows()
@@ -66,18 +71,19 @@ class Replay:
         self._workload: Workload | None = None
         self._server_labels: tuple[str, ...] = ()
         self._records: list[RequestRecord] = []
-        self._totals: dict[str, CloudTotals] = {}
+        self._totals: dict[str, CloudTotals | None] = {}  # None: not known
         self._timelines: list[Timeline] = []
         self._load: dict[str, tuple[LoadPoint, ...]] = {}
         self._problems: list[str] = []
         self._partial = False
 
     async def run(self) -> ResultDocument:
-        """Replay, and return the result; on a cancellation, what there is of it.
+        """Replay, and return the result; when it ends early, what there is of it.
 
         Raises:
             FingerprintMismatch: the server given does not run the devices' model.
-            PdError: the server or the devices could not be started, or a warm-up failed.
+            PdError: the server or the devices could not be started, or a warm-up failed, before
+                anything was measured; later it is the `failure`.
             asyncio.CancelledError: interrupted before the first scheme had begun.
         """
         with pinned(self._cores.client):
@@ -90,6 +96,12 @@ class Replay:
                 if self._workload is None or not self._totals:
                     raise
                 self._partial = True
+            except PdError as error:
+                # A cloud that dies between two schemes takes nothing from the one that ended.
+                if not self._totals:
+                    raise
+                self._partial = True
+                self.failure = error
         return self._document(devices)
 
     def _devices(self) -> Devices:
@@ -189,7 +201,7 @@ class Replay:
         dispatcher = self._dispatcher(scheme.name, 0, salt, None)
         await devices.run(scheme, cloud, info, [self._workload.warm_up()], dispatcher)
         if error := dispatcher.records[0].error:
-            raise EngineError(f"the warm-up request of {scheme.name} failed: {error}")
+            raise warm_up_failure(error, self._settings.timeout_s, scheme.name)
 
     async def _add_totals(self, scheme: str, meter: CloudMeter) -> None:
         """Add what the cloud did; a server that is gone leaves a result without its costs."""
@@ -197,8 +209,10 @@ class Replay:
             totals = await meter.totals()
         except PdError as error:
             self._problems.append(f"{scheme}: the server's totals are missing: {error}")
-            totals = _NO_COST
-        self._totals[scheme] = self._totals.get(scheme, _NO_COST).plus(totals)
+            self._totals[scheme] = None
+            return
+        before = self._totals.get(scheme, _NO_COST)
+        self._totals[scheme] = None if before is None else before.plus(totals)
 
     # The document
 
@@ -212,7 +226,7 @@ class Replay:
             *lag_problems(records, settings.pace_s),
         )
         if self._partial:
-            problems = ("interrupted: requests that had not ended are missing", *problems)
+            problems = (early_end(self.failure), *problems)
         return ResultDocument(
             trace=settings.trace.name,
             trace_sha256=file_sha256(settings.trace),

@@ -13,7 +13,7 @@ from pd_bench.result import ResultDocument
 from pd_bench.schemes import SCHEMES
 from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
 from pd_core.api_key import read_api_key
-from pd_core.errors import ConfigError
+from pd_core.errors import ConfigError, PdError
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES
 
@@ -143,7 +143,10 @@ def replay(
             timeout_s=timeout,
             skip_broken=skip_broken,
         )
-    document = document_into(trace, json_out, report_out, lambda: _replay(settings))
+    failures: list[PdError] = []
+    document = document_into(trace, json_out, report_out, lambda: _replay(settings, failures))
+    if failures:
+        raise failures[0]  # what had been measured by then is written
     if document.partial:
         raise typer.Exit(INTERRUPTED)
 
@@ -178,8 +181,8 @@ def _cloud_access(
     return CloudAccess(cloud, tls_ca, tls, key, insecure)
 
 
-def _replay(settings: ReplaySettings | EndpointSettings) -> ResultDocument:
-    """Run a replay, print its table, and return its document."""
+def _replay(settings: ReplaySettings | EndpointSettings, failures: list[PdError]) -> ResultDocument:
+    """Run a replay, print its table, return its document, and add what ended it early."""
     prepare()
     from pd_bench.endpoint_replay import EndpointReplay
     from pd_bench.progress import Progress
@@ -187,9 +190,13 @@ def _replay(settings: ReplaySettings | EndpointSettings) -> ResultDocument:
     from pd_bench.table import print_result
 
     with Progress(Console(stderr=True), settings.pace_s) as progress:
-        if isinstance(settings, EndpointSettings):
-            document = run_to_end(EndpointReplay(settings, progress).run())
-        else:
-            document = run_to_end(Replay(settings, progress).run())
+        run = (
+            EndpointReplay(settings, progress)
+            if isinstance(settings, EndpointSettings)
+            else Replay(settings, progress)
+        )
+        document = run_to_end(run.run())
+    if run.failure is not None:
+        failures.append(run.failure)
     print_result(document, Console())
     return document

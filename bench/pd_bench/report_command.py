@@ -30,7 +30,12 @@ def read_result(path: Path) -> ResultDocument:
     except OSError as error:
         raise ConfigError(f"{path}: the result cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
+        if first["loc"] == ("schema_version",):
+            raise ConfigError(
+                f"{path} has the schema version {str(first['input'])[:20]}, and this pd-bench "
+                "reads 1: it was written by another one; read it with that, or measure again"
+            ) from None
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
             f"{path} is no result of pd-bench: {where}: {first['msg']}; give what --json wrote"

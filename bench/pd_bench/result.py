@@ -7,7 +7,7 @@ its requests; a record keeps the instant of every shown token, so that all can b
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -267,7 +267,7 @@ class ResultDocument(_Model):
         trace: name of the trace's file.
         trace_sha256: of its content: a part of a published trace is another trace.
         valid: False when the run cannot be trusted, or is partial; `invalid_because` says why.
-        partial: the run was interrupted; the records are those of requests that had ended.
+        partial: the run ended early; the records are those of requests that had ended.
         labels: everything emulated or throttled, in words.
         settings: every input of the run that is not named elsewhere.
         cores: CPU cores the server and the client were pinned to; empty when not pinned.
@@ -277,7 +277,7 @@ class ResultDocument(_Model):
         capacity: per scheme, the arrival rates a cloud carries.
     """
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     trace: str
     trace_sha256: str
     fidelity: str

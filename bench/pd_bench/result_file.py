@@ -1,6 +1,7 @@
 """Where a result goes: a file that is known to be writable before the measurement begins."""
 
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,35 +45,44 @@ def result_file(
         path: of the file; its folder exists.
         option: by which the reader named it.
 
+    Until it is whole the file has a name of its own in the same folder, so that two runs that
+    write the same file at the same time both end with a whole one: the last one's stays.
+
     Raises:
-        ConfigError: the file cannot be made there, or is a device or a pipe. Found out on entry,
-            not after the run.
+        ConfigError: the file cannot be made there, or is a device or a pipe: found out on entry,
+            not after the run. Or the disk is full, when it is written.
     """
     place = path.resolve()  # a link stays a link to the file that is written
-    part = place.parent / f"{place.name}.part"
+    part = place.parent / f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
         if place.is_dir():
             raise IsADirectoryError(0, "it is a directory")
         if path.exists() and not path.is_file():
             # To replace it by a file would take /dev/null from everybody.
             raise OSError(0, "it is not a plain file")
-        part.touch()
+        part.touch(exist_ok=False)
     except OSError as error:
-        raise ConfigError(
-            f"the result cannot be written to {path}: {error.strerror}; name another file with "
-            f"{option}"
-        ) from None
+        raise _cannot_write(path, option, error) from None
 
     def write(content: str | bytes | Iterable[str]) -> None:
         lines = [content] if isinstance(content, str | bytes) else content
-        with part.open("wb") as file:
-            for line in lines:
-                file.write(line if isinstance(line, bytes) else f"{line}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(place)
+        try:
+            with part.open("wb") as file:
+                for line in lines:
+                    file.write(line if isinstance(line, bytes) else f"{line}\n".encode())
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(place)
+        except OSError as error:
+            raise _cannot_write(path, option, error) from None
 
     try:
         yield write
     finally:
         part.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, option: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the result cannot be written to {path}: {error.strerror}; name another file with {option}"
+    )

@@ -13,12 +13,17 @@ __all__ = ["gaps", "streams"]
 
 
 def streams(
-    number: Annotated[int, typer.Option(min=1, help="Streams open at once.")] = 2000,
+    number: Annotated[int, typer.Option(min=1, max=100_000, help="Streams open at once.")] = 2000,
     step: Annotated[float, typer.Option(help="Seconds between a stream's tokens.")] = 1.0,
     turns: Annotated[
-        int, typer.Option(min=1, help="Streams get their tokens in so many turns; 1: all at once.")
+        int,
+        typer.Option(
+            min=1, max=100_000, help="Streams get their tokens in so many turns; 1: all at once."
+        ),
     ] = 20,
-    tokens: Annotated[int, typer.Option(min=1, help="Measured tokens of each stream.")] = 10,
+    tokens: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Measured tokens of each stream.")
+    ] = 10,
     json_out: JsonOut = None,
 ) -> None:
     """Measure what open streams cost one server process: memory, and a token's time on its way.
@@ -38,11 +43,17 @@ def streams(
 
 def gaps(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = RANDOM_TINY,
-    decodes: Annotated[int, typer.Option(min=1, help="Streams whose gaps are measured.")] = 4,
-    prefills: Annotated[int, typer.Option(min=1, help="Long prompts in flight.")] = 2,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a long prompt.")] = 4096,
-    tokens: Annotated[int, typer.Option(min=8, help="Of each stream in each round.")] = 200,
-    rounds: Annotated[int, typer.Option(min=1, help="Quiet and busy ones each.")] = 5,
+    decodes: Annotated[
+        int, typer.Option(min=1, max=1000, help="Streams whose gaps are measured.")
+    ] = 4,
+    prefills: Annotated[int, typer.Option(min=1, max=1000, help="Long prompts in flight.")] = 2,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=1, max=10_000_000, help="Of a long prompt.")
+    ] = 4096,
+    tokens: Annotated[
+        int, typer.Option(min=8, max=100_000, help="Of each stream in each round.")
+    ] = 200,
+    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Quiet and busy ones each.")] = 5,
     json_out: JsonOut = None,
 ) -> None:
     """Measure running streams' gaps while long prompts keep arriving, against their gaps without.

@@ -1,9 +1,9 @@
 """What a replay is asked to do, checked before anything starts."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from pd_bench.bounds import check_pace, check_timeout
 from pd_bench.schemes import SCHEMES, Scheme, parse_schemes
 from pd_core.errors import ConfigError
 from pd_core.model_names import DEFAULT_MODEL
@@ -88,9 +88,8 @@ class ReplaySettings:
         elif self.fidelity == "fleet":
             raise ConfigError("a fleet's devices are emulated: name their --device-profile")
         link_profile(self.link_profile)
-        for flag, value in (("--pace", self.pace_s), ("--timeout", self.timeout_s)):
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{flag} is {value}; it must be more than 0 seconds")
+        check_pace(self.pace_s)
+        check_timeout(self.timeout_s, self.pace_s)
         for flag, count in (("--repeat", self.repeat), ("--max-num-seqs", self.max_num_seqs)):
             if count < 1:
                 raise ConfigError(f"{flag} is {count}; it must be 1 or more")

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +14,7 @@ __all__ = ["document_notes", "print_result", "scheme_rows"]
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _NAME_WIDTH, _SCHEME_WIDTH = 28, 18  # columns that a table takes where there is no terminal
-_NOTES = 10  # distinct notes of requests that are printed
+_NOTES = 10  # distinct notes of requests that are printed, and distinct failures
 
 
 def _ms(value: float | None) -> str:
@@ -108,25 +108,42 @@ def _notes(document: ResultDocument) -> list[str]:
 
 
 def _request_notes(document: ResultDocument) -> list[str]:
-    """Return what requests noted, the most frequent first, with the number of requests.
-
-    Notes that differ in their numbers alone are one; the first stands for them.
-    """
-    first: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for r in document.requests:
-        shapes = {_NUMBER.sub("#", note): note for note in r.notes}
-        counts.update(shapes.keys())
-        first = shapes | first
-    several = {
-        shape: len({n for r in document.requests for n in r.notes if _NUMBER.sub("#", n) == shape})
-        for shape, _ in counts.most_common(_NOTES)
-    }
-    lines = [
-        f"noted by {num} request{'s' if num > 1 else ''}"
-        f"{', such as' if several[shape] > 1 else ''}: {first[shape]}"
-        for shape, num in counts.most_common(_NOTES)
+    """Return why requests failed, and what they noted."""
+    errors = [(f"{r.scheme}: {r.error}",) for r in document.requests if r.error is not None]
+    notes = [r.notes for r in document.requests]
+    return [
+        *_counted("why {} failed", "reasons", errors),
+        *_counted("noted by {}", "notes", notes),
     ]
+
+
+def _counted(heading: str, kind: str, of_requests: Sequence[Sequence[str]]) -> list[str]:
+    """Return what requests said, the most frequent first, with the number of requests.
+
+    Sayings that differ in their numbers alone are one; the first stands for them.
+
+    Args:
+        heading: before each, with a place for the number of requests.
+        kind: what the sayings are.
+        of_requests: each request's.
+    """
+    sayings: dict[str, dict[str, None]] = {}  # by shape, in order
+    counts: Counter[str] = Counter()
+    for said in of_requests:
+        shapes = [(_NUMBER.sub("#", saying), saying) for saying in said]
+        counts.update({shape for shape, _ in shapes})
+        for shape, saying in shapes:
+            sayings.setdefault(shape, {})[saying] = None
+    lines = []
+    for shape, num in counts.most_common(_NOTES):
+        such = ", such as" if len(sayings[shape]) > 1 else ""
+        requests = f"{num} request{'s' if num > 1 else ''}"
+        lines.append(f"{heading.format(requests)}{such}: {_printable(next(iter(sayings[shape])))}")
     if len(counts) > _NOTES:
-        lines.append(f"and {len(counts) - _NOTES} notes more, in the document's requests")
+        lines.append(f"and {len(counts) - _NOTES} {kind} more, in the document's requests")
     return lines
+
+
+def _printable(text: str) -> str:
+    """Return text without what would move a terminal's cursor: a server's words may be in it."""
+    return "".join(c if c.isprintable() else " " for c in text)

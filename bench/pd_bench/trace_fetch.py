@@ -1,9 +1,12 @@
 """Downloads a trace: resumed where it was cut, checked, and named only when it is whole."""
 
+import fcntl
 import hashlib
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,6 +18,7 @@ __all__ = ["Fetched", "fetch_trace"]
 
 _TRIES = 5  # without a single new byte
 _WAIT_S = 0.5  # before the second try; doubles with each
+_SHA256 = re.compile("[0-9a-f]{64}")
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
@@ -59,33 +63,51 @@ def fetch_trace(
         wait_s: before the second try after a failure; doubles with each.
 
     Raises:
-        TraceError: it cannot be had, is not what was expected, or another file is in its place.
+        TraceError: it cannot be had, is not what was expected, another file is in its place, or
+            another process is downloading it.
     """
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise TraceError(f"--sha256 is {sha256[:80]!r}; it must be 64 hexadecimal digits")
     wanted = sha256 or source.sha256
     if path.is_dir():
         raise TraceError(f"{path} is a directory; name a file with --out")
     if path.exists():
+        if not path.is_file():
+            raise TraceError(f"{path} is not a plain file; name another one with --out")
         return _there_already(path, wanted)
     part = path.with_name(f"{path.name}.part")
     download = _Download(source, part, wanted, progress)
     try:
-        part.touch()
-        try:
-            download.run(wait_s)
-        finally:
-            download.tidy()
-        digest = _sha256(part)
+        with _alone(part):
+            try:
+                download.run(wait_s)
+                digest = download.checked()
+                part.replace(path)
+                download.tag_file.unlink(missing_ok=True)
+            finally:
+                download.tidy()
     except OSError as error:
         raise TraceError(f"{part} cannot be written: {error.strerror}; use --out") from None
-    if wanted is not None and digest != wanted:
-        download.discard()
-        raise TraceError(
-            f"the file at {source.url} has the sha256 {digest}, and {wanted} was expected: it was "
-            f"changed or damaged; see {source.home}, and give its checksum with --sha256"
-        )
-    part.replace(path)
-    download.tag_file.unlink(missing_ok=True)
     return Fetched(path, digest, download.resumed_at, already_there=False)
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Hold an unfinished file, made where there is none: it has a name that others find too.
+
+    Raises:
+        TraceError: another process holds it.
+        OSError: it cannot be made.
+    """
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TraceError(
+                f"another process is downloading to {part}; wait for it, or name another file "
+                "with --out"
+            ) from None
+        yield
 
 
 def _there_already(path: Path, wanted: str | None) -> Fetched:
@@ -123,15 +145,37 @@ class _Download:
         self.tag_file = part.with_name(f"{part.name}.tag")
         self.resumed_at = 0
 
-    def discard(self) -> None:
-        """Take away what was downloaded: it is of no use."""
-        self._part.unlink(missing_ok=True)
+    def checked(self) -> str:
+        """Return the checksum of what was downloaded.
+
+        Raises:
+            TraceError: it is not what was expected, and was taken away.
+        """
+        source, size, digest = self._source, self._part.stat().st_size, _sha256(self._part)
+        if not size:
+            raise TraceError(f"the file at {source.url} is empty; see {source.home}")
+        if source.size is not None and size != source.size:
+            problem = f"{size} bytes, and {source.size} were expected"
+        elif self._wanted is not None and digest != self._wanted:
+            problem = f"the sha256 {digest}, and {self._wanted} was expected"
+        else:
+            return digest
+        self._discard()
+        raise TraceError(
+            f"the file at {source.url} has {problem}: it was changed or damaged; see "
+            f"{source.home}, and give its checksum with --sha256"
+        )
+
+    def _discard(self) -> None:
+        """Empty what was downloaded: it is of no use. The file itself is held."""
+        self._part.write_bytes(b"")
         self.tag_file.unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Leave no file of no bytes behind."""
-        if not self._part.stat().st_size:
-            self.discard()
+        if self._part.exists() and not self._part.stat().st_size:
+            self._part.unlink()
+            self.tag_file.unlink(missing_ok=True)
 
     def run(self, wait_s: float) -> None:
         """Download until the file is whole."""
@@ -143,12 +187,16 @@ class _Download:
                 try:
                     self._once(client)
                 except _Stale:
-                    self.discard()
-                    self._part.touch()
+                    self._discard()
                     self.resumed_at = 0
                     why = "the server's file is another one than that of the download before"
                 except httpx.TransportError as error:
                     why = str(error) or type(error).__name__
+                except (httpx.RequestError, httpx.InvalidURL) as error:
+                    raise TraceError(
+                        f"{self._source.url} cannot be fetched: {error}; look for the file at "
+                        f"{self._source.home}"
+                    ) from None
                 else:
                     return
                 failures = 0 if self._part.stat().st_size > before else failures + 1
@@ -164,9 +212,9 @@ class _Download:
         """Return the entity tag of what was downloaded."""
         try:
             stored = json.loads(self.tag_file.read_text())
-        except (OSError, ValueError):
-            return None
-        return stored["etag"] if stored.get("url") == self._source.url else None
+            return str(stored["etag"]) if stored["url"] == self._source.url else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # none, or none of ours
 
     def _once(self, client: httpx.Client) -> None:
         have = self._part.stat().st_size

@@ -37,7 +37,8 @@ _AZURE = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
 _BURST = ["Timestamp", "Request tokens", "Response tokens"]
 _AZURE_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:\+00:00)?")
 _SECONDS = re.compile(r"([0-9]{1,11})(?:\.([0-9]{1,9}))?")
-_COUNT = re.compile(r"[0-9]{1,18}")
+_MOST_DIGITS = 18
+_COUNT = re.compile(r"[0-9]+")
 
 
 class Parsed(NamedTuple):
@@ -149,13 +150,23 @@ def _fraction_ns(decimals: str | None) -> int:
 def _count(text: str, column: str) -> int:
     if not _COUNT.fullmatch(text):
         raise ValueError(f"{column} is {text[:40]!r}; it must be a whole number of tokens")
-    return _in_range(int(text), column)
+    # Python refuses to read very long numbers, and their zeros in front say nothing.
+    digits = text.lstrip("0") or "0"
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(
+            _out_of_range(f"{digits[:_MOST_DIGITS]}... ({len(digits)} digits)", column)
+        )
+    return _in_range(int(digits), column)
 
 
 def _in_range(value: int, column: str) -> int:
     if not 1 <= value <= MAX_TOKENS:
-        raise ValueError(f"{column} is {value}; it must lie between 1 and {MAX_TOKENS}")
+        raise ValueError(_out_of_range(str(value), column))
     return value
+
+
+def _out_of_range(value: str, column: str) -> str:
+    return f"{column} is {value}; it must lie between 1 and {MAX_TOKENS}"
 
 
 # JSON lines

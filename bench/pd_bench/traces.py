@@ -5,6 +5,7 @@ that were skipped in silence would change the measured load. To leave broken row
 of the reader's, and then they are counted.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -67,7 +68,9 @@ def read_trace(
     """
     if limit is not None and limit < 1:
         raise TraceError(f"the limit of rows is {limit}; it must be 1 or more")
-    return islice(_rows(path, skipped, any_order), limit)
+    # islice takes no greater number, and no file has so many rows.
+    most = None if limit is None else min(limit, sys.maxsize)
+    return islice(_rows(path, skipped, any_order), most)
 
 
 def format_name(path: Path) -> str:

@@ -4,11 +4,19 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from pd_bench.result import Distribution, RequestRecord
+from pd_core.errors import PdError
 
-__all__ = ["LAG_SHARE", "exactness_problems", "lag_problems", "promised_exactness"]
+__all__ = ["LAG_SHARE", "early_end", "exactness_problems", "lag_problems", "promised_exactness"]
 
 LAG_SHARE = 0.1
 """A run is invalid when the p99 of its dispatch lag exceeds this share of the pace."""
+
+
+def early_end(failure: PdError | None) -> str:
+    """Say why a replay is partial: Ctrl-C, or a failure that left nothing to go on with."""
+    if failure is None:
+        return "interrupted: requests that had not ended are missing"
+    return f"ended early: {failure}; what was to come then is missing"
 
 
 def lag_problems(records: Iterable[RequestRecord], pace_s: float) -> list[str]:

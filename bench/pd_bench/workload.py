@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pd_bench.bounds import WARM_UP_TOKENS
 from pd_bench.prompts import PromptMaker
 from pd_bench.result import CutRows
 from pd_bench.trace_row import TraceRow
@@ -13,7 +14,7 @@ from pd_device_client.outcome import GenerationRequest
 
 __all__ = ["Work", "Workload"]
 
-_WARM_UP = TraceRow(line=0, arrival_s=0.0, prompt_tokens=256, output_tokens=16)
+_WARM_UP = TraceRow(line=0, arrival_s=0.0, prompt_tokens=256, output_tokens=WARM_UP_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Downloads from a real HTTP server that cuts, changes its mind, and errs."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,8 @@ class Home(ThreadingHTTPServer):
         statuses: error answers given first.
         etag: of the file, or None.
         ranges: whether a part can be asked for.
+        lengths: whether it says how long an answer is; else the connection ends with it.
+        location: where it sends everybody, or None.
         asked: the Range of each request.
     """
 
@@ -37,6 +40,8 @@ class Home(ThreadingHTTPServer):
         self.statuses: list[int] = []
         self.etag: str | None = '"one"'
         self.ranges = True
+        self.lengths = True
+        self.location: str | None = None
         self.asked: list[str | None] = []
 
     @property
@@ -57,6 +62,12 @@ class _Handler(BaseHTTPRequestHandler):
         if home.statuses:
             self.send_error(home.statuses.pop(0))
             return
+        if home.location:
+            self.send_response(302)
+            self.send_header("Location", home.location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         first = 0
         tag = self.headers["If-Range"]
         if wanted and home.ranges and tag in (None, home.etag):
@@ -74,7 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{end - 1}/{end}")
         if home.etag:
             self.send_header("ETag", home.etag)
-        self.send_header("Content-Length", str(len(body)))
+        if home.lengths:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.close_connection = True
         self.end_headers()
         if home.cut_after:
             self.wfile.write(body[: home.cut_after.pop(0)])
@@ -220,6 +234,67 @@ def test_another_file_in_its_place_is_left_alone(home: Home, tmp_path: Path) -> 
         fetch_trace(source(home), tmp_path / "none" / "t.csv")
     assert path.read_text() == "mine"
     assert home.asked == []
+
+
+def test_a_mistyped_checksum_is_refused_before_the_download(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"--sha256 is 'abc'; it must be 64 hexadecimal digits"):
+        fetch_trace(source(home), tmp_path / "t.csv", sha256="abc")
+    assert home.asked == []
+
+
+def test_a_pipe_in_its_place_is_refused_instead_of_read(home: Home, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TraceError, match="is not a plain file; name another one with --out"):
+        fetch_trace(source(home), tmp_path / "pipe")
+    assert home.asked == []
+
+
+def test_a_cut_that_cannot_be_seen_is_noticed_by_the_known_size(home: Home, tmp_path: Path) -> None:
+    home.lengths, home.cut_after = False, [5000]
+    why = f"has 5000 bytes, and {len(CONTENT)} were expected"
+    with pytest.raises(TraceError, match=why):
+        fetch_trace(source(home, size=len(CONTENT)), tmp_path / "t.csv", wait_s=0.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_file_is_called_so(home: Home, tmp_path: Path) -> None:
+    home.content = b""
+    with pytest.raises(TraceError, match=r"is empty; see its home"):
+        fetch_trace(source(home), tmp_path / "t.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_redirects_are_followed_but_not_for_ever(home: Home, tmp_path: Path) -> None:
+    home.location = home.url
+    with pytest.raises(TraceError, match=r"redirects.*; look for the file at its home"):
+        fetch_trace(source(home), tmp_path / "t.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_that_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="cannot be fetched: Invalid port"):
+        fetch_trace(TraceSource("http://[::x/t", "its home", "CC0"), tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("tag", ["", "[]", "{}", "7", '{"url": "URL"}', '{"url": "URL", "etag":'])
+def test_a_broken_tag_lets_nothing_go_on(home: Home, tmp_path: Path, tag: str) -> None:
+    (tmp_path / "t.csv.part").write_bytes(CONTENT[:5000])
+    (tmp_path / "t.csv.part.tag").write_text(tag.replace("URL", home.url))
+    fetched = fetch_trace(source(home), tmp_path / "t.csv")
+    assert fetched.resumed_at == 0
+    assert (tmp_path / "t.csv").read_bytes() == CONTENT
+
+
+def test_two_downloads_of_one_file_do_not_meet(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+
+    def second(done: int, total: int | None) -> None:
+        with pytest.raises(TraceError, match="another process is downloading"):
+            fetch_trace(source(home), path)
+
+    fetch_trace(source(home), path, progress=second)
+    assert path.read_bytes() == CONTENT
+    assert len(home.asked) == 1
 
 
 def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:

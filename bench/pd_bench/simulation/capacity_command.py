@@ -1,6 +1,5 @@
 """`pd-bench capacity`: the arrival rate a cloud carries, scheme by scheme, in two regimes."""
 
-import math
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pd_bench.bounds import check_between
 from pd_bench.command_run import INTERRUPTED
 from pd_bench.provenance import file_sha256, hardware, versions
 from pd_bench.result import CutRows, Distribution, EqualRows, ResultDocument
@@ -39,6 +39,8 @@ __all__ = ["capacity", "num_slots_of"]
 REGIMES = ("slots", "compute")
 _BASELINE = "cloud-only"
 _MANY_SLOTS = 512
+_TTFT_S = (0.001, 3600.0)
+_MOST_GAP_S = 3600.0
 
 
 def capacity(
@@ -137,11 +139,13 @@ def _promise(ttft: float, largest_gap: float | None, target: float, pace: float)
     Raises:
         ConfigError: nobody can keep it, whatever the rate.
     """
-    if not (math.isfinite(ttft) and ttft > 0):
-        raise ConfigError(f"--ttft is {ttft}; it must be more than 0 seconds")
+    check_between("--ttft", ttft, *_TTFT_S, "seconds")
     gap = 2 * pace if largest_gap is None else largest_gap
-    if not (math.isfinite(gap) and gap >= pace):
-        raise ConfigError(f"--largest-gap is {gap}; it must be --pace, {pace} seconds, or more")
+    if not pace <= gap <= _MOST_GAP_S:
+        raise ConfigError(
+            f"--largest-gap is {gap}; it must lie between --pace, {pace:g}, and {_MOST_GAP_S:g} "
+            "seconds"
+        )
     return KeptPromise(ttft, gap, target)
 
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from pd_bench.bounds import warm_up_failure
 from pd_bench.cloud_meter import CloudMeter
 from pd_bench.dispatch import Client, Dispatcher
 from pd_bench.result import CloudTotals, RequestRecord
@@ -19,7 +20,6 @@ from pd_bench.simulation.lazy_reader import read_lazily
 from pd_bench.simulation.prepared_client import PreparedClient
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.workload import Work, Workload
-from pd_core.errors import EngineError
 from pd_core.profiles import link_profile
 from pd_device_client.emulated_engine import EmulatedEngine
 from pd_device_client.outcome import Outcome
@@ -93,7 +93,8 @@ class SimulatedFleet:
         """Send every request at its arrival; return when all have ended and the cloud is idle.
 
         Raises:
-            EngineError: the warm-up request failed.
+            ConfigError: the warm-up request did not end in time.
+            EngineError: it failed.
         """
         await self._warm_up()
         self._before = self._cloud.load()
@@ -110,7 +111,7 @@ class SimulatedFleet:
         dispatcher = self._dispatcher(lambda record, _: ended.append(record))
         await dispatcher.run_stream([self._workload.warm_up()], self._client)
         if error := ended[0].error:
-            raise EngineError(f"the warm-up request of {self._scheme.name} failed: {error}")
+            raise warm_up_failure(error, self._settings.timeout_s, self._scheme.name)
         await asyncio.sleep(1.0)  # whatever it left behind is done by then
 
     def _dispatcher(self, on_end: Callable[[RequestRecord, Outcome], None]) -> Dispatcher:

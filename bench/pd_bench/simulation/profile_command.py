@@ -23,10 +23,10 @@ def profile(
     ),
     name: Annotated[str, typer.Option(help="Of the profile, in tables.")] = "measured",
     max_num_batched_tokens: Annotated[
-        int | None, typer.Option(help="As the server was started, if it was told.")
+        int | None, typer.Option(min=2, help="As the server was started, if it was told.")
     ] = None,
     kv_tokens: Annotated[
-        int | None, typer.Option(help="Tokens its KV cache has room for, if that is little.")
+        int | None, typer.Option(min=64, help="Tokens its KV cache has room for, if little.")
     ] = None,
     max_prompt_tokens: Annotated[
         int, typer.Option(min=64, help="Of the prompts measured; as long as those to simulate.")

@@ -1,9 +1,9 @@
 """What a simulation is asked to do, checked before anything starts."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from pd_bench.bounds import check_pace, check_timeout
 from pd_bench.result import Distribution
 from pd_bench.schemes import SCHEMES, Scheme, parse_schemes
 from pd_bench.simulation.cloud_profile import CloudProfile
@@ -59,9 +59,8 @@ class SimulationSettings:
     def __post_init__(self) -> None:
         parse_schemes(self.schemes)
         link_profile(self.link_profile)
-        for flag, value in (("--pace", self.pace_s), ("--timeout", self.timeout_s)):
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{flag} is {value}; it must be more than 0 seconds")
+        check_pace(self.pace_s)
+        check_timeout(self.timeout_s, self.pace_s)
         if self.keep_requests < 0:
             raise ConfigError(f"--keep-requests is {self.keep_requests}; it must be 0 or more")
         assert not (self.foresight and self.timer_lag_s), "lateness cannot be foreseen"

@@ -127,6 +127,9 @@ def test_help_is_short_too(
         (["--cloud-profile", "cloud9"], "'cloud9' is no cloud profile"),
         (["--link", "string"], "unknown link profile 'string'"),
         (["--keep-requests", "-1"], "--keep-requests is -1"),
+        (["--pace", "1e300"], "--pace is 1e+300; it must lie between 0.001 and 60 seconds"),
+        (["--timeout", "0.001"], "--timeout is 0.001; it must lie between 0.1 and 1e+06 seconds"),
+        (["--timeout", "1.2"], "--timeout is 1.2; at --pace 0.1 the 16 tokens of a warm-up"),
         (["--validate", "no.json"], "no.json"),
     ],
 )
@@ -170,8 +173,11 @@ def test_a_simulation_leaves_broken_rows_out_and_writes_its_page(
     [
         (["--ttft", "nan"], "--ttft is nan"),
         (["--ttft", "0"], "--ttft is 0.0"),
+        (["--ttft", "1e300"], "--ttft is 1e+300; it must lie between 0.001 and 3600 seconds"),
+        (["--largest-gap", "1e300"], "--largest-gap is 1e+300; it must lie between --pace, 0.2"),
+        (["--pace", "1e300"], "--pace is 1e+300; it must lie between 0.001 and 60 seconds"),
         (["--largest-gap", "nan"], "--largest-gap is nan"),
-        (["--largest-gap", "0.1", "--pace", "0.2"], "--largest-gap is 0.1; it must be --pace"),
+        (["--largest-gap", "0.1", "--pace", "0.2"], "is 0.1; it must lie between --pace, 0.2"),
         (["--regimes", ","], "name one or both of slots, compute"),
         (["--regimes", "slots,slots"], "name one or both of slots, compute"),
         (["--json", "{trace}"], "the trace and --json are one file"),

@@ -9,6 +9,7 @@ import pytest
 
 from pd_bench.cli import main
 from pd_bench.compare import compare_results
+from pd_bench.report_command import read_result
 from pd_bench.result import EqualRows, RequestRecord, ResultDocument
 from pd_core.errors import ConfigError
 from tests.result_documents import document, full_document, record
@@ -168,3 +169,19 @@ def test_a_single_row_s_times_are_shown_in_milliseconds(
     with pytest.raises(SystemExit):
         main()
     assert "74.5 ms" in capsys.readouterr().out
+
+
+def test_a_document_of_another_version_is_not_read_as_one_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "later.json"
+    later = json.loads(full_document().model_dump_json()) | {"schema_version": 2}
+    path.write_text(json.dumps(later | {"a_later_field": 1}))
+    with pytest.raises(ConfigError, match="has the schema version 2, and this pd-bench reads 1"):
+        read_result(path)
+
+
+def test_a_search_for_a_capacity_has_nothing_to_compare() -> None:
+    search = full_document().model_copy(update={"schemes": {}, "requests": ()})
+    with pytest.raises(ConfigError, match=r"^A has no scheme .*: it is a search for a capacity"):
+        compare_results(search, full_document())
+    with pytest.raises(ConfigError, match=r"^B has no scheme"):
+        compare_results(full_document(), search)

@@ -17,6 +17,7 @@ from pd_bench.result import RequestRecord, output_sha256
 from pd_bench.simulation.virtual_loop import run_virtual
 from pd_bench.workload import Work
 from pd_core.errors import (
+    CloudTimeout,
     CloudUnavailable,
     ConfigError,
     InvalidRequest,
@@ -28,6 +29,26 @@ from pd_device_client.outcome import GenerationRequest
 from tests.sse_script import ScriptedHttp, event
 
 TRACE = Path("t.csv")
+
+
+NONSENSE = (
+    7,
+    {"choices": "x"},
+    {"choices": {"text": "x"}},
+    {"choices": [1]},
+    {"choices": [{"text": 5}]},
+    {"choices": [{"text": "x", "finish_reason": 5}]},
+    {"choices": [{"token_ids": 5}]},
+    {"choices": [{"token_ids": ["x"]}]},
+    {"choices": [{"token_ids": [True]}]},
+    {"choices": [{"token_ids": [-1]}]},
+    {"choices": [{"token_ids": [2**31]}]},
+    {"choices": [], "usage": "x"},
+    {"choices": [], "usage": {"completion_tokens": "3"}},
+    {"choices": [], "usage": {"completion_tokens": -3}},
+    {"choices": [], "usage": {"completion_tokens": 1e99}},
+)
+"""Events that are JSON, and no completion."""
 
 
 async def lines_of(*lines: str) -> AsyncIterator[str]:
@@ -79,6 +100,11 @@ async def test_a_last_event_without_an_empty_line_counts() -> None:
         (('data: {"error": {"message": "x", "code": 400}}', ""), InvalidRequest, "reported: x"),
         (('data: {"error": {"message": "x", "code": 500}}', ""), CloudUnavailable, "reported: x"),
         (('data: {"error": "it broke"}', ""), CloudUnavailable, "it broke"),
+        (("data: " + "[" * 100_000, ""), PdError, "is no JSON"),
+        *(
+            (("data: " + json.dumps(nonsense), ""), ProtocolError, "no compl")
+            for nonsense in NONSENSE
+        ),
     ],
 )
 async def test_an_answer_that_breaks_is_an_error(
@@ -212,6 +238,13 @@ def test_every_failed_answer_is_a_failed_request(
     assert re.search(why, record.error)
 
 
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_nonsense_fails_its_request_and_disturbs_no_other(nonsense: object) -> None:
+    data = f"data: {json.dumps(nonsense)}\n\ndata: [DONE]\n\n".encode()
+    records = replay(ScriptedHttp([(0.1, data)]), work(0, 3), work(1, 3))
+    assert [(r.error or "").partition(":")[0] for r in records] == ["ProtocolError"] * 2
+
+
 async def test_lines_come_whole_however_the_parts_are_cut() -> None:
     text = "data: é\r\n\r\n: x\ndata: end"
 
@@ -246,6 +279,18 @@ async def test_the_only_model_needs_no_name() -> None:
         await Endpoint(settings(model=None), models("a", "b")).model()
     with pytest.raises(CloudUnavailable, match="name a model with --model"):
         await Endpoint(settings(model=None), ScriptedHttp([(0.0, b"no JSON")])).model()
+    deep = ScriptedHttp([(0.0, b"[" * 100_000)])
+    with pytest.raises(CloudUnavailable, match="name a model with --model"):
+        await Endpoint(settings(model=None), deep).model()
+    endless = ScriptedHttp([(0.0, b"x" * (1 << 20))] * 5)
+    with pytest.raises(CloudUnavailable, match="a body of more than"):
+        await Endpoint(settings(model=None), endless).model()
+
+
+def test_a_server_that_never_names_its_models_is_given_up() -> None:
+    silent = Endpoint(settings(model=None, timeout_s=3.0), ScriptedHttp([(1e6, b"")]))
+    with pytest.raises(CloudTimeout, match="gave no answer within 3 s; name a model"):
+        run_virtual(silent.model())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from pd_bench.dispatch import Dispatcher
 from pd_bench.workload import Work
-from pd_core.errors import CloudUnavailable, PdError, QueueFull
+from pd_core.errors import CloudUnavailable, QueueFull
 from pd_device_client.outcome import GenerationRequest, Origin, Outcome, Shown
 
 
@@ -37,7 +37,7 @@ class FakeClient:
         num_tokens: int = 2,
         gap_s: float = 0.0,
         error: Exception | None = None,
-        start_error: PdError | None = None,
+        start_error: Exception | None = None,
     ) -> None:
         self.closed = False
         self.modes: list[str] = []
@@ -104,11 +104,12 @@ async def test_every_failed_request_has_a_record_and_disturbs_no_other(
         FakeClient(start_error=CloudUnavailable("no route")),
         FakeClient(num_tokens=1),
         FakeClient(gap_s=9.0),
+        FakeClient(start_error=ZeroDivisionError("a bug at the start")),
     ]
     runner = dispatcher(timeout_s=0.3)
     with caplog.at_level(logging.CRITICAL):
         await runner.run_open_loop(
-            [work(i) for i in range(6)], lambda w: clients[w.id], prepare_s=0.0
+            [work(i) for i in range(7)], lambda w: clients[w.id], prepare_s=0.0
         )
     errors = {r.id: r.error for r in runner.records}
     assert errors == {
@@ -118,6 +119,7 @@ async def test_every_failed_request_has_a_record_and_disturbs_no_other(
         3: "CloudUnavailable: no route",
         4: "the answer has 1 tokens instead of 2",
         5: "TimeoutError: no end within 0.3 s",
+        6: "ZeroDivisionError: a bug at the start",
     }
 
 

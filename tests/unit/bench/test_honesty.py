@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pd_bench.cloud_meter import CloudMeter
 from pd_bench.dispatch import Client, Dispatcher
 from pd_bench.progress import Progress
 from pd_bench.replay import Replay
-from pd_bench.result import RequestRecord
+from pd_bench.result import RequestRecord, ResultDocument
 from pd_bench.schemes import Scheme, parse_scheme, scheme_client
 from pd_bench.server_process import ServerOptions
 from pd_bench.settings import CloudAccess, ReplaySettings
 from pd_bench.simulation.virtual_loop import run_virtual
 from pd_bench.workload import Work
+from pd_core.errors import CloudUnavailable
 from pd_core.generation import Fingerprints, Limits, Load, ServerInfo, Start
 from pd_core.profiles import SpeedProfile
 from pd_core.sampling_params import SamplingParams
@@ -206,3 +208,79 @@ def test_the_schemes_order_rotates_over_repeats(
         *("device-only", "cloud-only", "pd-device"),
         *("cloud-only", "pd-device", "device-only"),
     ]
+
+
+# A cloud that dies on the way
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], ResultDocument]:
+    """Replays two schemes against one given server, which is gone after so many looks at it."""
+    trace = tmp_path / "t.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.0,30,3\n")
+    settings = ReplaySettings(
+        trace=trace,
+        schemes=("cloud-only", "pd-device"),
+        device_profile="slow",
+        max_output_tokens=64,
+        cloud=CloudAccess("one"),
+    )
+    monkeypatch.setattr(Replay, "_devices", lambda _: FakeDevices())
+    monkeypatch.setattr(CloudMeter, "_watch_load", no_watch)  # which looks at it too
+
+    def replay(num_looks: int) -> ResultDocument:
+        looks = iter(range(num_looks))
+        SERVERS["one"] = 0
+
+        class DyingLink(FakeLink):
+            async def info(self) -> ServerInfo:
+                if next(looks, None) is None:
+                    raise CloudUnavailable("gone")
+                return await super().info()
+
+        monkeypatch.setattr("pd_bench.replay.grpc_link", lambda c: DyingLink("one", lambda: None))
+
+        async def main() -> ResultDocument:
+            with Progress(Console(quiet=True), 0.1) as progress:
+                run = Replay(settings, progress)
+                document = await run.run()
+            assert (run.failure is not None) == document.partial
+            return document
+
+        return asyncio.run(main())
+
+    return replay
+
+
+async def no_watch(_: CloudMeter) -> None:
+    """Look at no load."""
+
+
+def test_a_cloud_that_dies_between_two_schemes_takes_nothing_from_the_first(
+    dying: Callable[[int], ResultDocument],
+) -> None:
+    document = dying(3)  # its card, its totals before and after
+    assert document.partial
+    assert not document.valid
+    assert document.invalid_because[0].startswith("ended early: gone; what was to come")
+    assert list(document.schemes) == ["cloud-only"]
+    assert document.schemes["cloud-only"].cloud_tokens_generated == 10
+    assert len(document.requests) == 1
+
+
+def test_costs_of_a_cloud_that_died_are_not_known_rather_than_nothing(
+    dying: Callable[[int], ResultDocument],
+) -> None:
+    document = dying(2)
+    result = document.schemes["cloud-only"]
+    assert (result.cloud_busy_s, result.cloud_kv_byte_s, result.kv_bytes_peak) == (None,) * 3
+    # What the devices were told is left: never less than was shown.
+    assert result.cloud_tokens_generated == document.requests[0].cloud_tokens_generated
+    assert any("totals are missing: gone" in problem for problem in document.invalid_because)
+
+
+def test_a_cloud_that_is_not_there_at_first_is_an_error(
+    dying: Callable[[int], ResultDocument],
+) -> None:
+    with pytest.raises(CloudUnavailable, match="gone"):
+        dying(0)

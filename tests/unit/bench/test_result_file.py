@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -75,3 +76,48 @@ def test_one_file_of_two_names_is_refused(tmp_path: Path) -> None:
     refuse_same_file(("--json", path), ("--report", tmp_path / "b.html"), ("--csv", None))
     with pytest.raises(ConfigError, match="--json and --report are one file"):
         refuse_same_file(("--json", path), ("--report", tmp_path / "there" / ".." / "a.json"))
+
+
+def test_two_runs_that_write_one_file_at_the_same_time_both_end_with_a_whole_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "out.json"
+    with result_file(path) as first:
+        with result_file(path) as second:
+            assert len(list(tmp_path.iterdir())) == 2
+            second("second")
+        assert path.read_text() == "second\n"
+        first("first")
+    assert path.read_text() == "first\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with result_file(tmp_path / "out.json"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_an_error_of_one_line_and_leaves_the_older_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.json"
+    path.write_text("old")
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pd_bench.result_file.os.fsync", full)
+
+    def run() -> None:
+        with result_file(path) as write:
+            write("{}")
+
+    with pytest.raises(ConfigError, match=r"out.json: No space left on device; .*--json"):
+        run()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -107,6 +107,21 @@ def test_what_requests_noted_is_printed_once_with_its_count() -> None:
     assert "- noted by 1 request: [red]slow[/]\n" in text
 
 
+def test_why_requests_failed_is_printed_with_how_many() -> None:
+    def failed(scheme: str, error: str) -> RequestRecord:
+        return record(scheme, failed=True).model_copy(update={"error": error})
+
+    text = printed(
+        failed("cloud-only", "QueueFull: no room for 7"),
+        failed("cloud-only", "QueueFull: no room for 9"),
+        failed("pd-device", "CloudUnavailable: \x1b[2Jgone"),
+        record("x", 0.5),
+    )
+    assert "- why 2 requests failed, such as: cloud-only: QueueFull: no room for 7\n" in text
+    assert "- why 1 request failed: pd-device: CloudUnavailable:  [2Jgone\n" in text
+    assert text.count("- why ") == 2
+
+
 def test_many_notes_are_cut_to_the_most_frequent_ones() -> None:
     often, once = "often", tuple(f"once {letter}" for letter in "abcdefghijkl")
     text = printed(record("pd-device", 0.5, notes=(*once, often)), record("x", 0.5, notes=(often,)))

@@ -150,7 +150,15 @@ def test_equal_arrivals_are_in_order(tmp_path: Path) -> None:
         ("2023-11-16 18:17:05.0,0,1", "ContextTokens is 0"),
         ("2023-11-16 18:17:05.0,1,0", "GeneratedTokens is 0"),
         ("2023-11-16 18:17:05.0,1,1000000000", "between 1 and"),
-        ("2023-11-16 18:17:05.0," + "9" * 300 + ",1", "ContextTokens is"),
+        (
+            "2023-11-16 18:17:05.0," + "9" * 300 + ",1",
+            r"is 9{18}\.\.\. \(300 digits\); it must lie",
+        ),
+        (
+            "2023-11-16 18:17:05.0,1" + "0" * 30 + ",1",
+            r"is 10{17}\.\.\. \(31 digits\); it must lie",
+        ),
+        ("2023-11-16 18:17:05.0," + "9" * 5000 + ",1", r"\(5000 digits\); it must lie"),
         ("2023-11-16 18:17:05.0,1.5,1", "whole number"),
         ("2023-11-16 18:17:05.0,nan,1", "whole number"),
         ("2023-11-16 18:17:05.0,\u0661,1", "whole number"),
@@ -181,6 +189,7 @@ def mooncake(**changes: str) -> str:
         (mooncake(input_length="true"), "input_length"),
         (mooncake(output_length="-3"), "output_length is -3"),
         (mooncake(output_length="1000000000"), "between 1 and"),
+        (mooncake(output_length="1" + "0" * 30), "output_length is 10{30}; it must lie between"),
         (mooncake(hash_ids="[0, 1]"), "hash_ids has 2 ids"),
         (mooncake(hash_ids="7"), "hash_ids"),
         (mooncake(session="1"), "session"),
@@ -311,3 +320,8 @@ def test_the_published_traces_are_read_whole() -> None:
         rows = list(read_trace(path))
         assert len(rows) > 1000
         assert rows[-1].arrival_s > 600
+
+
+def test_a_limit_beyond_the_machine_s_numbers_takes_every_row(tmp_path: Path) -> None:
+    path = write(tmp_path, AZURE)
+    assert list(read_trace(path, 10**30)) == list(read_trace(path))
