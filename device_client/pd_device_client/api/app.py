@@ -77,6 +77,7 @@ def make_app(
         ]
     )
     status = Status(residency, settings, places, cloud_address)
+    residency.on_load = status.loaded
 
     def ended(outcome: Outcome) -> None:
         metrics.answered(outcome)
@@ -148,7 +149,7 @@ def _add_status(app: FastAPI, residency: Residency, status: Status) -> None:
         """Tell how the device stands; `fresh` asks the cloud first, where its card is old."""
         if fresh and residency.phase is Phase.READY:
             await residency.device.client.renew_card()
-        return _json(await status.report())
+        return _json(status.report())
 
 
 def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
