@@ -1,14 +1,15 @@
 """A closed loop: so many requests in flight at all times, straight to a server, without devices."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from pd_bench.cloud_tokens import cloud_tokens
 from pd_bench.result import output_sha256
 from pd_bench.workload import Work
 from pd_core.errors import PdError
-from pd_core.generation import Start, Tokens
+from pd_core.generation import Start
 from pd_device_client.ports import CloudLink
 
 __all__ = ["Answer", "run_closed_loop"]
@@ -82,7 +83,7 @@ async def _ask(
     token_ids: list[int] = []
     error: str | None = None
     try:
-        async with asyncio.timeout(timeout_s), aclosing(_tokens(link, start)) as tokens:
+        async with asyncio.timeout(timeout_s), aclosing(cloud_tokens(link, start)) as tokens:
             async for made in tokens:
                 first_at_s = first_at_s or loop.time()
                 token_ids.extend(made.token_ids)
@@ -101,14 +102,3 @@ async def _ask(
         ttft_s=None if first_at_s is None else first_at_s - sent_at_s,
         error=error,
     )
-
-
-async def _tokens(link: CloudLink, start: Start) -> AsyncGenerator[Tokens, None]:
-    """Yield a stream's tokens; one that is left before its end is broken off."""
-    stream = await link.open(start)
-    try:
-        async for event in stream.events():
-            if isinstance(event, Tokens):
-                yield event
-    finally:
-        stream.cancel()

@@ -13,6 +13,7 @@ from itertools import count, pairwise
 import numpy as np
 from rich.table import Table
 
+from pd_bench.cloud_tokens import cloud_tokens
 from pd_bench.cores import available_cores, pinned, split_cores
 from pd_bench.devices import grpc_link
 from pd_bench.result import PERCENTILE_METHOD
@@ -135,18 +136,14 @@ async def _gaps(link: GrpcCloudLink, num_tokens: int) -> list[float]:
     return [b - a for a, b in pairwise(at_s)][_LEADING_GAPS:]
 
 
-async def _tokens(
+def _tokens(
     link: GrpcCloudLink, prompt_tokens: int, num_tokens: int
 ) -> AsyncGenerator[Tokens, None]:
     number = next(_ids)
     # No two prompts begin alike: nothing is found in the prefix cache.
     prompt = tuple((number * 7919 + i * 31) % 997 + 1 for i in range(prompt_tokens))
     sampling = SamplingParams(ignore_eos=True)
-    stream = await link.open(Start(f"gaps-{number}", prompt, num_tokens, sampling))
-    async with aclosing(stream.events()) as events:
-        async for event in events:
-            if isinstance(event, Tokens):
-                yield event
+    return cloud_tokens(link, Start(f"gaps-{number}", prompt, num_tokens, sampling))
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from pd_bench.paired_timing import WARM_UP_ROUNDS, PairedTiming, time_paired
 from pd_bench.provenance import hardware, versions
 from pd_bench.variants import Pair, Variant, build_model, variant_pair
 from pd_core.models import CausalLM, KVCache, Segment
+from pd_core.models.linear import can_pack
 from pd_core.numerics import Numerics, probe, unchecked
 
 __all__ = ["CacheSize", "KvCost", "PairCost", "measure_kv_cost", "total_weight", "within_goal"]
@@ -106,7 +107,7 @@ def measure_kv_cost(settings: KvSettings, tick: Tick) -> KvCost:
     pairs = [variant_pair(settings.shape, name) for name in settings.pairs]
     before = _load_average()
     # The probe tries several thread counts, so the number is set after it.
-    numerics = unchecked("cpu") if settings.fast else probe()
+    numerics = unchecked("cpu", packed=can_pack()) if settings.fast else probe()
     torch.set_num_threads(settings.num_threads)
     costs = tuple(_Pairwise(pair, settings, numerics, tick).measure() for pair in pairs)
     after = _load_average()

@@ -212,18 +212,21 @@ def _capacity_of(document: ResultDocument, regime: str) -> CurveFigure:
         for curve in curves
         if curve.regime == regime
     }
+    # The document of a search has curves alone, and no requests of any scheme.
+    names = dict.fromkeys((*document.schemes, *document.capacity))
     return CurveFigure(
         f"Capacity, bound by {regime}",
         "Share of promises kept at each arrival rate; the lines are the highest rates that keep "
-        f"{max(c.target for c in found.values()):.0%}.",
+        f"{max(c.target for c in found.values()):.4g} of 1. A rate that broke too many was left "
+        "early: its share is the most it could have kept.",
         "requests a second",
         "promises kept",
         tuple(
             Curve(scheme, i, tuple((p.rate_per_s, p.kept) for p in found[scheme].points))
-            for i, scheme in enumerate(document.schemes)
+            for i, scheme in enumerate(names)
             if scheme in found
         ),
-        marks=tuple(Mark(c.capacity_per_s, scheme) for scheme, c in found.items()),
+        marks=tuple(Mark(c.capacity_per_s, s) for s, c in found.items() if c.capacity_per_s),
         y_top=1.0,
     )
 

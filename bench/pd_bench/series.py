@@ -71,10 +71,12 @@ class CapacityPoint(_Model):
     Attributes:
         rate_per_s: requests a second.
         kept: share of requests whose promise was kept, of 1.
+        at_most: the rate was left when too many promises were broken; `kept` is an upper bound.
     """
 
     rate_per_s: float
     kept: float
+    at_most: bool = False
 
 
 class CapacityCurve(_Model):
@@ -82,15 +84,18 @@ class CapacityCurve(_Model):
 
     Attributes:
         regime: what bounds it, in words ("slots", "compute").
-        capacity_per_s: the highest rate found that keeps the promise for `target` of requests.
+        capacity_per_s: the highest rate found that keeps the promise for `target` of requests;
+            0 when none does.
         target: the share of promises to keep, of 1.
         points: every rate that was tried, ascending.
+        none_because: what breaks the promise even at the lowest rate; None where one keeps it.
     """
 
     regime: str
     capacity_per_s: float
     target: float = 0.99
     points: tuple[CapacityPoint, ...] = ()
+    none_because: str | None = None
 
 
 class LoadSeries:

@@ -5,8 +5,9 @@ chunks, or alone, and that is enough to flip sampled tokens. Three things make t
 bit, and the first must happen before torch is imported:
 
 * MKL's strict conditional reproducibility (`MKL_CBWR`), set by `prepare_environment`;
-* linear layers called with at least `min_rows` rows (fewer are padded with zero rows);
-* attention in query tiles of one fixed shape, keys padded to whole blocks
+* linear layers by oneDNN, their weights packed once, or by MKL, in either case called with at
+  least `min_rows` rows (fewer are padded with zero rows);
+* attention in query tiles of one fixed shape, keys padded to a few lengths
   (`pd_core.models.attention`), and no elementwise function with another scalar tail.
 
 `probe` checks on the machine at hand that this works, and digests a fixed computation: two
@@ -27,6 +28,9 @@ from pd_core.errors import ConfigError
 __all__ = ["Numerics", "numerics_id", "prepare_environment", "probe", "unchecked"]
 
 _VARIABLE = "MKL_CBWR"
+# (up to so many rows, a multiple of this): thirty numbers up to 512.
+_ROW_STEPS = ((32, 4), (128, 8))
+_MOST_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,9 @@ class Numerics:
         tile_rows: when not 0, every call is cut into tiles of this many rows instead.
         isa: torch's CPU capability or the device's name; informative.
         digest: hex sha256 over the output bits of a fixed computation; "" when unchecked.
+        key_steps: lengths the last block of an attention's keys may have, rising; the longest is a
+            whole block.
+        packed: layers' weights are kept in the order that oneDNN's product wants.
     """
 
     reproducible: bool
@@ -46,6 +53,20 @@ class Numerics:
     tile_rows: int
     isa: str
     digest: str
+    key_steps: tuple[int, ...] = (512,)
+    packed: bool = False
+
+    def padded_rows(self, rows: int) -> int:
+        """Return how many rows a layer is called with for so many.
+
+        oneDNN makes a kernel for each number of rows when it meets it, in about a millisecond, so
+        a packed layer meets few numbers: steps that add little to what is computed.
+        """
+        rows = max(rows, self.min_rows)
+        if not self.packed:
+            return rows
+        step = next((step for most, step in _ROW_STEPS if rows <= most), _MOST_STEP)
+        return -(-rows // step) * step
 
 
 def prepare_environment(*, fast: bool = False) -> None:
@@ -80,18 +101,20 @@ def _strictest_setting() -> str | None:
     return "AVX512,STRICT" if " avx512f " in flags else "AVX2,STRICT"
 
 
-def unchecked(isa: str) -> Numerics:
+def unchecked(isa: str, *, packed: bool = False) -> Numerics:
     """Return plain numerics without a promise: the fast mode, other devices, other dtypes."""
-    return Numerics(reproducible=False, min_rows=1, tile_rows=0, isa=isa, digest="")
+    return Numerics(reproducible=False, min_rows=1, tile_rows=0, isa=isa, digest="", packed=packed)
 
 
 @functools.cache
 def probe() -> Numerics:
     """Find the cheapest way to equal bits on this machine, in a second or two.
 
-    Tried in order: linear layers called as they are or padded to 4, 8 or 16 rows, at one and two
-    threads and the present number; then 16-row tiles at the present number of threads. If
-    neither gives equal bits, or attention or elementwise functions do not, the result says so.
+    Tried in order: linear layers with packed weights, called as they are or padded to 4, 8 or 16
+    rows, at one and two threads and the present number; the same with plain weights; then 16-row
+    tiles at the present number of threads. Likewise attention with shorter last blocks of keys,
+    then with whole ones alone. If none gives equal bits, or attention or elementwise functions do
+    not, the result says so.
     The thread count is changed while it runs, so call it before other threads use torch.
     """
     from pd_core import numerics_probe

@@ -1,16 +1,18 @@
 """The check behind `pd_core.numerics.probe`: does this machine make equal bits, and which?"""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pd_core.models.attention import CausalMask, HeadSource, TiledBatch
+from pd_core.models.kv_cache import KEY_BLOCK
 from pd_core.models.layer import silu
-from pd_core.models.linear import add_linear, linear
+from pd_core.models.linear import add_linear, can_pack, linear, pack, packed_linear
 from pd_core.models.rope import RotaryEmbedding
 from pd_core.numerics import Numerics
 
@@ -25,6 +27,10 @@ _SHAPES = (
 )
 _ROWS = (*range(1, 36), 48, 63, 64, 100, 127, 128, 129, 256, 317, 500, 511)
 _FULL = 512
+_ATTENDED = 700
+# MKL cuts a sum over up to 192 products nowhere and one over 384 and more after each 192; between
+# them it halves it, so those lengths make other bits.
+_KEY_STEPS = ((64, 128, 192, 384, 448, KEY_BLOCK), (KEY_BLOCK,))
 
 
 def run() -> Numerics:
@@ -32,14 +38,20 @@ def run() -> Numerics:
     isa = torch.backends.cpu.get_cpu_capability().lower()
     present = torch.get_num_threads()
     threads = sorted({1, 2, present})
-    candidates = [(Numerics(True, rows, 0, isa, ""), threads) for rows in (1, 4, 8, 16)]
+    kinds = (True, False) if can_pack() else (False,)
+    candidates = [
+        (Numerics(True, rows, 0, isa, "", packed=packed), threads)
+        for packed in kinds
+        for rows in (1, 4, 8, 16)
+    ]
     candidates.append((Numerics(True, 1, 16, isa, ""), [present]))
     for candidate, counts in candidates:
         if not (_linear_is_equal(candidate, counts) and _sums_are_equal(candidate, counts)):
             continue
-        if not (_attention_is_equal(counts) and _elementwise_is_equal(counts)):
+        steps = next((s for s in _KEY_STEPS if _attention_is_equal(counts, s)), None)
+        if steps is None or not _elementwise_is_equal(counts):
             break
-        return Numerics(True, candidate.min_rows, candidate.tile_rows, isa, _digest(candidate))
+        return replace(candidate, digest=_digest(candidate), key_steps=steps)
     return Numerics(False, 1, 0, isa, "")
 
 
@@ -63,17 +75,31 @@ def _num_threads(count: int) -> Iterator[None]:
 
 def _linear_is_equal(numerics: Numerics, threads: list[int]) -> bool:
     """Whether rows are the same for all row counts, offsets and thread counts."""
-    for inner, outer in _SHAPES:
-        x, weight = _numbers(_FULL, inner, key=1), _numbers(outer, inner, key=2)
-        with _num_threads(threads[0]):
-            whole = linear(x, weight, None, numerics)
-        for count in threads:
-            with _num_threads(count):
-                for rows in _ROWS:
-                    offset = (_FULL - rows) // 2
-                    part = linear(x[offset : offset + rows], weight, None, numerics)
-                    if not torch.equal(part, whole[offset : offset + rows]):
-                        return False
+    return all(
+        _rows_are_equal(product, _numbers(_FULL, inner, key=1), threads)
+        for inner, outer in _SHAPES
+        for product in _products(_numbers(outer, inner, key=2), numerics)
+    )
+
+
+def _products(weight: Tensor, numerics: Numerics) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yield the ways in which a weight (out, in) is used."""
+    yield lambda x: linear(x, weight, None, numerics)
+    if numerics.packed:
+        packed, bias = pack(weight), _numbers(len(weight), key=14)
+        yield lambda x: packed_linear(x, packed, None, numerics)
+        yield lambda x: packed_linear(x, packed, bias, numerics)
+
+
+def _rows_are_equal(product: Callable[[Tensor], Tensor], x: Tensor, threads: list[int]) -> bool:
+    with _num_threads(threads[0]):
+        whole = product(x)
+    for count in threads:
+        with _num_threads(count):
+            for rows in _ROWS:
+                part = slice((_FULL - rows) // 2, (_FULL - rows) // 2 + rows)
+                if not torch.equal(product(x[part]), whole[part]):
+                    return False
     return True
 
 
@@ -93,32 +119,39 @@ def _sums_are_equal(numerics: Numerics, threads: list[int]) -> bool:
     return True
 
 
-def _attention(q: Tensor, keys: Tensor, values: Tensor, mask: CausalMask, start: int) -> Tensor:
+def _attention(
+    q: Tensor, keys: Tensor, values: Tensor, start: int, steps: Sequence[int] = (KEY_BLOCK,)
+) -> Tensor:
+    mask = CausalMask(q.shape[2], steps, dtype=torch.float32, device=torch.device("cpu"))
     batch = TiledBatch(mask, [(start, q.shape[0])])
     return batch.attend(q, [HeadSource(slice(None), [keys], [values])])
 
 
-def _attention_inputs(
-    kv_heads: int, group: int, dim: int
-) -> tuple[Tensor, Tensor, Tensor, CausalMask]:
-    length = 700
+def _attention_inputs(kv_heads: int, group: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    length = _ATTENDED
     q = _numbers(length, kv_heads, group, dim, key=3)
     keys, values = torch.zeros(2, kv_heads, 1024, dim)
     keys[:, :length] = _numbers(kv_heads, length, dim, key=4)
     values[:, :length] = _numbers(kv_heads, length, dim, key=5)
-    return q, keys, values, CausalMask(group, dtype=torch.float32, device=torch.device("cpu"))
+    return q, keys, values
 
 
-def _attention_is_equal(threads: list[int]) -> bool:
-    """Whether queries are the same in one pass, in chunks and alone, past 512 keys."""
-    for kv_heads, group, dim in ((1, 2, 16), (2, 2, 32), (2, 1, 64), (1, 7, 64)):
-        q, keys, values, mask = _attention_inputs(kv_heads, group, dim)
+def _attention_is_equal(threads: list[int], steps: Sequence[int]) -> bool:
+    """Whether queries are the same in one pass, in chunks and alone, past 512 keys.
+
+    Each is held against whole blocks of keys, at every length that the steps give.
+    """
+    parts = [(0, _ATTENDED), (300, 400), (505, 37), (505, 1), (690, 1), (13, 3)]
+    ends = [block + step for block in (0, KEY_BLOCK) for step in steps]
+    parts += [(end - 1, 2) for end in ends if end < _ATTENDED]
+    for kv_heads, group, dim in ((1, 2, 16), (2, 2, 32), (2, 1, 64), (1, 7, 64), (2, 4, 128)):
+        q, keys, values = _attention_inputs(kv_heads, group, dim)
         with _num_threads(threads[0]):
-            whole = _attention(q, keys, values, mask, 0)
+            whole = _attention(q, keys, values, 0)
         for count in threads:
             with _num_threads(count):
-                for first, rows in ((0, 700), (300, 400), (505, 37), (505, 1), (690, 1), (13, 3)):
-                    part = _attention(q[first : first + rows], keys, values, mask, first)
+                for first, rows in parts:
+                    part = _attention(q[first : first + rows], keys, values, first, steps)
                     if not torch.equal(part, whole[first : first + rows]):
                         return False
     return True
@@ -153,12 +186,13 @@ def _digest(numerics: Numerics) -> str:
 
     The rows are many enough that padding to `min_rows` plays no part in it.
     """
-    outputs = [
-        linear(_numbers(64, inner, key=8), _numbers(outer, inner, key=9), None, numerics)
-        for inner, outer in _SHAPES
-    ]
-    q, keys, values, mask = _attention_inputs(2, 2, 32)
-    outputs.append(_attention(q, keys, values, mask, 0))
+    outputs = []
+    for inner, outer in _SHAPES:
+        x, weight = _numbers(64, inner, key=8), _numbers(outer, inner, key=9)
+        outputs.append(linear(x, weight, None, numerics))
+        if numerics.packed:
+            outputs.append(packed_linear(x, pack(weight), None, numerics))
+    outputs.append(_attention(*_attention_inputs(2, 2, 32), 0))
     x = _numbers(4099, key=10)
     outputs += [silu(x), torch.rsqrt(x.abs() + 0.01), F.softmax(x.double(), 0)]
     outputs += [torch.log(x.double().abs() + 0.01), F.softmax(x.double(), 0).cumsum(0)]

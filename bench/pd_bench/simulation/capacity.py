@@ -5,6 +5,7 @@ longer kept for the target share of the requests; the highest rate that keeps it
 bisection. Each rate runs for a warm-up and then ten residence times.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,10 +17,9 @@ from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.virtual_loop import run_virtual
 from pd_bench.workload import Work
-from pd_core.errors import ConfigError
 from pd_device_client.outcome import Outcome
 
-__all__ = ["Capacity", "KeptPromise", "find_capacity"]
+__all__ = ["Capacity", "KeptPromise", "TriedRate", "find_capacity"]
 
 _WARM_UP_RESIDENCES = 1.0
 _RESIDENCES = 10.0
@@ -44,11 +44,15 @@ class KeptPromise:
     largest_gap_s: float
     target: float = 0.99
 
-    def kept(self, record: RequestRecord) -> bool:
-        """Whether it was kept; a request that failed has broken it."""
-        if record.error is not None or record.ttft_s is None or record.ttft_s > self.ttft_s:
-            return False
-        return record.largest_gap_s is None or record.largest_gap_s <= self.largest_gap_s + 1e-9
+    def broken_by(self, record: RequestRecord) -> str | None:
+        """Say what broke it; None: it was kept. A request that failed has broken it."""
+        if record.error is not None or record.ttft_s is None:
+            return "requests that failed"
+        if record.ttft_s > self.ttft_s:
+            return f"a TTFT above {self.ttft_s:g} s"
+        if record.largest_gap_s is not None and record.largest_gap_s > self.largest_gap_s + 1e-9:
+            return f"a gap above {self.largest_gap_s:g} s"
+        return None
 
 
 @dataclass(slots=True)
@@ -56,9 +60,10 @@ class Capacity:
     """What was found for one scheme.
 
     Attributes:
-        curve: the rates that were tried, and the highest good one.
-        cloud_tokens: tokens the cloud made per request, at that rate.
-        busy_s: the engine's working time per request, at that rate.
+        curve: the rates that were tried, and the highest good one; a capacity of 0, with the
+            reason, where none is good.
+        cloud_tokens: tokens the cloud made per request, at that rate; 0 without one.
+        busy_s: the engine's working time per request, at that rate; 0 without one.
         bounded: False when even a rate far above the first guess keeps the promise, as where
             the devices keep it alone; the curve's capacity is then the highest rate tried.
     """
@@ -69,14 +74,36 @@ class Capacity:
     bounded: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class TriedRate:
+    """One rate of a search, for whoever watches it.
+
+    Attributes:
+        scheme: searched for.
+        rate_per_s: requests a second.
+        measured: requests that had ended.
+        broken: of them, those whose promise was broken.
+        left_early: too many were broken for the rest to mend it.
+        good: whether the kept share is enough.
+    """
+
+    scheme: str
+    rate_per_s: float
+    measured: int
+    broken: int
+    left_early: bool
+    good: bool
+
+
 @dataclass(slots=True)
 class _Run:
     """One rate."""
 
     rate_per_s: float
     kept: float = 0.0
+    at_most: bool = False
     measured: int = 0
-    broken: int = 0
+    broken: Counter[str] = field(default_factory=Counter)
     cloud_tokens: float = 0.0
     busy_s: float = 0.0
 
@@ -94,7 +121,7 @@ def find_capacity(
     regime: str,
     mean_output_tokens: float,
     guess_per_s: float,
-    progress: Callable[[str, float, float], None],
+    progress: Callable[[TriedRate], None],
 ) -> Capacity:
     """Find the highest arrival rate that keeps the promise.
 
@@ -109,22 +136,33 @@ def find_capacity(
         regime: what bounds the cloud, in words.
         mean_output_tokens: of the trace, as cut.
         guess_per_s: where to begin.
-        progress: told of every rate tried: the scheme, the rate, and the share kept.
-
-    Raises:
-        ConfigError: no rate keeps the promise.
+        progress: told of every rate tried.
     """
     search = _Search(settings, scheme, overlay, promise, mean_output_tokens, progress)
     best = search.best(guess_per_s)
     points = sorted(search.points, key=lambda run: run.rate_per_s)
     curve = CapacityCurve(
         regime=regime,
-        capacity_per_s=best.rate_per_s,
+        capacity_per_s=0.0 if best is None else best.rate_per_s,
         target=promise.target,
-        points=tuple(CapacityPoint(rate_per_s=p.rate_per_s, kept=p.kept) for p in points),
+        points=tuple(
+            CapacityPoint(rate_per_s=p.rate_per_s, kept=p.kept, at_most=p.at_most) for p in points
+        ),
+        none_because=_why_none(points[0]) if best is None else None,
     )
-    bounded = points[-1] is not best
-    return Capacity(curve, best.cloud_tokens, best.busy_s, bounded)
+    if best is None:
+        return Capacity(curve, 0.0, 0.0)
+    return Capacity(curve, best.cloud_tokens, best.busy_s, points[-1] is not best)
+
+
+def _why_none(lowest: _Run) -> str:
+    """Say what breaks the promise even at the lowest rate."""
+    first = "the first " if lowest.at_most else ""
+    causes = ", ".join(f"{cause} ({count})" for cause, count in lowest.broken.items())
+    return (
+        f"not even {lowest.rate_per_s:.3g} requests/s keep the promise: of {first}"
+        f"{lowest.measured} requests {lowest.broken.total()} break it, by {causes}"
+    )
 
 
 @dataclass(slots=True)
@@ -134,11 +172,15 @@ class _Search:
     overlay: Overlay
     promise: KeptPromise
     mean_output_tokens: float
-    progress: Callable[[str, float, float], None]
+    progress: Callable[[TriedRate], None]
     points: list[_Run] = field(default_factory=list)
 
-    def best(self, guess_per_s: float) -> _Run:
-        """Bracket the capacity by factors of two, then halve the bracket's ratio."""
+    def best(self, guess_per_s: float) -> _Run | None:
+        """Bracket the capacity by factors of two, then halve the bracket's ratio.
+
+        Returns:
+            The highest good rate; None when none is.
+        """
         good: _Run | None = None
         bad: _Run | None = None
         rate = guess_per_s
@@ -156,13 +198,6 @@ class _Search:
                 rate = rate * 2 if bad is None else rate / 2
                 if not 1 / _MOST_GROWTH <= rate / guess_per_s <= _MOST_GROWTH:
                     break
-        if good is None:
-            least = min(run.rate_per_s for run in self.points)
-            raise ConfigError(
-                f"{self.scheme.name}: not even {least:.3g} requests/s keep the promise of "
-                f"TTFT {self.promise.ttft_s:g} s and gaps of {self.promise.largest_gap_s:g} s for "
-                f"{self.promise.target:.0%}; promise less, or take a faster device or cloud"
-            )
         return good
 
     def _run(self, rate_per_s: float) -> _Run:
@@ -186,9 +221,10 @@ class _Search:
             if not begin_s <= record.arrival_s < end_s:
                 return
             run.measured += 1
-            run.broken += not self.promise.kept(record)
+            if cause := self.promise.broken_by(record):
+                run.broken[cause] += 1
             run.cloud_tokens += record.cloud_tokens_generated
-            if run.broken > may_break:
+            if run.broken.total() > may_break:
                 raise _Overloaded
 
         async def main() -> None:
@@ -199,11 +235,18 @@ class _Search:
         try:
             run_virtual(main())
         except _Overloaded:
-            run.kept = min(1 - run.broken / max(expected, 1), self.promise.target - 1e-6)
+            run.at_most = True
+            kept = 1 - run.broken.total() / max(expected, 1)
+            run.kept = min(kept, self.promise.target - 1e-6)
         else:
-            run.kept = 1 - run.broken / max(run.measured, 1)
+            run.kept = 1 - run.broken.total() / max(run.measured, 1)
             run.cloud_tokens /= max(run.measured, 1)
             run.busy_s /= rate_per_s * (end_s + _COOL_DOWN_RESIDENCES * residence_s)
         self.points.append(run)
-        self.progress(self.scheme.name, rate_per_s, run.kept)
+        good = run.kept >= self.promise.target
+        self.progress(
+            TriedRate(
+                self.scheme.name, rate_per_s, run.measured, run.broken.total(), run.at_most, good
+            )
+        )
         return run

@@ -2,13 +2,12 @@
 
 import math
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from pd_bench.command_run import INTERRUPTED
 from pd_bench.provenance import file_sha256, hardware, versions
@@ -16,8 +15,15 @@ from pd_bench.result import CutRows, Distribution, EqualRows, ResultDocument
 from pd_bench.result_file import refuse_same_file, result_file
 from pd_bench.schemes import parse_schemes
 from pd_bench.series import CapacityCurve
-from pd_bench.simulation.capacity import Capacity, KeptPromise, find_capacity
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, read_cloud_profile
+from pd_bench.simulation.capacity import Capacity, KeptPromise, TriedRate, find_capacity
+from pd_bench.simulation.capacity_table import (
+    PARTIAL,
+    Gain,
+    capacity_table,
+    progress_line,
+    reasons,
+)
+from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile, read_cloud_profile
 from pd_bench.simulation.commands import interruptible
 from pd_bench.simulation.fleet import workload_of
 from pd_bench.simulation.overlay import Overlay
@@ -28,23 +34,11 @@ from pd_bench.traces import SkippedRows, read_trace
 from pd_core.errors import ConfigError
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
 
-__all__ = ["capacity"]
+__all__ = ["capacity", "num_slots_of"]
 
 REGIMES = ("slots", "compute")
 _BASELINE = "cloud-only"
 _MANY_SLOTS = 512
-_PARTIAL = "interrupted: what had not been found by then is missing"
-
-
-@dataclass(frozen=True, slots=True)
-class _Gain:
-    """A scheme beside cloud-only in one regime."""
-
-    scheme: str
-    regime: str
-    found: Capacity
-    measured: float | None  # None for cloud-only itself
-    formula: float | None
 
 
 def capacity(
@@ -116,6 +110,7 @@ def capacity(
         keep_requests=0,
     )
     promise = _promise(ttft, largest_gap, target, pace)
+    _check_slots(wanted, slots, settings.cloud)
     printed = str(json_out) == "-"
     to_file = None if printed else json_out
     refuse_same_file(("the trace", trace), ("--json", to_file))
@@ -150,29 +145,46 @@ def _promise(ttft: float, largest_gap: float | None, target: float, pace: float)
     return KeptPromise(ttft, gap, target)
 
 
+def _check_slots(regimes: tuple[str, ...], slots: int, cloud: CloudProfile) -> None:
+    """Refuse slots that a step has no tokens for.
+
+    Raises:
+        ConfigError: prefill could not go on while all of them decode.
+    """
+    most = cloud.max_num_batched_tokens
+    if "slots" in regimes and most is not None and slots >= most:
+        raise ConfigError(
+            f"--slots is {slots}; a step of cloud {cloud.name} computes {most} tokens, which is "
+            f"room for {most - 1} slots at most, or prefill could not go on while all decode"
+        )
+
+
 def _search(
     settings: SimulationSettings,
     rows: list[TraceRow],
     promise: KeptPromise,
     regimes: tuple[str, ...],
     slots: int,
-) -> tuple[list[_Gain], bool]:
+) -> tuple[list[Gain], bool]:
     """Search every scheme in every regime, print the table, and say whether it is only a part.
 
     Raises:
         KeyboardInterrupt: interrupted before anything was found.
     """
-    gains: list[_Gain] = []
+    gains: list[Gain] = []
+    partial = False
     try:
         with interruptible():
             _search_all(settings, rows, promise, regimes, slots, gains)
     except KeyboardInterrupt:
         if not gains:
             raise
-        Console().print(_table(settings, promise, gains, partial=True))
-        return gains, True
-    Console().print(_table(settings, promise, gains))
-    return gains, False
+        partial = True
+    console = Console()
+    console.print(capacity_table(settings, promise, gains, partial=partial))
+    for reason in reasons(gains):
+        console.print(f"- {reason}", soft_wrap=True, markup=False, highlight=False)
+    return gains, partial
 
 
 def _search_all(
@@ -181,18 +193,18 @@ def _search_all(
     promise: KeptPromise,
     regimes: tuple[str, ...],
     slots: int,
-    gains: list[_Gain],
+    gains: list[Gain],
 ) -> None:
     """Search every scheme in every regime; `gains` grows by each that is found."""
     status = Console(stderr=True)
 
-    def told(scheme: str, rate_per_s: float, kept: float) -> None:
-        status.print(f"{scheme}: {rate_per_s:.3g} requests/s keep {kept:.2%}", highlight=False)
+    def told(tried: TriedRate) -> None:
+        status.print(progress_line(words, tried, promise.target), highlight=False, soft_wrap=True)
 
     overlay = Overlay(rows)
     load = _load(settings, rows)
     for regime in regimes:
-        num_slots = slots if regime == "slots" else _MANY_SLOTS
+        num_slots = num_slots_of(regime, slots, settings.cloud)
         cloud = settings.cloud.model_copy(update={"max_num_seqs": num_slots})
         bounded = replace(settings, cloud=cloud)
         words = f"{regime}: {num_slots} slots"
@@ -206,21 +218,38 @@ def _search_all(
                 promise,
                 regime=words,
                 mean_output_tokens=load.output_tokens,
-                guess_per_s=guess if baseline is None else baseline.curve.capacity_per_s * 2,
+                guess_per_s=2 * baseline.curve.capacity_per_s or guess if baseline else guess,
                 progress=told,
             )
             if baseline is None:
                 baseline = found
-                gains.append(_Gain(scheme.name, words, found, None, None))
+                gains.append(Gain(scheme.name, words, found, None, None))
                 continue
-            ours = replace(load, output_tokens=found.cloud_tokens)
-            formula = (
-                slot_gain(cloud, load, ours, num_slots).gain
-                if regime == "slots"
-                else compute_gain(cloud, load, ours)
-            )
-            measured = found.curve.capacity_per_s / baseline.curve.capacity_per_s
-            gains.append(_Gain(scheme.name, words, found, measured, formula))
+            gains.append(_gain(scheme.name, words, found, baseline, cloud, load))
+
+
+def _gain(
+    scheme: str, words: str, found: Capacity, baseline: Capacity, cloud: CloudProfile, load: Load
+) -> Gain:
+    """Put a scheme beside cloud-only; without a rate on both sides there is no gain to speak of."""
+    ours, theirs = found.curve.capacity_per_s, baseline.curve.capacity_per_s
+    if not ours:
+        return Gain(scheme, words, found, 0.0 if theirs else None, None)
+    share = replace(load, output_tokens=found.cloud_tokens)
+    formula = (
+        slot_gain(cloud, load, share, cloud.max_num_seqs).gain
+        if words.startswith("slots")
+        else compute_gain(cloud, load, share)
+    )
+    return Gain(scheme, words, found, ours / theirs if theirs else None, formula)
+
+
+def num_slots_of(regime: str, slots: int, cloud: CloudProfile) -> int:
+    """Return the slots of a regime; a step decodes a token of each, and prefills besides."""
+    if regime == "slots":
+        return slots
+    most = cloud.max_num_batched_tokens
+    return _MANY_SLOTS if most is None else min(_MANY_SLOTS, most - 1)
 
 
 def _load(settings: SimulationSettings, rows: list[TraceRow]) -> Load:
@@ -230,41 +259,11 @@ def _load(settings: SimulationSettings, rows: list[TraceRow]) -> Load:
     return Load(sum(prompts) / len(rows), sum(outputs) / len(rows))
 
 
-def _table(
-    settings: SimulationSettings,
-    promise: KeptPromise,
-    gains: list[_Gain],
-    *,
-    partial: bool = False,
-) -> Table:
-    part = f"; {_PARTIAL}" if partial else ""
-    table = Table(
-        title=f"{settings.trace.name}: requests/s at which {promise.target:.0%} see the first "
-        f"token within {promise.ttft_s:g} s and no gap above {promise.largest_gap_s:g} s",
-        caption=f"simulated: cloud {settings.cloud.name}, {settings.device.name} over "
-        f"{settings.link.name}, pace {settings.pace_s:g} s{part}",
-    )
-    for column in ("regime", "scheme"):
-        table.add_column(column)
-    for column in ("requests/s", "cloud tokens", "gain", "by formula"):
-        table.add_column(column, justify="right")
-    for g in gains:
-        table.add_row(
-            g.regime,
-            g.scheme,
-            f"{'' if g.found.bounded else 'over '}{g.found.curve.capacity_per_s:.2f}",
-            f"{g.found.cloud_tokens:.1f}",
-            "-" if g.measured is None else f"{g.measured:.1f}",
-            "-" if g.formula is None else f"{g.formula:.1f}",
-        )
-    return table
-
-
 def _document(
     settings: SimulationSettings,
     rows: list[TraceRow],
     promise: KeptPromise,
-    gains: list[_Gain],
+    gains: list[Gain],
     partial: bool,
 ) -> ResultDocument:
     workload = workload_of(settings)
@@ -283,9 +282,9 @@ def _document(
         pace_s=settings.pace_s,
         exactness="identical",
         valid=not partial,
-        invalid_because=(_PARTIAL,) if partial else (),
+        invalid_because=(PARTIAL,) if partial else (),
         partial=partial,
-        labels=("a search for capacity: no request is held here",),
+        labels=("a search for capacity: no request is held here", *reasons(gains)),
         dispatch_lag_s=Distribution.of(()),
         cut_rows=CutRows(
             rows=len(rows),

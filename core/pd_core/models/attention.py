@@ -3,8 +3,10 @@
 torch's CPU kernel picks its blocking by the number of queries and keys, so a query's bits change
 with the chunk around it. Here every kernel call sees the same shape: tiles of a fixed number of
 query rows (the query heads of one KV head are folded into the rows), keys padded to whole blocks
-of 512. A masked key adds an exact zero, so the padding changes nothing. Tiles that need equally
-many keys go through the kernel together, as its batch.
+of 512. A masked key adds an exact zero, so the padding changes nothing. The kernel takes 512 keys
+at a time, and the last block may be shorter: to lengths (`Numerics.key_steps`) of which the
+numerics probe has found that they give the bits of a whole one. Tiles that need equally many keys
+go through the kernel together, as its batch.
 
 Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles.
 """
@@ -34,10 +36,23 @@ class CausalMask:
 
     Row r of a tile that starts at position p may see the keys up to p + r // group. So column x
     of the table stands for the key at p + x - centre, and each tile's mask is a window into it.
+
+    Args:
+        group: query heads per KV head.
+        key_steps: lengths the last block of keys may have, rising, KEY_BLOCK last.
+        dtype, device: of the model.
     """
 
-    def __init__(self, group: int, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        group: int,
+        key_steps: Sequence[int] = (KEY_BLOCK,),
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
         self.tile_tokens = tile_tokens(group)
+        self._key_steps = tuple(key_steps)
         self._group = group
         self.device = device
         self._dtype = dtype
@@ -54,6 +69,11 @@ class CausalMask:
         table = torch.zeros(row.numel(), column.numel(), dtype=self._dtype, device=self.device)
         self._table = table.masked_fill_(column > row[:, None], float("-inf"))
         self._centre = centre
+
+    def padded_keys(self, num_keys: int) -> int:
+        """Return how many keys the kernel is given for a tile that needs num_keys."""
+        whole, rest = divmod(num_keys - 1, KEY_BLOCK)
+        return whole * KEY_BLOCK + next(step for step in self._key_steps if step > rest)
 
     def window(self, last_tile_start: int, num_tiles: int, num_keys: int) -> Tensor:
         """Return (num_tiles, 1, rows, num_keys) for tiles in falling order of position."""
@@ -85,7 +105,7 @@ class _Run:
     Attributes:
         segment: which.
         count: how many tiles, in falling order of position.
-        num_keys: whole blocks of them.
+        num_keys: with the padding.
         mask: (count, 1, rows, num_keys).
     """
 
@@ -132,7 +152,7 @@ class TiledBatch:
         num_tiles = -(-num_tokens // tile)
         first = 0
         while first < num_tiles:
-            num_keys = -(-min(start + (first + 1) * tile, last) // KEY_BLOCK) * KEY_BLOCK
+            num_keys = mask.padded_keys(min(start + (first + 1) * tile, last))
             # The last tile may hold fewer tokens than a whole one: count its real end.
             fitting = (num_keys - start) // tile if num_keys < last else num_tiles
             end = max(first + 1, fitting)

@@ -66,11 +66,11 @@ class CausalLM(torch.nn.Module):
             device=device if not config.tie_word_embeddings else torch.device("meta"),
         )
         if config.tie_word_embeddings:
-            self.lm_head.weight = self.embed_tokens
+            self.lm_head.share(self.embed_tokens)
         self._rope = RotaryEmbedding(
             config.head_dim, config.rope_theta, config.rope_scaling, dtype=dtype, device=device
         )
-        self._mask = CausalMask(config.group, dtype=dtype, device=device)
+        self._mask = CausalMask(config.group, numerics.key_steps, dtype=dtype, device=device)
 
     def make_cache(self, capacity_tokens: int) -> KVCache:
         """Return an empty cache for one sequence; capacity is rounded up to 512."""
@@ -120,7 +120,7 @@ class CausalLM(torch.nn.Module):
     def _enter(self, token_ids: Tensor, segments: Sequence[Segment]) -> tuple[Tensor, Pass]:
         """Embed a pass's tokens; padded once here so that no linear layer has to pad."""
         num_tokens = token_ids.shape[0]
-        pad = max(self.numerics.min_rows - num_tokens, 0)
+        pad = self.numerics.padded_rows(num_tokens) - num_tokens
         positions = torch.cat(
             [torch.arange(s.start, s.start + s.num_tokens) for s in segments]
             + [torch.zeros(pad, dtype=torch.int64)]
@@ -163,14 +163,23 @@ class CausalLM(torch.nn.Module):
         assert isinstance(scored, Layer)
         return mean_attention(scored.products(x, batch))
 
+    def warm_up(self) -> None:
+        """Compute one token, so that weights are packed before the first request."""
+        token = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.logits(self(token, [Segment(self.make_cache(1), 0, 1)]))
+
     def tensors(self) -> dict[str, Tensor]:
-        """Return a checkpoint's tensors by name: views into the fused weights, to fill or save."""
+        """Return a checkpoint's tensors by name: views into the fused weights, to fill or save.
+
+        What is written to them after the model has run next is lost.
+        """
         named = {
             "model.embed_tokens.weight": self.embed_tokens.data,
             "model.norm.weight": self.norm.weight.data,
         }
+        head = self.lm_head.split({"lm_head": self.lm_head.out_features})
         if not self.config.tie_word_embeddings:
-            named["lm_head.weight"] = self.lm_head.weight.data
+            named |= head
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             named |= {f"model.layers.{i}.{name}": t for name, t in layer.tensors().items()}

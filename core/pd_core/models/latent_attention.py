@@ -161,5 +161,5 @@ class LatentAttention(torch.nn.Module):
             ("kv_b_proj", self.kv_b_proj),
             ("o_proj", self.o_proj),
         ):
-            named |= layer.split({name: layer.weight.shape[0]})
+            named |= layer.split({name: layer.out_features})
         return named

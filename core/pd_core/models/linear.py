@@ -7,13 +7,52 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pd_core.numerics import Numerics
+from pd_core.numerics import Numerics, unchecked
 
-__all__ = ["Placement", "ReproducibleLinear", "add_linear", "linear"]
+__all__ = [
+    "Placement",
+    "ReproducibleLinear",
+    "add_linear",
+    "can_pack",
+    "linear",
+    "pack",
+    "packed_linear",
+]
 
 # MKL shares the columns of a result among its threads where it has more columns than rows, and a
 # share of fewer columns than this goes through other code. As many rows as columns prevent it.
 _NARROW = 12
+
+
+def can_pack() -> bool:
+    """Whether this torch multiplies by packed weights on this machine's CPU."""
+    try:
+        product = packed_linear(torch.ones(4, 8), pack(torch.ones(8, 8)), None, unchecked("cpu"))
+    except (AttributeError, RuntimeError):
+        return False
+    return bool(torch.equal(product, torch.full((4, 8), 8.0)))
+
+
+def pack(weight: Tensor) -> Tensor:
+    """Return a float32 weight (out, in) in the order of oneDNN's product; `to_dense` undoes it."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return packed
+
+
+def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None, numerics: Numerics) -> Tensor:
+    """Return what `linear` does, two to three times as fast, in other bits.
+
+    Args:
+        x: (R, in), float32.
+        packed: of a weight (out, in).
+        bias: (out,) or None.
+        numerics: says to how many rows x is padded.
+    """
+    rows = x.shape[0]
+    if pad := numerics.padded_rows(rows) - rows:
+        x = F.pad(x, (0, 0, 0, pad))
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return product[:rows] if pad else product
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics) -> Tensor:
@@ -61,7 +100,15 @@ def add_linear(total: Tensor, x: Tensor, weight: Tensor, numerics: Numerics) -> 
 
 
 class ReproducibleLinear(torch.nn.Module):
-    """A linear layer for inference, called the way `Numerics` says."""
+    """A linear layer for inference, called the way `Numerics` says.
+
+    Where that is with a packed weight, the first call packs it and the plain one is given free.
+
+    Attributes:
+        out_features: rows of the weight.
+        weight: (out, in); empty while packed, but for one that is shared.
+        bias: (out,) or None.
+    """
 
     def __init__(
         self,
@@ -84,18 +131,40 @@ class ReproducibleLinear(torch.nn.Module):
             if bias
             else None
         )
+        self.out_features = out_features
         self._numerics = numerics
+        self._packed: Tensor | None = None
+        self._shared = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x: (R, in) to (R, out)."""
-        return linear(x, self.weight, self.bias, self._numerics)
+        if not self._numerics.packed:
+            return linear(x, self.weight, self.bias, self._numerics)
+        if self._packed is None:
+            self._packed = pack(self.weight)
+            if not self._shared:
+                self.weight.data = self.weight.new_empty(0)
+        return packed_linear(x, self._packed, self.bias, self._numerics)
+
+    def share(self, weight: torch.nn.Parameter) -> None:
+        """Use another layer's weight, (out, in), which stays as it is when this one packs it."""
+        self.weight, self._shared = weight, True
+
+    def unpack(self) -> None:
+        """Have the plain weight only, as after construction; the next call packs it again."""
+        if self._packed is not None and not self._shared:
+            self.weight.data = self._packed.to_dense()
+        self._packed = None
 
     def split(self, parts: Mapping[str, int]) -> dict[str, Tensor]:
         """Return the weights, and biases if any, of the layers fused in this one, as views.
 
+        They may be written to until the layer is called again.
+
         Args:
             parts: name and number of output rows of each, in order.
         """
+        self.unpack()
         rows = list(parts.values())
         kinds = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
         return {

@@ -15,6 +15,7 @@ from pd_core.generation import Fingerprints
 from pd_core.model_names import RANDOM_TINY, model_directory
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.checkpoint import write_tensors
+from pd_core.models.linear import can_pack
 from pd_core.models.model_directory import ModelDirectory
 from pd_core.models.random_tiny import (
     EOS_TOKEN,
@@ -146,7 +147,8 @@ def _numerics(dtype: str, device: str, *, fast: bool) -> Numerics:
     if kind != "cpu":
         return unchecked(kind)
     if fast or dtype != "float32":
-        return unchecked(torch.backends.cpu.get_cpu_capability().lower())
+        isa = torch.backends.cpu.get_cpu_capability().lower()
+        return unchecked(isa, packed=dtype == "float32" and can_pack())
     return probe()
 
 
@@ -160,6 +162,7 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     model = CausalLM(config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
     for name, tensor in model.tensors().items():
         tensor.copy_(stored[name])
+    model.warm_up()
     eos = tokenizer.token_id(EOS_TOKEN)
     assert eos is not None, "the shipped tokenizer has an end-of-sequence token"
     weights = weights_digest(sorted(source.tensors().items()), config.semantic())
@@ -190,6 +193,7 @@ def _load_directory(
     places = model.tensors()
     tied_head = files.config.tie_word_embeddings
     files.checkpoint.load_into(places, tied_head=tied_head, progress=progress)
+    model.warm_up()
     return LoadedModel(
         name=files.name,
         model=model,

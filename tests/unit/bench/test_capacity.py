@@ -5,16 +5,24 @@ from pathlib import Path
 
 import pytest
 
+from pd_bench.cli import main
+from pd_bench.dispatch import record_of
+from pd_bench.report_figures import CurveFigure, figures
+from pd_bench.result import ResultDocument
 from pd_bench.schemes import parse_scheme
 from pd_bench.simulation import capacity
-from pd_bench.simulation.capacity import KeptPromise, find_capacity
+from pd_bench.simulation.capacity import KeptPromise, TriedRate, find_capacity
+from pd_bench.simulation.capacity_command import num_slots_of
+from pd_bench.simulation.capacity_table import progress_line
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.slot_formula import Load, compute_gain, slot_gain
 from pd_bench.traces import TraceRow
+from pd_bench.workload import Work
 from pd_core.errors import ConfigError
 from pd_core.profiles import SpeedProfile
+from pd_device_client.outcome import Outcome
 
 CLOUD = CloudProfile(
     name="test",
@@ -95,7 +103,7 @@ def test_the_capacity_of_two_slots_is_near_what_they_hold(tmp_path: Path) -> Non
             regime="slots: 2 slots",
             mean_output_tokens=10.0,
             guess_per_s=1.0,
-            progress=lambda scheme, rate, kept: told.append(rate),
+            progress=lambda tried: told.append(tried.rate_per_s),
         )
     # Slot seconds of a whole answer: 0.06 s of prefill and 50 steps of 20 ms.
     most = 2 / (0.06 + 50 * 0.02)
@@ -129,25 +137,114 @@ def test_devices_that_keep_the_promise_alone_bound_nothing(tmp_path: Path) -> No
         regime="slots",
         mean_output_tokens=5.0,
         guess_per_s=1.0,
-        progress=lambda scheme, rate, kept: None,
+        progress=lambda tried: None,
     )
     assert not found.bounded
     assert found.curve.capacity_per_s >= 16
 
 
-def test_a_promise_that_nobody_can_keep_is_an_error(tmp_path: Path) -> None:
+def test_a_promise_that_nobody_can_keep_has_a_rate_of_0_and_a_reason(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("the rows are given")
     device = SpeedProfile("test", "a test", 1 / 2000, 0.04)
     settings = SimulationSettings(trace, device, CLOUD, "lan", pace_s=0.05, keep_requests=0)
-    with pytest.raises(ConfigError, match="not even"):
-        find_capacity(
-            settings,
-            parse_scheme("cloud-only"),
-            Overlay(ROWS),
-            KeptPromise(ttft_s=0.001, largest_gap_s=0.1),
-            regime="slots",
-            mean_output_tokens=5.0,
-            guess_per_s=1.0,
-            progress=lambda scheme, rate, kept: None,
-        )
+    tried: list[TriedRate] = []
+    found = find_capacity(
+        settings,
+        parse_scheme("cloud-only"),
+        Overlay(ROWS),
+        KeptPromise(ttft_s=0.001, largest_gap_s=0.1),
+        regime="slots",
+        mean_output_tokens=5.0,
+        guess_per_s=1.0,
+        progress=tried.append,
+    )
+    assert found.curve.capacity_per_s == 0.0
+    assert found.curve.none_because is not None
+    assert "not even 0.0312 requests/s" in found.curve.none_because
+    assert "1 requests 1 break it, by a TTFT above 0.001 s (1)" in found.curve.none_because
+    assert min(run.rate_per_s for run in tried) == found.curve.points[0].rate_per_s == 1 / 32
+    for run, point in zip(tried, reversed(found.curve.points), strict=True):
+        assert run.left_early
+        assert not run.good
+        assert run.broken > 0
+        assert point.at_most
+        line = progress_line("slots: 2 slots", run, 0.99)
+        assert f"tried {run.rate_per_s:.3g} requests/s: of the first {run.measured}" in line
+        assert "99 % are to be kept: too few, left early" in line
+
+
+@pytest.mark.parametrize(
+    ("record", "cause"),
+    [
+        ({"ttft_s": 0.5, "largest_gap_s": 0.1}, None),
+        ({"ttft_s": 0.5, "largest_gap_s": None}, None),
+        ({"ttft_s": 1.5, "largest_gap_s": 0.9}, "a TTFT above 1 s"),
+        ({"ttft_s": 0.5, "largest_gap_s": 0.9}, "a gap above 0.4 s"),
+        ({"ttft_s": 0.5, "largest_gap_s": 0.1, "error": "cut"}, "requests that failed"),
+        ({"ttft_s": None, "largest_gap_s": None, "error": "cut"}, "requests that failed"),
+    ],
+)
+def test_a_broken_promise_has_a_cause(
+    record: dict[str, float | str | None], cause: str | None
+) -> None:
+    work = Work(0, 2, 0.0, (1, 2), 0)
+    whole = record_of(work, Outcome("id", "pd-device", 0, 0.0), scheme="pd-device")
+    assert KeptPromise(1.0, 0.4).broken_by(whole.model_copy(update=record)) == cause
+
+
+def test_a_scheme_without_a_rate_is_a_row_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device too slow for the promise; the cloud keeps it."""
+    monkeypatch.setenv("COLUMNS", "200")
+    trace = tmp_path / "trace.csv"
+    rows = [f"2023-11-16 18:17:{i:02}.0,400,20" for i in range(20)]
+    trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, ""]))
+    out = tmp_path / "capacity.json"
+    schemes, cloud = "device-only,pd-device", "small-gpu-8b"
+    arguments = ["--schemes", schemes, "--device-profile", "phone", "--cloud-profile", cloud]
+    arguments += ["--regimes", "slots", "--ttft", "0.5", "--pace", "0.1", "--json", str(out)]
+    monkeypatch.setattr("sys.argv", ["pd-bench", "capacity", str(trace), *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    document = ResultDocument.model_validate_json(out.read_text())
+    rates = {scheme: curves[0].capacity_per_s for scheme, curves in document.capacity.items()}
+    assert list(rates) == ["cloud-only", "device-only", "pd-device"]
+    assert rates["device-only"] == 0.0
+    assert rates["cloud-only"] > 0
+    assert rates["pd-device"] > 0
+    assert document.settings["gain device-only slots"] == 0.0
+    assert document.settings["gain by formula device-only slots"] is None
+    why = "device-only: not even"
+    assert any(why in label and "a TTFT above 0.5 s" in label for label in document.labels)
+    printed = capsys.readouterr().out
+    (row,) = [line for line in printed.splitlines() if line.startswith("│") and "device-on" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")][2:4] == ["none", "-"]
+    assert why in printed
+    # A search holds no other scheme: its curves are drawn all the same, without a line at 0.
+    (figure,) = [f for f in figures(document) if f.title.startswith("Capacity")]
+    assert isinstance(figure, CurveFigure)
+    assert [curve.name for curve in figure.curves] == list(rates)
+    assert all(curve.points for curve in figure.curves)
+    assert sorted(mark.text for mark in figure.marks) == ["cloud-only", "pd-device"]
+
+
+def test_slots_that_a_step_has_no_tokens_for_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pd-bench", "capacity", str(tmp_path), "--slots", "2048"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "--slots is 2048; a step of cloud small-gpu-8b computes 2048" in capsys.readouterr().err
+
+
+def test_many_slots_are_no_more_than_a_step_has_tokens_for() -> None:
+    assert num_slots_of("compute", 4, CLOUD) == 511
+    assert num_slots_of("compute", 4, CLOUD.model_copy(update={"max_num_batched_tokens": 64})) == 63
+    assert (
+        num_slots_of("compute", 4, CLOUD.model_copy(update={"max_num_batched_tokens": 999})) == 512
+    )
+    assert num_slots_of("slots", 4, CLOUD) == 4

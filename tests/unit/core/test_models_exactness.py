@@ -8,7 +8,7 @@ import torch
 
 from pd_core.model_names import DEFAULT_MODEL
 from pd_core.models import CausalLM, KVCache, LoadedModel, ModelConfig, Segment, load_model
-from pd_core.models.linear import linear
+from pd_core.models.linear import linear, pack, packed_linear
 from pd_core.models.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.models.rope_scaling import RopeScaling
 from pd_core.numerics import Numerics, probe
@@ -183,10 +183,11 @@ def test_a_used_and_grown_cache_changes_nothing(tiny: LoadedModel) -> None:
     assert torch.equal(run(model, ids, 300, small, start=100), run(model, ids, 1300)[100:])
 
 
-def test_linear_tiles_are_reproducible_too() -> None:
-    """The fallback for machines where padding does not help, at one thread count."""
-    tiles = replace(probe(), min_rows=1, tile_rows=16)
-    model = build(replace(CONFIG, skip_v1=True), tiles)
+@pytest.mark.parametrize(("min_rows", "tile_rows"), [(4, 0), (1, 16)])
+def test_plain_weights_are_reproducible_too(min_rows: int, tile_rows: int) -> None:
+    """The ways for machines that do not pack: padded, or where that does not help in tiles."""
+    plain = replace(probe(), packed=False, min_rows=min_rows, tile_rows=tile_rows)
+    model = build(replace(CONFIG, skip_v1=True), plain)
     whole = run(model, prompt(), LENGTH)
     check_chunks(model, prompt(), whole, 37)
     check_chunks(model, prompt(), whole, 1)
@@ -198,10 +199,15 @@ def test_narrow_linear_layers_are_reproducible(columns: int) -> None:
     numbers = torch.Generator().manual_seed(columns)
     x, weight = (torch.randn(n, 64, generator=numbers) for n in (200, columns))
     whole = linear(x, weight, None, probe())
+    packed = pack(weight)
+    whole_packed = packed_linear(x, packed, None, probe())
+    torch.testing.assert_close(whole_packed, whole)
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         for rows in (1, 4, 12, 17, 33, 200):
             assert torch.equal(linear(x[:rows], weight, None, probe()), whole[:rows])
+            part = packed_linear(x[:rows], packed, None, probe())
+            assert torch.equal(part, whole_packed[:rows])
 
 
 def test_fast_mode_is_close(tiny: LoadedModel) -> None:
