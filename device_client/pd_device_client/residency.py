@@ -1,13 +1,13 @@
 """Where the model is: loading, in memory and ready, asleep to free memory, or gone."""
 
 import asyncio
-import gc
 import logging
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 from pd_core.errors import NotReady, PdError
 from pd_device_client.device import Device
+from pd_device_client.memory import give_memory_back
 
 __all__ = ["Phase", "Residency"]
 
@@ -141,7 +141,7 @@ class Residency:
         if device is not None:
             await device.close()
             del device
-            gc.collect()  # sessions and their caches refer to each other in circles
+            give_memory_back()
 
     def _touch(self) -> None:
         self._used_s = asyncio.get_running_loop().time()
