@@ -41,6 +41,8 @@ _NS = 1_000_000_000
 # The words are another machine's, and are shown on terminals and written to logs.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
+_MAX_WORDS = 1000  # characters
+
 # What grpc says when a call ended under a message on its way out; the call's own status is lost.
 _CLOSED_BEFORE_SENT = "Internal error from Core"
 _UNTRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED|[Hh]andshak|[Hh]ostname|peer name")
@@ -152,9 +154,9 @@ def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
     """Convert a server's card."""
     prints, limits = info.fingerprints, info.limits
     return ServerInfo(
-        server_version=info.server_version,
-        model_name=info.model_name,
-        engine=info.engine,
+        server_version=_words(info.server_version),
+        model_name=_words(info.model_name),
+        engine=_words(info.engine),
         fingerprints=Fingerprints(
             prints.tokenizer, prints.chat_template, prints.weights, prints.numerics_id
         ),
@@ -166,7 +168,7 @@ def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
             vocab_size=limits.vocab_size,
         ),
         load=_load_from_pb(info.load),
-        sampler=info.sampler,
+        sampler=_words(info.sampler),
         eos_token_ids=tuple(info.eos_token_ids),
         api_version=info.api_version,
     )
@@ -177,7 +179,7 @@ def error_from_call(error: AioRpcError) -> PdError:
 
     The server names the class in google.rpc.ErrorInfo; anything else was said by the network.
     """
-    text = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", error.details() or error.code().name)
+    text = _words(error.details() or error.code().name)
     reason, retry_after_s = _details(error.trailing_metadata())
     cls = error_class(reason)
     if cls is Unauthenticated:
@@ -187,6 +189,11 @@ def error_from_call(error: AioRpcError) -> PdError:
             return cls(text, retry_after_s if retry_after_s is not None else 1.0)
         return cls(text)
     return _network_error(error.code().name, text)
+
+
+def _words(told: str) -> str:
+    """Return another machine's words as one line of bounded length that steers no terminal."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", told[:_MAX_WORDS])
 
 
 def _network_error(code: str, text: str) -> PdError:

@@ -35,7 +35,12 @@ from pd_core.generation import (
 )
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud_link import GrpcCloudLink
-from pd_device_client.convert import error_from_call, event_from_pb, request_to_pb
+from pd_device_client.convert import (
+    error_from_call,
+    event_from_pb,
+    info_from_pb,
+    request_to_pb,
+)
 from pd_proto.v1 import generation_pb2 as pb
 
 
@@ -123,6 +128,18 @@ def test_events(message: pb.GenerateResponse, event: CloudEvent) -> None:
 def test_an_unknown_message_is_a_protocol_error(message: pb.GenerateResponse) -> None:
     with pytest.raises(ProtocolError, match=r"unknown"):
         event_from_pb(message)
+
+
+def test_a_card_s_words_are_bounded_and_steer_no_terminal() -> None:
+    hostile = "a\x1b]0;title\x07b\x9bc\n" + "x" * 100_000
+    card = pb.GetServerInfoResponse(
+        model_name=hostile, engine=hostile, server_version=hostile, sampler=hostile
+    )
+    info = info_from_pb(card)
+    for words in (info.model_name, info.engine, info.server_version, info.sampler):
+        assert words.startswith("a\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}b")
+        assert words.isprintable()
+        assert len(words) == 1000
 
 
 def _call_error(code: grpc.StatusCode, reason: str = "", retry_s: int | None = None) -> AioRpcError:
