@@ -45,6 +45,9 @@ _MAX_WORDS = 1000  # characters
 
 # What grpc says when a call ended under a message on its way out; the call's own status is lost.
 _CLOSED_BEFORE_SENT = "Internal error from Core"
+_NO_ADDRESS = re.compile("[Nn]ame resolution|errors resolving|lookup failed")
+_NO_TLS = "WRONG_VERSION_NUMBER"
+_NO_GRPC = re.compile("http2 header with status|Trying to connect an http1.x server")
 _UNTRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED|[Hh]andshak|[Hh]ostname|peer name")
 
 _FINISH_REASONS = {
@@ -183,7 +186,7 @@ def error_from_call(error: AioRpcError) -> PdError:
     reason, retry_after_s = _details(error.trailing_metadata())
     cls = error_class(reason)
     if cls is Unauthenticated:
-        return CloudAuthenticationFailed(f"the cloud refused the key: {text}")
+        return _refused_key(text)
     if cls is not None:
         if issubclass(cls, CapacityError):
             return cls(text, retry_after_s if retry_after_s is not None else 1.0)
@@ -196,13 +199,33 @@ def _words(told: str) -> str:
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", told[:_MAX_WORDS])
 
 
+def _refused_key(text: str) -> PdError:
+    return CloudAuthenticationFailed(
+        f"the cloud refused the key: {text}; give the cloud's key with --api-key-file"
+    )
+
+
 def _network_error(code: str, text: str) -> PdError:
     if code == "DEADLINE_EXCEEDED":
         return CloudTimeout(f"the cloud did not answer in time: {text}")
+    if _NO_GRPC.search(text):
+        return CloudUnavailable(
+            "what answers there is no pd-server; check the address, that the port is its gRPC "
+            f"port, and any proxy between: {text}"
+        )
     if code in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
-        return CloudAuthenticationFailed(f"the cloud refused the key: {text}")
+        return _refused_key(text)
     if code in {"INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION", "UNIMPLEMENTED"}:
         return RequestError(f"the cloud refused the request: {text}")
+    if code == "UNAVAILABLE" and _NO_ADDRESS.search(text):
+        return CloudUnavailable(
+            f"the cloud's name has no address; check its spelling and the network: {text}"
+        )
+    if code == "UNAVAILABLE" and _NO_TLS in text:
+        return CloudUnavailable(
+            "the cloud does not speak TLS on this port; check that it is its gRPC port, and start "
+            f"pd-server with --tls-cert and --tls-key: {text}"
+        )
     if code == "UNAVAILABLE" and _UNTRUSTED.search(text):
         return CloudAuthenticationFailed(
             f"the cloud's certificate is not trusted; check --tls-ca and the host name: {text}"

@@ -182,6 +182,29 @@ def test_a_call_s_end_is_a_typed_error(
     assert "words" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("said", "expected", "mend"),
+    [
+        ("errors resolving x.invalid:5: [field:hostname lookup error:address lookup failed]",
+         CloudUnavailable, "check its spelling"),
+        ("SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER: Tls handshake failed",
+         CloudUnavailable, "does not speak TLS on this port"),
+        ("Tls handshake failed: CERTIFICATE_VERIFY_FAILED", CloudAuthenticationFailed, "--tls-ca"),
+        ("Peer name cloud is not in peer certificate: Hostname Verification Check failed.",
+         CloudAuthenticationFailed, "the host name"),
+        ("Received http2 header with status: 404", CloudUnavailable, "is no pd-server"),
+    ],
+)  # fmt: skip
+def test_what_the_network_says_is_told_with_its_mend(
+    said: str, expected: type[PdError], mend: str
+) -> None:
+    nothing = grpc.aio.Metadata()
+    error = error_from_call(AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, said))
+    assert type(error) is expected
+    assert mend in str(error)
+    assert said in str(error)
+
+
 def test_a_call_that_ended_before_its_request_was_sent_is_an_unavailable_cloud() -> None:
     nothing = grpc.aio.Metadata()
     raised = grpc.aio.AioRpcError(
