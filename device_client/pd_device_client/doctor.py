@@ -77,8 +77,12 @@ def _clock(now_unix_s: int) -> Finding:
 def _battery(battery: Battery | None) -> Finding:
     if battery is None:
         return Finding("battery", True, "there is none, or it cannot be read")
-    plugged = "plugged in" if battery.plugged else "not plugged in: see --spare-below"
-    return Finding("battery", True, f"{battery.percent:.0f} %, {plugged}")
+    words = {
+        True: "plugged in",
+        False: "not plugged in: see --spare-below",
+        None: "and the system does not say whether it is plugged in: it is taken to be",
+    }
+    return Finding("battery", True, f"{battery.percent:.0f} %, {words[battery.plugged]}")
 
 
 def _port(host: str, port: int) -> Finding:

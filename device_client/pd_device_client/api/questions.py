@@ -151,7 +151,13 @@ class Questions:
             return standing  # what is to stay on the device stays, whoever asks
         if extension.parsed_mode is not None:
             return extension.parsed_mode
-        usable = device.client.info is not None
+        client = device.client
+        # One that cannot carry this device's answers must not turn them into errors.
+        usable = (
+            client.info is not None
+            and not client.handshake.mismatch
+            and not client.cloud_left_alone
+        )
         return self._settings.battery.mode(standing, self._battery(), cloud_usable=usable)
 
     def _choices(

@@ -185,6 +185,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded() -> None:
     [
         (None, False),
         (Battery(5, plugged=True), False),
+        (Battery(5, plugged=None), False),
         (Battery(19.9, plugged=False), True),
         (Battery(20.0, plugged=False), False),
     ],
@@ -204,6 +205,8 @@ def test_the_battery_is_read_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
     state = SimpleNamespace(percent=42, power_plugged=False)
     monkeypatch.setattr(psutil, "sensors_battery", lambda: state, raising=False)
     assert read_battery() == Battery(42.0, plugged=False)
+    state.power_plugged = None
+    assert read_battery() == Battery(42.0, plugged=None)
     monkeypatch.setattr(psutil, "sensors_battery", lambda: None, raising=False)
     assert read_battery() is None
     monkeypatch.delattr(psutil, "sensors_battery")
