@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -182,7 +183,7 @@ async def _tokens(device: Device, asked: TokenizeParameters) -> list[int]:
         raise Refusal("prompt is missing; give it, or messages", "prompt")
     tokenizer = device.loaded.tokenizer
     encode = tokenizer.encode_prompt if asked.add_special_tokens else tokenizer.encode
-    return list(await asyncio.to_thread(encode, asked.prompt))
+    return list(await device.encoded(len(asked.prompt), partial(encode, asked.prompt)))
 
 
 def _add_errors(app: FastAPI, metrics: DeviceMetrics) -> None:

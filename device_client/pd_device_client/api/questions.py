@@ -1,9 +1,9 @@
 """From a request's parameters to an answer that can be carried."""
 
-import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pd_core.errors import (
     InvalidRequest,
@@ -213,7 +213,10 @@ async def chat_prompt(device: Device, messages: Sequence[Message]) -> tuple[int,
     """
     plain = plain_messages(messages)
     try:
-        return await asyncio.to_thread(conversation_token_ids, device.loaded, plain)
+        return await device.encoded(
+            sum(len(message["content"]) for message in plain),
+            partial(conversation_token_ids, device.loaded, plain),
+        )
     except InvalidRequest as error:
         raise _blamed(error, "messages") from error
 
@@ -236,7 +239,7 @@ async def _prompts(
 
 async def _text_prompt(device: Device, text: str, where: str) -> tuple[int, ...]:
     try:
-        return await asyncio.to_thread(text_token_ids, device.loaded, text)
+        return await device.encoded(len(text), partial(text_token_ids, device.loaded, text))
     except InvalidRequest as error:
         raise _blamed(error, where) from error
 
