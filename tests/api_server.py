@@ -133,7 +133,6 @@ def api_server(
         await client.start()
         device = Device(loaded or loaded_model(), client)
         residency = Residency(_already(device))
-        await residency.load()
         app = make_app(
             residency,
             settings or AnswerSettings(),
@@ -142,6 +141,7 @@ def api_server(
             unix_time_s=lambda: CREATED,
             cloud_address=cloud_address,
         )
+        await residency.load()
         server = HttpServer(app, bind("127.0.0.1", 0, "--port"))
         await server.start()
         box.append(ApiServer(server.address, device, asyncio.get_running_loop()))

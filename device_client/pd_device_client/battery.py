@@ -15,11 +15,12 @@ class Battery:
 
     Attributes:
         percent: of its charge.
-        plugged: whether it is being charged.
+        plugged: whether the machine runs on mains; None where the system does not say, as some do
+            of a battery that is neither charged nor used.
     """
 
     percent: float
-    plugged: bool
+    plugged: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class BatteryPolicy:
     spare_below_percent: float = 20.0
 
     def spares(self, battery: Battery | None) -> bool:
-        """Whether the engine is to be spared now; without a battery never."""
-        if battery is None or battery.plugged:
+        """Whether the engine is to be spared now; never without a battery that is in use."""
+        if battery is None or battery.plugged is not False:
             return False
         return battery.percent < self.spare_below_percent
 
@@ -54,4 +55,4 @@ def read_battery() -> Battery | None:
     state = read() if read is not None else None
     if state is None:
         return None
-    return Battery(percent=float(state.percent), plugged=bool(state.power_plugged))
+    return Battery(percent=float(state.percent), plugged=state.power_plugged)

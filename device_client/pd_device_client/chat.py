@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from pd_core.errors import ConfigError
 from pd_core.planner import Mode
 from pd_device_client.device import Device, DeviceSettings, draw_seed, open_device
 from pd_device_client.load_progress import LoadingLine
@@ -119,14 +120,24 @@ async def show(session: Session, console: Console, *, tint: bool) -> None:
 
     Raises:
         PdError: no side can go on; what was committed was shown before.
+        ConfigError: the words cannot be written.
     """
     async with aclosing(session.run()) as answer:
         async for shown in answer:
             plain = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", shown.text)
             text = plain if console.is_terminal else shown.text
             style = _STYLES[shown.origin] if tint else ""
-            console.print(Text(text, style), end="", soft_wrap=True)
-    console.print()
+            _print(console, Text(text, style), end="")
+    _print(console, Text())
+
+
+def _print(console: Console, text: Text, end: str = "\n") -> None:
+    try:
+        console.print(text, end=end, soft_wrap=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the answer cannot be written ({error.strerror}); make room where it goes"
+        ) from error
 
 
 def summary(outcome: Outcome) -> Text:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pd_core.errors import ConfigError
 from pd_core.model_names import DEFAULT_MODEL
 from pd_core.numerics import prepare_environment
 from pd_core.planner import Mode
@@ -103,9 +104,9 @@ def chat(
     from pd_device_client.device import DeviceSettings
     from pd_device_client.egress import CloudAddress, way_out
 
-    converses = prompt is None and sys.stdin.isatty()
+    converses = prompt is None and sys.stdin is not None and sys.stdin.isatty()
     if not converses and (prompt is None or prompt == "-"):
-        prompt = sys.stdin.read()
+        prompt = _standard_input()
     settings = ChatSettings(
         prompt=prompt or "",
         device=DeviceSettings(
@@ -137,6 +138,14 @@ def chat(
             await _answer(settings, link)
 
     asyncio.run(run())
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:  # it was closed by who started this
+        raise ConfigError(
+            "there is no standard input to read the prompt from; give the prompt as an argument"
+        )
+    return sys.stdin.read()
 
 
 async def _answer(settings: "ChatSettings", link: CloudLink | None) -> None:

@@ -1,5 +1,6 @@
 """The command `pd-device`: its parts, and how an error ends it."""
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -43,6 +44,8 @@ def _commands(
 
 def main() -> None:
     """Run the command; errors end in one clear line and their exit code."""
+    # What gRPC has to say of a call is in our own error; its log would stand between the lines.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         app(prog_name="pd-device")  # also of python -m, whose completion script would be broken
     except PdError as error:

@@ -144,9 +144,15 @@ def _authority(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigError(
+            f"--tls-ca {path} cannot be read ({error.strerror}); give a readable PEM file with the "
+            "certificate of the authority to trust"
+        ) from error
     try:
         ssl.create_default_context().load_verify_locations(cadata=content.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
-        raise ConfigError(f"{path} holds no certificate in PEM form") from error
+        raise ConfigError(
+            f"--tls-ca {path} holds no certificate in PEM form; give the certificate of the "
+            "cloud's authority, not its key"
+        ) from error
     return content

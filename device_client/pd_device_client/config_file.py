@@ -46,16 +46,23 @@ def config_path(given: Path | None) -> Path | None:
     """Return the settings file: the one that is given, or else the user's if there is one.
 
     Raises:
-        ConfigError: the one that is given is no file.
+        ConfigError: the one that is given is not there.
     """
     if given is not None:
-        if not given.is_file():
+        if not _there(given):
             raise ConfigError(f"there is no settings file {given}; see {_FILE_VARIABLE_HELP}")
         return given
     base = os.environ.get("XDG_CONFIG_HOME", "")
     root = Path(base) if Path(base).is_absolute() else Path.home() / ".config"
     usual = root / "pd-device" / "config.toml"
-    return usual if usual.is_file() else None
+    return usual if _there(usual) else None
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # in a folder that may not be looked into: reading it will say so
 
 
 def settable(command: Any) -> Iterator[Any]:
@@ -84,9 +91,14 @@ def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if not path.is_file():  # a device or a pipe may never end
+            raise ConfigError(f"{path} is no file of settings; see {_FILE_VARIABLE_HELP}")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); make it readable for you, or name another "
+            f"({_FILE_VARIABLE_HELP})"
+        ) from error
     except ValueError as error:  # of TOML, or of its text's encoding
         raise ConfigError(f"{path} is not TOML: {error}") from error
 

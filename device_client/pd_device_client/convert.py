@@ -41,8 +41,13 @@ _NS = 1_000_000_000
 # The words are another machine's, and are shown on terminals and written to logs.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
+_MAX_WORDS = 1000  # characters
+
 # What grpc says when a call ended under a message on its way out; the call's own status is lost.
 _CLOSED_BEFORE_SENT = "Internal error from Core"
+_NO_ADDRESS = re.compile("[Nn]ame resolution|errors resolving|lookup failed")
+_NO_TLS = "WRONG_VERSION_NUMBER"
+_NO_GRPC = re.compile("http2 header with status|Trying to connect an http1.x server")
 _UNTRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED|[Hh]andshak|[Hh]ostname|peer name")
 
 _FINISH_REASONS = {
@@ -152,9 +157,9 @@ def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
     """Convert a server's card."""
     prints, limits = info.fingerprints, info.limits
     return ServerInfo(
-        server_version=info.server_version,
-        model_name=info.model_name,
-        engine=info.engine,
+        server_version=_words(info.server_version),
+        model_name=_words(info.model_name),
+        engine=_words(info.engine),
         fingerprints=Fingerprints(
             prints.tokenizer, prints.chat_template, prints.weights, prints.numerics_id
         ),
@@ -166,7 +171,7 @@ def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
             vocab_size=limits.vocab_size,
         ),
         load=_load_from_pb(info.load),
-        sampler=info.sampler,
+        sampler=_words(info.sampler),
         eos_token_ids=tuple(info.eos_token_ids),
         api_version=info.api_version,
     )
@@ -177,11 +182,11 @@ def error_from_call(error: AioRpcError) -> PdError:
 
     The server names the class in google.rpc.ErrorInfo; anything else was said by the network.
     """
-    text = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", error.details() or error.code().name)
+    text = _words(error.details() or error.code().name)
     reason, retry_after_s = _details(error.trailing_metadata())
     cls = error_class(reason)
     if cls is Unauthenticated:
-        return CloudAuthenticationFailed(f"the cloud refused the key: {text}")
+        return _refused_key(text)
     if cls is not None:
         if issubclass(cls, CapacityError):
             return cls(text, retry_after_s if retry_after_s is not None else 1.0)
@@ -189,13 +194,38 @@ def error_from_call(error: AioRpcError) -> PdError:
     return _network_error(error.code().name, text)
 
 
+def _words(told: str) -> str:
+    """Return another machine's words as one line of bounded length that steers no terminal."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", told[:_MAX_WORDS])
+
+
+def _refused_key(text: str) -> PdError:
+    return CloudAuthenticationFailed(
+        f"the cloud refused the key: {text}; give the cloud's key with --api-key-file"
+    )
+
+
 def _network_error(code: str, text: str) -> PdError:
     if code == "DEADLINE_EXCEEDED":
         return CloudTimeout(f"the cloud did not answer in time: {text}")
+    if _NO_GRPC.search(text):
+        return CloudUnavailable(
+            "what answers there is no pd-server; check the address, that the port is its gRPC "
+            f"port, and any proxy between: {text}"
+        )
     if code in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
-        return CloudAuthenticationFailed(f"the cloud refused the key: {text}")
+        return _refused_key(text)
     if code in {"INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION", "UNIMPLEMENTED"}:
         return RequestError(f"the cloud refused the request: {text}")
+    if code == "UNAVAILABLE" and _NO_ADDRESS.search(text):
+        return CloudUnavailable(
+            f"the cloud's name has no address; check its spelling and the network: {text}"
+        )
+    if code == "UNAVAILABLE" and _NO_TLS in text:
+        return CloudUnavailable(
+            "the cloud does not speak TLS on this port; check that it is its gRPC port, and start "
+            f"pd-server with --tls-cert and --tls-key: {text}"
+        )
     if code == "UNAVAILABLE" and _UNTRUSTED.search(text):
         return CloudAuthenticationFailed(
             f"the cloud's certificate is not trusted; check --tls-ca and the host name: {text}"

@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,6 +24,10 @@ from pd_device_client.session import Session
 from pd_device_client.throttled_engine import ThrottledEngine
 
 __all__ = ["Device", "DeviceSettings", "draw_seed", "open_device"]
+
+T = TypeVar("T")
+
+_LARGE_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Device:
 
     loaded: LoadedModel
     client: DeviceClient
+    _large_text: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
 
     def answer(
         self,
@@ -100,6 +106,29 @@ class Device:
         return self.client.session(
             request, mode, text=text, promise=promise, read_along=read_along, watcher=watcher
         )
+
+    async def encoded(self, num_characters: int, encode: Callable[[], T]) -> T:
+        """Return what `encode` makes of a text, in a worker thread; large texts one at a time.
+
+        Eight million characters take more than a gigabyte while they become tokens, so what many
+        of them take at once is bounded by their queue; who has small ones does not wait in it.
+
+        Args:
+            num_characters: of the text.
+            encode: makes tokens of it.
+        """
+        if num_characters < _LARGE_CHARACTERS:
+            return await asyncio.to_thread(encode)
+        await self._large_text.acquire()
+        work = asyncio.get_running_loop().run_in_executor(None, encode)
+        work.add_done_callback(self._encoded)
+        # Who goes away does not end the thread, and the next one begins when that has ended.
+        return await asyncio.shield(work)
+
+    def _encoded(self, work: "asyncio.Future[Any]") -> None:
+        self._large_text.release()
+        if not work.cancelled():
+            work.exception()  # nobody may be there to take it
 
     async def close(self) -> None:
         """Close both sides."""

@@ -40,7 +40,7 @@ class Finding:
 
 async def examine(
     model: str,
-    link: CloudLink | None,
+    way_out: Callable[[], CloudLink | None],
     *,
     host: str,
     port: int,
@@ -51,7 +51,7 @@ async def examine(
 
     Args:
         model: as `load_model` takes it.
-        link: the way to the cloud, or None.
+        way_out: makes the link to the cloud, or None; closed at the end.
         host, port: where the device is to listen.
         clock: seconds since 1970.
         battery: reads the battery.
@@ -63,7 +63,7 @@ async def examine(
         findings.append(Finding("model", True, words))
     except PdError as error:
         findings.append(Finding("model", False, str(error)))
-    findings.append(await _cloud(link, ours))
+    findings.append(await _cloud(way_out, ours))
     return findings
 
 
@@ -77,8 +77,12 @@ def _clock(now_unix_s: int) -> Finding:
 def _battery(battery: Battery | None) -> Finding:
     if battery is None:
         return Finding("battery", True, "there is none, or it cannot be read")
-    plugged = "plugged in" if battery.plugged else "not plugged in: see --spare-below"
-    return Finding("battery", True, f"{battery.percent:.0f} %, {plugged}")
+    words = {
+        True: "plugged in",
+        False: "not plugged in: see --spare-below",
+        None: "and the system does not say whether it is plugged in: it is taken to be",
+    }
+    return Finding("battery", True, f"{battery.percent:.0f} %, {words[battery.plugged]}")
 
 
 def _port(host: str, port: int) -> Finding:
@@ -103,7 +107,11 @@ def _model(model: str) -> tuple[str, Fingerprints | None]:
     )
 
 
-async def _cloud(link: CloudLink | None, ours: Fingerprints | None) -> Finding:
+async def _cloud(way_out: Callable[[], CloudLink | None], ours: Fingerprints | None) -> Finding:
+    try:
+        link = way_out()
+    except PdError as error:
+        return Finding("cloud", False, f"{error}; the device would not start")
     if link is None:
         return Finding("cloud", True, "none is given, so all stays on this machine")
     loop = asyncio.get_running_loop()
@@ -112,6 +120,8 @@ async def _cloud(link: CloudLink | None, ours: Fingerprints | None) -> Finding:
         card = await link.info()
     except PdError as error:
         return Finding("cloud", False, f"{error}; the device would answer alone")
+    finally:
+        await link.close()
     took_ms = (loop.time() - began_s) * 1e3
     other = [
         name.replace("_", " ")

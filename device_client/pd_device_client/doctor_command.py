@@ -13,6 +13,7 @@ from pd_core.planner import Mode
 from pd_device_client import options
 from pd_device_client.columns import aligned
 from pd_device_client.options import env
+from pd_device_client.ports import CloudLink
 from pd_device_client.settings_report import settings_of
 
 __all__ = ["doctor"]
@@ -38,15 +39,16 @@ def doctor(
     from pd_device_client.doctor import examine
     from pd_device_client.egress import CloudAddress, way_out
 
-    key = options.api_key(api_key_file, env("API_KEY"))
-    address = CloudAddress(cloud, tls_ca, tls, key, insecure) if cloud is not None else None
     console = Console(highlight=False)
 
+    def out() -> CloudLink | None:
+        if cloud is None:
+            return None
+        key = options.api_key(api_key_file, env("API_KEY"))
+        return way_out(CloudAddress(cloud, tls_ca, tls, key, insecure), Mode.PD_DEVICE)
+
     async def run() -> bool:
-        link = way_out(address, Mode.PD_DEVICE)
-        findings = await examine(model, link, host=host, port=port)
-        if link is not None:
-            await link.close()
+        findings = await examine(model, out, host=host, port=port)
         for found in findings:
             mark = "ok " if found.ok else "BAD"
             line = f"{mark}  {found.subject:8} {found.words}"

@@ -42,8 +42,11 @@ class KeptPrefixes:
     def keep(self, token_ids: Sequence[int], cache: KVCache) -> None:
         """Keep the cache of these tokens; it must not be written any more.
 
-        What is a beginning of it is let go, and it is itself when it begins another.
+        What is a beginning of it is let go, and it is itself when it begins another, or when it
+        alone is over the bound: the others stay then.
         """
+        if cache.allocated_bytes > self._max_bytes:
+            return
         token_ids = tuple(token_ids)
         for other in list(self._kept):
             shared = _common(token_ids, other)

@@ -1,5 +1,7 @@
-"""Whether a model fits into this machine's memory, asked before it is loaded."""
+"""This machine's memory: whether a model fits into it, and giving back what one took."""
 
+import ctypes
+import gc
 from collections.abc import Callable
 
 import psutil
@@ -8,7 +10,7 @@ from pd_core.errors import ModelError
 from pd_core.model_names import RANDOM_TINY
 from pd_core.models import inspect_model
 
-__all__ = ["available_bytes", "check_memory"]
+__all__ = ["available_bytes", "check_memory", "give_memory_back"]
 
 _FLOAT32_BYTES = 4
 _CONTEXT_TOKENS = 4096  # a conversation; the cache grows with it, so more is not needed at once
@@ -46,6 +48,21 @@ def check_memory(
             f"{_mib(there)} MiB are free; close other programs, lower --kept-kv-mib, or choose a "
             "smaller model"
         )
+
+
+def give_memory_back() -> None:
+    """Give the system what this process has freed.
+
+    Without it most of an unloaded model's memory stays with the process: sessions and their caches
+    refer to each other in circles, and glibc keeps freed blocks of the size of weights for itself.
+    """
+    gc.collect()
+    try:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    except (OSError, TypeError):
+        return  # nor have other systems a handle of the process itself
+    if trim is not None:
+        trim(0)
 
 
 def _mib(num_bytes: int) -> int:

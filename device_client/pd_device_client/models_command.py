@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from pd_core.api_key import read_api_key
-from pd_core.errors import ConfigError
+from pd_core.errors import ConfigError, ModelError
 from pd_core.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_core.model_store import pulled_names, read_manifest, store_root
 from pd_device_client.columns import aligned
@@ -39,8 +39,12 @@ def list_models() -> None:
         (RANDOM_TINY, "-", "made on the spot"),
     ]
     for name in pulled_names():
-        manifest = read_manifest(name)
-        rows.append((str(name), _mib(manifest.size_bytes), manifest.commit[:12]))
+        try:
+            manifest = read_manifest(name)
+        except ModelError:  # verify says what is wrong with it
+            rows.append((str(name), "-", "damaged: remove it and pull it again"))
+        else:
+            rows.append((str(name), _mib(manifest.size_bytes), manifest.commit[:12]))
     for name in pulled_names(partial=True):
         rows.append((str(name), _mib(partial_bytes(name)), "incomplete: pull again to go on"))
     for line in aligned(rows):
@@ -81,8 +85,13 @@ def verify_models(
 
     good = True
     for checked in [pulled_name(name)] if name is not None else list(pulled_names()):
-        with _progress() as show:
-            found = differences(checked, partial(show, str(checked)))
+        try:
+            with _progress() as show:
+                found = differences(checked, partial(show, str(checked)))
+        except ModelError as error:
+            if name is not None:
+                raise
+            found = [str(error)]  # and the others are looked at too
         _say(f"{'BAD' if found else 'ok '}  {checked}")
         for words in found:
             _say(f"     {words}")

@@ -65,7 +65,10 @@ Model = Annotated[str, typer.Option(envvar=env("MODEL"), help=MODEL_HELP)]
 Pace = Annotated[
     float,
     typer.Option(
-        envvar=env("PACE"), min=0.001, help="Seconds between shown tokens; 0.2 is reading pace."
+        envvar=env("PACE"),
+        min=0.001,
+        max=60,
+        help="Seconds between shown tokens; 0.2 is reading pace.",
     ),
 ]
 Ttft = Annotated[
@@ -73,6 +76,7 @@ Ttft = Annotated[
     typer.Option(
         envvar=env("TTFT"),
         min=0.001,
+        max=3600,
         help="Seconds within which the first token will do; default: the earliest.",
     ),
 ]

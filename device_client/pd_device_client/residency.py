@@ -1,13 +1,13 @@
 """Where the model is: loading, in memory and ready, asleep to free memory, or gone."""
 
 import asyncio
-import gc
 import logging
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 from pd_core.errors import NotReady, PdError
 from pd_device_client.device import Device
+from pd_device_client.memory import give_memory_back
 
 __all__ = ["Phase", "Residency"]
 
@@ -42,6 +42,8 @@ class Residency:
     Attributes:
         phase: where it stands.
         in_use: says whether an answer is carried; set by who carries them.
+        on_load: awaited with each device before it serves; set by who tells of it. It must keep no
+            reference to the device, whose memory is free again once it sleeps.
         model_name: of the device, once it was loaded.
         max_context_tokens: of its model.
     """
@@ -57,6 +59,7 @@ class Residency:
         self._used_s = 0.0
         self.phase = Phase.LOADING
         self.in_use: Callable[[], bool] = lambda: False
+        self.on_load: Callable[[Device], Awaitable[None]] = _tell_nobody
         self.model_name = ""
         self.max_context_tokens = 0
 
@@ -82,7 +85,9 @@ class Residency:
         except PdError:
             self.phase = Phase.FAILED
             raise
-        self._device, self.phase = device, Phase.READY
+        self._device = device  # before anything is awaited, so that it is closed whatever happens
+        await self.on_load(device)
+        self.phase = Phase.READY
         self.model_name = device.loaded.name
         self.max_context_tokens = device.loaded.model.config.max_context_tokens
         self._touch()
@@ -136,7 +141,11 @@ class Residency:
         if device is not None:
             await device.close()
             del device
-            gc.collect()  # sessions and their caches refer to each other in circles
+            give_memory_back()
 
     def _touch(self) -> None:
         self._used_s = asyncio.get_running_loop().time()
+
+
+async def _tell_nobody(_: Device) -> None:
+    pass

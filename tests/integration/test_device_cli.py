@@ -113,3 +113,22 @@ def test_an_interrupt_is_no_traceback(server: RealServer, tmp_path: Path) -> Non
     process.stdout.close()
     process.stderr.close()
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("shell", "words"),
+    [
+        ('exec "$@" <&-', "give the prompt as an argument"),
+        ('exec "$@" hi >/dev/full', "cannot be written (No space left on device)"),
+    ],
+)
+def test_streams_that_cannot_be_used_are_one_clear_line(shell: str, words: str) -> None:
+    command = [sys.executable, "-m", "pd_device_client", "chat", "--model", "random-tiny"]
+    limits = ["--threads", "1", "--max-tokens", "2"]
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *command, *limits],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -129,6 +129,8 @@ def test_the_file_is_found_in_the_users_configuration(
         ("port = [1]", "it takes one value"),
         ("port = 2020-01-01", "it must be a text, a number, true or false"),
         ("pace = 0", r"pace = 0: "),
+        ("pace = inf", r"pace = inf: "),
+        ("ttft = 1e9", r"ttft = 1000000000.0: "),
         ("mode = 'both'", r"mode = 'both': "),
         ("[chat]\nstop = 'x'", "it takes a list"),
         ("[chat]\nstop = [['x']]", "it must be a text"),
@@ -152,6 +154,26 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
     config.write_bytes(b"pace = '\xff'")
     with pytest.raises(ConfigError, match="is not TOML"):
         parsed("chat", "--config", str(config))
+
+
+def test_what_stands_in_the_file_s_place_and_cannot_be_read_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = tmp_path / "config" / "pd-device" / "config.toml"
+    usual.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="is no file of settings; see --config FILE"):
+        parsed("chat")
+    with pytest.raises(ConfigError, match="/dev/zero is no file of settings"):
+        parsed("chat", "--config", "/dev/zero")
+
+    def denied(*_: object, **__: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    monkeypatch.setattr(Path, "is_file", denied)
+    for words in ([], ["--config", "another.toml"]):
+        with pytest.raises(ConfigError, match=r"Permission denied.*make it readable"):
+            parsed("chat", *words)
 
 
 # Real processes

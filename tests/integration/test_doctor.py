@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pd_core.errors import CloudUnavailable
+from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.listening import bind
 from pd_core.model_names import DEFAULT_MODEL, RANDOM_TINY
@@ -31,7 +31,7 @@ async def _examine(
     model: str = RANDOM_TINY, link: CloudLink | None = None, port: int = 0, now_unix_s: int = 2**31
 ) -> dict[str, Finding]:
     found = await examine(
-        model, link, host="127.0.0.1", port=port, clock=lambda: now_unix_s,
+        model, lambda: link, host="127.0.0.1", port=port, clock=lambda: now_unix_s,
         battery=lambda: Battery(50, plugged=False),
     )  # fmt: skip
     return {finding.subject: finding for finding in found}
@@ -63,6 +63,15 @@ async def test_another_model_in_the_cloud_is_found_before_anything_is_loaded(fie
     found = await _examine(DEFAULT_MODEL, _Cloud(Fingerprints(**{field: "x"})))
     assert not found["cloud"].ok
     assert f"whose {field} differ" in found["cloud"].words
+
+
+async def test_a_way_out_that_cannot_be_made_is_a_finding_beside_the_others() -> None:
+    def way_out() -> CloudLink | None:
+        raise ConfigError("--tls-ca x cannot be read")
+
+    found = await examine(RANDOM_TINY, way_out, host="127.0.0.1", port=0)
+    assert {finding.subject for finding in found if not finding.ok} == {"cloud"}
+    assert found[-1].words == "--tls-ca x cannot be read; the device would not start"
 
 
 def test_the_command_ends_with_one_when_something_is_wrong() -> None:

@@ -21,6 +21,7 @@ from pd_core.model_store import (
     PulledName,
     find_pulled,
     partial_folder,
+    pulled_folder,
     pulled_names,
     read_manifest,
 )
@@ -363,6 +364,24 @@ def test_verify_finds_damage_and_the_exit_code_says_so(
     assert "config.json is missing" in done.stdout
     assert "tokenizer.json has 2 bytes instead of" in done.stdout
     assert "pd-device models remove someone/python-5m" in done.stdout
+
+
+def test_a_model_with_a_damaged_manifest_hides_no_other(
+    run: Callable[..., "subprocess.CompletedProcess[str]"], hub: HubServer
+) -> None:
+    hub.models["someone/another@main"] = HubModel("2" * 40, SHIPPED)
+    get(hub, PulledName("someone", "another"))
+    get(hub)
+    (pulled_folder(PulledName("someone", "another")) / MANIFEST).write_text("{")
+    listed = run("models", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert "damaged: remove it" in listed.stdout
+    assert "1" * 12 in listed.stdout
+    checked = run("models", "verify")
+    assert checked.returncode == 1
+    assert "BAD  someone/another" in checked.stdout
+    assert "ok   someone/python-5m" in checked.stdout
+    assert run("models", "remove", "someone/another", "--yes").returncode == 0
 
 
 @pytest.mark.parametrize(

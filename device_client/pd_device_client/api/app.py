@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -77,6 +78,7 @@ def make_app(
         ]
     )
     status = Status(residency, settings, places, cloud_address)
+    residency.on_load = status.loaded
 
     def ended(outcome: Outcome) -> None:
         metrics.answered(outcome)
@@ -148,7 +150,7 @@ def _add_status(app: FastAPI, residency: Residency, status: Status) -> None:
         """Tell how the device stands; `fresh` asks the cloud first, where its card is old."""
         if fresh and residency.phase is Phase.READY:
             await residency.device.client.renew_card()
-        return _json(await status.report())
+        return _json(status.report())
 
 
 def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
@@ -181,7 +183,7 @@ async def _tokens(device: Device, asked: TokenizeParameters) -> list[int]:
         raise Refusal("prompt is missing; give it, or messages", "prompt")
     tokenizer = device.loaded.tokenizer
     encode = tokenizer.encode_prompt if asked.add_special_tokens else tokenizer.encode
-    return list(await asyncio.to_thread(encode, asked.prompt))
+    return list(await device.encoded(len(asked.prompt), partial(encode, asked.prompt)))
 
 
 def _add_errors(app: FastAPI, metrics: DeviceMetrics) -> None:

@@ -147,11 +147,15 @@ class DetokenizeParameters(_Parameters):
 
 # What is refused, and the values that ask for nothing and so may stand there all the same.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": (),
     "audio": (),
+    "bad_words": ([],),
     "best_of": (1,),
     "chat_template": (),
     "chat_template_kwargs": ({},),
     "continue_final_message": (False,),
+    "documents": ([],),
     "echo": (False,),
     "frequency_penalty": (0, 0.0),
     "function_call": ("none", "auto"),
@@ -160,15 +164,20 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "guided_grammar": (),
     "guided_json": (),
     "guided_regex": (),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1, 1.0),
     "logit_bias": ({},),
+    "logits_processors": ([],),
     "logprobs": (False,),
     "min_p": (0, 0.0),
     "min_tokens": (0,),
     "modalities": (["text"],),
     "presence_penalty": (0, 0.0),
+    "prompt_embeds": (),
     "prompt_logprobs": (),
     "repetition_penalty": (1, 1.0),
     "response_format": ({"type": "text"},),
+    "skip_special_tokens": (True,),
     "stop_token_ids": ([],),
     "structured_outputs": (),
     "suffix": ("",),
@@ -176,6 +185,8 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "tools": ([],),
     "top_logprobs": (0,),
     "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
+    "web_search_options": (),
 }
 
 

@@ -1,9 +1,9 @@
 """From a request's parameters to an answer that can be carried."""
 
-import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pd_core.errors import (
     InvalidRequest,
@@ -151,7 +151,13 @@ class Questions:
             return standing  # what is to stay on the device stays, whoever asks
         if extension.parsed_mode is not None:
             return extension.parsed_mode
-        usable = device.client.info is not None
+        client = device.client
+        # One that cannot carry this device's answers must not turn them into errors.
+        usable = (
+            client.info is not None
+            and not client.handshake.mismatch
+            and not client.cloud_left_alone
+        )
         return self._settings.battery.mode(standing, self._battery(), cloud_usable=usable)
 
     def _choices(
@@ -207,7 +213,10 @@ async def chat_prompt(device: Device, messages: Sequence[Message]) -> tuple[int,
     """
     plain = plain_messages(messages)
     try:
-        return await asyncio.to_thread(conversation_token_ids, device.loaded, plain)
+        return await device.encoded(
+            sum(len(message["content"]) for message in plain),
+            partial(conversation_token_ids, device.loaded, plain),
+        )
     except InvalidRequest as error:
         raise _blamed(error, "messages") from error
 
@@ -230,7 +239,7 @@ async def _prompts(
 
 async def _text_prompt(device: Device, text: str, where: str) -> tuple[int, ...]:
     try:
-        return await asyncio.to_thread(text_token_ids, device.loaded, text)
+        return await device.encoded(len(text), partial(text_token_ids, device.loaded, text))
     except InvalidRequest as error:
         raise _blamed(error, where) from error
 

@@ -40,22 +40,26 @@ class Status:
         self._places = places
         self._cloud_address = cloud_address
         self._model: dict[str, Any] | None = None  # the last one: it may sleep
-        self._device: Device | None = None
         self._chat = False
         self._promise: dict[str, float | None] = {"pace_s": None, "ttft_s": None}
         self.totals = Totals()
 
-    async def report(self) -> dict[str, Any]:
+    async def loaded(self, device: Device) -> None:
+        """Remember what is told of a device while it sleeps, and not the device."""
+        promise = device.client.promise
+        self._chat = await asyncio.to_thread(knows_roles, device.loaded)
+        self._model = _model(device, self._chat)
+        self._promise = {"pace_s": promise.pace_s, "ttft_s": promise.ttft_s}
+
+    def report(self) -> dict[str, Any]:
         """Return the state as it is now; no cloud is asked for it."""
         phase, client = self._residency.phase, None
         if phase is Phase.READY:
             device = self._residency.device
             client = device.client
-            if device is not self._device:
-                self._device = device
-                self._chat = await asyncio.to_thread(knows_roles, device.loaded)
             self._model = _model(device, self._chat)
-            self._promise = {"pace_s": client.promise.pace_s, "ttft_s": client.promise.ttft_s}
+        elif self._model is not None:
+            self._model |= {"running": 0, "waiting": 0}
         return {
             "version": version("pd-device"),
             "state": phase.value,

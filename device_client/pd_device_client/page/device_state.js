@@ -30,6 +30,8 @@ export class DeviceState {
     this.known = null;
     /** @type {string} why there is none, in words */
     this.problem = "";
+    /** Whether its model answers messages; a base model goes on with a text. Stays while it is not reached. */
+    this.chat = true;
     /** @type {number | undefined} */
     this._timer = undefined;
     document.addEventListener("visibilitychange", () => {
@@ -42,11 +44,6 @@ export class DeviceState {
     return this.known?.serving === true;
   }
 
-  /** Whether its model answers messages; a base model goes on with a text. */
-  get chat() {
-    return this.known?.model?.chat ?? true;
-  }
-
   /** Ask now, and again later. */
   async ask() {
     clearTimeout(this._timer);
@@ -54,6 +51,7 @@ export class DeviceState {
       // Who wants nothing to leave this device wants no cloud asked how it is, either.
       this.known = await this._api.status({ fresh: !this._page.localOnly() });
       this.problem = "";
+      this.chat = this.known?.model?.chat ?? this.chat;
     } catch (error) {
       this.known = null;
       this.problem = error instanceof Error ? error.message : String(error);

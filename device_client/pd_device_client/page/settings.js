@@ -36,9 +36,8 @@ export class Settings {
     this._form = byId("settings-form", HTMLFormElement);
     this._switch = byId("local-only", HTMLInputElement);
     this._onChange = onChange;
-    this.choices = load();
-    this._show();
-    this.choices = this._collected(); // what was stored may name a choice that is no more
+    this.choices = DEFAULTS;
+    this._take(load());
     byId("open-settings", HTMLButtonElement).addEventListener("click", () => this.open());
     this._form.addEventListener("change", () => {
       onKey(this._field("key").value.trim());
@@ -50,6 +49,15 @@ export class Settings {
     this._switch.addEventListener("change", () => {
       this._field("localOnly").checked = this._switch.checked;
       this._read();
+    });
+    // What was typed and is no value holds nowhere, so it must not stand there either.
+    this._dialog.addEventListener("close", () => this._show());
+    // Two pages of one device have one set of choices: else the page that was opened first would
+    // undo what was chosen in the other, "only on this device" too.
+    window.addEventListener("storage", (event) => {
+      if (event.key !== null && event.key !== STORED_AS) return;
+      this._take(load());
+      this._onChange();
     });
     // A click beside the sheet closes it, as Esc does.
     this._dialog.addEventListener("click", (event) => {
@@ -92,6 +100,17 @@ export class Settings {
     return /** @type {HTMLInputElement} */ (this._form.elements.namedItem(name));
   }
 
+  /**
+   * Let choices hold, but for those that are no more.
+   * @param {Choices} choices
+   */
+  _take(choices) {
+    this.choices = choices;
+    this._show();
+    this.choices = this._collected();
+    this._show();
+  }
+
   _show() {
     for (const [name, value] of Object.entries(this.choices)) {
       const field = this._field(name);
@@ -107,7 +126,7 @@ export class Settings {
       const field = this._field(name);
       if (typeof value === "boolean") return [name, field.checked];
       const valid = !(field instanceof HTMLInputElement) || field.validity.valid;
-      return [name, valid ? field.value : ""];
+      return [name, (valid && field.value) || value]; // of buttons none may be pressed
     });
     return Object.fromEntries(read);
   }

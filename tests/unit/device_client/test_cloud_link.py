@@ -35,7 +35,12 @@ from pd_core.generation import (
 )
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud_link import GrpcCloudLink
-from pd_device_client.convert import error_from_call, event_from_pb, request_to_pb
+from pd_device_client.convert import (
+    error_from_call,
+    event_from_pb,
+    info_from_pb,
+    request_to_pb,
+)
 from pd_proto.v1 import generation_pb2 as pb
 
 
@@ -125,6 +130,18 @@ def test_an_unknown_message_is_a_protocol_error(message: pb.GenerateResponse) ->
         event_from_pb(message)
 
 
+def test_a_card_s_words_are_bounded_and_steer_no_terminal() -> None:
+    hostile = "a\x1b]0;title\x07b\x9bc\n" + "x" * 100_000
+    card = pb.GetServerInfoResponse(
+        model_name=hostile, engine=hostile, server_version=hostile, sampler=hostile
+    )
+    info = info_from_pb(card)
+    for words in (info.model_name, info.engine, info.server_version, info.sampler):
+        assert words.startswith("a\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}b")
+        assert words.isprintable()
+        assert len(words) == 1000
+
+
 def _call_error(code: grpc.StatusCode, reason: str = "", retry_s: int | None = None) -> AioRpcError:
     details = []
     if reason:
@@ -163,6 +180,29 @@ def test_a_call_s_end_is_a_typed_error(
     error = error_from_call(_call_error(code, reason))
     assert type(error) is expected
     assert "words" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "mend"),
+    [
+        ("errors resolving x.invalid:5: [field:hostname lookup error:address lookup failed]",
+         CloudUnavailable, "check its spelling"),
+        ("SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER: Tls handshake failed",
+         CloudUnavailable, "does not speak TLS on this port"),
+        ("Tls handshake failed: CERTIFICATE_VERIFY_FAILED", CloudAuthenticationFailed, "--tls-ca"),
+        ("Peer name cloud is not in peer certificate: Hostname Verification Check failed.",
+         CloudAuthenticationFailed, "the host name"),
+        ("Received http2 header with status: 404", CloudUnavailable, "is no pd-server"),
+    ],
+)  # fmt: skip
+def test_what_the_network_says_is_told_with_its_mend(
+    said: str, expected: type[PdError], mend: str
+) -> None:
+    nothing = grpc.aio.Metadata()
+    error = error_from_call(AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, said))
+    assert type(error) is expected
+    assert mend in str(error)
+    assert said in str(error)
 
 
 def test_a_call_that_ended_before_its_request_was_sent_is_an_unavailable_cloud() -> None:

@@ -1,6 +1,7 @@
 """The model's life: loaded, lent, unloaded when idle, loaded again; memory and battery."""
 
 import asyncio
+import ctypes
 from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,9 +13,10 @@ from pd_bench.simulation.virtual_loop import run_virtual
 from pd_core.errors import ModelError, NotReady
 from pd_core.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_core.planner import Mode
+from pd_device_client import residency as residency_module
 from pd_device_client.battery import Battery, BatteryPolicy, read_battery
 from pd_device_client.device import Device
-from pd_device_client.memory import available_bytes, check_memory
+from pd_device_client.memory import available_bytes, check_memory, give_memory_back
 from pd_device_client.residency import Phase, Residency
 
 
@@ -88,6 +90,36 @@ def test_without_requests_it_is_unloaded_and_the_next_one_loads_it_once_for_all(
     _run(main())
 
 
+def test_what_is_unloaded_is_given_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[int]()
+
+    async def main() -> None:
+        fake = FakeDevice()
+        monkeypatch.setattr(residency_module, "give_memory_back", lambda: given.append(fake.closed))
+        residency = Residency(fake.open, keep_alive_s=1.0)
+        await residency.load()
+        await asyncio.sleep(2)
+        assert given == [1], "after it was closed"
+        await residency.close()
+
+    _run(main())
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library gives it back itself"
+)
+def test_freed_memory_goes_back_to_the_system() -> None:
+    before = psutil.Process().memory_info().rss
+    # Blocks that are not mapped one by one, and some that stay between them.
+    blocks = [bytearray(100_000) for _ in range(2000)]
+    del blocks[::2], blocks[::3]
+    kept = blocks[::20]
+    del blocks
+    give_memory_back()
+    assert psutil.Process().memory_info().rss < before + 50_000_000
+    assert len(kept) > 10
+
+
 def test_an_answer_that_is_carried_keeps_it_however_long_it_takes() -> None:
     async def main() -> None:
         fake, busy = FakeDevice(), True
@@ -153,6 +185,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded() -> None:
     [
         (None, False),
         (Battery(5, plugged=True), False),
+        (Battery(5, plugged=None), False),
         (Battery(19.9, plugged=False), True),
         (Battery(20.0, plugged=False), False),
     ],
@@ -172,6 +205,8 @@ def test_the_battery_is_read_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
     state = SimpleNamespace(percent=42, power_plugged=False)
     monkeypatch.setattr(psutil, "sensors_battery", lambda: state, raising=False)
     assert read_battery() == Battery(42.0, plugged=False)
+    state.power_plugged = None
+    assert read_battery() == Battery(42.0, plugged=None)
     monkeypatch.setattr(psutil, "sensors_battery", lambda: None, raising=False)
     assert read_battery() is None
     monkeypatch.delattr(psutil, "sensors_battery")

@@ -1,16 +1,26 @@
 """What the page is told: whether a model minds roles, and what its answers came to."""
 
+import asyncio
+import weakref
+from typing import Any
+
 import pytest
 
 from pd_core.chat_template import ChatTemplate
 from pd_core.errors import ConfigError
 from pd_core.planner import Mode
 from pd_device_client import demo_cloud
+from pd_device_client.api.places import Places
+from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.api.status import Status
 from pd_device_client.api.totals import Totals
+from pd_device_client.client import DeviceClient
 from pd_device_client.demo_cloud import check_demo
+from pd_device_client.device import Device
 from pd_device_client.outcome import Origin, Outcome, Shown
 from pd_device_client.prompt import knows_roles
-from tests.api_server import loaded_model
+from pd_device_client.residency import Phase, Residency
+from tests.api_server import QUICK, emulated_engine, loaded_model
 
 PLAIN = "{{ messages | map(attribute='content') | join('\\n\\n') }}"
 ROLES = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -66,3 +76,35 @@ def test_a_demo_needs_the_cloud_s_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_cloud, "_SERVER", "pd_server_that_is_not_installed")
     with pytest.raises(ConfigError, match=r"install pd-device\[server,device\]"):
         check_demo(None, Mode.PD_DEVICE)
+
+
+def test_a_device_that_sleeps_is_told_of_and_its_memory_is_free() -> None:
+    opened: list[weakref.ref[DeviceClient]] = []
+
+    async def open_device() -> Device:
+        client = DeviceClient(
+            cloud=None, engine=emulated_engine(), pace_s=0.07, device_profile=QUICK
+        )
+        opened.append(weakref.ref(client))
+        return Device(loaded_model(ChatTemplate(ROLES)), client)
+
+    async def main() -> tuple[dict[str, Any], dict[str, Any]]:
+        residency = Residency(open_device, keep_alive_s=0.05)
+        status = Status(residency, AnswerSettings(), Places(1), None)
+        residency.on_load = status.loaded
+        await residency.load()
+        ready = status.report()
+        for _ in range(500):
+            if residency.phase is Phase.ASLEEP and opened[0]() is None:
+                break
+            await asyncio.sleep(0.01)
+        assert opened[0]() is None, "the status keeps it alive"
+        asleep = status.report()
+        await residency.close()
+        return ready, asleep
+
+    ready, asleep = asyncio.run(main())
+    assert (ready["state"], asleep["state"]) == ("ready", "asleep")
+    assert asleep["model"] == ready["model"]
+    assert asleep["model"]["chat"]
+    assert asleep["settings"]["pace_s"] == 0.07

@@ -295,6 +295,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step(self, elapsed_s: float) -> None:
         self.now_s += elapsed_s
         decoding = {i for i, s in self.live.items() if s.decodes and s.num_computed_tokens}
+        holding = {i for i in self.live if self.scheduler.room_of(i)}
+        arrived_at_s = {i: s.arrived_at_s for i, s in self.live.items()}
         known = {i: s.num_tokens for i, s in self.live.items()}
         schedule = self.scheduler.schedule(self.now_s)
         for sequence in schedule.expired:
@@ -308,8 +310,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert decoding <= set(ids) | preempted, "a running stream was left out of a step"
         assert not preempted & set(ids), "a sequence without a KV cache is computed"
         assert bool(ids) == bool(self.live), "there was work, and none was scheduled"
-        if preempted and decoding:
-            assert min(decoding, key=lambda i: (self.live[i].arrived_at_s, i)) in ids
+        if preempted:  # it may still prefill while later and shorter ones decode
+            earliest = min(holding, key=lambda i: (arrived_at_s[i], i))
+            assert earliest not in preempted, "the earliest arrival always goes on"
         for i, sequence in self.live.items():
             assert sequence.num_tokens == known[i], "a token was lost"
         for chunk in schedule.chunks:
