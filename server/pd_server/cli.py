@@ -21,6 +21,10 @@ from pd_server.process import run_server
 
 __all__ = ["main"]
 
+# The engine's thread is in Python between kernels, and the event loop waits for it to give way:
+# by default 5 ms each time, half a step of a small model.
+_SWITCH_INTERVAL_S = 0.0002
+
 
 class EngineKind(StrEnum):
     """What runs the model."""
@@ -251,6 +255,7 @@ def serve(
         reflection=reflection,
         drain_s=drain_s,
     )
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     raise typer.Exit(asyncio.run(run_server(config, _engine_builder(config.engine), ready_file)))
 
 
