@@ -20,7 +20,7 @@ def continue_prompts(
     prompts: Sequence[Sequence[int]],
     sampling: SamplingParams,
     max_tokens: int,
-    is_done: Callable[[list[int]], bool] = lambda ids: False,
+    is_done: Callable[[int, list[int]], bool] = lambda prompt, ids: False,
 ) -> Iterator[list[int]]:
     """Yield each prompt's continuation, in order; the end-of-sequence token is left out.
 
@@ -28,11 +28,11 @@ def continue_prompts(
         prompts: token ids, one or more each; with max_tokens within the model's context.
         sampling: prompt i is sampled with the seed plus i.
         max_tokens: longest continuation.
-        is_done: ends a continuation early, given what is there of it.
+        is_done: ends a continuation early, given its prompt's index and what is there of it.
     """
     for first in range(0, len(prompts), _BATCH):
         rows = [
-            _Row(loaded.model, list(prompt), _with_seed(sampling, first + i), max_tokens)
+            _Row(loaded.model, first + i, list(prompt), sampling, max_tokens)
             for i, prompt in enumerate(prompts[first : first + _BATCH])
         ]
         while open_rows := [row for row in rows if not row.done]:
@@ -44,9 +44,15 @@ class _Row:
     """One continuation on its way."""
 
     def __init__(
-        self, model: CausalLM, prompt: list[int], sampling: SamplingParams, max_tokens: int
+        self,
+        model: CausalLM,
+        index: int,
+        prompt: list[int],
+        sampling: SamplingParams,
+        max_tokens: int,
     ) -> None:
-        self.sampling = sampling
+        self.index = index
+        self.sampling = replace(sampling, seed=sampling.seed + index)
         self.cache: KVCache = model.make_cache(len(prompt) + max_tokens)
         self.todo = prompt
         self.start = 0
@@ -55,7 +61,10 @@ class _Row:
 
 
 def _step(
-    loaded: LoadedModel, rows: list[_Row], max_tokens: int, is_done: Callable[[list[int]], bool]
+    loaded: LoadedModel,
+    rows: list[_Row],
+    max_tokens: int,
+    is_done: Callable[[int, list[int]], bool],
 ) -> None:
     ids = torch.tensor([token for row in rows for token in row.todo])
     segments = [Segment(row.cache, row.start, len(row.todo)) for row in rows]
@@ -71,8 +80,4 @@ def _step(
             row.done = True
         else:
             row.out.append(token)
-            row.done = len(row.out) == max_tokens or is_done(row.out)
-
-
-def _with_seed(sampling: SamplingParams, offset: int) -> SamplingParams:
-    return replace(sampling, seed=sampling.seed + offset)
+            row.done = len(row.out) == max_tokens or is_done(row.index, row.out)

@@ -20,7 +20,7 @@ from pd_training.continuation import continue_prompts
 __all__ = ["Readability", "begun_functions", "documents_of", "is_loop", "judge", "parses"]
 
 _BEFORE_TOKENS = 512  # of a document before what is to be continued
-_BODY_TOKENS = 320
+_BODY_TOKENS = 1024  # most functions end long before
 _PAGE_TOKENS = 256
 # A loop: this many tokens at the end, of a period at most this long.
 _LOOP_TOKENS, _LONGEST_PERIOD = 64, 16
@@ -89,7 +89,7 @@ def parses(begun: Begun, body: str) -> bool:
     """Tell whether Python parses a function with this body, cut where its indentation ends."""
     # An indented function stands in a block: to dedent it would change strings at the margin.
     block = "if True:\n" if begun.head[:1].isspace() else ""
-    whole = block + begun.head + _own_lines(begun.head, body)
+    whole = block + begun.head + _own_part(begun.head, body)[0]
     try:
         ast.parse(whole)
     except (SyntaxError, ValueError, RecursionError):
@@ -127,13 +127,15 @@ def judge(
     begun = [b for ids in documents for b in begun_functions(decode(list(ids)))]
     chosen = [begun[i] for i in chance.permutation(len(begun))[:count]]
     heads = [encode(b.before)[-_BEFORE_TOKENS:] for b in chosen]
-    bodies = list(
-        continue_prompts(loaded, heads, sampling, _BODY_TOKENS, lambda ids: _has_ended(decode(ids)))
-    )
+
+    def has_ended(index: int, ids: list[int]) -> bool:
+        return _own_part(chosen[index].head, decode(ids))[1]
+
+    bodies = list(continue_prompts(loaded, heads, sampling, _BODY_TOKENS, has_ended))
     texts = [decode(body) for body in bodies]
     pages = [_some_page(documents, chance) for _ in range(count)]
     written = list(continue_prompts(loaded, pages, sampling, _PAGE_TOKENS))
-    samples = [b.head + _own_lines(b.head, t) for b, t in zip(chosen[:3], texts, strict=False)]
+    samples = [b.head + _own_part(b.head, t)[0] for b, t in zip(chosen[:3], texts, strict=False)]
     samples += [decode(p[-32:]) + "⟶" + decode(w) for p, w in zip(pages[:3], written, strict=False)]
     return Readability(
         functions=len(chosen),
@@ -165,8 +167,8 @@ def _end_of_head(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef)
     return None
 
 
-def _own_lines(head: str, body: str) -> str:
-    """Return the rest of the head's line, and the lines after it that are indented further.
+def _own_part(head: str, body: str) -> tuple[str, bool]:
+    """Return the rest of the head's line and the lines indented further, and whether they ended.
 
     A text that was cut for its length ends in half a line, which is left out.
     """
@@ -176,24 +178,17 @@ def _own_lines(head: str, body: str) -> str:
     for line in lines:
         blank = not line.strip()
         if not blank and len(line) - len(line.lstrip()) <= margin and not _in_string(kept):
-            return "".join(kept)
+            return "".join(kept), True
         kept.append(line)
     if not kept[-1].endswith("\n"):
         kept.pop()
-    return "".join(kept)
+    return "".join(kept), False
 
 
 def _in_string(lines: list[str]) -> bool:
     """Tell whether the lines leave a triple-quoted string open."""
     text = "".join(lines)
     return text.count('"""') % 2 == 1 or text.count("'''") % 2 == 1
-
-
-def _has_ended(body: str) -> bool:
-    """Tell whether a body is surely over: a complete line at the left margin was written."""
-    done, _, _ = body.rpartition("\n")
-    lines = done.split("\n")
-    return any(line and not line[0].isspace() for line in lines[1:]) and not _in_string([done])
 
 
 def _some_page(documents: Sequence[Sequence[int]], chance: np.random.Generator) -> list[int]:

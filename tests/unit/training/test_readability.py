@@ -64,8 +64,10 @@ def test_a_batch_writes_what_each_prompt_writes_alone(tiny: LoadedModel) -> None
         alone = SamplingParams(temperature=1.0, top_p=0.9, seed=5 + i)
         assert out == one_by_one(tiny, prompt, alone, 12)
     assert len({tuple(out) for out in found}) == 3
-    short = list(continue_prompts(tiny, prompts, sampling, 12, lambda ids: len(ids) == 2))
-    assert short == [out[:2] for out in found]
+    short = list(
+        continue_prompts(tiny, prompts, sampling, 12, lambda prompt, ids: len(ids) == 2 + prompt)
+    )
+    assert short == [out[: 2 + i] for i, out in enumerate(found)]
 
 
 def test_functions_are_begun_at_their_heads() -> None:
@@ -121,8 +123,8 @@ def test_a_model_is_judged_on_as_many_texts_as_asked(tiny: LoadedModel) -> None:
 def test_what_cannot_be_judged_is_refused(tiny: LoadedModel) -> None:
     with pytest.raises(ConfigError, match="no held-out document"):
         judge(tiny, [], SamplingParams(), count=1)
-    short = SimpleNamespace(config=replace(tiny.model.config, max_context_tokens=831))
+    short = SimpleNamespace(config=replace(tiny.model.config, max_context_tokens=1535))
     with pytest.raises(
-        ConfigError, match="takes 832 tokens of context, and the model declares 831"
+        ConfigError, match="takes 1536 tokens of context, and the model declares 1535"
     ):
         judge(replace(tiny, model=short), [[1, 2]], SamplingParams(), count=1)  # type: ignore[arg-type]
