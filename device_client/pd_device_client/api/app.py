@@ -178,11 +178,11 @@ def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
 
 async def _tokens(device: Device, asked: TokenizeParameters) -> list[int]:
     if asked.messages is not None:
-        return list(await chat_prompt(device, asked.messages))
+        return list(await chat_prompt(device, asked.messages, asked.add_special_tokens))
     if asked.prompt is None:
         raise Refusal("prompt is missing; give it, or messages", "prompt")
     tokenizer = device.loaded.tokenizer
-    encode = tokenizer.encode_prompt if asked.add_special_tokens else tokenizer.encode
+    encode = tokenizer.encode if asked.add_special_tokens is False else tokenizer.encode_prompt
     return list(await device.encoded(len(asked.prompt), partial(encode, asked.prompt)))
 
 

@@ -90,6 +90,7 @@ class Sampled(_Parameters):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None = None
     ignore_eos: bool | None = None
+    add_special_tokens: bool | None = None
     dry_multiplier: Annotated[float, Field(ge=0, le=10)] | None = None
     dry_base: Annotated[float, Field(ge=1, le=10)] | None = None
     dry_allowed_length: Annotated[int, Field(ge=1, le=512)] | None = None
@@ -136,7 +137,7 @@ class TokenizeParameters(_Parameters):
 
     prompt: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
-    add_special_tokens: bool = True
+    add_special_tokens: bool | None = None
 
 
 class DetokenizeParameters(_Parameters):
