@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pd_core.api_key import checked_api_key, read_api_key
+from pd_core.api_key import checked_api_key, key_exposure, read_api_key
 from pd_core.errors import ConfigError
 from pd_core.model_names import MODEL_HELP
 from pd_core.planner import Mode
@@ -16,11 +16,13 @@ from pd_device_client.config_file import apply_config
 __all__ = [
     "DEFAULT_PORT",
     "ApiKeyFile",
+    "ClientKeyFile",
     "Cloud",
     "Config",
     "FastNumerics",
     "Host",
     "Insecure",
+    "InsecureListen",
     "LogLevel",
     "ModeOption",
     "Model",
@@ -35,6 +37,8 @@ __all__ = [
     "configure_logging",
     "env",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def env(name: str) -> str:
@@ -117,6 +121,21 @@ Insecure = Annotated[
         "--insecure", envvar=env("INSECURE"), help="Allow plaintext to a cloud on another machine."
     ),
 ]
+ClientKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=env("CLIENT_KEY_FILE"),
+        help=f"File with the bearer key clients must send; or {env('CLIENT_KEY')}.",
+    ),
+]
+InsecureListen = Annotated[
+    bool,
+    typer.Option(
+        "--insecure-listen",
+        envvar=env("INSECURE_LISTEN"),
+        help="Listen beyond this machine without a key.",
+    ),
+]
 LogLevel = Annotated[
     str, typer.Option(envvar=env("LOG_LEVEL"), help="debug, info, warning or error.")
 ]
@@ -129,6 +148,8 @@ def api_key(path: Path | None, variable: str) -> str | None:
         ConfigError: the key cannot be read or used.
     """
     if path is not None:
+        if exposed := key_exposure(path):
+            logger.warning("%s", exposed)
         return read_api_key(path)
     key = os.environ.get(variable)
     return checked_api_key(key, variable) if key else None

@@ -15,7 +15,7 @@ from pd_core.loopback import is_loopback
 from pd_core.wall_clock import unix_time_s
 from pd_device_client.answer_log import AnswerLog
 from pd_device_client.api.app import make_app
-from pd_device_client.api.guard import Access
+from pd_device_client.api.guard import Access, check_listening
 from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.device import DeviceSettings, open_device
 from pd_device_client.http_server import HttpServer
@@ -64,11 +64,7 @@ class ServeSettings:
     answer_log: Path | None = None
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host) and self.client_key is None and not self.insecure:
-            raise ConfigError(
-                f"--host {self.host} lets other machines use this device; give a key that clients "
-                "must send (--client-key-file), or --insecure-listen by name"
-            )
+        check_listening(self.host, self.client_key, insecure=self.insecure)
 
     @property
     def access(self) -> Access:

@@ -79,21 +79,8 @@ def serve(
     tls: options.Tls = False,
     api_key_file: options.ApiKeyFile = None,
     insecure: options.Insecure = False,
-    client_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=env("CLIENT_KEY_FILE"),
-            help=f"File with the bearer key clients must send; or {env('CLIENT_KEY')}.",
-        ),
-    ] = None,
-    insecure_listen: Annotated[
-        bool,
-        typer.Option(
-            "--insecure-listen",
-            envvar=env("INSECURE_LISTEN"),
-            help="Listen beyond this machine without a key.",
-        ),
-    ] = False,
+    client_key_file: options.ClientKeyFile = None,
+    insecure_listen: options.InsecureListen = False,
     allowed_host: Annotated[
         list[str] | None,
         typer.Option(

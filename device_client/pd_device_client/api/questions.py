@@ -95,7 +95,9 @@ class Questions:
         Raises:
             PdError: it cannot be carried; nothing was started.
         """
-        prompts = await _prompts(device, asked.prompt, special=asked.add_special_tokens is not False)
+        prompts = await _prompts(
+            device, asked.prompt, special=asked.add_special_tokens is not False
+        )
         limit = asked.max_tokens or _COMPLETION_TOKENS
         exact = asked.max_tokens is not None
         return self._answer(device, asked, TEXT, prompts, limit, exact=exact, where="prompt")
@@ -239,9 +241,7 @@ async def _prompts(
     return prompts
 
 
-async def _text_prompt(
-    device: Device, text: str, where: str, *, special: bool
-) -> tuple[int, ...]:
+async def _text_prompt(device: Device, text: str, where: str, *, special: bool) -> tuple[int, ...]:
     encode = partial(text_token_ids, device.loaded, text, special=special)
     try:
         return await device.encoded(len(text), encode)
