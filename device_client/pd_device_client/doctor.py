@@ -64,6 +64,7 @@ async def examine(
     door: Door,
     key_files: Sequence[Path] = (),
     *,
+    kept_kv_bytes: int = 0,
     clock: Callable[[], int] = unix_time_s,
     battery: Callable[[], Battery | None] = read_battery,
 ) -> list[Finding]:
@@ -74,6 +75,7 @@ async def examine(
         way_out: makes the link to the cloud, or None; closed at the end.
         door: where the device is to listen.
         key_files: that nobody else should read.
+        kept_kv_bytes: of finished answers, that are to be kept in memory.
         clock: seconds since 1970.
         battery: reads the battery.
     """
@@ -82,7 +84,7 @@ async def examine(
     if key_files:
         findings.append(_keys(key_files))
     try:
-        words, ours = await asyncio.to_thread(_model, model)
+        words, ours = await asyncio.to_thread(_model, model, kept_kv_bytes)
         findings.append(Finding("model", True, words))
     except PdError as error:
         findings.append(Finding("model", False, str(error)))
@@ -134,8 +136,8 @@ def _keys(files: Sequence[Path]) -> Finding:
     return Finding("keys", not exposed, "; ".join(exposed) or "only their owner can read the files")
 
 
-def _model(model: str) -> tuple[str, Fingerprints | None]:
-    check_memory(model, 0)
+def _model(model: str, kept_kv_bytes: int) -> tuple[str, Fingerprints | None]:
+    check_memory(model, kept_kv_bytes)
     free = f"{available_bytes() >> 20} MiB of memory are free"
     if model == RANDOM_TINY:
         return f"{RANDOM_TINY} is made on the spot; {free}", None

@@ -14,6 +14,7 @@ from pd_core.planner import Mode
 from pd_device_client.config_file import apply_config
 
 __all__ = [
+    "DEFAULT_KEPT_KV_MIB",
     "DEFAULT_PORT",
     "ApiKeyFile",
     "ClientKeyFile",
@@ -23,6 +24,7 @@ __all__ = [
     "Host",
     "Insecure",
     "InsecureListen",
+    "KeptKvMib",
     "LogLevel",
     "ModeOption",
     "Model",
@@ -37,8 +39,6 @@ __all__ = [
     "configure_logging",
     "env",
 ]
-
-logger = logging.getLogger(__name__)
 
 
 def env(name: str) -> str:
@@ -136,20 +136,33 @@ InsecureListen = Annotated[
         help="Listen beyond this machine without a key.",
     ),
 ]
+KeptKvMib = Annotated[
+    int,
+    typer.Option(
+        envvar=env("KEPT_KV_MIB"), min=0, help="KV cache kept for conversations' next turns."
+    ),
+]
+DEFAULT_KEPT_KV_MIB = 256
 LogLevel = Annotated[
     str, typer.Option(envvar=env("LOG_LEVEL"), help="debug, info, warning or error.")
 ]
 
 
-def api_key(path: Path | None, variable: str) -> str | None:
+def api_key(path: Path | None, variable: str, *, warn: bool = True) -> str | None:
     """Return the key in a file, or else in a variable; None where neither is given.
+
+    Args:
+        path: the file.
+        variable: the variable's name.
+        warn: say on standard error that others can read the file.
 
     Raises:
         ConfigError: the key cannot be read or used.
     """
     if path is not None:
-        if exposed := key_exposure(path):
-            logger.warning("%s", exposed)
+        # Not logged: chat shows errors alone.
+        if warn and (exposed := key_exposure(path)):
+            typer.echo(f"warning: {exposed}", err=True)
         return read_api_key(path)
     key = os.environ.get(variable)
     return checked_api_key(key, variable) if key else None

@@ -64,12 +64,7 @@ def serve(
             help="On battery below this percentage the cloud carries answers; 0: never.",
         ),
     ] = 20.0,
-    kept_kv_mib: Annotated[
-        int,
-        typer.Option(
-            envvar=env("KEPT_KV_MIB"), min=0, help="KV cache kept for conversations' next turns."
-        ),
-    ] = 256,
+    kept_kv_mib: options.KeptKvMib = options.DEFAULT_KEPT_KV_MIB,
     pace: options.Pace = 0.05,
     ttft: options.Ttft = None,
     throttle: options.Throttle = None,

@@ -118,3 +118,11 @@ def test_a_host_of_the_settings_file_without_a_key_is_what_doctor_looks_at(tmp_p
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
     assert "BAD  access   --host 0.0.0.0 lets other machines use this device" in done.stdout
+
+
+async def test_what_serve_would_keep_in_memory_counts() -> None:
+    huge = 1 << 50
+    found = await examine(DEFAULT_MODEL, lambda: None, Door("127.0.0.1", 0), kept_kv_bytes=huge)
+    (model,) = [finding for finding in found if finding.subject == "model"]
+    assert not model.ok
+    assert "lower --kept-kv-mib" in model.words

@@ -1,6 +1,5 @@
 """A key is taken from its file or refused, and never shown."""
 
-import logging
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -77,7 +76,7 @@ def public() -> Iterator[Path]:
 
 
 def test_a_key_file_that_every_user_can_read_is_told_with_its_mend(
-    public: Path, caplog: pytest.LogCaptureFixture
+    public: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = public / "api.key"
     key.write_text("s3cret\n")
@@ -86,10 +85,10 @@ def test_a_key_file_that_every_user_can_read_is_told_with_its_mend(
         assert key_exposure(key) == ""
     key.chmod(0o644)
     assert key_exposure(key).endswith(f"chmod 600 {key}")
-    with caplog.at_level(logging.WARNING):
-        assert options.api_key(key, "UNSET") == "s3cret"
-    assert "chmod 600" in caplog.text
-    assert "s3cret" not in caplog.text
+    assert options.api_key(key, "UNSET") == "s3cret"
+    said = capsys.readouterr().err
+    assert said.startswith("warning: every user of this machine can read")
+    assert "s3cret" not in said
 
 
 def test_a_folder_that_others_may_not_enter_protects_a_key(public: Path) -> None:
