@@ -28,7 +28,7 @@ TEXT = "/v1/completions"
 HELLO = [{"role": "user", "content": "hello"}]
 PROTECTED = [CHAT, TEXT, "/v1/models", "/v1/models/random-tiny", "/version", "/metrics",
              "/tokenize", "/detokenize", "/openapi.json", "/v1/pd/status",
-             "/page/nothing", "/nothing"]  # fmt: skip
+             "/v1/pd/cloud",             "/page/nothing", "/nothing"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

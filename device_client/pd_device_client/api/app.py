@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from pd_core.errors import NotReady, PdError, TokenOutOfVocabulary
+from pd_core.errors import ConfigError, NotReady, PdError, TokenOutOfVocabulary
 from pd_device_client.api.answer import Answer
 from pd_device_client.api.body import read_body
 from pd_device_client.api.errors import Refusal, error_response
@@ -27,6 +27,7 @@ from pd_device_client.api.metrics import DeviceMetrics
 from pd_device_client.api.page import add_page, page_files
 from pd_device_client.api.parameters import (
     ChatParameters,
+    CloudParameters,
     CompletionParameters,
     DetokenizeParameters,
     TokenizeParameters,
@@ -35,6 +36,7 @@ from pd_device_client.api.parameters import (
 from pd_device_client.api.places import Places
 from pd_device_client.api.questions import AnswerSettings, Questions, chat_prompt
 from pd_device_client.api.status import Status
+from pd_device_client.cloud_choice import CloudChoice
 from pd_device_client.device import Device
 from pd_device_client.outcome import Outcome
 from pd_device_client.residency import Phase, Residency
@@ -52,7 +54,7 @@ def make_app(
     *,
     max_requests: int,
     unix_time_s: Callable[[], int],
-    cloud_address: str | None = None,
+    cloud: CloudChoice | None = None,
     on_answer: Callable[[Outcome], None] = lambda outcome: None,
 ) -> ASGIApp:
     """Build the application, its guard around it.
@@ -63,7 +65,7 @@ def make_app(
         access: who may ask.
         max_requests: answers carried at once; more are refused with 429.
         unix_time_s: stamps answers.
-        cloud_address: as the user gave it, for the state that is told.
+        cloud: the one in use, and the way to others.
         on_answer: called with every answer that has ended, however it did.
     """
     places = Places(max_requests)
@@ -77,7 +79,8 @@ def make_app(
             ("pd_ready", "1 when the model is loaded.", lambda: residency.phase is Phase.READY),
         ]
     )
-    status = Status(residency, settings, places, cloud_address)
+    cloud = cloud or CloudChoice(None, lambda target: None)
+    status = Status(residency, settings, places, cloud)
     residency.on_load = status.loaded
 
     def ended(outcome: Outcome) -> None:
@@ -92,6 +95,7 @@ def make_app(
     _add_answers(app, residency, questions, places)
     _add_cards(app, residency, started_s)
     _add_status(app, residency, status)
+    _add_cloud(app, residency, status, cloud)
     _add_tokens(app, residency, places)
     add_page(app, page)
 
@@ -151,6 +155,38 @@ def _add_status(app: FastAPI, residency: Residency, status: Status) -> None:
         if fresh and residency.phase is Phase.READY:
             await residency.device.client.renew_card()
         return _json(status.report())
+
+
+def _add_cloud(app: FastAPI, residency: Residency, status: Status, cloud: CloudChoice) -> None:
+    @app.put("/v1/pd/cloud", openapi_extra=_body_of(CloudParameters))
+    async def choose_cloud(request: Request) -> Response:
+        """Use another cloud, or none, for the answers from now on; tell how the device stands."""
+        asked = read_parameters(CloudParameters, await read_body(request))
+        await _choose(residency, cloud, asked.address)
+        return _json(status.report())
+
+
+async def _choose(residency: Residency, cloud: CloudChoice, target: str | None) -> None:
+    if not cloud.settable:
+        raise Refusal(
+            "this device's cloud cannot be chosen here: it stays on its machine (--mode "
+            "device-only), or others can reach it; give --cloud where it is started",
+            "address",
+            status=403,
+            code="cloud_not_settable",
+        )
+    if residency.phase in (Phase.LOADING, Phase.WAKING):
+        raise NotReady("the model is loading; try again in a moment")
+    try:
+        link = cloud.choose(target)
+    except ConfigError as error:
+        raise Refusal(str(error), "address") from error
+    if residency.phase is Phase.READY:
+        client = residency.device.client
+        client.use_cloud(link)
+        await client.meet_cloud()
+    elif link is not None:
+        await link.close()  # a link is made again when the model is loaded
 
 
 def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
@@ -262,7 +298,13 @@ def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
 
 def _add_schema(app: FastAPI) -> None:
     """Complete the OpenAPI schema by the bodies that are read by hand."""
-    kinds = (ChatParameters, CompletionParameters, TokenizeParameters, DetokenizeParameters)
+    kinds = (
+        ChatParameters,
+        CompletionParameters,
+        TokenizeParameters,
+        DetokenizeParameters,
+        CloudParameters,
+    )
     _, bodies = models_json_schema([(k, "validation") for k in kinds], ref_template=_SCHEMAS)
     schema = app.openapi()
     schema.setdefault("components", {}).setdefault("schemas", {}).update(bodies["$defs"])

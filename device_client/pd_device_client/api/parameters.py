@@ -15,6 +15,7 @@ from pd_device_client.api.errors import Refusal
 __all__ = [
     "MAX_CHOICES",
     "ChatParameters",
+    "CloudParameters",
     "CompletionParameters",
     "DetokenizeParameters",
     "Extension",
@@ -144,6 +145,12 @@ class DetokenizeParameters(_Parameters):
     """The body of /detokenize."""
 
     tokens: Annotated[list[_TokenId], Field(fail_fast=True)]
+
+
+class CloudParameters(_Parameters):
+    """The body of /v1/pd/cloud: "host:port", or null for none."""
+
+    address: Annotated[str, Field(max_length=300)] | None
 
 
 # What is refused, and the values that ask for nothing and so may stand there all the same.
