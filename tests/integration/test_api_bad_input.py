@@ -505,3 +505,21 @@ def test_a_text_of_which_the_tokenizer_leaves_nothing_is_an_empty_prompt(
 
 def test_detokenize_bounds_its_ids(server: ApiServer) -> None:
     assert post(server, "/detokenize", {"tokens": [10**6]}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "param"),
+    [
+        ("POST", "/tokenize", '{"prompt": "\\ud800"}', "prompt"),
+        ("POST", "/tokenize", '{"messages": [{"role": "user", "content": "\\ud800"}]}', "messages"),
+        ("POST", "/detokenize", '{"tokens": [1000000]}', "tokens"),
+        ("GET", "/v1/pd/status?fresh=maybe", "", "fresh"),
+    ],
+)
+def test_the_small_endpoints_name_what_is_wrong_too(
+    server: ApiServer, method: str, path: str, body: str, param: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    done = httpx.request(method, f"{server.url}{path}", content=body, headers=headers)
+    assert done.status_code == 400
+    assert done.json()["error"]["param"] == param

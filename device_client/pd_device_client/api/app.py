@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from pd_core.errors import ConfigError, NotReady, PdError, TokenOutOfVocabulary
+from pd_core.errors import ConfigError, InvalidRequest, NotReady, PdError
 from pd_device_client.api.answer import Answer
 from pd_device_client.api.body import read_body
 from pd_device_client.api.errors import Refusal, error_response
@@ -206,8 +207,8 @@ def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
             tokenizer = (await residency.wake()).loaded.tokenizer
         wrong = next((t for t in asked.tokens if t >= tokenizer.vocab_size), None)
         if wrong is not None:
-            raise TokenOutOfVocabulary(
-                f"token id {wrong} is not in the vocabulary of {tokenizer.vocab_size} ids"
+            raise Refusal(
+                f"token id {wrong} is not in the vocabulary of {tokenizer.vocab_size} ids", "tokens"
             )
         return _json({"prompt": await asyncio.to_thread(tokenizer.decode, asked.tokens)})
 
@@ -219,7 +220,10 @@ async def _tokens(device: Device, asked: TokenizeParameters) -> list[int]:
         raise Refusal("prompt is missing; give it, or messages", "prompt")
     tokenizer = device.loaded.tokenizer
     encode = tokenizer.encode if asked.add_special_tokens is False else tokenizer.encode_prompt
-    return list(await device.encoded(len(asked.prompt), partial(encode, asked.prompt)))
+    try:
+        return list(await device.encoded(len(asked.prompt), partial(encode, asked.prompt)))
+    except InvalidRequest as error:
+        raise Refusal(str(error), "prompt") from error
 
 
 def _add_errors(app: FastAPI, metrics: DeviceMetrics) -> None:
@@ -227,6 +231,13 @@ def _add_errors(app: FastAPI, metrics: DeviceMetrics) -> None:
     async def typed_error(_request: Request, error: PdError) -> Response:
         metrics.refused(error)
         return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_query(_request: Request, error: RequestValidationError) -> Response:
+        """Tell as of a body's parameters; the library's own shape is no OpenAI client's."""
+        found = error.errors()[0]
+        name = str(found["loc"][-1])[:100]
+        return error_response(Refusal(f"{name} in the address: {found['msg']}", name))
 
     @app.exception_handler(HTTPException)
     async def http_error(_request: Request, error: HTTPException) -> Response:
