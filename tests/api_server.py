@@ -27,6 +27,7 @@ from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
 from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.client import DeviceClient
+from pd_device_client.cloud_choice import CloudChoice
 from pd_device_client.device import Device
 from pd_device_client.emulated_engine import EmulatedEngine
 from pd_device_client.http_server import HttpServer
@@ -117,8 +118,14 @@ def api_server(
     pace_s: float = 0.001,
     profile: SpeedProfile = QUICK,
     cloud_address: str | None = None,
+    way_out: Callable[[str | None], CloudLink | None] | None = None,
 ) -> Iterator[ApiServer]:
-    """Serve until the block ends; `make_cloud` makes a link on the server's own loop."""
+    """Serve until the block ends.
+
+    Args:
+        make_cloud: makes a link on the server's own loop.
+        way_out: makes links to the clouds that are chosen; without it none can be.
+    """
     started = threading.Event()
     box: list[ApiServer] = []
     failure: list[BaseException] = []
@@ -139,7 +146,7 @@ def api_server(
             access or Access(),
             max_requests=max_requests,
             unix_time_s=lambda: CREATED,
-            cloud_address=cloud_address,
+            cloud=CloudChoice(cloud_address, way_out or _no_way, settable=way_out is not None),
         )
         await residency.load()
         server = HttpServer(app, bind("127.0.0.1", 0, "--port"))
@@ -176,6 +183,10 @@ def api_server(
         thread.join(30)
     if failure:
         raise failure[0]
+
+
+def _no_way(target: str | None) -> CloudLink | None:
+    return None
 
 
 def _already(device: Device) -> Callable[[], Awaitable[Device]]:

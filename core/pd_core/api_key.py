@@ -1,13 +1,34 @@
 """The bearer key: what may stand in a header, checked alike by every command that takes one."""
 
+import stat
 from pathlib import Path
 
 from pd_core.errors import ConfigError
 
-__all__ = ["MAX_API_KEY_LENGTH", "checked_api_key", "read_api_key"]
+__all__ = ["MAX_API_KEY_LENGTH", "checked_api_key", "key_exposure", "read_api_key"]
 
 MAX_API_KEY_LENGTH = 4096
 """Characters; gRPC refuses calls whose metadata is longer than 8 KiB in all."""
+
+
+_CONTAINER_SECRETS = Path("/run/secrets")
+
+
+def key_exposure(path: Path) -> str:
+    """Say in words, with the mend, that others than its owner can read a key file; "" if not.
+
+    A folder on the way that others may not enter protects it, as one of deploy/make-secrets.sh
+    does. Where containers get their secrets nobody else lives, and the mode is the host's.
+    """
+    try:
+        file = path.resolve(strict=True)
+        others = file.stat().st_mode & stat.S_IROTH
+        reached = all(folder.stat().st_mode & stat.S_IXOTH for folder in file.parents)
+    except OSError:
+        return ""  # reading it will say so
+    if not others or not reached or _CONTAINER_SECRETS in (path.parent, *file.parents):
+        return ""
+    return f"every user of this machine can read the key file {path}: chmod 600 {path}"
 
 
 def read_api_key(path: Path) -> str:

@@ -154,8 +154,8 @@ def read_manifest(name: PulledName) -> Manifest:
         ) from error
     except (OSError, ValidationError) as error:
         raise ModelError(
-            f"{path} cannot be read as a manifest ({type(error).__name__}); remove the model and "
-            f"pull it again: pd-device models remove {name}"
+            f"{path} cannot be read as a manifest ({type(error).__name__}); pull the model again: "
+            f"pd-device models pull {name}"
         ) from error
 
 

@@ -3,15 +3,14 @@
 import asyncio
 import logging
 import math
-from collections import deque
 from dataclasses import replace
 
 from pd_core.errors import (
+    CloudUnavailable,
     EngineError,
     FingerprintMismatch,
     InvalidRequest,
     PdError,
-    TokenLimitTooHigh,
     TokenOutOfVocabulary,
     TransportError,
 )
@@ -19,9 +18,10 @@ from pd_core.estimates import CloudEstimate, DeviceEstimate
 from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.planner import Mode, Plan, Promise, fixed_plan, plan_request
 from pd_core.profiles import SpeedProfile
+from pd_device_client.answer_lengths import AnswerLengths
 from pd_device_client.circuit_breaker import BreakerState, CircuitBreaker
 from pd_device_client.cloud_leg import CloudTimeouts
-from pd_device_client.context_room import context_problem
+from pd_device_client.context_room import cloud_problem, context_problem
 from pd_device_client.engine_turns import EngineTurns
 from pd_device_client.handshake import Handshake, shake_hands
 from pd_device_client.happenings import Watcher
@@ -42,8 +42,6 @@ _CARD_FRESH_S = 5.0
 _CARD_WAIT_S = 1.0  # of somebody who asks how the cloud is
 _CARD_CALLS = 3  # the smallest answer time of these is the RTT
 _PROBE_EVERY_S = 2.0  # of a cloud that is not in use
-_LENGTH_QUANTILE = 0.9
-_LENGTH_WINDOW = 256
 
 
 class DeviceClient:
@@ -95,7 +93,7 @@ class DeviceClient:
         self._breaker = breaker or CircuitBreaker()
         self._recovery: asyncio.Task[None] | None = None
         self.turns = EngineTurns(local_seqs)
-        self._lengths: deque[int] = deque(maxlen=_LENGTH_WINDOW)
+        self._lengths = AnswerLengths()
         self.handshake = Handshake("", "", "identical")
         self._met_s = -math.inf  # when the cloud's card was last asked for
         self._refresh: asyncio.Task[None] | None = None
@@ -127,7 +125,8 @@ class DeviceClient:
 
     async def meet_cloud(self) -> None:
         """Ask for the cloud's card (again): its load, the RTT, its fingerprints."""
-        if self._link is None:
+        link = self._link
+        if link is None:
             return
         loop = asyncio.get_running_loop()
         self._met_s = loop.time()
@@ -135,13 +134,17 @@ class DeviceClient:
         try:
             for _ in range(_CARD_CALLS):
                 asked_s = loop.time()
-                info = await self._link.info()
+                info = await link.info()
                 answer_s.append(loop.time() - asked_s)
         except PdError as error:
+            if link is not self._link:
+                return  # another was chosen meanwhile
             logger.warning("the cloud cannot be used: %s", error)
             self.info, self.cloud_error = None, error
             self._breaker.failed(loop.time())
             self._recover()
+            return
+        if link is not self._link:
             return
         self._breaker.answered()
         self.info, self.cloud_error = info, None
@@ -149,6 +152,19 @@ class DeviceClient:
         self._cloud_estimate.load = info.load
         if self._engine is not None:
             self.handshake = shake_hands(self._engine.card, info)
+
+    def use_cloud(self, cloud: CloudLink | None) -> None:
+        """Take another cloud, or none, for sessions from now on; `meet_cloud` is yet to be called.
+
+        Those that run go on with theirs. Its link is theirs alone then, and closes with the last.
+        """
+        if self._recovery is not None:
+            self._recovery.cancel()
+            self._recovery = None
+        self._link = cloud
+        self._cloud_estimate, self._breaker = CloudEstimate(), CircuitBreaker()
+        self.handshake = Handshake("", "", "identical")
+        self.info, self.cloud_error = None, CloudUnavailable("the cloud has not answered yet")
 
     def session(
         self,
@@ -182,7 +198,7 @@ class DeviceClient:
             self._refresh_card()
         self._check_tokens(request)
         link, engine, notes = self._usable(request, mode)
-        expected = self._expected_tokens(request.max_tokens)
+        expected = self._lengths.expected(request.max_tokens)
         promise = promise or self.promise
         plan = self._plan(request, expected, promise, link, engine, mode, cloud_tokens)
         session = Session(
@@ -320,7 +336,8 @@ class DeviceClient:
             else:
                 engine = None
         problems = list[PdError]()
-        if link is not None and (problem := self._cloud_problem(request)) is not None:
+        limits = self.info.limits if link is not None and self.info is not None else None
+        if limits is not None and (problem := cloud_problem(limits, request)) is not None:
             problems.append(problem)
             link = None
         if engine is not None and (problem := _device_problem(engine, request)) is not None:
@@ -333,16 +350,6 @@ class DeviceClient:
                 raise self.cloud_error
         notes += [str(problem) for problem in problems]
         return link, engine, notes
-
-    def _cloud_problem(self, request: GenerationRequest) -> PdError | None:
-        assert self.info is not None
-        limits = self.info.limits
-        if request.max_tokens > limits.max_output_tokens:
-            return TokenLimitTooHigh(
-                f"max_tokens is {request.max_tokens}; the cloud allows {limits.max_output_tokens}: "
-                "ask for fewer"
-            )
-        return context_problem("the cloud", limits.max_context_tokens, request)
 
     def _check_tokens(self, request: GenerationRequest) -> None:
         sizes = [self.info.limits.vocab_size] if self.info is not None else []
@@ -377,16 +384,9 @@ class DeviceClient:
             turns=self.turns,
         )
 
-    def _expected_tokens(self, max_tokens: int) -> int:
-        """N for planning: a quantile of past answers' lengths, the limit before there are any."""
-        if not self._lengths:
-            return max_tokens
-        ordered = sorted(self._lengths)
-        return min(ordered[int(_LENGTH_QUANTILE * (len(ordered) - 1))], max_tokens)
-
     def _learn(self, outcome: Outcome) -> None:
         if outcome.finish_reason in {"stop", "length"}:
-            self._lengths.append(len(outcome.shown))
+            self._lengths.add(len(outcome.shown))
         # That it is busy, or that the request is wrong, is no fault of the cloud's.
         if isinstance(outcome.cloud_error, TransportError | EngineError):
             self._breaker.failed(asyncio.get_running_loop().time())

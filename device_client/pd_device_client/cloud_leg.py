@@ -75,6 +75,10 @@ class CloudTimeouts:
 # A stream that broke is begun again after these waits, one after another; any token received
 # starts the row anew.
 _RETRY_WAITS_S = (0.1, 0.5, 2.0)
+# A token that takes this much longer than its forecast is late, unless a network's hiccup or a
+# busy machine explains it.
+_LATE_FACTOR = 3.0
+_LATE_LEAST_S = 0.5
 
 
 class CloudLeg:
@@ -176,14 +180,22 @@ class CloudLeg:
 
     def next_arrival_s(self) -> float:
         """The instant at which the next token that can be committed is expected."""
-        now = self._time()
-        behind = self._log.stream_behind
-        expected = self._last_arrival_s + (1 + behind) * self._estimate.step_s
-        if self.state is not LegState.STREAMING:
-            forecast = self._estimate.forecast(len(self._request.prompt_token_ids))
-            start = self._opened_s if self.state is LegState.OPENING else now
-            expected = start + forecast.first_token_s
-        return max(now, expected)
+        since_s, wait_s = self._awaited()
+        return max(self._time(), since_s + wait_s)
+
+    def late_at_s(self) -> float:
+        """The instant from which the next token is later than any forecast errs."""
+        since_s, wait_s = self._awaited()
+        return since_s + max(_LATE_FACTOR * wait_s, _LATE_LEAST_S)
+
+    def _awaited(self) -> tuple[float, float]:
+        """Since when the next token is awaited, and how long it is expected to take."""
+        if self.state is LegState.STREAMING:
+            behind = self._log.stream_behind
+            return self._last_arrival_s, (1 + behind) * self._estimate.step_s
+        forecast = self._estimate.forecast(len(self._request.prompt_token_ids))
+        start_s = self._opened_s if self.state is LegState.OPENING else self._time()
+        return start_s, forecast.first_token_s
 
     # The leg's own task
 

@@ -1,22 +1,26 @@
 """`pd-device doctor`: what would keep this device from serving, and how to mend it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from pd_core.api_key import key_exposure
 from pd_core.errors import PdError
 from pd_core.generation import Fingerprints
 from pd_core.listening import bind
+from pd_core.loopback import is_loopback
 from pd_core.model_names import RANDOM_TINY, model_directory
 from pd_core.models import inspect_model
 from pd_core.models.loading import read_fingerprints
 from pd_core.models.model_directory import ModelDirectory
 from pd_core.wall_clock import unix_time_s
+from pd_device_client.api.guard import check_listening
 from pd_device_client.battery import Battery, read_battery
 from pd_device_client.memory import available_bytes, check_memory
 from pd_device_client.ports import CloudLink
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Door", "Finding", "examine"]
 
 # This file's own year: a clock before it is wrong.
 _EARLIEST_UNIX_S = 1_767_225_600
@@ -38,28 +42,49 @@ class Finding:
     words: str
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the device is to listen, and who may ask there.
+
+    Attributes:
+        host, port: the address.
+        client_key: returns the key that clients must send, or None; raises ConfigError.
+        insecure: whether others may ask without one, by name.
+    """
+
+    host: str
+    port: int
+    client_key: Callable[[], str | None] = lambda: None
+    insecure: bool = False
+
+
 async def examine(
     model: str,
     way_out: Callable[[], CloudLink | None],
+    door: Door,
+    key_files: Sequence[Path] = (),
     *,
-    host: str,
-    port: int,
+    kept_kv_bytes: int = 0,
     clock: Callable[[], int] = unix_time_s,
     battery: Callable[[], Battery | None] = read_battery,
 ) -> list[Finding]:
-    """Look at the clock, the battery, the port, the model and the cloud; change nothing.
+    """Look at clock, battery, port, access, key files, model and cloud; change nothing.
 
     Args:
         model: as `load_model` takes it.
         way_out: makes the link to the cloud, or None; closed at the end.
-        host, port: where the device is to listen.
+        door: where the device is to listen.
+        key_files: that nobody else should read.
+        kept_kv_bytes: of finished answers, that are to be kept in memory.
         clock: seconds since 1970.
         battery: reads the battery.
     """
     ours: Fingerprints | None = None
-    findings = [_clock(clock()), _battery(battery()), _port(host, port)]
+    findings = [_clock(clock()), _battery(battery()), _port(door), _access(door)]
+    if key_files:
+        findings.append(_keys(key_files))
     try:
-        words, ours = await asyncio.to_thread(_model, model)
+        words, ours = await asyncio.to_thread(_model, model, kept_kv_bytes)
         findings.append(Finding("model", True, words))
     except PdError as error:
         findings.append(Finding("model", False, str(error)))
@@ -85,16 +110,34 @@ def _battery(battery: Battery | None) -> Finding:
     return Finding("battery", True, f"{battery.percent:.0f} %, {words[battery.plugged]}")
 
 
-def _port(host: str, port: int) -> Finding:
+def _port(door: Door) -> Finding:
     try:
-        bind(host, port, "--port").close()
+        bind(door.host, door.port, "--port").close()
     except PdError as error:
         return Finding("port", False, str(error))
-    return Finding("port", True, f"{port} on {host} is free")
+    return Finding("port", True, f"{door.port} on {door.host} is free")
 
 
-def _model(model: str) -> tuple[str, Fingerprints | None]:
-    check_memory(model, 0)
+def _access(door: Door) -> Finding:
+    """Say who could use the device; `serve` refuses what is found wrong here."""
+    try:
+        key = door.client_key()
+        check_listening(door.host, key, insecure=door.insecure)
+    except PdError as error:
+        return Finding("access", False, f"{error}; the device would not start")
+    who = "this machine alone" if is_loopback(door.host) else "every machine that reaches it"
+    if key is not None:
+        return Finding("access", True, f"{who}, with the clients' key")
+    return Finding("access", True, f"{who}, without a key")
+
+
+def _keys(files: Sequence[Path]) -> Finding:
+    exposed = [words for words in map(key_exposure, files) if words]
+    return Finding("keys", not exposed, "; ".join(exposed) or "only their owner can read the files")
+
+
+def _model(model: str, kept_kv_bytes: int) -> tuple[str, Fingerprints | None]:
+    check_memory(model, kept_kv_bytes)
     free = f"{available_bytes() >> 20} MiB of memory are free"
     if model == RANDOM_TINY:
         return f"{RANDOM_TINY} is made on the spot; {free}", None

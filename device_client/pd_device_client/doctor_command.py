@@ -30,13 +30,16 @@ def doctor(
     tls: options.Tls = False,
     api_key_file: options.ApiKeyFile = None,
     insecure: options.Insecure = False,
+    client_key_file: options.ClientKeyFile = None,
+    insecure_listen: options.InsecureListen = False,
+    kept_kv_mib: options.KeptKvMib = options.DEFAULT_KEPT_KV_MIB,
     settings: Annotated[
         bool, typer.Option("--settings", help="Show built-in settings too, not only yours.")
     ] = False,
 ) -> None:
-    """Check clock, port, model and cloud, say how to mend what is wrong, and show your settings."""
+    """Check what keeps this device from serving, say the mend, and show your settings."""
     prepare_environment()
-    from pd_device_client.doctor import examine
+    from pd_device_client.doctor import Door, examine
     from pd_device_client.egress import CloudAddress, way_out
 
     console = Console(highlight=False)
@@ -44,11 +47,19 @@ def doctor(
     def out() -> CloudLink | None:
         if cloud is None:
             return None
-        key = options.api_key(api_key_file, env("API_KEY"))
+        key = options.api_key(api_key_file, env("API_KEY"), warn=False)
         return way_out(CloudAddress(cloud, tls_ca, tls, key, insecure), Mode.PD_DEVICE)
 
+    door = Door(
+        host,
+        port,
+        client_key=lambda: options.api_key(client_key_file, env("CLIENT_KEY"), warn=False),
+        insecure=insecure_listen,
+    )
+    key_files = [file for file in (api_key_file, client_key_file) if file is not None]
+
     async def run() -> bool:
-        findings = await examine(model, out, host=host, port=port)
+        findings = await examine(model, out, door, key_files, kept_kv_bytes=kept_kv_mib << 20)
         for found in findings:
             mark = "ok " if found.ok else "BAD"
             line = f"{mark}  {found.subject:8} {found.words}"

@@ -1,7 +1,7 @@
 """The one place where a way out of this machine is made."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pd_core.errors import ConfigError
@@ -31,6 +31,10 @@ class CloudAddress:
     tls: bool = False
     api_key: str | None = field(default=None, repr=False)
     insecure: bool = False
+
+    def to(self, target: str) -> "CloudAddress":
+        """Return another cloud, spoken to by the same rules; the key is for the first one alone."""
+        return replace(self, target=target, api_key=self.api_key if target == self.target else None)
 
 
 def way_out(address: CloudAddress | None, mode: Mode) -> CloudLink | None:

@@ -21,7 +21,7 @@ from pd_core.model_store import (
     read_manifest,
 )
 from pd_device_client.model_hub import HubFile, ModelHub, Repo
-from pd_device_client.pulled_models import sole_use
+from pd_device_client.pulled_models import differences, sole_use
 
 __all__ = ["Progress", "pull"]
 
@@ -40,6 +40,7 @@ _SPARE_BYTES = 64 << 20  # the disk is not filled to the last byte
 def pull(hub: ModelHub, name: PulledName, progress: Progress) -> tuple[Manifest, bool]:
     """Bring a model here, or up to date, and return its manifest and whether anything changed.
 
+    A model that is here is read to the last byte first: damaged files are brought again.
     What has arrived stays when it is cut, and the next pull goes on from there. A model that was
     here is replaced at the very end.
 
@@ -51,9 +52,11 @@ def pull(hub: ModelHub, name: PulledName, progress: Progress) -> tuple[Manifest,
     """
     with sole_use(name):
         repo = hub.look(name)
-        older = read_manifest(name) if find_pulled(name) is not None else None
+        older = _older(name)
         if older is not None and older.commit == repo.commit:
-            return older, False
+            damage = differences(name, lambda done, total: progress("checking", done, total))
+            if not damage:
+                return older, False
         folder = partial_folder(name)
         small = _small_files(name, repo)
         _bring(hub, name, repo, small, older, progress)
@@ -66,6 +69,13 @@ def pull(hub: ModelHub, name: PulledName, progress: Progress) -> tuple[Manifest,
         )
         _put_in_place(name, manifest)
         return manifest, True
+
+
+def _older(name: PulledName) -> Manifest | None:
+    """Return the manifest of what is here; a damaged one says nothing that could be used."""
+    with suppress(ModelError):
+        return read_manifest(name) if find_pulled(name) is not None else None
+    return None
 
 
 def _small_files(name: PulledName, repo: Repo) -> list[HubFile]:

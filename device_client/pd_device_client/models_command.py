@@ -42,7 +42,7 @@ def list_models() -> None:
         try:
             manifest = read_manifest(name)
         except ModelError:  # verify says what is wrong with it
-            rows.append((str(name), "-", "damaged: remove it and pull it again"))
+            rows.append((str(name), "-", "damaged: pull it again"))
         else:
             rows.append((str(name), _mib(manifest.size_bytes), manifest.commit[:12]))
     for name in pulled_names(partial=True):
@@ -96,7 +96,7 @@ def verify_models(
         for words in found:
             _say(f"     {words}")
         if found:
-            _say(f"     mend: pd-device models remove {checked}, then pull it again")
+            _say(f"     mend: pd-device models pull {checked}")
         good = good and not found
     raise typer.Exit(0 if good else 1)
 

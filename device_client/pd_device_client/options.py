@@ -7,20 +7,24 @@ from typing import Annotated
 
 import typer
 
-from pd_core.api_key import checked_api_key, read_api_key
+from pd_core.api_key import checked_api_key, key_exposure, read_api_key
 from pd_core.errors import ConfigError
 from pd_core.model_names import MODEL_HELP
 from pd_core.planner import Mode
 from pd_device_client.config_file import apply_config
 
 __all__ = [
+    "DEFAULT_KEPT_KV_MIB",
     "DEFAULT_PORT",
     "ApiKeyFile",
+    "ClientKeyFile",
     "Cloud",
     "Config",
     "FastNumerics",
     "Host",
     "Insecure",
+    "InsecureListen",
+    "KeptKvMib",
     "LogLevel",
     "ModeOption",
     "Model",
@@ -117,18 +121,48 @@ Insecure = Annotated[
         "--insecure", envvar=env("INSECURE"), help="Allow plaintext to a cloud on another machine."
     ),
 ]
+ClientKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=env("CLIENT_KEY_FILE"),
+        help=f"File with the bearer key clients must send; or {env('CLIENT_KEY')}.",
+    ),
+]
+InsecureListen = Annotated[
+    bool,
+    typer.Option(
+        "--insecure-listen",
+        envvar=env("INSECURE_LISTEN"),
+        help="Listen beyond this machine without a key.",
+    ),
+]
+KeptKvMib = Annotated[
+    int,
+    typer.Option(
+        envvar=env("KEPT_KV_MIB"), min=0, help="KV cache kept for conversations' next turns."
+    ),
+]
+DEFAULT_KEPT_KV_MIB = 256
 LogLevel = Annotated[
     str, typer.Option(envvar=env("LOG_LEVEL"), help="debug, info, warning or error.")
 ]
 
 
-def api_key(path: Path | None, variable: str) -> str | None:
+def api_key(path: Path | None, variable: str, *, warn: bool = True) -> str | None:
     """Return the key in a file, or else in a variable; None where neither is given.
+
+    Args:
+        path: the file.
+        variable: the variable's name.
+        warn: say on standard error that others can read the file.
 
     Raises:
         ConfigError: the key cannot be read or used.
     """
     if path is not None:
+        # Not logged: chat shows errors alone.
+        if warn and (exposed := key_exposure(path)):
+            typer.echo(f"warning: {exposed}", err=True)
         return read_api_key(path)
     key = os.environ.get(variable)
     return checked_api_key(key, variable) if key else None

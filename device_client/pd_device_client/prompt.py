@@ -19,19 +19,26 @@ def prompt_token_ids(loaded: LoadedModel, text: str, *, raw: bool) -> tuple[int,
     return conversation_token_ids(loaded, [{"role": "user", "content": text}])
 
 
-def text_token_ids(loaded: LoadedModel, text: str) -> tuple[int, ...]:
-    """Return the ids of a plain text, with what the tokenizer puts before it.
+def text_token_ids(loaded: LoadedModel, text: str, *, special: bool = True) -> tuple[int, ...]:
+    """Return the ids of a plain text.
+
+    Args:
+        loaded: the model.
+        text: the text.
+        special: with what the tokenizer puts before a text.
 
     Raises:
         InvalidRequest: the text is empty or not valid UTF-8.
     """
-    if not text:
+    encode = loaded.tokenizer.encode_prompt if special else loaded.tokenizer.encode
+    ids = tuple(encode(text)) if text else ()
+    if not ids:  # a normaliser may leave nothing of a text
         raise InvalidRequest("the prompt is empty; it needs at least one token")
-    return tuple(loaded.tokenizer.encode_prompt(text))
+    return ids
 
 
 def conversation_token_ids(
-    loaded: LoadedModel, messages: Sequence[Mapping[str, str]]
+    loaded: LoadedModel, messages: Sequence[Mapping[str, str]], *, special: bool | None = None
 ) -> tuple[int, ...]:
     """Return the ids of a conversation that an answer is to follow.
 
@@ -42,6 +49,7 @@ def conversation_token_ids(
     Args:
         loaded: the model.
         messages: each with "role" and "content", both text.
+        special: with what the tokenizer puts before a text; None: where there is no template.
 
     Raises:
         InvalidRequest: there is no text, it is not valid UTF-8, or the template refuses it.
@@ -49,8 +57,9 @@ def conversation_token_ids(
     if not any(message["content"] for message in messages):
         raise InvalidRequest("the prompt is empty; it needs at least one token")
     if loaded.chat_template is None:
-        return text_token_ids(loaded, "\n\n".join(message["content"] for message in messages))
-    return tuple(loaded.tokenizer.encode(loaded.chat_template.render(messages)))
+        text = "\n\n".join(message["content"] for message in messages)
+        return text_token_ids(loaded, text, special=special is not False)
+    return text_token_ids(loaded, loaded.chat_template.render(messages), special=bool(special))
 
 
 def knows_roles(loaded: LoadedModel) -> bool:

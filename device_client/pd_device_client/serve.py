@@ -12,16 +12,17 @@ from pathlib import Path
 from pd_core.errors import ConfigError
 from pd_core.listening import bind
 from pd_core.loopback import is_loopback
+from pd_core.planner import Mode
 from pd_core.wall_clock import unix_time_s
 from pd_device_client.answer_log import AnswerLog
 from pd_device_client.api.app import make_app
-from pd_device_client.api.guard import Access
+from pd_device_client.api.guard import Access, check_listening
 from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.cloud_choice import CloudChoice
 from pd_device_client.device import DeviceSettings, open_device
 from pd_device_client.http_server import HttpServer
 from pd_device_client.load_progress import LoadingLine
 from pd_device_client.outcome import Outcome
-from pd_device_client.ports import CloudLink
 from pd_device_client.residency import Residency
 
 __all__ = ["ServeSettings", "serve"]
@@ -41,7 +42,6 @@ class ServeSettings:
         insecure: listen beyond loopback without a key.
         allowed_hosts: names of this machine, as clients write them, beside loopback's.
         allowed_origins: origins of pages that may use the API beside this port's own.
-        cloud_address: as the user gave it, for the state that is told.
         ready_file: while serving, this file holds address and process id as JSON.
         answer_log: to append a line of figures to for every answer; None: nowhere.
 
@@ -59,16 +59,20 @@ class ServeSettings:
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
-    cloud_address: str | None = None
     ready_file: Path | None = None
     answer_log: Path | None = None
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host) and self.client_key is None and not self.insecure:
-            raise ConfigError(
-                f"--host {self.host} lets other machines use this device; give a key that clients "
-                "must send (--client-key-file), or --insecure-listen by name"
-            )
+        check_listening(self.host, self.client_key, insecure=self.insecure)
+
+    @property
+    def cloud_settable(self) -> bool:
+        """Whether another cloud may be chosen while it serves.
+
+        Who chooses the cloud sees everybody's prompts, so nobody may who is not on this machine.
+        """
+        local = is_loopback(self.host) and not self.allowed_hosts and not self.allowed_origins
+        return local and self.answers.mode is not Mode.DEVICE_ONLY
 
     @property
     def access(self) -> Access:
@@ -84,7 +88,7 @@ class ServeSettings:
 
 async def serve(
     settings: ServeSettings,
-    way_out: Callable[[], CloudLink | None],
+    cloud: CloudChoice,
     tell: Callable[[str], None],
     line: LoadingLine,
 ) -> int:
@@ -92,7 +96,7 @@ async def serve(
 
     Args:
         settings: what to serve, and where.
-        way_out: makes the link to the cloud, or None; anew whenever the model is loaded.
+        cloud: the way to the cloud; a link is made anew whenever the model is loaded.
         tell: called with what the user should know, one line each.
         line: shown while the model is loaded.
 
@@ -100,14 +104,14 @@ async def serve(
         PdError: it cannot start; the message says why.
     """
     if settings.answer_log is None:
-        return await _serve(settings, way_out, tell, line, lambda outcome: None)
+        return await _serve(settings, cloud, tell, line, lambda outcome: None)
     with AnswerLog(settings.answer_log, unix_time_s) as log:
-        return await _serve(settings, way_out, tell, line, log.write)
+        return await _serve(settings, cloud, tell, line, log.write)
 
 
 async def _serve(
     settings: ServeSettings,
-    way_out: Callable[[], CloudLink | None],
+    cloud: CloudChoice,
     tell: Callable[[str], None],
     line: LoadingLine,
     on_answer: Callable[[Outcome], None],
@@ -116,7 +120,7 @@ async def _serve(
         raise _no_ready_file(settings.ready_file, "there is no such folder")
     listener = bind(settings.host, settings.port, "--port")
     residency = Residency(
-        lambda: open_device(settings.device, way_out(), line), keep_alive_s=settings.keep_alive_s
+        lambda: open_device(settings.device, cloud.link(), line), keep_alive_s=settings.keep_alive_s
     )
     app = make_app(
         residency,
@@ -124,7 +128,7 @@ async def _serve(
         settings.access,
         max_requests=settings.max_requests,
         unix_time_s=unix_time_s,
-        cloud_address=settings.cloud_address,
+        cloud=cloud,
         on_answer=on_answer,
     )
     server = HttpServer(app, listener)

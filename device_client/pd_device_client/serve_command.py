@@ -1,7 +1,6 @@
 """`pd-device serve`: its options, and what it does with them."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -64,12 +63,7 @@ def serve(
             help="On battery below this percentage the cloud carries answers; 0: never.",
         ),
     ] = 20.0,
-    kept_kv_mib: Annotated[
-        int,
-        typer.Option(
-            envvar=env("KEPT_KV_MIB"), min=0, help="KV cache kept for conversations' next turns."
-        ),
-    ] = 256,
+    kept_kv_mib: options.KeptKvMib = options.DEFAULT_KEPT_KV_MIB,
     pace: options.Pace = 0.05,
     ttft: options.Ttft = None,
     throttle: options.Throttle = None,
@@ -79,21 +73,8 @@ def serve(
     tls: options.Tls = False,
     api_key_file: options.ApiKeyFile = None,
     insecure: options.Insecure = False,
-    client_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=env("CLIENT_KEY_FILE"),
-            help=f"File with the bearer key clients must send; or {env('CLIENT_KEY')}.",
-        ),
-    ] = None,
-    insecure_listen: Annotated[
-        bool,
-        typer.Option(
-            "--insecure-listen",
-            envvar=env("INSECURE_LISTEN"),
-            help="Listen beyond this machine without a key.",
-        ),
-    ] = False,
+    client_key_file: options.ClientKeyFile = None,
+    insecure_listen: options.InsecureListen = False,
     allowed_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,6 +118,7 @@ def serve(
     # After prepare_environment, since these import torch; and not at all for --help.
     from pd_device_client.api.questions import AnswerSettings
     from pd_device_client.battery import BatteryPolicy
+    from pd_device_client.cloud_choice import CloudChoice
     from pd_device_client.demo_cloud import (
         DEMO_PACE_S,
         DEMO_PROFILE,
@@ -176,15 +158,18 @@ def serve(
         insecure=insecure_listen,
         allowed_hosts=tuple(allowed_host or ()),
         allowed_origins=tuple(allowed_origin or ()),
-        cloud_address=None if mode is Mode.DEVICE_ONLY else cloud,
         ready_file=ready_file,
         answer_log=answer_log,
     )
     key = options.api_key(api_key_file, env("API_KEY"))
+    given = CloudAddress(cloud or "", tls_ca, tls, key, insecure)
 
     def out(target: str | None) -> CloudLink | None:
-        address = CloudAddress(target, tls_ca, tls, key, insecure) if target is not None else None
-        return way_out(address, mode)
+        return way_out(None if target is None else given.to(target), mode)
+
+    def chosen(target: str | None) -> CloudChoice:
+        used = None if mode is Mode.DEVICE_ONLY else target
+        return CloudChoice(used, out, settable=settings.cloud_settable)
 
     notices = Console(stderr=True, highlight=False)
     line = LoadingLine(notices)
@@ -194,11 +179,10 @@ def serve(
 
     async def run() -> int:
         if not demo:
-            return await run_service(settings, lambda: out(cloud), tell, line)
+            return await run_service(settings, chosen(cloud), tell, line)
         tell("starting a cloud on this machine")
         async with demo_cloud(model, half_the_cores()) as target:
-            with_cloud = replace(settings, cloud_address=target)
-            return await run_service(with_cloud, lambda: out(target), tell, line)
+            return await run_service(settings, chosen(target), tell, line)
 
     if cloud is None and not demo:
         out(None)  # cloud-only is refused before a model is loaded

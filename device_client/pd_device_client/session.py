@@ -8,7 +8,6 @@ the running loop only, so the same code runs on a virtual clock.
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from pd_core.errors import BothEnginesFailed, PdError
@@ -33,6 +32,8 @@ __all__ = ["Session"]
 _LEAST_USEFUL_S = 0.5
 # A device that goes on losing its promise is left to its own pace after so many claims.
 _CLAIMS = 3
+# So that rounding cannot make a wait of nothing out of one that is about to end.
+_LEAST_LOOK_S = 0.001
 
 
 class Session:
@@ -309,9 +310,13 @@ class Session:
             self._changed.notify()
 
     def _look_again_s(self) -> float | None:
-        """A hanging device tells nobody: with a cloud to turn to, look at it once a token."""
-        watched = self._device is not None and self._device.running and self._cloud_usable
-        return self.plan.pace_s if watched else None
+        """A silent side tells nobody: look at it when it might be time to turn to the other."""
+        if not self._cloud_usable or not self._device_usable:
+            return None
+        if not self._device_started:
+            return max(self._cloud_late_in_s(), _LEAST_LOOK_S)
+        assert self._device is not None, "a usable device is there"
+        return self.plan.pace_s if self._device.running else None
 
     def _over(self) -> bool:
         return bool(self._log.closed) or (not self._cloud_usable and not self._device_usable)
@@ -325,11 +330,15 @@ class Session:
         return self._device is not None and self._device.error is None
 
     def _device_wanted(self) -> bool:
-        """In cloud-only the device begins with the cloud's first failure, beside its retries."""
+        """In cloud-only the device begins when the cloud fails, beside its retries, or is late."""
         if self._device_started:
             return False
         failed = self._cloud is None or self._cloud.error is not None
-        return failed or self.plan.mode is not Mode.CLOUD_ONLY
+        return failed or self.plan.mode is not Mode.CLOUD_ONLY or self._cloud_late_in_s() <= 0
+
+    def _cloud_late_in_s(self) -> float:
+        assert self._cloud is not None, "asked where there is a cloud"
+        return self._cloud.late_at_s() - self._time()
 
     def _steer(self) -> None:
         """Say what is wanted of the cloud now."""
@@ -375,7 +384,7 @@ class Session:
         outcome.finish_reason = outcome.finish_reason or "cancelled"
         outcome.cloud_tokens = log.origins.count(Origin.CLOUD)
         outcome.disagreed = log.disagreed
-        outcome.handoff_position = _handoff_position(log.origins)
+        outcome.handoff_position = log.handoff_position
         if self._cloud is not None:
             outcome.cloud_tokens_generated = self._cloud.generated
             outcome.cloud_error = self._cloud.error
@@ -389,9 +398,3 @@ class Session:
             outcome.notes.append(f"device: {self._device.error}")
         if self._on_end is not None:
             self._on_end(outcome)
-
-
-def _handoff_position(origins: list[Origin]) -> int | None:
-    """The first position that the device committed after a cloud token."""
-    pairs = enumerate(itertools.pairwise(origins), start=1)
-    return next((i for i, pair in pairs if pair == (Origin.CLOUD, Origin.DEVICE)), None)

@@ -12,6 +12,7 @@ and so begins in agreement.
 The log is plain state, owned by one event loop; it never waits.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from pd_core.errors import ProtocolError
@@ -81,6 +82,12 @@ class TokenLog:
     def length(self) -> int:
         """The next position to commit."""
         return len(self.token_ids)
+
+    @property
+    def handoff_position(self) -> int | None:
+        """The first position that the device committed after a cloud token; None without one."""
+        pairs = enumerate(itertools.pairwise(self.origins), start=1)
+        return next((i for i, pair in pairs if pair == (Origin.CLOUD, Origin.DEVICE)), None)
 
     @property
     def stream_behind(self) -> int:

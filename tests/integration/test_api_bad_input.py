@@ -21,14 +21,14 @@ from pd_device_client.api.parameters import (
     CompletionParameters,
     DetokenizeParameters,
 )
-from tests.api_server import TOKENIZER, ApiServer, api_server, loaded_model
+from tests.api_server import EOS, TOKENIZER, ApiServer, api_server, loaded_model
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 HELLO = [{"role": "user", "content": "hello"}]
 PROTECTED = [CHAT, TEXT, "/v1/models", "/v1/models/random-tiny", "/version", "/metrics",
              "/tokenize", "/detokenize", "/openapi.json", "/v1/pd/status",
-             "/page/nothing", "/nothing"]  # fmt: skip
+             "/v1/pd/cloud",             "/page/nothing", "/nothing"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -474,4 +474,52 @@ def test_the_tokenizer_s_own_prefix_counts_as_in_a_prompt(server: ApiServer) -> 
     chat = post(server, "/tokenize", {"messages": HELLO}).json()
     assert chat["tokens"] == done["tokens"]
     assert post(server, "/tokenize", {}).status_code == 400
+
+
+def test_special_tokens_are_left_out_where_the_request_says_so(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TOKENIZER, "prefix_ids", (EOS,))  # as a beginning of sequence
+    bare = TOKENIZER.encode("hello")
+    without = {"add_special_tokens": False}
+    assert post(server, "/tokenize", {"prompt": "hello"} | without).json()["tokens"] == bare
+    assert post(server, "/tokenize", {"messages": HELLO} | without).json()["tokens"] == bare
+    for path, asked in (
+        ("/v1/completions", {"prompt": "hello"}),
+        ("/v1/completions", {"prompt": ["hello"]}),
+        ("/v1/chat/completions", {"messages": HELLO}),
+    ):
+        for said, num_tokens in ((without, len(bare)), ({}, len(bare) + 1)):
+            done = post(server, path, asked | said | {"max_tokens": 1}).json()
+            assert done["usage"]["prompt_tokens"] == num_tokens, path
+
+
+@pytest.mark.parametrize(("path", "body"), [(CHAT, {"messages": HELLO}), (TEXT, {"prompt": " "})])
+def test_a_text_of_which_the_tokenizer_leaves_nothing_is_an_empty_prompt(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(TOKENIZER, "encode", lambda _: [])
+    done = post(server, path, body)
+    assert (done.status_code, done.json()["error"]["param"]) == (400, next(iter(body)))
+
+
+def test_detokenize_bounds_its_ids(server: ApiServer) -> None:
     assert post(server, "/detokenize", {"tokens": [10**6]}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "param"),
+    [
+        ("POST", "/tokenize", '{"prompt": "\\ud800"}', "prompt"),
+        ("POST", "/tokenize", '{"messages": [{"role": "user", "content": "\\ud800"}]}', "messages"),
+        ("POST", "/detokenize", '{"tokens": [1000000]}', "tokens"),
+        ("GET", "/v1/pd/status?fresh=maybe", "", "fresh"),
+    ],
+)
+def test_the_small_endpoints_name_what_is_wrong_too(
+    server: ApiServer, method: str, path: str, body: str, param: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    done = httpx.request(method, f"{server.url}{path}", content=body, headers=headers)
+    assert done.status_code == 400
+    assert done.json()["error"]["param"] == param

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,9 @@ from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.listening import bind
 from pd_core.model_names import DEFAULT_MODEL, RANDOM_TINY
+from pd_device_client import doctor
 from pd_device_client.battery import Battery
-from pd_device_client.doctor import Finding, examine
+from pd_device_client.doctor import Door, Finding, examine
 from pd_device_client.ports import CloudLink
 from tests.scripted_cloud import ScriptedCloud
 
@@ -31,7 +33,7 @@ async def _examine(
     model: str = RANDOM_TINY, link: CloudLink | None = None, port: int = 0, now_unix_s: int = 2**31
 ) -> dict[str, Finding]:
     found = await examine(
-        model, lambda: link, host="127.0.0.1", port=port, clock=lambda: now_unix_s,
+        model, lambda: link, Door("127.0.0.1", port), clock=lambda: now_unix_s,
         battery=lambda: Battery(50, plugged=False),
     )  # fmt: skip
     return {finding.subject: finding for finding in found}
@@ -51,7 +53,7 @@ async def test_what_is_wrong_is_named_with_its_mend() -> None:
     port = listener.getsockname()[1]
     found = await _examine("no/such/folder", _Cloud(None), port, now_unix_s=0)
     listener.close()
-    assert {name for name, finding in found.items() if finding.ok} == {"battery"}
+    assert {name for name, finding in found.items() if finding.ok} == {"battery", "access"}
     assert "set the date" in found["clock"].words
     assert "give --port another" in found["port"].words
     assert "known names" in found["model"].words
@@ -69,7 +71,7 @@ async def test_a_way_out_that_cannot_be_made_is_a_finding_beside_the_others() ->
     def way_out() -> CloudLink | None:
         raise ConfigError("--tls-ca x cannot be read")
 
-    found = await examine(RANDOM_TINY, way_out, host="127.0.0.1", port=0)
+    found = await examine(RANDOM_TINY, way_out, Door("127.0.0.1", 0))
     assert {finding.subject for finding in found if not finding.ok} == {"cloud"}
     assert found[-1].words == "--tls-ca x cannot be read; the device would not start"
 
@@ -80,3 +82,47 @@ def test_the_command_ends_with_one_when_something_is_wrong() -> None:
         done = subprocess.run([*command, model], capture_output=True, text=True, timeout=100)
         assert done.returncode == code, done.stderr
         assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "insecure", "ok", "words"),
+    [
+        ("127.0.0.1", None, False, True, "this machine alone, without a key"),
+        ("localhost", "k", False, True, "this machine alone, with the clients' key"),
+        ("0.0.0.0", None, False, False, "give a key that clients must send"),
+        ("0.0.0.0", "k", False, True, "every machine that reaches it, with the clients' key"),
+        ("::", None, True, True, "every machine that reaches it, without a key"),
+    ],
+)
+async def test_who_could_use_the_device_is_said(
+    host: str, key: str | None, insecure: bool, ok: bool, words: str
+) -> None:
+    door = Door(host, 0, client_key=lambda: key, insecure=insecure)
+    found = {f.subject: f for f in await examine(RANDOM_TINY, lambda: None, door)}
+    assert found["access"].ok is ok
+    assert words in found["access"].words
+
+
+async def test_a_key_file_that_others_can_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = Path("mine.key"), Path("all.key")
+    monkeypatch.setattr(doctor, "key_exposure", lambda path: "chmod it" if path is keys[1] else "")
+    for files, ok, words in ((keys[:1], True, "only their owner"), (keys, False, "chmod it")):
+        found = await examine(RANDOM_TINY, lambda: None, Door("127.0.0.1", 0), files)
+        assert [(f.ok, words in f.words) for f in found if f.subject == "keys"] == [(ok, True)]
+
+
+def test_a_host_of_the_settings_file_without_a_key_is_what_doctor_looks_at(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('model = "random-tiny"\n[serve]\nhost = "0.0.0.0"\nport = 0\n')
+    command = [sys.executable, "-m", "pd_device_client", "doctor", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "BAD  access   --host 0.0.0.0 lets other machines use this device" in done.stdout
+
+
+async def test_what_serve_would_keep_in_memory_counts() -> None:
+    huge = 1 << 50
+    found = await examine(DEFAULT_MODEL, lambda: None, Door("127.0.0.1", 0), kept_kv_bytes=huge)
+    (model,) = [finding for finding in found if finding.subject == "model"]
+    assert not model.ok
+    assert "lower --kept-kv-mib" in model.words

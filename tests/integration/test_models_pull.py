@@ -363,7 +363,26 @@ def test_verify_finds_damage_and_the_exit_code_says_so(
     assert done.returncode == 1
     assert "config.json is missing" in done.stdout
     assert "tokenizer.json has 2 bytes instead of" in done.stdout
-    assert "pd-device models remove someone/python-5m" in done.stdout
+    assert "pd-device models pull someone/python-5m" in done.stdout
+
+
+@pytest.mark.parametrize("damaged", [WEIGHTS, "config.json", MANIFEST])
+def test_a_pull_mends_a_damaged_model_of_the_same_commit(hub: HubServer, damaged: str) -> None:
+    assert get(hub)
+    file = pulled_folder(NAME) / damaged
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    assert get(hub), "it is not up to date"
+    assert differences(NAME, silent) == []
+    assert not get(hub), "now it is"
+
+
+def test_a_pull_brings_a_missing_file_and_the_weights_only_once(hub: HubServer) -> None:
+    assert get(hub)
+    (pulled_folder(NAME) / "tokenizer.json").unlink()
+    hub.asked.clear()
+    assert get(hub)
+    assert differences(NAME, silent) == []
+    assert hub.asked_for(WEIGHTS) == []
 
 
 def test_a_model_with_a_damaged_manifest_hides_no_other(
@@ -375,7 +394,7 @@ def test_a_model_with_a_damaged_manifest_hides_no_other(
     (pulled_folder(PulledName("someone", "another")) / MANIFEST).write_text("{")
     listed = run("models", "list")
     assert listed.returncode == 0, listed.stderr
-    assert "damaged: remove it" in listed.stdout
+    assert "damaged: pull it again" in listed.stdout
     assert "1" * 12 in listed.stdout
     checked = run("models", "verify")
     assert checked.returncode == 1

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.api_server import ApiServer, api_server
+from pd_core.errors import ConfigError
+from pd_device_client.ports import CloudLink
+from tests.api_server import ApiServer, api_server, scripted_cloud
 from tests.browser import answered, ask, chromium, opened
 
 pytestmark = pytest.mark.timeout(240)
@@ -113,3 +115,39 @@ def test_a_base_model_stays_one_while_it_is_not_reached(browser: Any) -> None:
         assert page.locator("#send").inner_text() == "Continue"
     finally:
         context.close()
+
+
+def test_the_cloud_is_chosen_in_the_settings(browser: Any) -> None:
+    clouds = {"first:1": scripted_cloud(), "second:2": scripted_cloud()}
+
+    def to(target: str | None) -> CloudLink | None:
+        if target == "far.example:1":
+            raise ConfigError("the link would be plaintext")
+        return None if target is None else clouds[target]
+
+    with (
+        api_server(cloud=clouds["first:1"], cloud_address="first:1", way_out=to) as server,
+        opened(browser, server.url) as page,
+    ):
+        page.click("#open-settings")
+        page.wait_for_selector("#cloud-choice:not([disabled])")
+        assert page.input_value("#cloud-choice") == "first:1"
+        page.fill("#cloud-choice", "far.example:1")
+        page.press("#cloud-choice", "Enter")
+        page.wait_for_selector("#cloud-problem:has-text('would be plaintext')")
+        assert page.is_visible("#settings"), "it is there to be mended"
+        page.fill("#cloud-choice", "second:2")
+        page.press("#cloud-choice", "Enter")
+        page.wait_for_selector("#cloud-state:has-text('second:2')")
+        assert page.is_hidden("#cloud-problem")
+        page.fill("#cloud-choice", "not used:")
+        page.press("#cloud-choice", "Escape")
+        page.click("#open-settings")
+        page.wait_for_function("document.querySelector('#cloud-choice').value === 'second:2'")
+
+
+def test_a_cloud_that_may_not_be_chosen_is_shown(browser: Any, server: ApiServer) -> None:
+    with opened(browser, server.url) as page:
+        page.click("#open-settings")
+        assert page.is_disabled("#cloud-choice")
+        assert "--cloud" in page.locator("#cloud-detail").inner_text()

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from pd_core.errors import NotReady, PdError, TokenOutOfVocabulary
+from pd_core.errors import ConfigError, InvalidRequest, NotReady, PdError
 from pd_device_client.api.answer import Answer
 from pd_device_client.api.body import read_body
 from pd_device_client.api.errors import Refusal, error_response
@@ -27,6 +28,7 @@ from pd_device_client.api.metrics import DeviceMetrics
 from pd_device_client.api.page import add_page, page_files
 from pd_device_client.api.parameters import (
     ChatParameters,
+    CloudParameters,
     CompletionParameters,
     DetokenizeParameters,
     TokenizeParameters,
@@ -35,6 +37,7 @@ from pd_device_client.api.parameters import (
 from pd_device_client.api.places import Places
 from pd_device_client.api.questions import AnswerSettings, Questions, chat_prompt
 from pd_device_client.api.status import Status
+from pd_device_client.cloud_choice import CloudChoice
 from pd_device_client.device import Device
 from pd_device_client.outcome import Outcome
 from pd_device_client.residency import Phase, Residency
@@ -52,7 +55,7 @@ def make_app(
     *,
     max_requests: int,
     unix_time_s: Callable[[], int],
-    cloud_address: str | None = None,
+    cloud: CloudChoice | None = None,
     on_answer: Callable[[Outcome], None] = lambda outcome: None,
 ) -> ASGIApp:
     """Build the application, its guard around it.
@@ -63,7 +66,7 @@ def make_app(
         access: who may ask.
         max_requests: answers carried at once; more are refused with 429.
         unix_time_s: stamps answers.
-        cloud_address: as the user gave it, for the state that is told.
+        cloud: the one in use, and the way to others.
         on_answer: called with every answer that has ended, however it did.
     """
     places = Places(max_requests)
@@ -77,7 +80,8 @@ def make_app(
             ("pd_ready", "1 when the model is loaded.", lambda: residency.phase is Phase.READY),
         ]
     )
-    status = Status(residency, settings, places, cloud_address)
+    cloud = cloud or CloudChoice(None, lambda target: None)
+    status = Status(residency, settings, places, cloud)
     residency.on_load = status.loaded
 
     def ended(outcome: Outcome) -> None:
@@ -92,6 +96,7 @@ def make_app(
     _add_answers(app, residency, questions, places)
     _add_cards(app, residency, started_s)
     _add_status(app, residency, status)
+    _add_cloud(app, residency, status, cloud)
     _add_tokens(app, residency, places)
     add_page(app, page)
 
@@ -153,6 +158,38 @@ def _add_status(app: FastAPI, residency: Residency, status: Status) -> None:
         return _json(status.report())
 
 
+def _add_cloud(app: FastAPI, residency: Residency, status: Status, cloud: CloudChoice) -> None:
+    @app.put("/v1/pd/cloud", openapi_extra=_body_of(CloudParameters))
+    async def choose_cloud(request: Request) -> Response:
+        """Use another cloud, or none, for the answers from now on; tell how the device stands."""
+        asked = read_parameters(CloudParameters, await read_body(request))
+        await _choose(residency, cloud, asked.address)
+        return _json(status.report())
+
+
+async def _choose(residency: Residency, cloud: CloudChoice, target: str | None) -> None:
+    if not cloud.settable:
+        raise Refusal(
+            "this device's cloud cannot be chosen here: it stays on its machine (--mode "
+            "device-only), or others can reach it; give --cloud where it is started",
+            "address",
+            status=403,
+            code="cloud_not_settable",
+        )
+    if residency.phase in (Phase.LOADING, Phase.WAKING):
+        raise NotReady("the model is loading; try again in a moment")
+    try:
+        link = cloud.choose(target)
+    except ConfigError as error:
+        raise Refusal(str(error), "address") from error
+    if residency.phase is Phase.READY:
+        client = residency.device.client
+        client.use_cloud(link)
+        await client.meet_cloud()
+    elif link is not None:
+        await link.close()  # a link is made again when the model is loaded
+
+
 def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
     @app.post("/tokenize", openapi_extra=_body_of(TokenizeParameters))
     async def tokenize(request: Request) -> Response:
@@ -170,20 +207,23 @@ def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
             tokenizer = (await residency.wake()).loaded.tokenizer
         wrong = next((t for t in asked.tokens if t >= tokenizer.vocab_size), None)
         if wrong is not None:
-            raise TokenOutOfVocabulary(
-                f"token id {wrong} is not in the vocabulary of {tokenizer.vocab_size} ids"
+            raise Refusal(
+                f"token id {wrong} is not in the vocabulary of {tokenizer.vocab_size} ids", "tokens"
             )
         return _json({"prompt": await asyncio.to_thread(tokenizer.decode, asked.tokens)})
 
 
 async def _tokens(device: Device, asked: TokenizeParameters) -> list[int]:
     if asked.messages is not None:
-        return list(await chat_prompt(device, asked.messages))
+        return list(await chat_prompt(device, asked.messages, asked.add_special_tokens))
     if asked.prompt is None:
         raise Refusal("prompt is missing; give it, or messages", "prompt")
     tokenizer = device.loaded.tokenizer
-    encode = tokenizer.encode_prompt if asked.add_special_tokens else tokenizer.encode
-    return list(await device.encoded(len(asked.prompt), partial(encode, asked.prompt)))
+    encode = tokenizer.encode if asked.add_special_tokens is False else tokenizer.encode_prompt
+    try:
+        return list(await device.encoded(len(asked.prompt), partial(encode, asked.prompt)))
+    except InvalidRequest as error:
+        raise Refusal(str(error), "prompt") from error
 
 
 def _add_errors(app: FastAPI, metrics: DeviceMetrics) -> None:
@@ -191,6 +231,13 @@ def _add_errors(app: FastAPI, metrics: DeviceMetrics) -> None:
     async def typed_error(_request: Request, error: PdError) -> Response:
         metrics.refused(error)
         return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_query(_request: Request, error: RequestValidationError) -> Response:
+        """Tell as of a body's parameters; the library's own shape is no OpenAI client's."""
+        found = error.errors()[0]
+        name = str(found["loc"][-1])[:100]
+        return error_response(Refusal(f"{name} in the address: {found['msg']}", name))
 
     @app.exception_handler(HTTPException)
     async def http_error(_request: Request, error: HTTPException) -> Response:
@@ -262,7 +309,13 @@ def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
 
 def _add_schema(app: FastAPI) -> None:
     """Complete the OpenAPI schema by the bodies that are read by hand."""
-    kinds = (ChatParameters, CompletionParameters, TokenizeParameters, DetokenizeParameters)
+    kinds = (
+        ChatParameters,
+        CompletionParameters,
+        TokenizeParameters,
+        DetokenizeParameters,
+        CloudParameters,
+    )
     _, bodies = models_json_schema([(k, "validation") for k in kinds], ref_template=_SCHEMAS)
     schema = app.openapi()
     schema.setdefault("components", {}).setdefault("schemas", {}).update(bodies["$defs"])

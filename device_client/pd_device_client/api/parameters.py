@@ -15,6 +15,7 @@ from pd_device_client.api.errors import Refusal
 __all__ = [
     "MAX_CHOICES",
     "ChatParameters",
+    "CloudParameters",
     "CompletionParameters",
     "DetokenizeParameters",
     "Extension",
@@ -90,6 +91,7 @@ class Sampled(_Parameters):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None = None
     ignore_eos: bool | None = None
+    add_special_tokens: bool | None = None
     dry_multiplier: Annotated[float, Field(ge=0, le=10)] | None = None
     dry_base: Annotated[float, Field(ge=1, le=10)] | None = None
     dry_allowed_length: Annotated[int, Field(ge=1, le=512)] | None = None
@@ -136,13 +138,19 @@ class TokenizeParameters(_Parameters):
 
     prompt: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
-    add_special_tokens: bool = True
+    add_special_tokens: bool | None = None
 
 
 class DetokenizeParameters(_Parameters):
     """The body of /detokenize."""
 
     tokens: Annotated[list[_TokenId], Field(fail_fast=True)]
+
+
+class CloudParameters(_Parameters):
+    """The body of /v1/pd/cloud: "host:port", or null for none."""
+
+    address: Annotated[str, Field(max_length=300)] | None
 
 
 # What is refused, and the values that ask for nothing and so may stand there all the same.

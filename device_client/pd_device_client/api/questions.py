@@ -84,7 +84,7 @@ class Questions:
         Raises:
             PdError: it cannot be carried; nothing was started.
         """
-        prompt = await chat_prompt(device, asked.messages)
+        prompt = await chat_prompt(device, asked.messages, asked.add_special_tokens)
         limit = asked.max_completion_tokens or asked.max_tokens or self._settings.max_tokens
         exact = asked.max_completion_tokens is not None or asked.max_tokens is not None
         return self._answer(device, asked, CHAT, [prompt], limit, exact=exact, where="messages")
@@ -95,7 +95,9 @@ class Questions:
         Raises:
             PdError: it cannot be carried; nothing was started.
         """
-        prompts = await _prompts(device, asked.prompt)
+        prompts = await _prompts(
+            device, asked.prompt, special=asked.add_special_tokens is not False
+        )
         limit = asked.max_tokens or _COMPLETION_TOKENS
         exact = asked.max_tokens is not None
         return self._answer(device, asked, TEXT, prompts, limit, exact=exact, where="prompt")
@@ -205,7 +207,9 @@ class Questions:
         return choices
 
 
-async def chat_prompt(device: Device, messages: Sequence[Message]) -> tuple[int, ...]:
+async def chat_prompt(
+    device: Device, messages: Sequence[Message], special: bool | None = None
+) -> tuple[int, ...]:
     """Return a chat's token ids; the template runs in a worker thread, as it may take seconds.
 
     Raises:
@@ -215,31 +219,32 @@ async def chat_prompt(device: Device, messages: Sequence[Message]) -> tuple[int,
     try:
         return await device.encoded(
             sum(len(message["content"]) for message in plain),
-            partial(conversation_token_ids, device.loaded, plain),
+            partial(conversation_token_ids, device.loaded, plain, special=special),
         )
     except InvalidRequest as error:
         raise _blamed(error, "messages") from error
 
 
 async def _prompts(
-    device: Device, prompt: str | list[int] | list[str] | list[list[int]]
+    device: Device, prompt: str | list[int] | list[str] | list[list[int]], *, special: bool
 ) -> list[tuple[int, ...]]:
     if isinstance(prompt, str):
-        return [await _text_prompt(device, prompt, "prompt")]
+        return [await _text_prompt(device, prompt, "prompt", special=special)]
     if isinstance(prompt[0], int):
         return [tuple(token_id for token_id in prompt if isinstance(token_id, int))]
     prompts = list[tuple[int, ...]]()
     for i, part in enumerate(prompt):
         if isinstance(part, str):
-            prompts.append(await _text_prompt(device, part, f"prompt[{i}]"))
+            prompts.append(await _text_prompt(device, part, f"prompt[{i}]", special=special))
         elif isinstance(part, list):
             prompts.append(tuple(part))
     return prompts
 
 
-async def _text_prompt(device: Device, text: str, where: str) -> tuple[int, ...]:
+async def _text_prompt(device: Device, text: str, where: str, *, special: bool) -> tuple[int, ...]:
+    encode = partial(text_token_ids, device.loaded, text, special=special)
     try:
-        return await device.encoded(len(text), partial(text_token_ids, device.loaded, text))
+        return await device.encoded(len(text), encode)
     except InvalidRequest as error:
         raise _blamed(error, where) from error
 

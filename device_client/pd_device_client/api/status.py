@@ -8,6 +8,7 @@ from pd_device_client.api.places import Places
 from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.api.totals import Totals
 from pd_device_client.client import DeviceClient
+from pd_device_client.cloud_choice import CloudChoice
 from pd_device_client.device import Device
 from pd_device_client.prompt import knows_roles
 from pd_device_client.residency import Phase, Residency
@@ -22,7 +23,7 @@ class Status:
         residency: has the device, while it is loaded.
         settings: what holds where a request is silent.
         places: taken by answers.
-        cloud_address: as the user gave it, or None.
+        cloud: the one in use.
 
     Attributes:
         totals: of the answers.
@@ -33,12 +34,12 @@ class Status:
         residency: Residency,
         settings: AnswerSettings,
         places: Places,
-        cloud_address: str | None,
+        cloud: CloudChoice,
     ) -> None:
         self._residency = residency
         self._settings = settings
         self._places = places
-        self._cloud_address = cloud_address
+        self._choice = cloud
         self._model: dict[str, Any] | None = None  # the last one: it may sleep
         self._chat = False
         self._promise: dict[str, float | None] = {"pace_s": None, "ttft_s": None}
@@ -78,14 +79,15 @@ class Status:
     def _cloud(self, client: DeviceClient | None) -> dict[str, Any]:
         """Say what is known of the cloud, which is what the last call to it said."""
         state, detail, info = "none", None, None
-        if self._cloud_address is not None:
+        if self._choice.target is not None:
             state = "unknown"
             if client is not None:
                 state, detail = _cloud_state(client)
                 info = client.info
         connected = client is not None and state == "connected"
         return {
-            "address": self._cloud_address,
+            "address": self._choice.target,
+            "settable": self._choice.settable,
             "state": state,
             "detail": detail,
             "model": None if info is None else info.model_name,

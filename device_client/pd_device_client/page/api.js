@@ -38,6 +38,18 @@ export class Api {
   }
 
   /**
+   * Let the device use another cloud from now on.
+   * @param {string | null} address "host:port", or null for none
+   */
+  async chooseCloud(address) {
+    await this._fetch("/v1/pd/cloud", {
+      method: "PUT",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ address }),
+    });
+  }
+
+  /**
    * Ask for an answer; yield its chunks as they come.
    * @param {Json} body of /v1/chat/completions
    * @param {AbortSignal} signal ends it on both sides

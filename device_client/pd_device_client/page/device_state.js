@@ -21,7 +21,8 @@ const MODES = {
 export class DeviceState {
   /**
    * @param {import("./api.js").Api} api
-   * @param {{localOnly: () => boolean, onChange: () => void, onKeyNeeded: () => void}} page
+   * @param {{localOnly: () => boolean, onChange: () => void, onKeyNeeded: () => void,
+   *   onCloud: (cloud: Json | undefined) => void}} page
    */
   constructor(api, page) {
     this._api = api;
@@ -94,8 +95,9 @@ export class DeviceState {
     const state = unused ? "unused" : (cloud?.state ?? "unknown");
     const told = unused ? "not used" : (words[cloud?.state] ?? "");
     showState("cloud-state", cloud?.address ?? (cloud ? "none" : "unknown"), told, state);
-    byId("cloud-address", HTMLElement).textContent = cloud?.address ?? "none; this device runs alone";
-    byId("cloud-detail", HTMLElement).textContent = cloud?.detail ?? "";
+    this._page.onCloud(cloud);
+    byId("cloud-detail", HTMLElement).textContent = cloud?.detail
+      ?? (cloud && !cloud.settable ? "It is set where this device is started (--cloud)." : "");
   }
 
   /**

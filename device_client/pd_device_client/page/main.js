@@ -3,6 +3,7 @@
 
 import { Announcer } from "./announcer.js";
 import { Api, ApiError } from "./api.js";
+import { CloudSetting } from "./cloud_setting.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { DeviceState } from "./device_state.js";
@@ -30,10 +31,12 @@ class Page {
     this._announcer = new Announcer(byId("announcer", HTMLElement));
     this._settings = new Settings((key) => this._useKey(key), () => this._settled());
     this._composer = new Composer({ send: (text) => this._ask(text), stop: () => this._stop() });
+    this._cloud = new CloudSetting(this._api, () => this._state.ask());
     this._state = new DeviceState(this._api, {
       localOnly: () => this._settings.choices.localOnly,
       onChange: () => this._stateChanged(),
       onKeyNeeded: () => this._needKey(),
+      onCloud: (cloud) => this._cloud.show(cloud),
     });
     byId("new-chat", HTMLButtonElement).addEventListener("click", () => this._newChat());
     document.addEventListener("keydown", (event) => {

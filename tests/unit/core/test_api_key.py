@@ -1,12 +1,15 @@
 """A key is taken from its file or refused, and never shown."""
 
+import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pd_core.api_key import MAX_API_KEY_LENGTH, checked_api_key, read_api_key
+from pd_core.api_key import MAX_API_KEY_LENGTH, checked_api_key, key_exposure, read_api_key
 from pd_core.errors import ConfigError
+from pd_device_client import options
 
 
 @pytest.mark.parametrize("content", [b"s3cret", b"s3cret\n", b"s3cret\r\n", b" s3cret \n\n"])
@@ -62,3 +65,39 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
 def test_the_source_of_a_key_is_named() -> None:
     with pytest.raises(ConfigError, match="PD_SERVER_API_KEY is empty"):
         checked_api_key(" ", "PD_SERVER_API_KEY")
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that every user may enter, as pytest's own may not be."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_key_file_that_every_user_can_read_is_told_with_its_mend(
+    public: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = public / "api.key"
+    key.write_text("s3cret\n")
+    for mode in (0o600, 0o640):
+        key.chmod(mode)
+        assert key_exposure(key) == ""
+    key.chmod(0o644)
+    assert key_exposure(key).endswith(f"chmod 600 {key}")
+    assert options.api_key(key, "UNSET") == "s3cret"
+    said = capsys.readouterr().err
+    assert said.startswith("warning: every user of this machine can read")
+    assert "s3cret" not in said
+
+
+def test_a_folder_that_others_may_not_enter_protects_a_key(public: Path) -> None:
+    key = public / "secrets" / "api.key"
+    key.parent.mkdir(mode=0o700)
+    key.write_text("s3cret\n")
+    key.chmod(0o644)
+    assert key_exposure(key) == ""
+    link = public / "link"
+    link.symlink_to(key)
+    assert key_exposure(link) == ""
+    assert key_exposure(public / "none") == ""

@@ -97,7 +97,7 @@ def test_a_pulled_name_goes_before_a_directory_of_that_name(
 )
 def test_a_broken_manifest_is_refused_with_its_mend(content: str) -> None:
     put(PulledName("o", "m"), content)
-    with pytest.raises(ModelError, match="pd-device models remove o/m"):
+    with pytest.raises(ModelError, match="pd-device models pull o/m"):
         read_manifest(PulledName("o", "m"))
 
 

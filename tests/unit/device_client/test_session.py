@@ -172,6 +172,7 @@ def carry(
     text: TextSource | None = None,
     watcher: Watcher | None = None,
     asked_s: float | None = None,
+    cloud_estimate: CloudEstimate | None = None,
 ) -> Run:
     """Carry one request to its end on a virtual clock."""
 
@@ -184,7 +185,8 @@ def carry(
         sides = Sides(
             link=None if mode is Mode.DEVICE_ONLY else link,
             engine=engine if with_device else None,
-            cloud_estimate=CloudEstimate(0.01, Load(decode_step_s=0.02), step_s=0.02),
+            cloud_estimate=cloud_estimate
+            or CloudEstimate(0.01, Load(decode_step_s=0.02), step_s=0.02),
             device_estimate=DeviceEstimate(profile),
             fingerprints=Fingerprints(),
             eos_token_ids=(EOS,),
@@ -365,6 +367,27 @@ def test_a_refusal_in_cloud_only_starts_the_device_at_once() -> None:
     run = carry(Script(refuse=lambda _: QueueFull("the queue is full", 30.0)), mode=Mode.CLOUD_ONLY)
     check_whole(run)
     assert run.outcome.ttft_s == pytest.approx(200 / 400, abs=0.06)
+
+
+def test_a_silent_cloud_in_cloud_only_is_not_waited_for_until_its_deadline() -> None:
+    # It took the connection and says nothing, ever: the deadline of 5 s is not the reader's.
+    run = carry(Script(admitted_s=1e6), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.ttft_s == pytest.approx(0.5 + 200 / 400, abs=0.06)
+
+
+def test_a_cloud_that_is_busy_as_forecast_in_cloud_only_is_waited_for() -> None:
+    slow = CloudEstimate(0.4, Load(decode_step_s=0.02), step_s=0.02)
+    run = carry(Script(first_token_s=1.2), mode=Mode.CLOUD_ONLY, cloud_estimate=slow)
+    check_whole(run)
+    assert run.outcome.device_tokens == 0
+
+
+def test_a_cloud_that_falls_silent_in_cloud_only_is_replaced_before_its_deadline() -> None:
+    run = carry(Script(stall_after=20), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.handoff_position == 20
+    assert run.outcome.largest_gap_s == pytest.approx(0.1)  # the reader had tokens to spare
 
 
 def test_a_typed_error_when_there_is_no_other_side() -> None:

@@ -15,6 +15,7 @@ from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.api.status import Status
 from pd_device_client.api.totals import Totals
 from pd_device_client.client import DeviceClient
+from pd_device_client.cloud_choice import CloudChoice
 from pd_device_client.demo_cloud import check_demo
 from pd_device_client.device import Device
 from pd_device_client.outcome import Origin, Outcome, Shown
@@ -90,7 +91,7 @@ def test_a_device_that_sleeps_is_told_of_and_its_memory_is_free() -> None:
 
     async def main() -> tuple[dict[str, Any], dict[str, Any]]:
         residency = Residency(open_device, keep_alive_s=0.05)
-        status = Status(residency, AnswerSettings(), Places(1), None)
+        status = Status(residency, AnswerSettings(), Places(1), CloudChoice(None, lambda _: None))
         residency.on_load = status.loaded
         await residency.load()
         ready = status.report()
