@@ -36,6 +36,7 @@ from pd_training.settings import (
     check_seed,
     check_share,
 )
+from pd_training.writing_commands import functions, judge
 
 if TYPE_CHECKING:
     from pd_training.evaluation import Evaluation
@@ -179,57 +180,8 @@ def _print_evaluation(found: "Evaluation") -> None:
     Console().print(table)
 
 
-@app.command()
-def judge(
-    model: Annotated[str, typer.Argument(help="A Hugging Face directory, or a shipped name.")],
-    data: Data,
-    count: Annotated[int, typer.Option(help="Functions, and pages, to be written.")] = 100,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 is greedy; the model's own when not given.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Keep the most likely tokens up to this; likewise.")
-    ] = None,
-    dry_multiplier: Annotated[
-        float | None, typer.Option(help="What a token costs that repeats the text; likewise.")
-    ] = None,
-    dry_base: Annotated[
-        float | None, typer.Option(help="The cost's growth with each token; likewise.")
-    ] = None,
-    dry_allowed_length: Annotated[
-        int | None, typer.Option(help="Shorter stretches repeat for free; likewise.")
-    ] = None,
-    seed: Seed = 0,
-    json_out: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
-    """Have a model continue held-out text: how many functions parse, how many texts loop."""
-    from pd_core.models import load_model
-    from pd_training import readability
-    from pd_training.token_store import TokenStore
-
-    check_count("--count", count)
-    store, loaded = TokenStore.open(data), load_model(model, fast=True)
-    if loaded.tokenizer.to_str() != store.tokenizer:
-        raise ConfigError("the corpus was prepared with another tokenizer than the model's")
-    documents = readability.documents_of(store.held_out.tokens, store.eos_token_id)
-    sampling = loaded.sampling_defaults.params(
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        dry_multiplier=dry_multiplier,
-        dry_base=dry_base,
-        dry_allowed_length=dry_allowed_length,
-    )
-    found = readability.judge(loaded, documents, sampling, count)
-    if json_out:
-        print(json.dumps(asdict(found)))
-        return
-    for sample in found.samples:
-        Console().print(sample, markup=False, highlight=False, soft_wrap=True)
-        Console().rule()
-    _say(
-        f"{found.parsed} of {found.functions} functions parse; {found.loops} of {found.texts} loop"
-    )
+app.command()(judge)
+app.command()(functions)
 
 
 @app.command()

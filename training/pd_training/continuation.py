@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 
@@ -12,7 +13,7 @@ from pd_core.sampling_params import SamplingParams
 
 __all__ = ["continue_prompts"]
 
-_BATCH = 50
+_BATCH = 64
 
 
 def continue_prompts(
@@ -30,14 +31,24 @@ def continue_prompts(
         max_tokens: longest continuation.
         is_done: ends a continuation early, given its prompt's index and what is there of it.
     """
-    for first in range(0, len(prompts), _BATCH):
-        rows = [
-            _Row(loaded.model, first + i, list(prompt), sampling, max_tokens)
-            for i, prompt in enumerate(prompts[first : first + _BATCH])
-        ]
-        while open_rows := [row for row in rows if not row.done]:
-            _step(loaded, open_rows, max_tokens, is_done)
-        yield from (row.out for row in rows)
+    waiting = iter(enumerate(prompts))
+    rows: list[_Row] = []
+    ended: dict[int, list[int]] = {}
+    due = 0
+    while True:
+        # A place that is free is taken at once: lengths differ, and a batch of few is slow.
+        rows += (
+            _Row(loaded.model, index, list(prompt), sampling, max_tokens)
+            for index, prompt in islice(waiting, _BATCH - len(rows))
+        )
+        if not rows:
+            return
+        _step(loaded, rows, max_tokens, is_done)
+        ended |= {row.index: row.out for row in rows if row.done}
+        rows = [row for row in rows if not row.done]
+        while due in ended:
+            yield ended.pop(due)
+            due += 1
 
 
 class _Row:

@@ -17,7 +17,16 @@ from pd_core.models import LoadedModel
 from pd_core.sampling_params import SamplingParams
 from pd_training.continuation import continue_prompts
 
-__all__ = ["Readability", "begun_functions", "documents_of", "is_loop", "judge", "parses"]
+__all__ = [
+    "Begun",
+    "Readability",
+    "begun_functions",
+    "documents_of",
+    "is_loop",
+    "judge",
+    "own_part",
+    "parses",
+]
 
 _BEFORE_TOKENS = 512  # of a document before what is to be continued
 _BODY_TOKENS = 1024  # most functions end long before
@@ -89,12 +98,30 @@ def parses(begun: Begun, body: str) -> bool:
     """Tell whether Python parses a function with this body, cut where its indentation ends."""
     # An indented function stands in a block: to dedent it would change strings at the margin.
     block = "if True:\n" if begun.head[:1].isspace() else ""
-    whole = block + begun.head + _own_part(begun.head, body)[0]
+    whole = block + begun.head + own_part(begun.head, body)[0]
     try:
         ast.parse(whole)
     except (SyntaxError, ValueError, RecursionError):
         return False
     return True
+
+
+def own_part(head: str, body: str) -> tuple[str, bool]:
+    """Return the rest of the head's line and the lines indented further, and whether they ended.
+
+    A text that was cut for its length ends in half a line, which is left out.
+    """
+    margin = len(head) - len(head.lstrip())
+    first, *lines = body.splitlines(keepends=True) or [""]
+    kept = [first]
+    for line in lines:
+        blank = not line.strip()
+        if not blank and len(line) - len(line.lstrip()) <= margin and not _in_string(kept):
+            return "".join(kept), True
+        kept.append(line)
+    if not kept[-1].endswith("\n"):
+        kept.pop()
+    return "".join(kept), False
 
 
 def is_loop(ids: Sequence[int]) -> bool:
@@ -129,13 +156,13 @@ def judge(
     heads = [encode(b.before)[-_BEFORE_TOKENS:] for b in chosen]
 
     def has_ended(index: int, ids: list[int]) -> bool:
-        return _own_part(chosen[index].head, decode(ids))[1]
+        return own_part(chosen[index].head, decode(ids))[1]
 
     bodies = list(continue_prompts(loaded, heads, sampling, _BODY_TOKENS, has_ended))
     texts = [decode(body) for body in bodies]
     pages = [_some_page(documents, chance) for _ in range(count)]
     written = list(continue_prompts(loaded, pages, sampling, _PAGE_TOKENS))
-    samples = [b.head + _own_part(b.head, t)[0] for b, t in zip(chosen[:3], texts, strict=False)]
+    samples = [b.head + own_part(b.head, t)[0] for b, t in zip(chosen[:3], texts, strict=False)]
     samples += [decode(p[-32:]) + "⟶" + decode(w) for p, w in zip(pages[:3], written, strict=False)]
     return Readability(
         functions=len(chosen),
@@ -165,24 +192,6 @@ def _end_of_head(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef)
         if lines[number - 1].split("#")[0].rstrip().endswith(":"):
             return number
     return None
-
-
-def _own_part(head: str, body: str) -> tuple[str, bool]:
-    """Return the rest of the head's line and the lines indented further, and whether they ended.
-
-    A text that was cut for its length ends in half a line, which is left out.
-    """
-    margin = len(head) - len(head.lstrip())
-    first, *lines = body.splitlines(keepends=True) or [""]
-    kept = [first]
-    for line in lines:
-        blank = not line.strip()
-        if not blank and len(line) - len(line.lstrip()) <= margin and not _in_string(kept):
-            return "".join(kept), True
-        kept.append(line)
-    if not kept[-1].endswith("\n"):
-        kept.pop()
-    return "".join(kept), False
 
 
 def _in_string(lines: list[str]) -> bool:
