@@ -78,6 +78,8 @@ class CloudSettings:
             ("--limit", self.limit),
             ("--prompt-tokens", self.prompt_tokens),
             ("--output-tokens", self.output_tokens),
+            ("--max-prompt-tokens", self.max_prompt_tokens),
+            ("--max-output-tokens", self.max_output_tokens),
             ("--cloud-tokens", self.cloud_tokens),
             ("--slots", self.slots),
             ("--kv-cache-mib", self.kv_cache_mib),

@@ -14,6 +14,7 @@ from pathlib import Path
 from pd_bench.cores import pinned, thread_environment
 from pd_core.errors import CloudTimeout, CloudUnavailable
 from pd_core.model_names import DEFAULT_MODEL
+from pd_core.parent_death import ending_with_parent
 
 __all__ = ["OwnServer", "ServerOptions", "own_server", "server_process", "serving"]
 
@@ -158,6 +159,7 @@ async def _process(
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for us: we stop it in order
+            preexec_fn=ending_with_parent(),
         )
     try:
         yield process

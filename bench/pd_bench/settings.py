@@ -90,8 +90,13 @@ class ReplaySettings:
         link_profile(self.link_profile)
         check_pace(self.pace_s)
         check_timeout(self.timeout_s, self.pace_s)
-        for flag, count in (("--repeat", self.repeat), ("--max-num-seqs", self.max_num_seqs)):
-            if count < 1:
+        for flag, count in (
+            ("--max-prompt-tokens", self.max_prompt_tokens),
+            ("--max-output-tokens", self.max_output_tokens),
+            ("--repeat", self.repeat),
+            ("--max-num-seqs", self.max_num_seqs),
+        ):
+            if count is not None and count < 1:
                 raise ConfigError(f"{flag} is {count}; it must be 1 or more")
         SamplingParams(temperature=self.temperature, seed=self.seed)  # refuses what it cannot do
 

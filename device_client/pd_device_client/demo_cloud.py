@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from pd_core.errors import CloudTimeout, CloudUnavailable, ConfigError
+from pd_core.parent_death import ending_with_parent
 from pd_core.planner import Mode
 
 __all__ = ["DEMO_PACE_S", "DEMO_PROFILE", "check_demo", "demo_cloud", "half_the_cores"]
@@ -84,6 +85,7 @@ async def demo_cloud(model: str, num_threads: int) -> AsyncIterator[str]:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us: we stop it in order
+                preexec_fn=ending_with_parent(),
             )
             try:
                 address = await _address(process, folder)

@@ -18,6 +18,8 @@ from pd_core.errors import ConfigError
         ({"prompt_tokens": 0}, "--prompt-tokens is 0"),
         ({"output_tokens": -1}, "--output-tokens is -1"),
         ({"cloud_tokens": 0}, "--cloud-tokens is 0"),
+        ({"max_prompt_tokens": 0}, "--max-prompt-tokens is 0"),
+        ({"max_output_tokens": 0}, "--max-output-tokens is 0"),
         ({"slots": 0}, "--slots is 0"),
         ({"kv_cache_mib": 0}, "--kv-cache-mib is 0"),
         ({"repeat": 0}, "--repeat is 0"),

@@ -26,6 +26,8 @@ TRACE = Path("t.csv")
         ({"timeout_s": -1.0}, "--timeout is -1"),
         ({"repeat": 0}, "--repeat is 0"),
         ({"max_num_seqs": 0}, "--max-num-seqs is 0"),
+        ({"max_prompt_tokens": 0}, "--max-prompt-tokens is 0"),
+        ({"max_output_tokens": -1}, "--max-output-tokens is -1"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_known_names(changes: dict[str, Any], why: str) -> None:
