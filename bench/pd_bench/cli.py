@@ -24,6 +24,7 @@ from pd_bench.simulation.capacity_command import capacity
 from pd_bench.simulation.commands import simulate
 from pd_bench.simulation.profile_command import profile
 from pd_bench.trace_commands import trace_app
+from pd_core.ending_signals import ending_signals
 from pd_core.errors import PdError, status_of
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
 
@@ -116,7 +117,8 @@ def demo(model: Model = DEFAULT_MODEL) -> None:
 
 def main() -> None:
     """Run the command; an error is one line on stderr and an exit code of its class."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever it is doing, in order
+    for number in ending_signals():  # whatever it is doing, in order
+        signal.signal(number, signal.default_int_handler)
     try:
         app(prog_name="pd-bench")  # however it was started
     except PdError as error:

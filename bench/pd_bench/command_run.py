@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 from pd_bench.cores import available_cores, split_cores, thread_environment
+from pd_core.ending_signals import ending_signals
 from pd_core.numerics import prepare_environment
 
 __all__ = ["INTERRUPTED", "prepare", "run_to_end"]
@@ -25,12 +25,13 @@ def prepare() -> None:
 
 
 def run_to_end(main_coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; SIGTERM stops it in order, as Ctrl-C does."""
+    """Run to the end; an ending signal stops it in order, as Ctrl-C does."""
 
     async def cancellable() -> T:
         task = asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in ending_signals():
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await main_coroutine
 
     return asyncio.run(cancellable())

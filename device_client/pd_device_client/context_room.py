@@ -20,9 +20,15 @@ def context_problem(
     num_prompt = len(request.prompt_token_ids)
     if num_prompt + request.max_tokens <= max_context_tokens:
         return None
+    prompt, context = f"the prompt's {num_prompt} tokens", f"{whose}'s context of"
+    if num_prompt >= max_context_tokens:  # no limit would help
+        return PromptTooLong(
+            f"{prompt} do not fit {context} {max_context_tokens}, which must hold the answer too; "
+            "shorten the prompt"
+        )
     return PromptTooLong(
-        f"the prompt's {num_prompt} tokens and max_tokens of {request.max_tokens} do not fit "
-        f"{whose}'s context of {max_context_tokens}; shorten the prompt or lower max_tokens"
+        f"{prompt} and an answer of {request.max_tokens} do not fit {context} "
+        f"{max_context_tokens}; shorten the prompt or ask for fewer tokens"
     )
 
 
@@ -30,7 +36,7 @@ def cloud_problem(limits: Limits, request: GenerationRequest) -> PdError | None:
     """Return why a cloud cannot take a request, or None."""
     if request.max_tokens > limits.max_output_tokens:
         return TokenLimitTooHigh(
-            f"max_tokens is {request.max_tokens}; the cloud allows {limits.max_output_tokens}: "
-            "ask for fewer"
+            f"an answer of {request.max_tokens} tokens is asked for, and the cloud makes at most "
+            f"{limits.max_output_tokens}; ask for fewer"
         )
     return context_problem("the cloud", limits.max_context_tokens, request)

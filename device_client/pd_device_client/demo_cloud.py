@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from pd_core.ending_signals import ending_signals
 from pd_core.errors import CloudTimeout, CloudUnavailable, ConfigError
 from pd_core.parent_death import ending_with_parent
 from pd_core.planner import Mode
@@ -77,7 +78,7 @@ async def demo_cloud(model: str, num_threads: int) -> AsyncIterator[str]:
             *("--host", "127.0.0.1", "--grpc-port", "0", "--http-port", "0"),
             *("--threads", str(num_threads), "--ready-file", str(folder / "ready.json")),
         ]
-        with (folder / "server.log").open("wb") as log, _cancelled_by(signal.SIGTERM):
+        with (folder / "server.log").open("wb") as log, _cancelled_by(ending_signals()):
             process = await asyncio.create_subprocess_exec(
                 *command,
                 env=_environment(),
@@ -99,15 +100,17 @@ async def demo_cloud(model: str, num_threads: int) -> AsyncIterator[str]:
 
 
 @contextmanager
-def _cancelled_by(number: signal.Signals) -> Iterator[None]:
-    """Let a signal cancel this task, as Ctrl-C does, so that nothing is left behind."""
+def _cancelled_by(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Let signals cancel this task, as Ctrl-C does, so that nothing is left behind."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None, "runs in a task"
-    loop.add_signal_handler(number, task.cancel)
+    for number in signals:
+        loop.add_signal_handler(number, task.cancel)
     try:
         yield
     finally:
-        loop.remove_signal_handler(number)
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 def _environment() -> dict[str, str]:

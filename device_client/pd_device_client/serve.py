@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pd_core.ending_signals import ending_signals
 from pd_core.errors import ConfigError
 from pd_core.listening import bind
 from pd_core.loopback import is_loopback
@@ -178,16 +179,17 @@ def _tell_ready(
 
 
 def _on_signal() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; another signal then has its usual effect."""
+    """Return an event that an ending signal or Ctrl-C sets; another then has its usual effect."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    signals = (*ending_signals(), signal.SIGINT)
 
     def stop() -> None:
         stopped.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in signals:
             loop.remove_signal_handler(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals:
         loop.add_signal_handler(number, stop)
     return stopped
 

@@ -21,7 +21,14 @@ from pd_device_client.api.parameters import (
     CompletionParameters,
     DetokenizeParameters,
 )
-from tests.api_server import EOS, TOKENIZER, ApiServer, api_server, loaded_model
+from tests.api_server import (
+    EOS,
+    TOKENIZER,
+    ApiServer,
+    api_server,
+    loaded_model,
+    scripted_cloud,
+)
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -109,7 +116,12 @@ BAD_TEXTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "x", "max_tokens": True}, "max_tokens", "integer"),
     ({"prompt": "x", "max_tokens": "5"}, "max_tokens", "integer"),
     ({"prompt": "x", "max_tokens": 4096}, "prompt", "context of 4096"),
-    ({"prompt": [1] * 5000}, "prompt", "context of 4096"),
+    (
+        {"prompt": [1] * 5000},
+        "prompt",
+        "5000 tokens do not fit the local model's context of 4096, which",
+    ),
+    ({"prompt": [1] * 5000, "max_tokens": 9}, "prompt", "shorten the prompt"),
     ({"prompt": "x", "temperature": 1e9}, "temperature", "10"),
     ({"prompt": "x", "temperature": -0.1}, "temperature", "-0.1"),
     ({"prompt": "x", "temperature": 1e-9}, "temperature", "1e-06"),
@@ -181,6 +193,15 @@ def test_a_body_that_is_no_sound_json_is_a_400(
     answer = post(server, TEXT, content)
     assert answer.status_code == 400, answer.text
     assert words in error_of(answer)["message"]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_above_the_cloud_s_is_named_as_it_was_given(name: str) -> None:
+    with api_server(cloud=scripted_cloud()) as server:
+        body = {"messages": HELLO, name: 4097, "pd": {"mode": "cloud-only"}}
+        error = error_of(post(server, CHAT, body))
+    assert error["param"] == name
+    assert error["message"].startswith(f"{name}: an answer of 4097 tokens is asked for")
 
 
 def test_half_a_surrogate_pair_in_a_message_is_named(server: ApiServer) -> None:

@@ -85,11 +85,11 @@ def picture(page: Any, path: Path) -> None:
     assert path.stat().st_size < MAX_PICTURE_BYTES
 
 
-def test_ctrl_c_stops_both(demo: RealDevice) -> None:
+def test_a_closed_terminal_stops_both(demo: RealDevice) -> None:
     children = psutil.Process(demo.process.pid).children(recursive=True)
     servers = [child for child in children if "pd_server" in " ".join(child.cmdline())]
     assert len(servers) == 1
-    demo.process.send_signal(signal.SIGINT)
+    demo.process.send_signal(signal.SIGHUP)
     assert demo.process.wait(30) == 0
     assert not any(server.is_running() for server in servers)
     assert "Traceback" not in demo.log.read_text()

@@ -119,8 +119,10 @@ def test_a_base_model_stays_one_while_it_is_not_reached(browser: Any) -> None:
 
 def test_the_cloud_is_chosen_in_the_settings(browser: Any) -> None:
     clouds = {"first:1": scripted_cloud(), "second:2": scripted_cloud()}
+    asked = list[str | None]()
 
     def to(target: str | None) -> CloudLink | None:
+        asked.append(target)
         if target == "far.example:1":
             raise ConfigError("the link would be plaintext")
         return None if target is None else clouds[target]
@@ -136,6 +138,8 @@ def test_the_cloud_is_chosen_in_the_settings(browser: Any) -> None:
         page.press("#cloud-choice", "Enter")
         page.wait_for_selector("#cloud-problem:has-text('would be plaintext')")
         assert page.is_visible("#settings"), "it is there to be mended"
+        page.locator("#cloud-choice").blur()
+        assert asked == ["far.example:1"], "leaving the field asks no second time"
         page.fill("#cloud-choice", "second:2")
         page.press("#cloud-choice", "Enter")
         page.wait_for_selector("#cloud-state:has-text('second:2')")

@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM as a wish that a run fulfils between two steps."""
+"""Ctrl-C and ending signals as a wish that a run fulfils between two steps."""
 
 import signal
 from types import FrameType
 from typing import Self
+
+from pd_core.ending_signals import ending_signals
 
 __all__ = ["InterruptRequest"]
 
@@ -15,7 +17,7 @@ class InterruptRequest:
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *ending_signals()):
             self._before[number] = signal.signal(number, self._note)
         return self
 

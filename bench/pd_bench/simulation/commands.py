@@ -28,6 +28,7 @@ from pd_bench.simulation.validation import (
     table_of,
 )
 from pd_bench.simulation.virtual_loop import VirtualLoop
+from pd_core.ending_signals import ending_signals
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
 
 __all__ = ["interruptible", "simulate"]
@@ -128,7 +129,7 @@ def _simulate(settings: SimulationSettings) -> ResultDocument:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end a simulation in order, between two of its calls.
+    """Let Ctrl-C and ending signals end a simulation in order, between two of its calls.
 
     One is enough: a second one comes while the first is being heard, and changes nothing.
     """
@@ -146,7 +147,7 @@ def interruptible() -> Iterator[None]:
         assert isinstance(loop, VirtualLoop), "simulations run on virtual loops"
         loop.interrupt()
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, *ending_signals())
     before = [signal.signal(number, interrupt) for number in signals]
     try:
         yield

@@ -28,16 +28,16 @@ class Places:
         """Whether an answer is carried or prepared."""
         return self.taken + self._entering > 0
 
-    def check(self) -> None:
+    def check(self, count: int = 1) -> None:
         """Refuse early, before any work is done for a request that will find no place.
 
         Raises:
-            QueueFull: all places are taken.
+            QueueFull: fewer than `count` places are free.
         """
-        if self.taken + self._entering >= self._limit:
+        if self.taken + self._entering + min(count, self._limit) > self._limit:
             raise QueueFull(
-                f"this device carries {self._limit} answers already; try again in a moment, or "
-                "start it with a higher --max-requests"
+                f"this device carries {self.taken + self._entering} answers of the {self._limit} "
+                "it may at once; try again in a moment, or start it with a higher --max-requests"
             )
 
     @contextmanager
@@ -57,15 +57,17 @@ class Places:
             self._entering -= 1
 
     @contextmanager
-    def taking(self) -> Generator[None, None, None]:
-        """Hold a place.
+    def taking(self, count: int) -> Generator[None, None, None]:
+        """Hold the places of one request's answers.
+
+        One that asks for more answers than there are places gets all of them, when they are free.
 
         Raises:
-            QueueFull: all places are taken.
+            QueueFull: too few places are free.
         """
-        self.check()
-        self.taken += 1
+        self.check(count)
+        self.taken += count
         try:
             yield
         finally:
-            self.taken -= 1
+            self.taken -= count

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pd_core.errors import (
@@ -53,6 +53,21 @@ class AnswerSettings:
     battery: BatteryPolicy = field(default_factory=BatteryPolicy)
 
 
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A token limit of an answer.
+
+    Attributes:
+        tokens: at most so many.
+        name: of the parameter that gave it.
+        exact: whether the request asked for it; else it is less where the context has less room.
+    """
+
+    tokens: int
+    name: str = "max_tokens"
+    exact: bool = True
+
+
 class Questions:
     """Makes answers of requests.
 
@@ -85,9 +100,12 @@ class Questions:
             PdError: it cannot be carried; nothing was started.
         """
         prompt = await chat_prompt(device, asked.messages, asked.add_special_tokens)
-        limit = asked.max_completion_tokens or asked.max_tokens or self._settings.max_tokens
-        exact = asked.max_completion_tokens is not None or asked.max_tokens is not None
-        return self._answer(device, asked, CHAT, [prompt], limit, exact=exact, where="messages")
+        limit = _Limit(self._settings.max_tokens, exact=False)
+        if asked.max_completion_tokens is not None:
+            limit = _Limit(asked.max_completion_tokens, "max_completion_tokens")
+        elif asked.max_tokens is not None:
+            limit = _Limit(asked.max_tokens)
+        return self._answer(device, asked, CHAT, [prompt], limit, where="messages")
 
     async def completion(self, device: Device, asked: CompletionParameters) -> Answer:
         """Plan the completion of one or several prompts.
@@ -98,9 +116,10 @@ class Questions:
         prompts = await _prompts(
             device, asked.prompt, special=asked.add_special_tokens is not False
         )
-        limit = asked.max_tokens or _COMPLETION_TOKENS
-        exact = asked.max_tokens is not None
-        return self._answer(device, asked, TEXT, prompts, limit, exact=exact, where="prompt")
+        limit = _Limit(_COMPLETION_TOKENS, exact=False)
+        if asked.max_tokens is not None:
+            limit = _Limit(asked.max_tokens)
+        return self._answer(device, asked, TEXT, prompts, limit, where="prompt")
 
     def _answer(
         self,
@@ -108,9 +127,8 @@ class Questions:
         asked: Sampled,
         shape: Shape,
         prompts: Sequence[tuple[int, ...]],
-        limit: int,
+        limit: _Limit,
         *,
-        exact: bool,
         where: str,
     ) -> Answer:
         if len(prompts) * asked.num_choices > MAX_CHOICES:
@@ -124,8 +142,10 @@ class Questions:
         choices = list[Choice]()
         for prompt in prompts:
             room = device.client.room_tokens(len(prompt), mode)
-            max_tokens = limit if exact else max(min(limit, room), 1)
-            choices += self._choices(device, asked, prompt, max_tokens, mode, where, len(choices))
+            fitting = (
+                limit if limit.exact else replace(limit, tokens=max(min(limit.tokens, room), 1))
+            )
+            choices += self._choices(device, asked, prompt, fitting, mode, where, len(choices))
         envelope = {
             "id": shape.id_prefix + uuid.uuid4().hex,
             "created": self._unix_time_s(),
@@ -143,7 +163,7 @@ class Questions:
             envelope,
             choices,
             telling,
-            admitted=self._places.taking(),
+            admitted=self._places.taking(len(choices)),
             on_end=self._on_end,
         )
 
@@ -167,7 +187,7 @@ class Questions:
         device: Device,
         asked: Sampled,
         prompt: tuple[int, ...],
-        max_tokens: int,
+        limit: _Limit,
         mode: Mode,
         where: str,
         first_index: int,
@@ -193,7 +213,7 @@ class Questions:
                 session = device.answer(
                     prompt,
                     mode=mode,
-                    max_tokens=max_tokens,
+                    max_tokens=limit.tokens,
                     sampling=sampling,
                     stop_strings=asked.stops,
                     promise=_promise(device.client.promise, extension),
@@ -201,7 +221,7 @@ class Questions:
                     watcher=watch,
                 )
             except PdError as error:
-                raise _blamed(error, where) from error
+                raise _blamed(error, where, limit.name) from error
             num_prompt = 0 if i else len(prompt)
             choices.append(Choice(first_index + i, session, seed, num_prompt, watch))
         return choices
@@ -256,14 +276,19 @@ def _promise(standing: Promise, extension: Extension) -> Promise:
     )
 
 
-def _blamed(error: PdError, where: str) -> PdError:
-    """Name the parameter of an error that a deeper layer found."""
+def _blamed(error: PdError, where: str, limit_name: str = "max_tokens") -> PdError:
+    """Name the parameter of an error that a deeper layer found.
+
+    Args:
+        where: the prompt's parameter.
+        limit_name: the token limit's.
+    """
     if isinstance(error, Refusal):
         return error
     if isinstance(error, PromptTooLong):
         return Refusal(str(error), where, code="context_length_exceeded")
     if isinstance(error, TokenLimitTooHigh):
-        return Refusal(str(error), "max_tokens", code="context_length_exceeded")
+        return Refusal(f"{limit_name}: {error}", limit_name, code="context_length_exceeded")
     if isinstance(error, TokenOutOfVocabulary) or type(error) is InvalidRequest:
         return Refusal(str(error), where)
     return error

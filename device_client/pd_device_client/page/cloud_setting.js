@@ -18,6 +18,8 @@ export class CloudSetting {
     this._problem = byId("cloud-problem", HTMLElement);
     /** The address in use. */
     this._used = "";
+    /** The address that the device has just refused, if any: leaving the field asks no second time. */
+    this._refused = "";
     this._choosing = false;
     this._sheet = byId("settings", HTMLDialogElement);
     this._sheet.addEventListener("close", () => this._reset());
@@ -41,13 +43,16 @@ export class CloudSetting {
   async _choose() {
     const wanted = this._field.value.trim();
     if (this._choosing || wanted === this._used) return this._tell(this._choosing ? "asking" : "");
+    if (wanted === this._refused) return;
     this._choosing = true;
     this._tell("asking");
     try {
       await this._api.chooseCloud(wanted === "" ? null : wanted);
       this._used = this._field.value = wanted;
+      this._refused = "";
       this._tell("");
     } catch (error) {
+      this._refused = wanted;
       this._tell(error instanceof Error ? error.message : String(error));
     }
     this._choosing = false;
@@ -58,6 +63,7 @@ export class CloudSetting {
   /** What is not in use must not stand there as if it were. */
   _reset() {
     this._field.value = this._used;
+    this._refused = "";
     if (!this._choosing) this._tell("");
   }
 
