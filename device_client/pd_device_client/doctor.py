@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pd_core.api_key import key_exposure
 from pd_core.errors import PdError
+from pd_core.free_memory import available_bytes
 from pd_core.generation import Fingerprints
 from pd_core.listening import bind
 from pd_core.loopback import is_loopback
@@ -17,7 +18,7 @@ from pd_core.models.model_directory import ModelDirectory
 from pd_core.wall_clock import unix_time_s
 from pd_device_client.api.guard import check_listening
 from pd_device_client.battery import Battery, read_battery
-from pd_device_client.memory import available_bytes, check_memory
+from pd_device_client.memory import check_memory
 from pd_device_client.ports import CloudLink
 
 __all__ = ["Door", "Finding", "examine"]

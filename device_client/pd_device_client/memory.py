@@ -2,59 +2,18 @@
 
 import ctypes
 import gc
-import sys
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
-
-import psutil
 
 from pd_core.errors import ModelError
+from pd_core.free_memory import available_bytes
 from pd_core.model_names import RANDOM_TINY
 from pd_core.models import inspect_model
 
-__all__ = ["available_bytes", "check_memory", "control_group_bytes", "give_memory_back"]
+__all__ = ["check_memory", "give_memory_back"]
 
 _FLOAT32_BYTES = 4
 _CONTEXT_TOKENS = 4096  # a conversation; the cache grows with it, so more is not needed at once
 _SPARE = 1.1  # activations, the tokenizer, what Python and torch take along
-
-
-def available_bytes() -> int:
-    """Bytes that can be taken without swapping, within what a container may take."""
-    return min(int(psutil.virtual_memory().available), control_group_bytes())
-
-
-def control_group_bytes(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> int:
-    """Bytes that this process' control groups (version 2) leave it; a huge number where any.
-
-    Of a container with a limit the system tells the whole machine's memory.
-
-    Args:
-        root: where control groups are mounted.
-        own: the file that names this process' group.
-    """
-    left = sys.maxsize
-    with suppress(OSError):
-        name = next((n[3:] for n in own.read_text().splitlines() if n.startswith("0::/")), "/")
-        group = root / name.lstrip("/")
-        while group.is_relative_to(root):
-            left = min(left, _group_bytes(group))
-            group = group.parent
-    return left
-
-
-def _group_bytes(group: Path) -> int:
-    """Return what one group leaves; files of the page cache in it can be let go."""
-    try:
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        counted = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return max(limit - used + int(counted.get("inactive_file", 0)), 0)
-    except (OSError, ValueError):  # there is none, or the limit is "max"
-        return sys.maxsize
 
 
 def check_memory(

@@ -137,7 +137,7 @@ class EngineThread:
                 events = self._engine.step() if self._engine.has_unfinished() else []
                 snapshot = _Snapshot(self._engine.load(), self._num_seen, self._num_seen_tokens)
                 self._call_loop(partial(self._deliver, events, snapshot))
-        except Exception as error:
+        except BaseException as error:  # whatever ends this thread, nobody may wait for it for ever
             logger.exception("the engine failed; this server answers nothing any more")
             dead = error if isinstance(error, EngineDead) else _died_of(error)
             self._call_loop(partial(self._die, dead))
@@ -187,7 +187,7 @@ class EngineThread:
         self._on_dead(error)
 
 
-def _died_of(error: Exception) -> EngineDead:
+def _died_of(error: BaseException) -> EngineDead:
     return EngineDead(
         f"the engine failed ({type(error).__name__}); restart the server, its log has the cause"
     )

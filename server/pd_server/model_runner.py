@@ -5,13 +5,13 @@ so a batch that fails is run again one chunk at a time, and only the chunks that
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from pd_core.errors import ConfigError, EngineDead, EngineError, PdError
+from pd_core.free_memory import available_bytes
 from pd_core.models import KVCache, LoadedModel, Segment
 from pd_core.rolling_hash import RollingHash
 from pd_core.sampling import sample
@@ -87,14 +87,20 @@ class ModelRunner:
             wanted_tokens: see there.
 
         Raises:
-            ConfigError: it does not hold one sequence of the least size.
+            ConfigError: it does not hold one sequence of the least size, or is more than is free.
         """
         least = self.make_cache(1)
         blocks_of_least = least.capacity_tokens // BLOCK_TOKENS
         block_bytes = least.allocated_bytes // blocks_of_least
+        free_bytes = _free_bytes(least.keys[0].device)
         if kv_cache_bytes is None:
             wanted = -(-wanted_tokens // BLOCK_TOKENS) * block_bytes
-            kv_cache_bytes = min(wanted, _free_bytes(least.keys[0].device) // 2)
+            kv_cache_bytes = min(wanted, free_bytes // 2)
+        elif kv_cache_bytes > free_bytes:
+            raise ConfigError(
+                f"the KV cache is to have {kv_cache_bytes >> 20} MiB, and of the memory "
+                f"{free_bytes >> 20} MiB are free; lower --kv-cache-mib"
+            )
         blocks = kv_cache_bytes // block_bytes
         if blocks < blocks_of_least:
             raise ConfigError(
@@ -198,4 +204,4 @@ def _free_bytes(device: torch.device) -> int:
     """Return the free memory of a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return available_bytes()

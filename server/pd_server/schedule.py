@@ -12,7 +12,7 @@ _CONTINUATION_YIELDS_S = 0.5
 
 @dataclass(slots=True)
 class Sequence:
-    """One request's progress. Only the scheduler writes the last two fields.
+    """One request's progress. Only the scheduler writes the last three fields.
 
     Attributes:
         request_id: unique.
@@ -24,6 +24,7 @@ class Sequence:
         block_keys: of the prefix's whole blocks; see pd_server.prefix_cache. None to share none.
         num_tokens: prefix and generated tokens.
         num_computed_tokens: tokens whose keys and values are cached.
+        begun: whether it ever had a slot; it may have lost it again.
     """
 
     request_id: int
@@ -35,6 +36,7 @@ class Sequence:
     block_keys: tuple[bytes, ...] = ()
     num_tokens: int = 0
     num_computed_tokens: int = 0
+    begun: bool = False
 
     def __post_init__(self) -> None:
         self.num_tokens = self.num_prefix_tokens
@@ -68,8 +70,7 @@ class Sequence:
 
     def expired(self, now_s: float) -> bool:
         """Whether it is no longer useful to begin."""
-        began = self.num_tokens > self.num_prefix_tokens  # it was preempted: its reader waits
-        if began or self.useful_for_s is None:
+        if self.begun or self.useful_for_s is None:  # begun and queued: it was preempted
             return False
         return now_s - self.arrived_at_s > self.useful_for_s
 

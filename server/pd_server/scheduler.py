@@ -178,6 +178,7 @@ class Scheduler:
             return None
         del self._waiting[sequence.request_id]
         self._running[sequence.request_id] = sequence
+        sequence.begun = True
         sequence.num_computed_tokens = len(prefix) * BLOCK_TOKENS
         return Admission(sequence, self.room_of(sequence.request_id), tuple(prefix))
 

@@ -46,8 +46,9 @@ def make_limits(
     context = model.max_context_tokens if max_context_tokens is None else max_context_tokens
     if context > model.max_context_tokens:
         raise ConfigError(
-            f"--max-context-tokens is {context}, but {model.model_name} was made for "
-            f"{model.max_context_tokens}; lower it"
+            f"--max-context-tokens is {context}, but {model.model_name} has room for "
+            f"{model.max_context_tokens}, by its own context or its KV cache; lower it, or raise "
+            "--kv-cache-mib where that is the bound"
         )
     output = context if max_output_tokens is None else max_output_tokens
     return Limits(

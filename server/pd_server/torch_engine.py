@@ -73,13 +73,22 @@ class TorchEngine:
         self._runner = ModelRunner(lm)
         context = lm.model.config.max_context_tokens
         blocks = self._runner.num_blocks(kv_cache_bytes, max_num_seqs * context)
+        held = blocks * BLOCK_TOKENS // KEY_BLOCK * KEY_BLOCK
+        if held < context:
+            logger.warning(
+                "the KV cache holds %d tokens, and %s has a context of %d: longer requests are "
+                "refused; --kv-cache-mib gives more",
+                held,
+                lm.name,
+                context,
+            )
         self._card = ModelCard(
             model_name=lm.name,
             engine="torch",
             fingerprints=fingerprints,
             eos_token_ids=tuple(lm.eos_token_ids),
             vocab_size=lm.model.num_token_ids,
-            max_context_tokens=min(context, blocks * BLOCK_TOKENS // KEY_BLOCK * KEY_BLOCK),
+            max_context_tokens=min(context, held),
             sampler=sampler,
         )
         self._eos_token_ids = frozenset(lm.eos_token_ids)

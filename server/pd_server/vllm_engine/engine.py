@@ -61,6 +61,7 @@ class _Request:
     num_generated: int = 0
     began_at_s: float | None = None
     last_output_at_s: float = 0.0
+    queue_s: float = 0.0
     prefill_s: float = 0.0
     busy_s: float = 0.0
     kv_byte_s: float = 0.0
@@ -170,9 +171,10 @@ class VllmEngine:
         """How busy it is, as of the last step."""
         waiting = sum(len(r.token_ids) for r in self._waiting.values())
         prefilling = sum(len(r.token_ids) for r in self._running.values() if not r.num_generated)
+        placed = self._placed()
         return Load(
-            num_running=len(self._running),
-            num_waiting=len(self._waiting),
+            num_running=len(placed),
+            num_waiting=len(self._waiting) + len(self._running) - len(placed),
             max_num_seqs=self._max_num_seqs,
             queued_prefill_tokens=waiting + prefilling,
             prefill_tokens_per_s=self._speeds.prefill_tokens_per_s,
@@ -182,9 +184,7 @@ class VllmEngine:
             kv_bytes_peak=self._totals.kv_bytes_peak,
             tokens_generated=self._totals.tokens_generated,
             kv_blocks=self._backend.num_blocks if self._backend.alive else 0,
-            kv_blocks_held=sum(
-                self._kv_cost.held_blocks(len(r.token_ids)) for r in self._running.values()
-            ),
+            kv_blocks_held=sum(self._kv_cost.held_blocks(len(r.token_ids)) for r in placed),
             prefix_hit_tokens=self._totals.prefix_hit_tokens,
         )
 
@@ -239,7 +239,7 @@ class VllmEngine:
                 live.token_limit - live.next_position,
                 live.next_position,
                 live.request.sampling,
-                _GOES_ON if live.num_generated else _FIRST_TOKEN,
+                _GOES_ON if live.next_position else _FIRST_TOKEN,
                 live.request.cache_salt,
                 self._num_scored(live),
             )
@@ -270,7 +270,7 @@ class VllmEngine:
     def _append(self, live: _Request, output: Output) -> None:
         now_s = time.perf_counter()
         if not live.num_generated:
-            live.prefill_s = output.prefill_s
+            live.queue_s, live.prefill_s = output.queue_s, output.prefill_s
             self._totals.prefix_hit_tokens += output.num_cached_tokens
             num_computed = len(live.request.token_ids) - output.num_cached_tokens
             self._speeds.record(output.prefill_s, max(0, num_computed), 0)
@@ -307,7 +307,7 @@ class VllmEngine:
         finished = Finished(
             reason,
             live.num_generated,
-            queue_s=max(0.0, began_at_s - live.request.arrived_at_s),
+            queue_s=max(0.0, began_at_s - live.request.arrived_at_s) + live.queue_s,
             prefill_s=live.prefill_s,
             engine_busy_s=live.busy_s,
             kv_byte_s=live.kv_byte_s,
@@ -327,18 +327,32 @@ class VllmEngine:
             self._backend.abort(live.key)
         return live
 
+    def _placed(self) -> list[_Request]:
+        """Return the requests that vLLM has blocks for, by our account; the others wait in it.
+
+        It takes them by priority and arrival as long as there is room: those that have shown
+        something are in it, and of the others those that fit beside them.
+        """
+        placed, room = list[_Request](), self._backend.num_blocks
+        for live in sorted(self._running.values(), key=lambda r: not r.num_generated):
+            room -= self._kv_cost.held_blocks(len(live.token_ids))
+            if room < 0 and placed:
+                break
+            placed.append(live)
+        return placed
+
     def _account(self, now_s: float) -> None:
-        """Bring busy seconds and held KV bytes up to now; running requests share the seconds."""
+        """Bring busy seconds and held KV bytes up to now; who is in vLLM's batch shares them."""
         seconds = now_s - self._totals.counted_to_s
         self._totals.counted_to_s = now_s
         if not self._running:
             return
         self._totals.busy_s += seconds
-        held_bytes = 0
-        for live in self._running.values():
+        held_bytes, placed = 0, self._placed()
+        for live in placed:
             kv_bytes = self._kv_cost.held_bytes(len(live.token_ids))
             held_bytes += kv_bytes
-            live.busy_s += seconds / len(self._running)
+            live.busy_s += seconds / len(placed)
             live.kv_byte_s += kv_bytes * seconds
         self._totals.kv_byte_s += held_bytes * seconds
         self._totals.kv_bytes_peak = max(self._totals.kv_bytes_peak, held_bytes)

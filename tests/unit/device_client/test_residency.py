@@ -2,9 +2,7 @@
 
 import asyncio
 import ctypes
-import sys
 from collections.abc import Coroutine
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,12 +16,7 @@ from pd_core.planner import Mode
 from pd_device_client import residency as residency_module
 from pd_device_client.battery import Battery, BatteryPolicy, read_battery
 from pd_device_client.device import Device
-from pd_device_client.memory import (
-    available_bytes,
-    check_memory,
-    control_group_bytes,
-    give_memory_back,
-)
+from pd_device_client.memory import check_memory, give_memory_back
 from pd_device_client.residency import Phase, Residency
 
 
@@ -177,7 +170,6 @@ def test_a_first_load_that_fails_is_final() -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded() -> None:
-    assert available_bytes() > 0
     check_memory(DEFAULT_MODEL, 0, lambda: 100 << 20)
     with pytest.raises(ModelError, match="20 MiB are free") as raised:
         check_memory(DEFAULT_MODEL, 0, lambda: 20 << 20)
@@ -218,17 +210,3 @@ def test_the_battery_is_read_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
     assert read_battery() is None
     monkeypatch.delattr(psutil, "sensors_battery")
     assert read_battery() is None
-
-
-def test_memory_is_what_a_container_may_take(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    own.write_text("0::/outer/inner\n")
-    inner = tmp_path / "outer" / "inner"
-    inner.mkdir(parents=True)
-    assert control_group_bytes(tmp_path, own) == sys.maxsize, "no group limits it"
-    for group, limit, used in ((inner, "max", 60), (inner.parent, "100", 80)):
-        (group / "memory.max").write_text(f"{limit}\n")
-        (group / "memory.current").write_text(f"{used}\n")
-        (group / "memory.stat").write_text("anon 50\ninactive_file 7\n")
-    assert control_group_bytes(tmp_path, own) == 100 - 80 + 7
-    assert control_group_bytes(tmp_path, tmp_path / "none") == sys.maxsize

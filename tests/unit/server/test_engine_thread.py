@@ -32,6 +32,7 @@ class ScriptedEngine:
         self.gate.set()
         self.num_steps = 0
         self.fail_at_step = -1
+        self.failure: BaseException = RuntimeError("secret detail")
         self.threads: set[str] = set()
         self.pending: list[EngineEvent] = []
         self.closed_on = ""
@@ -60,7 +61,7 @@ class ScriptedEngine:
         self.threads.add(threading.current_thread().name)
         self.num_steps += 1
         if self.num_steps == self.fail_at_step:
-            raise RuntimeError("secret detail")
+            raise self.failure
         assert self.gate.wait(5)
         events, self.pending = self.pending, []
         for request_id, state in list(self.live.items()):
@@ -177,9 +178,11 @@ async def test_the_load_includes_requests_on_their_way(
     await _until(lambda: thread.load == Load())
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, BaseException])
 async def test_a_dead_engine_ends_every_stream_and_refuses_new_ones(
-    engine: ScriptedEngine,
+    engine: ScriptedEngine, kind: type[BaseException]
 ) -> None:
+    engine.failure = kind("secret detail")
     died: list[EngineDead] = []
     thread = EngineThread(engine, died.append)
     engine.gate.clear()

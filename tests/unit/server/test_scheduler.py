@@ -108,6 +108,18 @@ def test_a_running_request_does_not_expire() -> None:
     assert _run(scheduler, 100.0).expired == []
 
 
+def test_a_prompt_that_was_begun_and_preempted_does_not_expire() -> None:
+    scheduler = _scheduler(2, 80, blocks=3)
+    scheduler.add(_sequence(0, BLOCK_TOKENS, limit=500))
+    scheduler.add(_sequence(1, 2 * BLOCK_TOKENS, useful_for_s=1.0))
+    assert [i for i, _, _ in _sizes(_run(scheduler))] == [0, 1]
+    step = _run(scheduler, 0.5)  # 0 needs a second block
+    assert [s.request_id for s in step.preempted] == [1]
+    assert _run(scheduler, 100.0).expired == []
+    scheduler.remove(0)
+    assert [i for i, _, _ in _sizes(_run(scheduler, 100.0))] == [1]
+
+
 def test_extend_only_raises() -> None:
     scheduler = _scheduler(1, 4)
     scheduler.add(_sequence(0, 2, limit=10))

@@ -163,9 +163,14 @@ def test_preempted_requests_lose_no_token(lm: LoadedModel) -> None:
         assert answers.finished(i).tokens_generated == 120
 
 
-def test_the_context_is_what_the_kv_memory_holds(lm: LoadedModel) -> None:
+def test_the_context_is_what_the_kv_memory_holds(
+    lm: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = TorchEngine(lm, 2, 64, kv_cache_bytes=2 * _kv_bytes(lm, 512) + 1)
     assert engine.card.max_context_tokens == 1024
+    assert "holds 1024 tokens" in caplog.text
+    with pytest.raises(ConfigError, match="are free; lower --kv-cache-mib"):
+        TorchEngine(lm, 2, 64, kv_cache_bytes=1 << 60)
     with pytest.raises(ConfigError, match="hold no sequence"):
         TorchEngine(lm, 2, 64, kv_cache_bytes=_kv_bytes(lm, 512) - 1)
 

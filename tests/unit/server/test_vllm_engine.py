@@ -41,6 +41,8 @@ class ScriptedBackend:
         self.closed = False
         self.error: EngineError | None = None
         self.unscored: list[str] = []
+        self.silent: set[str] = set()  # keys that vLLM has not begun with
+        self.queue_s = 0.0
 
     def add(self, request: BackendRequest) -> None:
         self.requests.append(request)
@@ -58,6 +60,8 @@ class ScriptedBackend:
             raise EngineDead("gone")
         outputs = []
         for key, state in list(self.live.items()):
+            if key in self.silent:
+                continue
             if self.error is not None:
                 del self.live[key]
                 outputs.append(Output(key, finished=True, error=self.error))
@@ -76,6 +80,7 @@ class ScriptedBackend:
                     (token_id,),
                     finished,
                     num_cached_tokens=1,
+                    queue_s=self.queue_s,
                     prefill_s=0.25,
                     prompt_scores=scores,
                 )
@@ -128,6 +133,43 @@ def _end(events: list[EngineEvent], request_id: int = 1) -> Finished:
     assert isinstance(events[-1], RequestFinished), "the last event is the end"
     assert len([e for e in events if e.request_id == request_id and e is events[-1]]) == 1
     return ends[-1]
+
+
+def test_who_has_no_room_in_vllm_waits_and_holds_nothing(backend: ScriptedBackend) -> None:
+    """Eight blocks of 16 tokens: two prompts of 50 tokens, and no third."""
+    engine = VllmEngine(backend, CARD, max_num_seqs=4, kv_cost=KVCost(16, 1000))
+    for request_id in (1, 2, 3):
+        engine.add_request(_request(request_id, limit=9, token_ids=(5,) * 50))
+    outputs, backend.silent = [], {"3.0"}
+    for _ in range(8):
+        outputs += engine.step()
+        load = engine.load()
+        assert (load.num_running, load.num_waiting) == (2, 1)
+        assert load.kv_blocks_held == 8 == load.kv_blocks
+    assert load.kv_bytes_peak == 8000
+    backend.silent = set()
+    ends = {
+        e.request_id: e.finished for e in outputs + _run(engine) if isinstance(e, RequestFinished)
+    }
+    assert sorted(ends) == [1, 2, 3]
+    assert engine.load().kv_bytes_peak == 8000
+
+
+def test_a_wait_inside_vllm_counts_as_queued(engine: VllmEngine, backend: ScriptedBackend) -> None:
+    backend.queue_s = 2.5
+    engine.add_request(_request())
+    assert 2.5 <= _end(_run(engine)).queue_s < 3.5
+
+
+def test_an_answer_that_is_continued_yields_to_first_tokens(
+    engine: VllmEngine, backend: ScriptedBackend
+) -> None:
+    engine.add_request(
+        _request(1, 9, token_ids=(5, 6, 10), num_committed_tokens=1, first_position=1)
+    )
+    engine.add_request(_request(2, 9))
+    engine.step()
+    assert [request.priority for request in backend.requests] == [1, 0]
 
 
 def test_a_request_runs_to_its_limit(engine: VllmEngine, backend: ScriptedBackend) -> None:

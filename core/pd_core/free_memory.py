@@ -1,0 +1,46 @@
+"""How much of this machine's memory a process may still take."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+__all__ = ["available_bytes", "control_group_bytes"]
+
+
+def available_bytes() -> int:
+    """Bytes that can be taken without swapping, within what a container may take."""
+    return min(int(psutil.virtual_memory().available), control_group_bytes())
+
+
+def control_group_bytes(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> int:
+    """Bytes that this process' control groups (version 2) leave it; a huge number where any.
+
+    Of a container with a limit the system tells the whole machine's memory.
+
+    Args:
+        root: where control groups are mounted.
+        own: the file that names this process' group.
+    """
+    left = sys.maxsize
+    with suppress(OSError):
+        name = next((n[3:] for n in own.read_text().splitlines() if n.startswith("0::/")), "/")
+        group = root / name.lstrip("/")
+        while group.is_relative_to(root):
+            left = min(left, _group_bytes(group))
+            group = group.parent
+    return left
+
+
+def _group_bytes(group: Path) -> int:
+    """Return what one group leaves; files of the page cache in it can be let go."""
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        counted = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(limit - used + int(counted.get("inactive_file", 0)), 0)
+    except (OSError, ValueError):  # there is none, or the limit is "max"
+        return sys.maxsize
