@@ -14,7 +14,10 @@ fetch() { # name, version, architecture, sha256, folder
     [ -e "$file" ] || (cd packages && apt-get download "$1=$2")
     # apt writes characters of a version in percent form.
     [ -e "$file" ] || mv "packages/$1_$(echo "$2" | sed 's/:/%3a/')_$3.deb" "$file"
-    echo "$4  $file" | sha256sum --check --quiet
+    echo "$4  $file" | sha256sum --check --quiet || {
+        echo "$file is damaged or another one: remove it and start again" >&2
+        exit 1
+    }
     dpkg-deb -x "$file" "$5"
 }
 
@@ -32,6 +35,7 @@ fetch python3-lib2to3 3.11.2-3 all 4e7f5e01e49a0622d10db3d0995666a6ead6a369cd127
 fetch python3-tk 3.11.2-3 amd64 33badffb9316204fda015b1a9d331c03bd322dfbb217930de5dd5ca95b6af7d2 further
 
 if [ ! -e corpus ]; then
+    rm -rf corpus.new
     mkdir corpus.new
     cp -rL files/usr/share/doc/python3.11/html/_sources corpus.new/docs
     cp -r files/usr/lib/python3.11 corpus.new/stdlib
@@ -87,4 +91,4 @@ fi
         --evaluate-every 300 --checkpoint-every 300 --save-dtype bfloat16 $(resume last)
 
 pd-train evaluate last/model data --context 2048
-pd-train judge last/model data --count 300
+pd-train judge last/model data --count 504

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from pd_core.errors import ConfigError
 
-__all__ = ["clear_leftovers", "is_leftover", "new_folder", "replace_text"]
+__all__ = ["clear_leftovers", "is_leftover", "new_folder", "ordinary_file", "replace_text"]
 
 
 @contextlib.contextmanager
@@ -48,12 +48,27 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def ordinary_file(path: Path) -> Path:
+    """Return where a file is to be written, links followed, before anything is computed for it.
+
+    Raises:
+        ConfigError: something else is in its place, or its folder is not there.
+    """
+    real = path.resolve()
+    if real.exists() and not real.is_file():
+        raise ConfigError(f"{path} is there and is no ordinary file; name another place")
+    if not real.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: {real.parent} is not a folder; make it first")
+    return real
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write a file, in one step: on a full disk, or in a process killed, an older one stays whole.
 
     Raises:
-        ConfigError: the disk refuses.
+        ConfigError: it is no place for a file, or the disk refuses.
     """
+    path = ordinary_file(path)
     half = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         half.write_text(text, encoding="utf-8", newline="")

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from pd_core.errors import ConfigError
+from pd_training.interrupt import INTERRUPTED
 from pd_training.options import Compile, Data, Device, Threads
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ campaign = typer.Typer(
     no_args_is_help=True,
 )
 
-_INTERRUPTED = 130  # as shells report a command ended by Ctrl-C
 Name = Annotated[str, typer.Argument(help="quality, optimisers or uptraining.")]
 
 
@@ -76,7 +76,7 @@ def _execute(campaign: "Campaign", total: int) -> None:
         result = _do_cell(console, campaign, cell)
         if result is None:
             console.print("interrupted, and saved; the same command goes on", highlight=False)
-            raise typer.Exit(_INTERRUPTED)
+            raise typer.Exit(INTERRUPTED)
         done += 1
         text = f"{cell.name}: held-out loss {result.held_out_loss:.4f} ({done} of {total})"
         console.print(text, highlight=False)

@@ -61,11 +61,12 @@ def tokenizer(
 ) -> None:
     """Train a byte-level BPE tokenizer."""
     from pd_training import token_store
-    from pd_training.atomic import replace_text
+    from pd_training.atomic import ordinary_file, replace_text
     from pd_training.bpe import train_tokenizer
     from pd_training.documents import corpus_files, read_documents
 
     check_share("--held-out", held_out)
+    ordinary_file(out)
     documents = read_documents(corpus_files(corpus, exclude or ()))
     texts = (d.text for d in documents if not token_store.held_out(d.text, held_out))
     content = train_tokenizer(texts, vocab_size)

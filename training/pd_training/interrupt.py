@@ -2,11 +2,14 @@
 
 import signal
 from types import FrameType
-from typing import Self
+from typing import Final, Self
 
 from pd_core.ending_signals import ending_signals
 
-__all__ = ["InterruptRequest"]
+__all__ = ["INTERRUPTED", "InterruptRequest"]
+
+INTERRUPTED: Final = 130
+"""Exit code, as shells report a command ended by Ctrl-C."""
 
 
 class InterruptRequest:

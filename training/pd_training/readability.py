@@ -7,6 +7,7 @@ end repeats the same few tokens.
 """
 
 import ast
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ __all__ = [
     "judge",
     "own_part",
     "parses",
+    "repeated_share",
 ]
 
 _BEFORE_TOKENS = 512  # of a document before what is to be continued
@@ -33,6 +35,7 @@ _BODY_TOKENS = 1024  # most functions end long before
 _PAGE_TOKENS = 256
 # A loop: this many tokens at the end, of a period at most this long.
 _LOOP_TOKENS, _LONGEST_PERIOD = 64, 16
+_RUN_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Readability:
         parsed: of them, with the model's body, by Python's own parser.
         texts: continuations that were looked at for loops, the functions' bodies among them.
         loops: of them.
+        repeated, repeated_by_people: mean share of a page's runs of four tokens that stood in it
+            before, as the model wrote it on and as people did.
         samples: some continuations, with the line before them.
     """
 
@@ -51,6 +56,8 @@ class Readability:
     parsed: int
     texts: int
     loops: int
+    repeated: float
+    repeated_by_people: float
     samples: tuple[str, ...]
 
 
@@ -80,7 +87,7 @@ def begun_functions(source: str) -> list[Begun]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return []
-    lines = source.splitlines(keepends=True)
+    lines = _lines(source)
     begun = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -106,13 +113,19 @@ def parses(begun: Begun, body: str) -> bool:
     return True
 
 
+def repeated_share(ids: Sequence[int]) -> float:
+    """Return which share of a text's runs of four tokens stood in it before; 0 for a short one."""
+    runs = list(zip(*(ids[i:] for i in range(_RUN_TOKENS)), strict=False))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
 def own_part(head: str, body: str) -> tuple[str, bool]:
     """Return the rest of the head's line and the lines indented further, and whether they ended.
 
     A text that was cut for its length ends in half a line, which is left out.
     """
     margin = len(head) - len(head.lstrip())
-    first, *lines = body.splitlines(keepends=True) or [""]
+    first, *lines = _lines(body) or [""]
     kept = [first]
     for line in lines:
         blank = not line.strip()
@@ -160,7 +173,7 @@ def judge(
 
     bodies = list(continue_prompts(loaded, heads, sampling, _BODY_TOKENS, has_ended))
     texts = [decode(body) for body in bodies]
-    pages = [_some_page(documents, chance) for _ in range(count)]
+    pages, rests = zip(*(_some_page(documents, chance) for _ in range(count)), strict=True)
     written = list(continue_prompts(loaded, pages, sampling, _PAGE_TOKENS))
     samples = [b.head + own_part(b.head, t)[0] for b, t in zip(chosen[:3], texts, strict=False)]
     samples += [decode(p[-32:]) + "⟶" + decode(w) for p, w in zip(pages[:3], written, strict=False)]
@@ -169,6 +182,8 @@ def judge(
         parsed=sum(parses(b, text) for b, text in zip(chosen, texts, strict=True)),
         texts=len(bodies) + len(written),
         loops=sum(map(is_loop, [*bodies, *written])),
+        repeated=float(np.mean([repeated_share(ids) for ids in written])),
+        repeated_by_people=float(np.mean([repeated_share(ids) for ids in rests])),
         samples=tuple(samples),
     )
 
@@ -194,14 +209,21 @@ def _end_of_head(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef)
     return None
 
 
+def _lines(text: str) -> list[str]:
+    """Return a text's lines as Python's parser counts them: a form feed, say, ends none."""
+    return io.StringIO(text, newline="").readlines()
+
+
 def _in_string(lines: list[str]) -> bool:
     """Tell whether the lines leave a triple-quoted string open."""
     text = "".join(lines)
     return text.count('"""') % 2 == 1 or text.count("'''") % 2 == 1
 
 
-def _some_page(documents: Sequence[Sequence[int]], chance: np.random.Generator) -> list[int]:
-    """Return a stretch of a document, from any place in it."""
+def _some_page(
+    documents: Sequence[Sequence[int]], chance: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Return a stretch of a document, from any place in it, and how it goes on."""
     ids = documents[int(chance.integers(len(documents)))]
     end = int(chance.integers(1, len(ids) + 1))
-    return list(ids[max(0, end - _BEFORE_TOKENS) : end])
+    return list(ids[max(0, end - _BEFORE_TOKENS) : end]), list(ids[end : end + _PAGE_TOKENS])

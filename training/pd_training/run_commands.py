@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pd_training.interrupt import INTERRUPTED
 from pd_training.options import (
     Accumulate,
     Batch,
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
     from pd_training.token_store import TokenStore
 
 __all__ = ["pretrain", "uptrain"]
-
-_INTERRUPTED = 130  # as shells report a command ended by Ctrl-C
 
 
 def pretrain(
@@ -160,7 +159,7 @@ def pretrain(
         resume=resume,
     )
     if not finished:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def uptrain(
@@ -245,7 +244,7 @@ def uptrain(
         resume=resume,
     )
     if not finished:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _beta2(optimiser: str, given: float | None) -> float:

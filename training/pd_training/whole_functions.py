@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pd_core.errors import ConfigError
 from pd_core.models import LoadedModel
 from pd_core.sampling_params import SamplingParams
 from pd_training.continuation import continue_prompts
-from pd_training.readability import begun_functions, is_loop, own_part, parses
+from pd_training.readability import Begun, begun_functions, is_loop, own_part, parses
 
-__all__ = ["write_functions"]
+__all__ = ["choose_functions", "write_functions"]
 
 _PROMPT_TOKENS = 512
 # Of the prompt, what goes into the text: enough to begin a body, and most of the text is the body.
@@ -22,24 +23,38 @@ _KEPT_TOKENS = 192
 _BODY_TOKENS = 600
 
 
+def choose_functions(sources: Sequence[str], seed: int, count: int) -> list[Begun]:
+    """Begin the functions of Python documents, at most `count` of them, drawn at random.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    begun = [b for source in sources for b in begun_functions(source)]
+    if not begun:
+        raise ConfigError(
+            "the corpus has no Python function to begin; give Python source, or hold out less of it"
+        )
+    return [begun[i] for i in np.random.default_rng(seed).permutation(len(begun))[:count]]
+
+
 def write_functions(
-    loaded: LoadedModel, sources: Sequence[str], sampling: SamplingParams, count: int
+    loaded: LoadedModel, chosen: Sequence[Begun], sampling: SamplingParams
 ) -> Iterator[str | None]:
     """Have a model write the bodies of functions; yield each whole one behind what precedes it.
-
-    Args:
-        loaded: the model; its context must hold 1,112 tokens.
-        sources: Python documents, whose functions are begun; others have none.
-        sampling: its seed also chooses the functions.
-        count: of functions, at most.
 
     Yields:
         The text, which ends where the function does; None for a function that does not end, does
         not parse, or ends in a loop.
+
+    Raises:
+        ConfigError: the model's context is too short.
     """
-    begun = [b for source in sources for b in begun_functions(source)]
-    places = np.random.default_rng(sampling.seed).permutation(len(begun))[:count]
-    chosen = [begun[i] for i in places]
+    needed, limit = _PROMPT_TOKENS + _BODY_TOKENS, loaded.model.config.max_context_tokens
+    if limit < needed:
+        raise ConfigError(
+            f"writing functions takes {needed} tokens of context, and the model declares {limit}; "
+            "train one with a larger --max-context"
+        )
     encode, decode = loaded.tokenizer.encode, loaded.tokenizer.decode
     prompts = [encode(b.before)[-_PROMPT_TOKENS:] for b in chosen]
 

@@ -4,6 +4,7 @@ Torch is imported inside the commands; see pd_training.cli.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pd_core.errors import ConfigError
+from pd_training.interrupt import INTERRUPTED, InterruptRequest
 from pd_training.options import Corpus, Data, Exclude, Seed
 from pd_training.settings import check_count, check_seed, check_share
 
@@ -69,7 +71,9 @@ def judge(
         Console().print(sample, markup=False, highlight=False, soft_wrap=True)
         Console().rule()
     Console().print(
-        f"{found.parsed} of {found.functions} functions parse; {found.loops} of {found.texts} loop",
+        f"{found.parsed} of {found.functions} functions parse; {found.loops} of {found.texts} "
+        f"loop; of a page's runs of four tokens {found.repeated:.0%} stood there before (as "
+        f"people wrote on: {found.repeated_by_people:.0%})",
         highlight=False,
     )
 
@@ -86,24 +90,31 @@ def functions(
     """Have a model write functions of a corpus anew; keep the whole ones, as text to train on.
 
     Sampled as the model's generation_config.json says. Whole is a function that ends, that Python
-    parses, and that does not end in a loop.
+    parses, and that does not end in a loop. Ctrl-C keeps those that are there.
     """
     from pd_core.models import load_model
     from pd_training import token_store
     from pd_training.allocator import keep_freed_memory
-    from pd_training.atomic import replace_text
+    from pd_training.atomic import ordinary_file, replace_text
     from pd_training.documents import corpus_files, read_documents
-    from pd_training.whole_functions import write_functions
+    from pd_training.whole_functions import choose_functions, write_functions
 
     check_count("--count", count)
     check_share("--held-out", held_out)
     check_seed(seed)
+    ordinary_file(out)
     keep_freed_memory()
     loaded = load_model(model, fast=True)
     documents = read_documents(corpus_files(corpus, exclude or ()))
     sources = [d.text for d in documents if not token_store.held_out(d.text, held_out)]
-    written = write_functions(loaded, sources, loaded.sampling_defaults.params(seed=seed), count)
-    texts = list(track(written, "functions", count, console=Console(stderr=True)))
+    chosen = choose_functions(sources, seed, count)
+    written = write_functions(loaded, chosen, loaded.sampling_defaults.params(seed=seed))
+    texts = list[str | None]()
+    with InterruptRequest() as interrupt, suppress(KeyboardInterrupt):
+        for text in track(written, "functions", len(chosen), console=Console(stderr=True)):
+            texts.append(text)
+            if interrupt.requested:
+                break
     whole = [json.dumps({"text": text}) + "\n" for text in texts if text is not None]
     if not whole:
         raise ConfigError(f"none of {len(texts)} functions is whole: there is nothing to train on")
@@ -113,3 +124,5 @@ def functions(
         highlight=False,
         soft_wrap=True,
     )
+    if interrupt.requested:
+        raise typer.Exit(INTERRUPTED)

@@ -12,7 +12,14 @@ from pd_core.models import LoadedModel, Segment, load_model
 from pd_core.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_training.continuation import continue_prompts
-from pd_training.readability import begun_functions, documents_of, is_loop, judge, parses
+from pd_training.readability import (
+    begun_functions,
+    documents_of,
+    is_loop,
+    judge,
+    parses,
+    repeated_share,
+)
 
 SOURCE = '''import os
 
@@ -97,6 +104,18 @@ def test_functions_are_begun_at_their_heads() -> None:
 def test_a_body_ends_with_its_indentation(body: str, right: bool) -> None:
     name = next(b for b in begun_functions(SOURCE) if "name" in b.head)
     assert parses(name, body) is right
+
+
+def test_lines_are_counted_as_the_parser_counts_them() -> None:
+    source = 'import os\n\x0c\ndef f(a="\u2028"):\n    return a\n\ndef g(\n    b):\n    return b\n'
+    assert [b.head for b in begun_functions(source)] == ['def f(a="\u2028"):', "def g(\n    b):"]
+
+
+def test_repeats_are_runs_of_four_tokens_that_stood_before() -> None:
+    assert repeated_share([1, 2, 3]) == 0
+    assert repeated_share(list(range(20))) == 0
+    assert repeated_share([1, 2, 3, 4] * 2) == pytest.approx(1 / 5)
+    assert repeated_share([7] * 24) == pytest.approx(20 / 21)
 
 
 def test_loops_are_periods_at_the_end() -> None:

@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
+import signal
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from pd_core.errors import ConfigError
 from pd_core.models import LoadedModel, load_model
 from pd_training import whole_functions
 from pd_training.cli import app
-from pd_training.whole_functions import write_functions
+from pd_training.whole_functions import choose_functions, write_functions
 
 SOURCE = '''import os
 
@@ -48,7 +51,8 @@ def short_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_whole_functions_are_kept_behind_what_precedes_them(model: LoadedModel) -> None:
     sampling = model.sampling_defaults.params(seed=1)
-    texts = list(write_functions(model, [SOURCE, "no Python (\n"], sampling, 9))
+    chosen = choose_functions([SOURCE, "no Python (\n"], 1, 9)
+    texts = list(write_functions(model, chosen, sampling))
     assert len(texts) == 4
     whole = [text for text in texts if text is not None]
     assert whole
@@ -56,8 +60,19 @@ def test_whole_functions_are_kept_behind_what_precedes_them(model: LoadedModel) 
         ast.parse(text)
         assert text.startswith("import os\n")
         assert text not in SOURCE
-    assert texts == list(write_functions(model, [SOURCE], sampling, 9))
-    assert len(list(write_functions(model, [SOURCE], sampling, 2))) == 2
+    assert texts == list(write_functions(model, chosen, sampling))
+    assert choose_functions([SOURCE], 1, 2) == chosen[:2]
+    with pytest.raises(ConfigError, match="no Python function"):
+        choose_functions(["x = 1\n", "no Python (\n"], 1, 9)
+
+
+def test_a_context_that_is_too_short_is_refused(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_functions, "_BODY_TOKENS", 2048)
+    chosen = choose_functions([SOURCE], 1, 1)
+    with pytest.raises(ConfigError, match="2560 tokens of context, and the model declares 2048"):
+        next(write_functions(model, chosen, model.sampling_defaults.params(seed=1)))
 
 
 def test_what_does_not_parse_or_does_not_end_is_left_out(
@@ -71,7 +86,10 @@ def test_what_does_not_parse_or_does_not_end_is_left_out(
         lambda loaded, prompts, *rest: (encode(next(bodies))[:100] for _ in prompts),
     )
     sampling = model.sampling_defaults.params(seed=1)
-    kinds = [text is not None for text in write_functions(model, [SOURCE], sampling, 4)]
+    kinds = [
+        text is not None
+        for text in write_functions(model, choose_functions([SOURCE], 1, 4), sampling)
+    ]
     assert kinds == [False, True, False, False]
 
 
@@ -84,7 +102,8 @@ def test_a_long_document_is_cut_to_whole_lines_before_the_head(
     )
     methods = "".join(f"    def name_{i}(self, value):\n        pass\n\n" for i in range(60))
     sampling = model.sampling_defaults.params(seed=1)
-    texts = list(write_functions(model, [f"class A:\n{methods}"], sampling, 60))
+    chosen = choose_functions([f"class A:\n{methods}"], 1, 60)
+    texts = list(write_functions(model, chosen, sampling))
     assert len(texts) == 60
     assert sum(text is not None and text.startswith("class A:") for text in texts) < 20
     for text in texts:
@@ -106,4 +125,25 @@ def test_the_command_writes_texts_that_prepare_reads(tmp_path: Path) -> None:
     (tmp_path / "source.py").write_text("x = 1\n")
     nothing = CliRunner().invoke(app, arguments)
     assert isinstance(nothing.exception, ConfigError)
-    assert "none of 0 functions" in str(nothing.exception)
+    assert "no Python function to begin" in str(nothing.exception)
+    for place, why in ((tmp_path, "no ordinary file"), (tmp_path / "a" / "b", "make it first")):
+        refused = CliRunner().invoke(app, [*arguments[:-1], str(place)])
+        assert why in str(refused.exception)
+
+
+def test_ctrl_c_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source.py").write_text(SOURCE)
+    out = tmp_path / "functions.jsonl"
+
+    def write(*_: object) -> Iterator[str | None]:
+        yield "def first():\n    pass\n"
+        os.kill(os.getpid(), signal.SIGINT)
+        yield None
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(whole_functions, "write_functions", write)
+    arguments = ["functions", "skipv1-python-5m", str(tmp_path / "source.py"), "--out", str(out)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 130
+    assert "1 of 2 functions are whole" in done.output
+    assert json.loads(out.read_text()) == {"text": "def first():\n    pass\n"}
