@@ -24,7 +24,7 @@ from pd_bench.simulation.capacity_command import capacity
 from pd_bench.simulation.commands import simulate
 from pd_bench.simulation.profile_command import profile
 from pd_bench.trace_commands import trace_app
-from pd_core.ending_signals import ending_signals
+from pd_core.ending_signals import ending_signals, is_ctrl_c
 from pd_core.errors import PdError, status_of
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
 
@@ -127,3 +127,7 @@ def main() -> None:
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("pd-bench: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if is_ctrl_c(ended):
+            print("pd-bench: interrupted", file=sys.stderr)
+        raise

@@ -51,10 +51,12 @@ class EndpointOutcome(Outcome):
     Attributes:
         ids_known: whether the server named its tokens.
         reported_tokens: the answer's length by the server's own count, or None.
+        reported_prompt_tokens: the prompt's, likewise.
     """
 
     ids_known: bool = True
     reported_tokens: int | None = None
+    reported_prompt_tokens: int | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -182,6 +184,8 @@ class _EndpointSession:
         outcome.finish_reason = chunk.finish_reason or outcome.finish_reason
         if chunk.output_tokens is not None:
             outcome.reported_tokens = chunk.output_tokens
+        if chunk.prompt_tokens is not None:
+            outcome.reported_prompt_tokens = chunk.prompt_tokens
         if not chunk.adds:
             return []
         if chunk.token_ids is None:
@@ -211,7 +215,8 @@ async def _check(reply: Reply) -> None:
         error = QueueFull(message)
     elif HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
         error = InvalidRequest(
-            f"{message} (--endpoint-plain sends only the fields of OpenAI's own API)"
+            f"{message} (--endpoint-prompts text sends words where token ids do not fit its "
+            "vocabulary, --endpoint-plain only the fields of OpenAI's own API)"
         )
     else:
         error = CloudUnavailable(message)

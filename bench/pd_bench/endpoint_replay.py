@@ -8,10 +8,11 @@ answers cost, and the server's state is not fresh. The document says all of it.
 import asyncio
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 from pd_bench.bounds import warm_up_failure
 from pd_bench.dispatch import Dispatcher
-from pd_bench.endpoint_client import RESERVED_IDS, Endpoint, endpoint_record
+from pd_bench.endpoint_client import RESERVED_IDS, Endpoint, EndpointOutcome, endpoint_record
 from pd_bench.endpoint_settings import EndpointSettings
 from pd_bench.progress import Progress
 from pd_bench.provenance import file_sha256, hardware, versions
@@ -24,7 +25,7 @@ from pd_bench.workload import Work, Workload
 from pd_core.errors import PdError
 from pd_core.generation import Limits
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.outcome import GenerationRequest
+from pd_device_client.outcome import GenerationRequest, Outcome
 
 __all__ = ["EndpointReplay"]
 
@@ -60,6 +61,7 @@ class EndpointReplay:
         self._timelines: list[Timeline] = []
         self._model = ""
         self._partial = False
+        self._words = self._counted = 0  # of prompts as sent, and as the server counted them
 
     async def run(self) -> ResultDocument:
         """Replay, and return the result; when it ends early, what there is of it.
@@ -129,8 +131,14 @@ class EndpointReplay:
             timeout_s=self._settings.timeout_s,
             progress=progress,
             watched=watched,
-            make_record=endpoint_record,
+            make_record=self._record,
         )
+
+    def _record(self, work: Work, outcome: Outcome, **facts: Any) -> RequestRecord:
+        if isinstance(outcome, EndpointOutcome) and outcome.reported_prompt_tokens is not None:
+            self._words += len(work.prompt_token_ids)
+            self._counted += outcome.reported_prompt_tokens
+        return endpoint_record(work, outcome, **facts)
 
     def _document(self) -> ResultDocument:
         settings = self._settings
@@ -176,7 +184,12 @@ class EndpointReplay:
 
     def _labels(self) -> tuple[str, ...]:
         skipped = (self._skipped.label,) if self._skipped.count else ()
-        prompts = "token ids" if self._settings.prompts == "ids" else "words, about one token each"
+        prompts = "token ids"
+        if self._settings.prompts == "text":
+            share = f"{self._counted / self._words:.2f}" if self._words else "an unknown number of"
+            prompts = (
+                f"words, {share} tokens each by the server's count (a row's length is in words)"
+            )
         return (
             f"endpoint: an OpenAI-compatible server that is not ours, model {self._model}; its "
             "state is not fresh",

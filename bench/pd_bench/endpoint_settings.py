@@ -70,9 +70,9 @@ class EndpointSettings:
         for flag, count in (
             ("--repeat", self.repeat),
             ("--max-output-tokens", self.max_output_tokens),
-            ("--max-prompt-tokens", self.max_prompt_tokens or 1),
+            ("--max-prompt-tokens", self.max_prompt_tokens),
         ):
-            if count < 1:
+            if count is not None and count < 1:
                 raise ConfigError(f"{flag} is {count}; it must be 1 or more")
         check_between("--temperature", self.temperature, 0, _MOST_TEMPERATURE)
 

@@ -1,5 +1,6 @@
 """`pd-bench replay`: its options, where its result goes, and how it ends when interrupted."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES
 __all__ = ["replay"]
 
 _DEVICES = ", ".join(sorted(DEVICE_PROFILES))
-_FLEET, _LOOPBACK = "fleet", "loopback"
+_FLEET, _LOOPBACK, _SLOTS = "fleet", "loopback", 16
 _ALL_SCHEMES = ",".join(SCHEMES)
 _LINKS = ", ".join(sorted(LINK_PROFILES))
 
@@ -32,7 +33,10 @@ SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave broken rows of the trace out; count them.")
 ]
 Pace = Annotated[float, typer.Option(help="Seconds between shown tokens.")]
-Model = Annotated[str, typer.Option(help=MODEL_HELP)]
+Model = Annotated[
+    str | None,
+    typer.Option(help=f"{MODEL_HELP} {DEFAULT_MODEL} when not given; of --endpoint, its only one."),
+]
 Schemes = Annotated[str, typer.Option(help="Which, comma-separated; also pd-device-kN, race-only.")]
 Fidelity = Annotated[str, typer.Option(help=f"One of {', '.join(FIDELITIES)}.")]
 DeviceProfile = Annotated[
@@ -86,8 +90,8 @@ def replay(
     seed: Seed = 0,
     repeat: Repeat = 1,
     temperature: Temperature = 0.0,
-    model: Model = DEFAULT_MODEL,
-    max_num_seqs: Slots = 16,
+    model: Model = None,
+    max_num_seqs: Slots = _SLOTS,
     timeout: Timeout = 600.0,
     cloud: Cloud = None,
     tls_ca: TlsCa = None,
@@ -104,11 +108,23 @@ def replay(
     """Replay a trace under several schemes and compare them side by side."""
     settings: ReplaySettings | EndpointSettings
     if endpoint is not None:
-        _refuse_beside_endpoint(schemes, fidelity, device_profile, link_profile, cloud)
+        _refuse(
+            {
+                "--schemes": schemes != _ALL_SCHEMES,
+                "--fidelity": fidelity != _FLEET,
+                "--device-profile": device_profile is not None,
+                "--link-profile": link_profile != _LOOPBACK,
+                "--max-num-seqs": max_num_seqs != _SLOTS,
+                "--cloud": cloud is not None,
+                "--tls": tls,
+                "--tls-ca": tls_ca is not None,
+            },
+            "to --endpoint, which is seen from outside as it is",
+        )
         settings = EndpointSettings(
             trace=trace,
             url=endpoint,
-            model=None if model == DEFAULT_MODEL else model,
+            model=model,
             pace_s=pace,
             limit=limit,
             max_prompt_tokens=max_prompt_tokens,
@@ -124,6 +140,23 @@ def replay(
             skip_broken=skip_broken,
         )
     else:
+        _refuse(
+            {
+                "--endpoint-prompts": endpoint_prompts != PROMPT_KINDS[0],
+                "--endpoint-plain": endpoint_plain,
+            },
+            "without --endpoint",
+        )
+        if cloud is None:
+            _refuse(
+                {
+                    "--tls": tls,
+                    "--tls-ca": tls_ca is not None,
+                    "--api-key-file": api_key_file is not None,
+                    "--insecure": insecure,
+                },
+                "without --cloud: our own server is on this machine",
+            )
         settings = ReplaySettings(
             trace=trace,
             schemes=tuple(name.strip() for name in schemes.split(",") if name.strip()),
@@ -137,7 +170,7 @@ def replay(
             seed=seed,
             temperature=temperature,
             repeat=repeat,
-            model=model,
+            model=model or DEFAULT_MODEL,
             max_num_seqs=max_num_seqs,
             cloud=_cloud_access(cloud, tls_ca, tls, api_key_file, insecure),
             timeout_s=timeout,
@@ -151,25 +184,14 @@ def replay(
         raise typer.Exit(INTERRUPTED)
 
 
-def _refuse_beside_endpoint(
-    schemes: str, fidelity: str, device_profile: str | None, link_profile: str, cloud: str | None
-) -> None:
-    """Refuse what an endpoint's replay would leave undone in silence.
+def _refuse(given: Mapping[str, bool], where: str) -> None:
+    """Refuse options that would be left undone in silence.
 
     Raises:
-        ConfigError: such an option was given.
+        ConfigError: one was given.
     """
-    given = {
-        "--schemes": schemes != _ALL_SCHEMES,
-        "--fidelity": fidelity != _FLEET,
-        "--device-profile": device_profile is not None,
-        "--link-profile": link_profile != _LOOPBACK,
-        "--cloud": cloud is not None,
-    }
     if useless := [option for option, was_given in given.items() if was_given]:
-        raise ConfigError(
-            f"{', '.join(useless)} says nothing to --endpoint, which is seen from outside as it is"
-        )
+        raise ConfigError(f"{', '.join(useless)} says nothing {where}")
 
 
 def _cloud_access(

@@ -86,6 +86,7 @@ class CapacityCurve(_Model):
         regime: what bounds it, in words ("slots", "compute").
         capacity_per_s: the highest rate found that keeps the promise for `target` of requests;
             0 when none does.
+        bounded: False when no rate that was tried broke it: the capacity is then above this one.
         target: the share of promises to keep, of 1.
         points: every rate that was tried, ascending.
         none_because: what breaks the promise even at the lowest rate; None where one keeps it.
@@ -93,6 +94,7 @@ class CapacityCurve(_Model):
 
     regime: str
     capacity_per_s: float
+    bounded: bool = True
     target: float = 0.99
     points: tuple[CapacityPoint, ...] = ()
     none_because: str | None = None

@@ -97,11 +97,13 @@ def _title(document: ResultDocument) -> str:
 def _notes(document: ResultDocument) -> list[str]:
     cut = document.cut_rows
     lag = document.dispatch_lag_s
+    # Of a server that is not ours the room is not known.
+    known = document.fidelity != "endpoint"
+    room = f" (room for both: {cut.max_context_tokens} tokens)" if known else ""
     return [
         *document.labels,
         f"cut of {cut.rows} rows: {cut.prompt} prompts to {cut.max_prompt_tokens} tokens, "
-        f"{cut.output} answers to {cut.max_output_tokens} tokens "
-        f"(room for both: {cut.max_context_tokens} tokens)",
+        f"{cut.output} answers to {cut.max_output_tokens} tokens{room}",
         f"dispatch lag p50 / p99: {_pair(lag)} ms; exactness: {document.exactness}; "
         f"percentiles: {document.percentile_method} (numpy)",
     ]

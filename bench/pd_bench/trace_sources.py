@@ -5,6 +5,7 @@ none is given, none was known when this was written: the command prints the one 
 """
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from pd_core.errors import ConfigError
 
@@ -42,7 +43,7 @@ class TraceSource:
     @property
     def file_name(self) -> str:
         """The last part of the address."""
-        return self.url.rpartition("/")[2]
+        return urlsplit(self.url).path.rpartition("/")[2]
 
 
 def _azure(name: str, size: int, sha256: str) -> TraceSource:
@@ -125,7 +126,8 @@ def trace_source(name: str) -> TraceSource:
     if name in TRACE_SOURCES:
         return TRACE_SOURCES[name]
     if name.startswith(("http://", "https://")) and not name.endswith("/"):
-        return TraceSource(name, name, "see its home")
+        place = urlsplit(name)  # what is behind the question mark may be a secret
+        return TraceSource(name, f"{place.scheme}://{place.netloc}{place.path}", "see its home")
     raise ConfigError(
         f"no published trace is called {name!r}; known: {', '.join(sorted(TRACE_SOURCES))}, or an "
         "address that begins with https://"

@@ -2,7 +2,7 @@
 
 import signal
 
-__all__ = ["ending_signals"]
+__all__ = ["ending_signals", "is_ctrl_c"]
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
@@ -13,3 +13,8 @@ def ending_signals() -> tuple[signal.Signals, ...]:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return (signal.SIGTERM,)
     return (signal.SIGTERM, signal.SIGHUP)
+
+
+def is_ctrl_c(ended: SystemExit) -> bool:
+    """Tell whether Ctrl-C ended a command: typer turns it into an exit code without a word."""
+    return isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt)

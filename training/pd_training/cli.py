@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pd_core.ending_signals import is_ctrl_c
 from pd_core.errors import ConfigError, PdError, status_of
 from pd_training.campaign_commands import campaign
 from pd_training.options import (
@@ -263,11 +264,6 @@ def main() -> None:
         print(f"pd-train: {error}", file=sys.stderr)
         sys.exit(status_of(error).exit_code)
     except SystemExit as ended:
-        if _is_interrupt(ended):
+        if is_ctrl_c(ended):
             print("pd-train: interrupted; nothing half done was kept", file=sys.stderr)
         raise
-
-
-def _is_interrupt(ended: SystemExit) -> bool:
-    """Tell whether Ctrl-C ended the command: typer turns it into an exit code without a word."""
-    return isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt)

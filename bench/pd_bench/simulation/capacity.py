@@ -61,17 +61,14 @@ class Capacity:
 
     Attributes:
         curve: the rates that were tried, and the highest good one; a capacity of 0, with the
-            reason, where none is good.
+            reason, where none is good; not bounded where the devices keep the promise alone.
         cloud_tokens: tokens the cloud made per request, at that rate; 0 without one.
         busy_s: the engine's working time per request, at that rate; 0 without one.
-        bounded: False when even a rate far above the first guess keeps the promise, as where
-            the devices keep it alone; the curve's capacity is then the highest rate tried.
     """
 
     curve: CapacityCurve
     cloud_tokens: float
     busy_s: float
-    bounded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +145,12 @@ def find_capacity(
         points=tuple(
             CapacityPoint(rate_per_s=p.rate_per_s, kept=p.kept, at_most=p.at_most) for p in points
         ),
+        bounded=best is None or points[-1] is not best,
         none_because=_why_none(points[0]) if best is None else None,
     )
     if best is None:
         return Capacity(curve, 0.0, 0.0)
-    return Capacity(curve, best.cloud_tokens, best.busy_s, points[-1] is not best)
+    return Capacity(curve, best.cloud_tokens, best.busy_s)
 
 
 def _why_none(lowest: _Run) -> str:

@@ -97,7 +97,7 @@ def capacity(
     if not wanted or len(set(wanted)) < len(wanted):
         raise ConfigError(f"--regimes is {regimes!r}; name one or both of {', '.join(REGIMES)}")
     if not 0 < target < 1:
-        raise ConfigError(f"--target is {target}; it must lie between 0 and 1")
+        raise ConfigError(f"--target is {target}; it must lie above 0 and below 1")
     settings = SimulationSettings(
         trace=trace,
         device=device_profile(device),
@@ -245,7 +245,8 @@ def _gain(
         if words.startswith("slots")
         else compute_gain(cloud, load, share)
     )
-    return Gain(scheme, words, found, ours / theirs if theirs else None, formula)
+    comparable = theirs and baseline.curve.bounded
+    return Gain(scheme, words, found, ours / theirs if comparable else None, formula)
 
 
 def num_slots_of(regime: str, slots: int, cloud: CloudProfile) -> int:
@@ -276,7 +277,8 @@ def _document(
     for g in gains:
         curves[g.scheme] = (*curves.get(g.scheme, ()), g.found.curve)
         regime = g.regime.partition(":")[0]
-        figures[f"gain {g.scheme} {regime}"] = g.measured
+        kind = "gain" if g.found.curve.bounded else "gain over"
+        figures[f"{kind} {g.scheme} {regime}"] = g.measured
         figures[f"gain by formula {g.scheme} {regime}"] = g.formula
     return ResultDocument(
         trace=settings.trace.name,

@@ -7,7 +7,7 @@ from rich.table import Table
 from pd_bench.simulation.capacity import Capacity, KeptPromise, TriedRate
 from pd_bench.simulation.settings import SimulationSettings
 
-__all__ = ["PARTIAL", "Gain", "capacity_table", "progress_line", "reasons"]
+__all__ = ["PARTIAL", "Gain", "capacity_table", "over", "progress_line", "reasons"]
 
 PARTIAL = "interrupted: what had not been found by then is missing"
 
@@ -19,7 +19,7 @@ class Gain:
     scheme: str
     regime: str
     found: Capacity
-    measured: float | None  # None for cloud-only itself
+    measured: float | None  # None for cloud-only itself, and beside one that is not bounded
     formula: float | None
 
 
@@ -58,7 +58,7 @@ def capacity_table(
             g.regime,
             g.scheme,
             *_found_cells(g.found),
-            "-" if g.measured is None else f"{g.measured:.1f}",
+            "-" if g.measured is None else f"{over(g.found)}{g.measured:.1f}",
             "-" if g.formula is None else f"{g.formula:.1f}",
         )
     return table
@@ -68,13 +68,23 @@ def _found_cells(found: Capacity) -> tuple[str, str]:
     """Return the rate, and the cloud tokens of a request at it."""
     if found.curve.none_because is not None:
         return "none", "-"
-    over = "" if found.bounded else "over "
-    return f"{over}{found.curve.capacity_per_s:.2f}", f"{found.cloud_tokens:.1f}"
+    return f"{over(found)}{found.curve.capacity_per_s:.2f}", f"{found.cloud_tokens:.1f}"
+
+
+def over(found: Capacity) -> str:
+    """Say where a rate is only the highest that was tried, and none broke the promise."""
+    return "" if found.curve.bounded else "over "
 
 
 def reasons(gains: list[Gain]) -> list[str]:
-    """Say of every scheme without a rate why it has none."""
-    return [
+    """Say of every scheme without a rate, or without a bound, why that is so."""
+    unbounded = [
+        f"{g.regime}: {g.scheme}: no rate up to {g.found.curve.capacity_per_s:.3g} requests/s "
+        "broke the promise, and none above was tried: what it carries is more than that"
+        for g in gains
+        if not g.found.curve.bounded
+    ]
+    return unbounded + [
         f"{g.regime}: {g.scheme}: {g.found.curve.none_because}; promise less, or take a faster "
         "device or cloud"
         for g in gains

@@ -9,12 +9,12 @@ import asyncio
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from pd_bench.simulation.cloud_fit import DecodeSample, PrefillSample, fitted
 from pd_bench.simulation.cloud_profile import CloudProfile
-from pd_core.errors import CloudUnavailable, ConfigError
+from pd_core.errors import CloudTimeout, CloudUnavailable, ConfigError
 from pd_core.generation import Finished, ServerInfo, Start, Tokens
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.ports import CloudLink
@@ -22,10 +22,12 @@ from pd_server.block_budget import BLOCK_TOKENS
 
 __all__ = ["CloudMeasurement", "measure_cloud"]
 
-_LENGTHS = (16, 64, 128, 256, 512, 1024, 2048, 4096)
+_LENGTHS = (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+_USUAL_LONGEST = 4096
 _SHORT_TOKENS = 16
 _STEPS = 48
 _CARD_CALLS = 20
+_CARD_TRIES = 6
 _ROOM_TOKENS = 512  # of the embedded engine
 
 
@@ -61,7 +63,7 @@ async def measure_cloud(
     *,
     max_num_batched_tokens: int | None = None,
     kv_tokens: int | None = None,
-    max_prompt_tokens: int = _LENGTHS[-1],
+    max_prompt_tokens: int = _USUAL_LONGEST,
     repeats: int = 5,
     tick: Callable[[str], None] = lambda _: None,
 ) -> CloudMeasurement:
@@ -81,7 +83,7 @@ async def measure_cloud(
         PdError: the server cannot be reached, or refused a request.
         ConfigError: its context is too short to measure anything in.
     """
-    info = await link.info()
+    info = await _card(link, tick)
     if info.limits.max_context_tokens < 128 + _STEPS:
         raise ConfigError(
             f"the server's context of {info.limits.max_context_tokens} tokens is too short to "
@@ -135,6 +137,19 @@ async def measure_cloud(
     )
     profile = fitted(draft, prefills, decodes)
     return CloudMeasurement(rtt_s, prefills, tuple(decodes), profile)
+
+
+async def _card(link: CloudLink, tick: Callable[[str], None]) -> ServerInfo:
+    """Return the server's card; one that has just opened its port may be slow to answer.
+
+    Raises:
+        PdError: it cannot be reached, or does not answer.
+    """
+    for _ in range(_CARD_TRIES - 1):
+        with suppress(CloudTimeout):
+            return await link.info()
+        tick("nothing yet, the server does not answer")
+    return await link.info()
 
 
 class _Server:
@@ -207,6 +222,8 @@ def _batch_sizes(max_num_seqs: int) -> list[int]:
 def _spread(gaps_s: Sequence[float]) -> float:
     """The relative standard deviation, from the quartiles: one hiccup is no spread."""
     first, middle, third = statistics.quantiles(gaps_s, n=4)
+    if middle <= 0:  # tokens that come several at a time
+        return 1.0
     return min((third - first) / 1.349 / middle, 1.0)
 
 

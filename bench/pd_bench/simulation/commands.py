@@ -109,6 +109,8 @@ def simulate(
     if replayed is not None:
         found = comparisons(replayed, document)
         console = Console()
+        for problem in replayed.invalid_because:
+            console.print(f"the replay is INVALID: {problem}", soft_wrap=True, highlight=False)
         console.print(table_of(found))
         agree = sum(c.agrees for c in found)
         console.print(f"{agree} of {len(found)} figures agree within {TOLERANCE:.0%}")

@@ -1,6 +1,6 @@
 """A simulation held against a real replay of the same rows: does it say the same?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,11 @@ def read_replay(path: Path) -> ResultDocument:
             f"--validate {path}: its fidelity is {document.fidelity!r}; a simulation is compared "
             "with a fleet replay (pd-bench replay --fidelity fleet --json FILE)"
         )
+    if document.partial:
+        raise ConfigError(
+            f"--validate {path}: the replay was ended early, so it holds other rows than a "
+            "simulation would; replay again"
+        )
     return document
 
 
@@ -97,7 +102,7 @@ def settings_of(replayed: ResultDocument, trace: Path, cloud: CloudProfile) -> S
         return SimulationSettings(
             trace=trace,
             device=device_profile(str(replayed.profiles["device"]["name"])),
-            cloud=cloud.model_copy(update={"max_num_seqs": int(str(inputs["max_num_seqs"]))}),
+            cloud=_as_replayed(cloud, inputs),
             link_profile=str(replayed.profiles["link"]["name"]),
             schemes=tuple(replayed.schemes),
             pace_s=replayed.pace_s,
@@ -113,6 +118,13 @@ def settings_of(replayed: ResultDocument, trace: Path, cloud: CloudProfile) -> S
         )
     except KeyError as error:
         raise ConfigError(f"the replay's document has no {error}: replay again") from None
+
+
+def _as_replayed(cloud: CloudProfile, inputs: Mapping[str, object]) -> CloudProfile:
+    """Give a cloud the slots that the replay's own server had; of another's, the profile knows."""
+    if not inputs["own_server"]:
+        return cloud
+    return cloud.model_copy(update={"max_num_seqs": int(str(inputs["max_num_seqs"]))})
 
 
 def comparisons(replayed: ResultDocument, simulated: ResultDocument) -> list[Comparison]:

@@ -1,9 +1,11 @@
 """Capacity: traffic of any rate, the search, and the arithmetic beside it."""
 
+import io
 import itertools
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pd_bench.cli import main
 from pd_bench.dispatch import record_of
@@ -12,8 +14,8 @@ from pd_bench.result import ResultDocument
 from pd_bench.schemes import parse_scheme
 from pd_bench.simulation import capacity
 from pd_bench.simulation.capacity import KeptPromise, TriedRate, find_capacity
-from pd_bench.simulation.capacity_command import num_slots_of
-from pd_bench.simulation.capacity_table import progress_line
+from pd_bench.simulation.capacity_command import _gain, num_slots_of
+from pd_bench.simulation.capacity_table import Gain, capacity_table, progress_line, reasons
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
@@ -120,7 +122,7 @@ def test_the_capacity_of_two_slots_is_near_what_they_hold(tmp_path: Path) -> Non
         bad = [rate for rate, well in zip(rates, kept, strict=True) if not well]
         assert max(good) == curve.capacity_per_s
         assert min(bad) <= 1.06 * curve.capacity_per_s
-    assert found["pd-device"].bounded
+    assert found["pd-device"].curve.bounded
     assert len(told) == len(cloud_only.points) + len(pd_device.points)
 
 
@@ -139,8 +141,17 @@ def test_devices_that_keep_the_promise_alone_bound_nothing(tmp_path: Path) -> No
         guess_per_s=1.0,
         progress=lambda tried: None,
     )
-    assert not found.bounded
+    assert not found.curve.bounded
     assert found.curve.capacity_per_s >= 16
+    promise = KeptPromise(ttft_s=1.0, largest_gap_s=0.1)
+    gains = [Gain("device-only", "slots: 2 slots", found, 64.0, None)]
+    shown = Console(width=200, file=io.StringIO(), record=True)
+    shown.print(capacity_table(settings, promise, gains))
+    assert "over 64.0" in shown.export_text()
+    assert "none above was tried" in reasons(gains)[0]
+    beside = Load(10.0, 5.0)
+    none = _gain("device-only", "slots: 2 slots", found, found, CLOUD, beside)
+    assert none.measured is None, "of two lower bounds there is no quotient"
 
 
 def test_a_promise_that_nobody_can_keep_has_a_rate_of_0_and_a_reason(tmp_path: Path) -> None:

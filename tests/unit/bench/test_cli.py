@@ -46,6 +46,10 @@ def trace(tmp_path: Path) -> Path:
         (["--endpoint", "http://localhost:1", "--endpoint-prompts", "x"], "unknown prompts 'x'"),
         (["--endpoint", "http://localhost:1", "--cloud", "a:1"], "--cloud says nothing to --endp"),
         (["--endpoint", "http://localhost:1", "--json", "/"], "cannot be written"),
+        (["--endpoint", "http://localhost:1", "--tls", "--max-num-seqs", "3"], "-seqs, --tls says"),
+        (["--endpoint", "http://localhost:1", "--max-prompt-tokens", "0"], "-prompt-tokens is 0"),
+        (["--fidelity", "real", "--endpoint-plain"], "--endpoint-plain says nothing without --end"),
+        (["--fidelity", "real", "--tls-ca", "x"], "--tls-ca says nothing without --cloud"),
     ],
 )
 def test_a_wrong_option_ends_with_code_2_and_one_line(

@@ -7,7 +7,8 @@ from pd_bench.simulation.cloud_measure import CloudMeasurement, measure_cloud
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.profile_command import measurement_table
 from pd_bench.simulation.virtual_loop import run_virtual
-from pd_core.errors import ConfigError
+from pd_core.errors import CloudTimeout, ConfigError
+from pd_core.generation import ServerInfo
 from pd_core.profiles import LinkProfile
 
 CLOUD = CloudProfile(
@@ -67,3 +68,28 @@ def test_the_table_shows_each_measurement_beside_the_fit() -> None:
 def test_a_context_too_short_to_measure_in_is_refused() -> None:
     with pytest.raises(ConfigError, match="too short to measure"):
         _measure(CLOUD.model_copy(update={"max_context_tokens": 130}))
+
+
+@pytest.mark.parametrize(("silent", "answers"), [(3, True), (99, False)])
+def test_a_server_that_has_just_started_is_asked_again(silent: int, answers: bool) -> None:
+    class Slow(SimulatedLink):
+        asked = 0
+
+        async def info(self) -> ServerInfo:
+            self.asked += 1
+            if self.asked <= silent:
+                raise CloudTimeout("no answer in time")
+            return await super().info()
+
+    told: list[str] = []
+
+    async def main() -> CloudMeasurement:
+        link = Slow(SimulatedCloud(CLOUD), LinkProfile("plain", "a test", rtt_s=0.002))
+        return await measure_cloud(link, "found", max_prompt_tokens=64, tick=told.append)
+
+    if answers:
+        assert run_virtual(main()).profile.max_num_seqs == 16
+        assert told[:3] == ["nothing yet, the server does not answer"] * 3
+    else:
+        with pytest.raises(CloudTimeout):
+            run_virtual(main())
