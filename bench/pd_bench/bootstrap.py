@@ -19,12 +19,14 @@ __all__ = [
     "Statistic",
     "Values",
     "bootstrap_pair",
+    "rows_to_tell",
     "sign_p",
     "signed_rank_p",
 ]
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 2000
+_EXACT_ROWS = 50  # 2 ** 50 ways are exact in float64
 _BATCH_VALUES = 2_000_000  # values held at once while resampling
 
 Values = NDArray[np.float64]
@@ -94,23 +96,25 @@ def bootstrap_pair(
 
 
 def signed_rank_p(differences: Values) -> float:
-    """Return the two-sided p-value of Wilcoxon's signed-rank test, by the normal approximation.
+    """Return the two-sided p-value of Wilcoxon's signed-rank test (Hollander and Wolfe, 1999, 3.1).
 
-    Differences of 0 are left out and ties corrected for (Hollander and Wolfe, 1999, 3.1). With
-    fewer than ten differences the approximation is poor, and 1 is returned.
+    Differences of 0 are left out. Few differences are judged by the exact distribution, more of
+    them by the normal approximation with ties corrected for.
 
     Args:
         differences: (rows,), second minus first.
     """
     values = differences[differences != 0]
     n = len(values)
-    if n < 10:
+    if not n:
         return 1.0
     magnitudes = np.abs(values)
     _, inverse, counts = np.unique(magnitudes, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks = (ends - (counts - 1) / 2)[inverse]
     positive = float(ranks[values > 0].sum())
+    if n <= _EXACT_ROWS:
+        return _exact_rank_p(ranks, positive)
     mean = n * (n + 1) / 4
     ties = float((counts.astype(np.float64) ** 3 - counts).sum())
     variance = n * (n + 1) * (2 * n + 1) / 24 - ties / 48
@@ -118,6 +122,23 @@ def signed_rank_p(differences: Values) -> float:
         return 1.0
     distance = abs(positive - mean) - 0.5  # continuity
     return math.erfc(max(distance, 0.0) / math.sqrt(2 * variance))
+
+
+def _exact_rank_p(ranks: Values, positive: float) -> float:
+    """Return the share of all choices of signs that are as far from the middle, ranks given."""
+    doubled = np.rint(2 * ranks).astype(int)  # ties have halves
+    ways = np.zeros(doubled.sum() + 1)
+    ways[0] = 1
+    for rank in doubled:
+        ways[rank:] = ways[rank:] + ways[: len(ways) - rank]
+    shares, sums = ways / 2.0 ** len(ranks), np.arange(len(ways))
+    tail = min(shares[sums <= 2 * positive].sum(), shares[sums >= 2 * positive].sum())
+    return float(min(2 * tail, 1.0))
+
+
+def rows_to_tell(level: float) -> int:
+    """Return how many rows a rank test at this level needs to tell any two results apart."""
+    return math.ceil(math.log2(2 / level))
 
 
 def sign_p(num_less: int, num_more: int) -> float:

@@ -19,7 +19,15 @@ from typing import Final
 
 import numpy as np
 
-from pd_bench.bootstrap import CONFIDENCE, Interval, Values, bootstrap_pair, sign_p, signed_rank_p
+from pd_bench.bootstrap import (
+    CONFIDENCE,
+    Interval,
+    Values,
+    bootstrap_pair,
+    rows_to_tell,
+    sign_p,
+    signed_rank_p,
+)
 from pd_bench.headlines import MEASURES, Measure, paired_values
 from pd_bench.result import RequestRecord, ResultDocument, SchemeResult
 from pd_core.errors import ConfigError
@@ -111,7 +119,12 @@ def compare_results(
         figures.append(_stalled(scheme, (ours, first.pace_s), (theirs, second.pace_s), level))
         figures += _counted(scheme, first.schemes[scheme], second.schemes[scheme])
     figures.append(_answers(first, second))
-    return Comparison(rows, tuple(figures), tuple(_notes(first, second)))
+    notes = _notes(first, second)
+    if rows < (needed := rows_to_tell(level)):
+        notes.append(
+            f"{rows} rows are too few to call any median different: at least {needed} are needed"
+        )
+    return Comparison(rows, tuple(figures), tuple(notes))
 
 
 def _common_rows(first: ResultDocument, second: ResultDocument) -> int:
@@ -216,6 +229,8 @@ def _answers(first: ResultDocument, second: ResultDocument) -> Figure:
     before, after = first.equal_rows, second.equal_rows
     ours, theirs = before.equal / max(before.rows, 1), after.equal / max(after.rows, 1)
     verdict = "worse" if theirs < ours else "better" if theirs > ours else "same"
+    if not (before.rows and after.rows):  # one was ended before any row was through all schemes
+        verdict = "same"
     words = f"{before.equal} of {before.rows} to {after.equal} of {after.rows}"
     why = "" if verdict == "same" else words
     return Figure(
@@ -225,6 +240,9 @@ def _answers(first: ResultDocument, second: ResultDocument) -> Figure:
 
 def _notes(first: ResultDocument, second: ResultDocument) -> list[str]:
     notes = []
+    for name, one, other in (("A", first, second), ("B", second, first)):
+        if alone := [scheme for scheme in one.schemes if scheme not in other.schemes]:
+            notes.append(f"only {name} has {', '.join(alone)}: not compared")
     for name, document in (("A", first), ("B", second)):
         if not document.valid:
             notes.append(f"{name} is not valid: {'; '.join(document.invalid_because)}")

@@ -240,9 +240,9 @@ class CutRows(_Model):
 
 
 class EqualRows(_Model):
-    """Rows whose answers are the same in every scheme and repeat, of the rows replayed.
+    """Rows whose answers are the same in every scheme and repeat, of those that went through all.
 
-    A row that failed anywhere, or that an interruption kept from a scheme, is not equal.
+    A row that failed anywhere is not equal; one that an interruption kept from a scheme is no row.
     """
 
     equal: int
@@ -254,10 +254,9 @@ class EqualRows(_Model):
         answers: dict[int, list[str | None]] = {}
         for r in records:
             answers.setdefault(r.id, []).append(r.output_sha256 if r.error is None else None)
-        equal = sum(
-            len(a) == num_passes and None not in a and len(set(a)) == 1 for a in answers.values()
-        )
-        return cls(equal=equal, rows=len(answers))
+        through = [a for a in answers.values() if len(a) == num_passes]
+        equal = sum(None not in a and len(set(a)) == 1 for a in through)
+        return cls(equal=equal, rows=len(through))
 
 
 class ResultDocument(_Model):

@@ -18,7 +18,7 @@ from pd_bench.trace_profile import profile_trace, trace_table
 from pd_bench.trace_slice import TraceSlice, sorted_rows
 from pd_bench.trace_sources import TRACE_SOURCES, trace_source
 from pd_bench.traces import SkippedRows, TraceRow, format_name, read_trace
-from pd_core.errors import ConfigError
+from pd_core.errors import ConfigError, TraceError
 
 __all__ = ["read_fit", "trace_app"]
 
@@ -200,6 +200,8 @@ def _write(out: Path, rows: Iterable[TraceRow], form: str, source: str) -> int:
         for row in rows:
             num_rows += 1
             yield row
+        if not num_rows:
+            raise TraceError(f"no row of {source} is left: nothing was written; ask for more of it")
 
     with result_file(out, "--out") as write:
         write(trace_text(counted(), form, source))

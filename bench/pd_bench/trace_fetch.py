@@ -236,6 +236,8 @@ class _Download:
                 f"bytes {have}-"
             ):
                 raise _Stale
+            if resumed and tag and response.headers.get("ETag", tag) != tag:
+                raise _Stale  # a server that heeds no If-Range
             self._receive(response, have if resumed else 0)
 
     def _check_status(self, response: httpx.Response) -> None:

@@ -145,7 +145,7 @@ def comparisons(replayed: ResultDocument, simulated: ResultDocument) -> list[Com
 
 def table_of(found: list[Comparison]) -> Table:
     """Return the comparison as a table."""
-    table = Table(title=f"simulated against replayed (within {TOLERANCE:.0%}: ok)")
+    table = Table(title=f"simulated against replayed ('ok': within {TOLERANCE:.0%})")
     for column in ("scheme", "figure"):
         table.add_column(column)
     for column in ("replayed", "simulated", "difference", ""):

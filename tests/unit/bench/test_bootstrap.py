@@ -1,9 +1,11 @@
 """Intervals and the rank test, against known values and by their coverage."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from pd_bench.bootstrap import Values, bootstrap_pair, sign_p, signed_rank_p
+from pd_bench.bootstrap import Values, bootstrap_pair, rows_to_tell, sign_p, signed_rank_p
 from pd_bench.headlines import MEASURES, headlines, paired_values
 from tests.result_documents import document, full_document, record
 
@@ -50,16 +52,40 @@ def test_nothing_is_said_of_one_row_or_of_a_division_by_zero() -> None:
     ("differences", "p"),
     [
         # By hand: z = (|W - n(n+1)/4| - 1/2) / sqrt(n(n+1)(2n+1)/24), p = 2 (1 - Phi(z)).
-        (list(range(1, 21)), 9.569e-05),  # W 210, mean 105, variance 717.5: z 3.9013
-        ([1, -2, 3, -4, 5, -6, 7, -8, 9, -10, 11, -12], 0.8445),  # W 36 of 39, 162.5: 0.1961
-        # Ties: ten ranks of 5.5 and a variance of 96.25 - (1000 - 10) / 48 = 75.625: z 3.1050.
-        ([1.0] * 10, 1.9026e-03),
+        (list(range(1, 61)), 1.671e-11),  # W 1830, mean 915, variance 18452.5: z 6.7323
+        # Ties: sixty ranks of 30.5 and a variance of 18452.5 - (216000 - 60) / 48 = 13953.75.
+        ([1.0] * 60, 9.807e-15),
+        # Exact: of all signs one choice is as far up, and one as far down.
+        (list(range(1, 21)), 2 / 2**20),
+        ([1.0] * 9, 2 / 2**9),
         ([0.0] * 30, 1.0),
-        ([1.0] * 9, 1.0),
     ],
 )
 def test_the_rank_test_agrees_with_known_values(differences: list[float], p: float) -> None:
     assert signed_rank_p(np.array(differences, dtype=np.float64)) == pytest.approx(p, rel=1e-3)
+
+
+def test_few_rows_are_judged_as_by_trying_all_signs() -> None:
+    numbers = np.random.default_rng(3)
+    for n in (1, 2, 5, 9, 11):
+        values = np.round(numbers.normal(0.4, 1, n), 1)  # ties, and some zeros
+        kept = values[values != 0]
+        order = np.abs(kept)
+        ranks = [(order < x).sum() + ((order == x).sum() + 1) / 2 for x in order]
+        found = sum(r for r, v in zip(ranks, kept, strict=True) if v > 0)
+        sums = [
+            sum(r for r, sign in zip(ranks, signs, strict=True) if sign)
+            for signs in itertools.product((False, True), repeat=len(ranks))
+        ]
+        tail = min(sum(s <= found for s in sums), sum(s >= found for s in sums)) / len(sums)
+        assert signed_rank_p(values) == pytest.approx(min(2 * tail, 1.0))
+
+
+def test_so_many_rows_are_needed_to_tell() -> None:
+    for level in (0.05, 0.002, 1e-4):
+        needed = rows_to_tell(level)
+        assert signed_rank_p(np.arange(1.0, needed + 1)) <= level
+        assert signed_rank_p(np.arange(1.0, needed)) > level
 
 
 def test_the_rank_test_is_two_sided_and_finds_no_difference_in_noise() -> None:

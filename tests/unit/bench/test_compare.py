@@ -185,3 +185,22 @@ def test_a_search_for_a_capacity_has_nothing_to_compare() -> None:
         compare_results(search, full_document())
     with pytest.raises(ConfigError, match=r"^B has no scheme"):
         compare_results(full_document(), search)
+
+
+def test_too_few_rows_and_a_missing_scheme_are_said() -> None:
+    def of(scheme: str, rows: int, ttft_s: float) -> list[RequestRecord]:
+        return [record(row, scheme, ttft_s=ttft_s * (1 + row / 100)) for row in range(rows)]
+
+    few = compare_results(document(of("a", 6, 1.0)), document(of("a", 6, 10.0)))
+    assert any("6 rows are too few" in note for note in few.notes)
+    enough = compare_results(document(of("a", 12, 1.0)), document(of("a", 12, 10.0)))
+    assert not any("too few" in note for note in enough.notes)
+    assert "TTFT p50" in {f.name for f in enough.regressions}, "twelve rows, ten times as long"
+    both, one = document([*of("a", 12, 1.0), *of("b", 12, 1.0)]), document(of("a", 12, 1.0))
+    assert any("only A has b" in note for note in compare_results(both, one).notes)
+    assert any("only B has b" in note for note in compare_results(one, both).notes)
+
+
+def test_answers_that_nobody_could_compare_are_no_regression() -> None:
+    cut = noisy(1).model_copy(update={"equal_rows": EqualRows(equal=0, rows=0)})
+    assert compare_results(noisy(1), cut).regressions == ()

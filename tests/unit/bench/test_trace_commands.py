@@ -214,3 +214,13 @@ def test_a_wrong_argument_is_one_line(
     error = capsys.readouterr().err
     assert why in error
     assert error.count("\n") == 1
+
+
+def test_a_part_without_rows_is_an_error_and_replaces_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trace: Path
+) -> None:
+    out = trace.parent / "part.jsonl"
+    out.write_text("an older trace")
+    assert run(monkeypatch, "convert", str(trace), "-o", str(out), "--from-s", "100") == 2
+    assert "no row of trace.csv is left" in capsys.readouterr().err
+    assert out.read_text() == "an older trace"
