@@ -39,7 +39,7 @@ class Tokenizer:
         try:
             backend = tokenizers.Tokenizer.from_str(content)
         except Exception as error:  # the library raises nothing narrower
-            raise ModelError(f"tokenizer.json cannot be read: {error}") from error
+            raise ModelError(f"not a tokenizer.json: {error}") from error
         # A file may ask for cutting or padding, which must never happen to a prompt silently.
         backend.no_truncation()
         backend.no_padding()
@@ -61,7 +61,10 @@ class Tokenizer:
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
-        return cls.from_str(content)
+        try:
+            return cls.from_str(content)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
 
     def to_str(self) -> str:
         """Return the content it was read from."""

@@ -57,6 +57,8 @@ def corpus_files(paths: Sequence[Path], exclude: Sequence[str] = ()) -> list[Pat
             }
         elif path.is_file():
             found.add(path.resolve())
+        elif path.exists():
+            raise ConfigError(f"the corpus {path} is neither a file nor a folder; give those")
         else:
             raise ConfigError(f"the corpus {path} does not exist; give files or folders")
     if not found:
