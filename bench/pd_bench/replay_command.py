@@ -22,6 +22,12 @@ __all__ = ["replay"]
 
 _DEVICES = ", ".join(sorted(DEVICE_PROFILES))
 _FLEET, _LOOPBACK, _SLOTS = "fleet", "loopback", 16
+_OF_ENDPOINTS: tuple[str, ...] = ("--endpoint-prompts", "--endpoint-plain")
+_OF_CLOUDS: tuple[str, ...] = ("--tls", "--tls-ca", "--api-key-file", "--insecure")
+_NOT_OF_ENDPOINTS: tuple[str, ...] = (
+    *("--schemes", "--fidelity", "--device-profile", "--link-profile", "--max-num-seqs"),
+    *("--cloud", "--tls", "--tls-ca"),
+)
 _ALL_SCHEMES = ",".join(SCHEMES)
 _LINKS = ", ".join(sorted(LINK_PROFILES))
 
@@ -107,20 +113,24 @@ def replay(
 ) -> None:
     """Replay a trace under several schemes and compare them side by side."""
     settings: ReplaySettings | EndpointSettings
+    _refuse_useless(
+        {
+            "--schemes": schemes != _ALL_SCHEMES,
+            "--fidelity": fidelity != _FLEET,
+            "--device-profile": device_profile is not None,
+            "--link-profile": link_profile != _LOOPBACK,
+            "--max-num-seqs": max_num_seqs != _SLOTS,
+            "--cloud": cloud is not None,
+            "--tls": tls,
+            "--tls-ca": tls_ca is not None,
+            "--api-key-file": api_key_file is not None,
+            "--insecure": insecure,
+            "--endpoint-prompts": endpoint_prompts != PROMPT_KINDS[0],
+            "--endpoint-plain": endpoint_plain,
+        },
+        to_endpoint=endpoint is not None,
+    )
     if endpoint is not None:
-        _refuse(
-            {
-                "--schemes": schemes != _ALL_SCHEMES,
-                "--fidelity": fidelity != _FLEET,
-                "--device-profile": device_profile is not None,
-                "--link-profile": link_profile != _LOOPBACK,
-                "--max-num-seqs": max_num_seqs != _SLOTS,
-                "--cloud": cloud is not None,
-                "--tls": tls,
-                "--tls-ca": tls_ca is not None,
-            },
-            "to --endpoint, which is seen from outside as it is",
-        )
         settings = EndpointSettings(
             trace=trace,
             url=endpoint,
@@ -140,23 +150,6 @@ def replay(
             skip_broken=skip_broken,
         )
     else:
-        _refuse(
-            {
-                "--endpoint-prompts": endpoint_prompts != PROMPT_KINDS[0],
-                "--endpoint-plain": endpoint_plain,
-            },
-            "without --endpoint",
-        )
-        if cloud is None:
-            _refuse(
-                {
-                    "--tls": tls,
-                    "--tls-ca": tls_ca is not None,
-                    "--api-key-file": api_key_file is not None,
-                    "--insecure": insecure,
-                },
-                "without --cloud: our own server is on this machine",
-            )
         settings = ReplaySettings(
             trace=trace,
             schemes=tuple(name.strip() for name in schemes.split(",") if name.strip()),
@@ -184,14 +177,26 @@ def replay(
         raise typer.Exit(INTERRUPTED)
 
 
-def _refuse(given: Mapping[str, bool], where: str) -> None:
+def _refuse_useless(given: Mapping[str, bool], *, to_endpoint: bool) -> None:
     """Refuse options that would be left undone in silence.
 
+    Args:
+        given: whether each option was.
+        to_endpoint: whether an endpoint is replayed against.
+
     Raises:
-        ConfigError: one was given.
+        ConfigError: such an option was given.
     """
-    if useless := [option for option, was_given in given.items() if was_given]:
-        raise ConfigError(f"{', '.join(useless)} says nothing {where}")
+    if to_endpoint:
+        useless, where = _NOT_OF_ENDPOINTS, "to --endpoint, which is seen from outside as it is"
+    elif any(given[option] for option in _OF_ENDPOINTS):
+        useless, where = _OF_ENDPOINTS, "without --endpoint"
+    elif not given["--cloud"]:
+        useless, where = _OF_CLOUDS, "without --cloud: our own server is on this machine"
+    else:
+        return
+    if found := [option for option in useless if given[option]]:
+        raise ConfigError(f"{', '.join(found)} says nothing {where}")
 
 
 def _cloud_access(
