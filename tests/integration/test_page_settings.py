@@ -148,6 +148,10 @@ def test_the_cloud_is_chosen_in_the_settings(browser: Any) -> None:
         page.press("#cloud-choice", "Escape")
         page.click("#open-settings")
         page.wait_for_function("document.querySelector('#cloud-choice').value === 'second:2'")
+        page.fill("#cloud-choice", "")
+        page.press("#cloud-choice", "Enter")
+        page.wait_for_selector("#cloud-state:not(:has-text('second:2'))")
+        assert asked[-1] is None, "no cloud is a choice too"
 
 
 def test_a_cloud_that_may_not_be_chosen_is_shown(browser: Any, server: ApiServer) -> None:

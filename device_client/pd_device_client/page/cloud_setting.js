@@ -18,12 +18,17 @@ export class CloudSetting {
     this._problem = byId("cloud-problem", HTMLElement);
     /** The address in use. */
     this._used = "";
-    /** The address that the device has just refused, if any: leaving the field asks no second time. */
-    this._refused = "";
+    /**
+     * What the device has just refused: leaving the field then asks no second time.
+     * @type {string | null}
+     */
+    this._refused = null;
     this._choosing = false;
     this._sheet = byId("settings", HTMLDialogElement);
     this._sheet.addEventListener("close", () => this._reset());
-    this._field.addEventListener("change", () => this._choose());
+    this._field.addEventListener("change", () => {
+      if (this._field.value.trim() !== this._refused) this._choose();
+    });
     this._field.addEventListener("keydown", (event) => {
       if (event.key !== "Enter") return;
       event.preventDefault(); // else the sheet closes, and what is wrong is not seen
@@ -43,13 +48,12 @@ export class CloudSetting {
   async _choose() {
     const wanted = this._field.value.trim();
     if (this._choosing || wanted === this._used) return this._tell(this._choosing ? "asking" : "");
-    if (wanted === this._refused) return;
     this._choosing = true;
     this._tell("asking");
     try {
       await this._api.chooseCloud(wanted === "" ? null : wanted);
       this._used = this._field.value = wanted;
-      this._refused = "";
+      this._refused = null;
       this._tell("");
     } catch (error) {
       this._refused = wanted;
@@ -63,7 +67,7 @@ export class CloudSetting {
   /** What is not in use must not stand there as if it were. */
   _reset() {
     this._field.value = this._used;
-    this._refused = "";
+    this._refused = null;
     if (!this._choosing) this._tell("");
   }
 
