@@ -1,5 +1,7 @@
 """Text to ids and back, and the stream that holds back what is not final."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,9 +99,12 @@ def test_an_empty_stop_string_is_refused() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"model": 3}'])
-def test_a_broken_file_is_refused(content: str) -> None:
-    with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
+def test_a_broken_file_is_refused_by_its_name(content: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^not a tokenizer\.json: "):
         Tokenizer.from_str(content)
+    (tmp_path / "given.txt").write_text(content)
+    with pytest.raises(ModelError, match=r"given\.txt: not a tokenizer\.json: "):
+        Tokenizer.from_file(tmp_path / "given.txt")
 
 
 def test_the_digest_is_of_the_content() -> None:
