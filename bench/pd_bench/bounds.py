@@ -1,8 +1,17 @@
 """The bounds of what a measurement can be asked: beyond them it would end in an error or never."""
 
+from collections.abc import Mapping
+
 from pd_core.errors import ConfigError, EngineError, PdError
 
-__all__ = ["WARM_UP_TOKENS", "check_between", "check_pace", "check_timeout", "warm_up_failure"]
+__all__ = [
+    "WARM_UP_TOKENS",
+    "check_between",
+    "check_counts",
+    "check_pace",
+    "check_timeout",
+    "warm_up_failure",
+]
 
 WARM_UP_TOKENS = 16
 """Tokens of a warm-up's answer."""
@@ -22,6 +31,17 @@ def check_between(option: str, value: float, least: float, most: float, unit: st
             f"{option} is {value}; it must lie between {least:g} and {most:g}"
             f"{' ' if unit else ''}{unit}"
         )
+
+
+def check_counts(counts: Mapping[str, int | None]) -> None:
+    """Refuse options that count something and are below 1; None is one not given.
+
+    Raises:
+        ConfigError: the message names the option.
+    """
+    for option, count in counts.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"{option} is {count}; it must be 1 or more")
 
 
 def check_pace(pace_s: float) -> None:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from pd_bench.cloud_command import cloud
-from pd_bench.command_run import INTERRUPTED, prepare, run_to_end
+from pd_bench.command_run import prepare, run_to_end
 from pd_bench.compare_command import compare
 from pd_bench.device_commands import api, turns
 from pd_bench.kv_command import kv
@@ -24,7 +24,7 @@ from pd_bench.simulation.capacity_command import capacity
 from pd_bench.simulation.commands import simulate
 from pd_bench.simulation.profile_command import profile
 from pd_bench.trace_commands import trace_app
-from pd_core.ending_signals import ending_signals, is_ctrl_c
+from pd_core.ending_signals import INTERRUPTED, ending_signals, is_ctrl_c
 from pd_core.errors import PdError, status_of
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pd_bench.bounds import check_timeout
+from pd_bench.bounds import check_counts, check_timeout
 from pd_bench.server_process import ServerOptions
 from pd_bench.traces import TraceRow, read_trace
 from pd_core.errors import ConfigError
@@ -74,19 +74,19 @@ class CloudSettings:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        for flag, count in (
-            ("--limit", self.limit),
-            ("--prompt-tokens", self.prompt_tokens),
-            ("--output-tokens", self.output_tokens),
-            ("--max-prompt-tokens", self.max_prompt_tokens),
-            ("--max-output-tokens", self.max_output_tokens),
-            ("--cloud-tokens", self.cloud_tokens),
-            ("--slots", self.slots),
-            ("--kv-cache-mib", self.kv_cache_mib),
-            ("--repeat", self.repeat),
-        ):
-            if count is not None and count < 1:
-                raise ConfigError(f"{flag} is {count}; it must be 1 or more")
+        check_counts(
+            {
+                "--limit": self.limit,
+                "--prompt-tokens": self.prompt_tokens,
+                "--output-tokens": self.output_tokens,
+                "--max-prompt-tokens": self.max_prompt_tokens,
+                "--max-output-tokens": self.max_output_tokens,
+                "--cloud-tokens": self.cloud_tokens,
+                "--slots": self.slots,
+                "--kv-cache-mib": self.kv_cache_mib,
+                "--repeat": self.repeat,
+            }
+        )
         if self.max_num_batched_tokens < 2:
             raise ConfigError(
                 f"--max-num-batched-tokens is {self.max_num_batched_tokens}; it must be 2 or more"

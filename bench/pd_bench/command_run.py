@@ -3,16 +3,13 @@
 import asyncio
 import os
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pd_bench.cores import available_cores, split_cores, thread_environment
 from pd_core.ending_signals import ending_signals
 from pd_core.numerics import prepare_environment
 
-__all__ = ["INTERRUPTED", "prepare", "run_to_end"]
-
-INTERRUPTED: Final = 130
-"""Exit code, as shells report a command ended by Ctrl-C."""
+__all__ = ["prepare", "run_to_end"]
 
 T = TypeVar("T")
 

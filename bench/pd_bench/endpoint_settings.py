@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pd_bench.bounds import check_between, check_pace, check_timeout
+from pd_bench.bounds import check_between, check_counts, check_pace, check_timeout
 from pd_core.errors import ConfigError
 from pd_core.loopback import is_loopback
 
@@ -67,13 +67,13 @@ class EndpointSettings:
             raise ConfigError(f"unknown prompts {self.prompts!r}; known: {', '.join(PROMPT_KINDS)}")
         check_pace(self.pace_s)
         check_timeout(self.timeout_s)
-        for flag, count in (
-            ("--repeat", self.repeat),
-            ("--max-output-tokens", self.max_output_tokens),
-            ("--max-prompt-tokens", self.max_prompt_tokens),
-        ):
-            if count is not None and count < 1:
-                raise ConfigError(f"{flag} is {count}; it must be 1 or more")
+        check_counts(
+            {
+                "--repeat": self.repeat,
+                "--max-output-tokens": self.max_output_tokens,
+                "--max-prompt-tokens": self.max_prompt_tokens,
+            }
+        )
         check_between("--temperature", self.temperature, 0, _MOST_TEMPERATURE)
 
     def _check_url(self) -> None:

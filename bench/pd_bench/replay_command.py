@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pd_bench.command_run import INTERRUPTED, prepare, run_to_end
+from pd_bench.command_run import prepare, run_to_end
 from pd_bench.document_output import document_into
 from pd_bench.endpoint_settings import PROMPT_KINDS, EndpointSettings
 from pd_bench.result import ResultDocument
 from pd_bench.schemes import SCHEMES
 from pd_bench.settings import FIDELITIES, CloudAccess, ReplaySettings
 from pd_core.api_key import read_api_key
+from pd_core.ending_signals import INTERRUPTED
 from pd_core.errors import ConfigError, PdError
 from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES

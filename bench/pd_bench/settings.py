@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pd_bench.bounds import check_pace, check_timeout
+from pd_bench.bounds import check_counts, check_pace, check_timeout
 from pd_bench.schemes import SCHEMES, Scheme, parse_schemes
 from pd_core.errors import ConfigError
 from pd_core.model_names import DEFAULT_MODEL
@@ -90,14 +90,14 @@ class ReplaySettings:
         link_profile(self.link_profile)
         check_pace(self.pace_s)
         check_timeout(self.timeout_s, self.pace_s)
-        for flag, count in (
-            ("--max-prompt-tokens", self.max_prompt_tokens),
-            ("--max-output-tokens", self.max_output_tokens),
-            ("--repeat", self.repeat),
-            ("--max-num-seqs", self.max_num_seqs),
-        ):
-            if count is not None and count < 1:
-                raise ConfigError(f"{flag} is {count}; it must be 1 or more")
+        check_counts(
+            {
+                "--max-prompt-tokens": self.max_prompt_tokens,
+                "--max-output-tokens": self.max_output_tokens,
+                "--repeat": self.repeat,
+                "--max-num-seqs": self.max_num_seqs,
+            }
+        )
         SamplingParams(temperature=self.temperature, seed=self.seed)  # refuses what it cannot do
 
     @property

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from pd_bench.bounds import check_counts
 from pd_bench.trace_row import TraceRow
 from pd_core.errors import ConfigError
 
@@ -39,14 +40,14 @@ class TraceSlice:
                 f"--from-s {self.from_s:g} and --to-s {self.to_s:g} are no stretch of time: "
                 "0 or more, and the first below the second"
             )
-        for flag, value in (
-            ("--every", self.every),
-            ("--max-prompt-tokens", self.max_prompt_tokens),
-            ("--max-output-tokens", self.max_output_tokens),
-            ("--limit", self.limit),
-        ):
-            if value is not None and value < 1:
-                raise ConfigError(f"{flag} is {value}; it must be 1 or more")
+        check_counts(
+            {
+                "--every": self.every,
+                "--max-prompt-tokens": self.max_prompt_tokens,
+                "--max-output-tokens": self.max_output_tokens,
+                "--limit": self.limit,
+            }
+        )
 
     def of(self, rows: Iterable[TraceRow]) -> Iterator[TraceRow]:
         """Yield what is kept; arrivals count from the first row kept."""

@@ -1,8 +1,12 @@
-"""The signals by which a process is told to end in order."""
+"""How a process is told to end in order, and what it then tells."""
 
 import signal
+from typing import Final
 
-__all__ = ["ending_signals", "is_ctrl_c"]
+__all__ = ["INTERRUPTED", "ending_signals", "is_ctrl_c"]
+
+INTERRUPTED: Final = 130
+"""Exit code, as shells report a command ended by Ctrl-C."""
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:

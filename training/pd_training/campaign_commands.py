@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pd_core.ending_signals import INTERRUPTED
 from pd_core.errors import ConfigError
-from pd_training.interrupt import INTERRUPTED
 from pd_training.options import Compile, Data, Device, Threads
 
 if TYPE_CHECKING:

@@ -2,14 +2,11 @@
 
 import signal
 from types import FrameType
-from typing import Final, Self
+from typing import Self
 
 from pd_core.ending_signals import ending_signals
 
-__all__ = ["INTERRUPTED", "InterruptRequest"]
-
-INTERRUPTED: Final = 130
-"""Exit code, as shells report a command ended by Ctrl-C."""
+__all__ = ["InterruptRequest"]
 
 
 class InterruptRequest:

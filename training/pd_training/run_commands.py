@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pd_training.interrupt import INTERRUPTED
+from pd_core.ending_signals import INTERRUPTED
 from pd_training.options import (
     Accumulate,
     Batch,

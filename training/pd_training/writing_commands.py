@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from pd_core.ending_signals import INTERRUPTED
 from pd_core.errors import ConfigError
-from pd_training.interrupt import INTERRUPTED, InterruptRequest
+from pd_training.interrupt import InterruptRequest
 from pd_training.options import Corpus, Data, Exclude, Seed
 from pd_training.settings import check_count, check_seed, check_share
 

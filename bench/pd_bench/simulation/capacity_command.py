@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from pd_bench.bounds import check_between
-from pd_bench.command_run import INTERRUPTED
 from pd_bench.provenance import file_sha256, hardware, versions
 from pd_bench.result import CutRows, Distribution, EqualRows, ResultDocument
 from pd_bench.result_file import refuse_same_file, result_file
@@ -31,6 +30,7 @@ from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.slot_formula import Load, compute_gain, slot_gain
 from pd_bench.trace_row import TraceRow
 from pd_bench.traces import SkippedRows, read_trace
+from pd_core.ending_signals import INTERRUPTED
 from pd_core.errors import ConfigError
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
 

@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pd_bench.command_run import INTERRUPTED
 from pd_bench.document_output import document_into
 from pd_bench.result import ResultDocument
 from pd_bench.result_file import refuse_same_file
@@ -28,7 +27,7 @@ from pd_bench.simulation.validation import (
     table_of,
 )
 from pd_bench.simulation.virtual_loop import VirtualLoop
-from pd_core.ending_signals import ending_signals
+from pd_core.ending_signals import INTERRUPTED, ending_signals
 from pd_core.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
 
 __all__ = ["interruptible", "simulate"]
