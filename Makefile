@@ -52,7 +52,7 @@ test-integration: install ## The integration tests: sockets and processes
 	@$(BIN)/pytest --timeout 120 tests/integration $(ARGS)
 
 screenshots: install ## Take the documentation's pictures of the page, in a real Chromium
-	@PD_SCREENSHOTS=docs/images $(BIN)/pytest --timeout 900 tests/integration/test_demo_page.py
+	@PD_SCREENSHOTS=docs/images $(BIN)/pytest --timeout 900 tests/integration/page/test_demo_page.py
 
 format: install ## Format and sort imports in place
 	@$(BIN)/ruff format .

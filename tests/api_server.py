@@ -14,25 +14,25 @@ from typing import Any, TypeVar
 import httpx
 import torch
 
-from pd_core.chat_template import ChatTemplate
+from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_core.checkpoints.loading import LoadedModel
+from pd_core.checkpoints.random_tiny import EOS_TOKEN, random_tiny_config, random_tiny_tokenizer
+from pd_core.checkpoints.sampling_defaults import SamplingDefaults
 from pd_core.generation import Fingerprints
-from pd_core.listening import bind
-from pd_core.models import LoadedModel
+from pd_core.host.listening import bind
+from pd_core.identity.numerics import unchecked
 from pd_core.models.causal_lm import CausalLM
-from pd_core.models.random_tiny import EOS_TOKEN, random_tiny_config, random_tiny_tokenizer
-from pd_core.numerics import unchecked
-from pd_core.profiles import SpeedProfile
-from pd_core.sampling_defaults import SamplingDefaults
+from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
+from pd_device_client.api.http_server import HttpServer
 from pd_device_client.api.questions import AnswerSettings
-from pd_device_client.client import DeviceClient
-from pd_device_client.cloud_choice import CloudChoice
-from pd_device_client.device import Device
-from pd_device_client.emulated_engine import EmulatedEngine
-from pd_device_client.http_server import HttpServer
-from pd_device_client.ports import CloudLink, LocalEngine
-from pd_device_client.residency import Residency
+from pd_device_client.client.client import DeviceClient
+from pd_device_client.cloud.choice import CloudChoice
+from pd_device_client.contract.ports import CloudLink, LocalEngine
+from pd_device_client.device.device import Device
+from pd_device_client.device.residency import Residency
+from pd_device_client.planning.profiles import SpeedProfile
 from tests.scripted_cloud import ScriptedCloud
 
 T = TypeVar("T")

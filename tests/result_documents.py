@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pd_bench.result import (
+from pd_bench.results.result import (
     CloudTotals,
     CutRows,
     Distribution,
@@ -11,7 +11,7 @@ from pd_bench.result import (
     ResultDocument,
     SchemeResult,
 )
-from pd_bench.series import CapacityCurve, CapacityPoint, LoadPoint, Timeline
+from pd_bench.results.series import CapacityCurve, CapacityPoint, LoadPoint, Timeline
 
 PACE_S = 0.1
 CLOUD = CloudTotals(tokens_generated=60, busy_s=2.0, kv_byte_s=1e6, kv_bytes_peak=4096)

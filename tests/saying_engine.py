@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from pd_core.generation import Fingerprints
 from pd_core.sampling_params import SamplingParams
-from pd_core.tokenizer import Tokenizer
-from pd_device_client.ports import EngineCard, LocalSequence
+from pd_core.text.tokenizer import Tokenizer
+from pd_device_client.contract.ports import EngineCard, LocalSequence
 
 
 class SayingEngine:

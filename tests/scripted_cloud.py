@@ -20,8 +20,8 @@ from pd_core.generation import (
     Stop,
     Tokens,
 )
-from pd_core.rolling_hash import RollingHash
-from pd_device_client.ports import CloudStream
+from pd_core.sampling.rolling_hash import RollingHash
+from pd_device_client.contract.ports import CloudStream
 
 VOCAB_SIZE = 50
 EOS = 49

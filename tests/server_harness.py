@@ -13,15 +13,16 @@ import torch
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from pd_core.models import LoadedModel, Segment
-from pd_core.sampling import sample
+from pd_core.checkpoints.loading import LoadedModel
+from pd_core.models import Segment
+from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import GenerationServiceStub
 from pd_server.config import EngineConfig, ServerConfig
-from pd_server.engine import Engine
+from pd_server.engine.contract import Engine
 from pd_server.server import Server
-from pd_server.torch_engine import TorchEngine
+from pd_server.torch_engine.engine import TorchEngine
 
 __all__ = [
     "Answer",

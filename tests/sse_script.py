@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from pd_bench.endpoint_http import Reply, text_lines, whole_text
+from pd_bench.endpoint.http_pool import Reply, text_lines, whole_text
 
 
 def event(

@@ -12,21 +12,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pd_bench.cloud_command import cloud
-from pd_bench.command_run import prepare, run_to_end
-from pd_bench.compare_command import compare
-from pd_bench.device_commands import api, turns
-from pd_bench.kv_command import kv
-from pd_bench.replay_command import replay
-from pd_bench.report_command import report
-from pd_bench.server_commands import gaps, streams
-from pd_bench.simulation.capacity_command import capacity
-from pd_bench.simulation.commands import simulate
-from pd_bench.simulation.profile_command import profile
-from pd_bench.trace_commands import trace_app
-from pd_core.ending_signals import INTERRUPTED, ending_signals, is_ctrl_c
+from pd_bench.commands.capacity import capacity
+from pd_bench.commands.cloud import cloud
+from pd_bench.commands.compare import compare
+from pd_bench.commands.device import api, turns
+from pd_bench.commands.kv import kv
+from pd_bench.commands.profile_cloud import profile
+from pd_bench.commands.replay import replay
+from pd_bench.commands.report import report
+from pd_bench.commands.server import gaps, streams
+from pd_bench.commands.simulate import simulate
+from pd_bench.commands.trace import trace_app
+from pd_bench.harness.command_run import prepare, run_to_end
 from pd_core.errors import PdError, status_of
-from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
+from pd_core.host.ending_signals import INTERRUPTED, ending_signals, is_ctrl_c
+from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 
 __all__ = ["app", "main"]
 
@@ -67,7 +67,7 @@ def overhead(
 ) -> None:
     """Measure what gRPC, session and pacing add to a token on loopback."""
     prepare()
-    from pd_bench.overhead import measure_overhead, overhead_table
+    from pd_bench.overhead.overhead import measure_overhead, overhead_table
 
     Console().print(overhead_table(run_to_end(measure_overhead(pace, tokens))))
 
@@ -84,9 +84,9 @@ def ticker(
 ) -> None:
     """Measure how punctual the device's event loop is while its engine prefills."""
     prepare()
-    from pd_bench.ticker import measure_ticker, ticker_table
-    from pd_core.models import load_model
-    from pd_device_client.local_engine import TorchLocalEngine
+    from pd_bench.overhead.ticker import measure_ticker, ticker_table
+    from pd_core.checkpoints.loading import load_model
+    from pd_device_client.engine.torch_engine import TorchLocalEngine
 
     engine = TorchLocalEngine(load_model(model))
     Console().print(ticker_table(run_to_end(measure_ticker(engine, prompt_tokens, duration))))
@@ -110,7 +110,7 @@ app.command()(capacity)
 def demo(model: Model = DEFAULT_MODEL) -> None:
     """Carry one page of documentation on in the three modes, live, and compare them."""
     prepare()
-    from pd_bench.demo import run_demo
+    from pd_bench.commands.demo import run_demo
 
     run_to_end(run_demo(Console(highlight=False), model))
 

@@ -1,4 +1,4 @@
-"""What a request asks of the sampler. The sampling itself is in `pd_core.sampling`."""
+"""What a request asks of the sampler. The sampling itself is in `pd_core.sampling.sampling`."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class SamplingParams:
             length of a trace's row. Only samplers may read it: planner, controller and
             admission must not (DESIGN 8).
         dry_multiplier: what a token costs that repeats the answer; 0 is off. See
-            `pd_core.repetition`.
+            `pd_core.sampling.repetition`.
         dry_base: by how much the cost grows with each further repeated token.
         dry_allowed_length: stretches shorter than this repeat for free.
 

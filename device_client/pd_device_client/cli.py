@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from pd_core.errors import PdError, status_of
-from pd_device_client.chat_command import chat
-from pd_device_client.doctor_command import doctor
-from pd_device_client.models_command import models
-from pd_device_client.serve_command import serve
+from pd_device_client.commands.chat import chat
+from pd_device_client.commands.doctor import doctor
+from pd_device_client.commands.models import models
+from pd_device_client.commands.serve import serve
 
 __all__ = ["app", "main"]
 

@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 
-from pd_core.api_key import checked_api_key, read_api_key
 from pd_core.errors import ConfigError, PdError, status_of
-from pd_core.model_names import DEFAULT_MODEL, MODEL_HELP
+from pd_core.host.api_key import checked_api_key, read_api_key
+from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_server.config import EngineConfig, ServerConfig, TlsConfig, VllmConfig
-from pd_server.engine import Engine
-from pd_server.logs import configure_logging
+from pd_server.engine.contract import Engine
+from pd_server.operations.logs import configure_logging
 from pd_server.process import run_server
 
 __all__ = ["main"]
@@ -279,13 +279,13 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
         return build_vllm_engine(config)
 
     def build_torch() -> Engine:
-        from pd_core.numerics import prepare_environment
+        from pd_core.identity.numerics import prepare_environment
 
         prepare_environment(fast=config.fast_numerics)  # before torch is imported
         import torch
 
-        from pd_core.models import load_model
-        from pd_server.torch_engine import TorchEngine
+        from pd_core.checkpoints.loading import load_model
+        from pd_server.torch_engine.engine import TorchEngine
 
         torch.set_num_threads(config.threads or _default_threads(torch.get_num_threads()))
         lm = load_model(

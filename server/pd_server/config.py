@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pd_core.errors import ConfigError
-from pd_core.loopback import is_loopback
-from pd_core.model_names import DEFAULT_MODEL
+from pd_core.host.loopback import is_loopback
+from pd_core.store.model_names import DEFAULT_MODEL
 
 __all__ = ["ENGINES", "EngineConfig", "ServerConfig", "TlsConfig", "VllmConfig"]
 
@@ -39,7 +39,7 @@ class EngineConfig:
     """What runs, and how much of it at once.
 
     Attributes:
-        model: a name of `pd_core.model_names`, or a Hugging Face directory.
+        model: a name of `pd_core.store.model_names`, or a Hugging Face directory.
         dtype: of weights and KV cache.
         device: where the model runs.
         max_num_seqs: slots; requests decoded together.

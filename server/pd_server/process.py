@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pd_core.errors import ConfigError
 from pd_server.config import ServerConfig
-from pd_server.engine import Engine
+from pd_server.engine.contract import Engine
 from pd_server.server import Server
 
 __all__ = ["run_server"]

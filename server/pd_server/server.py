@@ -14,23 +14,23 @@ from grpc_reflection.v1alpha import reflection
 
 from pd_core.errors import EngineDead, ShuttingDown
 from pd_core.generation import ServerInfo
-from pd_core.listening import format_address
+from pd_core.host.listening import format_address
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
-from pd_server.admission import Admission
-from pd_server.auth import ApiKey
 from pd_server.config import ServerConfig
-from pd_server.control_plane import make_control_plane
-from pd_server.engine import Engine
-from pd_server.engine_thread import EngineThread
-from pd_server.http_server import HttpServer
-from pd_server.interceptors import AuthInterceptor, ErrorInterceptor
-from pd_server.lifecycle import Phase
-from pd_server.listen import add_grpc_port, bind_http
-from pd_server.metrics import Metrics
-from pd_server.server_card import ServerCard, make_limits
-from pd_server.service import GenerationService
-from pd_server.validation import RequestValidator
+from pd_server.engine.contract import Engine
+from pd_server.engine.thread import EngineThread
+from pd_server.gate.admission import Admission
+from pd_server.gate.server_card import ServerCard, make_limits
+from pd_server.gate.validation import RequestValidator
+from pd_server.operations.auth import ApiKey
+from pd_server.operations.control_plane import make_control_plane
+from pd_server.operations.http_server import HttpServer
+from pd_server.operations.lifecycle import Phase
+from pd_server.operations.listen import add_grpc_port, bind_http
+from pd_server.operations.metrics import Metrics
+from pd_server.rpc.interceptors import AuthInterceptor, ErrorInterceptor
+from pd_server.rpc.service import GenerationService
 
 __all__ = ["MAX_MESSAGE_BYTES", "Server"]
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pd_core.models import CausalLM, ModelConfig, save_model
-from pd_core.models.random_tiny import EOS_TOKEN, fill_weights, random_tiny_tokenizer
-from pd_core.numerics import unchecked
+from pd_core.checkpoints.loading import save_model
+from pd_core.checkpoints.random_tiny import EOS_TOKEN, fill_weights, random_tiny_tokenizer
+from pd_core.identity.numerics import unchecked
+from pd_core.models import CausalLM, ModelConfig
 
 __all__ = ["write_checkpoint"]
 

@@ -6,12 +6,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pd_core.checkpoints.loading import load_model
 from pd_core.generation import Finished
-from pd_core.models import load_model
 from pd_core.sampling_params import SamplingParams
 from pd_server.config import EngineConfig, VllmConfig
-from pd_server.engine import Engine, EngineRequest, RequestFailed, RequestFinished, TokensMade
-from pd_server.torch_engine import TorchEngine
+from pd_server.engine.contract import (
+    Engine,
+    EngineRequest,
+    RequestFailed,
+    RequestFinished,
+    TokensMade,
+)
+from pd_server.torch_engine.engine import TorchEngine
 from pd_server.vllm_engine.builder import build_vllm_engine
 from pd_server.vllm_engine.engine import VllmEngine
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pd_core.models import LoadedModel, Segment
+from pd_core.checkpoints.loading import LoadedModel
+from pd_core.models import Segment
 from pd_core.models.attention import Pass
 from pd_core.models.grouped_attention import GroupedAttention
 from pd_core.models.prompt_scores import SCORE_WINDOW, mean_attention, score_layer

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pd_bench.cloud_result import CloudDocument
+from pd_bench.clouds.result import CloudDocument
 from tests.vllm.checkpoints import write_checkpoint
 
 

@@ -11,7 +11,7 @@ import pytest
 from pd_core.errors import EngineError
 from pd_core.generation import Finished, FinishReason
 from pd_core.sampling_params import SamplingParams
-from pd_server.engine import TokensMade
+from pd_server.engine.contract import TokensMade
 from pd_server.vllm_engine.backend import Output
 from pd_server.vllm_engine.engine import VllmEngine
 from tests.server_harness import prompt_of

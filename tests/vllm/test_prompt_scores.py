@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from pd_core.models import Segment, load_model
+from pd_core.checkpoints.loading import load_model
+from pd_core.models import Segment
 from pd_core.sampling_params import SamplingParams
-from pd_server.engine import EngineRequest, PromptScored, ScoreKind, TokensMade
+from pd_server.engine.contract import EngineRequest, PromptScored, ScoreKind, TokensMade
 from pd_server.vllm_engine.engine import VllmEngine
 from tests.server_harness import prompt_of
 from tests.vllm.checkpoints import write_checkpoint

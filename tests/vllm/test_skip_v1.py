@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pd_core.models import Segment, load_model
+from pd_core.checkpoints.loading import load_model
+from pd_core.models import Segment
 from tests.vllm.checkpoints import write_checkpoint
 
 TOLERANCE = 1e-4

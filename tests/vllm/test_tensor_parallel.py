@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pd_core.models import load_model
+from pd_core.checkpoints.loading import load_model
 from pd_core.sampling_params import SamplingParams
-from pd_server.engine import PromptScored, TokensMade
+from pd_server.engine.contract import PromptScored, TokensMade
 from tests.server_harness import prompt_of
 from tests.vllm.checkpoints import write_checkpoint
 from tests.vllm.engines import answers, request, torch_engine, vllm_engine

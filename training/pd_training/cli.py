@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pd_core.ending_signals import is_ctrl_c
 from pd_core.errors import ConfigError, PdError, status_of
-from pd_training.campaign_commands import campaign
-from pd_training.options import (
+from pd_core.host.ending_signals import is_ctrl_c
+from pd_training.commands.campaign import campaign
+from pd_training.commands.options import (
     Context,
     Corpus,
     Data,
@@ -28,8 +28,9 @@ from pd_training.options import (
     Out,
     Seed,
 )
-from pd_training.run_commands import pretrain, uptrain
-from pd_training.settings import (
+from pd_training.commands.run import pretrain, uptrain
+from pd_training.commands.writing import functions, judge
+from pd_training.recipe.settings import (
     INITS,
     SELECTIONS,
     check_count,
@@ -37,10 +38,9 @@ from pd_training.settings import (
     check_seed,
     check_share,
 )
-from pd_training.writing_commands import functions, judge
 
 if TYPE_CHECKING:
-    from pd_training.evaluation import Evaluation
+    from pd_training.run.evaluation import Evaluation
 
 __all__ = ["app", "main"]
 
@@ -61,10 +61,10 @@ def tokenizer(
     exclude: Exclude = None,
 ) -> None:
     """Train a byte-level BPE tokenizer."""
-    from pd_training import token_store
-    from pd_training.atomic import ordinary_file, replace_text
-    from pd_training.bpe import train_tokenizer
-    from pd_training.documents import corpus_files, read_documents
+    from pd_core.host.atomic import ordinary_file, replace_text
+    from pd_training.corpus import token_store
+    from pd_training.corpus.bpe import train_tokenizer
+    from pd_training.corpus.documents import corpus_files, read_documents
 
     check_share("--held-out", held_out)
     ordinary_file(out)
@@ -90,11 +90,11 @@ def prepare(
     seed: Seed = 0,
 ) -> None:
     """Tokenise a corpus into memory-mapped files, a part of its documents held out."""
-    from pd_core.tokenizer import Tokenizer
-    from pd_training.bpe import CorpusEncoder
-    from pd_training.documents import corpus_files, read_documents
-    from pd_training.selection import Selection
-    from pd_training.token_store import write_token_store
+    from pd_core.text.tokenizer import Tokenizer
+    from pd_training.corpus.bpe import CorpusEncoder
+    from pd_training.corpus.documents import corpus_files, read_documents
+    from pd_training.corpus.selection import Selection
+    from pd_training.corpus.token_store import write_token_store
 
     if select is None and budget:
         raise ConfigError("--budget says how much to choose; say how with --select micro or random")
@@ -140,10 +140,10 @@ def evaluate(
     json_out: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Print loss, bits per byte and loss by position on held-out text."""
-    from pd_training.evaluation import evaluate as evaluate_model
-    from pd_training.model_directory import read_training_model
-    from pd_training.processes import Processes
-    from pd_training.token_store import TokenStore
+    from pd_training.corpus.token_store import TokenStore
+    from pd_training.model.model_directory import read_training_model
+    from pd_training.run.evaluation import evaluate as evaluate_model
+    from pd_training.run.processes import Processes
 
     check_dtype(dtype)
     check_count("--context", context)
@@ -200,10 +200,10 @@ def convert(
     context: Context = 256,
 ) -> None:
     """Make a SkipV1Former of a plain checkpoint; it needs uptraining afterwards."""
-    from pd_core.tokenizer import Tokenizer
-    from pd_training.conversion import convert_to_skip_v1
-    from pd_training.output_fit import calibration_batches
-    from pd_training.token_store import TokenStore
+    from pd_core.text.tokenizer import Tokenizer
+    from pd_training.corpus.token_store import TokenStore
+    from pd_training.model.conversion import convert_to_skip_v1
+    from pd_training.model.output_fit import calibration_batches
 
     if to != "skipv1":
         raise ConfigError(f"unknown --to {to!r}; known: skipv1")
@@ -231,7 +231,7 @@ def inspect(
     kv_dtype: Annotated[str, typer.Option(help="Of the KV cache that is accounted.")] = "float32",
 ) -> None:
     """Say what a checkpoint is and what its KV cache costs; or why it is refused."""
-    from pd_core.models import inspect_model
+    from pd_core.checkpoints.inspection import inspect_model
 
     report = inspect_model(model, kv_dtype=kv_dtype)
     plain, formula = report.kv_bytes_per_token_plain, report.kv_bytes_per_token_by_formula

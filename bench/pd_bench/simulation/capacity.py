@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from pd_bench.result import RequestRecord
-from pd_bench.schemes import Scheme
-from pd_bench.series import CapacityCurve, CapacityPoint
+from pd_bench.emulation.virtual_loop import run_virtual
+from pd_bench.replay.schemes import Scheme
+from pd_bench.replay.workload import Work
+from pd_bench.results.result import RequestRecord
+from pd_bench.results.series import CapacityCurve, CapacityPoint
 from pd_bench.simulation.fleet import SimulatedFleet, workload_of
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
-from pd_bench.simulation.virtual_loop import run_virtual
-from pd_bench.workload import Work
-from pd_device_client.outcome import Outcome
+from pd_device_client.contract.outcome import Outcome
 
 __all__ = ["Capacity", "KeptPromise", "TriedRate", "find_capacity"]
 

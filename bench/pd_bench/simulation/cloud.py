@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from pd_bench.emulation.shaped_link import Lane, tokens_in
+from pd_bench.emulation.virtual_loop import VirtualLoop
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.engine import SimulatedEngine
-from pd_bench.simulation.virtual_loop import VirtualLoop
 from pd_core.errors import PdError
 from pd_core.generation import (
     Admitted,
@@ -27,10 +28,9 @@ from pd_core.generation import (
     Stop,
     Tokens,
 )
-from pd_core.profiles import LinkProfile
-from pd_device_client.shaped_link import Lane, tokens_in
-from pd_server.admission import Admission, Ticket
-from pd_server.validation import RequestValidator
+from pd_device_client.planning.profiles import LinkProfile
+from pd_server.gate.admission import Admission, Ticket
+from pd_server.gate.validation import RequestValidator
 
 __all__ = ["EOS_TOKEN_ID", "VOCAB_SIZE", "Reader", "SimulatedCloud", "SimulatedLink"]
 

@@ -17,8 +17,8 @@ from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_core.errors import CloudTimeout, CloudUnavailable, ConfigError
 from pd_core.generation import Finished, ServerInfo, Start, Tokens
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.ports import CloudLink
-from pd_server.block_budget import BLOCK_TOKENS
+from pd_device_client.contract.ports import CloudLink
+from pd_server.scheduling.block_budget import BLOCK_TOKENS
 
 __all__ = ["CloudMeasurement", "measure_cloud"]
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pd_core.errors import ConfigError
 from pd_core.generation import Limits
-from pd_server.step_cost import StepCost, StepSample
+from pd_server.scheduling.step_cost import StepCost, StepSample
 
 _WARM_UP_CHUNK = 64
 _WARM_UP_FAR = 2048

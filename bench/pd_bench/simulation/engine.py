@@ -14,12 +14,12 @@ from typing import Protocol
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_core.errors import PdError, RequestExpired
 from pd_core.generation import Finished, FinishReason, Load, Start
-from pd_core.rolling_hash import RollingHash
-from pd_server.block_budget import BLOCK_TOKENS, BlockBudget
-from pd_server.prefix_cache import PrefixCache, block_keys, remember
-from pd_server.schedule import Schedule, Sequence
-from pd_server.scheduler import Scheduler
-from pd_server.speed_meter import SpeedMeter
+from pd_core.sampling.rolling_hash import RollingHash
+from pd_server.scheduling.block_budget import BLOCK_TOKENS, BlockBudget
+from pd_server.scheduling.prefix_cache import PrefixCache, block_keys, remember
+from pd_server.scheduling.schedule import Schedule, Sequence
+from pd_server.scheduling.scheduler import Scheduler
+from pd_server.scheduling.speed_meter import SpeedMeter
 
 __all__ = ["Receiver", "SimulatedEngine"]
 

@@ -8,21 +8,21 @@ import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from pd_bench.bounds import warm_up_failure
-from pd_bench.cloud_meter import CloudMeter
-from pd_bench.dispatch import Client, Dispatcher
-from pd_bench.result import CloudTotals, RequestRecord
-from pd_bench.schemes import Scheme, scheme_client
-from pd_bench.series import LoadPoint
+from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.harness.bounds import warm_up_failure
+from pd_bench.replay.cloud_meter import CloudMeter
+from pd_bench.replay.dispatch import Client, Dispatcher
+from pd_bench.replay.schemes import Scheme, scheme_client
+from pd_bench.replay.workload import Work, Workload
+from pd_bench.results.result import CloudTotals, RequestRecord
+from pd_bench.results.series import LoadPoint
 from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
 from pd_bench.simulation.foresight import ForesightEngine
 from pd_bench.simulation.lazy_reader import read_lazily
 from pd_bench.simulation.prepared_client import PreparedClient
 from pd_bench.simulation.settings import SimulationSettings
-from pd_bench.workload import Work, Workload
-from pd_core.profiles import link_profile
-from pd_device_client.emulated_engine import EmulatedEngine
-from pd_device_client.outcome import Outcome
+from pd_device_client.contract.outcome import Outcome
+from pd_device_client.planning.profiles import link_profile
 
 __all__ = ["SimulatedFleet", "workload_of"]
 

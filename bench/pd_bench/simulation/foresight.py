@@ -13,15 +13,15 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pd_bench.dispatch import Session as DispatchedSession
-from pd_bench.simulation.virtual_loop import VirtualLoop
-from pd_core.planner import Mode
+from pd_bench.emulation.device_engine import EmulatedEngine, EmulatedSequence
+from pd_bench.emulation.virtual_loop import VirtualLoop
+from pd_bench.replay.dispatch import Session as DispatchedSession
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.cloud_leg import CloudLeg, LegState
-from pd_device_client.emulated_engine import EmulatedEngine, EmulatedSequence
-from pd_device_client.handoff import LOST_TOLERANCE, expected_last
-from pd_device_client.session import Session
-from pd_device_client.standing import Standing
+from pd_device_client.planning.planner import Mode
+from pd_device_client.session.cloud_leg import CloudLeg, LegState
+from pd_device_client.session.handoff import LOST_TOLERANCE, expected_last
+from pd_device_client.session.session import Session
+from pd_device_client.session.standing import Standing
 
 __all__ = ["ForesightEngine"]
 

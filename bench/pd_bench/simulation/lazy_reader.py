@@ -10,10 +10,10 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from pd_bench.dispatch import Session as DispatchedSession
+from pd_bench.emulation.virtual_loop import VirtualLoop
+from pd_bench.replay.dispatch import Session as DispatchedSession
 from pd_bench.simulation.cloud import SimulatedLink
-from pd_bench.simulation.virtual_loop import VirtualLoop
-from pd_device_client.session import Session
+from pd_device_client.session.session import Session
 
 __all__ = ["LazyReader", "read_lazily"]
 

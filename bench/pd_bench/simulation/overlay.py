@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pd_bench.trace_row import TraceRow
+from pd_bench.traces.row import TraceRow
 from pd_core.errors import ConfigError
 
 __all__ = ["Overlay"]

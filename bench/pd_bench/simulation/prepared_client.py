@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from pd_bench.dispatch import Client, Session
-from pd_device_client.outcome import GenerationRequest
+from pd_bench.replay.dispatch import Client, Session
+from pd_device_client.contract.outcome import GenerationRequest
 
 __all__ = ["PreparedClient"]
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pd_bench.bounds import check_pace, check_timeout
-from pd_bench.result import Distribution
-from pd_bench.schemes import SCHEMES, Scheme, parse_schemes
+from pd_bench.harness.bounds import check_pace, check_timeout
+from pd_bench.replay.schemes import SCHEMES, Scheme, parse_schemes
+from pd_bench.results.result import Distribution
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_core.errors import ConfigError
-from pd_core.profiles import LinkProfile, SpeedProfile, link_profile
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.planning.profiles import LinkProfile, SpeedProfile, link_profile
 
 __all__ = ["SimulationSettings"]
 

@@ -8,19 +8,25 @@ partial.
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from pd_bench.provenance import file_sha256, hardware, versions
-from pd_bench.result import CloudTotals, CutRows, Distribution, RequestRecord, ResultDocument
-from pd_bench.schemes import Scheme
-from pd_bench.series import LoadPoint
+from pd_bench.emulation.virtual_loop import run_virtual
+from pd_bench.replay.schemes import Scheme
+from pd_bench.replay.workload import Work
+from pd_bench.results.provenance import file_sha256, hardware, versions
+from pd_bench.results.result import (
+    CloudTotals,
+    CutRows,
+    Distribution,
+    RequestRecord,
+    ResultDocument,
+)
+from pd_bench.results.series import LoadPoint
+from pd_bench.results.sketch import MAX_EXACT, RELATIVE_ERROR
 from pd_bench.simulation.fleet import SimulatedFleet, workload_of
 from pd_bench.simulation.settings import SimulationSettings
-from pd_bench.simulation.sketch import MAX_EXACT, RELATIVE_ERROR
 from pd_bench.simulation.tally import AnswerDigests, SchemeTally
 from pd_bench.simulation.timer_lag import TimerLag
-from pd_bench.simulation.virtual_loop import run_virtual
-from pd_bench.traces import SkippedRows, TraceRow, read_trace
-from pd_bench.workload import Work
-from pd_device_client.outcome import Outcome
+from pd_bench.traces.reader import SkippedRows, TraceRow, read_trace
+from pd_device_client.contract.outcome import Outcome
 
 __all__ = ["Simulation"]
 

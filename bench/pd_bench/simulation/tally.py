@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pd_bench.dispatch import timeline_of
-from pd_bench.result import CloudTotals, EqualRows, KvBytesPeak, RequestRecord, SchemeResult
-from pd_bench.series import MAX_TIMELINES, Timeline
-from pd_bench.simulation.sketch import QuantileSketch
-from pd_device_client.outcome import Outcome
+from pd_bench.replay.dispatch import timeline_of
+from pd_bench.results.result import CloudTotals, EqualRows, KvBytesPeak, RequestRecord, SchemeResult
+from pd_bench.results.series import MAX_TIMELINES, Timeline
+from pd_bench.results.sketch import QuantileSketch
+from pd_device_client.contract.outcome import Outcome
 
 __all__ = ["AnswerDigests", "SchemeTally"]
 

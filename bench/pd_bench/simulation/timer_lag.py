@@ -8,7 +8,7 @@ import random
 
 import numpy as np
 
-from pd_bench.result import Distribution
+from pd_bench.results.result import Distribution
 
 __all__ = ["TimerLag"]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pd_core.errors import EngineError
+from pd_core.identity.numerics import Numerics
 from pd_core.models.attention import CausalMask, Pass, PlainBatch, TiledBatch
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import KVCache, Segment
@@ -17,7 +18,6 @@ from pd_core.models.linear import Placement, ReproducibleLinear
 from pd_core.models.norm import RMSNorm
 from pd_core.models.prompt_scores import SCORE_WINDOW, mean_attention, score_layer
 from pd_core.models.rope import RotaryEmbedding
-from pd_core.numerics import Numerics
 
 __all__ = ["CausalLM"]
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Self
 
+from pd_core.checkpoints.hf_config import read_config, write_config
 from pd_core.errors import ModelError
 from pd_core.models.families import FAMILIES
-from pd_core.models.hf_config import read_config, write_config
 from pd_core.models.kv_cache import LayerHeads
 from pd_core.models.latent_shape import HEAD_LIMIT, LatentShape
 from pd_core.models.rope_scaling import RopeScaling

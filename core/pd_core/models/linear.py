@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pd_core.numerics import Numerics, unchecked
+from pd_core.identity.numerics import Numerics, unchecked
 
 __all__ = [
     "Placement",

@@ -11,8 +11,8 @@ from pd_device_client.api.json_text import json_bytes
 from pd_device_client.api.report import final_report, token_report
 from pd_device_client.api.shapes import Shape
 from pd_device_client.api.watch import Noticed, Watch
-from pd_device_client.outcome import Outcome, Shown
-from pd_device_client.session import Session
+from pd_device_client.contract.outcome import Outcome, Shown
+from pd_device_client.session.session import Session
 
 __all__ = ["Answer", "Choice", "Telling"]
 

@@ -37,10 +37,10 @@ from pd_device_client.api.parameters import (
 from pd_device_client.api.places import Places
 from pd_device_client.api.questions import AnswerSettings, Questions, chat_prompt
 from pd_device_client.api.status import Status
-from pd_device_client.cloud_choice import CloudChoice
-from pd_device_client.device import Device
-from pd_device_client.outcome import Outcome
-from pd_device_client.residency import Phase, Residency
+from pd_device_client.cloud.choice import CloudChoice
+from pd_device_client.contract.outcome import Outcome
+from pd_device_client.device.device import Device
+from pd_device_client.device.residency import Phase, Residency
 
 __all__ = ["make_app"]
 

@@ -5,7 +5,7 @@ from typing import Any
 from pd_core.errors import PdError
 from pd_device_client.api.errors import error_body
 from pd_device_client.api.watch import Noticed
-from pd_device_client.happenings import (
+from pd_device_client.contract.happenings import (
     Claimed,
     ClaimReturned,
     CloudArrived,
@@ -16,7 +16,7 @@ from pd_device_client.happenings import (
     DevicePassed,
     Happening,
 )
-from pd_device_client.session import Session
+from pd_device_client.session.session import Session
 
 __all__ = ["event_report", "plan_report"]
 

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pd_device_client.outcome import Outcome
+from pd_device_client.contract.outcome import Outcome
 
 __all__ = ["DeviceMetrics", "Gauge"]
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pd_core.planner import Mode
 from pd_device_client.api.errors import Refusal
+from pd_device_client.planning.planner import Mode
 
 __all__ = [
     "MAX_CHOICES",

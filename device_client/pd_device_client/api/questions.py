@@ -12,7 +12,6 @@ from pd_core.errors import (
     TokenLimitTooHigh,
     TokenOutOfVocabulary,
 )
-from pd_core.planner import Mode, Promise
 from pd_core.sampling_params import MAX_SEED
 from pd_device_client.api.answer import Answer, Choice, Telling
 from pd_device_client.api.conversation import plain_messages
@@ -28,10 +27,11 @@ from pd_device_client.api.parameters import (
 from pd_device_client.api.places import Places
 from pd_device_client.api.shapes import CHAT, TEXT, Shape
 from pd_device_client.api.watch import Watch
-from pd_device_client.battery import Battery, BatteryPolicy, read_battery
-from pd_device_client.device import Device, draw_seed
-from pd_device_client.outcome import Outcome
-from pd_device_client.prompt import conversation_token_ids, text_token_ids
+from pd_device_client.contract.outcome import Outcome
+from pd_device_client.device.battery import Battery, BatteryPolicy, read_battery
+from pd_device_client.device.device import Device, draw_seed
+from pd_device_client.device.prompt import conversation_token_ids, text_token_ids
+from pd_device_client.planning.planner import Mode, Promise
 
 __all__ = ["AnswerSettings", "Questions", "chat_prompt"]
 

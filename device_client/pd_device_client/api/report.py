@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pd_device_client.outcome import Shown
-from pd_device_client.session import Session
+from pd_device_client.contract.outcome import Shown
+from pd_device_client.session.session import Session
 
 __all__ = ["final_report", "token_report"]
 

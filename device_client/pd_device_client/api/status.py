@@ -6,12 +6,12 @@ from typing import Any
 
 from pd_device_client.api.places import Places
 from pd_device_client.api.questions import AnswerSettings
-from pd_device_client.api.totals import Totals
-from pd_device_client.client import DeviceClient
-from pd_device_client.cloud_choice import CloudChoice
-from pd_device_client.device import Device
-from pd_device_client.prompt import knows_roles
-from pd_device_client.residency import Phase, Residency
+from pd_device_client.client.client import DeviceClient
+from pd_device_client.cloud.choice import CloudChoice
+from pd_device_client.device.device import Device
+from pd_device_client.device.prompt import knows_roles
+from pd_device_client.device.residency import Phase, Residency
+from pd_device_client.device.totals import Totals
 
 __all__ = ["Status"]
 

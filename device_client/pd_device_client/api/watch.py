@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from pd_device_client.happenings import Happening
-from pd_device_client.outcome import Shown
-from pd_device_client.session import Session
+from pd_device_client.contract.happenings import Happening
+from pd_device_client.contract.outcome import Shown
+from pd_device_client.session.session import Session
 
 __all__ = ["Noticed", "Watch"]
 

@@ -15,7 +15,7 @@ from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 from typing import Any
 
 from pd_core.errors import EngineDead, EngineError
-from pd_server.engine import ScoreKind
+from pd_server.engine.contract import ScoreKind
 from pd_server.vllm_engine.backend import (
     BackendRequest,
     Output,

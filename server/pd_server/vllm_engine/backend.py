@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pd_core.errors import PdError
 from pd_core.sampling_params import SamplingParams
-from pd_server.engine import ScoreKind
+from pd_server.engine.contract import ScoreKind
 from pd_server.vllm_engine.prompt_scoring import (
     mean_of_ranks,
     self_information,

@@ -5,14 +5,14 @@ from dataclasses import replace
 from fractions import Fraction
 from textwrap import shorten
 
+from pd_core.checkpoints.loading import DTYPES, read_fingerprints
+from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import EngineError, ModelError, PdError
-from pd_core.model_names import RANDOM_TINY, model_directory
+from pd_core.identity.numerics import numerics_id
 from pd_core.models import ModelConfig
-from pd_core.models.loading import DTYPES, read_fingerprints
-from pd_core.models.model_directory import ModelDirectory
-from pd_core.numerics import numerics_id
+from pd_core.store.model_names import RANDOM_TINY, model_directory
 from pd_server.config import EngineConfig
-from pd_server.engine import ModelCard, ScoreKind
+from pd_server.engine.contract import ModelCard, ScoreKind
 from pd_server.vllm_engine.backend import Backend
 from pd_server.vllm_engine.engine import KVCost, VllmEngine
 from pd_server.vllm_engine.prompt_scoring import INSTEAD, score_kind

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pd_core.errors import EngineError, PdError, RequestExpired
 from pd_core.generation import Finished, FinishReason, Load
 from pd_core.sampling_params import SamplingParams
-from pd_server.engine import (
+from pd_server.engine.contract import (
     EngineEvent,
     EngineRequest,
     ModelCard,
@@ -20,7 +20,7 @@ from pd_server.engine import (
     RequestFinished,
     TokensMade,
 )
-from pd_server.speed_meter import SpeedMeter
+from pd_server.scheduling.speed_meter import SpeedMeter
 from pd_server.vllm_engine.backend import Backend, BackendRequest, Output
 
 __all__ = ["KVCost", "VllmEngine"]

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from pd_core.errors import EngineDead, EngineError
-from pd_server.engine import ScoreKind
+from pd_server.engine.contract import ScoreKind
 from pd_server.vllm_engine.backend import (
     BackendRequest,
     Output,

@@ -7,7 +7,7 @@ from typing import Any
 from pd_core.errors import ConfigError
 from pd_core.models.prompt_scores import SCORE_WINDOW
 from pd_server.config import EngineConfig
-from pd_server.engine import ScoreKind
+from pd_server.engine.contract import ScoreKind
 
 __all__ = [
     "INSTEAD",

@@ -8,7 +8,7 @@ from typing import Any
 from pd_core.errors import ConfigError, ModelError
 from pd_core.models import ModelConfig
 from pd_server.config import EngineConfig
-from pd_server.engine import ScoreKind
+from pd_server.engine.contract import ScoreKind
 from pd_server.vllm_engine.prompt_scoring import WORKER
 from pd_server.vllm_plugin import SAMPLER
 

@@ -1,7 +1,7 @@
 """Our sampler inside vLLM: the token both sides would choose, from vLLM's logits.
 
 A logits processor sees a step's logits before vLLM samples. This one chooses each request's token
-by `pd_core.sampling`, keyed by its position, and leaves only that token possible.
+by `pd_core.sampling.sampling`, keyed by its position, and leaves only that token possible.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
-from pd_core.repetition import HISTORY_TOKENS
-from pd_core.rolling_hash import RollingHash
-from pd_core.sampling import sample
+from pd_core.sampling.repetition import HISTORY_TOKENS
+from pd_core.sampling.rolling_hash import RollingHash
+from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 
 __all__ = ["SeededSampler"]

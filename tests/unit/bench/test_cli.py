@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from pd_bench.cli import main
-from pd_bench.report_command import read_result
-from pd_bench.schemes import Scheme
-from pd_bench.series import CapacityCurve
-from pd_bench.simulation import capacity_command
+from pd_bench.commands import capacity as capacity_command
+from pd_bench.commands.report import read_result
+from pd_bench.replay.schemes import Scheme
+from pd_bench.results.series import CapacityCurve
 from pd_bench.simulation.capacity import Capacity
 
 ROWS = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,40,4\n"
@@ -83,7 +83,7 @@ def test_a_broken_trace_is_found_before_a_server_starts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trace: Path
 ) -> None:
     trace.write_text(ROWS + "2023-11-16 18:17:04.0,-3,4\n")
-    monkeypatch.setattr("pd_bench.replay.own_server", None)  # starting one would be an error
+    monkeypatch.setattr("pd_bench.replay.replay.own_server", None)  # starting one would be an error
     assert run(monkeypatch, "replay", str(trace), "--fidelity", "real") == 2
     assert "line 3: ContextTokens is '-3'" in capsys.readouterr().err
 

@@ -7,10 +7,10 @@ import trustme
 
 from pd_core.errors import ConfigError
 from pd_core.generation import Fingerprints
-from pd_core.loopback import is_loopback
+from pd_core.host.loopback import is_loopback
 from pd_server.config import ServerConfig, TlsConfig
-from pd_server.engine import ModelCard
-from pd_server.server_card import make_limits
+from pd_server.engine.contract import ModelCard
+from pd_server.gate.server_card import make_limits
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pd_core.checkpoints.loading import load_model, save_model
 from pd_core.errors import ModelError
-from pd_core.models import load_model, save_model
 from pd_training.cli import app
 
 

@@ -1,0 +1,202 @@
+"""The result of `pd-bench cloud`: one JSON document, engines side by side."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pd_bench.clouds.closed_loop import Answer
+from pd_bench.results.result import PERCENTILE_METHOD, CutRows, Distribution, EqualRows
+
+__all__ = [
+    "CloudDocument",
+    "CloudPass",
+    "CloudScheme",
+    "EngineResult",
+    "KvBlocks",
+    "equal_rows",
+    "throughput_ratio",
+]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CloudPass(_Model):
+    """One pass of one scheme over all rows, on a server that has just started.
+
+    Attributes:
+        repeat: which, from 0.
+        tokens: received, those of failed requests included.
+        wall_s: from the first request to the last end.
+        requests_per_s: whole answers over wall_s.
+        server_cpu_s: CPU seconds of the server's processes; None where the system does not tell.
+    """
+
+    repeat: int
+    requests: int
+    failed: int
+    tokens: int
+    wall_s: float
+    requests_per_s: float
+    tokens_per_s: float
+    server_cpu_s: float | None
+
+    @classmethod
+    def of(cls, repeat: int, answers: Sequence[Answer], server_cpu_s: float | None) -> Self:
+        """Summarise a pass."""
+        failed = sum(a.error is not None for a in answers)
+        tokens = sum(a.num_tokens for a in answers)
+        wall_s = max(a.ended_at_s for a in answers)
+        return cls(
+            repeat=repeat,
+            requests=len(answers),
+            failed=failed,
+            tokens=tokens,
+            wall_s=wall_s,
+            requests_per_s=(len(answers) - failed) / wall_s,
+            tokens_per_s=tokens / wall_s,
+            server_cpu_s=server_cpu_s,
+        )
+
+
+class CloudScheme(_Model):
+    """One scheme on one engine.
+
+    Attributes:
+        requests: of all passes.
+        requests_per_s: the median pass's.
+        tokens_per_s: likewise.
+        ttft_s: of every request that got a token, all passes together; from the client's side.
+        server_cpu_s_per_request: over all passes; None where the system does not tell.
+        errors: of failed requests, each once.
+    """
+
+    requests: int
+    failed: int
+    tokens: int
+    requests_per_s: float
+    tokens_per_s: float
+    ttft_s: Distribution
+    server_cpu_s_per_request: float | None
+    passes: tuple[CloudPass, ...]
+    errors: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, passes: Sequence[CloudPass], answers: Sequence[Answer]) -> Self:
+        """Summarise all passes and their answers."""
+        num_requests = sum(p.requests for p in passes)
+        cpu_s = [p.server_cpu_s for p in passes if p.server_cpu_s is not None]
+        return cls(
+            requests=num_requests,
+            failed=sum(p.failed for p in passes),
+            tokens=sum(p.tokens for p in passes),
+            requests_per_s=median(p.requests_per_s for p in passes),
+            tokens_per_s=median(p.tokens_per_s for p in passes),
+            ttft_s=Distribution.of(a.ttft_s for a in answers),
+            server_cpu_s_per_request=(
+                sum(cpu_s) / num_requests if len(cpu_s) == len(passes) else None
+            ),
+            passes=tuple(passes),
+            errors=tuple(sorted({a.error for a in answers if a.error is not None})),
+        )
+
+
+class KvBlocks(_Model):
+    """Blocks that the same bytes of KV cache hold of two models that differ in SkipV1 alone.
+
+    Attributes:
+        cache_bytes: of the cache, in both.
+        plain: blocks with multi-head attention.
+        skip_v1: blocks with SkipV1Former.
+        ratio: skip_v1 over plain; the papers' formula, (4 L) / (3 L + 1), is `by_formula`.
+    """
+
+    cache_bytes: int
+    layers: int
+    plain: int
+    skip_v1: int
+    ratio: float
+    by_formula: float
+
+
+class EngineResult(_Model):
+    """One engine.
+
+    Attributes:
+        versions: of what its interpreter runs.
+        numerics_id: as its server said.
+        command: the server's own part of the command line, without addresses.
+        start_s: from starting the process until it was ready.
+        schemes: by name.
+        kv_blocks: None where they were not asked for.
+    """
+
+    versions: dict[str, str]
+    numerics_id: str
+    command: tuple[str, ...]
+    start_s: Distribution
+    schemes: dict[str, CloudScheme]
+    kv_blocks: KvBlocks | None = None
+
+
+class CloudDocument(_Model):
+    """A comparison of engines.
+
+    Attributes:
+        trace: name of the trace's file; "generated" for rows made up here.
+        fidelity: always "real": server processes, forward passes, gRPC; and no device.
+        arrivals: always "closed loop": `slots` requests in flight.
+        throughput_ratio: torch's requests per second over vLLM's, the median over passes, by
+            scheme; empty unless both ran.
+        kv_blocks_ratio: SkipV1Former's blocks over MHA's, by engine.
+        equal_rows: rows whose answers all engines gave alike in all passes, by scheme.
+        labels: what a reader must know to judge the figures.
+        cores: CPU cores that servers and client were pinned to; empty when not pinned.
+    """
+
+    schema_version: int = 1
+    trace: str
+    trace_sha256: str | None
+    fidelity: str = "real"
+    arrivals: str = "closed loop"
+    valid: bool
+    invalid_because: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    percentile_method: str = PERCENTILE_METHOD
+    cut_rows: CutRows
+    prompt_tokens: Distribution
+    output_tokens: Distribution
+    settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    cores: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    versions: dict[str, str]
+    hardware: dict[str, str | int] = Field(default_factory=dict)
+    seed: int
+    engines: dict[str, EngineResult]
+    throughput_ratio: dict[str, float | None] = Field(default_factory=dict)
+    kv_blocks_ratio: dict[str, float] = Field(default_factory=dict)
+    equal_rows: dict[str, EqualRows] = Field(default_factory=dict)
+
+
+def throughput_ratio(torch: CloudScheme, vllm: CloudScheme) -> float | None:
+    """Return the median over passes of torch's requests per second over vLLM's.
+
+    The passes of one repeat ran one after the other, so what else the machine did then slowed
+    both; None where a pass of vLLM gave no whole answer.
+    """
+    pairs = list(zip(torch.passes, vllm.passes, strict=True))
+    if any(theirs.requests_per_s == 0 for _, theirs in pairs):
+        return None
+    return median(ours.requests_per_s / theirs.requests_per_s for ours, theirs in pairs)
+
+
+def equal_rows(passes: Sequence[Sequence[Answer]]) -> EqualRows:
+    """Compare each row's answers over the passes of all engines; a failed one equals none."""
+    answers: dict[int, list[str | None]] = {}
+    for answer in (a for one in passes for a in one):
+        digest = answer.output_sha256 if answer.error is None else None
+        answers.setdefault(answer.id, []).append(digest)
+    equal = sum(None not in found and len(set(found)) == 1 for found in answers.values())
+    return EqualRows(equal=equal, rows=len(answers))

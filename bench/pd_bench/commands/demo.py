@@ -1,0 +1,142 @@
+"""One prompt, three modes, told live: who made which token, and what it cost.
+
+The prompt is a page of documentation that the shipped model was not trained on, cut off for the
+model to go on. A real server process and a real device engine in this one; the device is throttled
+to the profile "slow", because both sides of this demonstration run on the same machine.
+"""
+
+from collections.abc import Callable
+from importlib import resources
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pd_bench.harness.cores import available_cores, pinned, split_cores
+from pd_bench.harness.server_process import ServerOptions, own_server
+from pd_bench.replay.devices import grpc_link
+from pd_bench.replay.schemes import SCHEMES
+from pd_bench.replay.settings import CloudAccess
+from pd_core.checkpoints.loading import load_model
+from pd_core.store.model_names import RANDOM_TINY
+from pd_device_client.client.client import DeviceClient
+from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome
+from pd_device_client.engine.throttled import ThrottledEngine
+from pd_device_client.engine.torch_engine import TorchLocalEngine
+from pd_device_client.planning.profiles import device_profile
+from pd_device_client.session.session import Session
+
+__all__ = ["comparison", "run_demo"]
+
+_PACE_S = 0.1
+_ANSWER_TOKENS = 96
+_SEED = 8  # of a text that reads well; the rest of the sampling is the model's own
+_STYLES = {Origin.CLOUD: "bold cyan", Origin.DEVICE: "green"}
+_PAGE = "tutorial-modules.rst.txt"
+_PAGE_SOURCE = "the Python tutorial's page on modules"  # licence: assets/README.md
+
+
+async def run_demo(
+    console: Console,
+    model: str,
+    *,
+    answer_tokens: int = _ANSWER_TOKENS,
+    pace_s: float = _PACE_S,
+) -> list[Outcome]:
+    """Run the prompt in the three modes, print the answers and the comparison.
+
+    Args:
+        console: where to.
+        model: as `load_model` takes it; of both sides.
+        answer_tokens: token limit of each answer.
+        pace_s: seconds between shown tokens.
+
+    Raises:
+        PdError: a side could not be started, or no side could answer.
+    """
+    cores = split_cores(available_cores())
+    speed = device_profile("slow")
+    with pinned(cores.client):
+        loaded = load_model(model)
+        page = _page()
+        prompt = tuple(loaded.tokenizer.encode_prompt(page))
+        sampling = loaded.sampling_defaults.params(seed=_SEED)
+        async with own_server(ServerOptions(model=model, cores=cores.server)) as target:
+            engine = TorchLocalEngine(loaded, num_threads=len(cores.client) or None)
+            client = DeviceClient(
+                cloud=grpc_link(CloudAccess(target)),
+                engine=ThrottledEngine(engine, speed),
+                pace_s=pace_s,
+            )
+            try:
+                await client.start()
+                console.print(
+                    f"A prompt of {len(prompt)} tokens, and {answer_tokens} more at one per "
+                    f"{pace_s:g} s."
+                )
+                _introduce(console, loaded.name, page, speed.source)
+                outcomes = []
+                for mode in SCHEMES:
+                    console.print(f"\n[bold]{mode}[/bold]")
+                    # A salt each: no mode finds the prompt that another has had computed.
+                    request = GenerationRequest(
+                        f"demo-{mode}", prompt, answer_tokens, sampling, cache_salt=mode
+                    )
+                    session = client.session(request, mode, text=loaded.tokenizer.stream())
+                    outcomes.append(await _shown(console, session))
+            finally:
+                await client.close()
+    console.print(comparison(outcomes))
+    same = len({tuple(outcome.token_ids) for outcome in outcomes}) == 1
+    console.print(f"same tokens in all three modes: {'yes' if same else 'NO'}")
+    return outcomes
+
+
+def _page() -> str:
+    """Return the prompt's text, ending where the last word does."""
+    path = resources.files("pd_bench") / "assets" / _PAGE
+    return path.read_text(encoding="utf-8").rstrip()
+
+
+def _introduce(console: Console, model_name: str, page: str, speed_source: str) -> None:
+    console.print(
+        f"Device: real engine, *throttled* to {speed_source}. Model: {model_name}"
+        + (" (random weights: the words mean nothing)." if model_name == RANDOM_TINY else "."),
+    )
+    console.print(f"The prompt is the beginning of {_PAGE_SOURCE}; it ends with:")
+    console.print(page.rpartition("\n\n")[2], style="dim", markup=False)
+    tints = [(f"made by the {origin}", style) for origin, style in _STYLES.items()]
+    console.print(Text.assemble(tints[0], ", ", tints[1]))
+
+
+async def _shown(console: Console, session: Session) -> Outcome:
+    """Stream one answer, tinted by origin."""
+    async for shown in session.run():
+        console.print(shown.text, style=_STYLES[shown.origin], end="", markup=False, soft_wrap=True)
+    console.print()
+    return session.outcome
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+_ROWS: tuple[tuple[str, Callable[[Outcome], str]], ...] = (
+    ("TTFT, s", lambda o: _seconds(o.ttft_s)),
+    ("TPOT, s", lambda o: _seconds(o.tpot_s)),
+    ("largest gap, s", lambda o: _seconds(o.largest_gap_s)),
+    ("handoff position", lambda o: "-" if o.handoff_position is None else str(o.handoff_position)),
+    ("cloud tokens", lambda o: str(o.cloud_tokens)),
+    ("device tokens", lambda o: str(o.device_tokens)),
+)
+
+
+def comparison(outcomes: list[Outcome]) -> Table:
+    """Return the three modes side by side."""
+    table = Table(title="device throttled to profile slow; cloud on the same machine")
+    table.add_column("")
+    for outcome in outcomes:
+        table.add_column(outcome.mode, justify="right")
+    for name, cell in _ROWS:
+        table.add_row(name, *(cell(outcome) for outcome in outcomes))
+    return table

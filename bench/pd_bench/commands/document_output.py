@@ -1,0 +1,47 @@
+"""Where a run's document goes: a file, the last line of stdout, a page, or nowhere."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import typer
+
+from pd_bench.commands.report import report_files
+from pd_bench.results.result import ResultDocument
+from pd_bench.results.result_file import refuse_same_file, result_file
+
+__all__ = ["document_into"]
+
+
+def document_into(
+    trace: Path,
+    json_out: Path | None,
+    report_out: Path | None,
+    run: Callable[[], ResultDocument],
+) -> ResultDocument:
+    """Run, and put the document where it is to go.
+
+    Args:
+        trace: what is read, which no output may replace.
+        json_out: `-` prints it last; None: nowhere.
+        report_out: a page; None: none.
+        run: makes the document.
+
+    Raises:
+        ConfigError: an output cannot be written, or would replace the trace or the other; nothing
+            was run.
+    """
+    printed = str(json_out) == "-"
+    to_file = None if printed else json_out
+    refuse_same_file(("the trace", trace), ("--json", to_file), ("--report", report_out))
+    with ExitStack() as files:
+        # Both are known to be writable before the run.
+        write = files.enter_context(result_file(to_file)) if to_file else None
+        show = files.enter_context(report_files(report_out, html_option="--report"))
+        document = run()
+        if write is not None:
+            write(document.model_dump_json())
+        show(document)
+    if printed:
+        typer.echo(document.model_dump_json())
+    return document

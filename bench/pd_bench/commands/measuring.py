@@ -1,0 +1,36 @@
+"""What commands of one measurement share: what is being done, and a file for the figures."""
+
+import json
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from pd_bench.harness.command_run import run_to_end
+from pd_bench.results.result_file import result_file
+
+__all__ = ["JsonOut", "json_file", "run_measurement"]
+
+T = TypeVar("T")
+
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
+
+
+@contextmanager
+def json_file(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield what writes the document, if one is wanted; found unwritable before the run."""
+    if path is None:
+        yield lambda _: None
+        return
+    with result_file(path) as write:
+        yield lambda document: write(json.dumps(document))
+
+
+def run_measurement(measure: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> T:
+    """Run a measurement, with what it is doing shown where someone looks."""
+    console = Console(stderr=True)
+    with console.status("starting the server") as status:
+        return run_to_end(measure(lambda doing: status.update(doing)))

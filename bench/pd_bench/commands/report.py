@@ -1,0 +1,96 @@
+"""`pd-bench report`: a result as a page, a picture, a table; and the same at the end of a run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from pd_bench.results.result import ResultDocument
+from pd_bench.results.result_file import refuse_same_file, result_file
+from pd_core.errors import ConfigError
+
+__all__ = ["read_result", "report", "report_files"]
+
+Html = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")]
+Png = Annotated[Path | None, typer.Option("--png", help="Write the figures as one picture.")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write one line a request.")]
+
+
+def read_result(path: Path) -> ResultDocument:
+    """Read a result document.
+
+    Raises:
+        ConfigError: it cannot be read, or is none; the message names the field.
+    """
+    try:
+        return ResultDocument.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: the result cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["loc"] == ("schema_version",):
+            raise ConfigError(
+                f"{path} has the schema version {str(first['input'])[:20]}, and this pd-bench "
+                "reads 1: it was written by another one; read it with that, or measure again"
+            ) from None
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{path} is no result of pd-bench: {where}: {first['msg']}; give what --json wrote"
+        ) from None
+
+
+@contextmanager
+def report_files(
+    html: Path | None = None,
+    png: Path | None = None,
+    csv: Path | None = None,
+    html_option: str = "--html",
+) -> Iterator[Callable[[ResultDocument], None]]:
+    """Yield a function that writes the reports that are asked for.
+
+    On entry it is known that they can be made: a run of an hour does not end in a wrong path.
+
+    Raises:
+        ConfigError: a file cannot be written, or matplotlib is missing for a picture.
+    """
+    from pd_bench.reports.csv_table import report_csv
+    from pd_bench.reports.page import report_html
+    from pd_bench.reports.png import check_can_draw, report_png
+
+    if png is not None:
+        check_can_draw()
+    with ExitStack() as files:
+        write_html = files.enter_context(result_file(html, html_option)) if html else None
+        write_png = files.enter_context(result_file(png, "--png")) if png else None
+        write_csv = files.enter_context(result_file(csv, "--csv")) if csv else None
+
+        def write(document: ResultDocument) -> None:
+            if write_html is not None:
+                write_html(report_html(document))
+            if write_png is not None:
+                write_png(report_png(document))
+            if write_csv is not None:
+                write_csv(report_csv(document))
+
+        yield write
+
+
+def report(
+    result: Annotated[Path, typer.Argument(help="What --json wrote.", metavar="RESULT")],
+    html: Html = None,
+    png: Png = None,
+    csv: Csv = None,
+) -> None:
+    """Show a result: one self-contained page, a picture, or a table of its requests."""
+    if html is None and png is None and csv is None:
+        raise ConfigError("say what to write: --html FILE, --png FILE or --csv FILE")
+    refuse_same_file(("RESULT", result), ("--html", html), ("--png", png), ("--csv", csv))
+    document = read_result(result)
+    with report_files(html, png, csv) as write:
+        write(document)
+    for path in (html, png, csv):
+        if path is not None:
+            typer.echo(f"{path}: {path.stat().st_size} bytes")

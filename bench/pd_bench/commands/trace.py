@@ -1,0 +1,213 @@
+"""`pd-bench trace`: look at traces, convert, fit, generate and fetch them."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from pd_bench.results.result_file import refuse_same_file, result_file
+from pd_bench.traces.fit import TraceFit, fit_rows
+from pd_bench.traces.generator import generate_rows
+from pd_bench.traces.reader import SkippedRows, TraceRow, format_name, read_trace
+from pd_bench.traces.slicing import TraceSlice, sorted_rows
+from pd_bench.traces.sources import TRACE_SOURCES, trace_source
+from pd_bench.traces.summary import profile_trace, trace_table
+from pd_bench.traces.writer import OUTPUT_FORMATS, trace_text
+from pd_core.errors import ConfigError, TraceError
+
+__all__ = ["read_fit", "trace_app"]
+
+trace_app = typer.Typer(help="Look at traces, convert, fit and fetch them.", no_args_is_help=True)
+
+_SHOWN_ROWS = 20_000  # generated beside a trace, to show what the fit is worth
+
+Trace = Annotated[
+    Path, typer.Argument(help="Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
+]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many rows.")]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave broken rows out and count them.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
+_NAMES = ", ".join(TRACE_SOURCES)
+
+
+def _tell(message: str) -> None:
+    typer.echo(f"pd-bench: {message}", err=True)
+
+
+@trace_app.command()
+def info(
+    trace: Trace, limit: Limit = None, skip_broken: SkipBroken = False, as_json: AsJson = False
+) -> None:
+    """Print rows, rate, lengths and sharing of a trace, after reading all of it."""
+    skipped = SkippedRows() if skip_broken else None
+    rows = read_trace(trace, limit, skipped=skipped)
+    profile = profile_trace(trace.name, format_name(trace), rows, skipped)
+    if as_json:
+        typer.echo(profile.model_dump_json())
+    else:
+        Console().print(trace_table(profile))
+    _tell_skipped(skipped)
+
+
+@trace_app.command()
+def convert(
+    trace: Trace,
+    out: Out,
+    to: Annotated[str, typer.Option(help=f"One of {', '.join(OUTPUT_FORMATS)}.")] = "pd-trace",
+    from_s: Annotated[float, typer.Option(help="Leave out what arrives before.")] = 0.0,
+    to_s: Annotated[
+        float | None, typer.Option(help="Leave out what arrives then or later.")
+    ] = None,
+    every: Annotated[int, typer.Option(help="Keep the first of every so many rows.")] = 1,
+    max_prompt_tokens: Annotated[int | None, typer.Option(help="Cut longer prompts.")] = None,
+    max_output_tokens: Annotated[int | None, typer.Option(help="Cut longer answers.")] = None,
+    limit: Limit = None,
+    sort: Annotated[
+        bool, typer.Option("--sort", help="Sort rows by arrival; holds them all in memory.")
+    ] = False,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Write a trace, or a part of it, in another format."""
+    refuse_same_file(("the trace", trace), ("--out", out))
+    part = TraceSlice(
+        from_s,
+        to_s if to_s is not None else float("inf"),
+        every,
+        max_prompt_tokens,
+        max_output_tokens,
+        limit,
+    )
+    skipped = SkippedRows() if skip_broken else None
+    rows = read_trace(trace, skipped=skipped, any_order=sort)
+    num_rows = _write(out, part.of(sorted_rows(rows) if sort else rows), to, trace.name)
+    _tell(f"{out}: {num_rows} rows of {trace.name} as {to}")
+    _tell_skipped(skipped)
+
+
+@trace_app.command()
+def fit(trace: Trace, out: Out, limit: Limit = None, skip_broken: SkipBroken = False) -> None:
+    """Fit arrivals, lengths and shared prefixes to a trace, and show what the fit is worth."""
+    refuse_same_file(("the trace", trace), ("--out", out))
+    skipped = SkippedRows() if skip_broken else None
+    name = format_name(trace)
+    with result_file(out, "--out") as write:
+        fitted = fit_rows(trace.name, read_trace(trace, limit, skipped=skipped))
+        write(fitted.model_dump_json(indent=2))
+    console = Console()
+    again = SkippedRows() if skip_broken else None
+    rows = read_trace(trace, limit, skipped=again)
+    console.print(trace_table(profile_trace(trace.name, name, rows, again)))
+    generated = generate_rows(fitted, min(fitted.rows, _SHOWN_ROWS), seed=0)
+    console.print(trace_table(profile_trace("generated from the fit", "none", generated)))
+    _tell_skipped(skipped)
+
+
+@trace_app.command()
+def generate(
+    fit_file: Annotated[Path, typer.Argument(help="What `trace fit` wrote.", metavar="FIT")],
+    out: Out,
+    rows: Annotated[int, typer.Option(min=1, help="How many.")],
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other rows.")] = 0,
+    to: Annotated[str, typer.Option(help=f"One of {', '.join(OUTPUT_FORMATS)}.")] = "pd-trace",
+) -> None:
+    """Write rows like those of a trace, the same ones for the same seed."""
+    refuse_same_file(("FIT", fit_file), ("--out", out))
+    fitted = read_fit(fit_file)
+    source = f"generated from a fit to {fitted.fitted_to}, seed {seed}"
+    _write(out, generate_rows(fitted, rows, seed), to, source)
+    _tell(f"{out}: {rows} rows {source}")
+
+
+@trace_app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help=f"{_NAMES}; or an address.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; the source's name here.")
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="What its checksum must be.")] = None,
+) -> None:
+    """Download a published trace; a download that was cut goes on where it was."""
+    from pd_bench.traces.fetch import fetch_trace
+
+    source = trace_source(name)
+    path = out if out is not None else Path(source.file_name)
+    with _download_bar(path.name) as bar:
+        fetched = fetch_trace(source, path, sha256=sha256.lower() if sha256 else None, progress=bar)
+    if fetched.already_there:
+        _tell(f"{path} is there already, and is what it should be")
+    known = "as expected" if sha256 or source.sha256 else "not known beforehand: note it"
+    typer.echo(f"{path}: {fetched.size} bytes, sha256 {fetched.sha256} ({known})")
+    typer.echo(f"licence: {source.licence}; home: {source.home}")
+
+
+class _Bar:
+    """A progress bar of bytes, drawn only on a terminal."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(name, total=None)
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def _download_bar(name: str) -> Iterator[_Bar]:
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield _Bar(progress, name)
+
+
+def read_fit(path: Path) -> TraceFit:
+    """Read a fit.
+
+    Raises:
+        ConfigError: it cannot be read, or is none.
+    """
+    try:
+        return TraceFit.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: the fit cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{path} is no fit of `pd-bench trace fit`: {where}: {first['msg']}"
+        ) from None
+
+
+def _write(out: Path, rows: Iterable[TraceRow], form: str, source: str) -> int:
+    """Write rows one by one; an older file stays as it is until all are written."""
+    num_rows = 0
+
+    def counted() -> Iterator[TraceRow]:
+        nonlocal num_rows
+        for row in rows:
+            num_rows += 1
+            yield row
+        if not num_rows:
+            raise TraceError(f"no row of {source} is left: nothing was written; ask for more of it")
+
+    with result_file(out, "--out") as write:
+        write(trace_text(counted(), form, source))
+    return num_rows
+
+
+def _tell_skipped(skipped: SkippedRows | None) -> None:
+    if skipped is not None:
+        _tell(skipped.label if skipped.count else "no row was broken")

@@ -1,0 +1,121 @@
+"""A local engine that only sleeps, as a speed profile says, and takes tokens from a hash.
+
+For fleet measurements: many devices on one machine. Everything measured with it is labelled
+emulated. It sleeps on the running loop, so it serves real and virtual clocks alike.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from pd_core.generation import Fingerprints
+from pd_core.sampling.rolling_hash import RollingHash
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.contract.ports import EngineCard
+from pd_device_client.planning.profiles import SpeedProfile
+
+__all__ = ["EmulatedEngine", "EmulatedSequence"]
+
+
+class EmulatedEngine:
+    """A device as fast as its profile.
+
+    Args:
+        profile: prefill and decode times, with their spread.
+        vocab_size: token ids are below this; the cloud's.
+        eos_token_ids: the cloud's.
+        seed: of the spread.
+        max_context_tokens: prompt and response together.
+        chunk_tokens: tokens of one prefill pass.
+        fingerprints: of the model it stands for; the cloud's.
+    """
+
+    def __init__(
+        self,
+        profile: SpeedProfile,
+        *,
+        vocab_size: int,
+        eos_token_ids: Sequence[int],
+        seed: int = 0,
+        max_context_tokens: int = 1 << 20,
+        chunk_tokens: int = 128,
+        fingerprints: Fingerprints | None = None,
+    ) -> None:
+        self._profile = profile
+        self._random = random.Random(seed)
+        self._one_at_a_time = asyncio.Lock()
+        self._card = EngineCard(
+            name=f"emulated {profile.name}",
+            fingerprints=fingerprints or Fingerprints(),
+            sampler="rolling-hash",
+            vocab_size=vocab_size,
+            eos_token_ids=tuple(eos_token_ids),
+            max_context_tokens=max_context_tokens,
+            chunk_tokens=chunk_tokens,
+        )
+
+    @property
+    def card(self) -> EngineCard:
+        """What it stands for."""
+        return self._card
+
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        """None: nothing is kept."""
+        return 0
+
+    def open(
+        self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
+    ) -> "EmulatedSequence":
+        """Open an empty sequence."""
+        return EmulatedSequence(self, sampling)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def work(self, first_position: int, num_tokens: int) -> None:
+        """Take the time of one forward pass; passes of several sequences queue."""
+        seconds = self.draw_s(first_position, num_tokens)
+        async with self._one_at_a_time:
+            await asyncio.sleep(seconds)
+
+    @property
+    def random_state(self) -> tuple[Any, ...]:
+        """What the draws to come depend on; may be set back."""
+        return self._random.getstate()
+
+    @random_state.setter
+    def random_state(self, state: tuple[Any, ...]) -> None:
+        self._random.setstate(state)
+
+    def draw_s(self, first_position: int, num_tokens: int) -> float:
+        """Return how long the next pass takes; every call draws anew."""
+        seconds = self._profile.pass_s(first_position, num_tokens)
+        return seconds * max(1.0 + self._profile.spread * self._random.gauss(0, 1), 0.0)
+
+
+class EmulatedSequence:
+    """See `LocalSequence`.
+
+    Attributes:
+        state: of the hash, after all tokens that were fed.
+    """
+
+    def __init__(self, engine: EmulatedEngine, sampling: SamplingParams) -> None:
+        self._engine = engine
+        self._sampling = sampling
+        self.state = RollingHash(engine.card.vocab_size, engine.card.eos_token_ids)
+        self._num_tokens = 0
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        """Take a pass's time, and the token from the hash."""
+        await self._engine.work(self._num_tokens, len(token_ids))
+        self.state.extend(token_ids)
+        self._num_tokens += len(token_ids)
+        if sample_position is None:
+            return None
+        return self.state.next_token(sample_position, self._sampling)
+
+    def close(self) -> None:
+        """Forget the tokens."""
+        self._num_tokens = 0

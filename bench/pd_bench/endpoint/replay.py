@@ -1,0 +1,228 @@
+"""A replay against any OpenAI-compatible server: open loop, streamed, seen from outside.
+
+The rules are those of `pd_bench.replay.replay` as far as somebody else's server allows: each row's
+length is its token limit (there is no sampler of ours to force the end), nothing is known of what
+the answers cost, and the server's state is not fresh. The document says all of it.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from pd_bench.endpoint.client import RESERVED_IDS, Endpoint, EndpointOutcome, endpoint_record
+from pd_bench.endpoint.settings import EndpointSettings
+from pd_bench.harness.bounds import warm_up_failure
+from pd_bench.replay.dispatch import Dispatcher
+from pd_bench.replay.progress import Progress
+from pd_bench.replay.workload import Work, Workload
+from pd_bench.results.provenance import file_sha256, hardware, versions
+from pd_bench.results.result import (
+    Distribution,
+    EqualRows,
+    RequestRecord,
+    ResultDocument,
+    SchemeResult,
+)
+from pd_bench.results.series import Timeline, sample_rows
+from pd_bench.results.validity import early_end, lag_problems
+from pd_bench.traces.formats import MAX_TOKENS
+from pd_bench.traces.reader import SkippedRows, TraceRow, read_trace
+from pd_core.errors import PdError
+from pd_core.generation import Limits
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.contract.outcome import GenerationRequest, Outcome
+
+__all__ = ["EndpointReplay"]
+
+_SCHEME = "endpoint"
+
+
+class EndpointReplay:
+    """One replay of a trace against an endpoint.
+
+    Args:
+        settings: what to do.
+        progress: told of every token.
+
+    Raises:
+        TraceError: the trace cannot be read or a row is broken.
+        ConfigError: a limit leaves no room.
+
+    Attributes:
+        failure: what ended the replay early, after something had been measured; None: nothing did.
+    """
+
+    def __init__(self, settings: EndpointSettings, progress: Progress) -> None:
+        self.failure: PdError | None = None
+        self._settings = settings
+        self._progress = progress
+        self._skipped = SkippedRows()
+        skipped = self._skipped if settings.skip_broken else None
+        self._rows: list[TraceRow] = list(
+            read_trace(settings.trace, settings.limit, skipped=skipped)
+        )
+        self._workload = _workload(settings)
+        self._records: list[RequestRecord] = []
+        self._timelines: list[Timeline] = []
+        self._model = ""
+        self._partial = False
+        self._words = self._counted = 0  # of prompts as sent, and as the server counted them
+
+    async def run(self) -> ResultDocument:
+        """Replay, and return the result; when it ends early, what there is of it.
+
+        Raises:
+            PdError: the server cannot be reached, or its warm-up failed, before anything was
+                measured; later it is the `failure`.
+            asyncio.CancelledError: interrupted before the first pass had begun.
+        """
+        began = False
+        try:
+            for repeat in range(self._settings.repeat):
+                endpoint = Endpoint(self._settings)
+                try:
+                    self._model = await endpoint.model()
+                    await self._warm_up(endpoint)
+                    began = True
+                    await self._pass(endpoint, repeat)
+                finally:
+                    await endpoint.close_pool()
+        except asyncio.CancelledError:
+            if not began:
+                raise
+            self._partial = True
+        except PdError as error:
+            if not began:
+                raise
+            self._partial = True
+            self.failure = error
+        return self._document()
+
+    async def _pass(self, endpoint: Endpoint, repeat: int) -> None:
+        works = self._workload.works(self._rows)
+        watched = sample_rows(range(len(works))) if repeat == 0 else ()
+        dispatcher = self._dispatcher(repeat, self._progress, watched)
+        self._progress.begin(_SCHEME, len(works))
+        try:
+            await dispatcher.run_open_loop(works, lambda _: endpoint)
+        finally:
+            self._records += dispatcher.records
+            self._timelines += dispatcher.timelines
+
+    async def _warm_up(self, endpoint: Endpoint) -> None:
+        dispatcher = self._dispatcher(0, None, ())
+        await dispatcher.run_open_loop([self._workload.warm_up()], lambda _: endpoint, 0.0)
+        if error := dispatcher.records[0].error:
+            raise warm_up_failure(error, self._settings.timeout_s)
+
+    def _dispatcher(
+        self, repeat: int, progress: Progress | None, watched: Sequence[int]
+    ) -> Dispatcher:
+        salt = secrets.token_hex(4)
+
+        def request_of(work: Work) -> GenerationRequest:
+            # A server that is not ours has no sampler to force a length in: the limit is the row's.
+            return GenerationRequest(
+                f"{salt}-{work.id}",
+                work.prompt_token_ids,
+                work.output_tokens,
+                SamplingParams(seed=self._settings.seed),
+            )
+
+        return Dispatcher(
+            _SCHEME,
+            repeat,
+            request_of,
+            timeout_s=self._settings.timeout_s,
+            progress=progress,
+            watched=watched,
+            make_record=self._record,
+        )
+
+    def _record(self, work: Work, outcome: Outcome, **facts: Any) -> RequestRecord:
+        if isinstance(outcome, EndpointOutcome) and outcome.reported_prompt_tokens is not None:
+            self._words += len(work.prompt_token_ids)
+            self._counted += outcome.reported_prompt_tokens
+        return endpoint_record(work, outcome, **facts)
+
+    def _document(self) -> ResultDocument:
+        settings = self._settings
+        records = sorted(self._records, key=lambda r: (r.repeat, r.id))
+        problems = lag_problems(records, settings.pace_s)
+        if self._partial:
+            problems.insert(0, early_end(self.failure))
+        return ResultDocument(
+            trace=settings.trace.name,
+            trace_sha256=file_sha256(settings.trace),
+            fidelity="endpoint",
+            arrivals="trace",
+            pace_s=settings.pace_s,
+            exactness="consistent",
+            valid=not problems,
+            invalid_because=tuple(problems),
+            partial=self._partial,
+            labels=self._labels(),
+            dispatch_lag_s=Distribution.of(r.dispatch_lag_s for r in records),
+            cut_rows=self._workload.cut_rows(self._rows),
+            equal_rows=EqualRows.of(records, settings.repeat),
+            profiles={},
+            settings={
+                "limit": settings.limit,
+                "temperature": settings.temperature,
+                "repeat": settings.repeat,
+                "model": self._model,
+                "max_prompt_tokens": settings.max_prompt_tokens,
+                "max_output_tokens": settings.max_output_tokens,
+                "own_server": False,
+                "prompts": settings.prompts,
+                "plain": settings.plain,
+                "timeout_s": settings.timeout_s,
+            },
+            versions=versions(),
+            hardware=hardware(),
+            seed=settings.seed,
+            skipped_rows=self._skipped.count,
+            schemes={_SCHEME: SchemeResult.of(records, settings.pace_s, None, 0)},
+            requests=tuple(records),
+            timelines=tuple(self._timelines),
+        )
+
+    def _labels(self) -> tuple[str, ...]:
+        skipped = (self._skipped.label,) if self._skipped.count else ()
+        prompts = "token ids"
+        if self._settings.prompts == "text":
+            share = f"{self._counted / self._words:.2f}" if self._words else "an unknown number of"
+            prompts = (
+                f"words, {share} tokens each by the server's count (a row's length is in words)"
+            )
+        return (
+            f"endpoint: an OpenAI-compatible server that is not ours, model {self._model}; its "
+            "state is not fresh",
+            "every request opens a connection of its own: that is part of TTFT",
+            "not paced: what is shown is what came; stalls are gaps of more than twice the pace",
+            "each row's length is its token limit, which the server may plan with",
+            f"prompts: {prompts}, the same ones for the same row and seed",
+            "the cloud's costs: not known; tokens by the server's count",
+            *skipped,
+        )
+
+
+def _workload(settings: EndpointSettings) -> Workload:
+    """Make the rows' prompts; the server's limits are not known, so only the settings cut."""
+    longest = settings.max_prompt_tokens or MAX_TOKENS
+    limits = Limits(
+        max_context_tokens=longest + settings.max_output_tokens,
+        max_output_tokens=settings.max_output_tokens,
+        max_num_seqs=0,
+        max_num_waiting=0,
+        vocab_size=settings.vocab_size,
+    )
+    return Workload(
+        limits,
+        tuple(range(RESERVED_IDS)),
+        seed=settings.seed,
+        temperature=settings.temperature,
+        max_prompt_tokens=longest,
+        max_output_tokens=settings.max_output_tokens,
+    )

@@ -1,0 +1,95 @@
+"""What a replay against an OpenAI-compatible server is asked to do, checked before it starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pd_bench.harness.bounds import check_between, check_counts, check_pace, check_timeout
+from pd_core.errors import ConfigError
+from pd_core.host.loopback import is_loopback
+
+__all__ = ["PROMPT_KINDS", "EndpointSettings"]
+
+PROMPT_KINDS = ("ids", "text")
+
+_MOST_TEMPERATURE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """Every input of a replay against an endpoint.
+
+    Attributes:
+        trace: the trace's file.
+        url: of the server, up to and with its version ("http://host:8000/v1"; that is added
+            where there is no path).
+        model: name the server knows; None: its only one.
+        pace_s: a gap of more than twice this is a stall; the stream is not paced here.
+        limit: replay the first so many rows; None: all.
+        max_prompt_tokens: longer prompts are cut; None: none is.
+        max_output_tokens: longer answers are cut.
+        seed: of prompts and sampling.
+        temperature: 0 means greedy.
+        repeat: passes over the trace.
+        timeout_s: a request that takes longer has failed.
+        prompts: "ids" sends token ids, "text" sends words, about one token each.
+        vocab_size: token ids of prompts are below this.
+        plain: send only the fields of OpenAI's own API.
+        api_key: bearer key.
+        insecure: allow plaintext beyond this machine.
+        skip_broken: leave broken rows of the trace out, and count them.
+
+    Raises:
+        ConfigError: a value is out of range, or the address is not to be used.
+    """
+
+    trace: Path
+    url: str
+    model: str | None = None
+    pace_s: float = 0.1
+    limit: int | None = None
+    max_prompt_tokens: int | None = None
+    max_output_tokens: int = 1024
+    seed: int = 0
+    temperature: float = 0.0
+    repeat: int = 1
+    timeout_s: float = 600.0
+    prompts: str = "ids"
+    vocab_size: int = 32_000
+    plain: bool = False
+    api_key: str | None = None
+    insecure: bool = False
+    skip_broken: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_url()
+        if self.prompts not in PROMPT_KINDS:
+            raise ConfigError(f"unknown prompts {self.prompts!r}; known: {', '.join(PROMPT_KINDS)}")
+        check_pace(self.pace_s)
+        check_timeout(self.timeout_s)
+        check_counts(
+            {
+                "--repeat": self.repeat,
+                "--max-output-tokens": self.max_output_tokens,
+                "--max-prompt-tokens": self.max_prompt_tokens,
+            }
+        )
+        check_between("--temperature", self.temperature, 0, _MOST_TEMPERATURE)
+
+    def _check_url(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                f"--endpoint is {self.url!r}; such as http://localhost:8000/v1 or https://..."
+            )
+        if parts.scheme == "http" and not self.insecure and not is_loopback(parts.hostname):
+            raise ConfigError(
+                f"{self.url} is plaintext beyond this machine; use https, or allow it by name "
+                "with --insecure"
+            )
+
+    @property
+    def base_url(self) -> str:
+        """The address to which "/completions" is added."""
+        url = self.url.rstrip("/").removesuffix("/completions")
+        return url if urlsplit(url).path.strip("/") else f"{url}/v1"

@@ -1,0 +1,34 @@
+"""What every command that measures does first and last: environment, event loop, interruption."""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from pd_bench.harness.cores import available_cores, split_cores, thread_environment
+from pd_core.host.ending_signals import ending_signals
+from pd_core.identity.numerics import prepare_environment
+
+__all__ = ["prepare", "run_to_end"]
+
+T = TypeVar("T")
+
+
+def prepare() -> None:
+    """Set the environment that must be there before torch is imported."""
+    for name, value in thread_environment(split_cores(available_cores()).client).items():
+        os.environ.setdefault(name, value)
+    prepare_environment()
+
+
+def run_to_end(main_coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; an ending signal stops it in order, as Ctrl-C does."""
+
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        for number in ending_signals():
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await main_coroutine
+
+    return asyncio.run(cancellable())

@@ -1,0 +1,84 @@
+"""The SkipV1 variants of one shape, each beside the plain transformer it is compared with."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from pd_bench.kv.settings import MAX_CONTEXT_TOKENS, PAIR_NAMES, Shape
+from pd_core.identity.numerics import Numerics
+from pd_core.models import CausalLM, ModelConfig
+from pd_core.models.latent_shape import LatentShape
+
+__all__ = ["Pair", "Variant", "build_model", "variant_pair"]
+
+_VOCAB_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A kind of model, by the name that tables show."""
+
+    name: str
+    config: ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A SkipV1 model and the plain one of the same depth and width."""
+
+    skip: Variant
+    plain: Variant
+
+
+def variant_pair(shape: Shape, name: str) -> Pair:
+    """Return a pair by its name on the command line, one of PAIR_NAMES.
+
+    MLA's latent is a quarter of the width; half of each head's key is rotated.
+
+    Raises:
+        ModelError: the shape has no such variant (an odd number of KV heads or layers, say).
+    """
+    mha = _mha(shape)
+    if name == "skipv1":
+        return _pair("SkipV1Former", "MHA", mha)
+    if name == "yoco":
+        return _pair("SkipV1-YOCO", "MHA", mha, skip_v1_k_source=shape.layers // 2 - 1)
+    if name == "gqa-skipv1":
+        return _pair("GQA+SkipV1", "GQA", replace(mha, num_kv_heads=shape.kv_heads))
+    assert name == "mla-skipv1", f"{name} is none of {PAIR_NAMES}"
+    latent = LatentShape(shape.width // 4, mha.head_dim // 2, mha.head_dim)
+    mla = replace(mha, family="deepseek_v2", head_dim=mha.head_dim // 2, latent=latent)
+    return _pair("SkipV1-MLA", "MLA", mla)
+
+
+def _pair(
+    skip_name: str, plain_name: str, plain: ModelConfig, skip_v1_k_source: int | None = None
+) -> Pair:
+    skip = replace(plain, skip_v1=True, skip_v1_k_source=skip_v1_k_source)
+    return Pair(Variant(skip_name, skip), Variant(plain_name, plain))
+
+
+def _mha(shape: Shape) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=_VOCAB_SIZE,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_layers=shape.layers,
+        num_heads=shape.heads,
+        num_kv_heads=shape.heads,
+        head_dim=shape.width // shape.heads,
+        max_context_tokens=MAX_CONTEXT_TOKENS,
+        tie_word_embeddings=True,
+    )
+
+
+def build_model(config: ModelConfig, numerics: Numerics, seed: int) -> CausalLM:
+    """Return a model with random weights: for its speed and sizes, not for its text."""
+    model = CausalLM(config, numerics)
+    numbers = torch.Generator().manual_seed(seed)
+    for tensor in model.tensors().values():
+        if tensor.ndim == 1:  # norms
+            tensor.fill_(1.0)
+        else:
+            tensor.normal_(0.0, tensor.shape[-1] ** -0.5, generator=numbers)
+    return model

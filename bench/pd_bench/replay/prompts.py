@@ -1,0 +1,74 @@
+"""Synthetic prompts: token ids of a trace row's length, for traces that have no text."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pd_bench.traces.row import TraceRow
+from pd_core.errors import ConfigError
+
+__all__ = ["PromptMaker"]
+
+# splitmix64: an integer hash, so that a prompt is the same with every version of every library.
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_MASK = 2**64 - 1
+_ROW, _BLOCK = 1, 2  # what a key stands for, so that row 7 and block 7 differ
+
+
+class PromptMaker:
+    """Makes the prompt of a row: the same row (or block hash) and seed, the same tokens.
+
+    Rows with block hashes share the tokens of equal blocks, so that prefix caches see the reuse
+    that the traced service saw; rows without hashes share nothing.
+
+    Args:
+        vocab_size: token ids are below this.
+        eos_token_ids: never part of a prompt.
+        seed: another seed gives other prompts.
+
+    Raises:
+        ConfigError: no token is left to make prompts of.
+    """
+
+    def __init__(self, vocab_size: int, eos_token_ids: Sequence[int], seed: int) -> None:
+        ordinary = np.arange(vocab_size, dtype=np.int64)
+        self._ordinary = ordinary[~np.isin(ordinary, np.asarray(eos_token_ids, dtype=np.int64))]
+        if not len(self._ordinary):
+            raise ConfigError(
+                f"a vocabulary of {vocab_size} ids has none that does not end a sequence"
+            )
+        self._seed = seed
+
+    def prompt(self, row: TraceRow, num_tokens: int) -> tuple[int, ...]:
+        """Return the first `num_tokens` tokens of the row's prompt."""
+        if row.block_hashes is None:
+            ids = self._tokens(_ROW, row.line, num_tokens)
+        else:
+            num_blocks = -(-num_tokens // row.block_tokens)
+            blocks = [
+                self._tokens(_BLOCK, block_hash, row.block_tokens)
+                for block_hash in row.block_hashes[:num_blocks]
+            ]
+            ids = np.concatenate(blocks)[:num_tokens]
+        assert len(ids) == num_tokens, f"a prompt of {len(ids)} tokens instead of {num_tokens}"
+        return tuple(ids.tolist())
+
+    def _tokens(self, kind: int, key: int, num_tokens: int) -> NDArray[np.int64]:
+        start = np.zeros(1, np.uint64)
+        for part in (self._seed, kind, key):
+            start = _mix(start ^ np.array([part & _MASK], np.uint64))
+        state = start + _GAMMA * np.arange(1, num_tokens + 1, dtype=np.uint64)
+        chosen: NDArray[np.int64] = self._ordinary[
+            (_mix(state) % np.uint64(len(self._ordinary))).astype(np.int64)
+        ]
+        return chosen
+
+
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Finalise 64-bit states (splitmix64); arithmetic wraps around."""
+    state = state + _GAMMA
+    state = (state ^ (state >> np.uint64(30))) * _MULTIPLIERS[0]
+    state = (state ^ (state >> np.uint64(27))) * _MULTIPLIERS[1]
+    return state ^ (state >> np.uint64(31))

@@ -1,0 +1,132 @@
+"""The work of a replay: trace rows turned into requests, the same ones for every scheme."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pd_bench.harness.bounds import WARM_UP_TOKENS
+from pd_bench.replay.prompts import PromptMaker
+from pd_bench.results.result import CutRows
+from pd_bench.traces.row import TraceRow
+from pd_core.errors import ConfigError
+from pd_core.generation import Limits
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.contract.outcome import GenerationRequest
+
+__all__ = ["Work", "Workload"]
+
+_WARM_UP = TraceRow(line=0, arrival_s=0.0, prompt_tokens=256, output_tokens=WARM_UP_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One row to replay.
+
+    Attributes:
+        id: index among the replayed rows, from 0; -1 for the warm-up.
+        line: line in the trace; 0 for the warm-up.
+        arrival_s: seconds since the first row.
+        prompt_token_ids: the synthetic prompt.
+        output_tokens: length the answer is forced to.
+        session: the conversation it is a turn of, which one device holds; None: a device of its
+            own.
+    """
+
+    id: int
+    line: int
+    arrival_s: float
+    prompt_token_ids: tuple[int, ...]
+    output_tokens: int
+    session: str | None = None
+
+
+class Workload:
+    """Cuts rows to what the server takes, makes their prompts and their requests.
+
+    Args:
+        limits: the server's, the context no larger than the devices'.
+        eos_token_ids: the model's.
+        seed: of prompts and sampling.
+        temperature: 0 means greedy.
+        max_prompt_tokens: rows with more are cut; None: what the context has room for.
+        max_output_tokens: rows with more are cut; also the common token limit of all requests.
+
+    Raises:
+        ConfigError: the limits leave no room.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        eos_token_ids: tuple[int, ...],
+        *,
+        seed: int,
+        temperature: float,
+        max_prompt_tokens: int | None,
+        max_output_tokens: int,
+    ) -> None:
+        if not eos_token_ids:
+            raise ConfigError(
+                "the model has no end-of-sequence token, so no answer can be forced to the "
+                "length of its row; take another model"
+            )
+        if not 1 <= max_output_tokens <= limits.max_output_tokens:
+            raise ConfigError(
+                f"--max-output-tokens is {max_output_tokens}; it must lie between 1 and the "
+                f"server's limit of {limits.max_output_tokens}"
+            )
+        room = limits.max_context_tokens - max_output_tokens
+        if max_prompt_tokens is None:
+            max_prompt_tokens = room
+        if not 1 <= max_prompt_tokens <= room:
+            raise ConfigError(
+                f"--max-prompt-tokens is {max_prompt_tokens}; it must lie between 1 and {room}, "
+                f"the context of {limits.max_context_tokens} tokens less --max-output-tokens"
+            )
+        self.max_prompt_tokens = max_prompt_tokens
+        self.max_output_tokens = max_output_tokens
+        self._prompts = PromptMaker(limits.vocab_size, eos_token_ids, seed)
+        self.max_context_tokens = limits.max_context_tokens
+        self._seed = seed
+        self._temperature = temperature
+
+    def works(self, rows: Iterable[TraceRow]) -> list[Work]:
+        """Return the rows' work, in order."""
+        return [self.work(index, row) for index, row in enumerate(rows)]
+
+    def warm_up(self) -> Work:
+        """Return a request that shares no prompt with any row."""
+        return self.work(-1, _WARM_UP)
+
+    def work(self, index: int, row: TraceRow) -> Work:
+        """Return the work of one row, which is the `index`-th."""
+        prompt = self._prompts.prompt(row, min(row.prompt_tokens, self.max_prompt_tokens))
+        output_tokens = min(row.output_tokens, self.max_output_tokens)
+        return Work(index, row.line, row.arrival_s, prompt, output_tokens, row.session)
+
+    def cut_rows(self, rows: Iterable[TraceRow]) -> CutRows:
+        """Count the rows that `works` shortens."""
+        listed = list(rows)
+        return CutRows(
+            rows=len(listed),
+            prompt=sum(row.prompt_tokens > self.max_prompt_tokens for row in listed),
+            output=sum(row.output_tokens > self.max_output_tokens for row in listed),
+            max_prompt_tokens=self.max_prompt_tokens,
+            max_output_tokens=self.max_output_tokens,
+            max_context_tokens=self.max_context_tokens,
+        )
+
+    def request(self, work: Work, scheme: str, salt: str) -> GenerationRequest:
+        """Return the request of a row.
+
+        The row's length goes to the samplers alone (`forced_length`); planner, controller and
+        admission see the common token limit.
+        """
+        return GenerationRequest(
+            request_id=f"{salt}-{scheme}-{work.id}" if work.id >= 0 else f"{salt}-{scheme}-warm-up",
+            prompt_token_ids=work.prompt_token_ids,
+            max_tokens=self.max_output_tokens,
+            sampling=SamplingParams(
+                temperature=self._temperature, seed=self._seed, forced_length=work.output_tokens
+            ),
+            cache_salt=salt,
+        )

@@ -1,0 +1,99 @@
+"""What a checkpoint is and costs, found without building the model; or why it is refused."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from pd_core.checkpoints.loading import DTYPES
+from pd_core.checkpoints.model_directory import ModelDirectory
+from pd_core.errors import ModelError
+from pd_core.models.config import ModelConfig
+from pd_core.models.families import FAMILIES
+from pd_core.models.kv_cache import KEY_BLOCK, KVCache
+from pd_core.store.model_names import model_directory
+
+__all__ = ["ModelReport", "inspect_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """Facts about a checkpoint that can be served.
+
+    Attributes:
+        name: the directory's name.
+        architecture: as in config.json.
+        config: the shape.
+        num_parameters: weights; tied ones count once.
+        stored_dtypes: of the tensors in the files, in order of name.
+        stored_bytes: size of the safetensors files.
+        kv_dtype: of the KV cache that the following sizes are for.
+        kv_bytes_per_token: as a cache of one block allocates them, over the tokens it holds.
+        kv_bytes_per_token_by_formula: of a plain model of this shape, less the papers' saving.
+        kv_bytes_per_token_plain: of a plain model of this shape.
+        kv_block_tokens: a cache is allocated in blocks of so many tokens.
+        num_tokenizer_ids: ids the tokenizer has; further rows of the embedding are masked.
+        eos_token_ids: ids that end a sequence.
+        prefix_ids: ids that the tokenizer puts before a plain text.
+        has_chat_template: it can make prompts of messages.
+    """
+
+    name: str
+    architecture: str
+    config: ModelConfig
+    num_parameters: int
+    stored_dtypes: tuple[str, ...]
+    stored_bytes: int
+    kv_dtype: str
+    kv_bytes_per_token: int
+    kv_bytes_per_token_by_formula: Fraction
+    kv_bytes_per_token_plain: int
+    kv_block_tokens: int
+    num_tokenizer_ids: int
+    eos_token_ids: tuple[int, ...]
+    prefix_ids: tuple[int, ...]
+    has_chat_template: bool
+
+
+def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelReport:
+    """Read every file of a Hugging Face directory, the weights tensor by tensor, and report.
+
+    What load_model would refuse is refused here with the same words; memory is needed for one
+    tensor at a time.
+
+    Args:
+        directory: the checkpoint, or the shipped model's name.
+        kv_dtype: what the KV cache would be held in: "float32", "bfloat16" or "float16".
+
+    Raises:
+        ModelError: it cannot be served; the message says why.
+    """
+    if kv_dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {kv_dtype!r}; known: {', '.join(DTYPES)}")
+    files = ModelDirectory(model_directory(str(directory)))
+    config = files.config
+    shapes = files.shapes
+    dtypes = files.checkpoint.verify(shapes, tied_head=config.tie_word_embeddings)
+    family, dtype = FAMILIES[config.family], DTYPES[kv_dtype]
+    cache = KVCache(
+        config.layer_heads(), config.head_dim, 1, dtype=dtype, device=torch.device("cpu")
+    )
+    plain = config.plain_kv_elements() * dtype.itemsize
+    return ModelReport(
+        name=files.name,
+        architecture=family.skip_architecture if config.skip_v1 else family.architecture,
+        config=config,
+        num_parameters=sum(t.numel() for t in shapes.values()),
+        stored_dtypes=tuple(sorted({str(d).removeprefix("torch.") for d in dtypes})),
+        stored_bytes=sum(f.stat().st_size for f in files.checkpoint.files),
+        kv_dtype=kv_dtype,
+        kv_bytes_per_token=cache.allocated_bytes // cache.capacity_tokens,
+        kv_bytes_per_token_by_formula=plain * (1 - config.kv_saving()),
+        kv_bytes_per_token_plain=plain,
+        kv_block_tokens=KEY_BLOCK,
+        num_tokenizer_ids=files.tokenizer.vocab_size,
+        eos_token_ids=files.eos_token_ids,
+        prefix_ids=files.tokenizer.prefix_ids,
+        has_chat_template=files.chat_template is not None,
+    )

@@ -1,0 +1,221 @@
+"""From a name or a directory to a model that is ready to run."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import shorten
+
+import torch
+
+from pd_core.checkpoints.checkpoint import write_tensors
+from pd_core.checkpoints.model_directory import ModelDirectory
+from pd_core.checkpoints.random_tiny import (
+    EOS_TOKEN,
+    fill_weights,
+    random_tiny_config,
+    random_tiny_tokenizer,
+)
+from pd_core.checkpoints.sampling_defaults import SamplingDefaults
+from pd_core.checkpoints.tokenizer_config import TokenizerConfig
+from pd_core.errors import ModelError
+from pd_core.generation import Fingerprints
+from pd_core.identity.fingerprint import cached_digest, text_digest, weights_digest
+from pd_core.identity.numerics import Numerics, numerics_id, probe, unchecked
+from pd_core.models.causal_lm import CausalLM
+from pd_core.models.linear import can_pack
+from pd_core.store.model_names import RANDOM_TINY, model_directory
+from pd_core.text.chat_template import ChatTemplate
+from pd_core.text.tokenizer import Tokenizer
+
+__all__ = ["DTYPES", "LoadedModel", "load_model", "read_fingerprints", "save_model"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with all that is needed to serve it.
+
+    Attributes:
+        name: the directory's name, which is that of the shipped model too, or "random-tiny".
+        eos_token_ids: ids that end a sequence; may be empty.
+        chat_template: makes prompts of messages; None when the checkpoint has no template.
+        sampling_defaults: how it is sampled when a request does not say.
+    """
+
+    name: str
+    model: CausalLM
+    tokenizer: Tokenizer
+    fingerprints: Fingerprints
+    eos_token_ids: tuple[int, ...]
+    numerics: Numerics
+    chat_template: ChatTemplate | None = None
+    sampling_defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+
+
+def load_model(
+    spec: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    fast: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> LoadedModel:
+    """Load the shipped model or "random-tiny" by name, or a Hugging Face directory.
+
+    Only float32 on the CPU is bit-reproducible; other dtypes and devices, and the fast mode, run
+    plain kernels and get a numerics id that equals no other.
+
+    Args:
+        spec: the name or a path.
+        dtype: "float32", "bfloat16" or "float16".
+        device: a torch device.
+        fast: give up bit-equality for speed.
+        progress: called with how many bytes of how many of the weights' files are read; not at
+            all for a model without files.
+
+    Raises:
+        ModelError: it cannot be loaded; the message says why.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    _check_device(device)
+    numerics = _numerics(dtype, device, fast=fast)
+    if spec == RANDOM_TINY:
+        return _load_random_tiny(numerics, dtype, device)
+    return _load_directory(model_directory(spec), numerics, dtype, device, progress)
+
+
+def read_fingerprints(files: ModelDirectory, numerics_id: str) -> Fingerprints:
+    """Return a checkpoint's fingerprints without loading it: for engines that load it themselves.
+
+    Raises:
+        ModelError: its tensors cannot be read, or are not those of its config.
+    """
+    files.checkpoint.verify(files.shapes, tied_head=files.config.tie_word_embeddings)
+    return _fingerprints(files, files.shapes.keys(), numerics_id)
+
+
+def save_model(
+    directory: Path | str,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    *,
+    eos_token_ids: tuple[int, ...] = (),
+    tokenizer_config: TokenizerConfig | None = None,
+) -> None:
+    """Write an ordinary Hugging Face directory: config.json, model.safetensors, tokenizer.json.
+
+    Args:
+        directory: made if it does not exist.
+        model: its weights are written in its dtype.
+        tokenizer: its tokenizer.
+        eos_token_ids: ids that end a sequence.
+        tokenizer_config: special tokens and chat template, written beside the tokenizer.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = model.config.to_hf() | {"torch_dtype": str(model.dtype).removeprefix("torch.")}
+    if eos_token_ids:
+        config["eos_token_id"] = list(eos_token_ids)
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (directory / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    if tokenizer_config is not None:
+        tokenizer_config.write(directory)
+    write_tensors(directory, model.tensors())
+
+
+def _check_device(device: str) -> None:
+    """Compute one number there: torch finds only then that a device does not work.
+
+    Raises:
+        ModelError: the name is unknown, or this machine or this torch has no such device.
+    """
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = shorten(str(error) or type(error).__name__, 100, placeholder=" ...")
+        raise ModelError(
+            f"no model can run on device {device!r} ({reason}); use --device cpu, or a GPU that "
+            "this machine and its torch have"
+        ) from error
+
+
+def _numerics(dtype: str, device: str, *, fast: bool) -> Numerics:
+    kind = torch.device(device).type
+    if kind != "cpu":
+        return unchecked(kind)
+    if fast or dtype != "float32":
+        isa = torch.backends.cpu.get_cpu_capability().lower()
+        return unchecked(isa, packed=dtype == "float32" and can_pack())
+    return probe()
+
+
+def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedModel:
+    tokenizer = random_tiny_tokenizer()
+    config = random_tiny_config(tokenizer.vocab_size)
+    # Its checkpoint, so to say, is float32 whatever it runs in.
+    source = CausalLM(config, numerics)
+    fill_weights(source, tokenizer)
+    stored = source.tensors()
+    model = CausalLM(config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
+    for name, tensor in model.tensors().items():
+        tensor.copy_(stored[name])
+    model.warm_up()
+    eos = tokenizer.token_id(EOS_TOKEN)
+    assert eos is not None, "the shipped tokenizer has an end-of-sequence token"
+    weights = weights_digest(sorted(source.tensors().items()), config.semantic())
+    return LoadedModel(
+        name=RANDOM_TINY,
+        model=model,
+        tokenizer=tokenizer,
+        fingerprints=Fingerprints(
+            tokenizer=tokenizer.digest,
+            weights=weights,
+            numerics_id=numerics_id(dtype, numerics=numerics),
+        ),
+        eos_token_ids=(eos,),
+        numerics=numerics,
+    )
+
+
+def _load_directory(
+    directory: Path,
+    numerics: Numerics,
+    dtype: str,
+    device: str,
+    progress: Callable[[int, int], None] | None,
+) -> LoadedModel:
+    files = ModelDirectory(directory)
+    model = CausalLM(files.config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
+    model.num_token_ids = files.tokenizer.vocab_size
+    places = model.tensors()
+    tied_head = files.config.tie_word_embeddings
+    files.checkpoint.load_into(places, tied_head=tied_head, progress=progress)
+    model.warm_up()
+    return LoadedModel(
+        name=files.name,
+        model=model,
+        tokenizer=files.tokenizer,
+        fingerprints=_fingerprints(files, places.keys(), numerics_id(dtype, numerics=numerics)),
+        eos_token_ids=files.eos_token_ids,
+        numerics=numerics,
+        chat_template=files.chat_template,
+        sampling_defaults=files.sampling_defaults,
+    )
+
+
+def _fingerprints(files: ModelDirectory, names: Iterable[str], numerics_id: str) -> Fingerprints:
+    semantic = files.config.semantic()
+    weights = cached_digest(
+        json.dumps(["weights", 1, semantic]),
+        files.checkpoint.files,
+        lambda: weights_digest(files.checkpoint.stored(names), semantic),
+    )
+    return Fingerprints(
+        tokenizer=files.tokenizer.digest,
+        chat_template=text_digest(files.settings.chat_template),
+        weights=weights,
+        numerics_id=numerics_id,
+    )

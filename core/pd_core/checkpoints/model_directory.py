@@ -1,0 +1,116 @@
+"""A Hugging Face directory, all of it but the weights' values."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pd_core.checkpoints.checkpoint import Checkpoint
+from pd_core.checkpoints.sampling_defaults import SamplingDefaults
+from pd_core.checkpoints.tokenizer_config import TokenizerConfig
+from pd_core.errors import ModelError
+from pd_core.identity.numerics import unchecked
+from pd_core.models.causal_lm import CausalLM
+from pd_core.models.config import ModelConfig
+from pd_core.store.json_file import read_json
+from pd_core.text.tokenizer import Tokenizer
+
+__all__ = ["ModelDirectory"]
+
+_READ_SUFFIXES = (".json", ".jinja", ".safetensors")
+
+
+class ModelDirectory:
+    """What the files of a directory say, read and checked against each other.
+
+    Attributes:
+        name: the directory's name.
+        config: the model.
+        tokenizer: the tokenizer.
+        settings: special tokens and chat template.
+        chat_template: the template compiled; None when there is none.
+        eos_token_ids: ids that end a sequence; may be empty.
+        sampling_defaults: how the model wants to be sampled.
+        checkpoint: the weights' files, their headers read.
+        shapes: the model's weights by name, on the meta device, which takes no memory.
+
+    Raises:
+        ModelError: a file is missing or broken, leads out of the directory, asks to run code, is
+            not supported, or two do not belong together; the message says which and why.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        root = directory.resolve()
+        if not root.is_dir():
+            raise ModelError(f"{directory} is not a directory")
+        _check_links(root)
+        raw = read_json(directory / "config.json")
+        self.name = root.name
+        self.config = ModelConfig.from_hf(raw)
+        self.tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
+        if self.tokenizer.vocab_size > self.config.vocab_size:
+            raise ModelError(
+                f"the tokenizer has {self.tokenizer.vocab_size} ids, but the model only "
+                f"{self.config.vocab_size}; they do not belong together"
+            )
+        self.settings = TokenizerConfig.from_directory(directory)
+        self.chat_template = self.settings.template()
+        self.eos_token_ids = self._read_eos_token_ids(directory, raw)
+        self.sampling_defaults = SamplingDefaults.from_directory(directory)
+        self.checkpoint = Checkpoint(directory)
+        self.shapes = self._read_shapes()
+
+    def _read_shapes(self) -> dict[str, Tensor]:
+        """Compare the config with the weights' headers, before memory of its sizes is asked for."""
+        config, stored = self.config, self.checkpoint.num_layers()
+        if config.num_layers > stored:
+            raise ModelError(
+                f"config.json: num_hidden_layers is {config.num_layers}, but the checkpoint has "
+                f"weights of {stored} layers"
+            )
+        shapes = CausalLM(config, unchecked("meta"), device=torch.device("meta")).tensors()
+        self.checkpoint.check_fits(shapes, tied_head=config.tie_word_embeddings)
+        return shapes
+
+    def _read_eos_token_ids(self, directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
+        """Read the end-of-sequence ids, several as a rule for models that chat.
+
+        generation_config.json goes before config.json, and that before the tokenizer's eos_token.
+        """
+        generation = directory / "generation_config.json"
+        value = read_json(generation).get("eos_token_id") if generation.exists() else None
+        value = config.get("eos_token_id") if value is None else value
+        if value is None:
+            value = self.tokenizer.token_id(self.settings.special_tokens.get("eos_token", ""))
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        num_ids = self.tokenizer.vocab_size
+        for i in ids:
+            if type(i) is not int or not 0 <= i < num_ids:
+                raise ModelError(
+                    f"eos_token_id {i!r} is not an id of the tokenizer (0..{num_ids - 1})"
+                )
+        return tuple(dict.fromkeys(ids))
+
+
+def _check_links(root: Path) -> None:
+    """Refuse links that lead out of the directory, but for Hugging Face's own cache of files.
+
+    And whatever else is no file: to read a named pipe would take for ever.
+    """
+    homes = [root]
+    if root.parent.name == "snapshots":
+        homes.append(root.parent.parent / "blobs")
+    for path in sorted(root.iterdir()):
+        if path.suffix not in _READ_SUFFIXES:
+            continue
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ModelError(f"{path.name} is neither a file nor a folder; remove it")
+        if not path.is_symlink():
+            continue
+        target = path.resolve()
+        if not any(target.is_relative_to(home) for home in homes):
+            raise ModelError(
+                f"{path.name} is a link out of the model's directory, to {target}; put the file "
+                "itself there"
+            )

@@ -1,0 +1,96 @@
+"""What lies beside tokenizer.json: special tokens by name, and the chat template."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from pd_core.errors import ModelError
+from pd_core.store.json_file import read_json
+from pd_core.text.chat_template import ChatTemplate
+
+__all__ = ["TokenizerConfig"]
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+_TEMPLATE = "chat_template.jinja"
+_SETTINGS = "tokenizer_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerConfig:
+    """What we use of tokenizer_config.json and chat_template.jinja.
+
+    Attributes:
+        special_tokens: "bos_token", "eos_token", ... and their text, those that there are.
+        chat_template: the template's text; "" when there is none.
+    """
+
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+    chat_template: str = ""
+
+    @classmethod
+    def from_directory(cls, directory: Path) -> Self:
+        """Read both files; either may be missing. chat_template.jinja goes first.
+
+        Raises:
+            ModelError: one cannot be read, or asks to run code.
+        """
+        raw = _read(directory / _SETTINGS)
+        if raw.get("auto_map"):
+            raise ModelError(
+                f"{_SETTINGS}: auto_map asks to run the checkpoint's own code, which is never "
+                "done; remove the key if tokenizer.json is all the model needs"
+            )
+        special = {name: _token_text(name, raw.get(name)) for name in _SPECIAL}
+        return cls(
+            {name: text for name, text in special.items() if text},
+            _template_text(directory, raw.get("chat_template")),
+        )
+
+    def template(self) -> ChatTemplate | None:
+        """Compile the chat template, if there is one.
+
+        Raises:
+            ModelError: it is broken.
+        """
+        if not self.chat_template:
+            return None
+        return ChatTemplate(self.chat_template, self.special_tokens)
+
+    def write(self, directory: Path) -> None:
+        """Write what there is to write."""
+        if self.special_tokens:
+            content = json.dumps(dict(self.special_tokens), indent=2, ensure_ascii=False) + "\n"
+            (directory / _SETTINGS).write_text(content, encoding="utf-8")
+        if self.chat_template:
+            (directory / _TEMPLATE).write_text(self.chat_template, encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _token_text(name: str, value: object) -> str:
+    """Return a token's text, which may be stored bare or as an object with `content`."""
+    text = value.get("content") if isinstance(value, dict) else value
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise ModelError(f"{_SETTINGS}: {name} is {value!r}; it must be text")
+    return text
+
+
+def _template_text(directory: Path, value: object) -> str:
+    file = directory / _TEMPLATE
+    if file.exists():
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"{file} cannot be read: {error}") from error
+    if isinstance(value, list):  # several by name
+        named = [t for t in value if isinstance(t, dict) and t.get("name") == "default"]
+        value = named[-1].get("template") if named else None
+    if value is not None and not isinstance(value, str):
+        raise ModelError(f"{_SETTINGS}: chat_template is a {type(value).__name__}; not text")
+    return value or ""

@@ -1,0 +1,164 @@
+"""Choosing tokens: the same function, and the same bits, on the cloud and on the device.
+
+Sampling is keyed by position. The token at response position i is the argmax of
+logit / temperature + Gumbel noise, where the noise of token t is an integer hash of (seed, i, t):
+there is no generator whose state could differ between two sides. Everything after the logits is
+float64, and each row is computed alone, so a row's token never depends on its batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pd_core.errors import EngineError, InvalidSamplingParams
+from pd_core.sampling.repetition import repetition_costs
+from pd_core.sampling_params import SamplingParams
+
+__all__ = ["SAMPLER_VERSION", "sample"]
+
+# Part of the numerics id: raise it whenever any token could come out differently.
+SAMPLER_VERSION = 2
+
+_NEVER = float("-inf")
+_MASK = 2**64 - 1
+_INCREMENT = 0x9E3779B97F4A7C15
+_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+def sample(
+    logits: Tensor,
+    sampling: Sequence[SamplingParams],
+    positions: Sequence[int],
+    eos_token_ids: Sequence[int],
+    histories: Sequence[Sequence[int]] | None = None,
+) -> list[int]:
+    """Choose one token per row.
+
+    In this order: end-of-sequence ids are masked where asked; repetition costs; temperature; top-k
+    keeps the k largest; top-p keeps the shortest prefix, in falling order of probability
+    (renormalised after top-k), whose sum reaches top_p, the token that crosses it included;
+    Gumbel-max among what is kept. Every tie, also at top-k's and top-p's edge, goes to the lowest
+    id.
+
+    Args:
+        logits: (R, V), any float dtype; -inf for ids that must never come.
+        sampling: R parameters.
+        positions: R response positions, from 0.
+        eos_token_ids: the model's end-of-sequence ids; the first is the one that is forced.
+        histories: R responses before the position, or their ends; only rows whose parameters
+            have a dry_multiplier need theirs.
+
+    Raises:
+        EngineError: a row holds NaN or +inf, or no token is left to choose.
+        InvalidSamplingParams: forced_length, for a model without an end-of-sequence id.
+    """
+    assert len(logits) == len(sampling) == len(positions), "one row, parameters, position each"
+    eos = list(eos_token_ids)
+    known = histories if histories is not None else [()] * len(sampling)
+    assert histories is not None or not any(p.dry_multiplier for p in sampling), "no histories"
+    return [
+        _sample_row(row, params, position, eos, history)
+        for row, params, position, history in zip(logits, sampling, positions, known, strict=True)
+    ]
+
+
+def _sample_row(
+    row: Tensor, params: SamplingParams, position: int, eos: list[int], history: Sequence[int]
+) -> int:
+    """Choose the token of one row: (V,)."""
+    if params.forced_length is not None:
+        if not eos:
+            raise InvalidSamplingParams(
+                "forced_length needs a model with an end-of-sequence token; leave it unset"
+            )
+        if position >= params.forced_length - 1:
+            return eos[0]
+    scores = row.double()
+    if eos and (params.ignore_eos or params.forced_length is not None):
+        scores = scores.index_fill(0, torch.tensor(eos, device=row.device), _NEVER)
+    if params.dry_multiplier:
+        costs = repetition_costs(history, params)
+        ids_of_costs = torch.tensor(list(costs), dtype=torch.int64, device=row.device)
+        off = torch.tensor(list(costs.values()), dtype=torch.float64, device=row.device)
+        scores = scores.index_add(0, ids_of_costs, -off)
+    if params.greedy:
+        return _lowest_argmax(scores)
+    _check(scores.max())
+    ids = None
+    scores = scores / params.temperature
+    if 0 < params.top_k < len(scores) or params.top_p < 1.0:
+        ids = _kept(scores, params)
+        scores = scores[ids]
+    scores = scores + _gumbel(params.seed, position, ids, len(row), row.device)
+    choice = _lowest_argmax(scores)
+    return choice if ids is None else int(ids[choice])
+
+
+def _kept(scores: Tensor, params: SamplingParams) -> Tensor:
+    """Return the ids that top-k and top-p leave, rising."""
+    falling, ids = torch.sort(scores, descending=True, stable=True)
+    if params.top_k:
+        falling, ids = falling[: params.top_k], ids[: params.top_k]
+    if params.top_p < 1.0:
+        before = torch.softmax(falling, 0).cumsum(0).roll(1)
+        before[0] = 0.0  # the most likely token always stays
+        ids = ids[before < params.top_p]
+    return ids.sort().values
+
+
+def _lowest_argmax(scores: Tensor) -> int:
+    """Return the lowest index of the largest value; torch.argmax leaves ties open."""
+    largest = scores.max()
+    _check(largest)
+    return int((scores == largest).nonzero()[0])
+
+
+def _check(largest: Tensor) -> None:
+    if not torch.isfinite(largest):
+        raise EngineError(
+            f"the largest logit is {float(largest)}; the model computed nonsense, "
+            "or every token is masked"
+        )
+
+
+def _gumbel(
+    seed: int, position: int, ids: Tensor | None, vocab_size: int, device: torch.device
+) -> Tensor:
+    """Return the standard Gumbel noise of the given ids (all: None), float64.
+
+    A uniform in (0, 1) is made of the hash's upper 52 bits, offset by a half so that neither
+    logarithm meets 0.
+    """
+    if ids is None:
+        ids = torch.arange(vocab_size, device=device)
+    key = _mix(_mix(seed) ^ position)
+    bits = _shift(_mix_all(ids ^ _signed(key)), 12)
+    uniform = (bits.double() + 0.5) * 2.0**-52
+    return -torch.log(-torch.log(uniform))
+
+
+def _mix(x: int) -> int:
+    """splitmix64 of one unsigned value."""
+    x = (x + _INCREMENT) & _MASK
+    x = ((x ^ (x >> 30)) * _FACTORS[0]) & _MASK
+    x = ((x ^ (x >> 27)) * _FACTORS[1]) & _MASK
+    return x ^ (x >> 31)
+
+
+def _mix_all(x: Tensor) -> Tensor:
+    """splitmix64 of int64 values taken as unsigned; sums and products wrap around."""
+    x = x + _signed(_INCREMENT)
+    x = (x ^ _shift(x, 30)) * _signed(_FACTORS[0])
+    x = (x ^ _shift(x, 27)) * _signed(_FACTORS[1])
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Shift right, filling with zeros: torch's own shift copies the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(x: int) -> int:
+    """Reinterpret 64 unsigned bits as a signed integer."""
+    return x - (1 << 64) if x >> 63 else x

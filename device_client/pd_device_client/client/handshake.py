@@ -1,0 +1,52 @@
+"""What two sides that meet may do together, from their fingerprints (DESIGN 2)."""
+
+from dataclasses import dataclass
+
+from pd_core.generation import ServerInfo
+from pd_device_client.contract.ports import EngineCard
+
+__all__ = ["Handshake", "shake_hands"]
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """The result.
+
+    Attributes:
+        mismatch: why no handoff is possible, in words for the user; "" when it is.
+        other_text: what differs of the mismatch turns text into tokens, or back: this side
+            cannot even speak to the cloud for the user.
+        exactness: "identical" when both sides match and have equal numerics, else "consistent".
+    """
+
+    mismatch: str
+    other_text: str
+    exactness: str
+
+
+def shake_hands(device: EngineCard, cloud: ServerInfo) -> Handshake:
+    """Compare both sides; a digest that either side does not know is not compared."""
+    ours, theirs = device.fingerprints, cloud.fingerprints
+    parts = (
+        ("tokenizers", ours.tokenizer, theirs.tokenizer),
+        ("chat templates", ours.chat_template, theirs.chat_template),
+        ("weights", ours.weights, theirs.weights),
+    )
+    differing = [name for name, a, b in parts if a and b and a != b]
+    if set(device.eos_token_ids) != set(cloud.eos_token_ids):
+        differing.append("end-of-sequence ids")
+    if device.sampler != cloud.sampler:
+        differing.append(f"samplers ({device.sampler} here, {cloud.sampler} there)")
+    mismatch = ""
+    if differing:
+        mismatch = (
+            f"the {' and the '.join(differing)} of device and cloud ({cloud.model_name}) differ, "
+            "so no answer can be handed over; run the same model on both sides"
+        )
+    # An emulation's tokens do not come from arithmetic, so nothing can round differently.
+    same = device.sampler == "rolling-hash" or (
+        ours.numerics_id != "" and ours.numerics_id == theirs.numerics_id
+    )
+    other_text = ", ".join(name for name in differing if name in ("tokenizers", "chat templates"))
+    exactness = "identical" if same and not mismatch else "consistent"
+    return Handshake(mismatch, other_text, exactness)

@@ -1,0 +1,163 @@
+"""The real cloud link: gRPC over TLS, or plaintext on loopback."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from pd_core.errors import CloudUnavailable, ConfigError
+from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
+from pd_core.host.api_key import checked_api_key
+from pd_core.host.loopback import is_loopback
+from pd_device_client.cloud.convert import (
+    error_from_call,
+    event_from_pb,
+    info_from_pb,
+    request_to_pb,
+)
+from pd_proto.v1 import generation_pb2 as pb
+from pd_proto.v1 import generation_pb2_grpc as pb_grpc
+
+__all__ = ["GrpcCloudLink"]
+
+logger = logging.getLogger(__name__)
+
+# Idle connections are probed often enough to notice a suspended laptop or a lost network, and not
+# so often that a server's default policy would close them.
+_CHANNEL_OPTIONS = [
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
+
+_Call = grpc.aio.StreamStreamCall[pb.GenerateRequest, pb.GenerateResponse]
+
+
+class GrpcCloudLink:
+    """A gRPC channel to one server.
+
+    Args:
+        target: "host:port".
+        tls_ca: PEM file with the certificate authority to trust; None with `tls` False means
+            plaintext.
+        tls: use TLS with the system's authorities when no tls_ca is given.
+        api_key: bearer key, sent with every call.
+        insecure: allow plaintext to a host that is not loopback.
+        info_timeout_s: deadline of a card request.
+        stream_timeout_s: deadline of a whole stream.
+
+    Raises:
+        ConfigError: the target is malformed, or plaintext would leave this machine.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls_ca: Path | None = None,
+        tls: bool = False,
+        api_key: str | None = None,
+        insecure: bool = False,
+        info_timeout_s: float = 3.0,
+        stream_timeout_s: float = 1800.0,
+    ) -> None:
+        host, _, port = target.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ConfigError(f"the cloud's address is {target!r}; it must be HOST:PORT")
+        self.target = target
+        self._info_timeout_s = info_timeout_s
+        self._stream_timeout_s = stream_timeout_s
+        key = checked_api_key(api_key) if api_key is not None else None
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
+        if tls_ca is not None or tls:
+            credentials = grpc.ssl_channel_credentials(_authority(tls_ca) if tls_ca else None)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+        else:
+            if not insecure and not is_loopback(host):
+                raise ConfigError(
+                    f"{target} is not on this machine and the link would be plaintext; give the "
+                    "server's certificate authority (--tls-ca), or --insecure by name"
+                )
+            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self._stub = pb_grpc.GenerationServiceStub(self._channel)
+
+    async def info(self) -> ServerInfo:
+        """Ask for the cloud's card."""
+        try:
+            response = await self._stub.GetServerInfo(
+                pb.GetServerInfoRequest(), timeout=self._info_timeout_s, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise error_from_call(error) from error
+        return info_from_pb(response)
+
+    async def open(self, start: Start) -> "_GrpcStream":
+        """Open a stream and send `start`."""
+        call = self._stub.Generate(timeout=self._stream_timeout_s, metadata=self._metadata)
+        stream = _GrpcStream(call)
+        try:
+            await stream.send(start)
+        except BaseException:
+            call.cancel()  # a call that nobody reads would stay for ever
+            raise
+        return stream
+
+    async def close(self) -> None:
+        """Close the channel; open streams break."""
+        await self._channel.close()
+
+
+class _GrpcStream:
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+
+    async def events(self) -> AsyncGenerator[CloudEvent, None]:
+        try:
+            while (message := await self._call.read()) is not grpc.aio.EOF:
+                assert isinstance(message, pb.GenerateResponse)
+                yield event_from_pb(message)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_call(error) from error
+        except asyncio.CancelledError:
+            # grpc.aio says so too when the call or its channel was closed under the reader.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise CloudUnavailable("the link was closed") from None
+
+    async def send(self, message: Start | Extend | Stop) -> None:
+        try:
+            await self._call.write(request_to_pb(message))
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+            # The stream has ended; its reader has the reason.
+            logger.debug(
+                "a %s came after the end: %s", type(message).__name__, type(error).__name__
+            )
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+def _authority(path: Path) -> bytes:
+    """Read a PEM file of certificates; gRPC itself would only log what is wrong with it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"--tls-ca {path} cannot be read ({error.strerror}); give a readable PEM file with the "
+            "certificate of the authority to trust"
+        ) from error
+    try:
+        ssl.create_default_context().load_verify_locations(cadata=content.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"--tls-ca {path} holds no certificate in PEM form; give the certificate of the "
+            "cloud's authority, not its key"
+        ) from error
+    return content

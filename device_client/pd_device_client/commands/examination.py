@@ -1,0 +1,189 @@
+"""`pd-device doctor`: what would keep this device from serving, and how to mend it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pd_core.checkpoints.inspection import inspect_model
+from pd_core.checkpoints.loading import read_fingerprints
+from pd_core.checkpoints.model_directory import ModelDirectory
+from pd_core.errors import PdError
+from pd_core.generation import Fingerprints
+from pd_core.host.api_key import key_exposure
+from pd_core.host.free_memory import available_bytes
+from pd_core.host.listening import bind
+from pd_core.host.loopback import is_loopback
+from pd_core.host.wall_clock import unix_time_s
+from pd_core.store.model_names import RANDOM_TINY, model_directory
+from pd_device_client.api.guard import check_listening
+from pd_device_client.contract.ports import CloudLink
+from pd_device_client.device.battery import Battery, read_battery
+from pd_device_client.engine.memory import check_memory
+
+__all__ = ["Door", "Finding", "examine"]
+
+# This file's own year: a clock before it is wrong.
+_EARLIEST_UNIX_S = 1_767_225_600
+_COMPARED = ("tokenizer", "chat_template", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        subject: what was looked at.
+        ok: whether it is as it should be.
+        words: what was found, and where it is not ok how to mend it.
+    """
+
+    subject: str
+    ok: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the device is to listen, and who may ask there.
+
+    Attributes:
+        host, port: the address.
+        client_key: returns the key that clients must send, or None; raises ConfigError.
+        insecure: whether others may ask without one, by name.
+    """
+
+    host: str
+    port: int
+    client_key: Callable[[], str | None] = lambda: None
+    insecure: bool = False
+
+
+async def examine(
+    model: str,
+    way_out: Callable[[], CloudLink | None],
+    door: Door,
+    key_files: Sequence[Path] = (),
+    *,
+    kept_kv_bytes: int = 0,
+    clock: Callable[[], int] = unix_time_s,
+    battery: Callable[[], Battery | None] = read_battery,
+) -> list[Finding]:
+    """Look at clock, battery, port, access, key files, model and cloud; change nothing.
+
+    Args:
+        model: as `load_model` takes it.
+        way_out: makes the link to the cloud, or None; closed at the end.
+        door: where the device is to listen.
+        key_files: that nobody else should read.
+        kept_kv_bytes: of finished answers, that are to be kept in memory.
+        clock: seconds since 1970.
+        battery: reads the battery.
+    """
+    ours: Fingerprints | None = None
+    findings = [_clock(clock()), _battery(battery()), _port(door), _access(door)]
+    if key_files:
+        findings.append(_keys(key_files))
+    try:
+        words, ours = await asyncio.to_thread(_model, model, kept_kv_bytes)
+        findings.append(Finding("model", True, words))
+    except PdError as error:
+        findings.append(Finding("model", False, str(error)))
+    findings.append(await _cloud(way_out, ours))
+    return findings
+
+
+def _clock(now_unix_s: int) -> Finding:
+    if now_unix_s < _EARLIEST_UNIX_S:
+        words = "it is years behind, so certificates look not yet valid; set the date"
+        return Finding("clock", False, words)
+    return Finding("clock", True, "the date is plausible")
+
+
+def _battery(battery: Battery | None) -> Finding:
+    if battery is None:
+        return Finding("battery", True, "there is none, or it cannot be read")
+    words = {
+        True: "plugged in",
+        False: "not plugged in: see --spare-below",
+        None: "and the system does not say whether it is plugged in: it is taken to be",
+    }
+    return Finding("battery", True, f"{battery.percent:.0f} %, {words[battery.plugged]}")
+
+
+def _port(door: Door) -> Finding:
+    try:
+        bind(door.host, door.port, "--port").close()
+    except PdError as error:
+        return Finding("port", False, str(error))
+    return Finding("port", True, f"{door.port} on {door.host} is free")
+
+
+def _access(door: Door) -> Finding:
+    """Say who could use the device; `serve` refuses what is found wrong here."""
+    try:
+        key = door.client_key()
+        check_listening(door.host, key, insecure=door.insecure)
+    except PdError as error:
+        return Finding("access", False, f"{error}; the device would not start")
+    who = "this machine alone" if is_loopback(door.host) else "every machine that reaches it"
+    if key is not None:
+        return Finding("access", True, f"{who}, with the clients' key")
+    return Finding("access", True, f"{who}, without a key")
+
+
+def _keys(files: Sequence[Path]) -> Finding:
+    exposed = [words for words in map(key_exposure, files) if words]
+    return Finding("keys", not exposed, "; ".join(exposed) or "only their owner can read the files")
+
+
+def _model(model: str, kept_kv_bytes: int) -> tuple[str, Fingerprints | None]:
+    check_memory(model, kept_kv_bytes)
+    free = f"{available_bytes() >> 20} MiB of memory are free"
+    if model == RANDOM_TINY:
+        return f"{RANDOM_TINY} is made on the spot; {free}", None
+    report = inspect_model(model)
+    fingerprints = read_fingerprints(ModelDirectory(model_directory(model)), "")
+    return (
+        f"{report.name}: {report.num_parameters:,} parameters, {report.kv_bytes_per_token} bytes "
+        f"of KV cache a token, a context of {report.config.max_context_tokens} tokens; {free}",
+        fingerprints,
+    )
+
+
+async def _cloud(way_out: Callable[[], CloudLink | None], ours: Fingerprints | None) -> Finding:
+    try:
+        link = way_out()
+    except PdError as error:
+        return Finding("cloud", False, f"{error}; the device would not start")
+    if link is None:
+        return Finding("cloud", True, "none is given, so all stays on this machine")
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    try:
+        card = await link.info()
+    except PdError as error:
+        return Finding("cloud", False, f"{error}; the device would answer alone")
+    finally:
+        await link.close()
+    took_ms = (loop.time() - began_s) * 1e3
+    other = [
+        name.replace("_", " ")
+        for name in _COMPARED
+        if ours is not None
+        and getattr(ours, name) != getattr(card.fingerprints, name)
+        and getattr(card.fingerprints, name)
+    ]
+    if other:
+        words = (
+            f"it runs {card.model_name}, whose {' and '.join(other)} differ from this device's, so "
+            "nothing can be handed over; run the same model on both sides (--model)"
+        )
+        return Finding("cloud", False, words)
+    load = card.load
+    return Finding(
+        "cloud",
+        True,
+        f"{card.model_name} on {card.engine}, {load.num_running} of {load.max_num_seqs} slots in "
+        f"use, card in {took_ms:.0f} ms",
+    )

@@ -1,0 +1,63 @@
+"""This machine's memory: whether a model fits into it, and giving back what one took."""
+
+import ctypes
+import gc
+from collections.abc import Callable
+
+from pd_core.checkpoints.inspection import inspect_model
+from pd_core.errors import ModelError
+from pd_core.host.free_memory import available_bytes
+from pd_core.store.model_names import RANDOM_TINY
+
+__all__ = ["check_memory", "give_memory_back"]
+
+_FLOAT32_BYTES = 4
+_CONTEXT_TOKENS = 4096  # a conversation; the cache grows with it, so more is not needed at once
+_SPARE = 1.1  # activations, the tokenizer, what Python and torch take along
+
+
+def check_memory(
+    model: str, kept_kv_bytes: int, available: Callable[[], int] = available_bytes
+) -> None:
+    """Refuse a model whose weights and one conversation's KV cache do not fit.
+
+    Args:
+        model: as `load_model` takes it.
+        kept_kv_bytes: what is to be kept of finished answers besides.
+        available: says how many bytes there are.
+
+    Raises:
+        ModelError: it does not fit, or could not be loaded anyway; the message says why.
+    """
+    if model == RANDOM_TINY:
+        return  # it is made on the spot, of a few megabytes
+    report = inspect_model(model)
+    context = min(report.config.max_context_tokens, _CONTEXT_TOKENS) * report.kv_bytes_per_token
+    needed = int(report.num_parameters * _FLOAT32_BYTES * _SPARE) + context + kept_kv_bytes
+    there = available()
+    if needed > there:
+        raise ModelError(
+            f"{report.name} needs {_mib(needed)} MiB of memory (weights as float32, KV cache "
+            f"of one conversation, {_mib(kept_kv_bytes)} MiB kept for conversations), and "
+            f"{_mib(there)} MiB are free; close other programs, lower --kept-kv-mib, or choose a "
+            "smaller model"
+        )
+
+
+def give_memory_back() -> None:
+    """Give the system what this process has freed.
+
+    Without it most of an unloaded model's memory stays with the process: sessions and their caches
+    refer to each other in circles, and glibc keeps freed blocks of the size of weights for itself.
+    """
+    gc.collect()
+    try:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    except (OSError, TypeError):
+        return  # nor have other systems a handle of the process itself
+    if trim is not None:
+        trim(0)
+
+
+def _mib(num_bytes: int) -> int:
+    return -(-num_bytes // (1 << 20))

@@ -1,0 +1,154 @@
+"""The local engine: a torch model on one worker thread, off the event loop.
+
+A thread is enough: torch releases the GIL inside its operators. One pass is one job of the
+thread, so a cancel waits for one pass at most, and the chunk size is chosen for that latency.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from pd_core.checkpoints.loading import LoadedModel
+from pd_core.errors import EngineError, PromptTooLong
+from pd_core.models import Segment
+from pd_core.sampling.repetition import HISTORY_TOKENS
+from pd_core.sampling.sampling import sample
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.contract.ports import EngineCard
+from pd_device_client.engine.kept_prefixes import KeptPrefixes
+
+__all__ = ["KEPT_KV_BYTES", "TorchLocalEngine"]
+
+KEPT_KV_BYTES = 256 << 20
+"""What is kept for conversations when nobody says otherwise."""
+
+logger = logging.getLogger(__name__)
+
+
+class TorchLocalEngine:
+    """A model in this process.
+
+    Args:
+        loaded: the model with its tokenizer and fingerprints.
+        chunk_tokens: tokens of one prefill pass.
+        num_threads: torch threads of the worker; None leaves torch's default.
+        kept_kv_bytes: KV caches of finished answers, kept for a conversation's next turn;
+            0 keeps none, as a measurement wants it.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        chunk_tokens: int = 128,
+        num_threads: int | None = None,
+        kept_kv_bytes: int = 0,
+    ) -> None:
+        self._loaded = loaded
+        self._kept = KeptPrefixes(kept_kv_bytes)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="local-engine")
+        if num_threads is not None:
+            self._worker.submit(torch.set_num_threads, num_threads).result()
+        config = loaded.model.config
+        block = loaded.model.make_cache(1)
+        self._card = EngineCard(
+            name=f"{loaded.name} (torch)",
+            fingerprints=loaded.fingerprints,
+            vocab_size=loaded.model.num_token_ids,
+            eos_token_ids=loaded.eos_token_ids,
+            max_context_tokens=config.max_context_tokens,
+            chunk_tokens=chunk_tokens,
+            kv_bytes_per_token=block.allocated_bytes // block.capacity_tokens,
+        )
+
+    @property
+    def card(self) -> EngineCard:
+        """What it runs."""
+        return self._card
+
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        """How many of a prompt's first tokens are kept from earlier answers."""
+        return self._kept.shared_tokens(prompt_token_ids)
+
+    def open(
+        self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
+    ) -> "_TorchSequence":
+        """Open a sequence; its cache is kept at its end when it was opened with a prompt."""
+        return _TorchSequence(self._loaded, self._worker, sampling, prompt_token_ids, self._kept)
+
+    async def close(self) -> None:
+        """Let the running pass finish and end the worker."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+
+class _TorchSequence:
+    """One sequence; its passes run one after another on the engine's worker."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        worker: ThreadPoolExecutor,
+        sampling: SamplingParams,
+        prompt_token_ids: Sequence[int],
+        kept: KeptPrefixes,
+    ) -> None:
+        self._loaded = loaded
+        self._worker = worker
+        self._sampling = sampling
+        self._kept = kept if prompt_token_ids else None
+        self._source, self._num_tokens = kept.take(prompt_token_ids)
+        self._cache = loaded.model.make_cache(1)
+        # What the cache holds for certain: a pass that nobody waits for any more does not count.
+        self._held = list(prompt_token_ids[: self._num_tokens])
+        # The last tokens fed, where sampling looks at them: the response is never cached.
+        self._recent: list[int] = []
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        loop = asyncio.get_running_loop()
+        sampled = await loop.run_in_executor(
+            self._worker, self._pass, list(token_ids), sample_position
+        )
+        self._held += token_ids
+        return sampled
+
+    def close(self) -> None:
+        # A pass that still runs writes beyond what is held, so what is kept does not change.
+        if self._kept is not None and self._source is None and self._held:
+            self._kept.keep(self._held, self._cache)
+        self._kept = None
+
+    def _pass(self, token_ids: list[int], sample_position: int | None) -> int | None:
+        """One forward pass, on the worker's thread."""
+        end = self._num_tokens + len(token_ids)
+        limit = self._loaded.model.config.max_context_tokens
+        if end > limit:
+            raise PromptTooLong(f"{end} tokens do not fit the local model's context of {limit}")
+        try:
+            with torch.inference_mode():
+                return self._forward(token_ids, end, sample_position)
+        except Exception as error:
+            logger.exception("the local engine failed in a pass of %d tokens", len(token_ids))
+            raise EngineError(
+                f"the local engine failed: {type(error).__name__}; see the log for the cause"
+            ) from error
+
+    def _forward(self, token_ids: list[int], end: int, sample_position: int | None) -> int | None:
+        model = self._loaded.model
+        self._cache.reserve(end)
+        if self._source is not None:  # here and not in `open`: copying is work for this thread
+            self._cache.copy_prefix(self._source, self._num_tokens)
+            self._source = None
+        segment = Segment(self._cache, self._num_tokens, len(token_ids))
+        hidden = model.forward(torch.tensor(token_ids), [segment])
+        self._num_tokens = end
+        if self._sampling.dry_multiplier:
+            self._recent = (self._recent + token_ids)[-HISTORY_TOKENS:]
+        if sample_position is None:
+            return None
+        logits = model.logits(hidden[-1:])
+        response = self._recent[-sample_position:] if sample_position else []
+        eos = self._loaded.eos_token_ids
+        return sample(logits, [self._sampling], [sample_position], eos, [response])[0]

@@ -1,0 +1,207 @@
+"""Getting a model from a hub: what is read here, resumable, checked, whole or not at all."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pd_core.errors import ModelError
+from pd_core.store.json_file import read_json
+from pd_core.store.model_store import (
+    MANIFEST,
+    ROOT_VARIABLE,
+    Manifest,
+    PulledFile,
+    PulledName,
+    find_pulled,
+    partial_folder,
+    pulled_folder,
+    read_manifest,
+)
+from pd_device_client.hub.model_hub import HubFile, ModelHub, Repo
+from pd_device_client.hub.pulled_models import differences, sole_use
+
+__all__ = ["Progress", "pull"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is done in a word, and how many bytes of how many it is done with."""
+
+_KEPT_SUFFIXES = (".json", ".txt", ".jinja", ".model")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_NEEDED = ("config.json", "tokenizer.json")
+_ARRIVED_SUFFIX = ".arrived"
+_SPARE_BYTES = 64 << 20  # the disk is not filled to the last byte
+
+
+def pull(hub: ModelHub, name: PulledName, progress: Progress) -> tuple[Manifest, bool]:
+    """Bring a model here, or up to date, and return its manifest and whether anything changed.
+
+    A model that is here is read to the last byte first: damaged files are brought again.
+    What has arrived stays when it is cut, and the next pull goes on from there. A model that was
+    here is replaced at the very end.
+
+    Raises:
+        ModelError: the hub does not have it, it is not of a kind that is read here, its bytes are
+            not the announced ones, or they cannot be written.
+        HubUnavailable: the hub cannot be reached, or broke off.
+        ConfigError: another process pulls it.
+    """
+    with sole_use(name):
+        repo = hub.look(name)
+        older = _older(name)
+        if older is not None and older.commit == repo.commit:
+            damage = differences(name, lambda done, total: progress("checking", done, total))
+            if not damage:
+                return older, False
+        folder = partial_folder(name)
+        small = _small_files(name, repo)
+        _bring(hub, name, repo, small, older, progress)
+        _check_config(name, folder / "config.json")
+        files = [*small, *_weights(name, repo, folder)]
+        _check_room(name, files, folder)
+        pulled = _bring(hub, name, repo, files, older, progress)
+        manifest = Manifest(
+            name=str(name), commit=repo.commit, endpoint=hub.endpoint, files=dict(sorted(pulled))
+        )
+        _put_in_place(name, manifest)
+        return manifest, True
+
+
+def _older(name: PulledName) -> Manifest | None:
+    """Return the manifest of what is here; a damaged one says nothing that could be used."""
+    with suppress(ModelError):
+        return read_manifest(name) if find_pulled(name) is not None else None
+    return None
+
+
+def _small_files(name: PulledName, repo: Repo) -> list[HubFile]:
+    """Return the files beside the weights; a repository's folders are not looked into."""
+    files = [
+        file
+        for file in repo.files
+        if _PLAIN_NAME.fullmatch(file.name)
+        and file.name.endswith(_KEPT_SUFFIXES)
+        and file.name != MANIFEST
+    ]
+    there = {file.name for file in files}
+    if missing := [needed for needed in _NEEDED if needed not in there]:
+        raise ModelError(
+            f"{name} has no {' and no '.join(missing)}, so it is not an ordinary Hugging Face "
+            "directory of a language model; choose another model, or its conversion to one"
+        )
+    return files
+
+
+def _weights(name: PulledName, repo: Repo, folder: Path) -> list[HubFile]:
+    """Return the files that a checkpoint is read from: one, or the index's."""
+    known = {file.name: file for file in repo.files}
+    if _SINGLE in known:
+        return [known[_SINGLE]]
+    if _INDEX not in known:
+        raise ModelError(
+            f"{name} has no safetensors weights (no {_SINGLE} and no {_INDEX}); pickle files can "
+            "run code and are never fetched, so choose a model that has safetensors"
+        )
+    weight_map = read_json(folder / _INDEX).get("weight_map")
+    shards = sorted({str(s) for s in weight_map.values()}) if isinstance(weight_map, dict) else []
+    for shard in shards:
+        if not (_PLAIN_NAME.fullmatch(shard) and shard.endswith(".safetensors")):
+            raise ModelError(f"{_INDEX} of {name} names {shard!r}, which is no safetensors file")
+        if shard not in known:
+            raise ModelError(f"{_INDEX} of {name} names {shard}, which the hub does not have")
+    if not shards:
+        raise ModelError(f"{_INDEX} of {name} has no weight_map")
+    return [known[shard] for shard in shards]
+
+
+def _check_config(name: PulledName, config: Path) -> None:
+    """Refuse, before gigabytes are fetched, what could not be loaded afterwards."""
+    from pd_core.models.config import ModelConfig  # imports torch
+
+    try:
+        ModelConfig.from_hf(read_json(config))
+    except ModelError as error:
+        shutil.rmtree(config.parent)
+        raise ModelError(
+            f"{name} cannot be run here, so its weights are not fetched: {error}"
+        ) from (error)
+
+
+def _check_room(name: PulledName, files: Sequence[HubFile], folder: Path) -> None:
+    here = sum(file.stat().st_size for file in folder.iterdir())
+    missing = sum(file.size_bytes for file in files) - here + _SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise ModelError(
+            f"{name} needs {missing >> 20} MiB more on the disk of {folder}, and {free >> 20} MiB "
+            f"are free; make room, or name another folder with the variable {ROOT_VARIABLE}"
+        )
+
+
+def _bring(
+    hub: ModelHub,
+    name: PulledName,
+    repo: Repo,
+    files: Sequence[HubFile],
+    older: Manifest | None,
+    progress: Progress,
+) -> list[tuple[str, PulledFile]]:
+    """Bring files into the partial folder, each under its own name once it is checked."""
+    folder = partial_folder(name)
+    total = sum(file.size_bytes for file in files)
+    before, pulled = 0, []
+
+    def said(what: str) -> Callable[[int], None]:
+        done = before
+        return lambda size_bytes: progress(what, done + size_bytes, total)
+
+    for file in files:
+        target, arriving = folder / file.name, folder / f"{file.key}{_ARRIVED_SUFFIX}"
+        if target.exists():
+            target.replace(arriving)  # of an earlier try: checked like one that just arrived
+        elif older is not None and not arriving.exists():
+            _take_over(name, older, file, arriving)
+        hub.fetch(name, repo.commit, file, arriving, said("pulling"))
+        try:
+            digest = file.digest_of(arriving, said("checking"))
+        except ModelError:
+            arriving.unlink()
+            raise
+        arriving.replace(target)
+        pulled.append((file.name, PulledFile(size_bytes=file.size_bytes, sha256=digest)))
+        before += file.size_bytes
+    return pulled
+
+
+def _take_over(name: PulledName, older: Manifest, file: HubFile, arriving: Path) -> None:
+    """Take a large file that did not change from the version that is here, unless it is damaged."""
+    for known, pulled in older.files.items():
+        ours = pulled_folder(name) / known
+        if pulled.sha256 == file.sha256 and ours.is_file():
+            with suppress(ModelError):
+                file.digest_of(ours, lambda _: None)
+                os.link(ours, arriving)
+            return
+
+
+def _put_in_place(name: PulledName, manifest: Manifest) -> None:
+    """Move the folder to its place with nothing in it but what the manifest names."""
+    partial, place = partial_folder(name), pulled_folder(name)
+    for path in partial.iterdir():
+        if path.name not in manifest.files:  # of an earlier commit
+            path.unlink()
+    (partial / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        # Were we to end between these lines, the next pull would find all files here and move them.
+        replaced = partial.with_name(f".{partial.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        place.rename(replaced)
+        partial.rename(place)
+        shutil.rmtree(replaced)
+    else:
+        partial.rename(place)

@@ -1,0 +1,127 @@
+"""Speed estimates: a profile's prediction, corrected by what is observed as it runs.
+
+Each estimate keeps the last ratios of observed to predicted time; a forecast is the prediction
+times a quantile of those ratios. One stall at the seam is the whole difference between good and
+bad, so forecasts that guard a promise use a high quantile, never the mean (DESIGN 3).
+"""
+
+import bisect
+from collections import deque
+from dataclasses import dataclass, field
+
+from pd_core.generation import Load
+from pd_device_client.planning.planner import CloudForecast
+from pd_device_client.planning.profiles import SpeedProfile
+
+__all__ = ["GUARD_QUANTILE", "CloudEstimate", "DeviceEstimate", "Ratios"]
+
+# The quantile of past ratios with which a forecast guards a promise.
+GUARD_QUANTILE = 0.9
+_WINDOW = 32
+
+
+class Ratios:
+    """The last ratios of observed to predicted time of one kind of work.
+
+    Attributes:
+        guard: their GUARD_QUANTILE; 1 before the first observation.
+    """
+
+    __slots__ = ("_ordered", "_values", "guard")
+
+    def __init__(self) -> None:
+        self.guard = 1.0
+        self._values: deque[float] = deque()
+        self._ordered: list[float] = []  # the same, sorted: asked far more often than added to
+
+    def add(self, observed_s: float, predicted_s: float) -> None:
+        """Take in one observation; predictions of zero say nothing."""
+        if predicted_s <= 0:
+            return
+        values, ordered = self._values, self._ordered
+        if len(values) == _WINDOW:
+            del ordered[bisect.bisect_left(ordered, values.popleft())]
+        ratio = observed_s / predicted_s
+        values.append(ratio)
+        bisect.insort(ordered, ratio)
+        size = len(ordered)  # as quantile(GUARD_QUANTILE), without a call
+        self.guard = ordered[min(int(GUARD_QUANTILE * size), size - 1)]
+
+    def quantile(self, q: float) -> float:
+        """The q-quantile of the window (nearest rank); 1 before the first observation."""
+        ordered = self._ordered
+        return ordered[min(int(q * len(ordered)), len(ordered) - 1)] if ordered else 1.0
+
+
+@dataclass(slots=True)
+class DeviceEstimate:
+    """A device's speeds: its starting profile, corrected as it runs.
+
+    Attributes:
+        profile: measured at start or given.
+        chunk_tokens: tokens of one prefill pass; each pass costs at least a decode step.
+        prefill: ratios of passes of many tokens.
+        decode: ratios of passes of one token.
+    """
+
+    profile: SpeedProfile
+    chunk_tokens: int | None = None
+    prefill: Ratios = field(default_factory=Ratios)
+    decode: Ratios = field(default_factory=Ratios)
+
+    def observe_pass(self, first_position: int, num_tokens: int, seconds: float) -> None:
+        """Take in one finished forward pass."""
+        ratios = self.decode if num_tokens == 1 else self.prefill
+        ratios.add(seconds, self.profile.pass_s(first_position, num_tokens))
+
+    @property
+    def decode_s(self) -> float:
+        """D, guarded."""
+        return self.profile.decode_s * self.decode.guard
+
+    def prefill_s(self, num_tokens: int) -> float:
+        """P(n), guarded."""
+        work_s = self.profile.prefill_s(num_tokens) * self.prefill.guard
+        if self.chunk_tokens is None:
+            return work_s
+        return max(work_s, num_tokens / self.chunk_tokens * self.decode_s)
+
+    def pass_s(self, first_position: int, num_tokens: int) -> float:
+        """Seconds for tokens first_position .. first_position + num_tokens, guarded."""
+        ratios = self.decode if num_tokens == 1 else self.prefill
+        return self.profile.pass_s(first_position, num_tokens) * ratios.guard
+
+
+@dataclass(slots=True)
+class CloudEstimate:
+    """What a device knows of a cloud: its published load and what its own requests saw.
+
+    Attributes:
+        rtt_s: round-trip time, from the smallest answer time of small calls.
+        load: the load last published.
+        first: ratios of the first token's arrival.
+        step_s: the time between tokens seen last; 0 when unknown.
+    """
+
+    rtt_s: float = 0.0
+    load: Load = field(default_factory=Load)
+    first: Ratios = field(default_factory=Ratios)
+    step_s: float = 0.0
+
+    def _first_token_s(self, prompt_tokens: int) -> float:
+        rate = self.load.prefill_tokens_per_s
+        prefill = (prompt_tokens + self.load.queued_prefill_tokens) / rate if rate > 0 else 0.0
+        return self.rtt_s + prefill + self.load.decode_step_s
+
+    def forecast(self, prompt_tokens: int) -> CloudForecast:
+        """F and c at the published load. F is a median: an early F asks for more tokens."""
+        first = self._first_token_s(prompt_tokens) * self.first.quantile(0.5)
+        return CloudForecast(first, self.step_s or self.load.decode_step_s)
+
+    def observe_first(self, prompt_tokens: int, seconds: float) -> None:
+        """Take in a first token that came after `seconds`."""
+        self.first.add(seconds, self._first_token_s(prompt_tokens))
+
+    def observe_step(self, seconds: float) -> None:
+        """Take in the time between two tokens' arrivals (exponential average)."""
+        self.step_s = seconds if self.step_s == 0 else 0.9 * self.step_s + 0.1 * seconds

@@ -1,0 +1,351 @@
+"""The cloud's part of one request: at most one stream at a time, begun again as often as needed.
+
+The session says how far the cloud is to carry the answer (`carry_to`) or that nothing more is
+wanted (`stop`); the leg opens, extends, stops and reopens streams accordingly. Continuing after
+anything is a new Start with the committed prefix, so nothing else has to be remembered.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from pd_core.errors import (
+    CapacityError,
+    CloudAuthenticationFailed,
+    CloudTimeout,
+    CloudUnavailable,
+    EngineError,
+    PdError,
+    ProtocolError,
+    TransportError,
+)
+from pd_core.generation import (
+    Admitted,
+    Extend,
+    Fingerprints,
+    Finished,
+    RefinedPrompt,
+    Start,
+    Stop,
+    Tokens,
+)
+from pd_device_client.contract.happenings import CloudArrived, CloudAsked, CloudFailed, Tell, silent
+from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ports import CloudLink, CloudStream
+from pd_device_client.planning.estimates import CloudEstimate
+from pd_device_client.session.clock import loop_time
+from pd_device_client.session.silence import Silence
+from pd_device_client.session.token_log import TokenLog
+from pd_device_client.session.wakeup import Signal
+
+__all__ = ["CloudLeg", "CloudTimeouts", "LegState"]
+
+logger = logging.getLogger(__name__)
+
+
+class LegState(Enum):
+    """Where the leg stands."""
+
+    IDLE = auto()  # no stream; a new one may be opened
+    OPENING = auto()  # Start is on its way, no token has come
+    STREAMING = auto()  # tokens come
+    FAILED = auto()  # no further try makes sense
+
+
+@dataclass(frozen=True, slots=True)
+class CloudTimeouts:
+    """How long the leg waits, by phase, before it takes a stream for dead.
+
+    Attributes:
+        admitted_s: for the answer to Start.
+        first_token_s: from then to the first token; a queue and a long prefill lie in it.
+        idle_s: between two messages.
+        finish_s: for Finished after Stop, beside the reader, never before them.
+    """
+
+    admitted_s: float = 5.0
+    first_token_s: float = 60.0
+    idle_s: float = 10.0
+    finish_s: float = 1.0
+
+
+# A stream that broke is begun again after these waits, one after another; any token received
+# starts the row anew.
+_RETRY_WAITS_S = (0.1, 0.5, 2.0)
+# A token that takes this much longer than its forecast is late, unless a network's hiccup or a
+# busy machine explains it.
+_LATE_FACTOR = 3.0
+_LATE_LEAST_S = 0.5
+
+
+class CloudLeg:
+    """Streams of one request.
+
+    Args:
+        link: the way to the cloud.
+        request: the request.
+        log: where its tokens go.
+        estimate: learns the cloud's speed.
+        changed: notified whenever something happened.
+        fingerprints: this side's, checked by the cloud.
+        timeouts: per phase.
+        useful_for_s: told to the cloud with a first Start.
+        tell: told of what comes and what fails.
+
+    Attributes:
+        state: where the leg stands.
+        limit: positions below this one are wanted from the cloud.
+        error: the last error; kept for the outcome.
+        generated: tokens the cloud made for this request, as far as is known.
+        first_token_s: instant of the first token's arrival; None before it.
+    """
+
+    def __init__(
+        self,
+        link: CloudLink,
+        request: GenerationRequest,
+        log: TokenLog,
+        estimate: CloudEstimate,
+        changed: Signal,
+        *,
+        fingerprints: Fingerprints,
+        timeouts: CloudTimeouts,
+        useful_for_s: float | None = None,
+        tell: Tell = silent,
+    ) -> None:
+        self._link = link
+        self._request = request
+        self._log = log
+        self._estimate = estimate
+        self._changed = changed
+        self._fingerprints = fingerprints
+        self._timeouts = timeouts
+        self._useful_for_s = useful_for_s
+        self._tell = tell
+        self._time: Callable[[], float] = loop_time
+        self._stopping = False
+        self._wishes = Signal()  # what is to be told the cloud may have changed
+        self._streams = 0
+        self._failures = 0
+        self._retry_at_s = 0.0
+        self._opened_s = 0.0
+        self._last_arrival_s = 0.0
+        self.state = LegState.IDLE
+        self.limit = 0
+        self.error: PdError | None = None
+        self.generated = 0
+        self.first_token_s: float | None = None
+
+    # What the session asks
+
+    def carry_to(self, limit: int) -> None:
+        """Ask the cloud for all positions below `limit`; a lower limit changes nothing."""
+        self._stopping = False
+        if limit > self.limit:
+            self.limit = limit
+            self._tell(CloudAsked(limit))
+            self._changed.notify()
+            self._wishes.notify()
+
+    def stop(self) -> None:
+        """Ask the cloud for nothing more."""
+        if not self._stopping:
+            self._stopping = True
+            self.limit = min(self.limit, self._log.length)
+            self._changed.notify()
+            self._wishes.notify()
+
+    def log_closed(self) -> None:
+        """Hear that the answer is complete: a stream that still runs is of no use."""
+        self._wishes.notify()
+
+    @property
+    def coming(self) -> bool:
+        """Whether tokens that would be committed are on their way."""
+        return (
+            self.state in (LegState.OPENING, LegState.STREAMING)
+            and not self._stopping
+            and not self._log.diverged
+            and self.limit > self._log.length
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether a new stream could be opened now."""
+        waiting = self._time() < self._retry_at_s
+        return self.state is LegState.IDLE and not waiting
+
+    def next_arrival_s(self) -> float:
+        """The instant at which the next token that can be committed is expected."""
+        since_s, wait_s = self._awaited()
+        return max(self._time(), since_s + wait_s)
+
+    def late_at_s(self) -> float:
+        """The instant from which the next token is later than any forecast errs."""
+        since_s, wait_s = self._awaited()
+        return since_s + max(_LATE_FACTOR * wait_s, _LATE_LEAST_S)
+
+    def _awaited(self) -> tuple[float, float]:
+        """Since when the next token is awaited, and how long it is expected to take."""
+        if self.state is LegState.STREAMING:
+            behind = self._log.stream_behind
+            return self._last_arrival_s, (1 + behind) * self._estimate.step_s
+        forecast = self._estimate.forecast(len(self._request.prompt_token_ids))
+        start_s = self._opened_s if self.state is LegState.OPENING else self._time()
+        return start_s, forecast.first_token_s
+
+    # The leg's own task
+
+    async def run(self) -> None:
+        """Open streams as long as they are wanted; returns only when no try makes sense."""
+        self._time = asyncio.get_running_loop().time
+        while self.state is not LegState.FAILED:
+            wait_s = max(self._retry_at_s - self._time(), 0.0)
+            if not self.wanted:
+                await self._changed.wait()
+            elif wait_s > 0:
+                await self._changed.wait(wait_s)
+            else:
+                await self._stream()
+                self._changed.notify()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a stream is to make tokens, if there is none now."""
+        log = self._log
+        return not self._stopping and not log.closed and self.limit > log.length
+
+    async def _stream(self) -> None:
+        """One stream, from Start to its end; errors become the leg's state."""
+        self.state, self._opened_s = LegState.OPENING, self._time()
+        stream = None
+        writer = None
+        try:
+            # The log must not move between the prefix taken here and the new stream's beginning.
+            start = self._start()
+            self._log.new_stream()
+            async with asyncio.timeout(self._timeouts.admitted_s):
+                stream = await self._link.open(start)
+            writer = asyncio.ensure_future(self._write(stream, start.token_limit))
+            await self._read(stream)
+            self.state = LegState.IDLE
+            if self.wanted and not self._log.stream_began:
+                # Asking again at once would only be answered so again.
+                self._fail(CloudUnavailable("the cloud finished without making a token"))
+        except TimeoutError:
+            self._fail(CloudTimeout("the cloud did not take the request in time"))
+        except PdError as error:
+            self._fail(error)
+        except Exception as error:  # whatever the cloud or the link does, the device goes on
+            logger.exception("request %s: the cloud's leg failed", self._request.request_id)
+            self._fail(TransportError(f"the cloud's stream failed: {type(error).__name__}"))
+        finally:
+            if writer is not None:
+                writer.cancel()
+            if stream is not None:
+                stream.cancel()
+
+    def _start(self) -> Start:
+        self._streams += 1
+        request, first = self._request, self._streams == 1
+        return Start(
+            request_id=f"{request.request_id}/{self._streams}",
+            prompt_token_ids=request.prompt_token_ids,
+            committed_token_ids=tuple(self._log.token_ids),
+            sampling=request.sampling,
+            token_limit=self.limit,
+            fingerprints=self._fingerprints,
+            cache_salt=request.cache_salt,
+            useful_for_s=self._useful_for_s if first else None,
+        )
+
+    async def _read(self, stream: CloudStream) -> None:
+        """Handle a stream's events until Finished."""
+        received = 0
+        timeouts = self._timeouts
+        wait_s = timeouts.finish_s if self._stopping else timeouts.admitted_s
+        try:
+            async with aclosing(stream.events()) as events, Silence(wait_s) as silence:
+                async for event in events:
+                    match event:
+                        case Tokens(first_position, token_ids):
+                            first = received == 0
+                            received += len(token_ids)
+                            self.generated += len(token_ids)
+                            self._take_in(first_position, token_ids, first=first)
+                            wait_s = timeouts.idle_s
+                        case Admitted(load):
+                            self._estimate.load = load
+                            wait_s = timeouts.first_token_s
+                        case Finished():
+                            self.generated += max(event.tokens_generated - received, 0)
+                            return
+                        case RefinedPrompt():
+                            logger.debug("a refined prompt was not asked for and is ignored")
+                    self._changed.notify()
+                    wait_s = self._timeouts.finish_s if self._stopping else wait_s
+                    silence.heard(self._time(), wait_s)
+        except TimeoutError:
+            raise CloudTimeout(f"the cloud sent nothing for {wait_s:g} s") from None
+        raise CloudUnavailable("the cloud ended the stream without Finished")
+
+    def _take_in(self, first_position: int, token_ids: tuple[int, ...], *, first: bool) -> None:
+        now = self._time()
+        if first:
+            prompt_tokens = len(self._request.prompt_token_ids)
+            self._estimate.observe_first(prompt_tokens, now - self._opened_s)
+        else:
+            self._estimate.observe_step((now - self._last_arrival_s) / len(token_ids))
+        if self.first_token_s is None:
+            self.first_token_s = now
+        self._last_arrival_s = now
+        self._failures = 0
+        self.state = LegState.STREAMING
+        if self._tell is not silent:
+            self._tell(CloudArrived(first_position, len(token_ids)))
+        self._log.receive(first_position, token_ids)
+        if self._log.closed or self._log.diverged:
+            self._wishes.notify()
+
+    async def _write(self, stream: CloudStream, sent_limit: int) -> None:
+        """Send Extend and Stop as the session's wishes change."""
+        while True:
+            if self._stopping or self._log.closed or self._log.diverged:
+                # Nothing of this stream is wanted any more; a later wish opens a new one.
+                await stream.send(Stop())
+                await asyncio.sleep(self._timeouts.finish_s)
+                stream.cancel()  # Finished did not come
+                return
+            if self.limit > sent_limit:
+                sent_limit = self.limit
+                await stream.send(Extend(sent_limit))
+            await self._wishes.wait()
+
+    def _fail(self, error: PdError) -> None:
+        if self._stopping or self._log.closed:
+            # Whatever broke, nothing was wanted from it any more.
+            self.state = LegState.IDLE
+            return
+        logger.info("request %s: the cloud's stream ended: %s", self._request.request_id, error)
+        self.error = error
+        self.state = LegState.IDLE
+        now = self._time()
+        if not _retryable(error) or self._failures >= len(_RETRY_WAITS_S):
+            self.state = LegState.FAILED
+            self._tell(CloudFailed(error, final=True))
+            return
+        wait_s = _RETRY_WAITS_S[self._failures]
+        if isinstance(error, CapacityError):
+            wait_s = max(wait_s, error.retry_after_s)
+        self._retry_at_s = now + wait_s
+        self._failures += 1
+        self._tell(CloudFailed(error, final=False))
+
+
+def _retryable(error: PdError) -> bool:
+    if isinstance(error, CloudAuthenticationFailed):
+        return False
+    return isinstance(error, TransportError | CapacityError | EngineError | ProtocolError)

@@ -1,0 +1,206 @@
+"""The judgement behind a handoff: what is coming, when it is due, and who should make it.
+
+Pure questions about the present state of one request; nothing here waits or changes anything.
+"""
+
+import asyncio
+import bisect
+
+from pd_device_client.contract.outcome import Shown
+from pd_device_client.planning.planner import Mode, Plan
+from pd_device_client.session.cloud_leg import CloudLeg, LegState
+from pd_device_client.session.device_leg import DeviceLeg
+from pd_device_client.session.sides import Sides
+from pd_device_client.session.speed_controller import Arrivals, steepest_slope_s
+from pd_device_client.session.token_log import TokenLog
+
+__all__ = ["LOST_TOLERANCE", "Handoff", "expected_last"]
+
+# The cloud is asked for more tokens when the best possible gap at the seam would exceed the pace
+# by this factor. Less is smoothed away by the controller; a new stream costs a whole prefill.
+_SEAM_TOLERANCE = 1.25
+LOST_TOLERANCE = 1.5
+"""A claim is given back when the device's own gaps would exceed the pace by this factor."""
+
+
+class Handoff:
+    """Forecasts of one request, and the claim policy of its device's leg.
+
+    Args:
+        plan: the request's plan.
+        sides: the estimates.
+        log: what is committed.
+        shown: what the reader has seen; grows as it does.
+        expected_tokens: N of the forecasts, a quantile of past answers' lengths.
+        max_tokens: the answer's token limit.
+
+    Attributes:
+        cloud: the cloud's leg, or None; set by the session.
+        device: the device's leg, or None; set by the session.
+        shown_s: the instant of the last token shown; set by the session.
+        expected_tokens: as given, at most the limit.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sides: Sides,
+        log: TokenLog,
+        shown: list[Shown],
+        *,
+        expected_tokens: int,
+        max_tokens: int,
+    ) -> None:
+        self._plan = plan
+        self._sides = sides
+        self._log = log
+        self._shown = shown
+        self.expected_tokens = min(expected_tokens, max_tokens)
+        self._max_tokens = max_tokens
+        self.cloud: CloudLeg | None = None
+        self.device: DeviceLeg | None = None
+        self.shown_s = 0.0
+
+    @property
+    def _expected_last(self) -> int:
+        return expected_last(self._log.length, self.expected_tokens, self._max_tokens)
+
+    def due_s(self, position: int) -> float:
+        """When `position` is to be shown if the pace is kept from here on."""
+        last = len(self._shown) - 1
+        if last < 0:
+            # Something may be there already, with its text held back.
+            first_s = self.cloud.first_token_s if self.cloud is not None else None
+            first_s = asyncio.get_running_loop().time() if first_s is None else first_s
+            return first_s + position * self._plan.pace_s
+        return self.shown_s + (position - last) * self._plan.pace_s
+
+    def tokens_for_no_seam(self) -> int:
+        """Cloud tokens needed for an even pace by the present forecast; 0 when the plan's do."""
+        device, cloud = self.device, self.cloud
+        if self._plan.mode is Mode.DEVICE_ONLY or device is None or cloud is None:
+            return 0
+        if not self._shown or not self._plan.adapts:
+            return 0
+        pace_s = self._plan.pace_s
+        if not cloud.coming and not self._new_stream_helps(device, cloud):
+            return 0
+        limit = max(cloud.limit, self._log.length, len(self._shown))
+        if self._slope_s(device, limit) <= pace_s * _SEAM_TOLERANCE:
+            return 0
+        candidates = range(limit, self._max_tokens)
+        found = bisect.bisect_left(
+            candidates, True, key=lambda k: self._slope_s(device, k) <= pace_s
+        )
+        return limit + found
+
+    def _new_stream_helps(self, device: DeviceLeg, cloud: CloudLeg) -> bool:
+        """Whether a stream opened now would beat the device to any expected position."""
+        first, last = self._log.length, max(self._expected_last, self._log.length)
+        steps = self._sides.cloud_estimate.step_s, self._sides.device_estimate.decode_s
+        theirs = Arrivals(first, last, cloud.next_arrival_s(), steps[0])
+        ours = Arrivals(first, last, device.ready_s(first), steps[1])
+        return any(theirs.available_s(end) < ours.available_s(end) for end in (first, last))
+
+    def _slope_s(self, device: DeviceLeg, limit: int) -> float:
+        """The best possible largest gap if the cloud carries all positions below `limit`.
+
+        Falls as the limit rises: each token costs the device less to absorb than to decode.
+        """
+        decode_s = self._sides.device_estimate.decode_s
+        last = max(self._expected_last, limit)
+        tail = Arrivals(limit, last, device.ready_s(limit), decode_s)
+        return steepest_slope_s(len(self._shown) - 1, self.shown_s, [tail])
+
+    def promise_is_lost(self) -> bool:
+        """After the claim: whether the device falls behind so far that the cloud is to go on.
+
+        A device that slows down, hangs, or meets an answer much longer than expected.
+        """
+        cloud, device = self.cloud, self.device
+        if self._log.claimed_at is None or cloud is None or device is None or not self._shown:
+            return False
+        if self._plan.mode is Mode.DEVICE_ONLY or not self._plan.adapts or not cloud.ready:
+            return False
+        slope_s = steepest_slope_s(len(self._shown) - 1, self.shown_s, self.arrivals())
+        if slope_s <= self._plan.pace_s * LOST_TOLERANCE:
+            return False
+        return self._new_stream_helps(device, cloud)
+
+    def arrivals(self) -> list[Arrivals]:
+        """When the positions not yet committed become available: the cloud's tail, the device."""
+        if self._log.closed:
+            return []
+        pieces = []
+        position = self._log.length
+        cloud, device, sides = self.cloud, self.device, self._sides
+        if cloud is not None and cloud.coming and self._log.claimed_at is None:
+            step_s = sides.cloud_estimate.step_s
+            pieces.append(Arrivals(position, cloud.limit - 1, cloud.next_arrival_s(), step_s))
+            position = cloud.limit
+        last = max(self._expected_last, self._log.length)
+        if device is not None and device.running and position <= last:
+            decode_s = sides.device_estimate.decode_s
+            ready_s = device.ready_s(position)
+            if pieces:
+                ready_s = max(ready_s, pieces[0].available_s(position - 1) + decode_s)
+            pieces.append(Arrivals(position, last, ready_s, decode_s))
+        return pieces
+
+    def may_claim(self, ready_s: float) -> bool:
+        """Whether all cloud tokens are in, or the pace holds to the end without more of them."""
+        position = self._log.length
+        if self.cloud is None or self.cloud.state is LegState.FAILED:
+            return True
+        if not self.cloud.coming:
+            # All k are in. Should they not last until the device is ready, more are asked for
+            # first: after the claim the cloud is gone.
+            return self.tokens_for_no_seam() <= self.cloud.limit
+        due_s, pace_s = self.due_s(position), self._plan.pace_s
+        decode_s = self._sides.device_estimate.decode_s
+        if not self._log.open_to_device and self._overdue_in_s() <= 0:
+            return True
+        if not self._plan.adapts:
+            return False
+        if self._shown:
+            # Late is late, but nothing is gained by waiting for what comes later still.
+            due_s = max(due_s, self.cloud.next_arrival_s())
+        left = max(self._expected_last - position, 0)
+        return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
+
+    def hold_s(self, pass_s: float) -> float:
+        """Seconds by which a catch-up pass is better put off; 0 means run it now.
+
+        A pass costs a decode step however few its tokens, so one that would still run when the
+        last cloud token comes only delays the last one. But it must not be put off so long that
+        the device could not step in should the cloud fall silent.
+        """
+        cloud = self.cloud
+        if cloud is None or not cloud.coming:
+            return 0.0
+        now, length = asyncio.get_running_loop().time(), self._log.length
+        step_s = self._sides.cloud_estimate.step_s
+        last_arrival_s = cloud.next_arrival_s() + (cloud.limit - 1 - length) * step_s
+        if now + pass_s <= last_arrival_s:
+            return 0.0
+        return max(min(last_arrival_s, self.due_s(length) - pass_s) - now, 0.0)
+
+    def patience_s(self) -> float | None:
+        """Until the cloud's next token is overdue."""
+        if self.cloud is None or not self.cloud.coming:
+            return None
+        return max(self._overdue_in_s(), 0.001)
+
+    def _overdue_in_s(self) -> float:
+        """Seconds until the cloud is later than the device would be: then it is left behind."""
+        slack_s = max(self._plan.pace_s, self._sides.device_estimate.decode_s)
+        return self.due_s(self._log.length) + slack_s - asyncio.get_running_loop().time()
+
+
+def expected_last(length: int, expected_tokens: int, max_tokens: int) -> int:
+    """Return the expected last position of an answer of `length` tokens so far.
+
+    One past its expected length is expected to go on as long again.
+    """
+    expected = expected_tokens if length < expected_tokens else 2 * length
+    return min(expected, max_tokens) - 1

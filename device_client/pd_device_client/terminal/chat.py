@@ -1,0 +1,163 @@
+"""`pd-device chat`: one prompt, its answer streamed to the terminal, and what came of it."""
+
+import re
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from pd_core.errors import ConfigError
+from pd_device_client.contract.outcome import Origin, Outcome
+from pd_device_client.contract.ports import CloudLink
+from pd_device_client.device.device import Device, DeviceSettings, draw_seed, open_device
+from pd_device_client.device.prompt import prompt_token_ids
+from pd_device_client.planning.planner import Mode
+from pd_device_client.session.session import Session
+from pd_device_client.terminal.load_progress import LoadingLine
+
+__all__ = ["ChatSettings", "ask", "chat", "load", "show", "summary"]
+
+# What a model writes must not steer the terminal; line breaks and tabs are text.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+# Readable on dark and light terminals alike.
+_STYLES = {Origin.CLOUD: "dodger_blue1", Origin.DEVICE: "green3"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """What the command line says.
+
+    Attributes:
+        prompt: the text; a conversation has none at its start.
+        device: the model, the promise, and how the device runs.
+        mode: who is to carry the answer.
+        max_tokens: token limit.
+        temperature, top_k, top_p: sampling; the model's own where None.
+        seed: drawn when None.
+        stop_strings: end the answer before these.
+        show_origin: tint tokens by their maker and end with a line of figures.
+        raw: continue the prompt as it is, whatever chat template the model has.
+    """
+
+    prompt: str
+    device: DeviceSettings
+    mode: Mode
+    max_tokens: int
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop_strings: tuple[str, ...] = ()
+    show_origin: bool = False
+    raw: bool = False
+
+
+async def chat(settings: ChatSettings, link: CloudLink | None, console: Console) -> Outcome:
+    """Answer one prompt.
+
+    Raises:
+        PdError: no side can answer; what was committed was shown before.
+    """
+    device = await load(settings, link)
+    try:
+        prompt = prompt_token_ids(device.loaded, settings.prompt, raw=settings.raw)
+        session = ask(settings, device, prompt, settings.mode, settings.max_tokens)
+        await show(session, console, tint=settings.show_origin)
+        return session.outcome
+    finally:
+        await device.close()
+
+
+async def load(settings: ChatSettings, link: CloudLink | None) -> Device:
+    """Load the model, measure this device and meet the cloud; a terminal shows that it works.
+
+    Raises:
+        PdError: the model cannot be loaded or run.
+    """
+    with LoadingLine(Console(stderr=True)) as progress:
+        return await open_device(settings.device, link, progress)
+
+
+def ask(
+    settings: ChatSettings, device: Device, prompt: Sequence[int], mode: Mode, max_tokens: int
+) -> Session:
+    """Plan the answer to a prompt.
+
+    Args:
+        settings: how tokens are chosen, and where the answer ends.
+        device: answers.
+        prompt: token ids.
+        mode: who is to carry it.
+        max_tokens: token limit.
+
+    Raises:
+        PdError: no side can take it.
+    """
+    return device.answer(
+        prompt,
+        mode=mode,
+        max_tokens=max_tokens,
+        sampling=device.loaded.sampling_defaults.params(
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            seed=draw_seed() if settings.seed is None else settings.seed,
+        ),
+        stop_strings=settings.stop_strings,
+    )
+
+
+async def show(session: Session, console: Console, *, tint: bool) -> None:
+    """Print an answer as it comes, each token at its time.
+
+    Args:
+        session: makes it; cancelled with this call.
+        console: where to.
+        tint: show each token's maker by its colour.
+
+    Raises:
+        PdError: no side can go on; what was committed was shown before.
+        ConfigError: the words cannot be written.
+    """
+    async with aclosing(session.run()) as answer:
+        async for shown in answer:
+            plain = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", shown.text)
+            text = plain if console.is_terminal else shown.text
+            style = _STYLES[shown.origin] if tint else ""
+            _print(console, Text(text, style), end="")
+    _print(console, Text())
+
+
+def _print(console: Console, text: Text, end: str = "\n") -> None:
+    try:
+        console.print(text, end=end, soft_wrap=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the answer cannot be written ({error.strerror}); make room where it goes"
+        ) from error
+
+
+def summary(outcome: Outcome) -> Text:
+    """The line of figures under an answer: who made what, and how even it was."""
+    text = Text()
+    text.append("cloud ", _STYLES[Origin.CLOUD])
+    text.append(f"{outcome.cloud_tokens} tokens  ")
+    text.append("device ", _STYLES[Origin.DEVICE])
+    text.append(f"{outcome.device_tokens} tokens  ")
+    if outcome.disagreed:
+        text.append(f"disagreed {outcome.disagreed}  ", "red")
+    handoff = outcome.handoff_position
+    text.append(
+        f"TTFT {_ms(outcome.ttft_s)}  TPOT {_ms(outcome.tpot_s)}  "
+        f"largest gap {_ms(outcome.largest_gap_s)}  "
+        f"handoff {'none' if handoff is None else f'at token {handoff}'}  "
+        f"{outcome.exactness}"
+    )
+    return text
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.0f} ms"

@@ -1,0 +1,190 @@
+"""`pd-device chat` on a terminal: a conversation, turn by turn, and commands about it."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from pd_core.errors import PdError
+from pd_device_client.contract.outcome import Outcome
+from pd_device_client.device.conversation import Conversation, Turn
+from pd_device_client.device.device import Device
+from pd_device_client.device.prompt import knows_roles, text_token_ids
+from pd_device_client.device.totals import Totals
+from pd_device_client.planning.planner import Mode
+from pd_device_client.terminal.chat import ChatSettings, ask, show, summary
+from pd_device_client.terminal.line_input import LineDropped
+
+__all__ = ["COMMANDS", "Repl"]
+
+COMMANDS = {
+    "/mode": "/mode [MODE]  who carries the answers: pd-device, device-only or cloud-only",
+    "/stats": "/stats        figures of the last answer, and sums over this chat",
+    "/new": "/new          begin a new conversation",
+    "/help": "/help         these lines",
+    "/quit": "/quit         end; so does Ctrl-D",
+}
+_KEYS = (
+    "Enter sends, Alt-Enter (or Esc, Enter) begins a line, Ctrl-C stops an answer. A prompt that "
+    "begins with a slash is written with two."
+)
+
+
+class Repl:
+    """A conversation with the reader at the keyboard.
+
+    Args:
+        settings: as for a single answer; its prompt is not looked at.
+        device: answers.
+        console: where answers go.
+        read: reads one prompt; EOFError ends the chat, LineDropped drops what was typed.
+        has_cloud: whether there is a way out at all.
+
+    Attributes:
+        mode: who carries the next answer.
+        totals: sums over the answers.
+    """
+
+    def __init__(
+        self,
+        settings: ChatSettings,
+        device: Device,
+        console: Console,
+        read: Callable[[], Awaitable[str]],
+        *,
+        has_cloud: bool,
+    ) -> None:
+        self.mode = settings.mode
+        self.totals = Totals()
+        self._settings = settings
+        self._device = device
+        self._console = console
+        self._read = read
+        self._has_cloud = has_cloud
+        self._conversation = Conversation(device.loaded)
+        self._last: Outcome | None = None
+
+    async def run(self) -> None:
+        """Read and answer until the reader ends it."""
+        self._greet()
+        while True:
+            try:
+                text = await self._read()
+            except EOFError:
+                return
+            except LineDropped:
+                continue
+            if not text.strip():
+                continue
+            if text.startswith("/") and not text.startswith("//"):
+                if text.split()[0] == "/quit":
+                    return
+                self._command(*text.split())
+            else:
+                await self._turn(text[1:] if text.startswith("//") else text)
+
+    def _greet(self) -> None:
+        loaded = self._device.loaded
+        self._say(f"{loaded.name}; /help for help, Ctrl-D to end")
+        if not self._settings.raw and not knows_roles(loaded):
+            self._say("It is a base model: it goes on with a text instead of answering it.")
+        if self._device.client.cloud_error is not None:
+            self._say(f"note: the device goes on alone: {self._device.client.cloud_error}")
+
+    # A turn
+
+    async def _turn(self, said: str) -> None:
+        loaded = self._device.loaded
+        try:
+            if self._settings.raw:
+                turn = Turn(said, said, text_token_ids(loaded, said))
+            else:
+                turn = self._conversation.turn(said)
+            outcome = await self._answer(turn.token_ids)
+        except PdError as error:
+            self._say(f"{error}; the conversation is as before (/new begins another)", "red")
+            return
+        if outcome is None:
+            return
+        for note in outcome.notes:
+            self._say(f"note: {note}", "yellow")
+        if self._settings.show_origin:
+            self._console.print(summary(outcome), soft_wrap=True)
+        self._last = outcome
+        self.totals.add(outcome)
+        self._conversation.answered(turn, outcome)
+
+    async def _answer(self, prompt: Sequence[int]) -> Outcome | None:
+        """Show an answer; where it is stopped, return what was shown, and None for nothing."""
+        room = self._device.client.room_tokens(len(prompt), self.mode)
+        limit = max(min(self._settings.max_tokens, room), 1)
+        session = ask(self._settings, self._device, prompt, self.mode, limit)
+        task = asyncio.ensure_future(show(session, self._console, tint=self._settings.show_origin))
+        with _on_ctrl_c(task.cancel):
+            try:
+                await task
+            except asyncio.CancelledError:
+                current = asyncio.current_task()
+                if current is not None and current.cancelling():
+                    raise  # the whole chat is to end
+                self._say("\n(stopped)")
+        return session.outcome if session.outcome.shown else None
+
+    # Commands
+
+    def _command(self, name: str, *words: str) -> None:
+        if name == "/mode":
+            self._change_mode(*words)
+        elif name == "/stats":
+            self._show_figures()
+        elif name == "/new":
+            self._conversation = Conversation(self._device.loaded)
+            self._say("a new conversation")
+        elif name == "/help":
+            for line in (*COMMANDS.values(), _KEYS):
+                self._say(line)
+        else:
+            self._say(f"there is no command {name}; /help names them", "red")
+
+    def _change_mode(self, wanted: str = "", *_: str) -> None:
+        modes = [mode.value for mode in Mode]
+        if wanted and wanted not in modes:
+            self._say(f"there is no mode {wanted}; there are {', '.join(modes)}", "red")
+        elif wanted and wanted != self.mode.value and not self._has_cloud:
+            self._say(
+                "this chat has no cloud, so all answers are this device's; start it with --cloud "
+                "HOST:PORT and without --mode device-only",
+                "red",
+            )
+        else:
+            self.mode = Mode(wanted or self.mode)
+            self._say(f"mode {self.mode.value}")
+
+    def _show_figures(self) -> None:
+        if self._last is None:
+            self._say("no answer yet")
+            return
+        last, sums = self._last, self.totals
+        self._console.print("last: ", summary(last), sep="", soft_wrap=True)
+        self._say(f"      {last.device_cached_tokens} tokens of its prompt were kept from before")
+        self._say(
+            f"chat: answers {sums.answers}, handed over {sums.handed_over}, tokens shown "
+            f"{sums.shown_tokens}, made by the cloud {sums.cloud_tokens}, without it "
+            f"{sums.cloud_tokens_saved}"
+        )
+
+    def _say(self, line: str, style: str | None = None) -> None:
+        self._console.print(line, style=style, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _on_ctrl_c(act: Callable[[], object]) -> Iterator[None]:
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
+    loop.add_signal_handler(signal.SIGINT, act)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)

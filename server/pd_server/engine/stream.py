@@ -1,0 +1,77 @@
+"""One request's events on their way from the engine's thread to the stream that sends them."""
+
+import asyncio
+from collections.abc import Callable
+
+from pd_core.errors import PdError
+from pd_core.generation import Finished, Tokens
+from pd_server.engine.contract import EngineEvent, PromptScored, RequestFailed, TokensMade
+
+__all__ = ["EngineStream"]
+
+
+class EngineStream:
+    """A buffer that never makes the engine wait: it holds at most the request's own tokens.
+
+    Lives on the event loop. A consumer that lags gets everything that gathered as one Tokens.
+
+    Args:
+        request_id: the engine's id of the request.
+        on_end: called once, as soon as the request has ended or failed in the engine.
+    """
+
+    def __init__(self, request_id: int, on_end: Callable[[], None]) -> None:
+        self.request_id = request_id
+        self.prompt_scores: tuple[float, ...] | None = None  # once they are known
+        self._on_end = on_end
+        self._first_position = 0
+        self._token_ids: list[int] = []
+        self._end: Finished | PdError | None = None
+        self._wake = asyncio.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event is in; no more come."""
+        return self._end is not None
+
+    def put(self, event: EngineEvent) -> None:
+        """Take an event from the engine; anything after the last event is dropped."""
+        if self.ended:
+            return
+        if isinstance(event, TokensMade):
+            if not self._token_ids:
+                self._first_position = event.first_position
+            self._token_ids.extend(event.token_ids)
+            self._wake.set()
+        elif isinstance(event, PromptScored):
+            self.prompt_scores = event.scores
+        else:
+            self._close(event.error if isinstance(event, RequestFailed) else event.finished)
+
+    def fail(self, error: PdError) -> None:
+        """End the stream with an error of our side; nothing changes once it has ended."""
+        if not self.ended:
+            self._close(error)
+
+    async def receive(self) -> Tokens | Finished:
+        """Return the next tokens, or at last Finished.
+
+        Raises:
+            PdError: the request failed; the tokens made before were returned already.
+        """
+        while not self._token_ids and self._end is None:
+            self._wake.clear()
+            await self._wake.wait()
+        if self._token_ids:
+            tokens = Tokens(self._first_position, tuple(self._token_ids))
+            self._token_ids.clear()
+            return tokens
+        assert self._end is not None, "woken for nothing"
+        if isinstance(self._end, PdError):
+            raise self._end
+        return self._end
+
+    def _close(self, end: Finished | PdError) -> None:
+        self._end = end
+        self._wake.set()
+        self._on_end()

@@ -1,0 +1,193 @@
+"""The one thread that owns an engine, and the only way from asyncio to it.
+
+Commands go in by one queue and are applied between two steps, so that a cancel takes effect within
+one step. Events come back by `call_soon_threadsafe`, one call a step.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from pd_core.errors import EngineDead, PdError
+from pd_core.generation import Load
+from pd_server.engine.contract import Engine, EngineEvent, EngineRequest
+from pd_server.engine.stream import EngineStream
+
+__all__ = ["EngineThread"]
+
+logger = logging.getLogger(__name__)
+
+# An idle engine is asked this often whether it still lives: its processes may die unasked.
+_IDLE_CHECK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The engine's load, and which submitted requests it knows of."""
+
+    load: Load
+    num_seen: int = 0
+    num_seen_tokens: int = 0
+
+
+class EngineThread:
+    """Runs an engine. All public methods belong to the event loop it was made on.
+
+    Args:
+        engine: owned by the thread from `start` on.
+        on_dead: called on the loop when the engine fails for good; its streams have their
+            EngineDead by then.
+    """
+
+    def __init__(self, engine: Engine, on_dead: Callable[[EngineDead], None]) -> None:
+        self._engine = engine
+        self._on_dead = on_dead
+        self._loop = asyncio.get_running_loop()
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._streams: dict[int, EngineStream] = {}
+        self._dead: EngineDead | None = None
+        self._num_submitted = 0
+        self._num_submitted_tokens = 0
+        self._num_seen = 0  # written by the thread only, as the next
+        self._num_seen_tokens = 0
+        self._snapshot = _Snapshot(engine.load())
+        # A daemon: a step that hangs must not keep a stopping process alive.
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @property
+    def load(self) -> Load:
+        """The load as of the last step, requests on their way to the engine included."""
+        snapshot = self._snapshot
+        return replace(
+            snapshot.load,
+            num_waiting=snapshot.load.num_waiting + self._num_submitted - snapshot.num_seen,
+            queued_prefill_tokens=snapshot.load.queued_prefill_tokens
+            + self._num_submitted_tokens
+            - snapshot.num_seen_tokens,
+        )
+
+    @property
+    def num_streams(self) -> int:
+        """Requests that have not ended yet."""
+        return len(self._streams)
+
+    def submit(self, request: EngineRequest, on_end: Callable[[], None]) -> EngineStream:
+        """Hand a request to the engine.
+
+        Args:
+            request: a request with an id never used before.
+            on_end: called once when it has ended, failed or was aborted.
+
+        Raises:
+            EngineDead: the engine has failed.
+        """
+        if self._dead is not None:
+            raise self._dead
+        stream = EngineStream(request.request_id, on_end)
+        self._streams[request.request_id] = stream
+        self._num_submitted += 1
+        self._num_submitted_tokens += len(request.token_ids)
+        self._commands.put(lambda: self._accept(request))
+        return stream
+
+    def extend(self, stream: EngineStream, token_limit: int) -> None:
+        """Raise a request's token limit; ignored once it has ended."""
+        if not stream.ended:
+            self._commands.put(lambda: self._engine.extend(stream.request_id, token_limit))
+
+    def stop(self, stream: EngineStream) -> None:
+        """End a request in order; ignored once it has ended."""
+        if not stream.ended:
+            self._commands.put(lambda: self._engine.stop(stream.request_id))
+
+    def abort(self, stream: EngineStream, error: PdError) -> None:
+        """Forget a request and end its stream with an error; ignored once it has ended."""
+        if self._streams.pop(stream.request_id, None) is not None:
+            self._commands.put(lambda: self._engine.abort(stream.request_id))
+            stream.fail(error)
+
+    def abort_all(self, error: PdError) -> None:
+        """End every stream with an error."""
+        for stream in list(self._streams.values()):
+            self.abort(stream, error)
+
+    async def close(self, timeout_s: float = 15.0) -> None:
+        """Stop the thread after its present step, and its engine; what hangs is left behind."""
+        self._commands.put(None)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, timeout_s)
+
+    def _accept(self, request: EngineRequest) -> None:
+        self._num_seen += 1
+        self._num_seen_tokens += len(request.token_ids)
+        self._engine.add_request(request)
+
+    def _run(self) -> None:
+        """The thread: apply commands, step, report; until a None or a failure."""
+        try:
+            while self._apply_commands():
+                events = self._engine.step() if self._engine.has_unfinished() else []
+                snapshot = _Snapshot(self._engine.load(), self._num_seen, self._num_seen_tokens)
+                self._call_loop(partial(self._deliver, events, snapshot))
+        except BaseException as error:  # whatever ends this thread, nobody may wait for it for ever
+            logger.exception("the engine failed; this server answers nothing any more")
+            dead = error if isinstance(error, EngineDead) else _died_of(error)
+            self._call_loop(partial(self._die, dead))
+        self._close_engine()
+
+    def _close_engine(self) -> None:
+        try:
+            self._engine.close()
+        except Exception:  # the thread ends here in any case
+            logger.exception("the engine did not close in order")
+
+    def _apply_commands(self) -> bool:
+        """Apply all queued commands, waiting a while for one when there is nothing to compute."""
+        block = not self._engine.has_unfinished()
+        while True:
+            try:
+                command = self._commands.get(block=block, timeout=_IDLE_CHECK_S)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command()
+            block = False
+
+    def _call_loop(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop is closed: nobody is left to tell
+            logger.debug("the event loop has ended before the engine's thread")
+
+    def _deliver(self, events: list[EngineEvent], snapshot: _Snapshot) -> None:
+        self._snapshot = snapshot
+        for event in events:
+            stream = self._streams.get(event.request_id)
+            if stream is None:
+                continue
+            stream.put(event)
+            if stream.ended:
+                del self._streams[event.request_id]
+
+    def _die(self, error: EngineDead) -> None:
+        self._dead = error
+        streams = list(self._streams.values())
+        self._streams.clear()
+        for stream in streams:
+            stream.fail(error)
+        self._on_dead(error)
+
+
+def _died_of(error: BaseException) -> EngineDead:
+    return EngineDead(
+        f"the engine failed ({type(error).__name__}); restart the server, its log has the cause"
+    )

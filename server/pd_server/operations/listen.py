@@ -1,0 +1,39 @@
+"""The server's ports: taken early, so that a taken one is found before a model is loaded."""
+
+import socket
+
+import grpc
+
+from pd_core.host.listening import bind, format_address, port_taken
+from pd_server.config import TlsConfig
+
+__all__ = ["add_grpc_port", "bind_http"]
+
+
+def bind_http(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        PortInUse: somebody else listens there.
+        ConfigError: the address is not one of this machine, or may not be used.
+    """
+    return bind(host, port, "--http-port")
+
+
+def add_grpc_port(server: grpc.aio.Server, host: str, port: int, tls: TlsConfig | None) -> int:
+    """Let a gRPC server listen, and return the port it got.
+
+    Raises:
+        PortInUse: somebody else listens there.
+        ConfigError: the address is not one of this machine, or may not be used.
+    """
+    # gRPC does not say why it cannot bind; a socket does.
+    bind(host, port, "--grpc-port").close()
+    address = format_address(host, port)
+    try:
+        if tls is None:
+            return server.add_insecure_port(address)
+        pair = (tls.key.read_bytes(), tls.cert.read_bytes())
+        return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    except RuntimeError as error:
+        raise port_taken(host, port, "--grpc-port") from error

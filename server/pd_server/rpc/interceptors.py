@@ -1,0 +1,139 @@
+"""What happens around every RPC: the key is checked, and errors become statuses.
+
+Messages of our own service are parsed here, not by gRPC, so that bytes that are no message end as
+INVALID_ARGUMENT like any other bad input.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from pd_core.errors import InvalidRequest, PdError, Unauthenticated
+from pd_server.operations.auth import ApiKey
+from pd_server.rpc.grpc_errors import abort_arguments
+
+__all__ = ["AuthInterceptor", "ErrorInterceptor"]
+
+logger = logging.getLogger(__name__)
+
+_OWN_SERVICE = "/pd_proto.v1."
+_HEALTH_SERVICE = "/grpc.health.v1.Health/"
+
+Handler = Any  # grpc.RpcMethodHandler; its published type says less than it is
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+
+
+class AuthInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses calls without the key; health checks need none.
+
+    Args:
+        api_key: the key.
+        on_refused: called with every refusal, for the metrics.
+    """
+
+    def __init__(self, api_key: ApiKey, on_refused: Callable[[PdError], None]) -> None:
+        self._api_key = api_key
+        self._on_refused = on_refused
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        """Check the call's `authorization` metadata before any of its messages is read."""
+        if handler_call_details.method.startswith(_HEALTH_SERVICE):
+            return await continuation(handler_call_details)
+        metadata = dict(handler_call_details.invocation_metadata or ())
+        try:
+            self._api_key.check(metadata.get("authorization"))
+        except Unauthenticated as error:
+            self._on_refused(error)
+            return _refusal(error)
+        return await continuation(handler_call_details)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Maps every exception of our service to one status, by `pd_core.errors.STATUS`.
+
+    Args:
+        on_error: called with every error that ends a call, for the metrics.
+    """
+
+    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+        self._on_error = on_error
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        """Wrap the handlers of our own service."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(_OWN_SERVICE):
+            return handler
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                self._wrap_stream(handler), None, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._wrap_unary(handler), None, handler.response_serializer
+        )
+
+    def _wrap_stream(self, handler: Handler) -> Callable[..., AsyncIterator[Any]]:
+        async def behaviour(raw: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+            messages = _parsed(handler.request_deserializer, raw)
+            responses = handler.stream_stream(messages, context)
+            try:
+                async for response in responses:
+                    yield response
+            except Exception as error:
+                await self._abort(context, error)
+            finally:
+                # Also when the client has gone: the request is aborted now, not at collection.
+                await responses.aclose()
+
+        return behaviour
+
+    def _wrap_unary(self, handler: Handler) -> Callable[..., Awaitable[Any]]:
+        async def behaviour(raw: bytes, context: Any) -> Any:
+            try:
+                request = _parse(handler.request_deserializer, raw)
+                return await handler.unary_unary(request, context)
+            except Exception as error:
+                await self._abort(context, error)
+
+        return behaviour
+
+    async def _abort(self, context: Any, error: Exception) -> None:
+        if context.cancelled():
+            raise asyncio.CancelledError from error
+        if not isinstance(error, PdError):
+            logger.error("an RPC failed", exc_info=error)
+        self._on_error(error)
+        await context.abort(*abort_arguments(error))
+
+
+async def _parsed(
+    deserializer: Callable[[bytes], Any], raw: AsyncIterator[bytes]
+) -> AsyncIterator[Any]:
+    async for data in raw:
+        yield _parse(deserializer, data)
+
+
+def _parse(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return deserializer(data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(
+            "a message cannot be parsed; send messages of pd_proto.v1 as published"
+        ) from error
+
+
+def _refusal(error: PdError) -> Handler:
+    """Return a handler that ends any kind of call with the error, reading nothing."""
+
+    async def refuse(_requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        await context.abort(*abort_arguments(error))
+        yield b""  # never reached; it makes this an async generator
+
+    return grpc.stream_stream_rpc_method_handler(refuse)

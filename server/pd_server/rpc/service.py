@@ -1,0 +1,219 @@
+"""The gRPC service: one bidirectional stream is one request.
+
+The stream's rules stand in `generation.proto`. Half-closing is not a cancel: the reader of the
+client's messages just ends. A cancelled call or a broken connection cancels the handler, and the
+request is aborted in the engine before its next step.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pd_core.errors import PdError, ProtocolError, ShuttingDown
+from pd_core.generation import Admitted, Extend, Finished, ServerInfo, Start, Stop
+from pd_proto.v1 import generation_pb2 as pb
+from pd_proto.v1.generation_pb2_grpc import GenerationServiceServicer
+from pd_server.engine.contract import EngineRequest
+from pd_server.engine.stream import EngineStream
+from pd_server.engine.thread import EngineThread
+from pd_server.gate.admission import Admission, Ticket
+from pd_server.gate.server_card import ServerCard
+from pd_server.gate.validation import RequestValidator
+from pd_server.operations.metrics import Metrics
+from pd_server.rpc.convert import event_to_pb, info_to_pb, request_from_pb
+
+__all__ = ["GenerationService"]
+
+logger = logging.getLogger(__name__)
+
+# After Finished the call stays open until the client half-closes, or for this long: an Extend or a
+# Stop that crosses Finished is then read and ignored. Were the call over, gRPC would fail the
+# client's write, and with it the whole call, Finished included.
+_LINGER_S = 1.0
+
+Messages = AsyncIterator[pb.GenerateRequest]
+
+
+class GenerationService(GenerationServiceServicer):
+    """Carries requests from the wire to the engine and back.
+
+    Args:
+        engine: where they run.
+        admission: bounds how many.
+        validator: checks each.
+        card: what GetServerInfo tells.
+        metrics: counts them.
+        start_timeout_s: a stream without a Start after this is refused.
+    """
+
+    def __init__(
+        self,
+        engine: EngineThread,
+        admission: Admission,
+        validator: RequestValidator,
+        card: ServerCard,
+        metrics: Metrics,
+        start_timeout_s: float = 10.0,
+    ) -> None:
+        self._engine = engine
+        self._admission = admission
+        self._validator = validator
+        self._card = card
+        self._metrics = metrics
+        self._start_timeout_s = start_timeout_s
+        self._engine_ids = itertools.count()
+        self._draining = False
+        self._open: set[EngineStream] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def num_open(self) -> int:
+        """Streams admitted whose last message is not yet handed to gRPC."""
+        return len(self._open)
+
+    async def wait_idle(self) -> None:
+        """Return when no stream is open."""
+        await self._idle.wait()
+
+    def drain(self) -> None:
+        """Refuse new requests from now on; running ones go on."""
+        self._draining = True
+
+    def info(self) -> ServerInfo:
+        """Return the server's card with the present load."""
+        return self._card.info(self._engine.load)
+
+    async def GetServerInfo(
+        self, request: pb.GetServerInfoRequest, context: Any
+    ) -> pb.GetServerInfoResponse:
+        """Return the server's card."""
+        return info_to_pb(self.info())
+
+    async def Generate(
+        self, request_iterator: Messages, context: Any
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        """Carry one request; see `generation.proto` for the stream's rules."""
+        start = await self._receive_start(request_iterator)
+        if self._draining:
+            raise ShuttingDown("the server shuts down; use another one, or try again later")
+        self._validator.check_start(start)
+        load = self._engine.load
+        ticket = self._admission.admit(_num_tokens(start, start.token_limit))
+        try:
+            stream = self._engine.submit(
+                _engine_request(next(self._engine_ids), start),
+                on_end=lambda: self._admission.release(ticket),
+            )
+        except PdError:
+            self._admission.release(ticket)
+            raise
+        logger.info("admitted", extra={"request_id": start.request_id})
+        self._open.add(stream)
+        self._idle.clear()
+        reader = asyncio.create_task(self._read(request_iterator, start, stream, ticket))
+        try:
+            yield event_to_pb(Admitted(load))
+            while stream in self._open:
+                event = await stream.receive()
+                yield event_to_pb(event)
+                if isinstance(event, Finished):
+                    self._finished(start, stream, event)
+            await asyncio.wait({reader}, timeout=_LINGER_S)
+        finally:
+            reader.cancel()
+            self._forget(start, stream)
+            await asyncio.gather(reader, return_exceptions=True)
+
+    def _finished(self, start: Start, stream: EngineStream, finished: Finished) -> None:
+        """Count a stream that ended in order; its last message is with gRPC."""
+        self._close(stream)
+        self._metrics.finished(finished)
+        logger.info(
+            "finished (%s) after %d tokens",
+            finished.reason,
+            finished.tokens_generated,
+            extra={"request_id": start.request_id},
+        )
+
+    def _forget(self, start: Start, stream: EngineStream) -> None:
+        """Abort a stream whose client has gone; nothing is left to do for any other."""
+        self._close(stream)
+        if not stream.ended:
+            logger.info("the client has gone", extra={"request_id": start.request_id})
+            self._metrics.cancelled()
+            self._engine.abort(stream, ProtocolError("the stream was cancelled"))
+
+    def _close(self, stream: EngineStream) -> None:
+        self._open.discard(stream)
+        if not self._open:
+            self._idle.set()
+
+    async def _receive_start(self, messages: Messages) -> Start:
+        """Return the Start that must be the first message.
+
+        Raises:
+            ProtocolError: something else came first, nothing came, or not in time.
+        """
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                message = await anext(messages)
+        except StopAsyncIteration:
+            raise ProtocolError("the stream ended before a Start; send Start first") from None
+        except TimeoutError:
+            raise ProtocolError(
+                f"no Start came within {self._start_timeout_s:g} s; send it when the stream opens"
+            ) from None
+        first = request_from_pb(message)
+        if not isinstance(first, Start):
+            raise ProtocolError(f"{type(first).__name__} came before Start; send Start first")
+        return first
+
+    async def _read(
+        self, messages: Messages, start: Start, stream: EngineStream, ticket: Ticket
+    ) -> None:
+        """Apply the client's later messages until it half-closes; a bad one ends the stream."""
+        token_limit = start.token_limit
+        try:
+            async for message in messages:
+                value = request_from_pb(message)
+                if stream.ended:
+                    continue  # crossed our last message; nothing to apply it to
+                match value:
+                    case Start():
+                        raise ProtocolError(
+                            "a second Start came on this stream; open a new stream for it"
+                        )
+                    case Extend():
+                        self._validator.check_extend(start, value)
+                        granted = self._admission.extend(ticket, value.token_limit - token_limit)
+                        if granted:
+                            token_limit += granted
+                            self._engine.extend(stream, token_limit)
+                    case Stop():
+                        self._engine.stop(stream)
+        except PdError as error:
+            self._engine.abort(stream, error)
+
+
+def _num_tokens(start: Start, token_limit: int) -> int:
+    """Tokens that a request may come to hold: its prefix and what it may make."""
+    num_prefix = len(start.prompt_token_ids) + len(start.committed_token_ids)
+    return num_prefix + max(0, token_limit - start.first_position)
+
+
+def _engine_request(engine_id: int, start: Start) -> EngineRequest:
+    return EngineRequest(
+        request_id=engine_id,
+        token_ids=start.prompt_token_ids + start.committed_token_ids,
+        num_committed_tokens=len(start.committed_token_ids),
+        first_position=start.first_position,
+        token_limit=start.token_limit,
+        sampling=start.sampling,
+        arrived_at_s=time.perf_counter(),
+        useful_for_s=start.useful_for_s,
+        cache_salt=start.cache_salt,
+    )

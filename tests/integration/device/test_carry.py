@@ -1,0 +1,456 @@
+"""One answer carried by a real cloud process and a real local engine, exact to the token."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import pytest
+
+from pd_core.checkpoints.loading import LoadedModel, load_model
+from pd_core.errors import EngineError, PdError
+from pd_core.generation import (
+    CloudEvent,
+    Extend,
+    Finished,
+    FinishReason,
+    ServerInfo,
+    Start,
+    Stop,
+    Tokens,
+)
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.client.client import DeviceClient
+from pd_device_client.cloud.grpc_link import GrpcCloudLink
+from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ports import (
+    CloudLink,
+    CloudStream,
+    EngineCard,
+    LocalEngine,
+    LocalSequence,
+)
+from pd_device_client.engine.torch_engine import TorchLocalEngine
+from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
+from pd_device_client.planning.planner import Mode, Plan
+from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.session.cloud_leg import CloudTimeouts
+from pd_device_client.session.handoff import Handoff
+from pd_device_client.session.session import Session
+from pd_device_client.session.sides import Sides
+from tests.fault_proxy import FaultProxy
+from tests.real_server import RealServer, real_server
+
+LENGTH = 24
+PACE_S = 0.004
+GREEDY = SamplingParams(ignore_eos=True)
+SEEDED = SamplingParams(
+    temperature=0.9,
+    top_p=0.95,
+    seed=2**63 + 5,
+    ignore_eos=True,
+    dry_multiplier=1.0,
+    dry_allowed_length=1,
+)
+BOTH = pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
+
+OPTIMISTIC = SpeedProfile("optimistic", "a test", 1e-7, 1e-7)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return load_model("random-tiny")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    with real_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def prompt(loaded: LoadedModel) -> tuple[int, ...]:
+    ids = loaded.tokenizer.encode("The device and the cloud carry one answer together. " * 60)
+    assert len(ids) > 512, "the prompt must pass the first tile of keys"
+    return tuple(ids)
+
+
+@dataclass
+class WatchedLink:
+    """A cloud link that tells of every event, so that a test can act at a certain one."""
+
+    link: CloudLink
+    on_event: Callable[[CloudEvent, int], None]
+    received: int = 0
+
+    async def info(self) -> ServerInfo:
+        return await self.link.info()
+
+    async def open(self, start: Start) -> CloudStream:
+        return _WatchedStream(self, await self.link.open(start))
+
+    async def close(self) -> None:
+        await self.link.close()
+
+
+class _WatchedStream:
+    def __init__(self, link: WatchedLink, stream: CloudStream) -> None:
+        self._link = link
+        self._stream = stream
+
+    async def events(self) -> AsyncGenerator[CloudEvent, None]:
+        async with aclosing(self._stream.events()) as events:
+            async for event in events:
+                if isinstance(event, Tokens):
+                    self._link.received += len(event.token_ids)
+                self._link.on_event(event, self._link.received)
+                yield event
+
+    async def send(self, message: Extend | Stop) -> None:
+        await self._stream.send(message)
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+
+
+class HeldEngine:
+    """The real engine, held back before its first pass until it is released; may fail later."""
+
+    def __init__(self, engine: LocalEngine, released: asyncio.Event, fail_after: int = 10**9):
+        self._engine = engine
+        self.released = released
+        self.fail_after = fail_after  # tokens fed
+
+    @property
+    def card(self) -> EngineCard:
+        return self._engine.card
+
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        return 0
+
+    def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
+        return _HeldSequence(self, self._engine.open(sampling))
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+class _HeldSequence:
+    def __init__(self, engine: HeldEngine, sequence: LocalSequence) -> None:
+        self._engine = engine
+        self._sequence = sequence
+        self._fed = 0
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        await self._engine.released.wait()
+        self._fed += len(token_ids)
+        if self._fed > self._engine.fail_after:
+            raise EngineError("a fault of the test")
+        return await self._sequence.feed(token_ids, sample_position)
+
+    def close(self) -> None:
+        self._sequence.close()
+
+
+async def carry(
+    request: GenerationRequest,
+    plan: Plan,
+    link: CloudLink | None,
+    engine: LocalEngine | None,
+    loaded: LoadedModel,
+    timeouts: CloudTimeouts | None = None,
+) -> Outcome:
+    """Run one session to its end."""
+    sides = Sides(
+        link=link,
+        engine=engine,
+        cloud_estimate=CloudEstimate(),
+        device_estimate=DeviceEstimate(OPTIMISTIC),
+        fingerprints=loaded.fingerprints,
+        eos_token_ids=loaded.eos_token_ids,
+        timeouts=timeouts or CloudTimeouts(admitted_s=2, first_token_s=10, idle_s=2, finish_s=0.5),
+    )
+    session = Session(request, plan, sides, expected_tokens=request.max_tokens)
+    async with aclosing(session.run()) as answer:
+        async for _ in answer:
+            pass
+    return session.outcome
+
+
+@pytest.fixture(scope="module")
+def references(loaded: LoadedModel, prompt: tuple[int, ...]) -> dict[SamplingParams, list[int]]:
+    """The answers of the device alone."""
+
+    async def alone(sampling: SamplingParams) -> list[int]:
+        engine = TorchLocalEngine(loaded, chunk_tokens=100)
+        request = GenerationRequest("reference", prompt, LENGTH, sampling)
+        plan = Plan(Mode.DEVICE_ONLY, 0, 0.0001)
+        outcome = await carry(request, plan, None, engine, loaded)
+        await engine.close()
+        return outcome.token_ids
+
+    return {sampling: asyncio.run(alone(sampling)) for sampling in (GREEDY, SEEDED)}
+
+
+@BOTH
+async def test_the_three_modes_give_the_same_tokens(
+    sampling: SamplingParams,
+    server: RealServer,
+    loaded: LoadedModel,
+    prompt: tuple[int, ...],
+    references: dict[SamplingParams, list[int]],
+) -> None:
+    link = GrpcCloudLink(server.address)
+    engine = TorchLocalEngine(loaded, chunk_tokens=37)
+    client = DeviceClient(cloud=link, engine=engine, pace_s=PACE_S, device_profile=OPTIMISTIC)
+    await client.start()
+    assert client.info is not None
+    assert client.info.fingerprints == loaded.fingerprints
+    for mode in Mode:
+        request = GenerationRequest(f"mode-{mode}", prompt, LENGTH, sampling)
+        session = client.session(request, mode)
+        shown = [token.token_id async for token in session.run()]
+        assert shown == references[sampling]
+        assert session.outcome.exactness == "identical"
+    await client.close()
+
+
+@pytest.fixture
+def forced_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this the session asks for more cloud tokens while a test holds the device back."""
+    monkeypatch.setattr(Handoff, "tokens_for_no_seam", lambda _: 0)
+
+
+@BOTH
+@pytest.mark.usefixtures("forced_budget")
+async def test_every_forced_handoff_position_gives_the_same_tokens(
+    sampling: SamplingParams,
+    server: RealServer,
+    loaded: LoadedModel,
+    prompt: tuple[int, ...],
+    references: dict[SamplingParams, list[int]],
+) -> None:
+    link, inner = GrpcCloudLink(server.address), TorchLocalEngine(loaded, chunk_tokens=128)
+    for position in range(LENGTH + 1):
+        released = asyncio.Event()
+
+        def release(event: CloudEvent, _: int, released: asyncio.Event = released) -> None:
+            if isinstance(event, Finished):
+                released.set()
+
+        engine = HeldEngine(inner, released)
+        if position == 0:
+            released.set()
+        request = GenerationRequest(f"at-{position}", prompt, LENGTH, sampling)
+        plan = Plan(Mode.PD_DEVICE, position, PACE_S)
+        outcome = await carry(request, plan, WatchedLink(link, release), engine, loaded)
+        assert outcome.token_ids == references[sampling]
+        assert outcome.cloud_tokens == position
+        assert outcome.disagreed == 0
+        inside = 0 < position < LENGTH
+        assert outcome.handoff_position == (position if inside else None)
+    await link.close()
+    await inner.close()
+
+
+@pytest.mark.parametrize("kill_at", ["admitted", "first", "middle", "last"])
+@BOTH
+@pytest.mark.usefixtures("forced_budget")
+async def test_the_cloud_process_is_killed(
+    sampling: SamplingParams,
+    kill_at: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    loaded: LoadedModel,
+    prompt: tuple[int, ...],
+    references: dict[SamplingParams, list[int]],
+) -> None:
+    budget = 12
+    threshold = {"admitted": 0, "first": 1, "middle": budget // 2, "last": budget}[kill_at]
+    with real_server(tmp_path_factory.mktemp("killed")) as victim:
+        released = asyncio.Event()
+
+        def kill(_: CloudEvent, received: int) -> None:
+            if received >= threshold:
+                victim.process.kill()  # SIGKILL
+                released.set()
+
+        inner = TorchLocalEngine(loaded)
+        link = WatchedLink(GrpcCloudLink(victim.address), kill)
+        request = GenerationRequest("killed", prompt, LENGTH, sampling)
+        plan = Plan(Mode.PD_DEVICE, budget, PACE_S)
+        outcome = await carry(request, plan, link, HeldEngine(inner, released), loaded)
+        assert victim.process.wait(5) == -9
+        assert outcome.token_ids == references[sampling]
+        assert outcome.finish_reason == "length"
+        assert outcome.cloud_tokens >= (threshold if kill_at != "admitted" else 0)
+        await link.close()
+        await inner.close()
+
+
+@pytest.mark.parametrize("extra", [-200, 0, 1, 7])
+@BOTH
+@pytest.mark.usefixtures("forced_budget")
+async def test_the_device_engine_raises_and_the_cloud_finishes(
+    sampling: SamplingParams,
+    extra: int,
+    server: RealServer,
+    loaded: LoadedModel,
+    prompt: tuple[int, ...],
+    references: dict[SamplingParams, list[int]],
+) -> None:
+    # In prefill (extra < 0), in the pass that absorbs, in the first decode step, in a later one.
+    released = asyncio.Event()
+
+    def release(event: CloudEvent, _: int) -> None:
+        if isinstance(event, Finished):
+            released.set()
+
+    budget = 5
+    fail_after = len(prompt) + (extra if extra < 0 else budget + extra - 1)
+    inner = TorchLocalEngine(loaded)
+    engine = HeldEngine(inner, released, fail_after)
+    link = WatchedLink(GrpcCloudLink(server.address), release)
+    request = GenerationRequest("failing", prompt, LENGTH, sampling)
+    outcome = await carry(request, Plan(Mode.PD_DEVICE, budget, PACE_S), link, engine, loaded)
+    assert outcome.token_ids == references[sampling]
+    assert outcome.notes == ["device: a fault of the test"]
+    await link.close()
+    await inner.close()
+
+
+@pytest.mark.parametrize("fault", ["delay", "slices", "cut", "stall", "refuse", "half-cut"])
+async def test_races_through_a_bad_network(
+    fault: str,
+    server: RealServer,
+    loaded: LoadedModel,
+    prompt: tuple[int, ...],
+    references: dict[SamplingParams, list[int]],
+) -> None:
+    async with FaultProxy("127.0.0.1", server.port) as proxy:
+        link = GrpcCloudLink(f"127.0.0.1:{proxy.port}")
+
+        def act(_: CloudEvent, received: int) -> None:
+            if fault == "cut" and received == 3:
+                proxy.cut()
+            if fault == "stall" and received == 3:
+                proxy.stall()
+
+        match fault:
+            case "delay":
+                proxy.faults.up.delay_s = proxy.faults.down.delay_s = 0.05
+            case "slices":
+                proxy.faults.down.slice_bytes = proxy.faults.up.slice_bytes = 7
+            case "refuse":
+                proxy.faults.refuse = True
+            case "half-cut":
+                proxy.faults.down.cut_after_bytes = 300
+        engine = TorchLocalEngine(loaded)
+        request = GenerationRequest(fault, prompt, LENGTH, SEEDED)
+        plan = Plan(Mode.PD_DEVICE, 12, PACE_S)
+        timeouts = CloudTimeouts(admitted_s=0.5, first_token_s=1, idle_s=0.5, finish_s=0.1)
+        outcome = await carry(request, plan, WatchedLink(link, act), engine, loaded, timeouts)
+        assert outcome.token_ids == references[SEEDED]
+        if fault in {"delay", "slices"}:
+            assert outcome.notes == []
+        await link.close()
+        await engine.close()
+
+
+async def test_a_reader_who_leaves_frees_the_cloud_within_a_step(
+    server: RealServer, loaded: LoadedModel, prompt: tuple[int, ...]
+) -> None:
+    link, engine = GrpcCloudLink(server.address), TorchLocalEngine(loaded)
+    client = DeviceClient(cloud=link, engine=engine, pace_s=0.02, device_profile=OPTIMISTIC)
+    await client.start()
+    request = GenerationRequest("leaver", prompt, 1000, GREEDY)
+    session = client.session(request, Mode.CLOUD_ONLY)
+    async with aclosing(session.run()) as answer:
+        async for shown in answer:
+            if shown.position == 2:
+                break
+    assert session.outcome.finish_reason == "cancelled"
+    for _ in range(100):
+        if (await link.info()).load.num_running == 0:
+            break
+        await asyncio.sleep(0.01)
+    else:
+        pytest.fail("the cloud still runs the request")
+    made = (await link.info()).load.tokens_generated
+    await asyncio.sleep(0.1)
+    assert (await link.info()).load.tokens_generated == made, "the cloud goes on for nobody"
+    await client.close()
+
+
+async def test_the_cloud_finish_reason_and_totals_reach_the_outcome(
+    server: RealServer, loaded: LoadedModel, prompt: tuple[int, ...]
+) -> None:
+    link, finished = GrpcCloudLink(server.address), list[Finished]()
+
+    def note(event: CloudEvent, _: int) -> None:
+        if isinstance(event, Finished):
+            finished.append(event)
+
+    request = GenerationRequest("totals", prompt, LENGTH, GREEDY)
+    plan = Plan(Mode.CLOUD_ONLY, LENGTH, PACE_S)
+    outcome = await carry(request, plan, WatchedLink(link, note), None, loaded)
+    assert [f.reason for f in finished] == [FinishReason.LIMIT]
+    assert outcome.cloud_tokens_generated == finished[0].tokens_generated == LENGTH
+    await link.close()
+
+
+async def test_an_unreachable_cloud_without_a_device_is_a_typed_error() -> None:
+    link = GrpcCloudLink("127.0.0.1:1")
+    client = DeviceClient(cloud=link, engine=None, pace_s=0.05)
+    await client.start()
+    with pytest.raises(PdError, match="cannot be reached"):
+        client.session(GenerationRequest("r", (1, 2), 5), Mode.CLOUD_ONLY)
+    await client.close()
+
+
+@pytest.mark.parametrize("mode", [Mode.CLOUD_ONLY, Mode.PD_DEVICE])
+async def test_a_link_closed_under_a_session_leaves_the_answer_to_the_device(
+    mode: Mode,
+    server: RealServer,
+    loaded: LoadedModel,
+    prompt: tuple[int, ...],
+    references: dict[SamplingParams, list[int]],
+) -> None:
+    link, engine = GrpcCloudLink(server.address), TorchLocalEngine(loaded)
+    request = GenerationRequest("closed", prompt, LENGTH, SEEDED)
+    answer = asyncio.ensure_future(carry(request, Plan(mode, LENGTH, 0.05), link, engine, loaded))
+    await asyncio.sleep(0.15)
+    await link.close()
+    async with asyncio.timeout(20):
+        outcome = await answer
+    assert outcome.token_ids == references[SEEDED]
+    await engine.close()
+
+
+async def test_a_peer_that_says_nothing_is_left_and_its_call_with_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections wait there for ever
+        link = GrpcCloudLink(f"127.0.0.1:{silent.getsockname()[1]}")
+        before = asyncio.all_tasks()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await link.open(Start("r", (1,), 5))
+        await asyncio.sleep(0.1)
+        assert asyncio.all_tasks() == before
+        await link.close()
+
+
+async def test_what_is_sent_after_the_end_is_dropped(
+    server: RealServer, loaded: LoadedModel, prompt: tuple[int, ...]
+) -> None:
+    link = GrpcCloudLink(server.address)
+    stream = await link.open(Start("r", prompt, 1))
+    async with aclosing(stream.events()) as events:
+        async for event in events:
+            if isinstance(event, Finished):
+                break
+    stream.cancel()
+    await asyncio.sleep(0.1)
+    await stream.send(Extend(5))
+    await stream.send(Stop())
+    assert (await link.info()).load.num_running == 0, "the link lives, and nothing was begun anew"
+    await link.close()

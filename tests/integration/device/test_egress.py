@@ -1,0 +1,59 @@
+"""Device-only makes no way out of this machine: no channel is opened and no socket connected."""
+
+import socket
+from typing import Any
+
+import grpc.aio
+import httpx
+import pytest
+
+from pd_core.errors import ConfigError
+from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.cloud.egress import CloudAddress, way_out
+from pd_device_client.planning.planner import Mode
+from tests.api_server import api_server, scripted_cloud
+
+ADDRESS = CloudAddress("127.0.0.1:1", api_key="secret")
+
+
+@pytest.fixture
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise AssertionError("something tried to leave this machine")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, forbidden)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    # gRPC's own sockets are not Python's; without a channel it has none.
+    monkeypatch.setattr(grpc.aio, "insecure_channel", forbidden)
+    monkeypatch.setattr(grpc.aio, "secure_channel", forbidden)
+
+
+@pytest.mark.usefixtures("no_sockets")
+async def test_device_only_has_no_way_out_whatever_address_is_given() -> None:
+    assert way_out(ADDRESS, Mode.DEVICE_ONLY) is None
+    assert way_out(None, Mode.PD_DEVICE) is None
+    with pytest.raises(AssertionError, match="leave this machine"):
+        way_out(ADDRESS, Mode.PD_DEVICE)
+
+
+async def test_other_modes_have_one() -> None:
+    link = way_out(ADDRESS, Mode.PD_DEVICE)
+    assert link is not None
+    await link.close()
+    with pytest.raises(ConfigError, match="--cloud"):
+        way_out(None, Mode.CLOUD_ONLY)
+
+
+def test_the_key_is_not_shown() -> None:
+    assert "secret" not in repr(ADDRESS)
+
+
+def test_a_device_that_is_to_stay_local_does_whatever_a_request_asks() -> None:
+    cloud = scripted_cloud()
+    with api_server(cloud=cloud, settings=AnswerSettings(Mode.DEVICE_ONLY)) as server:
+        for mode in ("cloud-only", "pd-device"):
+            body = {"prompt": "x", "max_tokens": 3, "pd": {"mode": mode}}
+            done = httpx.post(f"{server.url}/v1/completions", json=body)
+            assert done.json()["choices"][0]["pd"]["mode"] == "device-only"
+    assert cloud.starts == []

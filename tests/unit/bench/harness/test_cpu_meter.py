@@ -1,0 +1,32 @@
+"""CPU seconds of a session: those of its children too, and of nobody else."""
+
+import subprocess
+import sys
+
+from pd_bench.harness.cpu_meter import session_cpu_s
+
+WORKER = """
+import time
+while time.process_time() < 0.3:
+    pass
+print("done", flush=True)
+input()
+"""
+# The leader does little; its child, of the same session, works.
+LEADER = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WORKER!r}])"
+
+
+def test_a_session_s_children_count() -> None:
+    leader = subprocess.Popen(
+        [sys.executable, "-c", LEADER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert leader.stdout is not None
+    assert leader.stdout.readline() == b"done\n"
+    spent_s = session_cpu_s(leader.pid)
+    leader.communicate(b"\n")
+    assert spent_s is not None
+    assert 0.3 <= spent_s < 5.0
+    assert session_cpu_s(leader.pid) == 0.0, "nobody of it lives"

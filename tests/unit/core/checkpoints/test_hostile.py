@@ -1,0 +1,149 @@
+"""Directories made to hang, exhaust or mislead their reader: refused at once, with the reason."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from pd_core.checkpoints.inspection import inspect_model
+from pd_core.checkpoints.loading import load_model, save_model
+from pd_core.checkpoints.random_tiny import fill_weights, random_tiny_tokenizer
+from pd_core.errors import ModelError
+from pd_core.identity.numerics import probe
+from pd_core.models import CausalLM, ModelConfig
+
+CONFIG = ModelConfig(
+    vocab_size=1024,
+    hidden_size=16,
+    intermediate_size=24,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=8,
+    max_context_tokens=512,
+)
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    model = CausalLM(CONFIG, probe())
+    fill_weights(model, random_tiny_tokenizer())
+    save_model(tmp_path / "model", model, random_tiny_tokenizer())
+    return tmp_path / "model"
+
+
+def config(**changes: Any) -> Callable[[Path], object]:
+    def edit(directory: Path) -> None:
+        content = json.loads((directory / "config.json").read_text()) | changes
+        (directory / "config.json").write_text(json.dumps(content))
+
+    return edit
+
+
+def written(name: str, text: str) -> Callable[[Path], object]:
+    return lambda directory: (directory / name).write_text(text)
+
+
+def indexed(weight_map: object) -> Callable[[Path], object]:
+    def edit(directory: Path) -> None:
+        (directory / "model.safetensors").unlink()
+        (directory / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+
+    return edit
+
+
+def linked_shard(directory: Path) -> None:
+    """Name a link that leads out as a shard; its suffix is none that links are looked at for."""
+    names = load_file(directory / "model.safetensors").keys()
+    (directory / "model.safetensors").rename(directory.parent / "outside")
+    (directory / "weights").symlink_to(directory.parent / "outside")
+    (directory / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, "weights")}))
+
+
+def pipe(name: str) -> Callable[[Path], object]:
+    def edit(directory: Path) -> None:
+        (directory / name).unlink(missing_ok=True)
+        os.mkfifo(directory / name)
+
+    return edit
+
+
+def templates(name: object) -> str:
+    return json.dumps({"chat_template": [{"name": name, "template": "x"}, {"name": "default"}, 3]})
+
+
+SAMPLED = '{"do_sample": true, "%s": %s}'
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    # Sizes that nothing in the files stands behind.
+    "layers": (config(num_hidden_layers=30_000), "is 30000, but the checkpoint has weights of 2"),
+    "vocabulary": (config(vocab_size=2**24 - 1), "the config asks for [16777215, 16]"),
+    "mlp": (config(intermediate_size=2**24 - 1), "the config asks for [16, 16777215]"),
+    "sizes without end": (
+        config(vocab_size=2_000_000_000, hidden_size=2_000_000_000),
+        "it must be 1 or more, and below 16777216",
+    ),
+    "heads without end": (config(num_attention_heads=2**30), "num_heads is 1073741824"),
+    "long number": (config(rms_norm_eps=10**400), "rms_norm_eps is too large a number"),
+    # Links and files that are none.
+    "linked shard": (linked_shard, "names 'weights', which is no .safetensors file"),
+    "weights from a pipe": (pipe("model.safetensors"), "neither a file nor a folder"),
+    "tokenizer from a pipe": (pipe("tokenizer.json"), "neither a file nor a folder"),
+    # Values of a type that nobody expects.
+    "shards as lists": (indexed({"a": ["b.safetensors"]}), "names ['b.safetensors'], which is not"),
+    "rope by layer": (
+        config(rope_parameters={"sliding_attention": {"rope_theta": 10.0}}),
+        "gives 'sliding_attention' a RoPE of its own",
+    ),
+    "endless top_k": (
+        written("generation_config.json", SAMPLED % ("top_k", "Infinity")),
+        "top_k is inf; it must be a whole number",
+    ),
+    "half a token": (
+        written("generation_config.json", SAMPLED % ("dry_allowed_length", "2.5")),
+        "dry_allowed_length is 2.5; it must be a whole number",
+    ),
+    "top_p too long": (
+        written("generation_config.json", SAMPLED % ("top_p", "1" + "0" * 400)),
+        "top_p is too large a number",
+    ),
+    "only another tokenizer": (
+        lambda d: (d / "tokenizer.json").rename(d / "tokenizer.model"),
+        "tokenizer.json does not exist, and no other form of tokenizer is read",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_is_made_to_harm_is_refused_at_once(
+    case: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(*_: object, **__: object) -> None:
+        raise AssertionError("memory was asked for")
+
+    monkeypatch.setattr("pd_core.checkpoints.loading.CausalLM", built)
+    edit, message = HOSTILE[case]
+    edit(directory)
+    with pytest.raises(ModelError, match=re.escape(message)):
+        inspect_model(directory)
+    with pytest.raises(ModelError, match=re.escape(message)):
+        load_model(str(directory))
+
+
+def test_named_templates_of_strange_names_are_no_reason_to_fail(directory: Path) -> None:
+    (directory / "tokenizer_config.json").write_text(templates(["a", "list"]))
+    assert not inspect_model(directory).has_chat_template
+
+
+def test_a_shard_need_not_be_named_by_the_library(directory: Path) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    save_file(tensors, directory / "part.safetensors")
+    index = {"weight_map": dict.fromkeys(tensors, "part.safetensors")}
+    (directory / INDEX).write_text(json.dumps(index))
+    assert inspect_model(directory).num_parameters == sum(t.numel() for t in tensors.values())

@@ -1,0 +1,267 @@
+"""Chat templates: what transformers makes of them, and bounds on what they may do."""
+
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
+from pd_core.checkpoints.tokenizer_config import TokenizerConfig
+from pd_core.errors import InvalidRequest, ModelError
+from pd_core.text.chat_template import ChatTemplate
+from pd_core.text.template_sandbox import MAX_CHARACTERS
+from pd_core.text.tokenizer import Tokenizer
+
+CHATML = """{%- for message in messages %}
+{{- '<|im_start|>' + message['role'] + '\\n' + message.content | trim ~ '<|im_end|>' + '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
+"""
+BUSY = """{{ bos_token }}{% set ns = namespace(found=false, index=0) %}
+{% for m in messages %}
+    {% if m.role == 'system' and not loop.first %}
+        {{ raise_exception('only the first may be the system') }}
+    {% endif %}
+    {% if m.role == 'user' %}{% set ns.index = ns.index + 1 %}{% endif %}
+    {% if loop.index > 9 %}{% break %}{% endif %}
+    {% generation %}{{ m.role | upper }} {{ ns.index }}: {{ m.content.strip().split(' ')[-1] }}
+    {% endgeneration %}
+    {{ m | tojson }} {{ m | tojson(indent=2) | indent(3) }} {{ m.keys() | join(', ') }}
+{% endfor %}
+{{ messages | map(attribute='role') | unique | list | length }} {{ eos_token is defined }}
+{{ ', '.join(['a', 'b']) }} {{ 'aba'.replace('a', 'cc') }} {{ 'aba' | replace('b', '<') }}
+{{ tools is none }} {{ 7 * 6 % 5 }} {{ 'ab' * 3 }} {{ messages[0].missing | default('none') }}
+{{ {'a': [1, 'é', none, true]} | tojson }} {{ messages[:1] | selectattr('role') | list | count }}
+"""
+MESSAGES = [
+    {"role": "system", "content": "  Be brief. "},
+    {"role": "user", "content": "Wie geht es dir? <é>"},
+]
+
+
+@pytest.mark.parametrize("text", [CHATML, BUSY], ids=["chatml", "busy"])
+@pytest.mark.parametrize("add", [True, False])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_renders_what_transformers_renders(text: str, add: bool) -> None:
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    ours = ChatTemplate(text, tokens).render(MESSAGES, add_generation_prompt=add)
+    theirs, _ = utils.render_jinja_template(
+        [MESSAGES], chat_template=text, add_generation_prompt=add, **tokens
+    )
+    assert ours == theirs[0]
+    assert "brief" in ours
+
+
+def test_the_date_comes_from_the_caller() -> None:
+    template = ChatTemplate("{{ strftime_now('%d %b %Y') }}")
+    noon = datetime.datetime(2024, 7, 26, 12)
+    assert template.render([], now=lambda: noon) == "26 Jul 2024"
+    with pytest.raises(InvalidRequest, match="layout"):
+        ChatTemplate("{{ strftime_now('%99999999Y') }}").render([])
+
+
+def test_a_template_may_refuse_messages() -> None:
+    with pytest.raises(InvalidRequest, match="only the first may be the system"):
+        ChatTemplate(BUSY).render(MESSAGES[::-1])
+    with pytest.raises(InvalidRequest, match="fails on the messages"):
+        ChatTemplate("{{ 1 / 0 }}").render([])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{% for x in messages %}", "is broken"),
+        ("{{ 'a' | unknown }}", "is broken"),
+        ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "is broken"),
+        ("x" * 300_000, "characters"),
+    ],
+    ids=["open loop", "unknown filter", "deep", "long"],
+)
+def test_broken_templates_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        ChatTemplate(text)
+
+
+GROW = (
+    "{% set ns = namespace(s='abcdefgh') %}{% for i in range(60) %}{% set ns.s = X %}{% endfor %}"
+)
+HOSTILE = {
+    "reaches python": "{{ messages.__class__.__mro__ }}",
+    "reaches globals": "{{ raise_exception.__globals__['sys'] }}",
+    "changes messages": "{{ messages.append(1) }}",
+    "format": "{{ '{0.__class__}'.format(1) }}",
+    "wide format": "{{ '%999999999d' % 1 }}",
+    "wide centre": "{{ 'a'.center(10 * 1000 * 1000 * 1000) }}",
+    "lipsum": "{{ lipsum(n=100000) }}",
+    "includes": "{% include 'secret' %}",
+    "power": "{{ 9 ** 9 ** 9 }}",
+    "large number": GROW.replace("'abcdefgh'", "7").replace("X", "ns.s * ns.s"),
+    "times": "{{ 'a' * 1000 * 1000 * 1000 * 1000 }}",
+    "doubling plus": GROW.replace("X", "ns.s + ns.s"),
+    "doubling tilde": GROW.replace("X", "ns.s ~ ns.s"),
+    "doubling join": GROW.replace("X", "ns.s.join([ns.s, ns.s])"),
+    "doubling join filter": GROW.replace("X", "[ns.s, ns.s] | join(ns.s)"),
+    "doubling replace": GROW.replace("X", "ns.s.replace('a', ns.s)"),
+    "doubling replace filter": GROW.replace("X", "ns.s | replace('', ns.s)"),
+    "nested json": GROW.replace("'abcdefgh'", "[1]").replace("X", "[ns.s, ns.s]")
+    + "{{ ns.s | tojson }}",
+    "nested text": GROW.replace("'abcdefgh'", "[1]").replace("X", "[ns.s, ns.s]") + "{{ ns.s }}",
+    "output": "{% for i in range(99999) %}{{ 'x' * 100 }}{% endfor %}",
+    "long loop": "{% set r = range(99999) %}"
+    "{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}",
+    "recursion": "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_templates_end_soon_and_small(case: str) -> None:
+    before = sys.gettrace()
+    with pytest.raises(InvalidRequest, match="chat template"):
+        ChatTemplate(HOSTILE[case], time_limit_s=0.3).render(MESSAGES)
+    assert sys.gettrace() is before
+
+
+def test_a_long_conversation_is_fast_enough() -> None:
+    many = [{"role": "user", "content": "word " * 2000}] * 200
+    text = ChatTemplate(CHATML).render(many)
+    assert 1_900_000 < len(text) < MAX_CHARACTERS
+
+
+def test_beginning_of_sequence_is_never_doubled() -> None:
+    """Neither when the template writes it nor when the tokenizer adds it."""
+    content: dict[str, Any] = json.loads(random_tiny_tokenizer().to_str())
+    bos = random_tiny_tokenizer().token_id("<eos>")
+    assert bos is not None
+    piece = {"SpecialToken": {"id": "<eos>", "type_id": 0}}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [piece, {"Sequence": {"id": "A", "type_id": 0}}, piece],
+        "pair": [],
+        "special_tokens": {"<eos>": {"id": "<eos>", "ids": [bos], "tokens": ["<eos>"]}},
+    }
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    assert tokenizer.prefix_ids == (bos,)
+    plain = tokenizer.encode("hello")
+    assert tokenizer.encode_prompt("hello") == [bos, *plain]
+    template = ChatTemplate("{{ bos_token }}{{ messages[0].content }}", {"bos_token": "<eos>"})
+    text = template.render([{"role": "user", "content": "hello"}])
+    assert tokenizer.encode(text) == tokenizer.encode_prompt(text) == [bos, *plain]
+    assert random_tiny_tokenizer().prefix_ids == ()
+    assert random_tiny_tokenizer().encode_prompt("hello") == plain
+
+
+def _template_processing(*, bos: bool, eos: bool) -> dict[str, Any]:
+    """A post-processor as checkpoints store it, putting ids before and behind a text."""
+    pieces: list[dict[str, Any]] = [{"Sequence": {"id": "A", "type_id": 0}}]
+    if bos:
+        pieces.insert(0, {"SpecialToken": {"id": "<bos>", "type_id": 0}})
+    if eos:
+        pieces.append({"SpecialToken": {"id": "<eos>", "type_id": 0}})
+    ids = {token: random_tiny_tokenizer().token_id(token) for token in ("<bos>", "<eos>")}
+    return {
+        "type": "TemplateProcessing",
+        "single": pieces,
+        "pair": [*pieces, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {t: {"id": t, "ids": [i], "tokens": [t]} for t, i in ids.items()},
+    }
+
+
+@pytest.mark.parametrize("tokenizer_class", [None, "PreTrainedTokenizerFast", "LlamaTokenizer"])
+@pytest.mark.parametrize("add_bos_token", [None, True, False])
+@pytest.mark.parametrize(
+    "post_processor",
+    [
+        None,
+        _template_processing(bos=False, eos=False),
+        _template_processing(bos=True, eos=False),
+        _template_processing(bos=True, eos=True),
+    ],
+    ids=["none", "bare", "bos", "bos and eos"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_plain_text_begins_as_transformers_lets_it_begin(
+    post_processor: dict[str, Any] | None,
+    add_bos_token: bool | None,
+    tokenizer_class: str | None,
+    tmp_path: Path,
+) -> None:
+    """Where there is a tokenizer.json it alone decides; `add_bos_token` beside it has no say."""
+    transformers = pytest.importorskip("transformers")
+    content: dict[str, Any] = json.loads(random_tiny_tokenizer().to_str())
+    content["post_processor"] = post_processor
+    settings = {
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "add_bos_token": add_bos_token,
+        "tokenizer_class": tokenizer_class,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(given))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)("one text")["input_ids"]
+    ours = Tokenizer.from_file(tmp_path / "tokenizer.json").encode_prompt("one text")
+    # What comes behind a text they add and we leave out: an answer follows.
+    has_eos = post_processor is not None and "<eos>" in json.dumps(post_processor["single"])
+    assert ours == (theirs[:-1] if has_eos else theirs)
+    begins = post_processor is not None and "<bos>" in json.dumps(post_processor["single"])
+    assert (ours[0] == random_tiny_tokenizer().token_id("<bos>")) == begins
+
+
+def test_settings_are_read_and_written(tmp_path: Path) -> None:
+    assert TokenizerConfig.from_directory(tmp_path) == TokenizerConfig()
+    assert TokenizerConfig().template() is None
+    config = TokenizerConfig({"bos_token": "<s>", "eos_token": "é"}, "{{ bos_token }}")
+    config.write(tmp_path)
+    assert TokenizerConfig.from_directory(tmp_path) == config
+    template = config.template()
+    assert template is not None
+    assert template.render([]) == "<s>"
+
+
+@pytest.mark.parametrize(
+    ("settings", "template"),
+    [
+        ({"chat_template": "a"}, "a"),
+        ({"chat_template": [{"name": "rag", "template": "r"}]}, ""),
+        (
+            {
+                "chat_template": [
+                    {"name": "t", "template": "r"},
+                    {"name": "default", "template": "d"},
+                ]
+            },
+            "d",
+        ),
+        ({"chat_template": None, "bos_token": {"content": "<b>"}, "pad_token": None}, ""),
+    ],
+)
+def test_older_ways_to_store_a_template(
+    settings: dict[str, Any], template: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = TokenizerConfig.from_directory(tmp_path)
+    assert config.chat_template == template
+    assert config.special_tokens == ({"bos_token": "<b>"} if "bos_token" in settings else {})
+    (tmp_path / "chat_template.jinja").write_text("own file")
+    assert TokenizerConfig.from_directory(tmp_path).chat_template == "own file"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"auto_map": {"AutoTokenizer": ["x.Y", None]}}, "auto_map"),
+        ({"bos_token": 3}, "bos_token is 3"),
+        ({"chat_template": 3}, "chat_template is a int"),
+    ],
+)
+def test_settings_that_cannot_be_meant(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=message):
+        TokenizerConfig.from_directory(tmp_path)

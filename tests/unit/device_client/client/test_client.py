@@ -1,0 +1,287 @@
+"""The device client: handshake, planning from estimates, and requests no side can take."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.shaped_link import ShapedCloudLink
+from pd_bench.emulation.virtual_loop import run_virtual
+from pd_core.errors import (
+    CloudUnavailable,
+    FingerprintMismatch,
+    InvalidRequest,
+    PdError,
+    PromptTooLong,
+    TokenOutOfVocabulary,
+)
+from pd_core.generation import Fingerprints, Limits, Load, ServerInfo
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.client.client import DeviceClient
+from pd_device_client.client.handshake import shake_hands
+from pd_device_client.client.measure import measure_engine
+from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ports import EngineCard
+from pd_device_client.engine.throttled import ThrottledEngine
+from pd_device_client.planning.planner import Mode
+from pd_device_client.planning.profiles import LINK_PROFILES, SpeedProfile
+from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
+
+PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
+CARD = EngineCard("d", Fingerprints("t", "c", "w", "n"), VOCAB_SIZE, (EOS,), 1000, 128)
+INFO = ServerInfo(
+    server_version="v",
+    model_name="m",
+    engine="torch",
+    fingerprints=CARD.fingerprints,
+    limits=Limits(1000, 500, 4, 4, VOCAB_SIZE),
+    load=Load(),
+    eos_token_ids=(EOS,),
+)
+
+
+def _request(num_prompt: int = 200, max_tokens: int = 60, length: int = 30) -> GenerationRequest:
+    sampling = SamplingParams(forced_length=length)
+    return GenerationRequest("r", tuple(i % 40 for i in range(num_prompt)), max_tokens, sampling)
+
+
+def _engine(max_context_tokens: int = 100_000) -> EmulatedEngine:
+    return EmulatedEngine(
+        PROFILE,
+        vocab_size=VOCAB_SIZE,
+        eos_token_ids=[EOS],
+        max_context_tokens=max_context_tokens,
+    )
+
+
+class _Unreachable(ScriptedCloud):
+    async def info(self) -> ServerInfo:
+        raise CloudUnavailable("nobody listens there")
+
+
+def test_equal_fingerprints_allow_a_handoff() -> None:
+    assert shake_hands(CARD, INFO).mismatch == ""
+    assert shake_hands(CARD, INFO).exactness == "identical"
+
+
+def test_other_numerics_are_consistent_only() -> None:
+    other = replace(INFO, fingerprints=replace(INFO.fingerprints, numerics_id="cuda"))
+    assert shake_hands(CARD, other).mismatch == ""
+    assert shake_hands(CARD, other).exactness == "consistent"
+
+
+@pytest.mark.parametrize(
+    ("field", "word"),
+    [("tokenizer", "tokenizers"), ("chat_template", "chat templates"), ("weights", "weights")],
+)
+def test_a_mismatch_is_named(field: str, word: str) -> None:
+    other = replace(INFO, fingerprints=replace(INFO.fingerprints, **{field: "x"}))
+    assert word in shake_hands(CARD, other).mismatch
+
+
+def test_an_unknown_digest_is_not_compared() -> None:
+    assert shake_hands(replace(CARD, fingerprints=Fingerprints()), INFO).mismatch == ""
+
+
+def test_other_end_of_sequence_ids_are_no_partner() -> None:
+    assert "end-of-sequence" in shake_hands(CARD, replace(INFO, eos_token_ids=(1, EOS))).mismatch
+
+
+def test_a_cloud_with_an_emulated_sampler_is_no_partner_of_a_real_engine() -> None:
+    assert "samplers" in shake_hands(CARD, replace(INFO, sampler="rolling-hash")).mismatch
+
+
+def _answer(client: DeviceClient, request: GenerationRequest, mode: str) -> Outcome:
+    async def main() -> Outcome:
+        await client.start()
+        session = client.session(request, mode)
+        async for _ in session.run():
+            pass
+        await client.close()
+        return session.outcome
+
+    return run_virtual(main())
+
+
+def test_it_measures_plans_and_carries() -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(), pace_s=0.1)
+    outcome = _answer(client, _request(), "pd-device")
+    assert client.device_profile.prefill_b_s == pytest.approx(1 / 400)
+    assert client.device_profile.decode_s == pytest.approx(0.05)
+    assert outcome.mode == "pd-device"
+    assert 1 <= outcome.planned_tokens <= 10
+    assert (len(outcome.shown), outcome.finish_reason) == (30, "stop")
+    assert outcome.exactness == "identical"
+
+
+def test_an_unreachable_cloud_means_the_device_goes_on_alone_and_says_so() -> None:
+    client = DeviceClient(cloud=_Unreachable(), engine=_engine(), pace_s=0.1)
+    outcome = _answer(client, _request(), "cloud-only")
+    assert outcome.notes == ["the device goes on alone: nobody listens there"]
+    assert (outcome.mode, len(outcome.shown)) == ("device-only", 30)
+
+
+def test_an_unreachable_cloud_and_no_device_is_the_cloud_error() -> None:
+    client = DeviceClient(cloud=_Unreachable(), engine=None, pace_s=0.1)
+    with pytest.raises(CloudUnavailable, match="nobody listens"):
+        _answer(client, _request(), "pd-device")
+
+
+@pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE])
+def test_token_ids_outside_the_vocabulary(token_id: int) -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(), pace_s=0.1)
+    with pytest.raises(TokenOutOfVocabulary, match=f"token id {token_id} "):
+        _answer(client, GenerationRequest("r", (1, token_id), 5), "pd-device")
+
+
+def test_what_fits_only_the_cloud_is_answered_by_the_cloud() -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(max_context_tokens=100), pace_s=0.1)
+    outcome = _answer(client, _request(), "pd-device")
+    assert outcome.mode == "cloud-only"
+    assert "the local model's context of 100" in outcome.notes[0]
+
+
+def test_what_fits_neither_side_is_refused_with_the_numbers() -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(max_context_tokens=100), pace_s=0.1)
+    with pytest.raises(PdError, match="context of 10000"):
+        _answer(client, _request(num_prompt=9990), "pd-device")
+    alone = DeviceClient(cloud=None, engine=_engine(max_context_tokens=100), pace_s=0.1)
+    with pytest.raises(PromptTooLong):
+        _answer(alone, _request(), "device-only")
+
+
+def test_it_learns_how_long_answers_are() -> None:
+    async def main() -> list[int]:
+        client = DeviceClient(
+            cloud=ScriptedCloud(Script(first_token_s=0.2)),
+            engine=EmulatedEngine(
+                SpeedProfile("d", "a test", 1 / 400, 0.15),
+                vocab_size=VOCAB_SIZE,
+                eos_token_ids=[EOS],
+            ),
+            pace_s=0.1,
+        )
+        await client.start()
+        planned = []
+        for _ in range(2):
+            session = client.session(_request(length=12), Mode.PD_DEVICE)
+            planned.append(session.plan.cloud_tokens)
+            async for _ in session.run():
+                pass
+        return planned
+
+    # D > tau: the budget depends on N, first the limit of 60, then what answers really took.
+    first, second = run_virtual(main())
+    assert second < first
+
+
+def test_a_throttled_engine_takes_the_profile_s_time() -> None:
+    async def main() -> SpeedProfile:
+        fast = SpeedProfile("fast", "a test", 1e-6, 1e-6)
+        engine = EmulatedEngine(fast, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        throttled = ThrottledEngine(engine, PROFILE)
+        assert "throttled to test" in throttled.card.name
+        return await measure_engine(throttled)
+
+    measured = run_virtual(main())
+    assert (measured.prefill_b_s, measured.decode_s) == pytest.approx((1 / 400, 0.05))
+
+
+def test_a_shaped_link_adds_a_round_trip_and_keeps_the_order() -> None:
+    lte = replace(LINK_PROFILES["lte"], jitter_s=0.05, loss=0.1)
+    plain = DeviceClient(cloud=ScriptedCloud(), engine=None, pace_s=0.01)
+    shaped = DeviceClient(
+        cloud=ShapedCloudLink(ScriptedCloud(), lte, seed=3), engine=None, pace_s=0.01
+    )
+    direct = _answer(plain, _request(), "cloud-only")
+    delayed = _answer(shaped, _request(), "cloud-only")
+    assert direct.ttft_s is not None
+    assert delayed.ttft_s is not None
+    assert delayed.ttft_s > direct.ttft_s + 0.03
+    assert delayed.token_ids == direct.token_ids
+    assert delayed.notes == []
+
+
+class _Carded(ScriptedCloud):
+    """A scripted cloud with a card of its own, which may change."""
+
+    card: ServerInfo = INFO
+
+    async def info(self) -> ServerInfo:
+        return self.card
+
+
+def _differing(**prints: str) -> _Carded:
+    cloud = _Carded()
+    known = Fingerprints("t", "c", "w", "n")
+    cloud.card = replace(INFO, sampler="rolling-hash", fingerprints=replace(known, **prints))
+    return cloud
+
+
+def _with_prints() -> EmulatedEngine:
+    return EmulatedEngine(
+        PROFILE,
+        vocab_size=VOCAB_SIZE,
+        eos_token_ids=[EOS],
+        fingerprints=Fingerprints("t", "c", "w", "n"),
+    )
+
+
+def test_another_tokenizer_is_no_cloud_to_speak_to() -> None:
+    client = DeviceClient(cloud=_differing(tokenizer="x"), engine=_with_prints(), pace_s=0.1)
+    with pytest.raises(FingerprintMismatch, match="tokenizers"):
+        _answer(client, _request(), "cloud-only")
+    client = DeviceClient(cloud=_differing(tokenizer="x"), engine=_with_prints(), pace_s=0.1)
+    outcome = _answer(client, _request(), "pd-device")
+    assert (outcome.mode, outcome.exactness) == ("device-only", "consistent")
+    assert "tokenizers" in outcome.notes[0]
+
+
+def test_other_weights_answer_alone_and_promise_nothing() -> None:
+    client = DeviceClient(cloud=_differing(weights="x"), engine=_with_prints(), pace_s=0.1)
+    outcome = _answer(client, _request(), "cloud-only")
+    assert (outcome.mode, outcome.exactness) == ("cloud-only", "consistent")
+    assert "weights" in outcome.notes[0]
+
+
+def test_device_only_needs_a_device() -> None:
+    client = DeviceClient(cloud=ScriptedCloud(), engine=None, pace_s=0.1)
+    with pytest.raises(InvalidRequest, match="local engine"):
+        _answer(client, _request(), "device-only")
+
+
+def test_a_broken_promise_and_another_mode_are_told() -> None:
+    client = DeviceClient(cloud=None, engine=_engine(), pace_s=0.01)
+    outcome = _answer(client, _request(), "device-only")
+    assert outcome.notes == ["the promise cannot be kept: largest gap by 0.040 s"]
+    fast = SpeedProfile("fast", "a test", 1e-5, 0.01)
+    client = DeviceClient(cloud=_busy(), engine=_engine(), pace_s=0.1, device_profile=fast)
+    outcome = _answer(client, _request(), "pd-device")
+    assert outcome.notes == ["planned device-only: this device alone needs 0.03 s"]
+
+
+def _busy() -> _Carded:
+    cloud = _Carded()
+    load = Load(queued_prefill_tokens=100_000, prefill_tokens_per_s=1000, decode_step_s=0.02)
+    cloud.card = replace(INFO, sampler="rolling-hash", load=load)
+    return cloud
+
+
+def test_a_cloud_busy_or_down_at_start_is_asked_again() -> None:
+    async def main() -> list[str]:
+        cloud = _busy()
+        client = DeviceClient(cloud=cloud, engine=_engine(), pace_s=0.1)
+        await client.start()
+        cloud.card = replace(cloud.card, load=Load(decode_step_s=0.02, prefill_tokens_per_s=1000))
+        modes = []
+        for _ in range(3):
+            session = client.session(_request())
+            async for _ in session.run():
+                pass
+            modes.append(session.outcome.mode)
+            await asyncio.sleep(10)
+        await client.close()
+        return modes
+
+    assert run_virtual(main()) == ["device-only", "device-only", "pd-device"]

@@ -1,0 +1,58 @@
+"""Speed estimates: predictions corrected by what is observed, guarded by a high quantile."""
+
+import pytest
+
+from pd_core.generation import Load
+from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate, Ratios
+from pd_device_client.planning.profiles import SpeedProfile
+
+PROFILE = SpeedProfile("p", "a test", 0.01, 0.05)
+
+
+def test_no_observation_changes_nothing() -> None:
+    estimate = DeviceEstimate(PROFILE)
+    assert estimate.prefill_s(100) == pytest.approx(1.0)
+    assert estimate.decode_s == pytest.approx(0.05)
+
+
+def test_a_forecast_takes_a_high_quantile_of_the_ratios() -> None:
+    ratios = Ratios()
+    for observed in range(1, 11):
+        ratios.add(observed, 1.0)
+    assert ratios.quantile(0.9) == 10
+    assert ratios.quantile(0.5) == 6
+    assert ratios.quantile(0.0) == 1
+
+
+def test_prefill_and_decode_learn_apart() -> None:
+    estimate = DeviceEstimate(PROFILE)
+    estimate.observe_pass(0, 10, 0.2)
+    assert estimate.prefill_s(100) == pytest.approx(2.0)
+    assert estimate.pass_s(100, 10) == pytest.approx(0.2)
+    assert estimate.decode_s == pytest.approx(0.05)
+    estimate.observe_pass(10, 1, 0.1)
+    assert estimate.decode_s == pytest.approx(0.1)
+
+
+def test_old_observations_are_forgotten() -> None:
+    ratios = Ratios()
+    ratios.add(100, 1)
+    for _ in range(32):
+        ratios.add(1, 1)
+    assert ratios.quantile(1.0) == 1
+
+
+def test_a_cloud_forecast_counts_the_queue_and_what_was_seen() -> None:
+    load = Load(queued_prefill_tokens=500, prefill_tokens_per_s=1000, decode_step_s=0.02)
+    estimate = CloudEstimate(rtt_s=0.03, load=load)
+    assert estimate.forecast(100).first_token_s == pytest.approx(0.03 + 0.6 + 0.02)
+    assert estimate.forecast(100).step_s == pytest.approx(0.02)
+    estimate.observe_first(100, 1.3)
+    assert estimate.forecast(100).first_token_s == pytest.approx(1.3)
+    estimate.observe_step(0.05)
+    assert estimate.forecast(100).step_s == pytest.approx(0.05)
+
+
+def test_a_cloud_that_publishes_nothing_is_taken_for_fast() -> None:
+    # An early F asks for more tokens: the safe side.
+    assert CloudEstimate(rtt_s=0.03).forecast(5000).first_token_s == pytest.approx(0.03)

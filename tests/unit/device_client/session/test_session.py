@@ -1,0 +1,733 @@
+"""The session on a virtual clock: scripted clouds, emulated devices, every race and fault."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.virtual_loop import run_virtual
+from pd_core.errors import (
+    BothEnginesFailed,
+    CloudAuthenticationFailed,
+    CloudUnavailable,
+    EngineError,
+    PdError,
+    QueueFull,
+)
+from pd_core.generation import (
+    Admitted,
+    CloudEvent,
+    Extend,
+    Fingerprints,
+    Finished,
+    FinishReason,
+    Load,
+    Start,
+    Stop,
+    Tokens,
+)
+from pd_core.sampling.rolling_hash import RollingHash
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.contract.happenings import (
+    Claimed,
+    ClaimReturned,
+    CloudArrived,
+    CloudAsked,
+    CloudFailed,
+    DeviceBegan,
+    DeviceFailed,
+    DevicePassed,
+    Happening,
+    Watcher,
+)
+from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome
+from pd_device_client.contract.ports import CloudStream, EngineCard, LocalEngine, LocalSequence
+from pd_device_client.contract.text_source import TextSource
+from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
+from pd_device_client.planning.planner import Mode, Plan
+from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.session.session import Session
+from pd_device_client.session.sides import Sides
+from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
+
+PROMPT = tuple(i % 40 for i in range(200))
+PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
+
+
+def expected(length: int, sampling: SamplingParams | None = None) -> list[int]:
+    """The answer as one engine alone makes it."""
+    sampling = sampling or SamplingParams(forced_length=length)
+    state, ids = RollingHash(VOCAB_SIZE, [EOS], PROMPT), list[int]()
+    for position in range(length):
+        ids.append(state.next_token(position, sampling))
+        state.extend(ids[-1:])
+    return ids
+
+
+class SlowingEngine:
+    """An emulated engine whose passes take longer by a factor after a number of tokens."""
+
+    def __init__(self, profile: SpeedProfile, slow_at: int, factor: float) -> None:
+        self._engine = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        self.profile = profile
+        self.slow_at = slow_at
+        self.factor = factor
+
+    @property
+    def card(self) -> EngineCard:
+        return self._engine.card
+
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        return 0
+
+    def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
+        return _SlowingSequence(self, self._engine.open(sampling))
+
+    async def close(self) -> None:
+        pass
+
+
+class _SlowingSequence:
+    def __init__(self, engine: SlowingEngine, sequence: LocalSequence) -> None:
+        self._engine = engine
+        self._sequence = sequence
+        self._fed = 0
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        self._fed += len(token_ids)
+        if self._fed > self._engine.slow_at:
+            extra = self._engine.factor - 1
+            await asyncio.sleep(extra * self._engine.profile.decode_s)
+        return await self._sequence.feed(token_ids, sample_position)
+
+    def close(self) -> None:
+        self._sequence.close()
+
+
+class FailingEngine:
+    """An emulated engine that raises once it has been fed a number of tokens."""
+
+    def __init__(self, fail_at: int) -> None:
+        self._engine = EmulatedEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        self._fail_at = fail_at
+
+    @property
+    def card(self) -> EngineCard:
+        return self._engine.card
+
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        return 0
+
+    def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
+        return _FailingSequence(self._engine.open(sampling), self._fail_at)
+
+    async def close(self) -> None:
+        pass
+
+
+class _FailingSequence:
+    def __init__(self, sequence: LocalSequence, fail_at: int) -> None:
+        self._sequence = sequence
+        self._left = fail_at
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        self._left -= len(token_ids)
+        if self._left < 0:
+            raise EngineError("out of memory")
+        return await self._sequence.feed(token_ids, sample_position)
+
+    def close(self) -> None:
+        self._sequence.close()
+
+
+@dataclass
+class Run:
+    outcome: Outcome
+    cloud: ScriptedCloud
+    error: PdError | None
+
+
+def carry(
+    script: Script | None = None,
+    *,
+    mode: Mode = Mode.PD_DEVICE,
+    cloud_tokens: int = 10,
+    length: int = 40,
+    max_tokens: int = 100,
+    pace_s: float = 0.1,
+    profile: SpeedProfile = PROFILE,
+    fail_at: int | None = None,
+    with_device: bool = True,
+    leave_after: int | None = None,
+    slow_at: int | None = None,
+    factor: float = 1.0,
+    expected_tokens: int | None = None,
+    cloud: ScriptedCloud | None = None,
+    text: TextSource | None = None,
+    watcher: Watcher | None = None,
+    asked_s: float | None = None,
+    cloud_estimate: CloudEstimate | None = None,
+) -> Run:
+    """Carry one request to its end on a virtual clock."""
+
+    async def main() -> Run:
+        link = cloud or ScriptedCloud(script or Script())
+        emulated = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        engine: LocalEngine = emulated if fail_at is None else FailingEngine(fail_at)
+        if slow_at is not None:
+            engine = SlowingEngine(profile, slow_at, factor)
+        sides = Sides(
+            link=None if mode is Mode.DEVICE_ONLY else link,
+            engine=engine if with_device else None,
+            cloud_estimate=cloud_estimate
+            or CloudEstimate(0.01, Load(decode_step_s=0.02), step_s=0.02),
+            device_estimate=DeviceEstimate(profile),
+            fingerprints=Fingerprints(),
+            eos_token_ids=(EOS,),
+        )
+        sampling = SamplingParams(forced_length=length)
+        request = GenerationRequest("r", PROMPT, max_tokens, sampling)
+        planned = {Mode.DEVICE_ONLY: 0, Mode.CLOUD_ONLY: max_tokens}.get(mode, cloud_tokens)
+        plan = Plan(mode, planned, pace_s)
+        expected = expected_tokens or length
+        session = Session(
+            request, plan, sides, expected_tokens=expected, text=text, watcher=watcher
+        )
+        session.asked_s = asked_s
+        error = None
+        answer = session.run()
+        try:
+            async for shown in answer:
+                if leave_after is not None and shown.position + 1 >= leave_after:
+                    break
+        except PdError as caught:
+            error = caught
+        finally:
+            await answer.aclose()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not others, "a task outlived its session"
+        assert link.open_streams == 0, "a stream outlived its session"
+        return Run(session.outcome, link, error)
+
+    return run_virtual(main())
+
+
+def check_whole(run: Run, length: int = 40) -> None:
+    """The answer is whole, exact, and evenly shown."""
+    assert run.error is None
+    assert run.outcome.token_ids == expected(length)
+    assert run.outcome.finish_reason == "stop"
+    gaps = run.outcome.gaps_s
+    assert all(gap >= run.outcome.pace_s - 1e-9 for gap in gaps), "a burst"
+
+
+def test_the_handoff_is_exact_even_and_frees_the_cloud() -> None:
+    run = carry()
+    check_whole(run)
+    outcome = run.outcome
+    assert outcome.ttft_s == pytest.approx(0.3)
+    assert outcome.handoff_position is not None
+    assert 1 <= outcome.handoff_position <= 10
+    assert outcome.largest_gap_s == pytest.approx(0.1)
+    assert outcome.cloud_tokens == outcome.handoff_position
+    assert outcome.cloud_tokens_generated <= 10
+    assert outcome.disagreed == 0
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_same_answer_in_every_mode(mode: Mode) -> None:
+    run = carry(mode=mode)
+    check_whole(run)
+    only = {Mode.DEVICE_ONLY: {Origin.DEVICE}, Mode.CLOUD_ONLY: {Origin.CLOUD}}
+    origins = {shown.origin for shown in run.outcome.shown}
+    assert origins == only.get(mode, {Origin.CLOUD, Origin.DEVICE})
+
+
+def test_times_count_from_when_the_reader_asked() -> None:
+    at_once = carry().outcome
+    later = carry(asked_s=-0.25).outcome  # the virtual clock starts at 0
+    assert at_once.ttft_s is not None
+    assert later.ttft_s == pytest.approx(at_once.ttft_s + 0.25)
+    assert later.token_ids == at_once.token_ids
+
+
+def test_device_only_touches_no_network() -> None:
+    assert carry(mode=Mode.DEVICE_ONLY).cloud.starts == []
+
+
+@pytest.mark.parametrize("cloud_tokens", range(41))
+def test_every_budget_gives_the_same_answer(cloud_tokens: int) -> None:
+    check_whole(carry(cloud_tokens=cloud_tokens))
+
+
+def test_the_device_claims_early_when_its_forecast_holds() -> None:
+    # A fast device with a generous budget: the cloud is stopped long before its limit.
+    fast = SpeedProfile("fast", "a test", 1 / 2000, 0.02)
+    run = carry(Script(step_s=0.09), cloud_tokens=60, length=80, profile=fast)
+    check_whole(run, 80)
+    assert Stop() in run.cloud.sent
+    assert run.outcome.cloud_tokens_generated < 20
+
+
+def test_the_device_ahead_of_the_first_cloud_token_shows_its_own() -> None:
+    run = carry(Script(first_token_s=5.0))
+    check_whole(run)
+    assert run.outcome.shown[0].origin is Origin.DEVICE
+    assert run.outcome.ttft_s == pytest.approx(200 / 400, abs=0.06)
+
+
+def test_a_slow_decoder_runs_ahead_unclaimed_until_the_cloud_comes() -> None:
+    # D > tau: the device could not hold the pace to the end, so it does not claim at once.
+    slow = SpeedProfile("slow", "a test", 1 / 400, 0.3)
+    run = carry(Script(first_token_s=1.2), profile=slow, cloud_tokens=35, pace_s=0.1)
+    check_whole(run)
+    assert run.outcome.shown[0].origin is Origin.DEVICE
+    assert run.outcome.cloud_tokens > 20
+
+
+@pytest.mark.parametrize("cut_after", [0, 1, 5, 9, 10])
+def test_the_cloud_dies(cut_after: int) -> None:
+    run = carry(Script(cut_after=cut_after, cut_streams=99))
+    check_whole(run)
+    assert run.outcome.cloud_tokens == cut_after
+
+
+def test_a_cut_stream_is_continued_when_the_seam_would_show() -> None:
+    # The device needs 4 s for the prompt; one token is not enough to bridge that.
+    slow = SpeedProfile("slow", "a test", 1 / 50, 0.05)
+    run = carry(Script(cut_after=1, cut_streams=1), profile=slow, cloud_tokens=38)
+    check_whole(run)
+    assert len(run.cloud.starts) == 2
+    assert run.cloud.starts[1].committed_token_ids == tuple(expected(40)[:1])
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s < 0.6
+
+
+def test_a_budget_too_small_is_extended_while_the_stream_lives() -> None:
+    # The device turns out to be four times slower than planned.
+    slow = SpeedProfile("slow", "a test", 1 / 100, 0.05)
+    run = carry(Script(step_s=0.08), profile=slow, cloud_tokens=4)
+    check_whole(run)
+    assert any(isinstance(message, Extend) for message in run.cloud.sent)
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s <= 0.15
+
+
+def test_a_refused_request_is_answered_by_the_device_alone() -> None:
+    run = carry(Script(refuse=lambda _: QueueFull("the queue is full", 30.0)))
+    check_whole(run)
+    assert run.outcome.cloud_tokens == 0
+    assert run.outcome.notes == ["cloud: the queue is full"]
+
+
+def test_a_stalled_cloud_is_left_behind() -> None:
+    run = carry(Script(stall_after=3))
+    check_whole(run)
+    assert run.outcome.cloud_tokens == 3
+
+
+@pytest.mark.parametrize("fail_at", [0, 100, 200, 205, 215, 230])
+def test_the_device_fails_and_the_cloud_finishes(fail_at: int) -> None:
+    run = carry(fail_at=fail_at)
+    check_whole(run)
+    assert run.outcome.notes == ["device: out of memory"]
+    assert run.outcome.shown[-1].origin is Origin.CLOUD
+
+
+def test_both_fail_and_what_was_committed_is_kept() -> None:
+    script = Script(cut_after=4, refuse=lambda n: None if n == 1 else CloudUnavailable("gone"))
+    run = carry(script, fail_at=100)
+    assert isinstance(run.error, BothEnginesFailed)
+    assert run.outcome.token_ids == expected(40)[:4]
+    assert (run.outcome.finish_reason, run.outcome.error) == ("error", run.error)
+
+
+def test_cloud_only_without_a_device_resumes_after_a_cut() -> None:
+    run = carry(Script(cut_after=5, cut_streams=2), mode=Mode.CLOUD_ONLY, with_device=False)
+    check_whole(run)
+    assert [len(s.committed_token_ids) for s in run.cloud.starts] == [0, 5, 10]
+
+
+def test_cloud_only_falls_back_to_the_device_when_the_cloud_is_gone_for_good() -> None:
+    def refuse(number: int) -> PdError | None:
+        return None if number == 1 else CloudAuthenticationFailed("the key was revoked")
+
+    run = carry(Script(cut_after=5, refuse=refuse), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.handoff_position == 5
+
+
+def test_a_refusal_in_cloud_only_starts_the_device_at_once() -> None:
+    run = carry(Script(refuse=lambda _: QueueFull("the queue is full", 30.0)), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.ttft_s == pytest.approx(200 / 400, abs=0.06)
+
+
+def test_a_silent_cloud_in_cloud_only_is_not_waited_for_until_its_deadline() -> None:
+    # It took the connection and says nothing, ever: the deadline of 5 s is not the reader's.
+    run = carry(Script(admitted_s=1e6), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.ttft_s == pytest.approx(0.5 + 200 / 400, abs=0.06)
+
+
+def test_a_cloud_that_is_busy_as_forecast_in_cloud_only_is_waited_for() -> None:
+    slow = CloudEstimate(0.4, Load(decode_step_s=0.02), step_s=0.02)
+    run = carry(Script(first_token_s=1.2), mode=Mode.CLOUD_ONLY, cloud_estimate=slow)
+    check_whole(run)
+    assert run.outcome.device_tokens == 0
+
+
+def test_a_cloud_that_falls_silent_in_cloud_only_is_replaced_before_its_deadline() -> None:
+    run = carry(Script(stall_after=20), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.handoff_position == 20
+    assert run.outcome.largest_gap_s == pytest.approx(0.1)  # the reader had tokens to spare
+
+
+def test_a_typed_error_when_there_is_no_other_side() -> None:
+    script = Script(refuse=lambda _: CloudAuthenticationFailed("no"))
+    run = carry(script, mode=Mode.CLOUD_ONLY, with_device=False)
+    assert isinstance(run.error, CloudAuthenticationFailed)
+
+
+def test_a_differing_cloud_never_changes_a_committed_token() -> None:
+    # The cloud differs from position 3 on: what it committed stays, the device goes on from it.
+    run = carry(Script(wrong_from=3), cloud_tokens=8)
+    assert run.error is None
+    ids = run.outcome.token_ids
+    assert ids[:3] == expected(40)[:3]
+    assert len(ids) == 40
+
+
+def test_a_missing_position_ends_the_stream_not_the_answer() -> None:
+    check_whole(carry(Script(skip=4)))
+
+
+def test_end_of_sequence_among_the_cloud_tokens() -> None:
+    run = carry(length=6, cloud_tokens=10)
+    check_whole(run, 6)
+    assert run.outcome.handoff_position is None
+
+
+@pytest.mark.parametrize("leave_after", [1, 5, 20])
+def test_a_reader_who_leaves_cancels_both_sides(leave_after: int) -> None:
+    run = carry(leave_after=leave_after)
+    assert run.outcome.finish_reason == "cancelled"
+    assert run.outcome.token_ids == expected(40)[:leave_after]
+
+
+def test_the_limit_closes_the_answer() -> None:
+    run = carry(length=90, max_tokens=20)
+    assert run.outcome.finish_reason == "length"
+    assert run.outcome.token_ids == expected(90)[:20]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    first_token_s=st.floats(0.02, 3.0),
+    step_s=st.floats(0.001, 0.3),
+    rate=st.floats(60, 4000),
+    decode_s=st.floats(0.005, 0.2),
+    pace_s=st.floats(0.02, 0.2),
+    cloud_tokens=st.integers(0, 50),
+    length=st.integers(1, 45),
+    cut_after=st.none() | st.integers(0, 20),
+    cut_streams=st.integers(1, 9),
+    stall_after=st.none() | st.integers(0, 20),
+    fail_at=st.none() | st.integers(0, 260),
+    slow_at=st.none() | st.integers(0, 260),
+    factor=st.floats(1, 200),
+    expected_tokens=st.integers(1, 100),
+    mode=st.sampled_from([Mode.PD_DEVICE, Mode.CLOUD_ONLY]),
+)
+def test_whatever_happens_the_answer_is_exact(
+    first_token_s: float,
+    step_s: float,
+    rate: float,
+    decode_s: float,
+    pace_s: float,
+    cloud_tokens: int,
+    length: int,
+    cut_after: int | None,
+    cut_streams: int,
+    stall_after: int | None,
+    fail_at: int | None,
+    slow_at: int | None,
+    factor: float,
+    expected_tokens: int,
+    mode: Mode,
+) -> None:
+    run = carry(
+        Script(0.01, first_token_s, step_s, cut_after=cut_after, cut_streams=cut_streams,
+               stall_after=stall_after),
+        mode=mode,
+        cloud_tokens=cloud_tokens,
+        length=length,
+        pace_s=pace_s,
+        profile=SpeedProfile("any", "a test", 1 / rate, decode_s),
+        fail_at=fail_at,
+        slow_at=None if fail_at is not None else slow_at,
+        factor=factor,
+        expected_tokens=expected_tokens,
+    )  # fmt: skip
+    ids = run.outcome.token_ids
+    assert ids == expected(length)[: len(ids)], "a token was lost, doubled or changed"
+    assert all(gap >= pace_s - 1e-9 for gap in run.outcome.gaps_s), "a burst"
+    if run.error is None:
+        assert len(ids) == length
+    else:
+        assert fail_at is not None or mode is Mode.CLOUD_ONLY, "one side was well and gave up"
+
+
+def test_a_late_admitted_is_answered_by_stop() -> None:
+    # The device has its first token, and claims, long before the cloud admits the request.
+    fast = SpeedProfile("fast", "a test", 1 / 2000, 0.02)
+    run = carry(Script(admitted_s=3.0, first_token_s=3.2), profile=fast)
+    check_whole(run)
+    assert run.outcome.cloud_tokens == 0
+    assert run.cloud.sent == [Stop()]
+
+
+def test_an_extend_that_crosses_finished_becomes_a_new_start() -> None:
+    # One token a stream: it is finished before the session can extend it.
+    slow = SpeedProfile("slow", "a test", 1 / 60, 0.05)
+    run = carry(profile=slow, cloud_tokens=1)
+    check_whole(run)
+    prefixes = [len(start.committed_token_ids) for start in run.cloud.starts]
+    assert prefixes[:2] == [0, 1]
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s < 0.5
+
+
+def test_a_differing_token_in_flight_at_the_claim_is_counted_and_dropped() -> None:
+    # The fast device claims while the cloud, which differs from position 2 on, still sends.
+    fast = SpeedProfile("fast", "a test", 1 / 2000, 0.02)
+    run = carry(Script(step_s=0.09, wrong_from=2), cloud_tokens=60, profile=fast)
+    assert run.error is None
+    assert run.outcome.token_ids == expected(40)
+    assert run.outcome.disagreed <= 1
+
+
+def test_the_whole_answer_is_ahead_and_the_pace_stays_even() -> None:
+    # Everything is there after 0.4 s; the reader still gets one token every 0.1 s.
+    run = carry(Script(step_s=0.001), mode=Mode.CLOUD_ONLY)
+    check_whole(run)
+    assert run.outcome.gaps_s == pytest.approx([0.1] * 39)
+
+
+def test_a_device_that_hangs_after_the_claim_is_left_to_the_cloud() -> None:
+    run = carry(slow_at=230, factor=1e6)
+    check_whole(run)
+    assert run.outcome.shown[-1].origin is Origin.CLOUD
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s < 1.0
+    assert len(run.cloud.starts) == 2
+
+
+def test_a_device_that_slows_down_after_the_claim_gets_help() -> None:
+    # From 0.05 to 0.5 s a token at a pace of 0.1: alone, the rest would come at 0.5.
+    run = carry(slow_at=225, factor=10, length=60)
+    check_whole(run, 60)
+    assert run.outcome.tpot_s is not None
+    assert run.outcome.tpot_s < 0.15
+
+
+def test_an_answer_longer_than_expected_is_carried_on_at_the_pace() -> None:
+    # D > tau: the budget was planned for 20 tokens, and the answer has 80.
+    slow = SpeedProfile("slow", "a test", 1 / 400, 0.2)
+    run = carry(profile=slow, cloud_tokens=12, expected_tokens=20, length=80)
+    check_whole(run, 80)
+    assert run.outcome.tpot_s is not None
+    assert run.outcome.tpot_s < 0.15
+
+
+def test_without_help_from_the_cloud_a_slow_device_keeps_its_own_even_pace() -> None:
+    script = Script(refuse=lambda n: None if n == 1 else CloudAuthenticationFailed("no"))
+    run = carry(script, slow_at=225, factor=10)
+    check_whole(run)
+    assert run.outcome.shown[-1].origin is Origin.DEVICE
+
+
+class OddCloud(ScriptedCloud):
+    """A cloud, or a link, with a bug: after its second token it does something odd."""
+
+    odd: BaseException | Tokens | None = None
+
+    async def open(self, start: Start) -> CloudStream:
+        return _OddStream(await super().open(start), self.odd)
+
+
+class _OddStream:
+    def __init__(self, stream: CloudStream, odd: BaseException | Tokens | None) -> None:
+        self._stream = stream
+        self._odd = odd
+
+    async def events(self) -> AsyncGenerator[CloudEvent, None]:
+        async with aclosing(self._stream.events()) as events:
+            async for event in events:
+                yield event
+                if isinstance(event, Tokens) and event.first_position == 1:
+                    if isinstance(self._odd, Tokens):
+                        yield self._odd
+                    elif self._odd is not None:
+                        raise self._odd
+
+    async def send(self, message: Extend | Stop) -> None:
+        await self._stream.send(message)
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+
+
+@pytest.mark.parametrize("mode", [Mode.PD_DEVICE, Mode.CLOUD_ONLY])
+@pytest.mark.parametrize("odd", [Tokens(2, ()), ValueError("a bug"), Tokens(40, (1,))])
+def test_a_cloud_with_a_bug_does_not_end_the_answer(
+    odd: BaseException | Tokens, mode: Mode
+) -> None:
+    cloud = OddCloud()
+    cloud.odd = odd
+    check_whole(carry(mode=mode, cloud=cloud))
+
+
+class IdleCloud(ScriptedCloud):
+    """A cloud that takes every request for finished."""
+
+    async def open(self, start: Start) -> CloudStream:
+        self.starts.append(start)
+        return _IdleStream()
+
+
+class _IdleStream:
+    async def events(self) -> AsyncGenerator[CloudEvent, None]:
+        await asyncio.sleep(0.01)
+        yield Admitted(Load())
+        yield Finished(FinishReason.EOS, 0)
+
+    async def send(self, message: Extend | Stop) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+
+def test_a_cloud_that_finishes_without_a_token_is_not_asked_for_ever() -> None:
+    run = carry(mode=Mode.CLOUD_ONLY, cloud=IdleCloud())
+    check_whole(run)
+    assert len(run.cloud.starts) <= 4
+    alone = carry(mode=Mode.CLOUD_ONLY, cloud=IdleCloud(), with_device=False)
+    assert isinstance(alone.error, CloudUnavailable)
+    assert len(alone.cloud.starts) == 4
+
+
+def test_a_prefill_pass_that_hangs_is_bridged_by_the_cloud() -> None:
+    # The second chunk of the prompt takes 30 s more than it should.
+    run = carry(slow_at=150, factor=600, cloud_tokens=12)
+    check_whole(run)
+    assert run.outcome.largest_gap_s is not None
+    assert run.outcome.largest_gap_s < 0.5
+
+
+def test_a_device_ahead_of_a_lagging_stream_goes_on_until_it_is_overtaken() -> None:
+    # The device is two tokens ahead when the first cloud token comes; D > tau, so it is overtaken.
+    slow = SpeedProfile("slow", "a test", 1 / 500, 0.15)
+    run = carry(Script(first_token_s=0.75), profile=slow, cloud_tokens=35, pace_s=0.1)
+    check_whole(run)
+    assert len(run.cloud.starts) == 1
+    assert run.outcome.shown[1].origin is Origin.DEVICE
+    assert run.outcome.cloud_tokens > 10
+
+
+def test_the_last_pass_is_not_delayed_by_one_before_it() -> None:
+    # The prompt is fed at 0.5 s; the cloud's 12th token comes at 0.96 s. A pass begun just before
+    # would end late, and the device would be ready a pass later than it can be.
+    device = SpeedProfile("d", "a test", 1 / 400, 0.2)
+    run = carry(Script(first_token_s=0.3, step_s=0.06), profile=device, pace_s=0.2, cloud_tokens=12)
+    check_whole(run)
+    assert run.outcome.largest_gap_s == pytest.approx(0.2)
+
+
+class HalfText:
+    """Holds the first token's text back until the second one comes."""
+
+    stopped = False
+
+    def __init__(self) -> None:
+        self._num = 0
+
+    def push(self, token_id: int) -> list[tuple[int, str]]:
+        self._num += 1
+        if self._num == 1:
+            return []
+        return [(0, ""), (1, "x")] if self._num == 2 else [(self._num - 1, "x")]
+
+    def flush(self) -> list[tuple[int, str]]:
+        return [(0, "")] if self._num == 1 else []
+
+
+def test_text_held_back_does_not_hide_that_the_cloud_is_late() -> None:
+    slow = SpeedProfile("slow", "a test", 1 / 400, 0.12)
+    run = carry(Script(stall_after=1), profile=slow, cloud_tokens=30, text=HalfText())
+    check_whole(run)
+    assert run.outcome.ttft_s is not None
+    assert run.outcome.ttft_s < 1.5
+
+
+class Diary:
+    """A watcher that writes everything down."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[float, Happening]] = []
+
+    def __call__(self, at_s: float, happening: Happening) -> None:
+        self.entries.append((at_s, happening))
+
+    def all_of(self, kind: type[Happening]) -> list[tuple[float, Happening]]:
+        return [entry for entry in self.entries if isinstance(entry[1], kind)]
+
+
+def test_a_watcher_sees_arrivals_passes_and_the_handoff_at_their_instants() -> None:
+    diary = Diary()
+    run = carry(watcher=diary)
+    check_whole(run)
+    assert [at_s for at_s, _ in diary.entries] == sorted(at_s for at_s, _ in diary.entries)
+    assert diary.all_of(CloudAsked)[0] == (0.0, CloudAsked(10))
+    assert diary.all_of(DeviceBegan) == [(0.0, DeviceBegan(0))]
+    arrived = diary.all_of(CloudArrived)
+    assert arrived[0][0] == pytest.approx(0.3)
+    assert arrived[0][1] == CloudArrived(0, 1)
+    assert arrived[1][0] - arrived[0][0] == pytest.approx(0.02)
+    passes = [told for _, told in diary.all_of(DevicePassed) if isinstance(told, DevicePassed)]
+    # Prompt and answer are fed once each, in order; the last token need not be fed any more.
+    assert [p.num_fed for p in passes] == list(accumulate(p.num_tokens for p in passes))
+    assert passes[-1].num_fed == len(PROMPT) + 40 - 1
+    assert all(p.seconds > 0 for p in passes)
+    [(claimed_s, claimed)] = diary.all_of(Claimed)
+    assert claimed == Claimed(run.outcome.handoff_position or -1)
+    handed = run.outcome.shown[run.outcome.handoff_position or -1]
+    assert claimed_s <= handed.at_s
+
+
+def test_a_watched_answer_is_shown_at_the_same_instants() -> None:
+    assert carry(watcher=Diary()).outcome.shown == carry().outcome.shown
+
+
+def test_a_watcher_sees_both_sides_fail() -> None:
+    diary = Diary()
+    carry(Script(cut_after=5, cut_streams=99), watcher=diary)
+    errors = [told for _, told in diary.all_of(CloudFailed) if isinstance(told, CloudFailed)]
+    assert errors
+    assert isinstance(errors[0].error, CloudUnavailable)
+    assert not errors[0].final
+    diary = Diary()
+    run = carry(watcher=diary, fail_at=220)
+    check_whole(run)
+    [(_, failed)] = diary.all_of(DeviceFailed)
+    assert isinstance(failed, DeviceFailed)
+    assert isinstance(failed.error, EngineError)
+    assert len(diary.all_of(ClaimReturned)) == len(diary.all_of(Claimed)) == 1

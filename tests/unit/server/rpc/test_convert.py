@@ -1,0 +1,163 @@
+"""Every field crosses the wire in its own place, and absent fields get their stated meaning."""
+
+import pytest
+
+from pd_core.errors import InvalidRequest, InvalidSamplingParams, ProtocolError
+from pd_core.generation import (
+    Admitted,
+    Extend,
+    Fingerprints,
+    Finished,
+    FinishReason,
+    Limits,
+    Load,
+    RefinedPrompt,
+    ServerInfo,
+    Start,
+    Stop,
+    Tokens,
+)
+from pd_core.sampling_params import SamplingParams
+from pd_proto.v1 import generation_pb2 as pb
+from pd_server.rpc.convert import event_to_pb, info_to_pb, request_from_pb
+
+_LOAD = Load(1, 2, 3, 4, 5.5, 0.006, 7.25, 8.5, 9, 10)
+
+
+def _round_trip(message: pb.GenerateRequest) -> Start | Extend | Stop:
+    return request_from_pb(pb.GenerateRequest.FromString(message.SerializeToString()))
+
+
+def test_a_full_start_keeps_every_field() -> None:
+    message = pb.GenerateRequest(
+        start=pb.Start(
+            api_version=1,
+            request_id="r",
+            prompt_token_ids=[1, 2],
+            committed_token_ids=[3],
+            committed_first_position=4,
+            sampling=pb.Sampling(
+                temperature=0.5,
+                top_k=6,
+                top_p=0.7,
+                seed=2**64 - 1,
+                ignore_eos=True,
+                forced_length=8,
+                dry_multiplier=0.5,
+                dry_base=1.25,
+                dry_allowed_length=9,
+            ),
+            token_limit=9,
+            keep_ratio=0.25,
+            fingerprints=pb.Fingerprints(
+                tokenizer="a", chat_template="b", weights="c", numerics_id="d"
+            ),
+            cache_salt="salt",
+            useful_for_ns=1_500_000_000,
+        )
+    )
+    assert _round_trip(message) == Start(
+        request_id="r",
+        prompt_token_ids=(1, 2),
+        token_limit=9,
+        sampling=SamplingParams(0.5, 6, 0.7, 2**64 - 1, True, 8, 0.5, 1.25, 9),
+        committed_token_ids=(3,),
+        committed_first_position=4,
+        keep_ratio=0.25,
+        fingerprints=Fingerprints("a", "b", "c", "d"),
+        cache_salt="salt",
+        useful_for_s=1.5,
+    )
+
+
+def test_unset_optional_fields_have_their_stated_defaults() -> None:
+    start = _round_trip(pb.GenerateRequest(start=pb.Start(api_version=1)))
+    assert isinstance(start, Start)
+    assert start.sampling == SamplingParams()
+    assert (start.keep_ratio, start.useful_for_s) == (1.0, None)
+
+
+def test_zero_is_not_unset() -> None:
+    start = _round_trip(pb.GenerateRequest(start=pb.Start(api_version=1, useful_for_ns=0)))
+    assert isinstance(start, Start)
+    assert start.useful_for_s == 0.0
+    bad = pb.GenerateRequest(start=pb.Start(api_version=1, sampling=pb.Sampling(top_p=0.0)))
+    with pytest.raises(InvalidSamplingParams, match="top_p"):
+        _round_trip(bad)
+
+
+def test_extend_stop_and_nothing() -> None:
+    assert _round_trip(pb.GenerateRequest(extend=pb.Extend(token_limit=7))) == Extend(7)
+    assert _round_trip(pb.GenerateRequest(stop=pb.Stop())) == Stop()
+    with pytest.raises(ProtocolError):
+        _round_trip(pb.GenerateRequest())
+
+
+def test_another_version_is_named_before_its_fields_are_read() -> None:
+    start = pb.Start(api_version=2, sampling=pb.Sampling(temperature=-1))
+    with pytest.raises(InvalidRequest, match="api_version is 2"):
+        _round_trip(pb.GenerateRequest(start=start))
+
+
+def test_events() -> None:
+    assert event_to_pb(Admitted(_LOAD)).admitted.load == pb.Load(
+        num_running=1,
+        num_waiting=2,
+        max_num_seqs=3,
+        queued_prefill_tokens=4,
+        prefill_tokens_per_s=5.5,
+        decode_step_ns=6_000_000,
+        engine_busy_ns=7_250_000_000,
+        kv_byte_s=8.5,
+        kv_bytes_peak=9,
+        tokens_generated=10,
+    )
+    assert event_to_pb(Tokens(3, (4, 5))).tokens == pb.Tokens(first_position=3, token_ids=[4, 5])
+    refined = event_to_pb(RefinedPrompt(((0, 2), (5, 6)))).refined_prompt
+    assert [(r.first, r.end) for r in refined.kept_ranges] == [(0, 2), (5, 6)]
+    assert event_to_pb(
+        Finished(FinishReason.STOPPED, 3, 0.1, 0.2, 0.3, 4.5)
+    ).finished == pb.Finished(
+        reason=pb.FINISH_REASON_STOPPED,
+        tokens_generated=3,
+        queue_ns=100_000_000,
+        prefill_ns=200_000_000,
+        engine_busy_ns=300_000_000,
+        kv_byte_s=4.5,
+    )
+
+
+@pytest.mark.parametrize("reason", FinishReason)
+def test_every_reason_has_its_own_number(reason: FinishReason) -> None:
+    number = event_to_pb(Finished(reason, 0)).finished.reason
+    assert pb.FinishReason.Name(number) == f"FINISH_REASON_{reason.name}"
+
+
+def test_the_card() -> None:
+    info = ServerInfo(
+        server_version="1.2",
+        model_name="m",
+        engine="torch",
+        fingerprints=Fingerprints("a", "b", "c", "d"),
+        limits=Limits(10, 20, 30, 40, 50),
+        load=_LOAD,
+        sampler="rolling-hash",
+        eos_token_ids=(6, 7),
+    )
+    message = info_to_pb(info)
+    assert (message.api_version, message.server_version, message.sampler) == (
+        1,
+        "1.2",
+        "rolling-hash",
+    )
+    assert (message.model_name, message.engine) == ("m", "torch")
+    assert message.limits == pb.Limits(
+        max_context_tokens=10,
+        max_output_tokens=20,
+        max_num_seqs=30,
+        max_num_waiting=40,
+        vocab_size=50,
+    )
+    assert message.fingerprints.numerics_id == "d"
+    assert message.load.tokens_generated == 10
+    assert list(message.eos_token_ids) == [6, 7]

@@ -1,0 +1,261 @@
+"""A campaign: many runs that differ in one thing each, done cell by cell and never twice.
+
+WORK/<cell>/            the run, which can be interrupted anywhere (see pd_training.run.run)
+RESULTS/<cell>.json     what came out; a cell with a result is done
+"""
+
+import itertools
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pd_core.checkpoints.checkpoint import read_json
+from pd_core.errors import ConfigError
+from pd_core.models.config import ModelConfig
+from pd_core.models.kv_cache import KVCache
+from pd_training.corpus.token_store import TokenStore
+from pd_training.model.conversion import convert_to_skip_v1
+from pd_training.model.model import TrainingModel
+from pd_training.model.model_directory import TrainingDirectory, read_training_model
+from pd_training.model.output_fit import calibration_batches
+from pd_training.recipe.settings import RunSettings
+from pd_training.run.evaluation import evaluate
+from pd_training.run.metrics_log import read_metrics
+from pd_training.run.processes import Processes
+from pd_training.run.run import TrainingRun
+from pd_training.run.trainer import StepFacts
+
+__all__ = ["Campaign", "Cell", "CellResult", "Uptrained", "read_result"]
+
+_FIT_TOKENS = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Uptrained:
+    """Where a cell begins that trains on from another.
+
+    Attributes:
+        cell: the cell whose model is taken.
+        init: how it is converted to a SkipV1Former first; None leaves it as it is.
+        fit: the conversion fits the output projections.
+    """
+
+    cell: str
+    init: str | None = None
+    fit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        name: of its files.
+        variant: what it shows.
+        pair: cells of one variant differ in it only; across variants, those of one pair have the
+            same data order, and are compared.
+        settings: of the run; the seed is that of weights and data order.
+        start: a shape to be trained from scratch, or where to go on.
+    """
+
+    name: str
+    variant: str
+    pair: int
+    settings: RunSettings
+    start: ModelConfig | Uptrained
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What came out of a cell, as its file has it.
+
+    Attributes:
+        cell: name, variant, pair, settings and start.
+        data: digest of the corpus.
+        parameters: weights; tied ones count once.
+        kv_bytes_per_token: as a float32 cache allocates them.
+        held_out_loss: nats per token over the whole held-out side, of the finished model.
+        bits_per_byte: the same loss per byte of text.
+        before_loss: the same before the first step.
+        curve: (step, held-out loss on a part of that side) as the run went.
+        step_s: the median step's seconds.
+    """
+
+    cell: dict[str, Any]
+    data: str
+    parameters: int
+    kv_bytes_per_token: int
+    held_out_loss: float
+    bits_per_byte: float
+    before_loss: float
+    curve: list[tuple[int, float]]
+    step_s: float
+
+    @property
+    def variant(self) -> str:
+        """The cell's variant."""
+        return str(self.cell["variant"])
+
+    @property
+    def pair(self) -> int:
+        """The cell's pair."""
+        return int(self.cell["pair"])
+
+
+def read_result(file: Path) -> CellResult:
+    """Read a cell's result.
+
+    Raises:
+        ConfigError: the file is not one.
+    """
+    content = read_json(file)
+    try:
+        return CellResult(**{**content, "curve": [(int(s), float(x)) for s, x in content["curve"]]})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{file} is not a cell's result ({error}); remove it to have the cell done again"
+        ) from error
+
+
+class Campaign:
+    """Does the cells that have no result yet.
+
+    Args:
+        cells: in order; one that goes on from another comes after it.
+        store: the corpus.
+        work: where runs lie.
+        results: where results lie.
+
+    Raises:
+        ConfigError: a result is there that was made with other settings or data.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        store: TokenStore,
+        work: Path,
+        results: Path,
+        processes: Processes,
+    ) -> None:
+        self._store, self._work, self._results = store, work, results
+        self._processes = processes
+        self.todo = [cell for cell in cells if not self._done(cell)]
+
+    def execute(
+        self,
+        cell: Cell,
+        on_step: Callable[[StepFacts], None] = lambda facts: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> CellResult | None:
+        """Do a cell, or what is left of it; None when `should_stop` ended it before its end."""
+        folder = self._work / cell.name
+        start = self._start(cell)
+        before_loss = self._held_out(start.model, cell.settings)[0]
+        if not (folder / "model").exists():
+            resume = (folder / "run.json").exists()
+            run = TrainingRun(
+                folder, start, self._store, cell.settings, self._processes, resume=resume
+            )
+            if run.execute(on_step, should_stop).model is None:
+                return None
+        model = read_training_model(folder / "model").model
+        loss, bits = self._held_out(model.to(self._processes.device), cell.settings)
+        rows = read_metrics(folder / "metrics.csv")
+        result = CellResult(
+            cell=_plain(asdict(cell)),
+            data=self._store.digest,
+            parameters=model.num_parameters(),
+            kv_bytes_per_token=_kv_bytes_per_token(model.config),
+            held_out_loss=loss,
+            bits_per_byte=bits,
+            before_loss=before_loss,
+            curve=[(r.step, r.held_out_loss) for r in rows if r.held_out_loss is not None],
+            step_s=_median_step_s([r.elapsed_s for r in rows]),
+        )
+        self._write(self._file(cell), result)
+        return result
+
+    def _file(self, cell: Cell) -> Path:
+        return self._results / f"{cell.name}.json"
+
+    def _done(self, cell: Cell) -> bool:
+        file = self._file(cell)
+        if not file.exists():
+            return False
+        result = read_result(file)
+        if result.cell != _plain(asdict(cell)) or result.data != self._store.digest:
+            raise ConfigError(
+                f"{file} was made with other settings or another corpus; name another folder for "
+                "results, or remove the file"
+            )
+        return True
+
+    def _start(self, cell: Cell) -> TrainingDirectory:
+        store, start = self._store, cell.start
+        if isinstance(start, ModelConfig):
+            model = TrainingModel(start, cell.settings.seed)
+            return TrainingDirectory(model, store.tokenizer, (store.eos_token_id,), 0)
+        source = self._work / start.cell / "model"
+        if not source.is_dir():
+            raise ConfigError(
+                f"the cell {cell.name} goes on from {start.cell}, whose model is not in "
+                f"{self._work}; run that campaign with the same --work first"
+            )
+        if start.init is None:
+            return read_training_model(source)
+        converted = self._work / f"{cell.name}.converted"
+        if not converted.exists():
+            settings = cell.settings
+            batches = (
+                calibration_batches(store, settings.context_tokens, _FIT_TOKENS)
+                if start.fit
+                else []
+            )
+            convert_to_skip_v1(
+                source, converted, init=start.init, seed=settings.seed, calibration=batches
+            )
+        return read_training_model(converted)
+
+    def _held_out(self, model: TrainingModel, settings: RunSettings) -> tuple[float, float]:
+        found = evaluate(
+            model.to(self._processes.device),
+            self._store.held_out,
+            context_tokens=settings.context_tokens,
+            dtype=settings.dtype,
+            device=self._processes.device,
+        )
+        return found.loss, found.bits_per_byte
+
+    def _write(self, file: Path, result: CellResult) -> None:
+        part = file.with_suffix(".part")
+        try:
+            self._results.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+            part.replace(file)
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a value as JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
+
+
+def _kv_bytes_per_token(config: ModelConfig) -> int:
+    """Count what a cache of one block allocates, over the tokens it holds."""
+    cpu = torch.device("cpu")
+    cache = KVCache(config.layer_heads(), config.head_dim, 1, dtype=torch.float32, device=cpu)
+    return cache.allocated_bytes // cache.capacity_tokens
+
+
+def _median_step_s(elapsed_s: Sequence[float]) -> float:
+    """Return the median time of a step; looks at held-out text and pauses are rare outliers."""
+    steps = [after - before for before, after in itertools.pairwise(elapsed_s)]
+    return statistics.median([step for step in steps if step > 0] or [0.0])

@@ -1,0 +1,197 @@
+"""A plain checkpoint turned into a SkipV1Former, to be uptrained (arXiv 2510.16807, uptraining).
+
+In every layer but the first, G KV heads' values become G / 2: own head j is made of two of the
+checkpoint's, by default their mean. Queries, keys, outputs, MLPs and the first layer stay as they
+are. The result predicts worse than the checkpoint until it has been trained on.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pd_core.checkpoints.checkpoint import Checkpoint, read_json
+from pd_core.checkpoints.inspection import inspect_model
+from pd_core.errors import ConfigError, ModelError
+from pd_core.host.atomic import new_folder
+from pd_core.models.config import ModelConfig
+from pd_core.models.families import FAMILIES
+from pd_training.model.model import TrainingModel
+from pd_training.model.model_directory import COMPANIONS, TRAINING_FILE
+from pd_training.model.output_fit import fit_output_projections
+from pd_training.recipe.settings import INITS
+
+__all__ = ["ConversionFacts", "convert_to_skip_v1", "own_values"]
+
+_VALUES = re.compile(r"model\.layers\.(\d+)\.self_attn\.v_proj\.(weight|bias)")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionFacts:
+    """Weights before and after, and KV elements per token before and after."""
+
+    parameters: tuple[int, int]
+    kv_elements: tuple[int, int]
+
+
+def own_values(
+    values: Tensor, num_kv_heads: int, init: str, generator: torch.Generator, weight: Tensor
+) -> Tensor:
+    """Return the values' weight or bias of a SkipV1 layer, from a plain layer's.
+
+    Args:
+        values: (G * D, ...), head by head.
+        num_kv_heads: G, even.
+        init: "mean" of heads j and j + G/2, "adjacent" for the mean of heads 2j and 2j + 1, "first"
+            for head j, "top" for the G/2 heads whose weights have the largest Frobenius norm, in
+            their order, "random" for normal numbers of the same deviation (zeros for a bias).
+        generator: of the random ones.
+        weight: the layer's whole weight, (G * D, hidden), by which "top" ranks.
+
+    Returns:
+        (G / 2 * D, ...), in the same dtype.
+    """
+    half = num_kv_heads // 2
+    heads = values.unflatten(0, (num_kv_heads, -1)).float()  # type: ignore[no-untyped-call]
+    if init == "mean":
+        own = (heads[:half] + heads[half:]) / 2
+    elif init == "adjacent":
+        own = (heads[0::2] + heads[1::2]) / 2
+    elif init == "first":
+        own = heads[:half]
+    elif init == "top":
+        own = heads[_top_heads(weight, num_kv_heads)]
+    else:
+        spread = float(heads.std()) if values.ndim > 1 else 0.0
+        own = torch.randn(heads[:half].shape, generator=generator) * spread
+    merged: Tensor = own.flatten(0, 1).to(values.dtype)
+    return merged
+
+
+def _top_heads(weight: Tensor, num_kv_heads: int) -> Tensor:
+    """Return the indices of the larger half of the heads, rising; of equals the earlier."""
+    norms = weight.double().view(num_kv_heads, -1).norm(dim=1)
+    ranked = norms.argsort(descending=True, stable=True)
+    kept: Tensor = ranked[: num_kv_heads // 2].sort().values
+    return kept
+
+
+def convert_to_skip_v1(
+    source: Path,
+    out: Path,
+    *,
+    init: str = "mean",
+    seed: int = 0,
+    calibration: Sequence[Tensor] = (),
+) -> ConversionFacts:
+    """Write the SkipV1Former of a plain model directory into a new folder.
+
+    Args:
+        init: see `own_values`; `seed` is of the random one.
+        calibration: ids (B, T) on which the output projections are then fitted; none: they stay.
+
+    Raises:
+        ModelError: the source is broken, a SkipV1Former already, has latent attention, or an odd
+            number of KV heads.
+        ConfigError: `init` is unknown, or `out` cannot be written.
+    """
+    if init not in INITS:
+        raise ConfigError(f"unknown --init {init!r}; known: {', '.join(INITS)}")
+    before = inspect_model(source).config  # refuses whatever cannot be loaded
+    raw_after = _skip_v1_config(source, before)
+    after = ModelConfig.from_hf(raw_after)
+    checkpoint = Checkpoint(source)
+    plain = dict(_stored(checkpoint, before))
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {name: _converted(name, plain, before, init, generator) for name in plain}
+    if calibration:
+        _fit_outputs(tensors, checkpoint, before, after, calibration)
+    with new_folder(out) as folder:
+        text = json.dumps(raw_after, indent=2) + "\n"
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        for name in ("tokenizer.json", TRAINING_FILE, *COMPANIONS):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return ConversionFacts(
+        parameters=(_count(plain), _count(tensors)),
+        kv_elements=(_kv_elements(before), _kv_elements(after)),
+    )
+
+
+def _stored(checkpoint: Checkpoint, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+    """Yield a checkpoint's weights, by rising name in each file, each weight once."""
+    for file in checkpoint.files:
+        with safe_open(file, framework="pt") as opened:
+            for name in sorted(opened.keys()):
+                tied = config.tie_word_embeddings and name == "lm_head.weight"
+                if not tied and not name.endswith("rotary_emb.inv_freq"):
+                    yield name, opened.get_tensor(name)
+
+
+def _skip_v1_config(source: Path, config: ModelConfig) -> dict[str, Any]:
+    """Return config.json with the SkipV1 architecture's name and keys."""
+    if config.skip_v1:
+        raise ModelError(f"{source} is a SkipV1Former already; convert a plain checkpoint")
+    if config.latent is not None:
+        raise ModelError(
+            f"{source} has latent attention (MLA), whose latent has no heads to halve; convert a "
+            "checkpoint with KV heads, or train a SkipV1-MLA from scratch"
+        )
+    return read_json(source / "config.json") | {
+        "architectures": [FAMILIES[config.family].skip_architecture],
+        "skip_v1": True,
+        "skip_v1_k_source": None,
+    }
+
+
+def _converted(
+    name: str,
+    plain: Mapping[str, Tensor],
+    config: ModelConfig,
+    init: str,
+    generator: torch.Generator,
+) -> Tensor:
+    found, tensor = _VALUES.fullmatch(name), plain[name]
+    if found is None or int(found[1]) == 0:
+        return tensor.contiguous()
+    weight = plain[name.removesuffix("bias") + "weight" if found[2] == "bias" else name]
+    return own_values(tensor, config.num_kv_heads, init, generator, weight).contiguous()
+
+
+def _fit_outputs(
+    tensors: dict[str, Tensor],
+    checkpoint: Checkpoint,
+    before: ModelConfig,
+    after: ModelConfig,
+    calibration: Sequence[Tensor],
+) -> None:
+    """Replace the later layers' output weights by fitted ones, in the stored type."""
+    original, converted = TrainingModel(before), TrainingModel(after)
+    checkpoint.load_into(original.state_dict(), tied_head=before.tie_word_embeddings)
+    for name, place in converted.state_dict().items():
+        place.copy_(tensors[name])
+    fit_output_projections(original, converted, calibration)
+    for name, fitted in converted.state_dict().items():
+        if name.endswith("o_proj.weight"):
+            tensors[name] = fitted.to(tensors[name].dtype)
+
+
+def _count(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _kv_elements(config: ModelConfig) -> int:
+    """Count the cache's elements per token: keys and own values of every layer."""
+    heads = sum(
+        config.num_kv_heads + config.num_value_heads(layer) for layer in range(config.num_layers)
+    )
+    return heads * config.head_dim

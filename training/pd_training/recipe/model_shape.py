@@ -1,0 +1,112 @@
+"""The shape of a model that is trained from scratch: from a few numbers to a whole config."""
+
+from dataclasses import dataclass
+
+from pd_core.errors import ConfigError
+from pd_core.models.config import ModelConfig
+from pd_core.models.latent_shape import LatentShape
+from pd_training.recipe.settings import check_count
+
+__all__ = ["ModelShape"]
+
+_FAMILIES = ("llama", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What `pd-train pretrain` asks of a model.
+
+    Attributes:
+        hidden, layers, heads: width, decoder layers, query heads.
+        kv_heads: the query heads when None.
+        inter: width of the MLP; about 8/3 of the width when None.
+        family: "llama", "qwen2" or "qwen3".
+        tied: the output layer is the embedding.
+        skip_v1: SkipV1Former; with latent_rank SkipV1-MLA.
+        yoco: SkipV1-YOCO, which is a SkipV1Former too.
+        latent_rank: MLA with a latent of so many elements; each head's query and key have
+            hidden / heads unrotated elements, and so has its value.
+        rope_dim: of MLA's rotated key, which all heads share; half of the unrotated part when None,
+            as in DeepSeek-V2 (arXiv 2405.04434).
+    """
+
+    hidden: int = 256
+    layers: int = 6
+    heads: int = 8
+    kv_heads: int | None = None
+    inter: int | None = None
+    family: str = "llama"
+    tied: bool = True
+    skip_v1: bool = False
+    yoco: bool = False
+    latent_rank: int | None = None
+    rope_dim: int | None = None
+
+    def config(self, vocab_size: int, max_context_tokens: int) -> ModelConfig:
+        """Return the whole config.
+
+        Raises:
+            ConfigError: two options contradict each other, or a number is none.
+            ModelError: the numbers do not fit together.
+        """
+        self._check()
+        head_dim = self.hidden // self.heads
+        latent = None
+        if self.latent_rank is not None:
+            latent = LatentShape(self.latent_rank, nope_dim=head_dim, value_dim=head_dim)
+            half = max(2, head_dim // 4 * 2)  # rounded down to an even number
+            head_dim = half if self.rope_dim is None else self.rope_dim
+        inter = -(-self.hidden * 8 // 24) * 8 if self.inter is None else self.inter
+        return ModelConfig(
+            vocab_size=vocab_size,
+            hidden_size=self.hidden,
+            intermediate_size=inter,
+            num_layers=self.layers,
+            num_heads=self.heads,
+            num_kv_heads=self.heads if self.kv_heads is None else self.kv_heads,
+            head_dim=head_dim,
+            max_context_tokens=max_context_tokens,
+            tie_word_embeddings=self.tied,
+            skip_v1=self.skip_v1 or self.yoco,
+            skip_v1_k_source=self.layers // 2 - 1 if self.yoco else None,
+            family=self.family if latent is None else "deepseek_v2",
+            latent=latent,
+        )
+
+    def _check(self) -> None:
+        for option in ("hidden", "layers", "heads", "kv_heads", "inter", "latent_rank", "rope_dim"):
+            value = getattr(self, option)
+            if value is not None:
+                check_count(f"--{option.replace('_', '-')}", value)
+        if self.family not in _FAMILIES:
+            raise ConfigError(f"unknown --family {self.family!r}; known: {', '.join(_FAMILIES)}")
+        if self.hidden % self.heads:
+            raise ConfigError(f"a width of {self.hidden} does not divide by {self.heads} heads")
+        if self.yoco and self.layers % 2:
+            raise ConfigError(
+                f"--yoco lets the upper half of the layers read the lower half's keys, and "
+                f"{self.layers} is odd; give --layers an even number"
+            )
+        if self.rope_dim is not None and self.latent_rank is None:
+            raise ConfigError("--rope-dim is of latent attention; give --latent-rank too")
+        if self.latent_rank is not None:
+            self._check_latent()
+
+    def _check_latent(self) -> None:
+        if self.yoco:
+            raise ConfigError("--yoco and --latent-rank exclude each other; choose one")
+        if self.family != "llama":
+            raise ConfigError(
+                f"--latent-rank makes DeepSeek-V2's attention; leave out --family {self.family}"
+            )
+        if self.kv_heads not in (None, self.heads):
+            raise ConfigError(
+                "with --latent-rank every head has a key and a value of its own, all made of one "
+                "latent; leave out --kv-heads"
+            )
+        if self.skip_v1 and self.latent_rank is not None and self.latent_rank % 2:
+            raise ConfigError(
+                f"--skip-v1 halves the latent, and --latent-rank {self.latent_rank} is odd"
+            )
+        if self.rope_dim is not None and self.rope_dim % 2:
+            raise ConfigError(f"--rope-dim is {self.rope_dim}; RoPE needs an even one")

@@ -1,0 +1,31 @@
+"""Ctrl-C and ending signals as a wish that a run fulfils between two steps."""
+
+import signal
+from types import FrameType
+from typing import Self
+
+from pd_core.host.ending_signals import ending_signals
+
+__all__ = ["InterruptRequest"]
+
+
+class InterruptRequest:
+    """While entered, the first signal only sets `requested`; the second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, *ending_signals()):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
