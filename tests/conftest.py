@@ -2,7 +2,7 @@
 
 import os
 
-from pd_core.identity.numerics import prepare_environment
+from pd_core.host.torch_environment import prepare_environment
 
 prepare_environment()
 # Two-thread tests on a busy machine: a waiting thread must sleep, not spin away the other's core.

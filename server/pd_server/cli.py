@@ -279,7 +279,7 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
         return build_vllm_engine(config)
 
     def build_torch() -> Engine:
-        from pd_core.identity.numerics import prepare_environment
+        from pd_core.host.torch_environment import prepare_environment
 
         prepare_environment(fast=config.fast_numerics)  # before torch is imported
         import torch

@@ -23,7 +23,7 @@ from pd_bench.kv.settings import (
 )
 from pd_bench.results.result_file import result_file
 from pd_core.errors import ConfigError
-from pd_core.identity.numerics import prepare_environment
+from pd_core.host.torch_environment import prepare_environment
 
 __all__ = ["kv"]
 

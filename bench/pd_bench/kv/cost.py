@@ -11,9 +11,10 @@ from pd_bench.harness.paired_timing import WARM_UP_ROUNDS, PairedTiming, time_pa
 from pd_bench.kv.settings import KvSettings
 from pd_bench.kv.variants import Pair, Variant, build_model, variant_pair
 from pd_bench.results.provenance import hardware, versions
-from pd_core.identity.numerics import Numerics, probe, unchecked
+from pd_core.identity.numerics import Numerics, unchecked
 from pd_core.models import CausalLM, KVCache, Segment
 from pd_core.models.linear import can_pack
+from pd_core.models.numerics_probe import probe
 
 __all__ = ["CacheSize", "KvCost", "PairCost", "measure_kv_cost", "total_weight", "within_goal"]
 

@@ -7,13 +7,10 @@ from numpy.typing import NDArray
 
 from pd_bench.traces.row import TraceRow
 from pd_core.errors import ConfigError
+from pd_core.sampling.splitmix import INCREMENT, MASK, mixed_array
 
 __all__ = ["PromptMaker"]
 
-# splitmix64: an integer hash, so that a prompt is the same with every version of every library.
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_MASK = 2**64 - 1
 _ROW, _BLOCK = 1, 2  # what a key stands for, so that row 7 and block 7 differ
 
 
@@ -58,17 +55,9 @@ class PromptMaker:
     def _tokens(self, kind: int, key: int, num_tokens: int) -> NDArray[np.int64]:
         start = np.zeros(1, np.uint64)
         for part in (self._seed, kind, key):
-            start = _mix(start ^ np.array([part & _MASK], np.uint64))
-        state = start + _GAMMA * np.arange(1, num_tokens + 1, dtype=np.uint64)
+            start = mixed_array(start ^ np.array([part & MASK], np.uint64))
+        state = start + np.uint64(INCREMENT) * np.arange(1, num_tokens + 1, dtype=np.uint64)
         chosen: NDArray[np.int64] = self._ordinary[
-            (_mix(state) % np.uint64(len(self._ordinary))).astype(np.int64)
+            (mixed_array(state) % np.uint64(len(self._ordinary))).astype(np.int64)
         ]
         return chosen
-
-
-def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Finalise 64-bit states (splitmix64); arithmetic wraps around."""
-    state = state + _GAMMA
-    state = (state ^ (state >> np.uint64(30))) * _MULTIPLIERS[0]
-    state = (state ^ (state >> np.uint64(27))) * _MULTIPLIERS[1]
-    return state ^ (state >> np.uint64(31))

@@ -2,12 +2,12 @@
 
 import math
 
+from pd_core.sampling.splitmix import mixed
+
 __all__ = ["MAX_KEYS", "DistinctKeys"]
 
 MAX_KEYS = 1 << 18
 """Keys held at most; a stream of no more different ones is counted exactly."""
-
-_MASK = 2**64 - 1
 
 
 class DistinctKeys:
@@ -32,11 +32,11 @@ class DistinctKeys:
     def add(self, key: int) -> None:
         """Take in one key."""
         self.num_keys += 1
-        mixed = _mix(key)
-        if mixed >= self._threshold:
+        hashed = mixed(key)
+        if hashed >= self._threshold:
             return
         self._seen += 1
-        self._held.add(mixed)
+        self._held.add(hashed)
         if len(self._held) > self._max_keys:
             self._threshold >>= 1
             before = len(self._held)
@@ -59,11 +59,3 @@ class DistinctKeys:
         if not self._seen:
             return 0.0
         return max(1.0 - len(self._held) / math.floor(self._seen + 0.5), 0.0)
-
-
-def _mix(key: int) -> int:
-    """Hash an integer to 64 bits (splitmix64)."""
-    state = (key + 0x9E3779B97F4A7C15) & _MASK
-    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-    return state ^ (state >> 31)

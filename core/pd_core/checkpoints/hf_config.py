@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pd_core.errors import ModelError
+from pd_core.models.config import ModelConfig
 from pd_core.models.families import FAMILIES, Family, family_of_architecture
 from pd_core.models.latent_shape import LatentShape
 from pd_core.models.rope_scaling import RopeScaling
-
-if TYPE_CHECKING:
-    from pd_core.models.config import ModelConfig
 
 __all__ = ["read_config", "write_config"]
 
@@ -22,8 +20,8 @@ _LLAMA3 = {
 }
 
 
-def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a ModelConfig.
+def read_config(config: Mapping[str, Any]) -> ModelConfig:
+    """Read the keys of config.json; keys without a meaning to us are left alone.
 
     Raises:
         ModelError: the architecture or a setting is not supported, or a key is missing.
@@ -32,29 +30,29 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
     _check_supported(config, family)
     hidden, heads = _whole(config, "hidden_size"), _whole(config, "num_attention_heads")
     context = _whole(config, "max_position_embeddings", family.max_context_tokens)
-    return {
-        "family": family.name,
-        "vocab_size": _whole(config, "vocab_size"),
-        "hidden_size": hidden,
-        "intermediate_size": _whole(config, "intermediate_size"),
-        "num_layers": _whole(config, "num_hidden_layers"),
-        "num_heads": heads,
-        "num_kv_heads": _kv_heads(config, heads, family),
-        "head_dim": _head_dim(config, hidden, heads, family),
-        "latent": _latent(config) if family.latent else None,
-        "max_context_tokens": context,
-        "rms_norm_eps": _real(config, "rms_norm_eps", 1e-6),
-        "rope_theta": _rope_theta(config),
-        "rope_scaling": _rope_scaling(config, context),
-        "tie_word_embeddings": _flag(config, "tie_word_embeddings"),
-        "attention_bias": family.has_bias_flags and _flag(config, "attention_bias"),
-        "mlp_bias": family.has_mlp_bias_flag and _flag(config, "mlp_bias"),
-        "skip_v1": skip_v1,
-        "skip_v1_k_source": _k_source(config),
-    }
+    return ModelConfig(
+        family=family.name,
+        vocab_size=_whole(config, "vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=_whole(config, "intermediate_size"),
+        num_layers=_whole(config, "num_hidden_layers"),
+        num_heads=heads,
+        num_kv_heads=_kv_heads(config, heads, family),
+        head_dim=_head_dim(config, hidden, heads, family),
+        latent=_latent(config) if family.latent else None,
+        max_context_tokens=context,
+        rms_norm_eps=_real(config, "rms_norm_eps", 1e-6),
+        rope_theta=_rope_theta(config),
+        rope_scaling=_rope_scaling(config, context),
+        tie_word_embeddings=_flag(config, "tie_word_embeddings"),
+        attention_bias=family.has_bias_flags and _flag(config, "attention_bias"),
+        mlp_bias=family.has_mlp_bias_flag and _flag(config, "mlp_bias"),
+        skip_v1=skip_v1,
+        skip_v1_k_source=_k_source(config),
+    )
 
 
-def write_config(config: "ModelConfig") -> dict[str, Any]:
+def write_config(config: ModelConfig) -> dict[str, Any]:
     """Return config.json's content; a plain model's is an ordinary checkpoint's."""
     family = FAMILIES[config.family]
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}

@@ -9,6 +9,7 @@ from textwrap import shorten
 import torch
 
 from pd_core.checkpoints.checkpoint import write_tensors
+from pd_core.checkpoints.hf_config import write_config
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.checkpoints.random_tiny import (
     EOS_TOKEN,
@@ -20,10 +21,11 @@ from pd_core.checkpoints.sampling_defaults import SamplingDefaults
 from pd_core.checkpoints.tokenizer_config import TokenizerConfig
 from pd_core.errors import ModelError
 from pd_core.generation import Fingerprints
-from pd_core.identity.fingerprint import cached_digest, text_digest, weights_digest
-from pd_core.identity.numerics import Numerics, numerics_id, probe, unchecked
+from pd_core.identity.fingerprint import cached_digest, numerics_id, text_digest, weights_digest
+from pd_core.identity.numerics import Numerics, unchecked
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.linear import can_pack
+from pd_core.models.numerics_probe import probe
 from pd_core.store.model_names import RANDOM_TINY, model_directory
 from pd_core.text.chat_template import ChatTemplate
 from pd_core.text.tokenizer import Tokenizer
@@ -116,7 +118,7 @@ def save_model(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    config = model.config.to_hf() | {"torch_dtype": str(model.dtype).removeprefix("torch.")}
+    config = write_config(model.config) | {"torch_dtype": str(model.dtype).removeprefix("torch.")}
     if eos_token_ids:
         config["eos_token_id"] = list(eos_token_ids)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

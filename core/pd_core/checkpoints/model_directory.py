@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from pd_core.checkpoints.checkpoint import Checkpoint
+from pd_core.checkpoints.hf_config import read_config
 from pd_core.checkpoints.sampling_defaults import SamplingDefaults
 from pd_core.checkpoints.tokenizer_config import TokenizerConfig
 from pd_core.errors import ModelError
 from pd_core.identity.numerics import unchecked
 from pd_core.models.causal_lm import CausalLM
-from pd_core.models.config import ModelConfig
 from pd_core.store.json_file import read_json
 from pd_core.text.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ class ModelDirectory:
         _check_links(root)
         raw = read_json(directory / "config.json")
         self.name = root.name
-        self.config = ModelConfig.from_hf(raw)
+        self.config = read_config(raw)
         self.tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
         if self.tokenizer.vocab_size > self.config.vocab_size:
             raise ModelError(

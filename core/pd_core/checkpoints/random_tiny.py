@@ -13,6 +13,7 @@ import torch
 
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.config import ModelConfig
+from pd_core.sampling.splitmix import INCREMENT, finalised_array
 from pd_core.text.tokenizer import Tokenizer
 
 __all__ = ["EOS_TOKEN", "fill_weights", "random_tiny_config", "random_tiny_tokenizer"]
@@ -85,9 +86,6 @@ def _uniform(name: str, shape: torch.Size) -> np.ndarray:
     """Return values with mean 0 and standard deviation 1, uniform, exact in float64."""
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     x = np.arange(math.prod(shape), dtype=np.uint64) + np.uint64(key)
-    x *= np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
+    x = finalised_array(x * np.uint64(INCREMENT))
     unit = (x >> np.uint64(40)).astype(np.float64) / 2**24 - 0.5  # 24 bits, in [-0.5, 0.5)
     return (unit * math.sqrt(12.0)).reshape(shape)

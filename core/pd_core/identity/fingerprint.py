@@ -1,4 +1,4 @@
-"""Digests that say whether two sides run the same model.
+"""Digests and ids that say whether two sides run the same model and make the same bits.
 
 The digest of a checkpoint's weights reads every byte, so it is kept in a small file in the user's
 cache directory, by the files' sizes and times.
@@ -9,14 +9,17 @@ import json
 import logging
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pd_core.identity.numerics import Numerics
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["cached_digest", "text_digest", "weights_digest"]
+__all__ = ["cached_digest", "numerics_id", "text_digest", "weights_digest"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,26 @@ def cached_digest(kind: str, files: Sequence[Path], compute: Callable[[], str]) 
     digest = compute()
     _write(path, _read(path) | {key: digest})
     return digest
+
+
+def numerics_id(dtype: str, engine: str = "torch", numerics: Numerics | None = None) -> str:
+    """Return the id that two sides compare: equal ids promise identical text.
+
+    Without reproducible numerics nothing may be promised, not even between two runs of the same
+    program, so the digest's place is then taken by a random value that equals no other.
+
+    Args:
+        dtype: of weights and activations, such as "float32".
+        engine: "torch" or another engine's name.
+        numerics: the probe's result; None means the fast mode.
+    """
+    from pd_core.sampling.sampling import SAMPLER_VERSION
+
+    isa = "any" if numerics is None else numerics.isa
+    head = f"{dtype}/{engine}/{isa}/sampler{SAMPLER_VERSION}"
+    if numerics is None or not numerics.reproducible:
+        return f"{head}/{uuid.uuid4().hex[:16]}/fast"
+    return f"{head}/{numerics.digest[:16]}"
 
 
 def _size_and_times(file: Path) -> tuple[int, int, int]:

@@ -1,12 +1,10 @@
 """What a model is made of, read from and written to Hugging Face's config.json."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any, Self
+from typing import Any
 
-from pd_core.checkpoints.hf_config import read_config, write_config
 from pd_core.errors import ModelError
 from pd_core.models.families import FAMILIES
 from pd_core.models.kv_cache import LayerHeads
@@ -200,16 +198,3 @@ class ModelConfig:
         settings = asdict(self)
         del settings["max_context_tokens"]
         return {k: v for k, v in settings.items() if k not in _LATER or v != _LATER[k]}
-
-    def to_hf(self) -> dict[str, Any]:
-        """Return the keys of config.json; plain models are ordinary checkpoints."""
-        return write_config(self)
-
-    @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> Self:
-        """Read the keys of config.json; keys without a meaning to us are left alone.
-
-        Raises:
-            ModelError: the architecture or a setting is not supported, or a key is missing.
-        """
-        return cls(**read_config(config))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pd_core.models.activation import silu
 from pd_core.models.attention import Pass
 from pd_core.models.config import ModelConfig
 from pd_core.models.grouped_attention import GroupedAttention
@@ -10,16 +11,7 @@ from pd_core.models.latent_attention import LatentAttention
 from pd_core.models.linear import Placement
 from pd_core.models.norm import RMSNorm
 
-__all__ = ["Layer", "silu"]
-
-
-def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x) from operations whose last bits do not depend on the place in memory.
-
-    torch's own SiLU treats the end of a buffer (and of each thread's share) by other code than
-    the rest, and the two differ in the last bit; exp does not.
-    """
-    return x / (1 + torch.exp(-x))
+__all__ = ["Layer"]
 
 
 class Layer(torch.nn.Module):

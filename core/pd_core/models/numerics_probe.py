@@ -1,5 +1,6 @@
 """Does this machine make equal bits, and which? The check behind the numerics id."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pd_core.identity.numerics import Numerics
+from pd_core.models.activation import silu
 from pd_core.models.attention import CachedHeads, CausalMask, TiledBatch
 from pd_core.models.kv_cache import KEY_BLOCK
-from pd_core.models.layer import silu
 from pd_core.models.linear import add_linear, can_pack, linear, pack, packed_linear
 from pd_core.models.rope import RotaryEmbedding
 
-__all__ = ["run"]
+__all__ = ["probe"]
 
 # (in, out): thin, wide, the shapes of the two models that go by a name, and widths that no vector
 # divides evenly.
@@ -36,8 +37,17 @@ _KEY_STEPS = (64, 128, 192, 384, 448, KEY_BLOCK)
 _ATTENTION = ((_KEY_STEPS, 4), (_KEY_STEPS, 8), ((KEY_BLOCK,), 8))
 
 
-def run() -> Numerics:
-    """Try the strategies in turn; see `pd_core.identity.numerics.probe`."""
+@functools.cache
+def probe() -> Numerics:
+    """Find the cheapest way to equal bits on this machine, in a second or two.
+
+    Tried in order: linear layers with packed weights, called as they are or padded to 4, 8 or 16
+    rows, at one and two threads and the present number; the same with plain weights; then 16-row
+    tiles at the present number of threads. Likewise attention with shorter last blocks of keys
+    and small tiles, then without the one, then without either. If none gives equal bits, or
+    attention or elementwise functions do not, the result says so.
+    The thread count is changed while it runs, so call it before other threads use torch.
+    """
     isa = torch.backends.cpu.get_cpu_capability().lower()
     present = torch.get_num_threads()
     threads = sorted({1, 2, present})

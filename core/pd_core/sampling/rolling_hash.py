@@ -8,20 +8,13 @@ still checks the handoff. It says nothing about text.
 
 from collections.abc import Iterable, Sequence
 
+from pd_core.sampling.splitmix import MASK, finalised
 from pd_core.sampling_params import SamplingParams
 
 __all__ = ["RollingHash"]
 
-_MASK = 2**64 - 1
 _OFFSET = 0xCBF29CE484222325
 _PRIME = 0x100000001B3
-
-
-def _mix(value: int) -> int:
-    """Finalise a 64-bit hash (splitmix64), so that its low bits depend on all of it."""
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
 
 
 class RollingHash:
@@ -47,14 +40,14 @@ class RollingHash:
         """Append tokens to the prefix."""
         state = self._state
         for token_id in token_ids:
-            state = ((state ^ token_id) * _PRIME) & _MASK
+            state = ((state ^ token_id) * _PRIME) & MASK
         self._state = state
 
     def next_token(self, position: int, sampling: SamplingParams) -> int:
         """Return the token at response position `position`, given the prefix so far."""
         if sampling.forced_length is not None and position >= sampling.forced_length - 1:
             return self._eos_token_ids[0]
-        key = _mix(self._state ^ _mix(sampling.seed ^ (position + 1)))
+        key = finalised(self._state ^ finalised(sampling.seed ^ (position + 1)))
         token_id = key % self._num_ordinary
         for eos_token_id in self._eos_token_ids:  # rising, so each one skipped shifts the rest
             token_id += token_id >= eos_token_id

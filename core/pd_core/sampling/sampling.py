@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pd_core.errors import EngineError, InvalidSamplingParams
 from pd_core.sampling.repetition import repetition_costs
+from pd_core.sampling.splitmix import mixed, mixed_tensor, shifted, signed
 from pd_core.sampling_params import SamplingParams
 
 __all__ = ["SAMPLER_VERSION", "sample"]
@@ -21,9 +22,6 @@ __all__ = ["SAMPLER_VERSION", "sample"]
 SAMPLER_VERSION = 2
 
 _NEVER = float("-inf")
-_MASK = 2**64 - 1
-_INCREMENT = 0x9E3779B97F4A7C15
-_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def sample(
@@ -132,33 +130,7 @@ def _gumbel(
     """
     if ids is None:
         ids = torch.arange(vocab_size, device=device)
-    key = _mix(_mix(seed) ^ position)
-    bits = _shift(_mix_all(ids ^ _signed(key)), 12)
+    key = mixed(mixed(seed) ^ position)
+    bits = shifted(mixed_tensor(ids ^ signed(key)), 12)
     uniform = (bits.double() + 0.5) * 2.0**-52
     return -torch.log(-torch.log(uniform))
-
-
-def _mix(x: int) -> int:
-    """splitmix64 of one unsigned value."""
-    x = (x + _INCREMENT) & _MASK
-    x = ((x ^ (x >> 30)) * _FACTORS[0]) & _MASK
-    x = ((x ^ (x >> 27)) * _FACTORS[1]) & _MASK
-    return x ^ (x >> 31)
-
-
-def _mix_all(x: Tensor) -> Tensor:
-    """splitmix64 of int64 values taken as unsigned; sums and products wrap around."""
-    x = x + _signed(_INCREMENT)
-    x = (x ^ _shift(x, 30)) * _signed(_FACTORS[0])
-    x = (x ^ _shift(x, 27)) * _signed(_FACTORS[1])
-    return x ^ _shift(x, 31)
-
-
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Shift right, filling with zeros: torch's own shift copies the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(x: int) -> int:
-    """Reinterpret 64 unsigned bits as a signed integer."""
-    return x - (1 << 64) if x >> 63 else x

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from pd_core.errors import ConfigError
-from pd_core.identity.numerics import prepare_environment
+from pd_core.host.torch_environment import prepare_environment
 from pd_core.store.model_names import DEFAULT_MODEL
 from pd_device_client.commands import options
 from pd_device_client.commands.options import env

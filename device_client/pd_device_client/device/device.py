@@ -15,13 +15,13 @@ from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.happenings import Watcher
 from pd_device_client.contract.outcome import GenerationRequest
 from pd_device_client.contract.ports import CloudLink, LocalEngine
+from pd_device_client.contract.progress import Progress
 from pd_device_client.engine.memory import check_memory
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import KEPT_KV_BYTES, TorchLocalEngine
 from pd_device_client.planning.planner import Mode, Promise
 from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.session.session import Session
-from pd_device_client.terminal.load_progress import Progress
 
 __all__ = ["Device", "DeviceSettings", "draw_seed", "open_device"]
 

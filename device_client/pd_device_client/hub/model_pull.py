@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pd_core.checkpoints.hf_config import read_config
 from pd_core.errors import ModelError
 from pd_core.store.json_file import read_json
 from pd_core.store.model_store import (
@@ -120,10 +121,9 @@ def _weights(name: PulledName, repo: Repo, folder: Path) -> list[HubFile]:
 
 def _check_config(name: PulledName, config: Path) -> None:
     """Refuse, before gigabytes are fetched, what could not be loaded afterwards."""
-    from pd_core.models.config import ModelConfig  # imports torch
 
     try:
-        ModelConfig.from_hf(read_json(config))
+        read_config(read_json(config))
     except ModelError as error:
         shutil.rmtree(config.parent)
         raise ModelError(

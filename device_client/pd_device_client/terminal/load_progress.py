@@ -1,20 +1,16 @@
 """How far loading is, on a terminal: a line that goes when the device is ready."""
 
-from collections.abc import Callable
 from typing import Self
 
 from rich.console import Console
 
-__all__ = ["LoadingLine", "Progress"]
-
-Progress = Callable[[int, int], None]
-"""Called with how many bytes of how many are read, from any thread."""
+__all__ = ["LoadingLine"]
 
 _LARGE_BYTES = 64 << 20  # less is there before anybody has read how much it is
 
 
 class LoadingLine:
-    """A line that is shown while a block runs; told of bytes at other times, it does nothing.
+    """A `Progress`: a line that is shown while a block runs; told of bytes at other times, it does nothing.
 
     Args:
         console: where to; nothing is shown on what is no terminal.

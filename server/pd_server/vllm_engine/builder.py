@@ -8,7 +8,7 @@ from textwrap import shorten
 from pd_core.checkpoints.loading import DTYPES, read_fingerprints
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import EngineError, ModelError, PdError
-from pd_core.identity.numerics import numerics_id
+from pd_core.identity.fingerprint import numerics_id
 from pd_core.models import ModelConfig
 from pd_core.store.model_names import RANDOM_TINY, model_directory
 from pd_server.config import EngineConfig

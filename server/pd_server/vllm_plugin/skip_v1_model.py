@@ -19,6 +19,7 @@ from vllm.sequence import IntermediateTensors
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.attention.selector import get_attn_backend
 
+from pd_core.checkpoints.hf_config import read_config
 from pd_core.errors import ConfigError, ModelError
 from pd_core.models import ModelConfig
 from pd_server.vllm_plugin.cached_attention import KVLayout, NaiveAttention, UnitAttention
@@ -191,7 +192,7 @@ class SkipV1ForCausalLM(torch.nn.Module):
 
 def _model_config(vllm_config: VllmConfig) -> ModelConfig:
     """Return the model's shape in our words, checked as the torch engine checks it."""
-    return ModelConfig.from_hf(vllm_config.model_config.hf_config.to_dict())
+    return read_config(vllm_config.model_config.hf_config.to_dict())
 
 
 def _kv_layout(config: ModelConfig, vllm_config: VllmConfig) -> KVLayout:

@@ -196,7 +196,7 @@ cli.main()
 async def test_a_dead_engine_ends_the_process_with_its_own_code(tmp_path: Path) -> None:
     script = tmp_path / "dying.py"
     script.write_text(
-        "from pd_core.identity.numerics import prepare_environment\nprepare_environment()\n"
+        "from pd_core.host.torch_environment import prepare_environment\nprepare_environment()\n"
         + _DYING_SERVER
     )
     async with (

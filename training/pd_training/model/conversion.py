@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.checkpoints.checkpoint import Checkpoint, read_json
+from pd_core.checkpoints.hf_config import read_config
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.errors import ConfigError, ModelError
 from pd_core.host.atomic import new_folder
@@ -107,7 +108,7 @@ def convert_to_skip_v1(
         raise ConfigError(f"unknown --init {init!r}; known: {', '.join(INITS)}")
     before = inspect_model(source).config  # refuses whatever cannot be loaded
     raw_after = _skip_v1_config(source, before)
-    after = ModelConfig.from_hf(raw_after)
+    after = read_config(raw_after)
     checkpoint = Checkpoint(source)
     plain = dict(_stored(checkpoint, before))
     generator = torch.Generator().manual_seed(seed)

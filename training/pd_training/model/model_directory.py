@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.checkpoints.checkpoint import read_json
+from pd_core.checkpoints.hf_config import write_config
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import ModelError
 from pd_core.store.model_names import model_directory
@@ -72,7 +73,7 @@ def write_training_model(
     Raises:
         OSError: the disk is full, say.
     """
-    config = model.config.to_hf() | {"torch_dtype": str(dtype).removeprefix("torch.")}
+    config = write_config(model.config) | {"torch_dtype": str(dtype).removeprefix("torch.")}
     if eos_token_ids:
         config["eos_token_id"] = list(eos_token_ids)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -14,8 +14,8 @@ from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.loading import load_model, save_model
 from pd_core.checkpoints.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.errors import ModelError
-from pd_core.identity.numerics import probe
 from pd_core.models import CausalLM, ModelConfig
+from pd_core.models.numerics_probe import probe
 
 CONFIG = ModelConfig(
     vocab_size=1024,

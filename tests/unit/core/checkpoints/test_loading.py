@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pd_core.checkpoints.hf_config import read_config, write_config
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.loading import LoadedModel, load_model, save_model
 from pd_core.checkpoints.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.checkpoints.tokenizer_config import TokenizerConfig
 from pd_core.errors import EngineError, ModelError
-from pd_core.identity.numerics import probe
 from pd_core.models import CausalLM, ModelConfig, Segment
+from pd_core.models.numerics_probe import probe
 from pd_core.models.rope_scaling import RopeScaling
 
 CONFIG = ModelConfig(
@@ -337,20 +338,20 @@ def test_unknown_specs_are_refused(tmp_path: Path) -> None:
 
 
 def test_both_ways_to_write_rope_are_read() -> None:
-    base = CONFIG.to_hf()
+    base = write_config(CONFIG)
     del base["rope_parameters"]
-    assert ModelConfig.from_hf(base).rope_theta == 20000.0
+    assert read_config(base).rope_theta == 20000.0
     del base["rope_theta"]
-    assert ModelConfig.from_hf(base).rope_theta == 10000.0
+    assert read_config(base).rope_theta == 10000.0
     new = base | {"rope_parameters": {"rope_type": "default", "rope_theta": 7.5}}
-    assert ModelConfig.from_hf(new).rope_theta == 7.5
+    assert read_config(new).rope_theta == 7.5
 
     old = base | {"rope_scaling": ROPE, "rope_theta": 3.0}
-    assert ModelConfig.from_hf(old).rope_theta == 3.0
-    assert ModelConfig.from_hf(old).rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 100)
-    assert ModelConfig.from_hf(base | {"rope_parameters": ROPE}).rope_scaling is not None
+    assert read_config(old).rope_theta == 3.0
+    assert read_config(old).rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 100)
+    assert read_config(base | {"rope_parameters": ROPE}).rope_scaling is not None
     unsaid = {k: v for k, v in ROPE.items() if not k.startswith("original")}
-    scaling = ModelConfig.from_hf(base | {"rope_scaling": unsaid}).rope_scaling
+    scaling = read_config(base | {"rope_scaling": unsaid}).rope_scaling
     assert scaling is not None
     assert scaling.original_context_tokens == base["max_position_embeddings"]
 
@@ -383,25 +384,25 @@ def test_the_chat_template_comes_with_the_model(directory: Path, tmp_path: Path)
 
 def test_windows_that_hide_nothing_are_accepted() -> None:
     plain = replace(CONFIG, skip_v1=False)
-    assert ModelConfig.from_hf(plain.to_hf() | {"sliding_window": 512}) == plain
+    assert read_config(write_config(plain) | {"sliding_window": 512}) == plain
     qwen = replace(plain, family="qwen2")
     off = {"use_sliding_window": False, "sliding_window": 16}
-    assert ModelConfig.from_hf(qwen.to_hf() | off) == qwen
+    assert read_config(write_config(qwen) | off) == qwen
     on = {"use_sliding_window": True, "sliding_window": 512}
-    assert ModelConfig.from_hf(qwen.to_hf() | on) == qwen
+    assert read_config(write_config(qwen) | on) == qwen
 
 
 def test_keys_that_are_missing_mean_what_they_mean_to_transformers() -> None:
-    base = replace(CONFIG, skip_v1=False).to_hf()
+    base = write_config(replace(CONFIG, skip_v1=False))
     for key in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
         del base[key]
-    llama = ModelConfig.from_hf(base)
+    llama = read_config(base)
     assert (llama.num_kv_heads, llama.head_dim, llama.max_context_tokens) == (4, 8, 2048)
     qwen = base | {"architectures": ["Qwen3ForCausalLM"], "num_attention_heads": 64}
-    qwen3 = ModelConfig.from_hf(qwen)
+    qwen3 = read_config(qwen)
     assert (qwen3.num_kv_heads, qwen3.head_dim, qwen3.max_context_tokens) == (32, 128, 32768)
     named = {k: v for k, v in base.items() if k != "architectures"} | {"model_type": "qwen2"}
-    assert ModelConfig.from_hf(named | {"num_key_value_heads": None}).qkv_bias
+    assert read_config(named | {"num_key_value_heads": None}).qkv_bias
 
 
 def test_fingerprints_follow_content_only(directory: Path, tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from pd_core.identity.numerics import Numerics, probe, unchecked
+from pd_core.identity.numerics import Numerics, unchecked
 from pd_core.models import CausalLM, KVCache, ModelConfig, Segment
 from pd_core.models.attention import CachedHeads, Pass
 from pd_core.models.grouped_attention import GroupedAttention
 from pd_core.models.latent_attention import LatentAttention
 from pd_core.models.latent_shape import LatentShape
+from pd_core.models.numerics_probe import probe
 
 SHORT, LONG = 512, 2048  # contexts
 ITEM = 4  # bytes of a float32

@@ -8,9 +8,10 @@ import torch
 
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.checkpoints.random_tiny import fill_weights, random_tiny_tokenizer
-from pd_core.identity.numerics import Numerics, probe
+from pd_core.identity.numerics import Numerics
 from pd_core.models import CausalLM, KVCache, ModelConfig, Segment
 from pd_core.models.linear import linear, pack, packed_linear
+from pd_core.models.numerics_probe import probe
 from pd_core.models.rope_scaling import RopeScaling
 from pd_core.store.model_names import DEFAULT_MODEL
 

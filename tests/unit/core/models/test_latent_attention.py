@@ -12,14 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from pd_core.checkpoints.hf_config import read_config, write_config
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.loading import load_model, save_model
 from pd_core.checkpoints.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.errors import ModelError
-from pd_core.identity.numerics import Numerics, probe
+from pd_core.identity.numerics import Numerics
 from pd_core.models import CausalLM, ModelConfig, Segment
 from pd_core.models.latent_shape import LatentShape
 from pd_core.models.linear import add_linear, linear
+from pd_core.models.numerics_probe import probe
 
 CONFIG = ModelConfig(
     vocab_size=1024,
@@ -272,8 +274,8 @@ def test_a_model_survives_the_disk(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_supported_is_refused(changes: dict[str, Any], message: str) -> None:
-    config = json.loads(json.dumps(SKIP.to_hf())) | changes
+    config = json.loads(json.dumps(write_config(SKIP))) | changes
     with pytest.raises(ModelError, match=message):
-        ModelConfig.from_hf(config)
+        read_config(config)
     with pytest.raises(ModelError, match="do not fit together"):
         replace(CONFIG, family="llama")

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from pd_core.errors import ConfigError
-from pd_core.identity.numerics import Numerics, numerics_id, prepare_environment, probe, unchecked
+from pd_core.host.torch_environment import prepare_environment
+from pd_core.identity.fingerprint import numerics_id
+from pd_core.identity.numerics import Numerics, unchecked
 from pd_core.models import numerics_probe
-from pd_core.models.layer import silu
+from pd_core.models.activation import silu
 from pd_core.models.linear import linear
+from pd_core.models.numerics_probe import probe
 
 
 def test_the_probe_finds_a_way_here() -> None:
@@ -45,7 +48,7 @@ def test_the_probe_sees_that_plain_calls_differ(monkeypatch: pytest.MonkeyPatch)
         return torch.nn.functional.linear(x, weight) + len(x) * 1e-6
 
     monkeypatch.setattr(numerics_probe, "linear", by_rows)
-    assert not numerics_probe.run().reproducible
+    assert not probe.__wrapped__().reproducible
 
 
 def test_the_probe_restores_the_thread_count() -> None:
@@ -91,10 +94,12 @@ def test_the_environment_must_be_set_before_torch(monkeypatch: pytest.MonkeyPatc
 
 def test_the_vocabulary_needs_no_torch() -> None:
     """A planner, a mock or a bench must not pay for importing torch."""
-    modules = "errors, sampling_params, generation, profiles, rolling_hash, numerics, fingerprint"
+    names = "errors sampling_params generation sampling.rolling_hash sampling.splitmix"
+    names += " identity.numerics identity.fingerprint text.tokenizer host.torch_environment"
+    modules = ", ".join(f"pd_core.{name}" for name in names.split())
     code = (
-        f"import sys; from pd_core import {modules}; import pd_core.text.tokenizer; "
-        "numerics.prepare_environment(); sys.exit('torch' in sys.modules)"
+        f"import sys, {modules}; "
+        "pd_core.host.torch_environment.prepare_environment(); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
     assert done.returncode == 0

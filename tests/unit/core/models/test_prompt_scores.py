@@ -9,11 +9,11 @@ from torch import Tensor
 
 from pd_core.checkpoints.loading import save_model
 from pd_core.checkpoints.random_tiny import fill_weights, random_tiny_tokenizer
-from pd_core.identity.numerics import probe
 from pd_core.models import CausalLM, KVCache, ModelConfig, Segment
 from pd_core.models.latent_attention import LatentAttention
 from pd_core.models.latent_shape import LatentShape
 from pd_core.models.layer import Layer
+from pd_core.models.numerics_probe import probe
 from pd_core.models.prompt_scores import SCORE_WINDOW, mean_attention, score_layer
 from pd_core.models.rope import rotate
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pd_core.checkpoints.hf_config import read_config, write_config
 from pd_core.checkpoints.loading import load_model, save_model
 from pd_core.checkpoints.random_tiny import fill_weights, random_tiny_tokenizer
-from pd_core.identity.numerics import probe
 from pd_core.models import CausalLM, KVCache, ModelConfig, Segment
 from pd_core.models.grouped_attention import GroupedAttention
 from pd_core.models.layer import Layer
+from pd_core.models.numerics_probe import probe
 from pd_core.models.rope_scaling import RopeScaling
 
 CONFIG = ModelConfig(
@@ -248,10 +249,10 @@ def test_skip_off_equals_the_plain_transformer_bit_for_bit() -> None:
 
 
 def test_the_switch_off_is_an_ordinary_model() -> None:
-    config = ModelConfig.from_hf(
-        CONFIG.to_hf() | {"architectures": ["SkipV1LlamaForCausalLM"], "skip_v1": False}
+    config = read_config(
+        write_config(CONFIG) | {"architectures": ["SkipV1LlamaForCausalLM"], "skip_v1": False}
     )
-    assert config == ModelConfig.from_hf(CONFIG.to_hf()) == CONFIG
+    assert config == read_config(write_config(CONFIG)) == CONFIG
     ids = prompt(100)
     assert torch.equal(fast_logits(build(config), ids), fast_logits(build(CONFIG), ids))
 

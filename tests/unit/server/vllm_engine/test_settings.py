@@ -11,7 +11,8 @@ from pd_core.checkpoints.loading import load_model, read_fingerprints, save_mode
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.checkpoints.random_tiny import fill_weights, random_tiny_config, random_tiny_tokenizer
 from pd_core.errors import ConfigError, ModelError
-from pd_core.identity.numerics import numerics_id, unchecked
+from pd_core.identity.fingerprint import numerics_id
+from pd_core.identity.numerics import unchecked
 from pd_core.models import CausalLM, ModelConfig
 from pd_core.models.latent_shape import LatentShape
 from pd_server.config import EngineConfig
