@@ -10,7 +10,7 @@ _LARGE_BYTES = 64 << 20  # less is there before anybody has read how much it is
 
 
 class LoadingLine:
-    """A `Progress`: a line that is shown while a block runs; told of bytes at other times, it does nothing.
+    """A `Progress` that shows a line while a block runs; at other times it does nothing.
 
     Args:
         console: where to; nothing is shown on what is no terminal.
