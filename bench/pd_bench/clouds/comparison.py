@@ -27,14 +27,13 @@ from pd_bench.clouds.settings import CLOUD_SCHEMES, CloudSettings, rotated
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.cpu_meter import session_cpu_s
 from pd_bench.harness.server_process import serving
-from pd_bench.replay.devices import grpc_link
-from pd_bench.replay.settings import CloudAccess
 from pd_bench.replay.workload import Work, Workload
 from pd_bench.results.provenance import file_sha256, hardware, versions, versions_of
 from pd_bench.results.result import Distribution
 from pd_core.errors import EngineError
 from pd_core.generation import ServerInfo, Start
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ports import CloudLink
 
 __all__ = ["CloudComparison", "CloudProgress"]
@@ -114,7 +113,7 @@ class CloudComparison:
         began_at_s = time.perf_counter()
         async with serving(self._settings.server(engine, self._cores.server)) as server:
             self._starts_s[engine].append(time.perf_counter() - began_at_s)
-            link = grpc_link(CloudAccess(server.address))
+            link = GrpcCloudLink(server.address)
             try:
                 self._infos[engine] = info = await link.info()
                 workload = self._prepare(info)

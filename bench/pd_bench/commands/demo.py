@@ -14,12 +14,11 @@ from rich.text import Text
 
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
-from pd_bench.replay.devices import grpc_link
 from pd_bench.replay.schemes import SCHEMES
-from pd_bench.replay.settings import CloudAccess
 from pd_core.checkpoints.loading import load_model
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient
+from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
@@ -64,7 +63,7 @@ async def run_demo(
         async with own_server(ServerOptions(model=model, cores=cores.server)) as target:
             engine = TorchLocalEngine(loaded, num_threads=len(cores.client) or None)
             client = DeviceClient(
-                cloud=grpc_link(CloudAccess(target)),
+                cloud=GrpcCloudLink(target),
                 engine=ThrottledEngine(engine, speed),
                 pace_s=pace_s,
             )

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pd_bench.harness.command_run import run_to_end
-from pd_bench.replay.settings import CloudAccess
 from pd_bench.results.result_file import result_file
 from pd_bench.simulation.cloud_measure import CloudMeasurement, measure_cloud
 from pd_core.host.api_key import read_api_key
+from pd_device_client.cloud.address import CloudAddress
 
 __all__ = ["measurement_table", "profile"]
 
@@ -39,14 +39,14 @@ def profile(
     ] = False,
 ) -> None:
     """Measure a server's prefill, decode and round trip into a profile for simulations."""
-    from pd_bench.replay.devices import grpc_link
+    from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
     key = None if api_key_file is None else read_api_key(api_key_file)
-    access = CloudAccess(cloud, tls_ca, tls, key, insecure)
+    access = CloudAddress(cloud, tls_ca, tls, key, insecure)
     with result_file(out, "--out") as write, Console(stderr=True).status("connecting") as status:
 
         async def measure() -> CloudMeasurement:
-            link = grpc_link(access)
+            link = GrpcCloudLink.to(access)
             try:
                 return await measure_cloud(
                     link,

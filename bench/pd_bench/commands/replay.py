@@ -11,12 +11,13 @@ from pd_bench.commands.document_output import document_into
 from pd_bench.endpoint.settings import PROMPT_KINDS, EndpointSettings
 from pd_bench.harness.command_run import prepare, run_to_end
 from pd_bench.replay.schemes import SCHEMES
-from pd_bench.replay.settings import FIDELITIES, CloudAccess, ReplaySettings
+from pd_bench.replay.settings import FIDELITIES, ReplaySettings
 from pd_bench.results.result import ResultDocument
 from pd_core.errors import ConfigError, PdError
 from pd_core.host.api_key import read_api_key
 from pd_core.host.ending_signals import INTERRUPTED
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
+from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.planning.profiles import DEVICE_PROFILES, LINK_PROFILES
 
 __all__ = ["replay"]
@@ -202,11 +203,11 @@ def _refuse_useless(given: Mapping[str, bool], *, to_endpoint: bool) -> None:
 
 def _cloud_access(
     cloud: str | None, tls_ca: Path | None, tls: bool, api_key_file: Path | None, insecure: bool
-) -> CloudAccess | None:
+) -> CloudAddress | None:
     if cloud is None:
         return None
     key = None if api_key_file is None else read_api_key(api_key_file)
-    return CloudAccess(cloud, tls_ca, tls, key, insecure)
+    return CloudAddress(cloud, tls_ca, tls, key, insecure)
 
 
 def _replay(settings: ReplaySettings | EndpointSettings, failures: list[PdError]) -> ResultDocument:

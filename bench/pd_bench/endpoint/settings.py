@@ -1,6 +1,6 @@
 """What a replay against an OpenAI-compatible server is asked to do, checked before it starts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,7 +35,7 @@ class EndpointSettings:
         prompts: "ids" sends token ids, "text" sends words, about one token each.
         vocab_size: token ids of prompts are below this.
         plain: send only the fields of OpenAI's own API.
-        api_key: bearer key.
+        api_key: bearer key; never shown.
         insecure: allow plaintext beyond this machine.
         skip_broken: leave broken rows of the trace out, and count them.
 
@@ -57,7 +57,7 @@ class EndpointSettings:
     prompts: str = "ids"
     vocab_size: int = 32_000
     plain: bool = False
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     insecure: bool = False
     skip_broken: bool = False
 

@@ -16,8 +16,6 @@ from rich.table import Table
 from pd_bench.harness.cloud_tokens import cloud_tokens
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
-from pd_bench.replay.devices import grpc_link
-from pd_bench.replay.settings import CloudAccess
 from pd_bench.results.result import PERCENTILE_METHOD
 from pd_core.errors import ConfigError
 from pd_core.generation import Start, Tokens
@@ -106,7 +104,7 @@ async def measure_gaps(
     found = _Rounds()
     with pinned(cores.client):
         async with own_server(options) as target:
-            link = grpc_link(CloudAccess(target))
+            link = GrpcCloudLink(target)
             try:
                 await _decodes(link, settings)  # warm-up
                 for number in range(settings.rounds):

@@ -20,8 +20,6 @@ from pd_bench.harness.bounds import check_between
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.process_memory import rss_bytes
 from pd_bench.harness.server_process import OwnServer, server_process
-from pd_bench.replay.devices import grpc_link
-from pd_bench.replay.settings import CloudAccess
 from pd_bench.results.result import PERCENTILE_METHOD
 from pd_core.errors import ConfigError
 from pd_core.generation import Start, Tokens
@@ -114,7 +112,7 @@ async def _measure(settings: StreamsSettings, count: int) -> ManyStreams:
         async with server_process(words, cores.server) as server, AsyncExitStack() as stack:
             links = []
             for _ in range(-(-count // _STREAMS_PER_CONNECTION)):
-                link = grpc_link(CloudAccess(server.address))
+                link = GrpcCloudLink(server.address)
                 stack.push_async_callback(link.close)
                 links.append(link)
             return await _read_all(settings, count, server, links)

@@ -20,12 +20,11 @@ from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.overhead.lateness import UNJUDGED_TOKENS, lateness_s
 from pd_bench.replay.cloud_meter import CloudMeter
-from pd_bench.replay.devices import grpc_link
-from pd_bench.replay.settings import CloudAccess
 from pd_bench.results.result import PERCENTILE_METHOD
 from pd_core.sampling_params import SamplingParams
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient
+from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.outcome import GenerationRequest, Outcome
 
 __all__ = [
@@ -135,7 +134,7 @@ async def _bare_lateness(pace_s: float, num_tokens: int) -> list[float]:
 
 async def bare_answer(target: str, pace_s: float, num_tokens: int) -> Outcome:
     """Carry one request through a cloud-only session."""
-    client = DeviceClient(cloud=grpc_link(CloudAccess(target)), engine=None, pace_s=pace_s)
+    client = DeviceClient(cloud=GrpcCloudLink(target), engine=None, pace_s=pace_s)
     try:
         await client.start()
         request = GenerationRequest(
@@ -154,7 +153,7 @@ async def bare_answer(target: str, pace_s: float, num_tokens: int) -> Outcome:
 
 async def _unpaced(target: str, num_tokens: int) -> list[float]:
     """Return each gap of an answer that is shown as it comes, less the engine's time per token."""
-    link = grpc_link(CloudAccess(target))
+    link = GrpcCloudLink(target)
     try:
         meter = CloudMeter(link)
         await meter.start()

@@ -14,12 +14,11 @@ from rich.table import Table
 
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
-from pd_bench.replay.devices import grpc_link
-from pd_bench.replay.settings import CloudAccess
 from pd_core.checkpoints.loading import load_model
 from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
+from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
@@ -105,7 +104,7 @@ async def measure_turns(
         async with own_server(ServerOptions(settings.model, cores=cores.server)) as target:
             engine = TorchLocalEngine(loaded, num_threads=1, kept_kv_bytes=_KEPT_BYTES)
             client = DeviceClient(
-                cloud=grpc_link(CloudAccess(target)),
+                cloud=GrpcCloudLink(target),
                 engine=ThrottledEngine(engine, settings.profile),
                 pace_s=settings.pace_s,
             )

@@ -7,13 +7,14 @@ from pd_bench.emulation.device_engine import EmulatedEngine
 from pd_bench.emulation.shaped_link import ShapedCloudLink
 from pd_bench.replay.dispatch import Client, Dispatcher
 from pd_bench.replay.schemes import Scheme, scheme_client
-from pd_bench.replay.settings import CloudAccess, ReplaySettings
+from pd_bench.replay.settings import ReplaySettings
 from pd_bench.replay.shared_clients import SharedClients
 from pd_bench.replay.workload import Work
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import ConfigError, FingerprintMismatch
 from pd_core.generation import ServerInfo
 from pd_device_client.client.handshake import shake_hands
+from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.engine.throttled import ThrottledEngine
@@ -24,7 +25,6 @@ __all__ = [
     "Devices",
     "FleetDevices",
     "RealDevice",
-    "grpc_link",
 ]
 
 _KV_LABEL = "device KV bytes: computed from the model's KV bytes per token, not measured"
@@ -65,7 +65,7 @@ class Devices(Protocol):
     async def run(
         self,
         scheme: Scheme,
-        cloud: CloudAccess,
+        cloud: CloudAddress,
         info: ServerInfo,
         works: Sequence[Work],
         dispatcher: Dispatcher,
@@ -108,7 +108,7 @@ class RealDevice:
     async def run(
         self,
         scheme: Scheme,
-        cloud: CloudAccess,
+        cloud: CloudAddress,
         info: ServerInfo,
         works: Sequence[Work],
         dispatcher: Dispatcher,
@@ -170,7 +170,7 @@ class FleetDevices:
     async def run(
         self,
         scheme: Scheme,
-        cloud: CloudAccess,
+        cloud: CloudAddress,
         info: ServerInfo,
         works: Sequence[Work],
         dispatcher: Dispatcher,
@@ -182,7 +182,7 @@ class FleetDevices:
         finally:
             await clients.close()
 
-    def _client(self, scheme: Scheme, cloud: CloudAccess, info: ServerInfo, work: Work) -> Client:
+    def _client(self, scheme: Scheme, cloud: CloudAddress, info: ServerInfo, work: Work) -> Client:
         settings, speed = self._settings, self._settings.speed
         assert speed is not None, "settings refuse a fleet without a device profile"
         # Every device has its own spread and jitter, the same ones in every scheme.
@@ -211,26 +211,15 @@ def _check_sampler(info: ServerInfo, settings: ReplaySettings) -> None:
         )
 
 
-def grpc_link(cloud: CloudAccess) -> GrpcCloudLink:
-    """Return a real link to the server."""
-    return GrpcCloudLink(
-        cloud.target,
-        tls_ca=cloud.tls_ca,
-        tls=cloud.tls,
-        api_key=cloud.api_key,
-        insecure=cloud.insecure,
-    )
-
-
 def _kv_bytes_per_token(loaded: LoadedModel) -> int:
     """Return the KV cache bytes per token of a model, as allocated."""
     block = loaded.model.make_cache(1)
     return block.allocated_bytes // block.capacity_tokens
 
 
-def _link(cloud: CloudAccess, profile: LinkProfile, seed: int) -> CloudLink:
+def _link(cloud: CloudAddress, profile: LinkProfile, seed: int) -> CloudLink:
     """Return a device's link."""
-    link = grpc_link(cloud)
+    link = GrpcCloudLink.to(cloud)
     return link if _is_real(profile) else ShapedCloudLink(link, profile, seed)
 
 

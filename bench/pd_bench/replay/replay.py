@@ -16,11 +16,11 @@ from pd_bench.harness.bounds import warm_up_failure
 from pd_bench.harness.cores import CoreSplit, available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.replay.cloud_meter import CloudMeter
-from pd_bench.replay.devices import Devices, FleetDevices, RealDevice, grpc_link
+from pd_bench.replay.devices import Devices, FleetDevices, RealDevice
 from pd_bench.replay.dispatch import Dispatcher
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.schemes import Scheme, parse_scheme, parse_schemes
-from pd_bench.replay.settings import CloudAccess, ReplaySettings
+from pd_bench.replay.settings import ReplaySettings
 from pd_bench.replay.workload import Workload
 from pd_bench.results.provenance import file_sha256, hardware, versions
 from pd_bench.results.result import (
@@ -41,6 +41,8 @@ from pd_bench.results.validity import (
 from pd_bench.traces.reader import SkippedRows, TraceRow, read_trace
 from pd_core.errors import PdError
 from pd_core.generation import ServerInfo
+from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
 __all__ = ["Replay"]
 
@@ -117,7 +119,7 @@ class Replay:
     async def _run_scheme(self, scheme: Scheme, repeat: int, devices: Devices) -> None:
         """One pass of one scheme: fresh server, warm-up, requests, totals."""
         async with self._cloud() as cloud:
-            link = grpc_link(cloud)
+            link = GrpcCloudLink.to(cloud)
             try:
                 info = await link.info()
                 workload = self._prepare(info, devices)
@@ -139,13 +141,13 @@ class Replay:
                 await link.close()
 
     @asynccontextmanager
-    async def _cloud(self) -> AsyncIterator[CloudAccess]:
+    async def _cloud(self) -> AsyncIterator[CloudAddress]:
         settings = self._settings
         if settings.cloud is not None:
             yield settings.cloud
             return
         async with own_server(self._server_options()) as target:
-            yield CloudAccess(target)
+            yield CloudAddress(target)
 
     def _server_options(self) -> ServerOptions:
         settings = self._settings
@@ -200,7 +202,7 @@ class Replay:
         )
 
     async def _warm_up(
-        self, scheme: Scheme, cloud: CloudAccess, info: ServerInfo, devices: Devices, salt: str
+        self, scheme: Scheme, cloud: CloudAddress, info: ServerInfo, devices: Devices, salt: str
     ) -> None:
         assert self._workload is not None, "the workload is made before the first request"
         dispatcher = self._dispatcher(scheme.name, 0, salt, None)

@@ -8,6 +8,7 @@ from pd_bench.replay.schemes import SCHEMES, Scheme, parse_schemes
 from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
 from pd_core.store.model_names import DEFAULT_MODEL
+from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.planning.profiles import (
     LinkProfile,
     SpeedProfile,
@@ -15,28 +16,9 @@ from pd_device_client.planning.profiles import (
     link_profile,
 )
 
-__all__ = ["FIDELITIES", "CloudAccess", "ReplaySettings"]
+__all__ = ["FIDELITIES", "ReplaySettings"]
 
 FIDELITIES = ("real", "fleet")
-
-
-@dataclass(frozen=True, slots=True)
-class CloudAccess:
-    """How to reach a server that is not ours.
-
-    Attributes:
-        target: "host:port".
-        tls_ca: PEM file of the authority to trust.
-        tls: use TLS with the system's authorities; neither this nor tls_ca means plaintext.
-        api_key: bearer key.
-        insecure: allow plaintext beyond this machine.
-    """
-
-    target: str
-    tls_ca: Path | None = None
-    tls: bool = False
-    api_key: str | None = None
-    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +63,7 @@ class ReplaySettings:
     repeat: int = 1
     model: str = DEFAULT_MODEL
     max_num_seqs: int = 16
-    cloud: CloudAccess | None = None
+    cloud: CloudAddress | None = None
     timeout_s: float = 600.0
     skip_broken: bool = False
 

@@ -5,6 +5,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Self
 
 import grpc
 import grpc.aio
@@ -13,6 +14,7 @@ from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
 from pd_core.host.api_key import checked_api_key
 from pd_core.host.loopback import is_loopback
+from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.convert import (
     error_from_call,
     event_from_pb,
@@ -86,6 +88,21 @@ class GrpcCloudLink:
                 )
             self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
         self._stub = pb_grpc.GenerationServiceStub(self._channel)
+
+    @classmethod
+    def to(cls, address: CloudAddress) -> Self:
+        """Return a link to an address.
+
+        Raises:
+            ConfigError: as the constructor.
+        """
+        return cls(
+            address.target,
+            tls_ca=address.tls_ca,
+            tls=address.tls,
+            api_key=address.api_key,
+            insecure=address.insecure,
+        )
 
     async def info(self) -> ServerInfo:
         """Ask for the cloud's card."""

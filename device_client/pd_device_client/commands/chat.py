@@ -100,7 +100,8 @@ def chat(
     options.configure_logging(log_level)
     prepare_environment(fast=fast_numerics)
     # After prepare_environment, since these import torch; and not at all for --help.
-    from pd_device_client.cloud.egress import CloudAddress, way_out
+    from pd_device_client.cloud.address import CloudAddress
+    from pd_device_client.cloud.egress import way_out
     from pd_device_client.device.device import DeviceSettings
     from pd_device_client.terminal.chat import ChatSettings
 

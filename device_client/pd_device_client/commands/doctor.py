@@ -39,7 +39,8 @@ def doctor(
 ) -> None:
     """Check what keeps this device from serving, say the mend, and show your settings."""
     prepare_environment()
-    from pd_device_client.cloud.egress import CloudAddress, way_out
+    from pd_device_client.cloud.address import CloudAddress
+    from pd_device_client.cloud.egress import way_out
     from pd_device_client.commands.examination import Door, examine
 
     console = Console(highlight=False)

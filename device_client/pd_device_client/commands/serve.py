@@ -117,6 +117,7 @@ def serve(
     prepare_environment(fast=fast_numerics)
     # After prepare_environment, since these import torch; and not at all for --help.
     from pd_device_client.api.questions import AnswerSettings
+    from pd_device_client.cloud.address import CloudAddress
     from pd_device_client.cloud.choice import CloudChoice
     from pd_device_client.cloud.demo_cloud import (
         DEMO_PACE_S,
@@ -125,7 +126,7 @@ def serve(
         demo_cloud,
         half_the_cores,
     )
-    from pd_device_client.cloud.egress import CloudAddress, way_out
+    from pd_device_client.cloud.egress import way_out
     from pd_device_client.commands.serving import ServeSettings
     from pd_device_client.commands.serving import serve as run_service
     from pd_device_client.device.battery import BatteryPolicy

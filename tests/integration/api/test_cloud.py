@@ -11,7 +11,8 @@ import pytest
 from pd_core.errors import CloudUnavailable, ConfigError
 from pd_device_client.api.guard import Access
 from pd_device_client.api.questions import AnswerSettings
-from pd_device_client.cloud.egress import CloudAddress, way_out
+from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.egress import way_out
 from pd_device_client.commands.serving import ServeSettings
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.device import DeviceSettings

@@ -15,10 +15,11 @@ from rich.console import Console
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.replay import Replay
-from pd_bench.replay.settings import CloudAccess, ReplaySettings
+from pd_bench.replay.settings import ReplaySettings
 from pd_bench.results.result import ResultDocument
 from pd_core.checkpoints.loading import load_model, save_model
 from pd_core.errors import CloudUnavailable, ConfigError, FingerprintMismatch
+from pd_device_client.cloud.address import CloudAddress
 
 PACE_S = 0.02
 
@@ -206,7 +207,7 @@ async def test_a_given_server_is_used_and_left_running(trace: Path) -> None:
             pace_s=PACE_S,
             repeat=2,
             model="random-tiny",
-            cloud=CloudAccess(target),
+            cloud=CloudAddress(target),
         )
         document = await Replay(settings, Listener()).run()
         assert document.equal_rows.equal == 3
@@ -216,7 +217,7 @@ async def test_a_given_server_is_used_and_left_running(trace: Path) -> None:
         assert any("not ours" in label for label in document.labels)
         # A real device has no hash to take tokens from.
         real = ReplaySettings(
-            trace=trace, fidelity="real", model="random-tiny", cloud=CloudAccess(target)
+            trace=trace, fidelity="real", model="random-tiny", cloud=CloudAddress(target)
         )
         with pytest.raises(ConfigError, match="start it with --sampler model"):
             await Replay(real, Listener()).run()
@@ -232,7 +233,7 @@ async def test_a_given_server_with_another_model_is_refused_before_the_run(
     listener = Listener()
     async with own_server(ServerOptions(model="random-tiny")) as target:
         settings = ReplaySettings(
-            trace=trace, fidelity="real", model=str(other), cloud=CloudAccess(target)
+            trace=trace, fidelity="real", model=str(other), cloud=CloudAddress(target)
         )
         with pytest.raises(FingerprintMismatch, match=r"the weights of .* give --model"):
             await Replay(settings, listener).run()
@@ -241,7 +242,7 @@ async def test_a_given_server_with_another_model_is_refused_before_the_run(
 
 async def test_an_unreachable_given_server_is_an_error(trace: Path) -> None:
     settings = ReplaySettings(
-        trace=trace, device_profile="slow", model="random-tiny", cloud=CloudAccess("127.0.0.1:1")
+        trace=trace, device_profile="slow", model="random-tiny", cloud=CloudAddress("127.0.0.1:1")
     )
     with pytest.raises(CloudUnavailable):
         await Replay(settings, Listener()).run()

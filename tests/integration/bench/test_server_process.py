@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from pd_bench.harness.server_process import ServerOptions, own_server
-from pd_bench.replay.devices import grpc_link
-from pd_bench.replay.settings import CloudAccess
 from pd_core.errors import CloudUnavailable
+from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
 
 def server_processes() -> set[int]:
@@ -36,7 +35,7 @@ async def test_a_server_answers_and_is_gone_afterwards(monkeypatch: pytest.Monke
     async with own_server(
         ServerOptions(model="random-tiny", sampler="rolling-hash", max_num_seqs=3)
     ) as target:
-        link = grpc_link(CloudAccess(target))
+        link = GrpcCloudLink(target)
         info = await link.info()
         await link.close()
         assert (info.sampler, info.limits.max_num_seqs) == ("rolling-hash", 3)

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pd_bench.replay.devices import grpc_link
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.replay import Replay
-from pd_bench.replay.settings import CloudAccess, ReplaySettings
+from pd_bench.replay.settings import ReplaySettings
 from pd_bench.simulation.cloud_measure import measure_cloud
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.simulation import Simulation
@@ -31,6 +30,8 @@ from pd_bench.simulation.validation import (
 )
 from pd_core.checkpoints.loading import load_model
 from pd_core.errors import ConfigError
+from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_server.config import EngineConfig
 from pd_server.torch_engine.model_runner import ModelRunner, Work, WorkResult
 from tests.real_server import real_server
@@ -66,8 +67,8 @@ def trace(tmp_path: Path) -> Path:
 async def test_a_simulation_says_what_a_replay_measures(trace: Path, tmp_path: Path) -> None:
     engine = EngineConfig(max_num_seqs=8, max_num_batched_tokens=128, sampler="rolling-hash")
     async with running_server(load_model("random-tiny"), engine_config=engine) as server:
-        access = CloudAccess(server.grpc_address)
-        link = grpc_link(access)
+        access = CloudAddress(server.grpc_address)
+        link = GrpcCloudLink.to(access)
         found = await measure_cloud(
             link, "test", max_num_batched_tokens=128, max_prompt_tokens=512, repeats=2
         )

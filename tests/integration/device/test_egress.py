@@ -9,7 +9,8 @@ import pytest
 
 from pd_core.errors import ConfigError
 from pd_device_client.api.questions import AnswerSettings
-from pd_device_client.cloud.egress import CloudAddress, way_out
+from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.egress import way_out
 from pd_device_client.planning.planner import Mode
 from tests.api_server import api_server, scripted_cloud
 

@@ -57,7 +57,7 @@ class Servers:
         self.running = 0
         monkeypatch.setattr(cloud_comparison, "serving", self.serving)
         monkeypatch.setattr(kv_blocks, "serving", self.serving)
-        monkeypatch.setattr(cloud_comparison, "grpc_link", self.link)
+        monkeypatch.setattr(cloud_comparison, "GrpcCloudLink", self.link)
         monkeypatch.setattr(kv_blocks, "_read_kv_blocks", self.read_kv_blocks)
 
     @asynccontextmanager
@@ -72,8 +72,8 @@ class Servers:
         finally:
             self.running -= 1
 
-    def link(self, access: Any) -> ScriptedCloud:
-        return self.clouds[access.target]
+    def link(self, target: str) -> ScriptedCloud:
+        return self.clouds[target]
 
     async def read_kv_blocks(self, http_address: str) -> int:
         return 97 * 4 if self.started[-1].model.endswith("mha") else 128 * 4

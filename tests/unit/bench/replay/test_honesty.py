@@ -19,12 +19,13 @@ from pd_bench.replay.dispatch import Client, Dispatcher
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.replay import Replay
 from pd_bench.replay.schemes import Scheme, parse_scheme, scheme_client
-from pd_bench.replay.settings import CloudAccess, ReplaySettings
+from pd_bench.replay.settings import ReplaySettings
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord, ResultDocument
 from pd_core.errors import CloudUnavailable
 from pd_core.generation import Fingerprints, Limits, Load, ServerInfo, Start
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.contract.outcome import GenerationRequest
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.planning.profiles import SpeedProfile
@@ -135,7 +136,7 @@ class FakeDevices:
     async def run(
         self,
         scheme: Scheme,
-        cloud: CloudAccess,
+        cloud: CloudAddress,
         info: ServerInfo,
         works: Sequence[Work],
         dispatcher: Dispatcher,
@@ -165,7 +166,7 @@ def replayed(
     devices = FakeDevices()
     monkeypatch.setattr("pd_bench.replay.replay.own_server", own_server)
     monkeypatch.setattr(
-        "pd_bench.replay.replay.grpc_link", lambda c: FakeLink(c.target, lambda: None)
+        "pd_bench.replay.replay.GrpcCloudLink.to", lambda c: FakeLink(c.target, lambda: None)
     )
     monkeypatch.setattr(Replay, "_devices", lambda _: devices)
     trace = tmp_path / "t.csv"
@@ -225,7 +226,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], Re
         schemes=("cloud-only", "pd-device"),
         device_profile="slow",
         max_output_tokens=64,
-        cloud=CloudAccess("one"),
+        cloud=CloudAddress("one"),
     )
     monkeypatch.setattr(Replay, "_devices", lambda _: FakeDevices())
     monkeypatch.setattr(CloudMeter, "_watch_load", no_watch)  # which looks at it too
@@ -241,7 +242,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], Re
                 return await super().info()
 
         monkeypatch.setattr(
-            "pd_bench.replay.replay.grpc_link", lambda c: DyingLink("one", lambda: None)
+            "pd_bench.replay.replay.GrpcCloudLink.to", lambda c: DyingLink("one", lambda: None)
         )
 
         async def main() -> ResultDocument:

@@ -7,6 +7,7 @@ from pd_bench.harness.server_process import ServerOptions
 from pd_bench.replay.settings import ReplaySettings
 from pd_core.errors import ConfigError
 from pd_core.store.model_names import DEFAULT_MODEL
+from pd_device_client.cloud.address import CloudAddress
 
 TRACE = Path("t.csv")
 
@@ -56,3 +57,10 @@ def test_a_fleet_needs_the_hash_and_a_real_device_the_model() -> None:
     real = ReplaySettings(trace=TRACE, fidelity="real")
     assert real.sampler == "model"
     assert real.speed is None
+
+
+def test_the_key_of_a_given_cloud_is_not_shown() -> None:
+    cloud = CloudAddress("cloud.example:1", api_key="sesame", insecure=True)
+    settings = ReplaySettings(trace=TRACE, device_profile="slow", cloud=cloud)
+    assert "cloud.example" in repr(settings)
+    assert "sesame" not in repr(settings) + str(settings)
