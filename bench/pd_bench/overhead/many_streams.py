@@ -19,10 +19,11 @@ from pd_bench.emulation.emulated_server import command
 from pd_bench.harness.bounds import check_between
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.process_memory import rss_bytes
-from pd_bench.harness.server_process import OwnServer, server_process
+from pd_bench.harness.server_process import server_process
 from pd_bench.results.result import PERCENTILE_METHOD
 from pd_core.errors import ConfigError
 from pd_core.generation import Start, Tokens
+from pd_core.host.ready_file import ReadyServer
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
@@ -119,7 +120,7 @@ async def _measure(settings: StreamsSettings, count: int) -> ManyStreams:
 
 
 async def _read_all(
-    settings: StreamsSettings, count: int, server: OwnServer, links: list[GrpcCloudLink]
+    settings: StreamsSettings, count: int, server: ReadyServer, links: list[GrpcCloudLink]
 ) -> ManyStreams:
     opening, begun = asyncio.Semaphore(_OPENED_TOGETHER), _Countdown(count)
     await _read_one(links[0], -1, 1, [], opening, _Countdown(1))  # warm-up
