@@ -13,7 +13,7 @@ bit, and the first must happen before torch is imported:
 
 `pd_core.models.numerics_probe` checks on the machine at hand that this works, and digests a fixed
 computation: two machines whose digests agree make the same bits. What is promised is in
-`docs/exactness.md`.
+`docs/reference/exactness.md`.
 """
 
 from dataclasses import dataclass
