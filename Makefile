@@ -21,13 +21,14 @@ IMAGE ?= server
 BIN := $(VENV)/bin
 DEV_STAMP := $(VENV)/.installed-dev
 RUN_STAMP := $(VENV)/.installed-bench
+DOCS_STAMP := $(VENV)/.installed-docs
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.installed
 GUIDELLM_STAMP := .venv-guidellm/.installed
 AIPERF_STAMP := .venv-aiperf/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
-.PHONY: help install demo demo-page test test-unit test-integration screenshots format lint typecheck
+.PHONY: help install docs demo demo-page test test-unit test-integration screenshots format lint typecheck
 .PHONY: proto proto-check bench check clean image test-vllm vllm-env test-clients clients-env
 
 help: ## List the targets
@@ -53,6 +54,10 @@ test-integration: install ## The integration tests: sockets and processes
 
 screenshots: install ## Take the documentation's pictures of the page, in a real Chromium
 	@PD_SCREENSHOTS=docs/images $(BIN)/pytest --timeout 900 tests/integration/page/test_demo_page.py
+
+docs: $(DOCS_STAMP) ## Build the documentation into site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "built site/; read it: $(BIN)/python -m http.server --directory site 8000"
 
 format: install ## Format and sort imports in place
 	@$(BIN)/ruff format .
@@ -105,7 +110,7 @@ image: ## Build a container image without a daemon: make image IMAGE=server|devi
 
 clean: ## Remove .venv, .venv-vllm, caches and build output
 	@rm -rf $(VENV) $(VLLM_VENV) .venv-guidellm .venv-aiperf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
-	@rm -rf .hypothesis .coverage htmlcov
+	@rm -rf .hypothesis .coverage htmlcov site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The plugins come from the environment, so the stubs depend on what pyproject.toml pins alone.
@@ -130,6 +135,10 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 $(RUN_STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing what running needs into $(VENV); torch is large, this takes a minute"
 	@$(PIP_INSTALL) --editable '.[bench]'
+	@touch $@
+
+$(DOCS_STAMP): pyproject.toml | $(BIN)/python
+	@$(PIP_INSTALL) --editable '.[docs]'
 	@touch $@
 
 .venv-%/.installed: tests/clients/requirements-%.txt

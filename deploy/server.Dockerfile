@@ -4,7 +4,7 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# Further arguments of pip, for example to choose a CPU-only build of torch (see deploy/README.md).
+# Further arguments of pip, for example to choose a CPU-only build of torch (see docs/guides/deployment.md).
 ARG PIP_EXTRA_ARGS=""
 WORKDIR /src
 RUN python3 -m venv /opt/pd

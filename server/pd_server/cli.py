@@ -70,7 +70,7 @@ def _print_version(wanted: bool) -> None:
 def serve(
     model: Annotated[str, typer.Option(envvar=_env("MODEL"), help=MODEL_HELP)] = DEFAULT_MODEL,
     engine: Annotated[
-        EngineKind, typer.Option(envvar=_env("ENGINE"), help="vllm: see docs/vllm.md.")
+        EngineKind, typer.Option(envvar=_env("ENGINE"), help="vllm: see docs/guides/vllm.md.")
     ] = EngineKind.TORCH,
     dtype: Annotated[
         Dtype, typer.Option(envvar=_env("DTYPE"), help="Of weights and KV cache.")

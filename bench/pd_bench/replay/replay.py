@@ -1,7 +1,7 @@
 """A replay: the schemes side by side, each on a fresh server, into one result document.
 
-The rules that keep it honest are in DESIGN 8 and docs/replay.md. An interrupted replay returns
-what it has, marked partial.
+The rules that keep it honest are in DESIGN 8 and docs/guides/replay.md. An interrupted replay
+returns what it has, marked partial.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """The result of a replay: one JSON document (DESIGN 8), derived from raw timestamps.
 
-The words are those of docs/metrics.md. Every figure of a scheme is computed from the records of
-its requests; a record keeps the instant of every shown token, so that all can be computed again.
+The words are those of docs/reference/metrics.md. Every figure of a scheme is computed from the
+records of its requests; a record keeps the instant of every shown token, so that all can be
+computed again.
 """
 
 import hashlib

@@ -1,26 +1,27 @@
 """Making float32 results on a CPU independent of batching, and saying when they are.
 
-Plain torch gives a token's logits different last bits when the token is computed in one pass, in
-chunks, or alone, and that is enough to flip sampled tokens. Three things make them equal bit for
-bit, and the first must happen before torch is imported:
+In plain torch the low-order bits of a token's logits differ when the token is computed in one pass,
+in chunks, or alone. That is enough to flip sampled tokens. Three things make the logits equal bit
+for bit, and the first must happen before torch is imported:
 
 * MKL's strict conditional reproducibility (`MKL_CBWR`), set by
   `pd_core.host.torch_environment`;
 * linear layers by oneDNN, their weights packed once, or by MKL, in either case called with at
   least `min_rows` rows (fewer are padded with zero rows);
 * attention in query tiles of one or two fixed shapes, keys padded to a few lengths
-  (`pd_core.models.attention`), and no elementwise function with another scalar tail.
+  (`pd_core.models.attention`), and no elementwise function whose scalar code for the end of a
+  buffer gives different bits from its vector code.
 
 `pd_core.models.numerics_probe` checks on the machine at hand that this works, and digests a fixed
 computation: two machines whose digests agree make the same bits. What is promised is in
-`docs/exactness.md`.
+`docs/reference/exactness.md`.
 """
 
 from dataclasses import dataclass
 
 __all__ = ["Numerics", "unchecked"]
 
-# (up to so many rows, a multiple of this): thirty numbers up to 512.
+# (N, M): a call of at most N rows is padded to a multiple of M. About thirty sizes up to 512.
 _ROW_STEPS = ((32, 4), (128, 8))
 _MOST_STEP = 32
 
@@ -51,10 +52,11 @@ class Numerics:
     packed: bool = False
 
     def padded_rows(self, rows: int) -> int:
-        """Return how many rows a layer is called with for so many.
+        """Return the number of rows that a layer is called with for `rows` rows.
 
-        oneDNN makes a kernel for each number of rows when it meets it, in about a millisecond, so
-        a packed layer meets few numbers: steps that add little to what is computed.
+        oneDNN makes a kernel for each number of rows when it first meets it, in about a
+        millisecond. So a packed layer is called with few different numbers, in steps that add
+        little work.
         """
         rows = max(rows, self.min_rows)
         if not self.packed:

@@ -1,15 +1,36 @@
 """Causal attention whose rows do not depend on the chunk they are computed in.
 
 torch's CPU kernel picks its blocking by the number of queries and keys, so a query's bits change
-with the chunk around it. Here every kernel call sees few shapes: tiles of a fixed number of
-query rows (the query heads of one KV head are folded into the rows), keys padded to whole blocks
-of 512. A masked key adds an exact zero, so the padding changes nothing. The kernel takes 512 keys
-at a time, and the last block may be shorter: to lengths (`Numerics.key_steps`) of which the
-numerics probe has found that they give the bits of a whole one. Likewise a token or two alone may
-have a tile of fewer rows (`Numerics.query_rows`). Tiles that need equally many keys go through
-the kernel together, as its batch.
+with the chunk around it. Here every kernel call sees one of a few shapes:
 
-Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles, P parts of the heads.
+* Queries come in *tiles* of a fixed number of rows. The query heads of one KV head are folded into
+  the rows. A segment of a token or two may have smaller tiles (`Numerics.query_rows`).
+* Keys are padded to whole blocks of 512, which is what the kernel takes at a time. A masked key
+  adds an exact zero, so padding changes nothing. The last block may be shorter: it has one of the
+  lengths (`Numerics.key_steps`) that the numerics probe found to give the bits of a whole block.
+
+Consecutive tiles that need the same number of keys make a *run* and go through the kernel
+together, as its batch. A *place* is room for one token in a tile. For example, five tokens at
+positions 62 to 66, with four query heads to a KV head, so that a tile holds two tokens:
+
+    token              t0  t1     t2  t3     t4
+    position           62  63     64  65     66
+    tile                  0          1          2      ceil(5 / 2) tiles
+    keys it needs         64         66         67
+    padded to             64        128        128     by the key steps 64, 128, ..., 512
+    run               `-- A -'   `------- B -------'
+
+In memory the last tile comes first, because the masks of a run lie in one table in that order:
+
+    place               0   1      2   3      4   5
+    holds              t4  t4     t2  t3     t0  t1    place 1 repeats t4; its result is dropped
+    tile                  2          1          0
+    kernel call       `--- B: 128 keys ---'  `A: 64'
+
+    tile 1, 8 rows     | t2 h0 | t2 h1 | t2 h2 | t2 h3 | t3 h0 | t3 h1 | t3 h2 | t3 h3 |
+
+Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles. P is the number of
+equal parts of the KV heads: 2 where half of them read another layer's values, otherwise 1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +62,7 @@ class CausalMask:
     Args:
         group: query heads per KV head.
         key_steps: lengths the last block of keys may have, rising, KEY_BLOCK last.
-        query_rows: at least so many a small tile has.
+        query_rows: the least number of rows of a small tile.
         dtype, device: of the model.
     """
 
@@ -64,7 +85,7 @@ class CausalMask:
         self._table = torch.empty(0)
 
     def reserve(self, num_tokens: int) -> None:
-        """Cover contexts of num_tokens; doubles, so that it seldom happens."""
+        """Cover contexts of num_tokens. The table doubles each time, so it seldom grows."""
         if num_tokens <= self._centre:
             return
         centre = max(num_tokens, 2 * self._centre, 4 * KEY_BLOCK)
@@ -95,8 +116,8 @@ class CausalMask:
 class CachedHeads(NamedTuple):
     """What the KV heads read of one sequence, in place, in P equal parts.
 
-    The heads of a part lie evenly in memory, and so do the parts; P is 2 where half of the heads
-    read another layer's values.
+    The heads of a part have equal distances in memory, and so have the parts; P is 2 where half of
+    the heads read another layer's values.
 
     Attributes:
         keys, values: (P, G / P, capacity, D).
@@ -108,12 +129,12 @@ class CachedHeads(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Tiles that lie together, are of one segment, and need the same number of keys.
+    """Consecutive tiles of one segment that need the same number of keys.
 
     Attributes:
-        segment: which.
-        count: how many tiles, in falling order of position.
-        num_keys: with the padding.
+        segment: index of the segment in the batch.
+        count: number of tiles, in falling order of position.
+        num_keys: keys the kernel is given, padding included.
         mask: (count, 1, rows, num_keys).
     """
 
@@ -123,7 +144,7 @@ class _Run:
     mask: Tensor
 
 
-class _Part(NamedTuple):
+class _Span(NamedTuple):
     """A segment as tiles see it: its index, first row in the batch, first position and length."""
 
     segment: int
@@ -133,27 +154,27 @@ class _Part(NamedTuple):
 
 
 class _Tiling:
-    """A batch's tiles of one size.
+    """All tiles of one size in a batch; the module's picture shows how they lie.
 
     Attributes:
-        places: of the parts' tokens in their order, in what `attend` returns.
-        num_places: there.
+        places: of each token of the spans, in order, its place in what `attend` returns.
+        num_places: places in all tiles together.
     """
 
-    def __init__(self, mask: CausalMask, tile: int, parts: Sequence[_Part]) -> None:
+    def __init__(self, mask: CausalMask, tile: int, spans: Sequence[_Span]) -> None:
         self._tile = tile
         self._runs: list[_Run] = []
         self.places: list[int] = []
         token_of_place: list[int] = []
-        for part in parts:
-            self._runs += reversed(list(_plan(mask, tile, part)))
-            num_tiles = -(-part.num_tokens // tile)
+        for span in spans:
+            self._runs += reversed(list(_plan(mask, tile, span)))
+            num_tiles = -(-span.num_tokens // tile)
             first_place = len(token_of_place)
             for index in reversed(range(num_tiles)):  # the last tile first, as its mask lies
                 for token in range(index * tile, (index + 1) * tile):
-                    # A place past the end holds some token again, and its result is nobody's.
-                    token_of_place.append(part.row + min(token, part.num_tokens - 1))
-            for token in range(part.num_tokens):
+                    # A place past the end repeats the last token; nothing reads its result.
+                    token_of_place.append(span.row + min(token, span.num_tokens - 1))
+            for token in range(span.num_tokens):
                 index, rest = divmod(token, tile)
                 self.places.append(first_place + (num_tiles - 1 - index) * tile + rest)
         self.num_places = len(token_of_place)
@@ -164,8 +185,8 @@ class _Tiling:
         _, kv_heads, group, dim = q.shape
         places = q[self._token_of_place].view(-1, self._tile, kv_heads, group, dim)
         tiles = places.transpose(1, 2).reshape(-1, kv_heads, self._tile * group, dim)
-        parts = zip(self._runs, torch.split(tiles, [r.count for r in self._runs]), strict=True)
-        mixed = torch.cat([_mix(run, part, sources[run.segment]) for run, part in parts])
+        by_run = zip(self._runs, torch.split(tiles, [r.count for r in self._runs]), strict=True)
+        mixed = torch.cat([_mix(run, its, sources[run.segment]) for run, its in by_run])
         rows = mixed.view(-1, kv_heads, self._tile, group, dim).transpose(1, 2)
         return rows.reshape(-1, kv_heads * group * dim)
 
@@ -175,23 +196,23 @@ class TiledBatch:
 
     Args:
         mask: the model's masks.
-        segments: of each segment the position of its first token, and how many tokens it has.
+        segments: for each segment, the position of its first token and its number of tokens.
     """
 
     def __init__(self, mask: CausalMask, segments: Sequence[tuple[int, int]]) -> None:
         mask.reserve(max(start + n for start, n in segments) + mask.tile_tokens + KEY_BLOCK)
-        by_tile: dict[int, list[_Part]] = {}
+        by_tile: dict[int, list[_Span]] = {}
         row = 0
         for index, (start, num_tokens) in enumerate(segments):
-            part = _Part(index, row, start, num_tokens)
-            by_tile.setdefault(mask.tile_for(num_tokens), []).append(part)
+            span = _Span(index, row, start, num_tokens)
+            by_tile.setdefault(mask.tile_for(num_tokens), []).append(span)
             row += num_tokens
         self._tilings = []
         place_of_token = [0] * row
         first_place = 0
-        for tile, parts in by_tile.items():
-            tiling = _Tiling(mask, tile, parts)
-            tokens = (t for p in parts for t in range(p.row, p.row + p.num_tokens))
+        for tile, spans in by_tile.items():
+            tiling = _Tiling(mask, tile, spans)
+            tokens = (t for s in spans for t in range(s.row, s.row + s.num_tokens))
             for token, place in zip(tokens, tiling.places, strict=True):
                 place_of_token[token] = first_place + place
             first_place += tiling.num_places
@@ -199,15 +220,15 @@ class TiledBatch:
         self._place_of_token = torch.tensor(place_of_token, device=mask.device)
 
     def attend(self, q: Tensor, sources: Sequence[CachedHeads]) -> Tensor:
-        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); a source a segment."""
+        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); one source for each segment."""
         mixed = [tiling.attend(q, sources) for tiling in self._tilings]
         return (mixed[0] if len(mixed) == 1 else torch.cat(mixed))[self._place_of_token]
 
 
-def _plan(mask: CausalMask, tile: int, part: _Part) -> Iterator[_Run]:
+def _plan(mask: CausalMask, tile: int, span: _Span) -> Iterator[_Run]:
     """Yield a segment's runs from its front to its back."""
-    start, last = part.start, part.start + part.num_tokens
-    num_tiles = -(-part.num_tokens // tile)
+    start, last = span.start, span.start + span.num_tokens
+    num_tiles = -(-span.num_tokens // tile)
     first = 0
     while first < num_tiles:
         num_keys = mask.padded_keys(min(start + (first + 1) * tile, last))
@@ -215,7 +236,7 @@ def _plan(mask: CausalMask, tile: int, part: _Part) -> Iterator[_Run]:
         fitting = (num_keys - start) // tile if num_keys < last else num_tiles
         end = max(first + 1, fitting)
         window = mask.window(tile, start + (end - 1) * tile, end - first, num_keys)
-        yield _Run(part.segment, end - first, num_keys, window)
+        yield _Run(span.segment, end - first, num_keys, window)
         first = end
 
 
@@ -227,8 +248,8 @@ def _mix(run: _Run, tiles: Tensor, source: CachedHeads) -> Tensor:
         parts = tiles.view(num_parts, heads, *tiles.shape[2:])
         mask = run.mask.expand(num_parts, -1, -1, -1)
         return F.scaled_dot_product_attention(parts, keys, values, attn_mask=mask).view_as(tiles)
-    # The kernel runs its tiles in parallel, each with single-threaded products; but a lone tile of
-    # a lone head it hands to threaded ones, whose bits differ. So double that.
+    # The kernel runs tiles in parallel, each with single-threaded products. A lone tile of a lone
+    # head goes to threaded products instead, whose bits differ; so give it that tile twice.
     if count * heads == 1 and torch.get_num_threads() > 1:
         count = 2
     shape = (count, -1, -1, -1)
@@ -258,7 +279,7 @@ class PlainBatch:
         self._masks = [_added_mask(start, n, dtype, device) for start, n in segments]
 
     def attend(self, q: Tensor, sources: Sequence[CachedHeads]) -> Tensor:
-        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); a source a segment."""
+        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); one source for each segment."""
         out = torch.empty_like(q)
         results = torch.split(out, self._lengths)
         for index, queries in enumerate(torch.split(q, self._lengths)):
@@ -281,10 +302,10 @@ class PlainBatch:
 def _added_mask(
     start: int, num_tokens: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor | None:
-    """Return what is added to scores, (num_tokens, keys); None for a lone token, which sees all."""
+    """Return what is added to scores: (num_tokens, keys); None for a lone token, which sees all."""
     if num_tokens == 1:
         return None
-    # Of a mask of booleans every call would make one of these.
+    # From a mask of booleans every kernel call would make such a mask anew.
     end = start + num_tokens
     future = torch.arange(end, device=device) > torch.arange(start, end, device=device)[:, None]
     mask = torch.zeros(num_tokens, end, dtype=dtype, device=device)

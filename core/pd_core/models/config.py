@@ -13,8 +13,8 @@ from pd_core.models.rope_scaling import RopeScaling
 
 __all__ = ["ModelConfig"]
 
-# Settings with a later date than the first fingerprints: they count only where they are set, so
-# that the digest of a model that does not use them stays what it was.
+# Settings that were added after the first fingerprints. They count only where they are set, so
+# that the digest of a model that does not use them stays the same.
 _LATER = {"family": "llama", "rope_scaling": None, "skip_v1_k_source": None, "latent": None}
 
 # Sizes are below these, so that no weight has more bytes than a number of 63 bits can count.

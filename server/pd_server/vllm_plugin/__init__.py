@@ -1,7 +1,7 @@
 """What vLLM loads of ours into each of its processes: SkipV1 models and the seeded sampler.
 
 The modules beside this one subclass vLLM's classes, so only vLLM imports them, by name; this one
-imports nothing. `docs/vllm.md` describes the layout of the cache.
+imports nothing. `docs/guides/vllm.md` describes the layout of the cache.
 """
 
 __all__ = ["ARCHITECTURES", "SAMPLER", "register"]

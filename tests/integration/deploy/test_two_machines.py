@@ -1,4 +1,4 @@
-"""The commands of deploy/README.md, run for real: certificate, key, a server process, a client."""
+"""The commands of docs/start/two-machines.md, run for real: certificate, key, server, client."""
 
 import json
 import os

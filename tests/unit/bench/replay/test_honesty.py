@@ -1,6 +1,6 @@
 """The rules that keep a comparison honest, each by what a replay does (DESIGN 8).
 
-Those that other files hold already are listed in docs/replay.md.
+Those that other files hold already are listed in docs/guides/replay.md.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ from pd_device_client.api.app import make_app
 from pd_device_client.api.metrics import DeviceMetrics
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 
-_FILE = Path(__file__).parents[4] / "docs" / "metrics.md"
+_FILE = Path(__file__).parents[4] / "docs" / "reference" / "metrics.md"
 _PAGE = _FILE.read_text(encoding="utf-8").partition("## What a device counts")[2]
 _ROW = re.compile(r"^\| `(pd_\w+)` \| (\w+) \|(.*?)\|", re.MULTILINE)
 

@@ -9,7 +9,7 @@ from pd_core.errors import CapacityError, InvalidRequest, NotReady, QueueFull
 from pd_core.generation import Finished, FinishReason, Load
 from pd_server.operations.metrics import Metrics
 
-_FILE = Path(__file__).parents[4] / "docs" / "metrics.md"
+_FILE = Path(__file__).parents[4] / "docs" / "reference" / "metrics.md"
 _PAGE = _FILE.read_text(encoding="utf-8").partition("## What a device counts")[0]
 _ROW = re.compile(r"^\| `(pd_\w+)` \| (\w+) \|(.*?)\|", re.MULTILINE)
 
