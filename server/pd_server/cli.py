@@ -13,6 +13,8 @@ import typer
 
 from pd_core.errors import ConfigError, PdError, status_of
 from pd_core.host.api_key import checked_api_key, read_api_key
+from pd_core.host.cpu import num_cores
+from pd_core.host.quick_imports import quick_imports
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_server.config import EngineConfig, ServerConfig, TlsConfig, VllmConfig
 from pd_server.engine.contract import Engine
@@ -282,10 +284,11 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
         from pd_core.host.torch_environment import prepare_environment
 
         prepare_environment(fast=config.fast_numerics)  # before torch is imported
-        import torch
+        with quick_imports():
+            import torch
 
-        from pd_core.checkpoints.loading import load_model
-        from pd_server.torch_engine.engine import TorchEngine
+            from pd_core.checkpoints.loading import load_model
+            from pd_server.torch_engine.engine import TorchEngine
 
         torch.set_num_threads(config.threads or _default_threads(torch.get_num_threads()))
         lm = load_model(
@@ -308,8 +311,7 @@ def _default_threads(torch_threads: int) -> int:
     When both want the same core every short operator waits for it: on two cores a decode step of
     a small model took 2.5 ms with two threads and 1.2 ms with one.
     """
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(torch_threads, (num_cores or 1) - 1))
+    return max(1, min(torch_threads, num_cores() - 1))
 
 
 def _tls(cert: Path | None, key: Path | None) -> TlsConfig | None:

@@ -1,4 +1,4 @@
-"""What must be in the environment before torch is loaded, for results that can be reproduced."""
+"""What must be in the environment before torch is loaded: equal results, and threads that sleep."""
 
 import os
 import platform
@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 from pd_core.errors import ConfigError
+from pd_core.host.cpu import num_cores
 
 __all__ = ["prepare_environment"]
 
 _VARIABLE = "MKL_CBWR"
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_FEW_CORES = 16
 
 
 def prepare_environment(*, fast: bool = False) -> None:
@@ -18,12 +21,18 @@ def prepare_environment(*, fast: bool = False) -> None:
     A value that is already in the environment is kept: `AVX2,STRICT` on a machine with AVX-512,
     say, makes the bits of one without. What the value is worth is for `probe` to find out.
 
+    Threads of torch that wait for each other sleep rather than spin: where another process keeps a
+    core busy, spinning makes every pass wait until the system takes turns. With many cores waking
+    them all costs more than that, so there the choice is left to torch.
+
     Args:
-        fast: leave the environment as it is, for the fast mode that promises no equal bits.
+        fast: do without reproducibility, for the fast mode that promises no equal bits.
 
     Raises:
         ConfigError: torch is imported already, and was not asked to be reproducible.
     """
+    if num_cores() <= _FEW_CORES and not any(name in os.environ for name in _WAITING):
+        os.environ[_WAITING[0]] = "PASSIVE"
     setting = _strictest_setting()
     if fast or setting is None or os.environ.get(_VARIABLE):
         return

@@ -6,22 +6,18 @@ cache directory, by the files' sizes and times.
 
 import hashlib
 import json
-import logging
-import os
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pd_core.host.kept_results import keep, kept
 from pd_core.identity.numerics import Numerics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["cached_digest", "numerics_id", "text_digest", "weights_digest"]
-
-logger = logging.getLogger(__name__)
 
 
 def text_digest(text: str) -> str:
@@ -61,14 +57,12 @@ def cached_digest(kind: str, files: Sequence[Path], compute: Callable[[], str]) 
         files: what it is computed from.
         compute: makes the digest.
     """
-    stats = [(str(f.resolve()), *_size_and_times(f)) for f in files]
-    key = hashlib.sha256(json.dumps([kind, stats]).encode()).hexdigest()
-    path = _cache_file()
-    known = _read(path)
-    if key in known:
-        return known[key]
+    key = [kind, [[str(f.resolve()), *_size_and_times(f)] for f in files]]
+    known = kept("weights", key)
+    if isinstance(known, str):
+        return known
     digest = compute()
-    _write(path, _read(path) | {key: digest})
+    keep("weights", key, digest)
     return digest
 
 
@@ -95,30 +89,3 @@ def numerics_id(dtype: str, engine: str = "torch", numerics: Numerics | None = N
 def _size_and_times(file: Path) -> tuple[int, int, int]:
     found = file.stat()
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def _cache_file() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return root / "pd-device" / "weights.json"
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    return {str(k): v for k, v in content.items() if isinstance(v, str)}
-
-
-def _write(path: Path, content: Mapping[str, str]) -> None:
-    """Replace the file in one step, so that no reader sees half of it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(content, file)
-        Path(file.name).replace(path)
-    except OSError as error:
-        logger.debug("the digest of the weights is not cached: %s", error)

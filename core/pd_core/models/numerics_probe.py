@@ -1,44 +1,66 @@
-"""Does this machine make equal bits, and which? The check behind the numerics id."""
+"""Does this machine make equal bits, and which? What is behind the numerics id."""
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from itertools import product
+import logging
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from pd_core.host.cpu import cpu_description
+from pd_core.host.kept_results import keep, kept
+from pd_core.identity import numerics as identity
 from pd_core.identity.numerics import Numerics
-from pd_core.models.activation import silu
-from pd_core.models.attention import CachedHeads, CausalMask, TiledBatch
-from pd_core.models.kv_cache import KEY_BLOCK
-from pd_core.models.linear import add_linear, can_pack, linear, pack, packed_linear
-from pd_core.models.rope import RotaryEmbedding
-
-__all__ = ["probe"]
-
-# (in, out): thin, wide, the shapes of the two models that go by a name, and widths that no vector
-# divides evenly.
-_SHAPES = (
-    *((128, 256), (128, 704), (352, 128), (128, 1024)),  # random-tiny
-    *((256, 1472), (736, 256), (256, 4096)),  # skipv1-python-5m
-    *((96, 72), (576, 960), (1536, 256)),
+from pd_core.models.bit_checks import (
+    attention_is_equal,
+    bits_digest,
+    elementwise_is_equal,
+    linear_is_equal,
+    num_threads,
+    sums_are_equal,
 )
-_ROWS = (*range(1, 36), 48, 63, 64, 100, 127, 128, 129, 256, 317, 500, 511)
-_FULL = 512
-_ATTENDED = 700
+from pd_core.models.kv_cache import KEY_BLOCK
+from pd_core.models.linear import can_pack
+
+__all__ = ["probe", "whole_probe"]
+
+logger = logging.getLogger(__name__)
+
 # MKL cuts a sum over up to 192 products nowhere and one over 384 and more after each 192; between
 # them it halves it, so those lengths make other bits.
 _KEY_STEPS = (64, 128, 192, 384, 448, KEY_BLOCK)
 # Lengths of the last block, and rows of the smallest tile: MKL has other code for 1 to 3 rows.
 _ATTENTION = ((_KEY_STEPS, 4), (_KEY_STEPS, 8), ((KEY_BLOCK,), 8))
+_KIND = "numerics"
+# What libraries under torch read from the environment, and what puts others in their place.
+_VARIABLES = (
+    *("ATEN_", "DNNL_", "GLIBC_", "GOMP_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_"),
+    *("PYTORCH_", "TORCH_"),
+)
 
 
 @functools.cache
 def probe() -> Numerics:
+    """Return the cheapest way to equal bits on this machine: found before, or found now.
+
+    What an earlier process found is kept, by everything it depends on. It counts only where the
+    digest of its fixed computation, computed again on one thread, is the same; in any doubt the
+    whole probe runs. The thread count is changed meanwhile, so call it before other threads use
+    torch.
+    """
+    key = _key()
+    if key is not None and (known := _known(kept(_KIND, key))) is not None:
+        return known
+    found = whole_probe()
+    if key is not None and found.reproducible:
+        keep(_KIND, key, asdict(found))
+    return found
+
+
+def whole_probe() -> Numerics:
     """Find the cheapest way to equal bits on this machine, in a second or two.
 
     Tried in order: linear layers with packed weights, called as they are or padded to 4, 8 or 16
@@ -46,184 +68,72 @@ def probe() -> Numerics:
     tiles at the present number of threads. Likewise attention with shorter last blocks of keys
     and small tiles, then without the one, then without either. If none gives equal bits, or
     attention or elementwise functions do not, the result says so.
-    The thread count is changed while it runs, so call it before other threads use torch.
     """
-    isa = torch.backends.cpu.get_cpu_capability().lower()
-    present = torch.get_num_threads()
-    threads = sorted({1, 2, present})
-    kinds = (True, False) if can_pack() else (False,)
-    candidates = [
-        (Numerics(True, rows, 0, isa, "", packed=packed), threads)
-        for packed in kinds
-        for rows in (1, 4, 8, 16)
-    ]
-    candidates.append((Numerics(True, 1, 16, isa, ""), [present]))
-    for candidate, counts in candidates:
-        if not (_linear_is_equal(candidate, counts) and _sums_are_equal(candidate, counts)):
+    for candidate, counts in _candidates():
+        if not (linear_is_equal(candidate, counts) and sums_are_equal(candidate, counts)):
             continue
-        way = next((way for way in _ATTENTION if _attention_is_equal(counts, *way)), None)
-        if way is None or not _elementwise_is_equal(counts):
+        way = next((way for way in _ATTENTION if attention_is_equal(counts, *way)), None)
+        if way is None or not elementwise_is_equal(counts):
             break
         steps, rows = way
-        return replace(candidate, digest=_digest(candidate), key_steps=steps, query_rows=rows)
-    return Numerics(False, 1, 0, isa, "")
+        digest = bits_digest(candidate)
+        return replace(candidate, digest=digest, key_steps=steps, query_rows=rows)
+    return Numerics(False, 1, 0, _isa(), "")
 
 
-def _numbers(*shape: int, key: int) -> Tensor:
-    """Return float32 values in [-2, 2) made of integers only, the same on every machine."""
-    count = torch.Size(shape).numel()
-    mixed = (torch.arange(count, dtype=torch.int64) + key * 7919) * 2654435761 % 1000003
-    mixed = mixed * mixed % 1000003
-    return (mixed.float() / 250000.75 - 2.0).reshape(shape)
+def _candidates() -> list[tuple[Numerics, list[int]]]:
+    """Return the ways to call linear layers, and at how many threads each is tried."""
+    isa, present = _isa(), torch.get_num_threads()
+    candidates = [
+        (Numerics(True, rows, 0, isa, "", packed=packed), _threads())
+        for packed in ((True, False) if can_pack() else (False,))
+        for rows in (1, 4, 8, 16)
+    ]
+    return [*candidates, (Numerics(True, 1, 16, isa, ""), [present])]
 
 
-@contextmanager
-def _num_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+def _threads() -> list[int]:
+    return sorted({1, 2, torch.get_num_threads()})
+
+
+def _isa() -> str:
+    return torch.backends.cpu.get_cpu_capability().lower()
+
+
+def _known(value: Any) -> Numerics | None:
+    """Return what was kept, when it is one of the probe's ways and still makes its bits."""
+    for candidate, counts in _candidates():
+        for steps, rows in _ATTENTION:
+            found = replace(candidate, key_steps=steps, query_rows=rows)
+            if not isinstance(value, dict) or _as_kept(found) != value | {"digest": ""}:
+                continue
+            with num_threads(counts[0]):
+                digest = bits_digest(found)
+            if digest == value.get("digest"):
+                return replace(found, digest=digest)
+            logger.warning("this machine makes other bits than before; it is probed again")
+    return None
+
+
+def _as_kept(numerics: Numerics) -> dict[str, Any]:
+    return asdict(numerics) | {"key_steps": [*numerics.key_steps]}
+
+
+def _key() -> list[object] | None:
+    """Return all that the probe's result depends on; None where that cannot be told."""
+    cpu, sources = cpu_description(), _sources()
+    if cpu is None or sources is None:
+        return None
+    variables = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES)}
+    switches = [torch.get_float32_matmul_precision(), torch.backends.mkldnn.enabled]
+    build = [torch.__version__, torch.__config__.show()]
+    return [cpu, build, _isa(), switches, variables, _threads(), sources]
+
+
+def _sources() -> str | None:
+    """Return the digest of the code that is checked, and of what checks it."""
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(identity.__file__)]
     try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _linear_is_equal(numerics: Numerics, threads: list[int]) -> bool:
-    """Whether rows are the same for all row counts, offsets and thread counts."""
-    return all(
-        _rows_are_equal(multiply, _numbers(_FULL, inner, key=1), threads)
-        for inner, outer in _SHAPES
-        for multiply in _products(_numbers(outer, inner, key=2), numerics)
-    )
-
-
-def _products(weight: Tensor, numerics: Numerics) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Yield the ways in which a weight (out, in) is used."""
-    yield lambda x: linear(x, weight, None, numerics)
-    if numerics.packed:
-        packed, bias = pack(weight), _numbers(len(weight), key=14)
-        yield lambda x: packed_linear(x, packed, None, numerics)
-        yield lambda x: packed_linear(x, packed, bias, numerics)
-
-
-def _rows_are_equal(multiply: Callable[[Tensor], Tensor], x: Tensor, threads: list[int]) -> bool:
-    with _num_threads(threads[0]):
-        whole = multiply(x)
-    for count in threads:
-        with _num_threads(count):
-            for rows in _ROWS:
-                part = slice((_FULL - rows) // 2, (_FULL - rows) // 2 + rows)
-                if not torch.equal(multiply(x[part]), whole[part]):
-                    return False
-    return True
-
-
-def _sums_are_equal(numerics: Numerics, threads: list[int]) -> bool:
-    """Whether that holds too where a product is added to another, as latent attention does."""
-    x, weight = _numbers(64, 48, key=11), _numbers(_FULL, 48, key=12)
-    total = _numbers(64, _FULL, key=13)
-    with _num_threads(threads[0]):
-        whole = add_linear(total.clone(), x, weight, numerics)
-    for count in threads:
-        with _num_threads(count):
-            for first, rows in ((0, 1), (5, 2), (40, 3), (9, 7), (1, 33), (3, 60)):
-                part = slice(first, first + rows)
-                added = add_linear(total[part].clone(), x[part], weight, numerics)
-                if not torch.equal(added, whole[part]):
-                    return False
-    return True
-
-
-def _attention(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    start: int,
-    steps: Sequence[int] = (KEY_BLOCK,),
-    query_rows: int = 8,
-    num_parts: int = 1,
-) -> Tensor:
-    cpu = torch.device("cpu")
-    mask = CausalMask(q.shape[2], steps, query_rows, dtype=torch.float32, device=cpu)
-    source = CachedHeads(*(torch.unflatten(t, 0, (num_parts, -1)) for t in (keys, values)))
-    return TiledBatch(mask, [(start, q.shape[0])]).attend(q, [source])
-
-
-def _attention_inputs(kv_heads: int, group: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    length = _ATTENDED
-    q = _numbers(length, kv_heads, group, dim, key=3)
-    keys, values = torch.zeros(2, kv_heads, 1024, dim)
-    keys[:, :length] = _numbers(kv_heads, length, dim, key=4)
-    values[:, :length] = _numbers(kv_heads, length, dim, key=5)
-    return q, keys, values
-
-
-def _attention_is_equal(threads: list[int], steps: Sequence[int], query_rows: int) -> bool:
-    """Whether queries are the same in one pass, in chunks and alone, past 512 keys.
-
-    Each is held against whole blocks of keys, at every length that the steps give; heads in one
-    part and, where they can be, in two.
-    """
-    parts = [(0, _ATTENDED), (300, 400), (505, 37), (505, 1), (690, 1), (13, 3)]
-    ends = [block + step for block in (0, KEY_BLOCK) for step in steps]
-    parts += [(end - 1, 2) for end in ends if end < _ATTENDED]
-    for kv_heads, group, dim in ((1, 2, 16), (2, 2, 32), (2, 1, 64), (1, 7, 64), (2, 4, 128)):
-        q, keys, values = _attention_inputs(kv_heads, group, dim)
-        with _num_threads(threads[0]):
-            whole = _attention(q, keys, values, 0)
-        for count in threads:
-            with _num_threads(count):
-                for (first, rows), halves in product(parts, (1, 2) if kv_heads > 1 else (1,)):
-                    tokens = slice(first, first + rows)
-                    part = _attention(q[tokens], keys, values, first, steps, query_rows, halves)
-                    if not torch.equal(part, whole[tokens]):
-                        return False
-    return True
-
-
-def _elementwise_is_equal(threads: list[int]) -> bool:
-    """Whether elementwise functions and row means ignore the place in memory."""
-    functions: tuple[Callable[[Tensor], Tensor], ...] = (
-        silu,
-        torch.rsqrt,
-        lambda x: torch.log(x.double()),
-    )
-    x = _numbers(70001, key=6).abs() + 0.01
-    rows = _numbers(300, 352, key=7)
-    spans = ((0, 70001), (1, 70000), (5, 33), (7, 15), (11, 1), (3, 40001))
-    checks: list[tuple[Callable[[Tensor], Tensor], Tensor, tuple[tuple[int, int], ...]]]
-    checks = [(f, x, spans) for f in functions]
-    checks.append((lambda x: x.square().mean(-1), rows, ((0, 300), (7, 1), (9, 5), (100, 128))))
-    for function, inputs, parts in checks:
-        whole = function(inputs)
-        for count in threads:
-            with _num_threads(count):
-                for first, size in parts:
-                    part = inputs[first : first + size].clone()
-                    if not torch.equal(function(part), whole[first : first + size]):
-                        return False
-    return True
-
-
-def _digest(numerics: Numerics) -> str:
-    """Return the hex sha256 over the bits of a fixed computation.
-
-    The rows are many enough that padding to `min_rows` plays no part in it.
-    """
-    outputs = []
-    for inner, outer in _SHAPES:
-        x, weight = _numbers(64, inner, key=8), _numbers(outer, inner, key=9)
-        outputs.append(linear(x, weight, None, numerics))
-        if numerics.packed:
-            outputs.append(packed_linear(x, pack(weight), None, numerics))
-    outputs.append(_attention(*_attention_inputs(2, 2, 32), 0))
-    x = _numbers(4099, key=10)
-    outputs += [silu(x), torch.rsqrt(x.abs() + 0.01), F.softmax(x.double(), 0)]
-    outputs += [torch.log(x.double().abs() + 0.01), F.softmax(x.double(), 0).cumsum(0)]
-    outputs.append(_numbers(300, 352, key=7).square().mean(-1))
-    rope = RotaryEmbedding(64, 10000.0, dtype=torch.float32, device=torch.device("cpu"))
-    rope.reserve(2048)
-    outputs += rope.at(torch.arange(2048))
-    digest = hashlib.sha256()
-    for output in outputs:
-        digest.update(output.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    except OSError:
+        return None

@@ -64,6 +64,7 @@ class DeviceClient:
         info: the cloud's card, None before start or when it cannot be reached.
         cloud_error: why the cloud cannot be reached, or None.
         handshake: how this side and the cloud match, as far as is known.
+        device_estimate: the device's speeds, corrected by what answers take.
         turns: at the local engine.
         promise: what readers are promised where a request says nothing.
     """
@@ -86,8 +87,8 @@ class DeviceClient:
         self._cloud_estimate = CloudEstimate()
         # Without an engine the device's estimate is never asked.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
-        self._chunk_tokens = engine.card.chunk_tokens if engine is not None else None
-        self._device_estimate = DeviceEstimate(device_profile or unused, self._chunk_tokens)
+        chunk_tokens = engine.card.chunk_tokens if engine is not None else None
+        self.device_estimate = DeviceEstimate(device_profile or unused, chunk_tokens)
         self._measure = device_profile is None
         self._timeouts = timeouts or CloudTimeouts()
         self._breaker = breaker or CircuitBreaker()
@@ -103,7 +104,7 @@ class DeviceClient:
     @property
     def device_profile(self) -> SpeedProfile:
         """The speeds the device was measured, or given, at start."""
-        return self._device_estimate.profile
+        return self.device_estimate.profile
 
     @property
     def engine_name(self) -> str | None:
@@ -119,8 +120,7 @@ class DeviceClient:
             EngineError: the local engine failed.
         """
         if self._engine is not None and self._measure:
-            profile = await measure_engine(self._engine)
-            self._device_estimate = DeviceEstimate(profile, self._chunk_tokens)
+            self.device_estimate.profile = await measure_engine(self._engine)
         await self.meet_cloud()
 
     async def meet_cloud(self) -> None:
@@ -242,7 +242,7 @@ class DeviceClient:
         device = None
         if engine is not None:
             cached = engine.cached_tokens(request.prompt_token_ids)
-            device = QueuedDevice(self._device_estimate, self.turns.forecast_s(), cached)
+            device = QueuedDevice(self.device_estimate, self.turns.forecast_s(), cached)
         cloud = self._cloud_estimate.forecast(num_prompt) if link is not None else None
         wanted = cloud_tokens if mode is Mode.PD_DEVICE else None
         if wanted is not None and device is not None and cloud is not None:
@@ -376,7 +376,7 @@ class DeviceClient:
             link=link,
             engine=engine,
             cloud_estimate=self._cloud_estimate,
-            device_estimate=self._device_estimate,
+            device_estimate=self.device_estimate,
             fingerprints=fingerprints,
             eos_token_ids=eos_token_ids,
             exactness=self.handshake.exactness,

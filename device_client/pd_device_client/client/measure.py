@@ -1,16 +1,23 @@
-"""Measure a local engine's speed at start: a few passes, well under a second on a usable device."""
+"""A local engine's speed at start: kept from an earlier one, or measured in a few passes.
+
+A kept speed serves the first plan at once. Where it no longer holds, the first request's passes say
+so as they end, and its plan adapts; what they taught is kept for the next start.
+"""
 
 import asyncio
+import math
 import statistics
 
+from pd_core.host.kept_results import keep, kept
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import LocalEngine, LocalSequence
 from pd_device_client.planning.profiles import SpeedProfile
 
-__all__ = ["measure_engine"]
+__all__ = ["keep_profile", "kept_profile", "measure_engine"]
 
 _CHUNKS = 3
 _STEPS = 6
+_KIND = "speeds"
 
 
 async def measure_engine(engine: LocalEngine) -> SpeedProfile:
@@ -37,6 +44,26 @@ async def measure_engine(engine: LocalEngine) -> SpeedProfile:
         prefill_b_s=chunk_s / len(chunk),
         decode_s=step_s,
     )
+
+
+def kept_profile(key: object) -> SpeedProfile | None:
+    """Return the profile that an earlier process kept under a key; None where there is none."""
+    found = kept(_KIND, key)
+    speeds = found if isinstance(found, list) else []
+    if len(speeds) != 2 or not all(isinstance(s, float) and 0 < s < math.inf for s in speeds):
+        return None
+    source = "what this device did at an earlier start"
+    return SpeedProfile("measured", source, prefill_b_s=speeds[0], decode_s=speeds[1])
+
+
+def keep_profile(key: object, profile: SpeedProfile) -> None:
+    """Keep a measured profile for the next start.
+
+    Args:
+        key: all that the speed depends on, as JSON values.
+        profile: of a prefill that is linear in its tokens.
+    """
+    keep(_KIND, key, [profile.prefill_b_s, profile.decode_s])
 
 
 async def _timed(sequence: LocalSequence, token_ids: list[int]) -> float:

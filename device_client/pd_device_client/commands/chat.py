@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from pd_core.errors import ConfigError
+from pd_core.host.quick_imports import quick_imports
 from pd_core.host.torch_environment import prepare_environment
 from pd_core.store.model_names import DEFAULT_MODEL
 from pd_device_client.commands import options
@@ -100,10 +101,11 @@ def chat(
     options.configure_logging(log_level)
     prepare_environment(fast=fast_numerics)
     # After prepare_environment, since these import torch; and not at all for --help.
-    from pd_device_client.cloud.address import CloudAddress
-    from pd_device_client.cloud.egress import way_out
-    from pd_device_client.device.device import DeviceSettings
-    from pd_device_client.terminal.chat import ChatSettings
+    with quick_imports():
+        from pd_device_client.cloud.address import CloudAddress
+        from pd_device_client.cloud.egress import way_out
+        from pd_device_client.device.device import DeviceSettings
+        from pd_device_client.terminal.chat import ChatSettings
 
     converses = prompt is None and sys.stdin is not None and sys.stdin.isatty()
     if not converses and (prompt is None or prompt == "-"):

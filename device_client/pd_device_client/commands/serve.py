@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pd_core.host.quick_imports import quick_imports
 from pd_core.host.torch_environment import prepare_environment
 from pd_core.store.model_names import DEFAULT_MODEL
 from pd_device_client.commands import options
@@ -116,22 +117,23 @@ def serve(
     options.configure_logging(log_level)
     prepare_environment(fast=fast_numerics)
     # After prepare_environment, since these import torch; and not at all for --help.
-    from pd_device_client.api.questions import AnswerSettings
-    from pd_device_client.cloud.address import CloudAddress
-    from pd_device_client.cloud.choice import CloudChoice
-    from pd_device_client.cloud.demo_cloud import (
-        DEMO_PACE_S,
-        DEMO_PROFILE,
-        check_demo,
-        demo_cloud,
-        half_the_cores,
-    )
-    from pd_device_client.cloud.egress import way_out
-    from pd_device_client.commands.serving import ServeSettings
-    from pd_device_client.commands.serving import serve as run_service
-    from pd_device_client.device.battery import BatteryPolicy
-    from pd_device_client.device.device import DeviceSettings
-    from pd_device_client.terminal.load_progress import LoadingLine
+    with quick_imports():
+        from pd_device_client.api.questions import AnswerSettings
+        from pd_device_client.cloud.address import CloudAddress
+        from pd_device_client.cloud.choice import CloudChoice
+        from pd_device_client.cloud.demo_cloud import (
+            DEMO_PACE_S,
+            DEMO_PROFILE,
+            check_demo,
+            demo_cloud,
+            half_the_cores,
+        )
+        from pd_device_client.cloud.egress import way_out
+        from pd_device_client.commands.serving import ServeSettings
+        from pd_device_client.commands.serving import serve as run_service
+        from pd_device_client.device.battery import BatteryPolicy
+        from pd_device_client.device.device import DeviceSettings
+        from pd_device_client.terminal.load_progress import LoadingLine
 
     if demo:
         check_demo(cloud, mode)

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import torch
 
 from pd_core.checkpoints.loading import LoadedModel, load_model
+from pd_core.host.cpu import cpu_description
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
+from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.happenings import Watcher
 from pd_device_client.contract.outcome import GenerationRequest
 from pd_device_client.contract.ports import CloudLink, LocalEngine
@@ -62,10 +64,12 @@ class Device:
     Attributes:
         loaded: its model.
         client: carries requests.
+        speed_key: what its speeds are kept under for the next start; None: they are not.
     """
 
     loaded: LoadedModel
     client: DeviceClient
+    speed_key: list[object] | None = None
     _large_text: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
 
     def answer(
@@ -131,8 +135,10 @@ class Device:
             work.exception()  # nobody may be there to take it
 
     async def close(self) -> None:
-        """Close both sides."""
+        """Close both sides, and keep the device's speeds for its next start."""
         await self.client.close()
+        if self.speed_key is not None:
+            keep_profile(self.speed_key, self.client.device_estimate.learned)
 
 
 async def open_device(
@@ -154,7 +160,10 @@ async def open_device(
     engine: LocalEngine = TorchLocalEngine(
         loaded, num_threads=settings.num_threads, kept_kv_bytes=settings.kept_kv_bytes
     )
+    threads = settings.num_threads or torch.get_num_threads()
+    speed_key = _speed_key(loaded, threads, engine.card.chunk_tokens)
     if settings.throttle is not None:
+        speed_key = None
         engine = ThrottledEngine(engine, settings.throttle)
     client = DeviceClient(
         cloud=link,
@@ -162,9 +171,10 @@ async def open_device(
         pace_s=settings.pace_s,
         ttft_s=settings.ttft_s,
         local_seqs=settings.local_seqs,
+        device_profile=None if speed_key is None else kept_profile(speed_key),
     )
     await client.start()
-    return Device(loaded, client)
+    return Device(loaded, client, speed_key)
 
 
 def _load(settings: DeviceSettings, progress: Progress | None) -> LoadedModel:
@@ -173,6 +183,15 @@ def _load(settings: DeviceSettings, progress: Progress | None) -> LoadedModel:
         # The probe that comes with loading must see the number of threads in use.
         torch.set_num_threads(settings.num_threads)
     return load_model(settings.model, fast=settings.fast_numerics, progress=progress)
+
+
+def _speed_key(loaded: LoadedModel, threads: int, chunk_tokens: int) -> list[object] | None:
+    """Return all that the speed of a model depends on here; None where that cannot be told."""
+    cpu = cpu_description()
+    if cpu is None:
+        return None
+    numerics = [loaded.numerics.reproducible, loaded.numerics.isa, loaded.numerics.packed]
+    return [cpu, torch.__version__, threads, chunk_tokens, numerics, loaded.fingerprints.weights]
 
 
 def draw_seed() -> int:

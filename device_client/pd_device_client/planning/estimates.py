@@ -7,7 +7,7 @@ bad, so forecasts that guard a promise use a high quantile, never the mean (DESI
 
 import bisect
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pd_core.generation import Load
 from pd_device_client.planning.planner import CloudForecast
@@ -73,6 +73,19 @@ class DeviceEstimate:
         """Take in one finished forward pass."""
         ratios = self.decode if num_tokens == 1 else self.prefill
         ratios.add(seconds, self.profile.pass_s(first_position, num_tokens))
+
+    @property
+    def learned(self) -> SpeedProfile:
+        """The profile, corrected by the medians of what was observed."""
+        prefill, decode = self.prefill.quantile(0.5), self.decode.quantile(0.5)
+        profile = self.profile
+        return replace(
+            profile,
+            prefill_a_s=profile.prefill_a_s * prefill,
+            prefill_b_s=profile.prefill_b_s * prefill,
+            prefill_c_s=profile.prefill_c_s * prefill,
+            decode_s=profile.decode_s * decode,
+        )
 
     @property
     def decode_s(self) -> float:

@@ -56,3 +56,15 @@ def test_a_cloud_forecast_counts_the_queue_and_what_was_seen() -> None:
 def test_a_cloud_that_publishes_nothing_is_taken_for_fast() -> None:
     # An early F asks for more tokens: the safe side.
     assert CloudEstimate(rtt_s=0.03).forecast(5000).first_token_s == pytest.approx(0.03)
+
+
+def test_what_was_learned_is_the_profile_times_the_medians() -> None:
+    estimate = DeviceEstimate(PROFILE)
+    assert estimate.learned == PROFILE
+    for seconds in (0.2, 0.2, 0.9):
+        estimate.observe_pass(0, 10, seconds)
+    estimate.observe_pass(10, 1, 3 * PROFILE.decode_s)
+    ratio = 0.2 / PROFILE.pass_s(0, 10)
+    assert estimate.learned.prefill_b_s == pytest.approx(ratio * PROFILE.prefill_b_s)
+    assert estimate.learned.decode_s == pytest.approx(3 * PROFILE.decode_s)
+    assert estimate.profile == PROFILE

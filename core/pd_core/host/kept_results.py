@@ -1,0 +1,70 @@
+"""Results that are slow to compute, kept for the next process in the user's cache directory.
+
+A small JSON file for each kind of result. A cache that cannot be read or written only costs time,
+and what was damaged on the disk is not found: every entry holds a digest over its key and value.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from pd_core.errors import ConfigError
+from pd_core.host.atomic import replace_text
+
+__all__ = ["keep", "kept"]
+
+logger = logging.getLogger(__name__)
+
+_MOST = 256  # entries of a file; the oldest go first
+
+
+def kept(kind: str, key: object) -> Any:
+    """Return the value kept under a key; None where there is none, or it was damaged.
+
+    Args:
+        kind: the file's name, such as "weights".
+        key: everything that the result depends on, as JSON values.
+    """
+    entry = _read(_file(kind)).get(_digest(key))
+    if not isinstance(entry, dict) or entry.get("check") != _digest([key, entry.get("value")]):
+        return None
+    return entry["value"]
+
+
+def keep(kind: str, key: object, value: object) -> None:
+    """Keep a value, of JSON values, under a key; log it at debug level where that cannot be."""
+    file = _file(kind)
+    entries = _read(file)
+    entries.pop(_digest(key), None)
+    entries[_digest(key)] = {"value": value, "check": _digest([key, value])}
+    newest = dict([*entries.items()][-_MOST:])
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(file, json.dumps(newest))
+    except (ConfigError, OSError) as error:
+        logger.debug("%s cannot be kept: %s", kind, error)
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _file(kind: str) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not root.is_absolute():
+        try:
+            root = Path.home() / ".cache"
+        except RuntimeError:  # the user has no home: below this nothing can be read or written
+            root = Path(os.devnull)
+    return root / "pd-device" / f"{kind}.json"
