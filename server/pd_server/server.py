@@ -6,11 +6,11 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 import grpc
-from fastapi import FastAPI
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as aio_health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
+from starlette.types import ASGIApp
 
 from pd_core.errors import EngineDead, ShuttingDown
 from pd_core.generation import ServerInfo
@@ -194,7 +194,7 @@ class Server:
         )
         return self._service
 
-    def _control_plane(self) -> FastAPI:
+    def _control_plane(self) -> ASGIApp:
         return make_control_plane(
             phase=lambda: self._phase, info=self._info, metrics=self._render, api_key=self._api_key
         )

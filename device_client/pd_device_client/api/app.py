@@ -1,31 +1,31 @@
 """The HTTP application: OpenAI's endpoints, and those that operators and clients of vLLM expect."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter, ValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pd_core.errors import ConfigError, InvalidRequest, NotReady, PdError
 from pd_device_client.api.answer import Answer
 from pd_device_client.api.body import read_body
+from pd_device_client.api.endpoints import Endpoints
 from pd_device_client.api.errors import Refusal, error_response
 from pd_device_client.api.event_stream import EventStream, until_disconnect
 from pd_device_client.api.guard import Access, Guard
 from pd_device_client.api.json_text import json_bytes
 from pd_device_client.api.metrics import DeviceMetrics
-from pd_device_client.api.page import add_page, page_files
+from pd_device_client.api.page import page_files, page_routes
 from pd_device_client.api.parameters import (
     ChatParameters,
     CloudParameters,
@@ -45,7 +45,7 @@ from pd_device_client.device.residency import Phase, Residency
 __all__ = ["make_app"]
 
 _GONE = 499  # nobody reads it
-_SCHEMAS = "#/components/schemas/{model}"
+_FLAG = TypeAdapter(bool)
 
 
 def make_app(
@@ -91,27 +91,27 @@ def make_app(
 
     questions = Questions(settings, places, ended, unix_time_s)
     page = page_files()
-    # The schema only: its pages would load scripts from elsewhere.
-    app = FastAPI(title="pd-device", version=version("pd-device"), docs_url=None, redoc_url=None)
-    _add_answers(app, residency, questions, places)
-    _add_cards(app, residency, started_s)
-    _add_status(app, residency, status)
-    _add_cloud(app, residency, status, cloud)
-    _add_tokens(app, residency, places)
-    add_page(app, page)
+    endpoints = Endpoints()
+    _add_answers(endpoints, residency, questions, places)
+    _add_cards(endpoints, residency, started_s)
+    _add_status(endpoints, residency, status)
+    _add_cloud(endpoints, residency, status, cloud)
+    _add_tokens(endpoints, residency, places)
+    _add_metrics(endpoints, metrics)
+    document = json_bytes(endpoints.document("pd-device", version("pd-device")))
 
-    @app.head("/metrics", include_in_schema=False)
-    @app.get("/metrics")
-    async def metrics_text() -> Response:
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    async def openapi(_request: Request) -> Response:
+        return Response(document, media_type="application/json")
 
-    _add_errors(app, metrics)
-    _add_schema(app)
+    routes = [*endpoints.routes, Route("/openapi.json", openapi), *page_routes(page)]
+    app = Starlette(routes=routes, exception_handlers=_errors(metrics))
     return Guard(app, access, {"/health", *page})
 
 
-def _add_answers(app: FastAPI, residency: Residency, questions: Questions, places: Places) -> None:
-    @app.post("/v1/chat/completions", openapi_extra=_body_of(ChatParameters))
+def _add_answers(
+    endpoints: Endpoints, residency: Residency, questions: Questions, places: Places
+) -> None:
+    @endpoints.add("POST", "/v1/chat/completions", ChatParameters)
     async def chat_completions(request: Request) -> Response:
         places.check()
         asked = read_parameters(ChatParameters, await read_body(request))
@@ -119,7 +119,7 @@ def _add_answers(app: FastAPI, residency: Residency, questions: Questions, place
             answer = await questions.chat(await _device(residency, asked.model), asked)
         return await _told(request, answer.since(request.state.asked_s), asked.stream)
 
-    @app.post("/v1/completions", openapi_extra=_body_of(CompletionParameters))
+    @endpoints.add("POST", "/v1/completions", CompletionParameters)
     async def completions(request: Request) -> Response:
         places.check()
         asked = read_parameters(CompletionParameters, await read_body(request))
@@ -128,38 +128,40 @@ def _add_answers(app: FastAPI, residency: Residency, questions: Questions, place
         return await _told(request, answer.since(request.state.asked_s), asked.stream)
 
 
-def _add_cards(app: FastAPI, residency: Residency, started_s: int) -> None:
-    @app.get("/health")
-    async def health() -> Response:
+def _add_cards(endpoints: Endpoints, residency: Residency, started_s: int) -> None:
+    @endpoints.add("GET", "/health")
+    async def health(_request: Request) -> Response:
         """Answer 200 only when requests can be carried."""
         status = 200 if residency.phase.serving else 503
         return _json({"status": residency.phase.value}, status)
 
-    @app.get("/version")
-    async def show_version() -> Response:
+    @endpoints.add("GET", "/version")
+    async def show_version(_request: Request) -> Response:
         return _json({"version": version("pd-device")})
 
-    @app.get("/v1/models")
-    async def models() -> Response:
+    @endpoints.add("GET", "/v1/models")
+    async def models(_request: Request) -> Response:
         return _json({"object": "list", "data": [_model_card(residency, started_s)]})
 
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> Response:
-        _check_model(residency, name)
+    @endpoints.add("GET", "/v1/models/{name:path}")
+    async def model(request: Request) -> Response:
+        _check_model(residency, request.path_params["name"])
         return _json(_model_card(residency, started_s))
 
 
-def _add_status(app: FastAPI, residency: Residency, status: Status) -> None:
-    @app.get("/v1/pd/status")
-    async def pd_status(fresh: bool = False) -> Response:
+def _add_status(endpoints: Endpoints, residency: Residency, status: Status) -> None:
+    @endpoints.add("GET", "/v1/pd/status", flag="fresh")
+    async def pd_status(request: Request) -> Response:
         """Tell how the device stands; `fresh` asks the cloud first, where its card is old."""
-        if fresh and residency.phase is Phase.READY:
+        if _is_true(request, "fresh") and residency.phase is Phase.READY:
             await residency.device.client.renew_card()
         return _json(status.report())
 
 
-def _add_cloud(app: FastAPI, residency: Residency, status: Status, cloud: CloudChoice) -> None:
-    @app.put("/v1/pd/cloud", openapi_extra=_body_of(CloudParameters))
+def _add_cloud(
+    endpoints: Endpoints, residency: Residency, status: Status, cloud: CloudChoice
+) -> None:
+    @endpoints.add("PUT", "/v1/pd/cloud", CloudParameters)
     async def choose_cloud(request: Request) -> Response:
         """Use another cloud, or none, for the answers from now on; tell how the device stands."""
         asked = read_parameters(CloudParameters, await read_body(request))
@@ -190,8 +192,8 @@ async def _choose(residency: Residency, cloud: CloudChoice, target: str | None) 
         await link.close()  # a link is made again when the model is loaded
 
 
-def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
-    @app.post("/tokenize", openapi_extra=_body_of(TokenizeParameters))
+def _add_tokens(endpoints: Endpoints, residency: Residency, places: Places) -> None:
+    @endpoints.add("POST", "/tokenize", TokenizeParameters)
     async def tokenize(request: Request) -> Response:
         asked = read_parameters(TokenizeParameters, await read_body(request))
         with places.entering():
@@ -200,7 +202,7 @@ def _add_tokens(app: FastAPI, residency: Residency, places: Places) -> None:
         limit = device.loaded.model.config.max_context_tokens
         return _json({"count": len(tokens), "max_model_len": limit, "tokens": tokens})
 
-    @app.post("/detokenize", openapi_extra=_body_of(DetokenizeParameters))
+    @endpoints.add("POST", "/detokenize", DetokenizeParameters)
     async def detokenize(request: Request) -> Response:
         asked = read_parameters(DetokenizeParameters, await read_body(request))
         with places.entering():
@@ -226,35 +228,37 @@ async def _tokens(device: Device, asked: TokenizeParameters) -> list[int]:
         raise Refusal(str(error), "prompt") from error
 
 
-def _add_errors(app: FastAPI, metrics: DeviceMetrics) -> None:
-    @app.exception_handler(PdError)
+def _add_metrics(endpoints: Endpoints, metrics: DeviceMetrics) -> None:
+    @endpoints.add("GET", "/metrics")
+    async def metrics_text(_request: Request) -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _errors(metrics: DeviceMetrics) -> Mapping[Any, Callable[[Request, Any], Awaitable[Response]]]:
     async def typed_error(_request: Request, error: PdError) -> Response:
         metrics.refused(error)
         return error_response(error)
 
-    @app.exception_handler(RequestValidationError)
-    async def wrong_query(_request: Request, error: RequestValidationError) -> Response:
-        """Tell as of a body's parameters; the library's own shape is no OpenAI client's."""
-        found = error.errors()[0]
-        name = str(found["loc"][-1])[:100]
-        return error_response(Refusal(f"{name} in the address: {found['msg']}", name))
-
-    @app.exception_handler(HTTPException)
     async def http_error(_request: Request, error: HTTPException) -> Response:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         response = error_response(Refusal(str(error.detail), status=error.status_code, code=code))
         response.headers.update(error.headers or {})
         return response
 
-    @app.exception_handler(ClientDisconnect)
-    @app.exception_handler(ConnectionError)
     async def gone(_request: Request, _error: Exception) -> Response:
         return Response(status_code=_GONE)
 
-    @app.exception_handler(Exception)
     async def failed(_request: Request, error: Exception) -> Response:
         metrics.refused(error)
         return error_response(PdError("this server failed on the request; its log has the cause"))
+
+    return {
+        PdError: typed_error,
+        HTTPException: http_error,
+        ClientDisconnect: gone,
+        ConnectionError: gone,
+        Exception: failed,
+    }
 
 
 async def _told(request: Request, answer: Answer, stream: bool | None) -> Response:
@@ -301,24 +305,12 @@ def _turns(residency: Residency, attribute: str) -> Callable[[], float]:
     return read
 
 
-def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
-    """Describe a body that is read by hand, for the OpenAPI schema."""
-    schema = {"$ref": _SCHEMAS.format(model=kind.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _add_schema(app: FastAPI) -> None:
-    """Complete the OpenAPI schema by the bodies that are read by hand."""
-    kinds = (
-        ChatParameters,
-        CompletionParameters,
-        TokenizeParameters,
-        DetokenizeParameters,
-        CloudParameters,
-    )
-    _, bodies = models_json_schema([(k, "validation") for k in kinds], ref_template=_SCHEMAS)
-    schema = app.openapi()
-    schema.setdefault("components", {}).setdefault("schemas", {}).update(bodies["$defs"])
+def _is_true(request: Request, name: str) -> bool:
+    """Read a flag of the address."""
+    try:
+        return _FLAG.validate_python(request.query_params.get(name, False))
+    except ValidationError as error:
+        raise Refusal(f"{name} in the address: {error.errors()[0]['msg']}", name) from error
 
 
 def _json(content: object, status: int = 200) -> Response:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from fastapi import Request
+from starlette.requests import Request
 
 from pd_device_client.api.errors import Refusal
 from pd_device_client.api.json_text import parse_object

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-__all__ = ["PageFile", "add_page", "page_files"]
+__all__ = ["PageFile", "page_files", "page_routes"]
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -73,13 +74,9 @@ def _files() -> Iterator[tuple[str, PageFile]]:
         yield path, PageFile(content, media_type, tag)
 
 
-def add_page(app: FastAPI, files: dict[str, PageFile]) -> None:
-    """Serve the page's files, and nothing else beside them."""
+def page_routes(files: dict[str, PageFile]) -> list[Route]:
+    """Return the routes of the page's files, and of nothing else beside them."""
 
-    @app.get("/", include_in_schema=False)
-    @app.head("/", include_in_schema=False)
-    @app.get("/page/{name}", include_in_schema=False)
-    @app.head("/page/{name}", include_in_schema=False)
     async def page(request: Request) -> Response:
         file = files.get(request.scope["path"])
         if file is None:
@@ -88,3 +85,5 @@ def add_page(app: FastAPI, files: dict[str, PageFile]) -> None:
         if request.headers.get("if-none-match") == file.tag:
             return Response(status_code=304, headers=headers)
         return Response(file.content, headers=headers, media_type=file.media_type)
+
+    return [Route("/", page), Route("/page/{name}", page)]

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from pd_core.errors import CapacityError, PdError, ShuttingDown, status_of
 from pd_core.generation import ServerInfo
@@ -22,7 +25,7 @@ def make_control_plane(
     info: Callable[[], ServerInfo | None],
     metrics: Callable[[], bytes],
     api_key: ApiKey,
-) -> FastAPI:
+) -> Starlette:
     """Build the control plane.
 
     `/healthz` and `/readyz` are open; `/metrics` and `/v1/info` need the key where there is one.
@@ -33,47 +36,48 @@ def make_control_plane(
         metrics: the metrics in Prometheus' text format.
         api_key: the key.
     """
-    # No OpenAPI pages: they would load scripts from elsewhere.
-    app = FastAPI(title="pd-server", openapi_url=None, docs_url=None, redoc_url=None)
 
-    async def require_key(request: Request) -> None:
-        api_key.check(request.headers.get("authorization"))
-
-    guarded = [Depends(require_key)]
-
-    @app.get("/healthz")
-    async def healthz() -> JSONResponse:
+    async def healthz(_request: Request) -> JSONResponse:
         """Alive: the event loop answers and the engine has not failed."""
         dead = phase() is Phase.DEAD
         return JSONResponse({"status": "dead" if dead else "alive"}, 503 if dead else 200)
 
-    @app.get("/readyz")
-    async def readyz() -> JSONResponse:
+    async def readyz(_request: Request) -> JSONResponse:
         """Ready: the model is loaded and new requests are admitted."""
         ready = phase() is Phase.SERVING
         return JSONResponse({"status": phase().value}, 200 if ready else 503)
 
-    @app.get("/metrics", dependencies=guarded)
-    async def metrics_text() -> Response:
+    async def metrics_text(request: Request) -> Response:
+        api_key.check(request.headers.get("authorization"))
         return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/v1/info", dependencies=guarded)
-    async def server_info() -> JSONResponse:
+    async def server_info(request: Request) -> JSONResponse:
+        api_key.check(request.headers.get("authorization"))
         card = info()
         if card is None:
             raise ShuttingDown(f"the server is {phase().value}; try again shortly")
         return JSONResponse(dataclasses.asdict(card))
 
-    @app.exception_handler(PdError)
     async def typed_error(_request: Request, error: PdError) -> JSONResponse:
         return error_response(error)
 
-    @app.exception_handler(HTTPException)
     async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
         body = {"error": {"type": "HTTPException", "message": str(error.detail)}}
         return JSONResponse(body, error.status_code, headers=error.headers)
 
-    return app
+    errors: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
+        PdError: typed_error,
+        HTTPException: http_error,
+    }
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics_text),
+            Route("/v1/info", server_info),
+        ],
+        exception_handlers=errors,
+    )
 
 
 def error_response(error: PdError) -> JSONResponse:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from pd_server.config import TlsConfig
 
@@ -29,7 +29,7 @@ class HttpServer:
         tls: certificate and key; None: plain HTTP.
     """
 
-    def __init__(self, app: FastAPI, listener: socket.socket, tls: TlsConfig | None) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, tls: TlsConfig | None) -> None:
         self._listener = listener
         self._server = _Uvicorn(
             uvicorn.Config(
