@@ -1,15 +1,11 @@
 """One server in one process: from the ready file to the last signal."""
 
 import asyncio
-import errno
-import json
-import os
 import signal
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pd_core.errors import ConfigError
+from pd_core.host.ready_file import check_ready_file, write_ready_file
 from pd_server.config import ServerConfig
 from pd_server.engine.contract import Engine
 from pd_server.server import Server
@@ -34,7 +30,7 @@ async def run_server(
         ConfigError: the server could not start, or the ready file cannot be written.
     """
     if ready_file is not None:
-        _check_ready_file(ready_file)  # before minutes of loading
+        check_ready_file(ready_file)  # before minutes of loading
     server = Server(config, build_engine)
     signals = _SignalCounter()
     start = asyncio.create_task(server.start())
@@ -47,7 +43,7 @@ async def run_server(
     try:
         if ready_file is None:
             return await _serve(server, signals)
-        _write_ready_file(ready_file, server)
+        write_ready_file(ready_file, grpc=server.grpc_address, http=server.http_address)
         try:
             return await _serve(server, signals)
         finally:
@@ -86,41 +82,6 @@ class _SignalCounter:
 async def _first(*tasks: "asyncio.Task[object]") -> None:
     """Wait until one of the tasks is done."""
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _check_ready_file(path: Path) -> None:
-    """Find out whether the ready file could be written, and leave nothing behind.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
-            pass
-    except OSError as error:
-        raise _no_ready_file(path, error) from error
-
-
-def _write_ready_file(path: Path, server: Server) -> None:
-    """Write the addresses; a reader sees the whole file or none."""
-    ready = {"grpc": server.grpc_address, "http": server.http_address, "pid": os.getpid()}
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-        ) as file:
-            json.dump(ready, file)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise _no_ready_file(path, error) from error
-
-
-def _no_ready_file(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"--ready-file {path} cannot be written ({error.strerror}); give a file in a folder "
-        "that exists and can be written"
-    )
 
 
 def _remove(path: Path) -> None:

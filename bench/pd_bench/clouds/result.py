@@ -7,7 +7,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from pd_bench.clouds.closed_loop import Answer
-from pd_bench.results.result import PERCENTILE_METHOD, CutRows, Distribution, EqualRows
+from pd_bench.results.quantiles import PERCENTILE_METHOD
+from pd_bench.results.result import CutRows, Distribution, EqualRows
 
 __all__ = [
     "CloudDocument",

@@ -16,7 +16,6 @@ from pd_bench.harness.bounds import warm_up_failure
 from pd_bench.replay.dispatch import Dispatcher
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.workload import Work, Workload
-from pd_bench.results.provenance import file_sha256, hardware, versions
 from pd_bench.results.result import (
     Distribution,
     EqualRows,
@@ -27,7 +26,7 @@ from pd_bench.results.result import (
 from pd_bench.results.series import Timeline, sample_rows
 from pd_bench.results.validity import early_end, lag_problems
 from pd_bench.traces.formats import MAX_TOKENS
-from pd_bench.traces.reader import SkippedRows, TraceRow, read_trace
+from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
 from pd_core.generation import Limits
 from pd_core.sampling_params import SamplingParams
@@ -58,10 +57,7 @@ class EndpointReplay:
         self._settings = settings
         self._progress = progress
         self._skipped = SkippedRows()
-        skipped = self._skipped if settings.skip_broken else None
-        self._rows: list[TraceRow] = list(
-            read_trace(settings.trace, settings.limit, skipped=skipped)
-        )
+        self._rows = list(settings.rows(self._skipped))
         self._workload = _workload(settings)
         self._records: list[RequestRecord] = []
         self._timelines: list[Timeline] = []
@@ -152,15 +148,12 @@ class EndpointReplay:
         problems = lag_problems(records, settings.pace_s)
         if self._partial:
             problems.insert(0, early_end(self.failure))
-        return ResultDocument(
-            trace=settings.trace.name,
-            trace_sha256=file_sha256(settings.trace),
+        return settings.document(
+            self._skipped,
+            problems,
             fidelity="endpoint",
             arrivals="trace",
-            pace_s=settings.pace_s,
             exactness="consistent",
-            valid=not problems,
-            invalid_because=tuple(problems),
             partial=self._partial,
             labels=self._labels(),
             dispatch_lag_s=Distribution.of(r.dispatch_lag_s for r in records),
@@ -179,17 +172,12 @@ class EndpointReplay:
                 "plain": settings.plain,
                 "timeout_s": settings.timeout_s,
             },
-            versions=versions(),
-            hardware=hardware(),
-            seed=settings.seed,
-            skipped_rows=self._skipped.count,
             schemes={_SCHEME: SchemeResult.of(records, settings.pace_s, None, 0)},
             requests=tuple(records),
             timelines=tuple(self._timelines),
         )
 
     def _labels(self) -> tuple[str, ...]:
-        skipped = (self._skipped.label,) if self._skipped.count else ()
         prompts = "token ids"
         if self._settings.prompts == "text":
             share = f"{self._counted / self._words:.2f}" if self._words else "an unknown number of"
@@ -204,7 +192,7 @@ class EndpointReplay:
             "each row's length is its token limit, which the server may plan with",
             f"prompts: {prompts}, the same ones for the same row and seed",
             "the cloud's costs: not known; tokens by the server's count",
-            *skipped,
+            *self._skipped.labels,
         )
 
 

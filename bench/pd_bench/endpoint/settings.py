@@ -1,10 +1,10 @@
 """What a replay against an OpenAI-compatible server is asked to do, checked before it starts."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from pd_bench.harness.bounds import check_between, check_counts, check_pace, check_timeout
+from pd_bench.replay.trace_run import TraceRun
 from pd_core.errors import ConfigError
 from pd_core.host.loopback import is_loopback
 
@@ -15,51 +15,37 @@ PROMPT_KINDS = ("ids", "text")
 _MOST_TEMPERATURE = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointSettings:
-    """Every input of a replay against an endpoint.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings(TraceRun):
+    """Every input of a replay against an endpoint; those of a TraceRun are not told again.
+
+    The stream is not paced here, and without a `max_prompt_tokens` no prompt is cut.
 
     Attributes:
-        trace: the trace's file.
         url: of the server, up to and with its version ("http://host:8000/v1"; that is added
             where there is no path).
         model: name the server knows; None: its only one.
-        pace_s: a gap of more than twice this is a stall; the stream is not paced here.
-        limit: replay the first so many rows; None: all.
-        max_prompt_tokens: longer prompts are cut; None: none is.
-        max_output_tokens: longer answers are cut.
-        seed: of prompts and sampling.
         temperature: 0 means greedy.
         repeat: passes over the trace.
-        timeout_s: a request that takes longer has failed.
         prompts: "ids" sends token ids, "text" sends words, about one token each.
         vocab_size: token ids of prompts are below this.
         plain: send only the fields of OpenAI's own API.
         api_key: bearer key; never shown.
         insecure: allow plaintext beyond this machine.
-        skip_broken: leave broken rows of the trace out, and count them.
 
     Raises:
         ConfigError: a value is out of range, or the address is not to be used.
     """
 
-    trace: Path
     url: str
     model: str | None = None
-    pace_s: float = 0.1
-    limit: int | None = None
-    max_prompt_tokens: int | None = None
-    max_output_tokens: int = 1024
-    seed: int = 0
     temperature: float = 0.0
     repeat: int = 1
-    timeout_s: float = 600.0
     prompts: str = "ids"
     vocab_size: int = 32_000
     plain: bool = False
     api_key: str | None = field(default=None, repr=False)
     insecure: bool = False
-    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         self._check_url()

@@ -10,13 +10,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 
-import numpy as np
 from rich.table import Table
 
 from pd_bench.harness.cloud_tokens import cloud_tokens
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
-from pd_bench.results.result import PERCENTILE_METHOD
+from pd_bench.results.quantiles import quantiles
 from pd_core.errors import ConfigError
 from pd_core.generation import Start, Tokens
 from pd_core.sampling_params import SamplingParams
@@ -74,7 +73,7 @@ class DecodeGaps:
     def percentiles(self, busy: bool) -> tuple[float, float, float]:
         """Return p50, p99 and the largest."""
         values = self.busy_s if busy else self.quiet_s
-        p50, p99, most = np.percentile(values, (50, 99, 100), method=PERCENTILE_METHOD).tolist()
+        p50, p99, most = quantiles(values, (0.5, 0.99, 1.0)).tolist()
         return p50, p99, most
 
     @property

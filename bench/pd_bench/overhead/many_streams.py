@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.table import Table
 
 from pd_bench.emulation.cloud_engine import age_s
@@ -19,10 +18,11 @@ from pd_bench.emulation.emulated_server import command
 from pd_bench.harness.bounds import check_between
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.process_memory import rss_bytes
-from pd_bench.harness.server_process import OwnServer, server_process
-from pd_bench.results.result import PERCENTILE_METHOD
+from pd_bench.harness.server_process import server_process
+from pd_bench.results.quantiles import quantiles
 from pd_core.errors import ConfigError
 from pd_core.generation import Start, Tokens
+from pd_core.host.ready_file import ReadyServer
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
@@ -119,7 +119,7 @@ async def _measure(settings: StreamsSettings, count: int) -> ManyStreams:
 
 
 async def _read_all(
-    settings: StreamsSettings, count: int, server: OwnServer, links: list[GrpcCloudLink]
+    settings: StreamsSettings, count: int, server: ReadyServer, links: list[GrpcCloudLink]
 ) -> ManyStreams:
     opening, begun = asyncio.Semaphore(_OPENED_TOGETHER), _Countdown(count)
     await _read_one(links[0], -1, 1, [], opening, _Countdown(1))  # warm-up
@@ -143,7 +143,7 @@ async def _read_all(
         reading.cancel()
         all_begun.cancel()
     late = [age for of_one in ages for age in of_one[head:]]
-    p50, p99, most = np.percentile(late, (50, 99, 100), method=PERCENTILE_METHOD).tolist()
+    p50, p99, most = quantiles(late, (0.5, 0.99, 1.0)).tolist()
     grown = (during - before) / count if count > 1 else None
     return ManyStreams(count, len(late), during, grown, p50, p99, most)
 

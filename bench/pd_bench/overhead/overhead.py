@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from rich.table import Table
 
 from pd_bench.harness.bounds import check_pace
@@ -20,7 +19,7 @@ from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.overhead.lateness import UNJUDGED_TOKENS, lateness_s
 from pd_bench.replay.cloud_meter import CloudMeter
-from pd_bench.results.result import PERCENTILE_METHOD
+from pd_bench.results.quantiles import quantiles
 from pd_core.sampling_params import SamplingParams
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient
@@ -55,7 +54,7 @@ class Latency:
     @classmethod
     def of(cls, values_s: Sequence[float]) -> "Latency":
         """Describe the values."""
-        p50, p99 = np.percentile(np.array(values_s), (50, 99), method=PERCENTILE_METHOD).tolist()
+        p50, p99 = quantiles(values_s, (0.5, 0.99)).tolist()
         return cls(p50, p99)
 
     def above(self, other: "Latency") -> "Latency":

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from rich.table import Table
 
-from pd_bench.results.result import PERCENTILE_METHOD
+from pd_bench.results.quantiles import quantiles
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import LocalEngine
 
@@ -29,9 +28,8 @@ class Jitter:
     @classmethod
     def of(cls, late_s: Sequence[float]) -> "Jitter":
         """Describe the ticks."""
-        values = np.array(late_s)
-        p50, p99 = np.percentile(values, (50, 99), method=PERCENTILE_METHOD).tolist()
-        return cls(len(late_s), p50, p99, float(values.max()))
+        p50, p99, most = quantiles(late_s, (0.5, 0.99, 1.0)).tolist()
+        return cls(len(late_s), p50, p99, most)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,9 @@ from pd_bench.replay.cloud_meter import CloudMeter
 from pd_bench.replay.devices import Devices, FleetDevices, RealDevice
 from pd_bench.replay.dispatch import Dispatcher
 from pd_bench.replay.progress import Progress
-from pd_bench.replay.schemes import Scheme, parse_scheme, parse_schemes
+from pd_bench.replay.schemes import Scheme, parse_scheme
 from pd_bench.replay.settings import ReplaySettings
 from pd_bench.replay.workload import Workload
-from pd_bench.results.provenance import file_sha256, hardware, versions
 from pd_bench.results.result import (
     CloudTotals,
     Distribution,
@@ -38,7 +37,7 @@ from pd_bench.results.validity import (
     lag_problems,
     promised_exactness,
 )
-from pd_bench.traces.reader import SkippedRows, TraceRow, read_trace
+from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
 from pd_core.generation import ServerInfo
 from pd_device_client.cloud.address import CloudAddress
@@ -69,9 +68,7 @@ class Replay:
         self._settings = settings
         self._progress = progress
         self._skipped = SkippedRows()
-        skipped = self._skipped if settings.skip_broken else None
-        rows = read_trace(settings.trace, settings.limit, skipped=skipped)
-        self._rows: list[TraceRow] = list(rows)
+        self._rows = list(settings.rows(self._skipped))
         self._cores = split_cores(available_cores())
         if settings.cloud is not None:
             self._cores = CoreSplit()  # that server's cores are not ours to choose
@@ -234,27 +231,25 @@ class Replay:
         )
         if self._partial:
             problems = (early_end(self.failure), *problems)
-        return ResultDocument(
-            trace=settings.trace.name,
-            trace_sha256=file_sha256(settings.trace),
+        return settings.document(
+            self._skipped,
+            problems,
             fidelity=settings.fidelity,
             arrivals=devices.arrivals,
-            pace_s=settings.pace_s,
             exactness=promised_exactness(records),
-            valid=not problems,
-            invalid_because=problems,
             partial=self._partial,
-            labels=(*self._server_labels, *devices.labels, *self._scheme_labels()),
+            labels=(
+                *self._server_labels,
+                *devices.labels,
+                *self._skipped.labels,
+                *settings.scheme_labels,
+            ),
             dispatch_lag_s=Distribution.of(r.dispatch_lag_s for r in records),
             cut_rows=workload.cut_rows(self._rows),
             equal_rows=EqualRows.of(records, len(settings.schemes) * settings.repeat),
             profiles=self._profiles(),
             settings=self._inputs(),
             cores=asdict(self._cores),
-            versions=versions(),
-            hardware=hardware(),
-            seed=settings.seed,
-            skipped_rows=self._skipped.count,
             schemes=self._schemes(records, devices.kv_bytes_per_token),
             requests=tuple(records),
             timelines=tuple(sorted(self._timelines, key=lambda t: (t.id, t.scheme))),
@@ -275,11 +270,6 @@ class Replay:
                 own, self._settings.pace_s, self._totals[scheme], per_token * longest
             )
         return results
-
-    def _scheme_labels(self) -> list[str]:
-        schemes = parse_schemes(self._settings.schemes)
-        skipped = [self._skipped.label] if self._skipped.count else []
-        return skipped + [label for scheme in schemes for label in scheme.labels]
 
     def _profiles(self) -> dict[str, dict[str, str | float | None]]:
         profiles = {"link": asdict(self._settings.link)}

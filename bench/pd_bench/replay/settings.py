@@ -1,10 +1,10 @@
 """What a replay is asked to do, checked before anything starts."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pd_bench.harness.bounds import check_counts, check_pace, check_timeout
 from pd_bench.replay.schemes import SCHEMES, Scheme, parse_schemes
+from pd_bench.replay.trace_run import TraceRun
 from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
 from pd_core.store.model_names import DEFAULT_MODEL
@@ -21,51 +21,35 @@ __all__ = ["FIDELITIES", "ReplaySettings"]
 FIDELITIES = ("real", "fleet")
 
 
-@dataclass(frozen=True, slots=True)
-class ReplaySettings:
-    """Every input of a replay.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaySettings(TraceRun):
+    """Every input of a replay; those of a TraceRun are not told again.
 
     Attributes:
-        trace: the trace's file.
         schemes: names of the schemes to compare, in order (pd_bench.replay.schemes).
         fidelity: "real" or "fleet" (DESIGN 8).
-        pace_s: seconds between shown tokens asked of every scheme's controller.
-        limit: replay the first so many rows; None: all.
         device_profile: name of the devices' speed; None: the real device's own (real only).
         link_profile: name of the link's; "loopback" emulates nothing.
-        max_prompt_tokens: longer prompts are cut; None: to what the context has room for.
-        max_output_tokens: longer answers are cut; the token limit of every request.
-        seed: of prompts, sampling and emulated spread.
         temperature: 0 means greedy.
         repeat: passes over the trace; the order of the schemes rotates.
         model: of our own server and of real devices.
         max_num_seqs: slots of our own server.
         cloud: use this server instead of our own.
-        timeout_s: a request that takes longer has failed.
-        skip_broken: leave broken rows of the trace out, and count them.
 
     Raises:
         ConfigError: a name is unknown (the known ones are listed) or a value is out of range.
         InvalidSamplingParams: the temperature or the seed is.
     """
 
-    trace: Path
     schemes: tuple[str, ...] = SCHEMES
     fidelity: str = "fleet"
-    pace_s: float = 0.1
-    limit: int | None = None
     device_profile: str | None = None
     link_profile: str = "loopback"
-    max_prompt_tokens: int | None = None
-    max_output_tokens: int = 1024
-    seed: int = 0
     temperature: float = 0.0
     repeat: int = 1
     model: str = DEFAULT_MODEL
     max_num_seqs: int = 16
     cloud: CloudAddress | None = None
-    timeout_s: float = 600.0
-    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         parse_schemes(self.schemes)
@@ -101,6 +85,11 @@ class ReplaySettings:
     def sampler(self) -> str:
         """The sampler the fidelity needs on the cloud."""
         return "rolling-hash" if self.fidelity == "fleet" else "model"
+
+    @property
+    def scheme_labels(self) -> tuple[str, ...]:
+        """What a reader must know of the schemes, in words."""
+        return tuple(label for scheme in parse_schemes(self.schemes) for label in scheme.labels)
 
     def scheme_order(self, repeat: int) -> tuple[Scheme, ...]:
         """Return the schemes of a pass, rotated so that none always comes first."""

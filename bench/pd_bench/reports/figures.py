@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pd_bench.results.quantiles import quantiles
 from pd_bench.results.result import RequestRecord, ResultDocument
 from pd_bench.results.series import Timeline
 
@@ -176,7 +177,7 @@ def _distribution_points(values: Iterable[float | None]) -> tuple[tuple[float, f
     if not len(known):
         return ()
     shares = np.linspace(0.0, 1.0, min(_POINTS, max(len(known), 2)))
-    return tuple(zip(np.quantile(known, shares).tolist(), shares.tolist(), strict=True))
+    return tuple(zip(quantiles(known, shares).tolist(), shares.tolist(), strict=True))
 
 
 def _load(document: ResultDocument) -> CurveFigure:

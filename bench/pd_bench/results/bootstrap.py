@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pd_bench.results.quantiles import quantiles
+
 __all__ = [
     "CONFIDENCE",
     "RESAMPLES",
@@ -91,7 +93,7 @@ def bootstrap_pair(
     if not np.isfinite(value) or not len(values):
         return None
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values, (tail, 1 - tail))
+    low, high = quantiles(values, (tail, 1 - tail))
     return Interval(float(value), float(low), float(high), num_rows)
 
 

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from pd_bench.results.bootstrap import Interval, Statistic, Values, bootstrap_pair
-from pd_bench.results.result import PERCENTILE_METHOD, RequestRecord, ResultDocument
+from pd_bench.results.quantiles import quantiles
+from pd_bench.results.result import RequestRecord, ResultDocument
 
 __all__ = ["MEASURES", "Headline", "Measure", "headlines", "paired_values"]
 
 
 def _quantile(share: float) -> Statistic:
     def statistic(values: Values) -> Values:
-        return np.asarray(
-            np.quantile(values, share, axis=-1, method=PERCENTILE_METHOD), dtype=np.float64
-        )
+        return quantiles(values, share)
 
     return statistic
 

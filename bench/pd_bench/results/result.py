@@ -7,15 +7,15 @@ its requests; a record keeps the instant of every shown token, so that all can b
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from pd_bench.results.quantiles import PERCENTILE_METHOD, quantiles
 from pd_bench.results.series import CapacityCurve, LoadPoint, Timeline
 
 __all__ = [
-    "PERCENTILE_METHOD",
     "STALL_FACTOR",
     "CloudTotals",
     "CutRows",
@@ -27,9 +27,6 @@ __all__ = [
     "SchemeResult",
     "output_sha256",
 ]
-
-PERCENTILE_METHOD: Final = "linear"
-"""numpy's name of the one way in which every percentile is computed."""
 
 STALL_FACTOR = 2.0
 """A request is stalled when a gap exceeds this many paces."""
@@ -55,7 +52,7 @@ class Distribution(_Model):
         known = np.array([value for value in values if value is not None], dtype=np.float64)
         if not len(known):
             return cls(count=0, mean=None, p50=None, p90=None, p99=None, max=None)
-        p50, p90, p99 = np.percentile(known, (50, 90, 99), method=PERCENTILE_METHOD).tolist()
+        p50, p90, p99 = quantiles(known, (0.5, 0.9, 0.99)).tolist()
         mean, largest = float(known.mean()), float(known.max())
         return cls(count=len(known), mean=mean, p50=p50, p90=p90, p99=p99, max=largest)
 

@@ -1,12 +1,11 @@
 """Where a result goes: a file that is known to be writable before the measurement begins."""
 
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pd_core.errors import ConfigError
+from pd_core.host.atomic import part_file, put_in_place
 
 __all__ = ["refuse_same_file", "result_file"]
 
@@ -53,33 +52,28 @@ def result_file(
             not after the run. Or the disk is full, when it is written.
     """
     place = path.resolve()  # a link stays a link to the file that is written
-    part = place.parent / f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
-    try:
-        if place.is_dir():
-            raise IsADirectoryError(0, "it is a directory")
-        if path.exists() and not path.is_file():
-            # To replace it by a file would take /dev/null from everybody.
-            raise OSError(0, "it is not a plain file")
-        part.touch(exist_ok=False)
-    except OSError as error:
-        raise _cannot_write(path, option, error) from None
-
-    def write(content: str | bytes | Iterable[str]) -> None:
-        lines = [content] if isinstance(content, str | bytes) else content
+    with ExitStack() as held:
         try:
-            with part.open("wb") as file:
-                for line in lines:
-                    file.write(line if isinstance(line, bytes) else f"{line}\n".encode())
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(place)
+            if place.is_dir():
+                raise IsADirectoryError(0, "it is a directory")
+            if path.exists() and not path.is_file():
+                # To replace it by a file would take /dev/null from everybody.
+                raise OSError(0, "it is not a plain file")
+            part = held.enter_context(part_file(place))
         except OSError as error:
             raise _cannot_write(path, option, error) from None
 
-    try:
+        def write(content: str | bytes | Iterable[str]) -> None:
+            lines = [content] if isinstance(content, str | bytes) else content
+            try:
+                with part.open("wb") as file:
+                    for line in lines:
+                        file.write(line if isinstance(line, bytes) else f"{line}\n".encode())
+                put_in_place(part, place, durable=True)
+            except OSError as error:
+                raise _cannot_write(path, option, error) from None
+
         yield write
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _cannot_write(path: Path, option: str, error: OSError) -> ConfigError:

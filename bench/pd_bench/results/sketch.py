@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pd_bench.results.result import PERCENTILE_METHOD, Distribution
+from pd_bench.results.quantiles import quantiles
+from pd_bench.results.result import Distribution
 
 __all__ = ["MAX_EXACT", "RELATIVE_ERROR", "QuantileSketch"]
 
@@ -72,8 +73,8 @@ class QuantileSketch:
         if not self.count:
             return []
         if self._exact is not None:
-            values = np.concatenate(self._exact)
-            found = np.percentile(values, wanted * 100, method=PERCENTILE_METHOD)
+            # By way of percents, whose rounding is in the documents that there are.
+            found = quantiles(np.concatenate(self._exact), wanted * 100 / 100)
             return [float(value) for value in found]
         indices = sorted(self._buckets)
         ends = self._num_zeros + np.cumsum([self._buckets[index] for index in indices])

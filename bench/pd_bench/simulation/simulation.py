@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.schemes import Scheme
 from pd_bench.replay.workload import Work
-from pd_bench.results.provenance import file_sha256, hardware, versions
 from pd_bench.results.result import (
     CloudTotals,
     CutRows,
@@ -25,7 +24,7 @@ from pd_bench.simulation.fleet import SimulatedFleet, workload_of
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.tally import AnswerDigests, SchemeTally
 from pd_bench.simulation.timer_lag import TimerLag
-from pd_bench.traces.reader import SkippedRows, TraceRow, read_trace
+from pd_bench.traces.reader import SkippedRows
 from pd_device_client.contract.outcome import Outcome
 
 __all__ = ["Simulation"]
@@ -99,19 +98,14 @@ class Simulation:
         late = None if lag is None else TimerLag(lag, settings.seed).draw_s
         run_virtual(run(), lag_s=late)
 
-    def _rows(self, skipped: SkippedRows) -> Iterator[TraceRow]:
-        settings = self._settings
-        counted = skipped if settings.skip_broken else None
-        return read_trace(settings.trace, settings.limit, skipped=counted)
-
     def _works(self) -> Iterator[Work]:
         """Read the trace once more, row by row; what is left out was counted the first time."""
-        for index, row in enumerate(self._rows(SkippedRows())):
+        for index, row in enumerate(self._settings.rows(SkippedRows())):
             yield self._workload.work(index, row)
 
     def _count_rows(self) -> CutRows:
         workload, rows, prompt, output = self._workload, 0, 0, 0
-        for row in self._rows(self._skipped):
+        for row in self._settings.rows(self._skipped):
             rows += 1
             prompt += row.prompt_tokens > workload.max_prompt_tokens
             output += row.output_tokens > workload.max_output_tokens
@@ -138,16 +132,12 @@ class Simulation:
                 f"identical answers were promised, but those of {num_different} of "
                 f"{equal_rows.rows} rows differ between schemes"
             )
-        return ResultDocument(
-            trace=settings.trace.name,
-            trace_sha256=file_sha256(settings.trace),
-            skipped_rows=self._skipped.count,
+        return settings.document(
+            self._skipped,
+            problems,
             fidelity="simulated",
             arrivals="trace",
-            pace_s=settings.pace_s,
             exactness="identical" if identical else "consistent",
-            valid=not problems,
-            invalid_because=tuple(problems),
             partial=self._partial,
             labels=self._labels(),
             percentile_method=_PERCENTILE_METHOD,
@@ -156,9 +146,6 @@ class Simulation:
             equal_rows=equal_rows,
             profiles=self._profiles(),
             settings=self._inputs(),
-            versions=versions(),
-            hardware=hardware(),
-            seed=settings.seed,
             schemes={
                 name: tally.result(self._totals.get(name, _NO_COST), 0)
                 for name, tally in self._tallies.items()
@@ -184,7 +171,7 @@ class Simulation:
             *_lag_label(settings.timer_lag_s),
             f"the document holds {settings.keep_requests} requests of a scheme at most, chosen "
             "evenly; the figures are of all",
-            *((self._skipped.label,) if self._skipped.count else ()),
+            *self._skipped.labels,
             *(label for scheme in settings.parsed_schemes for label in scheme.labels),
         )
 

@@ -45,6 +45,11 @@ class SkippedRows:
         more = ", ..." if self.count > len(self.first) else ""
         return f"{self.count} broken rows of the trace left out ({'; '.join(self.first)}{more})"
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label, where there is something to say."""
+        return (self.label,) if self.count else ()
+
 
 def read_trace(
     path: Path,

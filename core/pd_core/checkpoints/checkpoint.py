@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.errors import ModelError
+from pd_core.host.atomic import replaced
 from pd_core.store.json_file import read_json
 
 __all__ = ["Checkpoint", "read_json", "write_tensors"]
@@ -30,15 +31,12 @@ def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
         ModelError: it cannot be written.
     """
     separate = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    partial = directory / f"{_SINGLE}.partial"
     try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(separate, partial, metadata={"format": "pt"})
-        partial.chmod(mode)  # the library leaves it readable for the owner alone
-        partial.replace(directory / _SINGLE)
+        with replaced(directory / _SINGLE) as part:
+            mode = part.stat().st_mode
+            save_file(separate, part, metadata={"format": "pt"})
+            part.chmod(mode)  # the library leaves it readable for the owner alone
     except (SafetensorError, OSError) as error:
-        partial.unlink(missing_ok=True)
         raise ModelError(f"{directory / _SINGLE} cannot be written: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,16 @@ from safetensors import SafetensorError
 
 from pd_core.errors import ConfigError
 
-__all__ = ["clear_leftovers", "is_leftover", "new_folder", "ordinary_file", "replace_text"]
+__all__ = [
+    "clear_leftovers",
+    "is_leftover",
+    "new_folder",
+    "ordinary_file",
+    "part_file",
+    "put_in_place",
+    "replace_text",
+    "replaced",
+]
 
 
 @contextlib.contextmanager
@@ -48,6 +58,60 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def part_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """Yield a new empty file beside `path`, for `put_in_place`; it is gone at the end.
+
+    Two processes that write the same file have one each.
+
+    Args:
+        path: of the file it will be.
+        mode: of its permissions, less what the umask takes.
+
+    Raises:
+        OSError: it cannot be made there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part.touch(mode, exist_ok=False)
+    try:
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def put_in_place(part: Path, path: Path, *, durable: bool) -> None:
+    """Let a whole part file take its name, in one step: a reader sees the older file or all of it.
+
+    Args:
+        part: the part file.
+        path: its name from now on.
+        durable: its content is on the disk before, so that a power cut leaves one of the two whole.
+
+    Raises:
+        OSError: the disk refuses; `path` is as it was.
+    """
+    if durable:
+        _sync(part)
+    part.replace(path)
+
+
+@contextlib.contextmanager
+def replaced(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[Path]:
+    """Yield an empty file that takes the place of `path` when the block ends well.
+
+    Args:
+        path: of the file, which need not exist.
+        mode: as for `part_file`.
+        durable: as for `put_in_place`.
+
+    Raises:
+        OSError: the disk refuses; `path` is as it was.
+    """
+    with part_file(path, mode=mode) as part:
+        yield part
+        put_in_place(part, path, durable=durable)
+
+
 def ordinary_file(path: Path) -> Path:
     """Return where a file is to be written, links followed, before anything is computed for it.
 
@@ -69,13 +133,10 @@ def replace_text(path: Path, text: str) -> None:
         ConfigError: it is no place for a file, or the disk refuses.
     """
     path = ordinary_file(path)
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        half.write_text(text, encoding="utf-8", newline="")
-        _sync(half)
-        half.replace(path)
+        with replaced(path, durable=True) as part:
+            part.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        half.unlink(missing_ok=True)
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}; nothing was replaced. Free some space or "
             "choose another place"

@@ -6,18 +6,16 @@ as a process where it is installed.
 
 import asyncio
 import importlib.util
-import json
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from pd_core.errors import CloudTimeout, CloudUnavailable, ConfigError
+from pd_core.errors import ConfigError
+from pd_core.host.child_process import serving_process
 from pd_core.host.ending_signals import ending_signals
-from pd_core.host.parent_death import ending_with_parent
 from pd_device_client.planning.planner import Mode
 
 __all__ = ["DEMO_PACE_S", "DEMO_PROFILE", "check_demo", "demo_cloud", "half_the_cores"]
@@ -29,10 +27,6 @@ DEMO_PACE_S = 0.1
 """The pace where nothing else is said: slow enough to watch."""
 
 _SERVER = "pd_server"
-_READY_WITHIN_S = 120.0
-_STOP_WITHIN_S = 10.0
-_POLL_S = 0.05
-_LOG_TAIL_BYTES = 2000
 
 
 def check_demo(cloud: str | None, mode: Mode) -> None:
@@ -71,32 +65,20 @@ async def demo_cloud(model: str, num_threads: int) -> AsyncIterator[str]:
         CloudUnavailable: it ended before it was ready; the message has the end of its log.
         CloudTimeout: it was not ready in time.
     """
-    with tempfile.TemporaryDirectory(prefix="pd-device-demo-") as name:
-        folder = Path(name)
-        command = [
+
+    def command(ready_file: Path) -> list[str]:
+        return [
             *(sys.executable, "-m", _SERVER, "--model", model),
             *("--host", "127.0.0.1", "--grpc-port", "0", "--http-port", "0"),
-            *("--threads", str(num_threads), "--ready-file", str(folder / "ready.json")),
+            *("--threads", str(num_threads), "--ready-file", str(ready_file)),
         ]
-        with (folder / "server.log").open("wb") as log, _cancelled_by(ending_signals()):
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                env=_environment(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for us: we stop it in order
-                preexec_fn=ending_with_parent(),
+
+    async with AsyncExitStack() as stack:
+        with _cancelled_by(ending_signals()):
+            server = await stack.enter_async_context(
+                serving_process(command, "the demonstration's cloud")
             )
-            try:
-                address = await _address(process, folder)
-            except BaseException:
-                await _stop(process)
-                raise
-        try:
-            yield address
-        finally:
-            await _stop(process)
+        yield server.address
 
 
 @contextmanager
@@ -111,43 +93,3 @@ def _cancelled_by(signals: Sequence[signal.Signals]) -> Iterator[None]:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-def _environment() -> dict[str, str]:
-    """Leave out the settings of a server that the user runs elsewhere, its key among them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PD_SERVER_")}
-
-
-async def _address(process: asyncio.subprocess.Process, folder: Path) -> str:
-    ready_file, log = folder / "ready.json", folder / "server.log"
-    try:
-        async with asyncio.timeout(_READY_WITHIN_S):
-            while not ready_file.exists():  # it is put in place in one move
-                if process.returncode is not None:
-                    raise CloudUnavailable(
-                        f"the demonstration's cloud ended with code {process.returncode} before "
-                        f"it was ready; the end of its log:\n{_tail(log)}"
-                    )
-                await asyncio.sleep(_POLL_S)
-    except TimeoutError:
-        raise CloudTimeout(
-            f"the demonstration's cloud was not ready within {_READY_WITHIN_S:g} s; the end of "
-            f"its log:\n{_tail(log)}"
-        ) from None
-    return str(json.loads(ready_file.read_text(encoding="utf-8"))["grpc"])
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(_STOP_WITHIN_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
-def _tail(log: Path) -> str:
-    return log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() or "(empty)"

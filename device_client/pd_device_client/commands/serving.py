@@ -1,17 +1,13 @@
 """`pd-device serve`: one process from the socket to the last signal."""
 
 import asyncio
-import json
-import os
 import signal
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
-from pd_core.errors import ConfigError
 from pd_core.host.ending_signals import ending_signals
 from pd_core.host.listening import bind
 from pd_core.host.loopback import is_loopback
+from pd_core.host.ready_file import check_ready_file, write_ready_file
 from pd_core.host.wall_clock import unix_time_s
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
@@ -57,8 +53,8 @@ async def _serve(
     line: LoadingLine,
     on_answer: Callable[[Outcome], None],
 ) -> int:
-    if settings.ready_file is not None and not settings.ready_file.parent.is_dir():
-        raise _no_ready_file(settings.ready_file, "there is no such folder")
+    if settings.ready_file is not None:
+        check_ready_file(settings.ready_file)
     listener = bind(settings.door.host, settings.door.port, "--port")
     residency = Residency(
         lambda: open_device(settings.device, cloud.link(), line),
@@ -126,7 +122,7 @@ def _tell_ready(
     if client.cloud_error is not None:
         tell(f"note: the device goes on alone: {client.cloud_error}")
     if settings.ready_file is not None:
-        _write_ready_file(settings.ready_file, server.address)
+        write_ready_file(settings.ready_file, http=server.address)
     tell(f"serving {residency.device.loaded.name} at http://{server.address}/v1")
     tell(f"open http://{server.address} in a browser")
 
@@ -145,22 +141,3 @@ def _on_signal() -> asyncio.Event:
     for number in signals:
         loop.add_signal_handler(number, stop)
     return stopped
-
-
-def _write_ready_file(path: Path, address: str) -> None:
-    """Write the address; a reader sees the whole file or none."""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-        ) as file:
-            json.dump({"http": address, "pid": os.getpid()}, file)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise _no_ready_file(path, error.strerror) from error
-
-
-def _no_ready_file(path: Path, why: str | None) -> ConfigError:
-    return ConfigError(
-        f"--ready-file {path} cannot be written ({why}); give a file in a folder that exists and "
-        "can be written"
-    )

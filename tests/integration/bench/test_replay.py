@@ -178,7 +178,7 @@ def test_sigterm_stops_the_command_with_a_partial_document(trace: Path, tmp_path
         env=os.environ | {"TMPDIR": str(tmp_path)},
     ) as process:
         try:
-            while not (ready := list(tmp_path.glob("pd-bench-*/ready.json"))):
+            while not (ready := list(tmp_path.glob("pd-serving-*/ready.json"))):
                 assert process.poll() is None, "the command ended before its server was ready"
                 time.sleep(0.05)
             server = json.loads(ready[0].read_text())

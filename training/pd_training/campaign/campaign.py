@@ -16,6 +16,7 @@ import torch
 
 from pd_core.checkpoints.checkpoint import read_json
 from pd_core.errors import ConfigError
+from pd_core.host.atomic import replaced
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import KVCache
 from pd_training.corpus.token_store import TokenStore
@@ -233,11 +234,10 @@ class Campaign:
         return found.loss, found.bits_per_byte
 
     def _write(self, file: Path, result: CellResult) -> None:
-        part = file.with_suffix(".part")
         try:
             self._results.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
-            part.replace(file)
+            with replaced(file) as part:
+                part.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{file} cannot be written: {error.strerror}") from error
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pd_core.errors import ConfigError
-from pd_core.host.atomic import replace_text
+from pd_core.host.atomic import replace_text, replaced
 
 __all__ = ["MetricsLog", "MetricsRow", "read_metrics"]
 
@@ -81,13 +81,10 @@ class MetricsLog:
         axes.grid(visible=True, alpha=0.3)
         if self.rows:
             axes.legend()
-        # Named apart and then moved, so that nobody sees half a picture.
-        half = self._png.with_name(f".{self._png.name}.part")
         try:
-            FigureCanvasAgg(figure).print_png(str(half))  # type: ignore[no-untyped-call]
-            half.replace(self._png)
+            with replaced(self._png) as part:
+                FigureCanvasAgg(figure).print_png(str(part))  # type: ignore[no-untyped-call]
         except OSError as error:
-            half.unlink(missing_ok=True)
             raise ConfigError(f"{self._png} cannot be written: {error.strerror}") from error
 
 

@@ -22,8 +22,9 @@ from pd_bench.clouds.result import CloudDocument, CloudPass, CloudScheme, equal_
 from pd_bench.clouds.result import throughput_ratio as ratio_of
 from pd_bench.clouds.settings import CloudSettings
 from pd_bench.emulation.virtual_loop import run_virtual
-from pd_bench.harness.server_process import OwnServer, ServerOptions
+from pd_bench.harness.server_process import ServerOptions
 from pd_core.errors import CloudUnavailable, EngineError, QueueFull
+from pd_core.host.ready_file import ReadyServer
 from tests.scripted_cloud import Script, ScriptedCloud
 
 METRICS = "# TYPE pd_kv_blocks gauge\npd_kv_blocks {}\n# TYPE other gauge\nother 3.0\n"
@@ -61,14 +62,14 @@ class Servers:
         monkeypatch.setattr(kv_blocks, "_read_kv_blocks", self.read_kv_blocks)
 
     @asynccontextmanager
-    async def serving(self, options: ServerOptions) -> AsyncIterator[OwnServer]:
+    async def serving(self, options: ServerOptions) -> AsyncIterator[ReadyServer]:
         assert self.running == 0, "never two servers at once"
         self.running += 1
         self.started.append(options)
         name = f"{options.engine}{len(self.started)}"
         self.clouds[name] = ScriptedCloud(self.scripts[options.engine])
         try:
-            yield OwnServer(name, name, os.getsid(0))
+            yield ReadyServer(name, name, os.getsid(0))
         finally:
             self.running -= 1
 

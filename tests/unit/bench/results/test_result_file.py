@@ -111,7 +111,7 @@ def test_a_full_disk_is_an_error_of_one_line_and_leaves_the_older_file(
     def full(number: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pd_bench.results.result_file.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
 
     def run() -> None:
         with result_file(path) as write:

@@ -92,7 +92,9 @@ def test_the_capacity_of_two_slots_is_near_what_they_hold(tmp_path: Path) -> Non
     trace = tmp_path / "trace.csv"
     trace.write_text("the rows are given")
     device = SpeedProfile("test", "a test", 1 / 250, 0.04)
-    settings = SimulationSettings(trace, device, CLOUD, "lan", pace_s=0.2, keep_requests=0)
+    settings = SimulationSettings(
+        trace, device=device, cloud=CLOUD, link_profile="lan", pace_s=0.2, keep_requests=0
+    )
     overlay, promise = Overlay(ROWS), KeptPromise(ttft_s=1.0, largest_gap_s=0.4)
     found = {}
     told: list[float] = []
@@ -130,7 +132,9 @@ def test_devices_that_keep_the_promise_alone_bound_nothing(tmp_path: Path) -> No
     trace = tmp_path / "trace.csv"
     trace.write_text("the rows are given")
     device = SpeedProfile("test", "a test", 1 / 2000, 0.04)
-    settings = SimulationSettings(trace, device, CLOUD, "lan", pace_s=0.05, keep_requests=0)
+    settings = SimulationSettings(
+        trace, device=device, cloud=CLOUD, link_profile="lan", pace_s=0.05, keep_requests=0
+    )
     found = find_capacity(
         settings,
         parse_scheme("device-only"),
@@ -158,7 +162,9 @@ def test_a_promise_that_nobody_can_keep_has_a_rate_of_0_and_a_reason(tmp_path: P
     trace = tmp_path / "trace.csv"
     trace.write_text("the rows are given")
     device = SpeedProfile("test", "a test", 1 / 2000, 0.04)
-    settings = SimulationSettings(trace, device, CLOUD, "lan", pace_s=0.05, keep_requests=0)
+    settings = SimulationSettings(
+        trace, device=device, cloud=CLOUD, link_profile="lan", pace_s=0.05, keep_requests=0
+    )
     tried: list[TriedRate] = []
     found = find_capacity(
         settings,

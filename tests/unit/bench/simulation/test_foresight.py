@@ -53,10 +53,10 @@ def test_foresight_is_the_sessions_own_course(
     device = SpeedProfile("test", "a test", 1 / prefill_tokens_per_s, decode_s, spread=spread)
     foreseeing = SimulationSettings(
         trace,
-        device,
-        CLOUD_PROFILES["gpu-8b"],
-        "lte",
-        SCHEMES,
+        device=device,
+        cloud=CLOUD_PROFILES["gpu-8b"],
+        link_profile="lte",
+        schemes=SCHEMES,
         pace_s=pace_s,
         max_output_tokens=max_output_tokens,
         seed=seed,
@@ -91,6 +91,10 @@ def test_most_answers_are_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     device = SpeedProfile("test", "a test", 1 / 600, 0.04, spread=0.05)
     schemes = ("device-only", "pd-device")
     cloud = CLOUD_PROFILES["gpu-8b"]
-    _simulate(SimulationSettings(trace, device, cloud, "wifi", schemes, pace_s=0.05))
+    _simulate(
+        SimulationSettings(
+            trace, device=device, cloud=cloud, link_profile="wifi", schemes=schemes, pace_s=0.05
+        )
+    )
     assert len(found) == 22  # a warm-up each
     assert all(found)

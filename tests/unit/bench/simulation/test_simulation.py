@@ -47,10 +47,10 @@ def _simulate(
 ) -> ResultDocument:
     settings = SimulationSettings(
         trace,
-        device_profile(device),
-        cloud,
-        "wifi",
-        schemes,
+        device=device_profile(device),
+        cloud=cloud,
+        link_profile="wifi",
+        schemes=schemes,
         pace_s=pace_s,
         seed=seed,
         keep_requests=keep_requests,
@@ -190,7 +190,11 @@ def test_an_interrupted_simulation_keeps_what_had_ended_and_says_so(tmp_path: Pa
             raise KeyboardInterrupt
 
     settings = SimulationSettings(
-        _trace(tmp_path), device_profile("laptop"), CLOUD, "wifi", ("device-only", "pd-device")
+        _trace(tmp_path),
+        device=device_profile("laptop"),
+        cloud=CLOUD,
+        link_profile="wifi",
+        schemes=("device-only", "pd-device"),
     )
     document = Simulation(settings, progress).run()
     assert document.partial
@@ -222,7 +226,11 @@ def test_broken_rows_are_left_out_if_asked_and_counted(tmp_path: Path) -> None:
     with trace.open("a") as file:
         file.write("2023-11-16 18:00:20.0000000,-1,5\n2023-11-16 18:00:21.0000000,50,5\n")
     settings = SimulationSettings(
-        trace, device_profile("laptop"), CLOUD, schemes=("cloud-only",), skip_broken=True
+        trace,
+        device=device_profile("laptop"),
+        cloud=CLOUD,
+        schemes=("cloud-only",),
+        skip_broken=True,
     )
     document = Simulation(settings, lambda scheme, arrival_s: None).run()
     assert document.skipped_rows == 1
@@ -236,7 +244,9 @@ def test_a_signal_at_any_moment_and_twice_keeps_what_had_ended(
 ) -> None:
     trace = _trace(tmp_path, output=lambda _: 200)
     for scheme in ("cloud-only", "pd-device"):
-        settings = SimulationSettings(trace, device_profile("laptop"), CLOUD, schemes=(scheme,))
+        settings = SimulationSettings(
+            trace, device=device_profile("laptop"), cloud=CLOUD, schemes=(scheme,)
+        )
 
         def ended(_scheme: str, arrival_s: float) -> None:
             if arrival_s >= 3.0:  # inside a call of some task

@@ -39,7 +39,11 @@ def test_late_timers_are_seen_in_dispatch_and_gaps_and_cost_the_cloud_nothing(
     trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]) + "\n")
     cloud = CLOUD_PROFILES["gpu-8b"].model_copy(update={"spread": 0.0, "decode_key_s": 0.0})
     settings = SimulationSettings(
-        trace, device_profile("laptop"), cloud, schemes=("cloud-only",), foresight=False
+        trace,
+        device=device_profile("laptop"),
+        cloud=cloud,
+        schemes=("cloud-only",),
+        foresight=False,
     )
     punctual, late = _simulate(settings), _simulate(replace(settings, timer_lag_s=MEASURED))
     assert late.dispatch_lag_s.p50 == pytest.approx(0.002, abs=0.001)
