@@ -26,7 +26,7 @@ from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
 from pd_device_client.api.http_server import HttpServer
-from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.ports import CloudLink, LocalEngine

@@ -2,44 +2,28 @@
 
 import os
 import sys
-from importlib.metadata import version
-from typing import Annotated
-
-import typer
 
 from pd_core.errors import PdError, status_of
+from pd_core.settings.command import add_program_command, program_app
+from pd_device_client.api.settings import ServeSettings
 from pd_device_client.commands.chat import chat
 from pd_device_client.commands.doctor import doctor
 from pd_device_client.commands.models import models
+from pd_device_client.commands.program import PROGRAM, DoctorSettings
 from pd_device_client.commands.serve import serve
+from pd_device_client.terminal.settings import ChatSettings
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    help="P/D-Device on your machine: one answer, carried by the cloud and this device together.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = program_app(
+    "pd-device",
+    "P/D-Device on your machine: one answer, carried by the cloud and this device together.",
+    completion=True,
 )
-app.command()(chat)
-app.command()(serve)
-app.command()(doctor)
+add_program_command(app, chat, ChatSettings, PROGRAM)
+add_program_command(app, serve, ServeSettings, PROGRAM)
+add_program_command(app, doctor, DoctorSettings, PROGRAM)
 app.add_typer(models, name="models")
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"pd-device {version('pd-device')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _commands(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
-    ] = False,
-) -> None:
-    pass
 
 
 def main() -> None:

@@ -3,10 +3,15 @@
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Le
 
 from pd_core.errors import ConfigError
+from pd_core.host.api_key import chosen_api_key
 from pd_core.host.loopback import is_loopback
-from pd_core.store.model_names import DEFAULT_MODEL
+from pd_core.settings.option import Option, Part, Secret
+from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 
 __all__ = ["ENGINES", "EngineConfig", "ServerConfig", "TlsConfig", "VllmConfig"]
 
@@ -20,16 +25,14 @@ class VllmConfig:
     Attributes:
         max_context_tokens: the longest sequence it prepares for; None: the model's.
         block_tokens: tokens of one block of the KV cache; None: vLLM's own choice.
-        tensor_parallel_size: GPUs, or processes on a CPU, that share each layer.
-        eager: do not compile the model: starts sooner, runs slower.
         kv_layout: of SkipV1 models: "unit", or "naive" to do without the saving.
         prompt_scores: "attention", or "self-information" to use vLLM's own worker.
     """
 
     max_context_tokens: int | None = None
     block_tokens: int | None = None
-    tensor_parallel_size: int = 1
-    eager: bool = False
+    tensor_parallel_size: Annotated[int, Ge(1), Option("vllm: GPUs that share each layer.")] = 1
+    eager: Annotated[bool, Option("vllm: do not compile; starts sooner, runs slower.")] = False
     kv_layout: str = "unit"
     prompt_scores: str = "attention"
 
@@ -38,35 +41,43 @@ class VllmConfig:
 class EngineConfig:
     """What runs, and how much of it at once.
 
-    Attributes:
-        model: a name of `pd_core.store.model_names`, or a Hugging Face directory.
-        dtype: of weights and KV cache.
-        device: where the model runs.
-        max_num_seqs: slots; requests decoded together.
-        max_num_batched_tokens: tokens in one step. A step is what a newcomer and a cancel wait
-            for: small is smooth, large is fast. None: the engine chooses, by its speed.
-        kv_cache_mib: memory for KV caches, cached prefixes included; None: the engine chooses.
-        sampler: "model" or "rolling-hash".
-        threads: of torch; None: all cores but one, which the event loop needs.
-        fast_numerics: give up bit-reproducibility for speed.
-        engine: "torch" or "vllm".
-        vllm: for the latter.
+    A step is what a newcomer and a cancel wait for: small is smooth, large is fast.
 
     Raises:
         ConfigError: there is no such engine.
     """
 
-    model: str = DEFAULT_MODEL
-    dtype: str = "float32"
-    device: str = "cpu"
-    max_num_seqs: int = 8
-    max_num_batched_tokens: int | None = None
-    kv_cache_mib: int | None = None
-    sampler: str = "model"
-    threads: int | None = None
-    fast_numerics: bool = False
-    engine: str = "torch"
-    vllm: VllmConfig = field(default_factory=VllmConfig)
+    model: Annotated[str, Option(MODEL_HELP)] = DEFAULT_MODEL
+    dtype: Annotated[
+        str, Option("Of weights and KV cache.", choices=("float32", "bfloat16", "float16"))
+    ] = "float32"
+    device: Annotated[
+        str, Option("Where the model runs: cpu, cuda, cuda:1; vLLM's build decides for itself.")
+    ] = "cpu"
+    max_num_seqs: Annotated[int, Ge(1), Option("Requests decoded together.")] = 8
+    max_num_batched_tokens: Annotated[
+        int | None,
+        Ge(2),
+        Option("Tokens in one step, prefill and decodes together; measured if unset."),
+    ] = None
+    kv_cache_mib: Annotated[
+        int | None,
+        Ge(1),
+        Option("Memory for KV caches and cached prefixes; if unset, by slots and context."),
+    ] = None
+    sampler: Annotated[
+        str,
+        Option(
+            "rolling-hash is for fleet measurements (labelled so).",
+            choices=("model", "rolling-hash"),
+        ),
+    ] = "model"
+    threads: Annotated[
+        int | None, Ge(1), Option("Threads of torch; all cores but one if unset.")
+    ] = None
+    fast_numerics: Annotated[bool, Option("Faster, not bit-reproducible.")] = False
+    engine: Annotated[str, Option("vllm: see docs/vllm.md.", choices=ENGINES)] = "torch"
+    vllm: Annotated[VllmConfig, Part("Engine")] = field(default_factory=VllmConfig)
 
     @property
     def kv_cache_bytes(self) -> int | None:
@@ -86,8 +97,8 @@ class TlsConfig:
         ConfigError: they cannot be read or do not belong together.
     """
 
-    cert: Path
-    key: Path
+    cert: Annotated[Path, Option("PEM certificate chain.", "tls-cert")]
+    key: Annotated[Path, Option("PEM private key.", "tls-key")]
 
     def __post_init__(self) -> None:
         try:
@@ -105,47 +116,52 @@ class ServerConfig:
     """Everything a server needs to start.
 
     Attributes:
-        engine: what runs.
-        host: address to listen on.
-        grpc_port: 0 picks a free one.
-        http_port: 0 picks a free one.
-        max_num_waiting: requests queued before new ones are refused.
-        max_context_tokens: prompt and response together; None: the model's.
-        max_output_tokens: highest token limit; None: the context.
-        max_tokens_in_flight: prompts and token limits of all requests together; None: as many as
-            slots and queue could hold.
-        tls: certificate and key; None: plain text.
-        api_key: the bearer key; None: none is asked for. Never shown.
-        insecure: listen beyond loopback without TLS or without a key.
-        reflection: offer gRPC reflection.
-        drain_s: how long running streams may go on after the first SIGTERM.
         start_timeout_s: a stream without a Start after this is refused.
 
     Raises:
         ConfigError: it would listen beyond loopback unprotected.
     """
 
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    host: str = "127.0.0.1"
-    grpc_port: int = 50051
-    http_port: int = 8080
-    max_num_waiting: int = 64
-    max_context_tokens: int | None = None
-    max_output_tokens: int | None = None
-    max_tokens_in_flight: int | None = None
-    tls: TlsConfig | None = None
-    api_key: str | None = field(default=None, repr=False)
-    insecure: bool = False
-    reflection: bool = False
-    drain_s: float = 30.0
+    engine: Annotated[EngineConfig, Part("Engine")] = field(default_factory=EngineConfig)
+    host: Annotated[str, Option("Address to listen on.")] = "127.0.0.1"
+    grpc_port: Annotated[int, Ge(0), Le(65535), Option("0 picks a free one.")] = 50051
+    http_port: Annotated[int, Ge(0), Le(65535), Option("0 picks a free one.")] = 8080
+    max_num_waiting: Annotated[int, Ge(0), Option("Requests queued before new are refused.")] = 64
+    max_context_tokens: Annotated[
+        int | None, Ge(2), Option("Prompt and response together; the model's when not given.")
+    ] = None
+    max_output_tokens: Annotated[int | None, Ge(1), Option("Highest token limit of a request.")] = (
+        None
+    )
+    max_tokens_in_flight: Annotated[
+        int | None, Ge(1), Option("Prompts and token limits of all admitted requests together.")
+    ] = None
+    tls: Annotated[TlsConfig | None, Part()] = None
+    api_key_file: Annotated[
+        Path | None, Option("File with the bearer key (or PD_SERVER_API_KEY).")
+    ] = None
+    api_key: Annotated[str | None, Secret("api-key-file")] = field(default=None, repr=False)
+    insecure: Annotated[bool, Option("Listen beyond loopback without TLS or without a key.")] = (
+        False
+    )
+    reflection: Annotated[bool, Option("Offer gRPC reflection.")] = False
+    drain_s: Annotated[float, Ge(0), Option("Seconds running requests get after SIGTERM.")] = 30.0
     start_timeout_s: float = 10.0
+
+    def key(self) -> str | None:
+        """Return the bearer key; None: none is asked for.
+
+        Raises:
+            ConfigError: it cannot be read or used.
+        """
+        return chosen_api_key(self.api_key_file, self.api_key, "PD_SERVER_API_KEY")
 
     def __post_init__(self) -> None:
         missing = [
             name
             for name, value in (
                 ("TLS (--tls-cert and --tls-key)", self.tls),
-                ("a key (--api-key-file or PD_SERVER_API_KEY)", self.api_key),
+                ("a key (--api-key-file or PD_SERVER_API_KEY)", self.key()),
             )
             if value is None
         ]

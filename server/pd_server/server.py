@@ -63,7 +63,7 @@ class Server:
     def __init__(self, config: ServerConfig, build_engine: Callable[[], Engine]) -> None:
         self._config = config
         self._build_engine = build_engine
-        self._api_key = ApiKey(config.api_key)
+        self._api_key = ApiKey(config.key())
         self._phase = Phase.LOADING
         self._died = asyncio.Event()
         self._error: EngineDead | None = None

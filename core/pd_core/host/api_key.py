@@ -5,7 +5,13 @@ from pathlib import Path
 
 from pd_core.errors import ConfigError
 
-__all__ = ["MAX_API_KEY_LENGTH", "checked_api_key", "key_exposure", "read_api_key"]
+__all__ = [
+    "MAX_API_KEY_LENGTH",
+    "checked_api_key",
+    "chosen_api_key",
+    "key_exposure",
+    "read_api_key",
+]
 
 MAX_API_KEY_LENGTH = 4096
 """Characters; gRPC refuses calls whose metadata is longer than 8 KiB in all."""
@@ -73,3 +79,19 @@ def checked_api_key(text: str, source: str = "the API key") -> str:
             "fit a call's header; use a shorter one"
         )
     return key
+
+
+def chosen_api_key(path: Path | None, text: str | None, variable: str) -> str | None:
+    """Return the key in a file, or else in a variable; None where neither is given.
+
+    Args:
+        path: the file.
+        text: what the variable holds.
+        variable: its name, for the message.
+
+    Raises:
+        ConfigError: the key cannot be read or used.
+    """
+    if path is not None:
+        return read_api_key(path)
+    return None if text is None else checked_api_key(text, variable)

@@ -35,7 +35,8 @@ from pd_device_client.api.parameters import (
     read_parameters,
 )
 from pd_device_client.api.places import Places
-from pd_device_client.api.questions import AnswerSettings, Questions, chat_prompt
+from pd_device_client.api.questions import Questions, chat_prompt
+from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.api.status import Status
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.outcome import Outcome

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pd_core.errors import ConfigError, PdError, Unauthenticated
+from pd_core.errors import PdError, Unauthenticated
 from pd_core.host.loopback import is_loopback
 from pd_device_client.api.errors import Refusal, error_response
 
-__all__ = ["Access", "Guard", "check_listening"]
+__all__ = ["Access", "Guard"]
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -40,24 +40,6 @@ class Access:
     any_host: bool = False
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
-
-
-def check_listening(host: str, key: str | None, *, insecure: bool) -> None:
-    """Refuse to listen where other machines could use this device unasked.
-
-    Args:
-        host: where it is to listen.
-        key: that clients must send, or None.
-        insecure: whether none is needed, by name.
-
-    Raises:
-        ConfigError: it is reachable from elsewhere and wants no key.
-    """
-    if not is_loopback(host) and key is None and not insecure:
-        raise ConfigError(
-            f"--host {host} lets other machines use this device; give a key that clients must "
-            "send (--client-key-file), or --insecure-listen by name"
-        )
 
 
 class Guard:

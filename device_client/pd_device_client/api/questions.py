@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pd_core.errors import (
@@ -25,32 +25,18 @@ from pd_device_client.api.parameters import (
     Sampled,
 )
 from pd_device_client.api.places import Places
+from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.api.shapes import CHAT, TEXT, Shape
 from pd_device_client.api.watch import Watch
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.device.battery import Battery, BatteryPolicy, read_battery
+from pd_device_client.device.battery import Battery, read_battery
 from pd_device_client.device.device import Device, draw_seed
 from pd_device_client.device.prompt import conversation_token_ids, text_token_ids
 from pd_device_client.planning.planner import Mode, Promise
 
-__all__ = ["AnswerSettings", "Questions", "chat_prompt"]
+__all__ = ["Questions", "chat_prompt"]
 
 _COMPLETION_TOKENS = 16  # OpenAI's default for completions; for chats it is what fits
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerSettings:
-    """What holds where a request is silent.
-
-    Attributes:
-        mode: who carries an answer.
-        max_tokens: token limit of a chat's answer, where the context has room for it.
-        battery: when the local engine is spared.
-    """
-
-    mode: Mode = Mode.PD_DEVICE
-    max_tokens: int = 1024
-    battery: BatteryPolicy = field(default_factory=BatteryPolicy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pd_device_client.api.places import Places
-from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.device.device import Device

@@ -16,12 +16,12 @@ from pd_core.host.listening import bind
 from pd_core.host.loopback import is_loopback
 from pd_core.host.wall_clock import unix_time_s
 from pd_core.store.model_names import RANDOM_TINY, model_directory
-from pd_device_client.api.guard import check_listening
+from pd_device_client.api.door import Door
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.battery import Battery, read_battery
 from pd_device_client.engine.memory import check_memory
 
-__all__ = ["Door", "Finding", "examine"]
+__all__ = ["Finding", "examine"]
 
 # This file's own year: a clock before it is wrong.
 _EARLIEST_UNIX_S = 1_767_225_600
@@ -41,22 +41,6 @@ class Finding:
     subject: str
     ok: bool
     words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """Where the device is to listen, and who may ask there.
-
-    Attributes:
-        host, port: the address.
-        client_key: returns the key that clients must send, or None; raises ConfigError.
-        insecure: whether others may ask without one, by name.
-    """
-
-    host: str
-    port: int
-    client_key: Callable[[], str | None] = lambda: None
-    insecure: bool = False
 
 
 async def examine(
@@ -122,8 +106,7 @@ def _port(door: Door) -> Finding:
 def _access(door: Door) -> Finding:
     """Say who could use the device; `serve` refuses what is found wrong here."""
     try:
-        key = door.client_key()
-        check_listening(door.host, key, insecure=door.insecure)
+        key = door.key()
     except PdError as error:
         return Finding("access", False, f"{error}; the device would not start")
     who = "this machine alone" if is_loopback(door.host) else "every machine that reaches it"

@@ -15,7 +15,6 @@ from pd_core.errors import ConfigError, ModelError
 from pd_core.host.api_key import read_api_key
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_core.store.model_store import pulled_names, read_manifest, store_root
-from pd_device_client.commands.options import env
 from pd_device_client.terminal.columns import aligned
 
 __all__ = ["models"]
@@ -58,7 +57,7 @@ def pull_model(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            envvar=env("HUB_TOKEN_FILE"),
+            envvar="PD_DEVICE_HUB_TOKEN_FILE",
             help="File with a token for models that need one; or log in with hf auth login.",
         ),
     ] = None,

@@ -3,8 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from pd_core.host.ending_signals import ending_signals
 from pd_core.host.listening import bind
@@ -12,76 +10,17 @@ from pd_core.host.loopback import is_loopback
 from pd_core.host.ready_file import check_ready_file, write_ready_file
 from pd_core.host.wall_clock import unix_time_s
 from pd_device_client.api.app import make_app
-from pd_device_client.api.guard import Access, check_listening
+from pd_device_client.api.guard import Access
 from pd_device_client.api.http_server import HttpServer
-from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.api.settings import ServeSettings
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.answer_log import AnswerLog
-from pd_device_client.device.device import DeviceSettings, open_device
+from pd_device_client.device.device import open_device
 from pd_device_client.device.residency import Residency
-from pd_device_client.planning.planner import Mode
 from pd_device_client.terminal.load_progress import LoadingLine
 
-__all__ = ["ServeSettings", "serve"]
-
-
-@dataclass(frozen=True, slots=True)
-class ServeSettings:
-    """What the command line says.
-
-    Attributes:
-        device: what the device runs.
-        answers: what holds where a request is silent.
-        host, port: where to listen; port 0 picks a free one.
-        max_requests: answers carried at once; more are refused.
-        keep_alive_s: unload the model after so long without a request; None: never.
-        client_key: bearer key that clients must send, or None.
-        insecure: listen beyond loopback without a key.
-        allowed_hosts: names of this machine, as clients write them, beside loopback's.
-        allowed_origins: origins of pages that may use the API beside this port's own.
-        ready_file: while serving, this file holds address and process id as JSON.
-        answer_log: to append a line of figures to for every answer; None: nowhere.
-
-    Raises:
-        ConfigError: it would listen beyond loopback without a key, or a name is malformed.
-    """
-
-    device: DeviceSettings
-    answers: AnswerSettings
-    host: str = "127.0.0.1"
-    port: int = 8088
-    max_requests: int = 64
-    keep_alive_s: float | None = None
-    client_key: str | None = field(default=None, repr=False)
-    insecure: bool = False
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_origins: tuple[str, ...] = ()
-    ready_file: Path | None = None
-    answer_log: Path | None = None
-
-    def __post_init__(self) -> None:
-        check_listening(self.host, self.client_key, insecure=self.insecure)
-
-    @property
-    def cloud_settable(self) -> bool:
-        """Whether another cloud may be chosen while it serves.
-
-        Who chooses the cloud sees everybody's prompts, so nobody may who is not on this machine.
-        """
-        local = is_loopback(self.host) and not self.allowed_hosts and not self.allowed_origins
-        return local and self.answers.mode is not Mode.DEVICE_ONLY
-
-    @property
-    def access(self) -> Access:
-        """Who may ask."""
-        return Access(
-            key=self.client_key,
-            # The names by which others reach this machine are theirs to know.
-            any_host=not is_loopback(self.host) and not self.allowed_hosts,
-            hosts=frozenset(host.lower() for host in self.allowed_hosts),
-            origins=frozenset(self.allowed_origins),
-        )
+__all__ = ["serve"]
 
 
 async def serve(
@@ -116,14 +55,15 @@ async def _serve(
 ) -> int:
     if settings.ready_file is not None:
         check_ready_file(settings.ready_file)
-    listener = bind(settings.host, settings.port, "--port")
+    listener = bind(settings.door.host, settings.door.port, "--port")
     residency = Residency(
-        lambda: open_device(settings.device, cloud.link(), line), keep_alive_s=settings.keep_alive_s
+        lambda: open_device(settings.device, cloud.link(), line),
+        keep_alive_s=settings.keep_alive_s or None,
     )
     app = make_app(
         residency,
         settings.answers,
-        settings.access,
+        _access(settings),
         max_requests=settings.max_requests,
         unix_time_s=unix_time_s,
         cloud=cloud,
@@ -146,6 +86,18 @@ async def _serve(
             settings.ready_file.unlink(missing_ok=True)
         await server.stop()
         await residency.close()
+
+
+def _access(settings: ServeSettings) -> Access:
+    """Return who may ask."""
+    hosts = settings.allowed_hosts
+    return Access(
+        key=settings.door.key(),
+        # The names by which others reach this machine are theirs to know.
+        any_host=not is_loopback(settings.door.host) and not hosts,
+        hosts=frozenset(host.lower() for host in hosts),
+        origins=frozenset(settings.allowed_origins),
+    )
 
 
 async def _load(residency: Residency, stopped: asyncio.Event) -> bool:

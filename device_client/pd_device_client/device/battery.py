@@ -1,9 +1,11 @@
 """What a low battery changes: the cloud carries answers as long as there is one."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-import psutil
+from annotated_types import Ge, Le
 
+from pd_core.settings.option import Option
 from pd_device_client.planning.planner import Mode
 
 __all__ = ["Battery", "BatteryPolicy", "read_battery"]
@@ -25,13 +27,15 @@ class Battery:
 
 @dataclass(frozen=True, slots=True)
 class BatteryPolicy:
-    """When the local engine is spared.
+    """When the local engine is spared."""
 
-    Attributes:
-        spare_below_percent: unplugged and below this, it is; 0 never spares it.
-    """
-
-    spare_below_percent: float = 20.0
+    spare_below_percent: Annotated[
+        float,
+        *(Ge(0), Le(100)),
+        Option(
+            "On battery below this percentage the cloud carries answers; 0: never.", "spare-below"
+        ),
+    ] = 20.0
 
     def spares(self, battery: Battery | None) -> bool:
         """Whether the engine is to be spared now; never without a battery that is in use."""
@@ -51,6 +55,8 @@ class BatteryPolicy:
 
 def read_battery() -> Battery | None:
     """Return this machine's battery, or None where there is none or it cannot be read."""
+    import psutil  # not for --help, which names the policy
+
     read = getattr(psutil, "sensors_battery", None)  # not on every system
     state = read() if read is not None else None
     if state is None:

@@ -18,43 +18,18 @@ from pd_device_client.contract.happenings import Watcher
 from pd_device_client.contract.outcome import GenerationRequest
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.contract.progress import Progress
+from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.engine.memory import check_memory
 from pd_device_client.engine.throttled import ThrottledEngine
-from pd_device_client.engine.torch_engine import KEPT_KV_BYTES, TorchLocalEngine
+from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.planner import Mode, Promise
-from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 
-__all__ = ["Device", "DeviceSettings", "draw_seed", "open_device"]
+__all__ = ["Device", "draw_seed", "open_device"]
 
 T = TypeVar("T")
 
 _LARGE_CHARACTERS = 1 << 18
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceSettings:
-    """What a device runs.
-
-    Attributes:
-        model: as `load_model` takes it.
-        pace_s: the gap between shown tokens.
-        ttft_s: the first token's latest instant; None: as early as possible.
-        throttle: slow the local engine down to this profile.
-        num_threads: torch threads; None leaves torch's default.
-        fast_numerics: the faster arithmetic that is not reproducible.
-        kept_kv_bytes: KV caches kept for a conversation's next turn; 0 keeps none.
-        local_seqs: answers that the local engine works on at a time; more wait their turn.
-    """
-
-    model: str
-    pace_s: float
-    ttft_s: float | None = None
-    throttle: SpeedProfile | None = None
-    num_threads: int | None = None
-    fast_numerics: bool = False
-    kept_kv_bytes: int = KEPT_KV_BYTES
-    local_seqs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +137,9 @@ async def open_device(
     )
     threads = settings.num_threads or torch.get_num_threads()
     speed_key = _speed_key(loaded, threads, engine.card.chunk_tokens)
-    if settings.throttle is not None:
+    if settings.slowed_to is not None:
         speed_key = None
-        engine = ThrottledEngine(engine, settings.throttle)
+        engine = ThrottledEngine(engine, settings.slowed_to)
     client = DeviceClient(
         cloud=link,
         engine=engine,

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
@@ -11,48 +10,20 @@ from rich.text import Text
 from pd_core.errors import ConfigError
 from pd_device_client.contract.outcome import Origin, Outcome
 from pd_device_client.contract.ports import CloudLink
-from pd_device_client.device.device import Device, DeviceSettings, draw_seed, open_device
+from pd_device_client.device.device import Device, draw_seed, open_device
 from pd_device_client.device.prompt import prompt_token_ids
 from pd_device_client.planning.planner import Mode
 from pd_device_client.session.session import Session
 from pd_device_client.terminal.load_progress import LoadingLine
+from pd_device_client.terminal.settings import ChatSettings
 
-__all__ = ["ChatSettings", "ask", "chat", "load", "show", "summary"]
+__all__ = ["ask", "chat", "load", "show", "summary"]
 
 # What a model writes must not steer the terminal; line breaks and tabs are text.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # Readable on dark and light terminals alike.
 _STYLES = {Origin.CLOUD: "dodger_blue1", Origin.DEVICE: "green3"}
-
-
-@dataclass(frozen=True, slots=True)
-class ChatSettings:
-    """What the command line says.
-
-    Attributes:
-        prompt: the text; a conversation has none at its start.
-        device: the model, the promise, and how the device runs.
-        mode: who is to carry the answer.
-        max_tokens: token limit.
-        temperature, top_k, top_p: sampling; the model's own where None.
-        seed: drawn when None.
-        stop_strings: end the answer before these.
-        show_origin: tint tokens by their maker and end with a line of figures.
-        raw: continue the prompt as it is, whatever chat template the model has.
-    """
-
-    prompt: str
-    device: DeviceSettings
-    mode: Mode
-    max_tokens: int
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop_strings: tuple[str, ...] = ()
-    show_origin: bool = False
-    raw: bool = False
 
 
 async def chat(settings: ChatSettings, link: CloudLink | None, console: Console) -> Outcome:
@@ -63,7 +34,7 @@ async def chat(settings: ChatSettings, link: CloudLink | None, console: Console)
     """
     device = await load(settings, link)
     try:
-        prompt = prompt_token_ids(device.loaded, settings.prompt, raw=settings.raw)
+        prompt = prompt_token_ids(device.loaded, settings.prompt or "", raw=settings.raw)
         session = ask(settings, device, prompt, settings.mode, settings.max_tokens)
         await show(session, console, tint=settings.show_origin)
         return session.outcome

@@ -14,8 +14,9 @@ from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles, text_token_ids
 from pd_device_client.device.totals import Totals
 from pd_device_client.planning.planner import Mode
-from pd_device_client.terminal.chat import ChatSettings, ask, show, summary
+from pd_device_client.terminal.chat import ask, show, summary
 from pd_device_client.terminal.line_input import LineDropped
+from pd_device_client.terminal.settings import ChatSettings
 
 __all__ = ["COMMANDS", "Repl"]
 

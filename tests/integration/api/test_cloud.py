@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from pd_core.errors import CloudUnavailable, ConfigError
+from pd_device_client.api.door import Door
 from pd_device_client.api.guard import Access
-from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.api.settings import AnswerSettings, ServeSettings
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.egress import way_out
-from pd_device_client.commands.serving import ServeSettings
 from pd_device_client.contract.ports import CloudLink
-from pd_device_client.device.device import DeviceSettings
+from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.planning.planner import Mode
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.api_server import ApiServer, api_server, scripted_cloud
@@ -149,7 +149,7 @@ def test_where_it_may_not_be_chosen_it_is_not() -> None:
     [
         ({}, True),
         ({"answers": AnswerSettings(Mode.DEVICE_ONLY)}, False),
-        ({"host": "0.0.0.0", "client_key": "k"}, False),
+        ({"door": Door("0.0.0.0", client_key="k")}, False),
         ({"allowed_hosts": ("laptop.example",)}, False),
         ({"allowed_origins": ("http://other:80",)}, False),
     ],

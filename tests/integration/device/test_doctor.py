@@ -11,8 +11,9 @@ from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.host.listening import bind
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
+from pd_device_client.api.door import Door
 from pd_device_client.commands import examination as doctor
-from pd_device_client.commands.examination import Door, Finding, examine
+from pd_device_client.commands.examination import Finding, examine
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.battery import Battery
 from tests.scripted_cloud import ScriptedCloud
@@ -97,7 +98,7 @@ def test_the_command_ends_with_one_when_something_is_wrong() -> None:
 async def test_who_could_use_the_device_is_said(
     host: str, key: str | None, insecure: bool, ok: bool, words: str
 ) -> None:
-    door = Door(host, 0, client_key=lambda: key, insecure=insecure)
+    door = Door(host, 0, client_key=key, insecure=insecure)
     found = {f.subject: f for f in await examine(RANDOM_TINY, lambda: None, door)}
     assert found["access"].ok is ok
     assert words in found["access"].words

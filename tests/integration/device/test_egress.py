@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from pd_core.errors import ConfigError
-from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.egress import way_out
 from pd_device_client.planning.planner import Mode

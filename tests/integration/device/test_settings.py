@@ -12,9 +12,13 @@ import typer
 from typer.testing import CliRunner
 
 from pd_core.errors import ConfigError
+from pd_core.settings.command import add_program_command
+from pd_core.settings.option import composed, offered
+from pd_core.settings.program import Read
+from pd_core.settings.settings_file import config_path
 from pd_device_client.cli import app
-from pd_device_client.commands.config_file import config_path, settable
-from pd_device_client.commands.settings_report import Setting, settings_of
+from pd_device_client.commands.doctor import report
+from pd_device_client.commands.program import PROGRAM
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -32,22 +36,20 @@ def write(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def command(name: str) -> Any:
-    group: Any = typer.main.get_command(app)
-    return group.commands[name]
-
-
-def settings(name: str, config: Path | None = None) -> dict[str, Setting]:
-    """What the report says of a command's settings."""
-    root: Any = typer.main.get_command(app).make_context("x", ["doctor"], resilient_parsing=True)
-    return {setting.name: setting for setting in settings_of(root, name, config)}
+def reported(name: str, config: Path | None = None) -> dict[str, tuple[str, str]]:
+    """What the report says of a command's settings: value and source, by name."""
+    return {row[1]: row[2:] for row in report(config) if row[0] == name}
 
 
 def parsed(name: str, *args: str) -> dict[str, Any]:
-    """The parameters with which a command would run."""
-    root: Any = typer.main.get_command(app).make_context("x", [name], resilient_parsing=True)
-    context = command(name).make_context(name, list(args), parent=root)
-    return dict(context.params)
+    """The values with which a command would run."""
+    found: list[Read] = []
+    alone = typer.Typer(add_completion=False)
+    add_program_command(
+        alone, lambda _, read: found.append(read), PROGRAM.commands[name], PROGRAM, name
+    )
+    alone(list(args), standalone_mode=False)
+    return dict(found[0].values)
 
 
 @pytest.mark.parametrize("name", ["chat", "serve"])
@@ -62,19 +64,68 @@ def test_a_flag_goes_before_a_variable_before_the_file_before_what_is_built_in(
     assert parsed(name, "--config", str(config))["max_tokens"] == 44
     assert parsed(name, "--config", str(config), "--max-tokens", "55")["max_tokens"] == 55
     assert parsed(name, "--max-tokens", "55", "--config", str(config))["pace"] == 0.3
-    sources = settings(name, config)
-    assert sources["pace"].source == str(config)
-    assert sources["max-tokens"].source == "variable PD_DEVICE_MAX_TOKENS"
-    assert sources["max-tokens"].value == "44"
-    assert sources["mode"].built_in
+    sources = reported(name, config)
+    assert sources["pace"] == ("0.3", str(config))
+    assert sources["max-tokens"] == ("44", "variable PD_DEVICE_MAX_TOKENS")
+    assert sources["mode"] == ("pd-device", "built in")
 
 
 @pytest.mark.parametrize("name", ["chat", "serve", "doctor"])
-def test_every_option_has_its_variable(name: str) -> None:
-    params = list(settable(command(name)))
-    assert len(params) > 7
-    for param in params:
-        assert param.envvar == f"PD_DEVICE_{param.name.upper()}", param.name
+def test_every_option_has_its_variable_and_the_help_names_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    options = [each for each in offered(PROGRAM.commands[name]) if each.stored]
+    assert len(options) > 7
+    told = CliRunner().invoke(app, [name, "--help"]).output
+    for option in options:
+        assert PROGRAM.variable(option) == f"PD_DEVICE_{option.name.upper()}"
+        assert f"[env var: {PROGRAM.variable(option)}]" in told
+        assert f"--{option.spelt} " in told
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("MAX_TOKENS", "0", "--max-tokens: Input should be greater than or equal to 1"),
+        ("MAX_TOKENS", "many", "--max-tokens: Input should be a valid integer"),
+        ("PORT", "99999", "--port: Input should be less than or equal to 65535"),
+        ("MODE", "both", "--mode: Input should be 'device-only', 'cloud-only' or 'pd-device'"),
+        ("TLS", "perhaps", "--tls: Input should be a valid boolean"),
+        ("PACE", "inf", "--pace: Input should be less than or equal to 60"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_its_name_and_its_option_s(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"PD_DEVICE_{variable}", value)
+    with pytest.raises(ConfigError) as refused:
+        parsed("serve")
+    assert f"PD_DEVICE_{variable} = {value!r}, which sets {words}" in str(refused.value)
+    monkeypatch.setenv(f"PD_DEVICE_{variable}", "")  # as where there is none
+    parsed("serve")
+
+
+def test_variables_hold_booleans_and_lists_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PD_DEVICE_STOP", "END  STOP")
+    monkeypatch.setenv("PD_DEVICE_TLS", "yes")
+    assert parsed("chat")["stop"] == ("END", "STOP")
+    assert parsed("chat")["tls"] is True
+    assert parsed("chat", "--stop", "a b", "--stop", "c")["stop"] == ("a b", "c")
+
+
+def test_a_secret_comes_from_its_variable_alone_and_is_never_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PD_DEVICE_API_KEY", "hunter2")
+    monkeypatch.setenv("PD_DEVICE_CLIENT_KEY", "hunter2")
+    for name in ("chat", "serve", "doctor"):
+        settings = PROGRAM.commands[name]
+        read = PROGRAM.read(name, settings, {})
+        assert read.values["api_key"] == "hunter2"
+        assert "hunter2" not in repr(read) + repr(composed(settings, read.values))
+        assert "api-key" not in {option.spelt for option in offered(settings) if option.stored}
+    assert "hunter2" not in str([*report(None)])
 
 
 def test_every_kind_of_value_is_taken_and_paths_begin_where_the_file_is(tmp_path: Path) -> None:
@@ -88,7 +139,7 @@ def test_every_kind_of_value_is_taken_and_paths_begin_where_the_file_is(tmp_path
     assert chat["tls_ca"] == tmp_path / "ca.pem"
     assert chat["model"] == str(tmp_path / "models" / "x")
     assert chat["mode"].value == "cloud-only"
-    assert chat["stop"] == ["a b", "c"]
+    assert chat["stop"] == ("a b", "c")
     assert (chat["top_k"], chat["temperature"]) == (5, 1.0)
     assert parsed("serve", "--config", str(config))["port"] == 9001
     assert parsed("doctor", "--config", str(config))["port"] == 9001
@@ -97,18 +148,18 @@ def test_every_kind_of_value_is_taken_and_paths_begin_where_the_file_is(tmp_path
 def test_the_file_is_found_in_the_users_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert config_path(None) is None
+    assert config_path(PROGRAM, None) is None
     usual = tmp_path / "config" / "pd-device" / "config.toml"
     usual.parent.mkdir(parents=True)
     usual.write_text("pace = 0.4")
-    assert config_path(None) == usual
+    assert config_path(PROGRAM, None) == usual
     assert parsed("chat")["pace"] == 0.4
     other = write(tmp_path, "pace = 0.5")
     monkeypatch.setenv("PD_DEVICE_CONFIG", str(other))
     assert parsed("chat")["pace"] == 0.5
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert config_path(None) is None
+    assert config_path(PROGRAM, None) is None
 
 
 @pytest.mark.parametrize(

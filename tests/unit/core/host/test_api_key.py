@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from pd_core.errors import ConfigError
-from pd_core.host.api_key import MAX_API_KEY_LENGTH, checked_api_key, key_exposure, read_api_key
-from pd_device_client.commands import options
+from pd_core.host.api_key import (
+    MAX_API_KEY_LENGTH,
+    checked_api_key,
+    chosen_api_key,
+    key_exposure,
+    read_api_key,
+)
+from pd_device_client.commands.messages import warn_of_exposed
 
 
 @pytest.mark.parametrize("content", [b"s3cret", b"s3cret\n", b"s3cret\r\n", b" s3cret \n\n"])
@@ -65,6 +71,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
 def test_the_source_of_a_key_is_named() -> None:
     with pytest.raises(ConfigError, match="PD_SERVER_API_KEY is empty"):
         checked_api_key(" ", "PD_SERVER_API_KEY")
+    with pytest.raises(ConfigError, match="PD_SERVER_API_KEY is empty"):
+        chosen_api_key(None, "", "PD_SERVER_API_KEY")
+    assert chosen_api_key(None, None, "PD_SERVER_API_KEY") is None
 
 
 @pytest.fixture
@@ -85,7 +94,8 @@ def test_a_key_file_that_every_user_can_read_is_told_with_its_mend(
         assert key_exposure(key) == ""
     key.chmod(0o644)
     assert key_exposure(key).endswith(f"chmod 600 {key}")
-    assert options.api_key(key, "UNSET") == "s3cret"
+    assert chosen_api_key(key, None, "UNSET") == "s3cret"
+    warn_of_exposed([None, key])
     said = capsys.readouterr().err
     assert said.startswith("warning: every user of this machine can read")
     assert "s3cret" not in said

@@ -4,7 +4,8 @@ import pytest
 
 from pd_device_client.api.parameters import CompletionParameters
 from pd_device_client.api.places import Places
-from pd_device_client.api.questions import AnswerSettings, Questions
+from pd_device_client.api.questions import Questions
+from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.device.battery import Battery
 from pd_device_client.device.device import Device

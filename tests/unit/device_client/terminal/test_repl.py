@@ -21,11 +21,12 @@ from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.conversation import Conversation
-from pd_device_client.device.device import Device, DeviceSettings
+from pd_device_client.device.device import Device
+from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.planning.planner import Mode
-from pd_device_client.terminal.chat import ChatSettings
 from pd_device_client.terminal.line_input import LineDropped, history_path, terminal_reader
 from pd_device_client.terminal.repl import COMMANDS, Repl
+from pd_device_client.terminal.settings import ChatSettings
 from tests.api_server import EOS, QUICK, SLOW, emulated_engine, loaded_model, scripted_cloud
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "

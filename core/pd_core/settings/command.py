@@ -1,0 +1,171 @@
+"""A command whose flags are the fields of its settings, as typer takes one.
+
+The flags are typer's from here on: it completes them, checks them and tells of them. Which of them
+were given goes to the settings; where a program has variables and a file, those follow.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from inspect import Parameter, Signature
+from typing import Annotated, Any, TypeVar, get_args
+
+import typer
+from annotated_types import Ge, Le
+from typer.core import TyperCommand
+
+from pd_core.settings.option import Argument, Offered, Option, Secret, composed, offered
+from pd_core.settings.program import Program, Read
+
+__all__ = ["add_command", "add_program_command", "program_app"]
+
+S = TypeVar("S")
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def program_app(name: str, words: str, *, completion: bool = False) -> typer.Typer:
+    """Return a program that commands are added to; it has -h and --version.
+
+    Args:
+        name: such as "pd-device".
+        words: its help.
+        completion: offer to install the shell's completion.
+    """
+    app = typer.Typer(
+        help=words,
+        no_args_is_help=True,
+        add_completion=completion,
+        pretty_exceptions_enable=False,
+        context_settings=_HELP,
+    )
+
+    def options(**_: object) -> None:
+        pass
+
+    _take(options, [_version_parameter(name)])
+    app.callback()(options)
+    return app
+
+
+def add_command(
+    app: typer.Typer, run: Callable[[S], None], settings: type[S], name: str | None = None
+) -> None:
+    """Add a command that takes its settings from flags alone.
+
+    Args:
+        app: gets it.
+        run: does what it is for; its docstring is the help.
+        settings: a dataclass with options (pd_core.settings.option).
+        name: the command's, where it is not the function's.
+    """
+
+    def called(flags: dict[str, Any]) -> None:
+        run(composed(settings, flags))
+
+    _add(app, name or run.__name__, run.__doc__, settings, called)
+
+
+def add_program_command(
+    app: typer.Typer,
+    run: Callable[[S, Read], None],
+    settings: type[S],
+    program: Program,
+    name: str | None = None,
+) -> None:
+    """Add a command that takes its settings from flags, variables and the program's file.
+
+    Args:
+        app: gets it.
+        run: does what it is for, knowing where each value comes from.
+        settings: as above.
+        program: knows the variables and the file.
+        name: as above; the program's own where the command is all of it.
+    """
+    command = name or run.__name__
+
+    def called(flags: dict[str, Any]) -> None:
+        config = flags.pop("config", None)
+        read = program.read(command, settings, flags, config)
+        run(composed(settings, read.values), read)
+
+    variables = {each.name: program.variable(each) for each in offered(settings) if each.stored}
+    more = [program.config_parameter] if command in program.commands else []
+    if command == program.name:
+        more.append(_version_parameter(command))
+    _add(app, command, run.__doc__, settings, called, variables, more)
+
+
+def _add(
+    app: typer.Typer,
+    name: str,
+    words: str | None,
+    settings: type,
+    called: Callable[[dict[str, Any]], None],
+    variables: Mapping[str, str] | None = None,
+    more: list[Parameter] | None = None,
+) -> None:
+    class Command(TyperCommand):
+        """Tells of the variables in its help, and leaves it to the settings to read them."""
+
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            for param in self.params:
+                param.envvar = (variables or {}).get(param.name or "", param.envvar)
+            super().format_help(ctx, formatter)
+
+    def command(context: typer.Context, **values: Any) -> None:
+        sources = {key: context.get_parameter_source(key) for key in values}
+        called({key: values[key] for key, source in sources.items() if _said(source)})
+
+    shown = [each for each in offered(settings) if not isinstance(each.kind, Secret)]
+    context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    _take(command, [context, *(more or []), *map(_parameter, shown)])
+    command.__doc__ = words
+    app.command(name, cls=Command, context_settings=_HELP)(command)
+
+
+def _take(function: Callable[..., None], parameters: list[Parameter]) -> None:
+    """Let a function look to typer as if it were written with these parameters."""
+    function.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {each.name: each.annotation for each in parameters}
+
+
+def _version_parameter(program: str) -> Parameter:
+    def told(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"{program} {version('pd-device')}")
+            raise typer.Exit
+
+    info = typer.Option("--version", callback=told, is_eager=True, help="The version.")
+    taken = Annotated[bool, info]
+    return Parameter("show_version", Parameter.KEYWORD_ONLY, default=False, annotation=taken)
+
+
+def _said(source: Any) -> bool:
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
+def _parameter(each: Offered) -> Parameter:
+    kind, (base, *metadata) = each.kind, get_args(each.taken)
+    default = each.default
+    if each.many:
+        base, default = list[get_args(base)[0]], list(default) or None  # type: ignore[misc]
+    if isinstance(kind, Argument):
+        info = typer.Argument(help=kind.help)
+    else:
+        assert isinstance(kind, Option)
+        info = typer.Option(
+            f"--{each.spelt}",
+            *([kind.short] if kind.short else []),
+            help=kind.help,
+            min=next((_number(bound.ge) for bound in metadata if isinstance(bound, Ge)), None),
+            max=next((_number(bound.le) for bound in metadata if isinstance(bound, Le)), None),
+            rich_help_panel=each.panel,
+        )
+    return Parameter(
+        each.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[base, info]
+    )
+
+
+def _number(bound: object) -> int | float:
+    assert isinstance(bound, int | float), "options are bounded by numbers"
+    return bound

@@ -1,0 +1,93 @@
+"""Where a program's settings come from: a flag before a variable, before the file, before
+what is built in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from inspect import Parameter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pd_core.settings.option import Offered
+
+__all__ = ["Program", "Read"]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was found for a command.
+
+    Attributes:
+        values: by the options' names; of all that have one. Never shown: secrets are among them.
+        sources: in words, where each value comes from that is not built in.
+        config: the settings file in use.
+    """
+
+    values: Mapping[str, Any] = field(repr=False)
+    sources: Mapping[str, str]
+    config: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program whose options have variables, and whose commands may read a settings file.
+
+    Attributes:
+        name: such as "pd-device": its variables are PD_DEVICE_..., and its file lies in
+            pd-device/config.toml.
+        commands: that read the file, with their settings; empty: there is no file.
+        tables: the file's table of a command, where it is not the command's own.
+    """
+
+    name: str
+    commands: Mapping[str, type] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its variables begin with."""
+        return self.name.upper().replace("-", "_") + "_"
+
+    def variable(self, option: Offered) -> str:
+        """Return the name of the variable that sets an option."""
+        return self.prefix + option.name.upper()
+
+    @property
+    def config_variable(self) -> str:
+        """The variable that names the settings file."""
+        return self.prefix + "CONFIG"
+
+    @property
+    def config_parameter(self) -> Parameter:
+        """The option that names the settings file, as typer takes one."""
+        info = typer.Option(
+            envvar=self.config_variable,
+            help=f"Settings file; default: {self.name}/config.toml in your configuration "
+            "directory.",
+        )
+        taken = Annotated[Path | None, info]
+        return Parameter("config", Parameter.KEYWORD_ONLY, default=None, annotation=taken)
+
+    def table(self, command: str) -> str:
+        """Return the name of a command's table in the file."""
+        return self.tables.get(command, command)
+
+    def read(
+        self, command: str, settings: type, flags: Mapping[str, Any], config: Path | None = None
+    ) -> Read:
+        """Return the values of a command's options.
+
+        Args:
+            command: its name.
+            settings: its settings.
+            flags: what the command line says, by name.
+            config: the file that it names.
+
+        Raises:
+            ConfigError: a variable or the file is wrong; both it and the option are named.
+        """
+        # Costs a tenth of a second, which help and completion need not wait for.
+        from pd_core.settings.sources import read_sources
+
+        return read_sources(self, command, settings, flags, config)

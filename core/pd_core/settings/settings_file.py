@@ -1,0 +1,142 @@
+"""The settings file: TOML that gives a program's options other defaults.
+
+Keys before the first table are for all commands, a table is for its command. The file is checked
+in full when any command reads it.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pd_core.errors import ConfigError
+from pd_core.settings.option import Offered, Option, Secret, offered
+from pd_core.settings.program import Program
+
+__all__ = ["config_path", "file_values"]
+
+
+def config_path(program: Program, given: Path | None) -> Path | None:
+    """Return the settings file: the one that is given, or else the user's if there is one.
+
+    Raises:
+        ConfigError: the one that is given is not there.
+    """
+    if given is not None:
+        if not _there(given):
+            raise ConfigError(f"there is no settings file {given}; see {_named_by(program)}")
+        return given
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    root = Path(base) if Path(base).is_absolute() else Path.home() / ".config"
+    usual = root / program.name / "config.toml"
+    return usual if _there(usual) else None
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # in a folder that may not be looked into: reading it will say so
+
+
+def _named_by(program: Program) -> str:
+    return f"--config FILE or the variable {program.config_variable}"
+
+
+def file_values(program: Program, command: str, path: Path) -> dict[str, Any]:
+    """Check the whole file; return what it says for one command, by the options' names.
+
+    Raises:
+        ConfigError: it cannot be read, or says what no command can use; the key is named.
+    """
+    content = _read(program, path)
+    names = sorted({program.table(name) for name in program.commands})
+    tables: dict[str, Any] = {"": {}}
+    for key, value in content.items():
+        if not isinstance(value, dict):
+            tables[""][key] = value
+        elif key in names:
+            tables[key] = value
+        else:
+            known = ", ".join(f"[{name}]" for name in names)
+            raise ConfigError(f"{path}: there is no table [{key}]; there are {known}")
+    checked = {name: _checked(program, path, name, table) for name, table in tables.items()}
+    values = checked[""] | checked.get(program.table(command), {})
+    own = {each.name for each in offered(program.commands[command])}
+    return {name: value for name, value in values.items() if name in own}
+
+
+def _read(program: Program, path: Path) -> dict[str, Any]:
+    try:
+        if not path.is_file():  # a device or a pipe may never end
+            raise ConfigError(f"{path} is no file of settings; see {_named_by(program)}")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); make it readable for you, or name another "
+            f"({_named_by(program)})"
+        ) from error
+    except ValueError as error:  # of TOML, or of its text's encoding
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def _checked(
+    program: Program, path: Path, table: str, content: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a table's values by the options' names, each one that its option takes."""
+    commands = [table] if table else program.commands
+    known = {each.name: each for name in commands for each in offered(program.commands[name])}
+    checked: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        where = f"{path}: {f'[{table}] ' if table else ''}{key}"
+        option = known.get(name)
+        if option is None or not option.stored:
+            raise ConfigError(f"{where} {_refusal(name, known)}")
+        if name in checked:
+            raise ConfigError(f"{where} stands there twice, as {key} and spelt another way")
+        try:
+            checked[name] = _value(option, value, path.parent)
+        except ValidationError as error:
+            raise ConfigError(f"{where} = {value!r}: {error.errors()[0]['msg']}") from None
+        except TypeError as error:
+            raise ConfigError(f"{where} = {value!r}: {error}") from None
+    return checked
+
+
+def _refusal(name: str, known: Mapping[str, Offered]) -> str:
+    if name in known and isinstance(secret := known[name].kind, Secret):
+        return (
+            "is a secret, which a settings file does not hold; put it into a file of its own that "
+            f"only you can read, and give {secret.file_option}"
+        )
+    near = difflib.get_close_matches(name, [each.name for each in known.values() if each.stored], 1)
+    meant = f"; did you mean {near[0].replace('_', '-')}?" if near else ""
+    return f"is no setting{meant} (the names are those of the options, without the dashes before)"
+
+
+def _value(option: Offered, value: Any, folder: Path) -> Any:
+    """Return a value as its option takes it; a file's paths begin where the file is."""
+    if isinstance(value, list) != option.many:
+        raise TypeError("it takes a list" if option.many else "it takes one value")
+    # As text, as in a variable, so that 80.5 is no port and 1 no word.
+    text = [_text(item) for item in value] if isinstance(value, list) else _text(value)
+    taken = TypeAdapter(option.taken).validate_python(text)
+    local = isinstance(option.kind, Option) and option.kind.may_be_path and isinstance(value, str)
+    if isinstance(taken, Path):
+        return folder / taken.expanduser()
+    if local and value.startswith(("./", "../", "~/")):
+        return str(folder / Path(value).expanduser())
+    return taken
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise TypeError("it must be a text, a number, true or false")

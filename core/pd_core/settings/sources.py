@@ -1,0 +1,98 @@
+"""Flags, variables and the settings file become one set of values, by pydantic-settings."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError, create_model
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from pd_core.errors import ConfigError
+from pd_core.settings.option import Offered, Secret, offered
+from pd_core.settings.program import Program, Read
+from pd_core.settings.settings_file import config_path, file_values
+
+__all__ = ["read_sources"]
+
+
+def read_sources(
+    program: Program,
+    command: str,
+    settings: type,
+    flags: Mapping[str, Any],
+    given: Path | None,
+) -> Read:
+    """Return the values of a command's options; see `Program.read`."""
+    config = config_path(program, given) if command in program.commands else None
+    in_file = {} if config is None else file_values(program, command, config)
+    options = {each.name: each for each in offered(settings)}
+    stored = {name: each for name, each in options.items() if each.stored}
+    model = _model(program, stored, in_file)
+    in_variables = EnvSettingsSource(model)()
+    said = {name: value for name, value in flags.items() if name in stored}
+    try:
+        values = dict(model(**said))
+    except ValidationError as error:
+        raise _wrong_variable(program, stored, error) from None
+    # A secret passes no validator, whose error would show it.
+    secrets = [each for each in options.values() if isinstance(each.kind, Secret)]
+    hidden = {each.name: os.environ.get(program.variable(each)) for each in secrets}
+    sources = dict.fromkeys(in_file, str(config))
+    sources |= {name: f"variable {program.variable(stored[name])}" for name in in_variables}
+    sources |= dict.fromkeys(flags, "flag")
+    return Read({**flags, **values, **hidden}, sources, config)
+
+
+def _model(
+    program: Program, options: Mapping[str, Offered], in_file: dict[str, Any]
+) -> type[BaseSettings]:
+    """Return the options as a settings model, with its sources in their order."""
+
+    class Sources(BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix=program.prefix, env_ignore_empty=True, validate_default=False
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
+
+    fields: dict[str, Any] = {
+        name: (Annotated[each.taken, NoDecode, BeforeValidator(_words)], each.default)
+        if each.many
+        else (each.taken, each.default)
+        for name, each in options.items()
+    }
+    return create_model("Settings", __base__=Sources, **fields)
+
+
+def _words(value: Any) -> Any:
+    """Split what a variable says at white space, where an option may be repeated."""
+    return value.split() if isinstance(value, str) else value
+
+
+def _wrong_variable(
+    program: Program, options: Mapping[str, Offered], error: ValidationError
+) -> ConfigError:
+    """Say what is wrong: of a variable, since flags and file are checked where they are read."""
+    first = error.errors()[0]
+    option = options[str(first["loc"][0])]
+    variable = program.variable(option)
+    return ConfigError(
+        f"{variable} = {os.environ.get(variable)!r}, which sets --{option.spelt}: {first['msg']}"
+    )

@@ -1,0 +1,45 @@
+"""Where a device listens, and the key that it asks for there."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from pd_core.errors import ConfigError
+from pd_core.host.api_key import chosen_api_key
+from pd_core.host.loopback import is_loopback
+from pd_core.settings.option import Option, Secret
+
+__all__ = ["Door"]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """An address to listen on, and who may ask there."""
+
+    host: Annotated[str, Option("Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65535), Option("0 picks a free one.")] = 8088
+    client_key_file: Annotated[
+        Path | None,
+        Option("File with the bearer key clients must send; or PD_DEVICE_CLIENT_KEY."),
+    ] = None
+    client_key: Annotated[str | None, Secret("client-key-file")] = field(default=None, repr=False)
+    insecure: Annotated[
+        bool, Option("Listen beyond this machine without a key.", "insecure-listen")
+    ] = False
+
+    def key(self) -> str | None:
+        """Return the key that clients must send; None asks for none.
+
+        Raises:
+            ConfigError: it cannot be read or used, or there is none where other machines could
+                use this device unasked.
+        """
+        key = chosen_api_key(self.client_key_file, self.client_key or None, "PD_DEVICE_CLIENT_KEY")
+        if not is_loopback(self.host) and key is None and not self.insecure:
+            raise ConfigError(
+                f"--host {self.host} lets other machines use this device; give a key that clients "
+                "must send (--client-key-file), or --insecure-listen by name"
+            )
+        return key

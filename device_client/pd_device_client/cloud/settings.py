@@ -1,0 +1,37 @@
+"""How a device's user names the cloud."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pd_core.host.api_key import chosen_api_key
+from pd_core.settings.option import Option, Secret
+from pd_device_client.cloud.address import CloudAddress
+
+__all__ = ["CloudSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class CloudSettings:
+    """The cloud's address, whom to trust, and the key to show."""
+
+    target: Annotated[
+        str | None, Option("The cloud's HOST:PORT; without one, all is local.", "cloud")
+    ] = None
+    tls_ca: Annotated[Path | None, Option("PEM file of the authority to trust.")] = None
+    tls: Annotated[bool, Option("TLS with this system's authorities.")] = False
+    api_key_file: Annotated[
+        Path | None,
+        Option("File with the cloud's bearer key; or the variable PD_DEVICE_API_KEY."),
+    ] = None
+    api_key: Annotated[str | None, Secret("api-key-file")] = field(default=None, repr=False)
+    insecure: Annotated[bool, Option("Allow plaintext to a cloud on another machine.")] = False
+
+    def address(self) -> CloudAddress:
+        """Return all of it as an address; its target is empty where no cloud is named.
+
+        Raises:
+            ConfigError: the key cannot be read or used.
+        """
+        key = chosen_api_key(self.api_key_file, self.api_key or None, "PD_DEVICE_API_KEY")
+        return CloudAddress(self.target or "", self.tls_ca, self.tls, key, self.insecure)

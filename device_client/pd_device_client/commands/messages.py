@@ -1,0 +1,31 @@
+"""What a command says on standard error beside its own: its log, and what to mend."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+
+from pd_core.errors import ConfigError
+from pd_core.host.api_key import key_exposure
+
+__all__ = ["configure_logging", "warn_of_exposed"]
+
+
+def warn_of_exposed(key_files: Iterable[Path | None]) -> None:
+    """Say which key files others can read; not by the log, as chat shows errors alone."""
+    for path in key_files:
+        if path is not None and (exposed := key_exposure(path)):
+            typer.echo(f"warning: {exposed}", err=True)
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error from a level on.
+
+    Raises:
+        ConfigError: there is no such level.
+    """
+    numeric = logging.getLevelNamesMapping().get(level.upper())
+    if numeric is None:
+        raise ConfigError(f"unknown log level {level!r}; use debug, info, warning or error")
+    logging.basicConfig(level=numeric, format="%(levelname)s %(name)s: %(message)s")

@@ -1,0 +1,65 @@
+"""What a device runs, as its user sets it; imports no torch."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from pd_core.settings.option import Option
+from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
+from pd_device_client.planning.planner import Mode
+from pd_device_client.planning.profiles import SpeedProfile, device_profile
+
+__all__ = ["DeviceSettings", "LogLevel", "ModeOption"]
+
+ModeOption = Annotated[Mode, Option("Who carries the answer.")]
+LogLevel = Annotated[str, Option("debug, info, warning or error.")]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """The model, the promise to the reader, and how the local engine runs.
+
+    Raises:
+        ConfigError: there is no such device profile.
+    """
+
+    model: Annotated[str, Option(MODEL_HELP, may_be_path=True)] = DEFAULT_MODEL
+    pace_s: Annotated[
+        float,
+        *(Ge(0.001), Le(60)),
+        Option("Seconds between shown tokens; 0.2 is reading pace.", "pace"),
+    ] = 0.05
+    ttft_s: Annotated[
+        float | None,
+        *(Ge(0.001), Le(3600)),
+        Option("Seconds within which the first token will do; default: the earliest.", "ttft"),
+    ] = None
+    throttle: Annotated[
+        str | None, Option("Slow the local engine to a device profile: slow, phone, laptop, ...")
+    ] = None
+    num_threads: Annotated[int | None, Ge(1), Option("Threads of the local engine.", "threads")] = (
+        None
+    )
+    fast_numerics: Annotated[bool, Option("Faster, but no longer bit-equal with the cloud.")] = (
+        False
+    )
+    kept_kv_mib: Annotated[int, Ge(0), Option("KV cache kept for conversations' next turns.")] = 256
+    local_seqs: Annotated[
+        int,
+        Ge(1),
+        Option("Answers that the local engine works on at once; others wait for their turn."),
+    ] = 1
+
+    def __post_init__(self) -> None:
+        _ = self.slowed_to
+
+    @property
+    def slowed_to(self) -> SpeedProfile | None:
+        """The profile that the local engine is slowed down to."""
+        return device_profile(self.throttle) if self.throttle else None
+
+    @property
+    def kept_kv_bytes(self) -> int:
+        """`kept_kv_mib` in bytes; 0 keeps none."""
+        return self.kept_kv_mib << 20

@@ -1,0 +1,56 @@
+"""What `pd-device chat` is told."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Ge
+
+from pd_core.settings.option import Argument, Option, Part
+from pd_device_client.cloud.settings import CloudSettings
+from pd_device_client.device.settings import DeviceSettings, LogLevel, ModeOption
+from pd_device_client.planning.planner import Mode
+
+__all__ = ["ChatSettings"]
+
+_OFFERED = ("model", "pace_s", "ttft_s", "throttle", "num_threads", "fast_numerics")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """One answer, or a conversation."""
+
+    prompt: Annotated[
+        str | None,
+        Argument(
+            "The prompt; - reads it from standard input. Without one, a terminal gets a "
+            "conversation."
+        ),
+    ] = None
+    device: Annotated[DeviceSettings, Part("Device", _OFFERED)] = field(
+        default_factory=DeviceSettings
+    )
+    mode: ModeOption = Mode.PD_DEVICE
+    max_tokens: Annotated[int, Ge(1), Option("Token limit of the answer.")] = 128
+    temperature: Annotated[
+        float | None, Option("0 is greedy; default: what the model asks for.")
+    ] = None
+    top_k: Annotated[int | None, Option("Keep the k most likely tokens; 0 keeps all.")] = None
+    top_p: Annotated[float | None, Option("Keep the most likely tokens up to this mass.")] = None
+    seed: Annotated[
+        int | None, Option("The same seed gives the same answer; drawn when not given.")
+    ] = None
+    stop_strings: Annotated[
+        tuple[str, ...], Option("End the answer before this text; may be repeated.", "stop")
+    ] = ()
+    raw: Annotated[bool, Option("Continue PROMPT as it is, without the model's chat template.")] = (
+        False
+    )
+    show_origin: Annotated[bool, Option("Tint tokens by their maker; end with the figures.")] = (
+        False
+    )
+    no_history: Annotated[
+        bool,
+        Option("Do not keep a conversation's prompts for the arrow keys of the next one."),
+    ] = False
+    cloud: Annotated[CloudSettings, Part("Cloud")] = field(default_factory=CloudSettings)
+    log_level: LogLevel = "error"
