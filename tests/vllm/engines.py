@@ -12,11 +12,11 @@ from pd_core.sampling_params import SamplingParams
 from pd_server.config import EngineConfig, VllmConfig
 from pd_server.engine.contract import (
     Engine,
-    EngineRequest,
     RequestFailed,
     RequestFinished,
     TokensMade,
 )
+from pd_server.engine.live_request import LiveRequest
 from pd_server.torch_engine.engine import TorchEngine
 from pd_server.vllm_engine.builder import build_vllm_engine
 from pd_server.vllm_engine.engine import VllmEngine
@@ -54,12 +54,12 @@ def torch_engine(directory: Path, sampler: str = "model") -> TorchEngine:
 
 def request(
     request_id: int, prompt: Sequence[int], limit: int, sampling: SamplingParams, **fields: Any
-) -> EngineRequest:
+) -> LiveRequest:
     """A request that has just arrived."""
     all_fields: dict[str, Any] = {"num_committed_tokens": 0, "first_position": 0} | fields
-    return EngineRequest(
+    return LiveRequest(
         request_id=request_id,
-        token_ids=tuple(prompt),
+        token_ids=list(prompt),
         token_limit=limit,
         sampling=sampling,
         arrived_at_s=time.perf_counter(),
@@ -87,7 +87,7 @@ def run(
     return ends
 
 
-def answers(engine: Engine, requests: Sequence[EngineRequest]) -> dict[int, list[int]]:
+def answers(engine: Engine, requests: Sequence[LiveRequest]) -> dict[int, list[int]]:
     """Run requests together and return their tokens."""
     made: dict[int, list[int]] = {}
     for one in requests:

@@ -10,7 +10,8 @@ import torch
 from pd_core.checkpoints.loading import load_model
 from pd_core.models import Segment
 from pd_core.sampling_params import SamplingParams
-from pd_server.engine.contract import EngineRequest, PromptScored, ScoreKind, TokensMade
+from pd_server.engine.contract import PromptScored, ScoreKind, TokensMade
+from pd_server.engine.live_request import LiveRequest
 from pd_server.vllm_engine.engine import VllmEngine
 from tests.server_harness import prompt_of
 from tests.vllm.checkpoints import write_checkpoint
@@ -38,7 +39,7 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def _run(
-    engine: VllmEngine, requests: Sequence[EngineRequest]
+    engine: VllmEngine, requests: Sequence[LiveRequest]
 ) -> tuple[dict[int, PromptScored], dict[int, list[int]]]:
     """Scores and tokens of requests that run together; scores come once, and not last."""
     scored: dict[int, PromptScored] = {}
@@ -56,7 +57,7 @@ def _run(
     return scored, made
 
 
-def _requests(first_id: int, *, score: bool, limit: int = 9) -> list[EngineRequest]:
+def _requests(first_id: int, *, score: bool, limit: int = 9) -> list[LiveRequest]:
     return [
         request(first_id + i, prompt_of(length, i), limit, SAMPLED, score_prompt=score)
         for i, length in enumerate(PROMPT_LENGTHS)

@@ -9,11 +9,11 @@ import time
 from pd_core.generation import Fingerprints, Finished, FinishReason, Load
 from pd_server.engine.contract import (
     EngineEvent,
-    EngineRequest,
     ModelCard,
     RequestFinished,
     TokensMade,
 )
+from pd_server.engine.live_request import LiveRequest
 
 __all__ = ["STAMP_RANGE", "EmulatedEngine", "age_s", "stamp"]
 
@@ -45,9 +45,7 @@ class EmulatedEngine:
         self._groups = groups
         self._turn = 0
         self._due_s = time.monotonic()
-        self._requests: dict[int, EngineRequest] = {}
-        self._positions: dict[int, int] = {}
-        self._limits: dict[int, int] = {}
+        self._requests: dict[int, LiveRequest] = {}
         self._ended: list[EngineEvent] = []
 
     @property
@@ -63,16 +61,14 @@ class EmulatedEngine:
             sampler="stamps",
         )
 
-    def add_request(self, request: EngineRequest) -> None:
+    def add_request(self, request: LiveRequest) -> None:
         """Take a request; its first token comes with its next turn."""
         self._requests[request.request_id] = request
-        self._positions[request.request_id] = request.first_position
-        self._limits[request.request_id] = request.token_limit
 
     def extend(self, request_id: int, token_limit: int) -> None:
         """Raise a token limit."""
-        if request_id in self._limits:
-            self._limits[request_id] = max(self._limits[request_id], token_limit)
+        if (request := self._requests.get(request_id)) is not None:
+            request.token_limit = max(request.token_limit, token_limit)
 
     def stop(self, request_id: int) -> None:
         """End a request in order."""
@@ -95,11 +91,12 @@ class EmulatedEngine:
         self._turn = (self._turn + 1) % self._groups
         events: list[EngineEvent] = []
         for request_id in [r for r in self._requests if r % self._groups == self._turn]:
-            position = self._positions[request_id]
-            self._positions[request_id] = position + 1
-            events.append(TokensMade(request_id, position, (stamp(),)))
-            if position + 1 >= self._limits[request_id]:
-                self._finish(request_id, FinishReason.LIMIT)
+            request = self._requests[request_id]
+            made = stamp()
+            events.append(TokensMade(request_id, request.next_position, (made,)))
+            request.token_ids.append(made)
+            if (reason := request.end(())) is not None:
+                self._finish(request_id, reason)
         ended, self._ended = self._ended, []
         return events + ended
 
@@ -112,5 +109,5 @@ class EmulatedEngine:
 
     def _finish(self, request_id: int, reason: FinishReason) -> None:
         request = self._requests.pop(request_id)
-        made = self._positions[request_id] - request.first_position
-        self._ended.append(RequestFinished(request_id, Finished(reason, made)))
+        finished = Finished(reason, request.num_generated_tokens)
+        self._ended.append(RequestFinished(request_id, finished))

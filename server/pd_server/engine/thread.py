@@ -9,12 +9,13 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from pd_core.errors import EngineDead, PdError
 from pd_core.generation import Load
-from pd_server.engine.contract import Engine, EngineEvent, EngineRequest
+from pd_server.engine.contract import Engine, EngineEvent
+from pd_server.engine.live_request import LiveRequest
 from pd_server.engine.stream import EngineStream
 
 __all__ = ["EngineThread"]
@@ -23,15 +24,6 @@ logger = logging.getLogger(__name__)
 
 # An idle engine is asked this often whether it still lives: its processes may die unasked.
 _IDLE_CHECK_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """The engine's load, and which submitted requests it knows of."""
-
-    load: Load
-    num_seen: int = 0
-    num_seen_tokens: int = 0
 
 
 class EngineThread:
@@ -47,14 +39,12 @@ class EngineThread:
         self._engine = engine
         self._on_dead = on_dead
         self._loop = asyncio.get_running_loop()
-        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[LiveRequest | Callable[[], None] | None]
+        self._commands = queue.SimpleQueue()
         self._streams: dict[int, EngineStream] = {}
         self._dead: EngineDead | None = None
-        self._num_submitted = 0
-        self._num_submitted_tokens = 0
-        self._num_seen = 0  # written by the thread only, as the next
-        self._num_seen_tokens = 0
-        self._snapshot = _Snapshot(engine.load())
+        self._coming: dict[int, int] = {}  # tokens of requests that the load does not count yet
+        self._load = engine.load()
         # A daemon: a step that hangs must not keep a stopping process alive.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -65,13 +55,11 @@ class EngineThread:
     @property
     def load(self) -> Load:
         """The load as of the last step, requests on their way to the engine included."""
-        snapshot = self._snapshot
+        load, coming = self._load, self._coming
         return replace(
-            snapshot.load,
-            num_waiting=snapshot.load.num_waiting + self._num_submitted - snapshot.num_seen,
-            queued_prefill_tokens=snapshot.load.queued_prefill_tokens
-            + self._num_submitted_tokens
-            - snapshot.num_seen_tokens,
+            load,
+            num_waiting=load.num_waiting + len(coming),
+            queued_prefill_tokens=load.queued_prefill_tokens + sum(coming.values()),
         )
 
     @property
@@ -79,11 +67,11 @@ class EngineThread:
         """Requests that have not ended yet."""
         return len(self._streams)
 
-    def submit(self, request: EngineRequest, on_end: Callable[[], None]) -> EngineStream:
+    def submit(self, request: LiveRequest, on_end: Callable[[], None]) -> EngineStream:
         """Hand a request to the engine.
 
         Args:
-            request: a request with an id never used before.
+            request: a request with an id never used before; the engine's from here on.
             on_end: called once when it has ended, failed or was aborted.
 
         Raises:
@@ -93,9 +81,8 @@ class EngineThread:
             raise self._dead
         stream = EngineStream(request.request_id, on_end)
         self._streams[request.request_id] = stream
-        self._num_submitted += 1
-        self._num_submitted_tokens += len(request.token_ids)
-        self._commands.put(lambda: self._accept(request))
+        self._coming[request.request_id] = request.num_prefix_tokens
+        self._commands.put(request)
         return stream
 
     def extend(self, stream: EngineStream, token_limit: int) -> None:
@@ -125,18 +112,12 @@ class EngineThread:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, timeout_s)
 
-    def _accept(self, request: EngineRequest) -> None:
-        self._num_seen += 1
-        self._num_seen_tokens += len(request.token_ids)
-        self._engine.add_request(request)
-
     def _run(self) -> None:
         """The thread: apply commands, step, report; until a None or a failure."""
         try:
-            while self._apply_commands():
+            while (came := self._apply_commands()) is not None:
                 events = self._engine.step() if self._engine.has_unfinished() else []
-                snapshot = _Snapshot(self._engine.load(), self._num_seen, self._num_seen_tokens)
-                self._call_loop(partial(self._deliver, events, snapshot))
+                self._call_loop(partial(self._deliver, came, events, self._engine.load()))
         except BaseException as error:  # whatever ends this thread, nobody may wait for it for ever
             logger.exception("the engine failed; this server answers nothing any more")
             dead = error if isinstance(error, EngineDead) else _died_of(error)
@@ -149,17 +130,26 @@ class EngineThread:
         except Exception:  # the thread ends here in any case
             logger.exception("the engine did not close in order")
 
-    def _apply_commands(self) -> bool:
-        """Apply all queued commands, waiting a while for one when there is nothing to compute."""
+    def _apply_commands(self) -> list[int] | None:
+        """Apply all queued commands, waiting a while for one when there is nothing to compute.
+
+        Returns:
+            The ids of the requests that came; None: the thread is to stop.
+        """
+        came: list[int] = []
         block = not self._engine.has_unfinished()
         while True:
             try:
                 command = self._commands.get(block=block, timeout=_IDLE_CHECK_S)
             except queue.Empty:
-                return True
+                return came
             if command is None:
-                return False
-            command()
+                return None
+            if isinstance(command, LiveRequest):
+                self._engine.add_request(command)
+                came.append(command.request_id)
+            else:
+                command()
             block = False
 
     def _call_loop(self, callback: Callable[[], None]) -> None:
@@ -168,8 +158,10 @@ class EngineThread:
         except RuntimeError:  # the loop is closed: nobody is left to tell
             logger.debug("the event loop has ended before the engine's thread")
 
-    def _deliver(self, events: list[EngineEvent], snapshot: _Snapshot) -> None:
-        self._snapshot = snapshot
+    def _deliver(self, came: list[int], events: list[EngineEvent], load: Load) -> None:
+        self._load = load
+        for request_id in came:
+            del self._coming[request_id]
         for event in events:
             stream = self._streams.get(event.request_id)
             if stream is None:

@@ -16,7 +16,7 @@ from pd_core.errors import PdError, ProtocolError, ShuttingDown
 from pd_core.generation import Admitted, Extend, Finished, ServerInfo, Start, Stop
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import GenerationServiceServicer
-from pd_server.engine.contract import EngineRequest
+from pd_server.engine.live_request import LiveRequest
 from pd_server.engine.stream import EngineStream
 from pd_server.engine.thread import EngineThread
 from pd_server.gate.admission import Admission, Ticket
@@ -105,7 +105,7 @@ class GenerationService(GenerationServiceServicer):
         ticket = self._admission.admit(_num_tokens(start, start.token_limit))
         try:
             stream = self._engine.submit(
-                _engine_request(next(self._engine_ids), start),
+                LiveRequest.of(next(self._engine_ids), start, time.perf_counter()),
                 on_end=lambda: self._admission.release(ticket),
             )
         except PdError:
@@ -203,17 +203,3 @@ def _num_tokens(start: Start, token_limit: int) -> int:
     """Tokens that a request may come to hold: its prefix and what it may make."""
     num_prefix = len(start.prompt_token_ids) + len(start.committed_token_ids)
     return num_prefix + max(0, token_limit - start.first_position)
-
-
-def _engine_request(engine_id: int, start: Start) -> EngineRequest:
-    return EngineRequest(
-        request_id=engine_id,
-        token_ids=start.prompt_token_ids + start.committed_token_ids,
-        num_committed_tokens=len(start.committed_token_ids),
-        first_position=start.first_position,
-        token_limit=start.token_limit,
-        sampling=start.sampling,
-        arrived_at_s=time.perf_counter(),
-        useful_for_s=start.useful_for_s,
-        cache_salt=start.cache_salt,
-    )

@@ -15,16 +15,25 @@ import numpy as np
 
 from pd_server.scheduling.block_budget import BlockBudget
 
-__all__ = ["PrefixCache", "block_keys", "remember"]
+__all__ = ["Block", "PrefixCache", "block_keys", "remember"]
 
 Block = TypeVar("Block")
 
 
-def block_keys(token_ids: Sequence[int], block_tokens: int, salt: str = "") -> tuple[bytes, ...]:
-    """Return the keys of all whole blocks of a sequence, from its start on."""
-    key = hashlib.sha256(salt.encode()).digest()
-    ids = np.asarray(token_ids, dtype="<i4")
-    keys = []
+def block_keys(
+    token_ids: Sequence[int], block_tokens: int, salt: str = "", known: Sequence[bytes] = ()
+) -> tuple[bytes, ...]:
+    """Return the keys of all whole blocks of a sequence, from its start on.
+
+    Args:
+        token_ids: of the sequence.
+        block_tokens: tokens of one block.
+        salt: other salts give other keys.
+        known: keys of its first blocks, or of more, that need no hashing any more.
+    """
+    keys = list(known[: len(token_ids) // block_tokens])
+    key = keys[-1] if keys else hashlib.sha256(salt.encode()).digest()
+    ids = np.asarray(token_ids[len(keys) * block_tokens :], dtype="<i4")
     for end in range(block_tokens, len(ids) + 1, block_tokens):
         key = hashlib.sha256(key + ids[end - block_tokens : end].tobytes()).digest()
         keys.append(key)

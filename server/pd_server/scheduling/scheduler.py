@@ -1,38 +1,40 @@
 """Who computes what in the next step: slots, a queue, KV blocks, one token budget. No torch here.
 
-A sequence has `num_tokens` known tokens (prefix and generated) of which `num_computed_tokens` are
-in its KV cache. A running sequence with one token left to compute decodes; with more it prefills.
+A request has known tokens (prefix and generated) of which `num_computed_tokens` are in its KV
+cache. A running request with one token left to compute decodes; with more it prefills.
 Decodes come first in every step, and prefill chunks share what is left of the budget and of the
 time that the decodes can spare, so a long prefill never stalls a running stream.
 
-A running sequence holds KV blocks for its whole cache. When a decode needs more than there are,
+A running request holds KV blocks for its whole cache. When a decode needs more than there are,
 the latest arrival gives back all of its own and is computed again later: no token is lost, and the
 earliest arrival always goes on.
 """
 
 from collections.abc import Callable
 from operator import attrgetter
+from typing import Generic
 
 from pd_core.errors import ConfigError
+from pd_server.engine.live_request import LiveRequest
 from pd_server.scheduling.block_budget import BLOCK_TOKENS, BlockBudget
-from pd_server.scheduling.prefix_cache import PrefixCache
-from pd_server.scheduling.schedule import Admission, Chunk, Schedule, Sequence
+from pd_server.scheduling.prefix_cache import Block, PrefixCache
+from pd_server.scheduling.schedule import Chunk, Placement, Schedule
 
 __all__ = ["Scheduler"]
 
 _LEAST_PREFILL_TOKENS = 8  # a step, so that prefill goes on however busy the decodes are
 
 
-class Scheduler:
+class Scheduler(Generic[Block]):
     """The policy. Not thread-safe: the engine's thread owns it.
 
     Args:
-        max_num_seqs: slots; sequences that may hold a KV cache at once.
+        max_num_seqs: slots; requests that may hold a KV cache at once.
         max_num_batched_tokens: tokens computed in one step; must exceed max_num_seqs, so that
             prefill goes on even when every other slot decodes.
         budget: the KV blocks.
-        prefixes: what is cached in blocks that no sequence holds.
-        room_tokens: a sequence's room is a multiple of this.
+        prefixes: what is cached in blocks that no request holds.
+        room_tokens: a request's room is a multiple of this.
         spare_tokens: how many tokens may be prefilled beside so many decodes, from a position on,
             without holding the decodes up; None: as many as the budget has.
 
@@ -45,7 +47,7 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         budget: BlockBudget,
-        prefixes: PrefixCache[object],
+        prefixes: PrefixCache[Block],
         *,
         room_tokens: int = BLOCK_TOKENS,
         spare_tokens: Callable[[int, int], int] | None = None,
@@ -65,60 +67,60 @@ class Scheduler:
         self._prefixes = prefixes
         self._room_tokens = room_tokens
         self._spare_tokens = spare_tokens
-        self._waiting: dict[int, Sequence] = {}
-        self._running: dict[int, Sequence] = {}
+        self._waiting: dict[int, LiveRequest] = {}
+        self._running: dict[int, LiveRequest] = {}
 
     @property
     def num_waiting(self) -> int:
-        """Sequences queued."""
+        """Requests queued."""
         return len(self._waiting)
 
     @property
     def num_running(self) -> int:
-        """Sequences holding a slot."""
+        """Requests holding a slot."""
         return len(self._running)
 
     @property
     def num_queued_prefill_tokens(self) -> int:
-        """Tokens still to prefill, of queued and running sequences."""
-        running = sum(s.num_pending_tokens for s in self._running.values() if not s.decodes)
-        return running + sum(s.num_tokens for s in self._waiting.values())
+        """Tokens still to prefill, of queued and running requests."""
+        running = sum(r.num_pending_tokens for r in self._running.values() if not r.decodes)
+        return running + sum(len(r.token_ids) for r in self._waiting.values())
 
-    def add(self, sequence: Sequence) -> None:
-        """Queue a sequence."""
-        assert self.get(sequence.request_id) is None, "a request id is used twice"
-        assert sequence.num_prefix_tokens >= 1, "an empty prefix cannot be scheduled"
-        self._waiting[sequence.request_id] = sequence
+    def add(self, request: LiveRequest) -> None:
+        """Queue a request."""
+        assert self.get(request.request_id) is None, "a request id is used twice"
+        assert request.num_prefix_tokens >= 1, "an empty prefix cannot be scheduled"
+        self._waiting[request.request_id] = request
 
-    def get(self, request_id: int) -> Sequence | None:
-        """Return a live sequence, or None."""
+    def get(self, request_id: int) -> LiveRequest | None:
+        """Return a live request, or None."""
         return self._running.get(request_id) or self._waiting.get(request_id)
 
-    def extend(self, request_id: int, token_limit: int) -> Sequence | None:
+    def extend(self, request_id: int, token_limit: int) -> LiveRequest | None:
         """Raise a token limit; lower ones and unknown ids change nothing."""
-        sequence = self.get(request_id)
-        if sequence is not None:
-            sequence.token_limit = max(sequence.token_limit, token_limit)
-        return sequence
+        request = self.get(request_id)
+        if request is not None:
+            request.token_limit = max(request.token_limit, token_limit)
+        return request
 
-    def remove(self, request_id: int) -> Sequence | None:
-        """Take a sequence out, freeing slot and blocks; return it, or None when it is not here."""
+    def remove(self, request_id: int) -> LiveRequest | None:
+        """Take a request out, freeing slot and blocks; return it, or None when it is not here."""
         self._budget.release(request_id)
         return self._running.pop(request_id, None) or self._waiting.pop(request_id, None)
 
-    def schedule(self, now_s: float) -> Schedule:
-        """Choose the next step's work, moving queued sequences into free slots.
+    def schedule(self, now_s: float) -> Schedule[Block]:
+        """Choose the next step's work, moving queued requests into free slots.
 
         Args:
             now_s: the present, on the clock of `arrived_at_s`.
         """
-        plan = Schedule([])
-        plan.expired.extend(s for s in self._waiting.values() if s.expired(now_s))
-        for sequence in plan.expired:
-            del self._waiting[sequence.request_id]
-        for sequence in sorted(self._running.values(), key=_by_arrival):
-            if sequence.decodes and self._make_room(sequence, plan):
-                plan.chunks.append(_decode_chunk(sequence))
+        plan: Schedule[Block] = Schedule([])
+        plan.expired.extend(r for r in self._waiting.values() if r.expired(now_s))
+        for request in plan.expired:
+            del self._waiting[request.request_id]
+        for request in sorted(self._running.values(), key=_by_arrival):
+            if request.decodes and self._make_room(request, plan):
+                plan.chunks.append(_decode_chunk(request))
         spent = _Tokens(
             self.max_num_batched_tokens,
             len(plan.chunks),
@@ -126,84 +128,83 @@ class Scheduler:
             min(self.max_num_seqs, len(self._running) + len(self._waiting)) - len(plan.chunks),
         )
         if len(plan.chunks) < len(self._running):
-            prefilling = [s for s in self._running.values() if not s.decodes]
-            for sequence in sorted(prefilling, key=_by_rank):
-                spent.prefill(sequence, plan.chunks)
+            prefilling = [r for r in self._running.values() if not r.decodes]
+            for request in sorted(prefilling, key=_by_rank):
+                spent.prefill(request, plan.chunks)
         # Who has just lost its blocks shall not take them back from who needed them.
         while not plan.preempted and spent.open and self._has_candidate():
-            admission = self._admit(min(self._waiting.values(), key=_by_rank))
-            if admission is None:
+            placement = self._place(min(self._waiting.values(), key=_by_rank), now_s)
+            if placement is None:
                 break
-            plan.admitted.append(admission)
-            spent.prefill(admission.sequence, plan.chunks)
+            plan.placed.append(placement)
+            spent.prefill(placement.request, plan.chunks)
         return plan
 
     def advance(self, chunk: Chunk) -> None:
-        """Record that a chunk was computed and, where it samples, that one token was added."""
-        sequence = chunk.sequence
-        assert chunk.first == sequence.num_computed_tokens, "a chunk was computed out of order"
-        sequence.num_computed_tokens += chunk.num_tokens
-        if chunk.samples:
-            sequence.num_tokens += 1
+        """Record that a chunk was computed; the token after it is the caller's to append."""
+        request = chunk.request
+        assert chunk.first == request.num_computed_tokens, "a chunk was computed out of order"
+        request.num_computed_tokens += chunk.num_tokens
 
     def room_of(self, request_id: int) -> int:
-        """Return for how many tokens a running sequence holds blocks."""
+        """Return for how many tokens a running request holds blocks."""
         return self._budget.held_by(request_id) * BLOCK_TOKENS
 
     def check_integrity(self) -> None:
         """Assert what must always hold; cheap enough to run whenever the engine turns idle."""
-        assert len(self._running) <= self.max_num_seqs, "more sequences run than there are slots"
-        assert not self._running.keys() & self._waiting.keys(), "a sequence is queued and running"
+        assert len(self._running) <= self.max_num_seqs, "more requests run than there are slots"
+        assert not self._running.keys() & self._waiting.keys(), "a request is queued and running"
         self._budget.check_integrity(len(self._prefixes))
-        for sequence in self._waiting.values():
-            assert sequence.num_computed_tokens == 0, "a queued sequence was computed"
-            assert not self.room_of(sequence.request_id), "a queued sequence holds blocks"
-        for sequence in self._running.values():
-            assert sequence.num_pending_tokens >= 1, "a running sequence has nothing to compute"
-            room = self.room_of(sequence.request_id)
-            assert sequence.num_computed_tokens <= room, "more is cached than there is room for"
+        for request in self._waiting.values():
+            assert request.num_computed_tokens == 0, "a queued request was computed"
+            assert not self.room_of(request.request_id), "a queued request holds blocks"
+        for request in self._running.values():
+            assert request.num_pending_tokens >= 1, "a running request has nothing to compute"
+            room = self.room_of(request.request_id)
+            assert request.num_computed_tokens <= room, "more is cached than there is room for"
         held = sum(map(self._budget.held_by, self._running))
         assert held == self._budget.num_held, "blocks are held by nobody"
 
     def _has_candidate(self) -> bool:
         return bool(self._waiting) and len(self._running) < self.max_num_seqs
 
-    def _admit(self, sequence: Sequence) -> Admission | None:
-        """Give a queued sequence a slot, and room for all that is known of it."""
+    def _place(self, request: LiveRequest, now_s: float) -> Placement[Block] | None:
+        """Give a queued request a slot, and room for all that is known of it."""
         # At least the last token is computed, for its logits are wanted.
-        usable = (sequence.num_tokens - 1) // BLOCK_TOKENS
-        prefix = self._prefixes.match(sequence.block_keys[:usable])
-        if not self._budget.hold(sequence.request_id, self._blocks_for(sequence.num_tokens)):
-            assert self._running, "a sequence is larger than the KV cache"
+        usable = (len(request.token_ids) - 1) // BLOCK_TOKENS
+        prefix = self._prefixes.match(request.block_keys[:usable])
+        if not self._budget.hold(request.request_id, self._blocks_for(len(request.token_ids))):
+            assert self._running, "a request is larger than the KV cache"
             return None
-        del self._waiting[sequence.request_id]
-        self._running[sequence.request_id] = sequence
-        sequence.begun = True
-        sequence.num_computed_tokens = len(prefix) * BLOCK_TOKENS
-        return Admission(sequence, self.room_of(sequence.request_id), tuple(prefix))
+        del self._waiting[request.request_id]
+        self._running[request.request_id] = request
+        if request.began_at_s is None:
+            request.began_at_s = now_s
+        request.num_computed_tokens = len(prefix) * BLOCK_TOKENS
+        return Placement(request, self.room_of(request.request_id), tuple(prefix))
 
-    def _make_room(self, sequence: Sequence, plan: Schedule) -> bool:
-        """Hold blocks for a decode's token; False when the sequence itself had to give way."""
-        if sequence.request_id not in self._running:
+    def _make_room(self, request: LiveRequest, plan: Schedule[Block]) -> bool:
+        """Hold blocks for a decode's token; False when the request itself had to give way."""
+        if request.request_id not in self._running:
             return False
-        if sequence.num_tokens <= self._budget.held_by(sequence.request_id) * BLOCK_TOKENS:
+        if len(request.token_ids) <= self._budget.held_by(request.request_id) * BLOCK_TOKENS:
             return True
-        while not self._budget.hold(sequence.request_id, self._blocks_for(sequence.num_tokens)):
+        while not self._budget.hold(request.request_id, self._blocks_for(len(request.token_ids))):
             last = max(self._running.values(), key=_by_arrival)
             self._preempt(last, plan)
-            if last is sequence:
+            if last is request:
                 return False
         return True
 
-    def _preempt(self, sequence: Sequence, plan: Schedule) -> None:
-        """Take a sequence's slot and blocks; what it has generated is kept and computed again."""
-        assert len(self._running) > 1, "a sequence is larger than the KV cache"
-        self._budget.release(sequence.request_id)
-        del self._running[sequence.request_id]
-        self._waiting[sequence.request_id] = sequence
-        sequence.num_computed_tokens = 0
+    def _preempt(self, request: LiveRequest, plan: Schedule[Block]) -> None:
+        """Take a request's slot and blocks; what it has generated is kept and computed again."""
+        assert len(self._running) > 1, "a request is larger than the KV cache"
+        self._budget.release(request.request_id)
+        del self._running[request.request_id]
+        self._waiting[request.request_id] = request
+        request.num_computed_tokens = 0
         self.num_preemptions += 1
-        plan.preempted.append(sequence)
+        plan.preempted.append(request)
 
     def _blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self._room_tokens) * (self._room_tokens // BLOCK_TOKENS)
@@ -232,19 +233,19 @@ class _Tokens:
         """Whether there is anything left to give."""
         return self.left > 0 and self._share * _LEAST_PREFILL_TOKENS >= 1
 
-    def prefill(self, sequence: Sequence, chunks: list[Chunk]) -> None:
-        """Give a sequence a chunk, if there is anything left for it."""
-        most = min(self.left, sequence.num_pending_tokens)
+    def prefill(self, request: LiveRequest, chunks: list[Chunk]) -> None:
+        """Give a request a chunk, if there is anything left for it."""
+        most = min(self.left, request.num_pending_tokens)
         if self._num_decodes and self._spare_tokens is not None:
-            spare = self._spare_tokens(self._num_decodes, sequence.num_computed_tokens)
+            spare = self._spare_tokens(self._num_decodes, request.num_computed_tokens)
             spare = max(int(spare * self._pressure), _LEAST_PREFILL_TOKENS)
             most = min(most, int(spare * self._share))
             self._share -= most / spare
         if most < 1:
             return
-        samples = most == sequence.num_pending_tokens
-        first = sequence.num_computed_tokens
-        chunks.append(Chunk(sequence, first, most, samples, decodes=False))
+        samples = most == request.num_pending_tokens
+        first = request.num_computed_tokens
+        chunks.append(Chunk(request, first, most, samples, decodes=False))
         self.left -= most
 
 
@@ -252,5 +253,5 @@ _by_arrival = attrgetter("arrived_at_s", "request_id")
 _by_rank = attrgetter("rank")
 
 
-def _decode_chunk(sequence: Sequence) -> Chunk:
-    return Chunk(sequence, sequence.num_computed_tokens, 1, True, True)
+def _decode_chunk(request: LiveRequest) -> Chunk:
+    return Chunk(request, request.num_computed_tokens, 1, True, True)

@@ -1,63 +1,173 @@
-"""The KV memory of the embedded engine: contiguous caches of running sequences, cached prefixes.
+"""The KV memory of the embedded engine: contiguous caches of running requests, cached prefixes.
 
-A prefix hit is copied once, at admission; nothing is gathered in a step. What a sequence has
-computed is copied out once, after its prompt and again when it ends.
+A prefix hit is copied once, when its request gets a slot; nothing is gathered in a step. What a
+request has computed is copied out once, after its prompt and again when it ends.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
+
+from pd_core.errors import ConfigError
+from pd_core.host.free_memory import available_bytes
 from pd_core.models import KVCache
 from pd_core.models.kv_block import KVBlock
+from pd_server.engine.live_request import LiveRequest
 from pd_server.scheduling.block_budget import BLOCK_TOKENS, BlockBudget
-from pd_server.scheduling.prefix_cache import PrefixCache, block_keys, remember
-from pd_server.scheduling.schedule import Admission
+from pd_server.scheduling.prefix_cache import PrefixCache
+from pd_server.scheduling.schedule import Placement
+from pd_server.torch_engine.model_runner import model_failed
 
-__all__ = ["KVStore"]
+__all__ = ["KVStore", "num_blocks"]
+
+
+@dataclass(slots=True)
+class _Held:
+    """A running request's KV cache, and up to when its bytes were counted."""
+
+    request: LiveRequest
+    cache: KVCache
+    num_bytes: int
+    counted_to_s: float
 
 
 class KVStore:
-    """Makes KV caches and remembers prefixes, within a budget of blocks.
+    """See `KVMemory` for the contract.
 
     Args:
         make_cache: returns an empty KV cache with room for so many tokens.
-        num_blocks: for running sequences and cached prefixes together.
+        num_blocks: for running requests and cached prefixes together.
 
     Attributes:
         budget: the account; the scheduler holds blocks in it.
         prefixes: the cached blocks; the scheduler looks prefixes up in it.
-        num_hit_tokens: tokens that were copied instead of computed.
+        byte_s: integral over time of the bytes held by running requests.
+        bytes_peak: most bytes held by them at once.
 
     Raises:
         ConfigError: there is no block.
     """
 
     def __init__(self, make_cache: Callable[[int], KVCache], num_blocks: int) -> None:
-        self.prefixes: PrefixCache[object] = PrefixCache()
+        self.prefixes: PrefixCache[KVBlock] = PrefixCache()
         self.budget = BlockBudget(num_blocks, lambda: self.prefixes.evict() is not None)
-        self.num_hit_tokens = 0
+        self.byte_s = 0.0
+        self.bytes_peak = 0
         self._make_cache = make_cache
+        self._held: dict[int, _Held] = {}
 
-    def admit(self, admission: Admission) -> KVCache:
-        """Return a cache for a sequence that got a slot, its known prefix copied into it."""
-        cache = self._make_cache(admission.num_room_tokens)
-        for index, block in enumerate(admission.prefix):
-            assert isinstance(block, KVBlock), "only KV blocks are cached"
-            block.copy_into(cache, index * BLOCK_TOKENS)
-        self.num_hit_tokens += len(admission.prefix) * BLOCK_TOKENS
-        return cache
+    def hold(self, placement: Placement[KVBlock], now_s: float) -> None:
+        """Make a cache for a request that got a slot, its known prefix copied into it.
 
-    def keep(self, cache: KVCache, token_ids: Sequence[int], salt: str) -> None:
-        """Remember the whole blocks of computed tokens, as far as there is room for them.
-
-        Args:
-            cache: holds at least these tokens.
-            token_ids: from the start of the prompt.
-            salt: of the request.
+        Raises:
+            EngineError: there is no memory for it.
         """
-        keys = block_keys(token_ids, BLOCK_TOKENS, salt)
-        remember(
-            self.prefixes,
-            self.budget,
-            keys,
-            lambda index: KVBlock(cache, index * BLOCK_TOKENS, BLOCK_TOKENS),
+        try:
+            cache = self._make_cache(placement.num_room_tokens)
+            for index, block in enumerate(placement.prefix):
+                block.copy_into(cache, index * BLOCK_TOKENS)
+        except (MemoryError, RuntimeError) as error:
+            raise model_failed("has no memory for it", error) from error
+        request = placement.request
+        self._held[request.request_id] = _Held(request, cache, cache.allocated_bytes, now_s)
+
+    def grow(self, request: LiveRequest, now_s: float) -> bool:
+        """Let a request's cache have room for what it holds blocks for.
+
+        Room for the whole prefix comes with the slot, room for the answer block by block: a high
+        token limit alone holds no memory.
+
+        Returns:
+            Whether it has a cache at all.
+
+        Raises:
+            EngineError: there is no memory for it.
+        """
+        held = self._held.get(request.request_id)
+        if held is None:
+            return False
+        num_tokens = self.budget.held_by(request.request_id) * BLOCK_TOKENS
+        if num_tokens > held.cache.capacity_tokens:
+            self._count(held, now_s)
+            try:
+                held.cache.reserve(num_tokens)
+            except (MemoryError, RuntimeError) as error:
+                raise model_failed("could not allocate its KV cache", error) from error
+            held.num_bytes = held.cache.allocated_bytes
+        return True
+
+    def cache_of(self, request: LiveRequest) -> KVCache:
+        """Return a running request's cache."""
+        return self._held[request.request_id].cache
+
+    def block(self, request: LiveRequest, index: int) -> KVBlock:
+        """Return a copy of a whole block that a running request has computed."""
+        return KVBlock(self.cache_of(request), index * BLOCK_TOKENS, BLOCK_TOKENS)
+
+    def drop(self, request: LiveRequest, now_s: float) -> None:
+        """Let go of a request's cache, if it has one."""
+        held = self._held.pop(request.request_id, None)
+        if held is not None:
+            self._count(held, now_s)
+
+    def count(self, now_s: float) -> None:
+        """Bring the accounts of all caches up to now."""
+        for held in self._held.values():
+            self._count(held, now_s)
+        num_bytes = sum(held.num_bytes for held in self._held.values())
+        self.bytes_peak = max(self.bytes_peak, num_bytes)
+
+    def check_integrity(self) -> None:
+        """Assert that every cache is accounted for."""
+        for request_id, held in self._held.items():
+            room = self.budget.held_by(request_id) * BLOCK_TOKENS
+            assert held.cache.capacity_tokens <= room, "unaccounted KV"
+            assert held.num_bytes == held.cache.allocated_bytes, "KV bytes were miscounted"
+
+    def _count(self, held: _Held, now_s: float) -> None:
+        byte_s = held.num_bytes * (now_s - held.counted_to_s)
+        held.request.kv_byte_s += byte_s
+        held.counted_to_s = now_s
+        self.byte_s += byte_s
+
+
+def num_blocks(
+    make_cache: Callable[[int], KVCache], kv_cache_bytes: int | None, wanted_tokens: int
+) -> int:
+    """Return how many KV blocks an amount of memory holds.
+
+    Args:
+        make_cache: returns an empty KV cache with room for so many tokens.
+        kv_cache_bytes: the memory; None: for wanted_tokens, but at most half of what is free.
+        wanted_tokens: see there.
+
+    Raises:
+        ConfigError: it does not hold one sequence of the least size, or is more than is free.
+    """
+    least = make_cache(1)
+    blocks_of_least = least.capacity_tokens // BLOCK_TOKENS
+    block_bytes = least.allocated_bytes // blocks_of_least
+    free_bytes = _free_bytes(least.keys[0].device)
+    if kv_cache_bytes is None:
+        wanted = -(-wanted_tokens // BLOCK_TOKENS) * block_bytes
+        kv_cache_bytes = min(wanted, free_bytes // 2)
+    elif kv_cache_bytes > free_bytes:
+        raise ConfigError(
+            f"the KV cache is to have {kv_cache_bytes >> 20} MiB, and of the memory "
+            f"{free_bytes >> 20} MiB are free; lower --kv-cache-mib"
         )
+    blocks = kv_cache_bytes // block_bytes
+    if blocks < blocks_of_least:
+        raise ConfigError(
+            f"{kv_cache_bytes} bytes of KV cache hold no sequence: the least one takes "
+            f"{least.allocated_bytes}, for {least.capacity_tokens} tokens; raise --kv-cache-mib"
+        )
+    return blocks
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Return the free memory of a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_bytes()

@@ -7,48 +7,36 @@ so a batch that fails is run again one chunk at a time, and only the chunks that
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 
 from pd_core.checkpoints.loading import LoadedModel
-from pd_core.errors import ConfigError, EngineDead, EngineError, PdError
-from pd_core.host.free_memory import available_bytes
+from pd_core.errors import EngineDead, EngineError, PdError
 from pd_core.models import KVCache, Segment
-from pd_core.sampling.rolling_hash import RollingHash
+from pd_core.sampling.repetition import HISTORY_TOKENS
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
-from pd_server.scheduling.block_budget import BLOCK_TOKENS
+from pd_server.engine.live_request import LiveRequest
+from pd_server.scheduling.schedule import Chunk
 
-__all__ = ["ModelRunner", "Work", "WorkResult", "model_failed"]
+__all__ = ["ModelRunner", "Work", "WorkResult", "model_failed", "nobodys_work"]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One chunk of one request.
+class Work(NamedTuple):
+    """One chunk of one request, and the KV cache it is computed into."""
 
-    Attributes:
-        request_id: whose.
-        token_ids: the tokens to compute.
-        first: index of token_ids[0], counted from the start of the prompt.
-        cache: the request's KV cache.
-        sampling: how to choose the token after the chunk; None: choose none.
-        position: response position of that token.
-        history: the response before it, or its end.
-        rolling_hash: chooses it in place of the model's logits; None in ordinary service.
-        scored_prompt: a prompt that the chunk completes, to be scored; None: score none.
-    """
-
-    request_id: int
-    token_ids: Sequence[int]
-    first: int
+    chunk: Chunk
     cache: KVCache
-    sampling: SamplingParams | None
-    position: int
-    history: Sequence[int] = ()
-    rolling_hash: RollingHash | None = None
-    scored_prompt: Sequence[int] | None = None
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens to compute."""
+        _, first, num_tokens, _, _ = self.chunk
+        return self.chunk.request.token_ids[first : first + num_tokens]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,36 +68,6 @@ class ModelRunner:
         """Allocate a KV cache for num_tokens tokens."""
         return self._lm.model.make_cache(num_tokens)
 
-    def num_blocks(self, kv_cache_bytes: int | None, wanted_tokens: int) -> int:
-        """Return how many KV blocks an amount of memory holds.
-
-        Args:
-            kv_cache_bytes: the memory; None: for wanted_tokens, but at most half of what is free.
-            wanted_tokens: see there.
-
-        Raises:
-            ConfigError: it does not hold one sequence of the least size, or is more than is free.
-        """
-        least = self.make_cache(1)
-        blocks_of_least = least.capacity_tokens // BLOCK_TOKENS
-        block_bytes = least.allocated_bytes // blocks_of_least
-        free_bytes = _free_bytes(least.keys[0].device)
-        if kv_cache_bytes is None:
-            wanted = -(-wanted_tokens // BLOCK_TOKENS) * block_bytes
-            kv_cache_bytes = min(wanted, free_bytes // 2)
-        elif kv_cache_bytes > free_bytes:
-            raise ConfigError(
-                f"the KV cache is to have {kv_cache_bytes >> 20} MiB, and of the memory "
-                f"{free_bytes >> 20} MiB are free; lower --kv-cache-mib"
-            )
-        blocks = kv_cache_bytes // block_bytes
-        if blocks < blocks_of_least:
-            raise ConfigError(
-                f"{kv_cache_bytes} bytes of KV cache hold no sequence: the least one takes "
-                f"{least.allocated_bytes}, for {least.capacity_tokens} tokens; raise --kv-cache-mib"
-            )
-        return blocks
-
     def run(self, batch: Sequence[Work]) -> list[WorkResult]:
         """Compute a batch and return one result a chunk, in the batch's order.
 
@@ -135,8 +93,7 @@ class ModelRunner:
         Raises:
             EngineDead: even that fails.
         """
-        work = Work(-1, (0,), 0, self.make_cache(1), SamplingParams(), 0)
-        result = self._run_alone(work)
+        result = self._run_alone(nobodys_work(self.make_cache(1), 0, 1))
         if result.failure is not None:
             raise EngineDead(
                 f"the model no longer computes ({type(result.failure).__name__}); restart the "
@@ -152,45 +109,44 @@ class ModelRunner:
     @torch.inference_mode()
     def _run_together(self, batch: Sequence[Work]) -> list[WorkResult]:
         token_ids = [token_id for work in batch for token_id in work.token_ids]
-        segments = [Segment(work.cache, work.first, len(work.token_ids)) for work in batch]
+        segments = [Segment(work.cache, work.chunk.first, work.chunk.num_tokens) for work in batch]
         hidden = self._lm.model.forward(torch.tensor(token_ids, dtype=torch.long), segments)
-        tokens = self._sample(batch, hidden)
+        tokens = self._sample([work.chunk for work in batch], hidden)
         return [
             WorkResult(token_id, self._score(work))
             for work, token_id in zip(batch, tokens, strict=True)
         ]
 
-    def _sample(self, batch: Sequence[Work], hidden: torch.Tensor) -> list[int | None]:
+    def _sample(self, chunks: Sequence[Chunk], hidden: torch.Tensor) -> list[int | None]:
         """Choose a token after each chunk that wants one, given hidden: (T, hidden)."""
-        rows: list[int] = []
-        sampled: list[int] = []
-        params: list[SamplingParams] = []
-        end = 0
-        for index, work in enumerate(batch):
-            end += len(work.token_ids)
-            if work.sampling is not None:
-                rows.append(end - 1)
-                sampled.append(index)
-                params.append(work.sampling)
-        result: list[int | None] = [None] * len(batch)
+        ends = accumulate(chunk.num_tokens for chunk in chunks)
+        rows = [end - 1 for chunk, end in zip(chunks, ends, strict=True) if chunk.samples]
         if not rows:
-            return result
-        logits = self._lm.model.logits(hidden[rows])  # (R, V)
-        positions = [batch[index].position for index in sampled]
-        histories = [batch[index].history for index in sampled]
-        chosen = sample(logits, params, positions, self._lm.eos_token_ids, histories)
-        for index, sampling, token_id in zip(sampled, params, chosen, strict=True):
-            hashed = batch[index].rolling_hash
-            result[index] = (
-                token_id if hashed is None else hashed.next_token(batch[index].position, sampling)
+            return [None] * len(chunks)
+        requests = [chunk.request for chunk in chunks if chunk.samples]
+        chosen = iter(
+            sample(
+                self._lm.model.logits(hidden[rows]),  # (R, V)
+                [request.sampling for request in requests],
+                [request.next_position for request in requests],
+                self._lm.eos_token_ids,
+                [_response_end(request) for request in requests],
             )
-        return result
+        )
+        return [next(chosen) if chunk.samples else None for chunk in chunks]
 
     def _score(self, work: Work) -> tuple[float, ...] | None:
-        if work.scored_prompt is None:
+        request = work.chunk.request
+        if not (request.score_prompt and work.chunk.samples):
             return None
-        prompt = torch.tensor(work.scored_prompt, dtype=torch.long)
+        prompt = torch.tensor(request.token_ids[: request.num_prompt_tokens], dtype=torch.long)
         return tuple(self._lm.model.prompt_scores(prompt, work.cache).tolist())
+
+
+def nobodys_work(cache: KVCache, first: int, num_tokens: int) -> Work:
+    """Return tokens to compute and one to choose after them, from a position of a cache on."""
+    request = LiveRequest(-1, [0] * (first + num_tokens), 0, 0, 1, SamplingParams(), 0.0)
+    return Work(Chunk(request, first, num_tokens, samples=True, decodes=False), cache)
 
 
 def model_failed(what: str, error: Exception) -> PdError:
@@ -201,8 +157,9 @@ def model_failed(what: str, error: Exception) -> PdError:
     return EngineError(f"the model {what} ({type(error).__name__}); the server's log has the cause")
 
 
-def _free_bytes(device: torch.device) -> int:
-    """Return the free memory of a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return available_bytes()
+def _response_end(request: LiveRequest) -> list[int]:
+    """Return the last response tokens, as many as sampling may look at."""
+    if not request.sampling.dry_multiplier:
+        return []
+    first_of_all = request.num_prefix_tokens - request.first_position
+    return request.token_ids[max(0, first_of_all, len(request.token_ids) - HISTORY_TOKENS) :]

@@ -2,10 +2,9 @@
 
 import time
 
-from pd_core.sampling_params import SamplingParams
 from pd_server.scheduling.speed_meter import SpeedMeter
 from pd_server.scheduling.step_cost import StepCost, StepSample
-from pd_server.torch_engine.model_runner import ModelRunner, Work, model_failed
+from pd_server.torch_engine.model_runner import ModelRunner, model_failed, nobodys_work
 
 __all__ = ["warm_up"]
 
@@ -34,7 +33,7 @@ def warm_up(runner: ModelRunner, speeds: SpeedMeter, max_context_tokens: int) ->
     ]
     for first, sequences, tokens in [shapes[0], *shapes * 3]:
         # All of them write the same places of one cache: what they compute is nobody's.
-        work = Work(-1, [0] * tokens, first, cache, SamplingParams(), 0)
+        work = nobodys_work(cache, first, tokens)
         began_at_s = time.perf_counter()
         results = runner.run([work] * sequences)
         for result in results:

@@ -6,20 +6,20 @@ as there are slots are handed over, so that the queue, and who is dropped from i
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from pd_core.errors import EngineError, PdError, RequestExpired
+from pd_core.errors import EngineError, PdError
 from pd_core.generation import Finished, FinishReason, Load
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
-    EngineRequest,
     ModelCard,
     PromptScored,
     RequestFailed,
     RequestFinished,
     TokensMade,
 )
+from pd_server.engine.live_request import LiveRequest
 from pd_server.scheduling.speed_meter import SpeedMeter
 from pd_server.vllm_engine.backend import Backend, BackendRequest, Output
 
@@ -50,25 +50,15 @@ class KVCost:
 
 
 @dataclass(slots=True)
-class _Request:
-    """A live request. `key` names its present request to vLLM; None while it is queued."""
+class _Handed:
+    """A request that vLLM has, or is to get. `key` names its present request to vLLM, if any."""
 
-    request: EngineRequest
-    token_ids: list[int]
-    token_limit: int
+    request: LiveRequest
     key: str | None = None
     num_continued: int = 0
-    num_generated: int = 0
-    began_at_s: float | None = None
     last_output_at_s: float = 0.0
     queue_s: float = 0.0
     prefill_s: float = 0.0
-    busy_s: float = 0.0
-    kv_byte_s: float = 0.0
-
-    @property
-    def next_position(self) -> int:
-        return self.request.first_position + self.num_generated
 
 
 @dataclass(slots=True)
@@ -81,7 +71,6 @@ class _Totals:
     tokens_generated: int = 0
     prefix_hit_tokens: int = 0
     counted_to_s: float = 0.0
-    events: list[EngineEvent] = field(default_factory=list)
 
 
 class VllmEngine:
@@ -102,11 +91,12 @@ class VllmEngine:
         self._max_num_seqs = max_num_seqs
         self._kv_cost = kv_cost
         self._eos_token_ids = frozenset(card.eos_token_ids)
-        self._waiting: dict[int, _Request] = {}  # in order of arrival
-        self._running: dict[int, _Request] = {}
-        self._of_key: dict[str, _Request] = {}
+        self._waiting: dict[int, _Handed] = {}  # in order of arrival
+        self._running: dict[int, _Handed] = {}
+        self._of_key: dict[str, _Handed] = {}
         self._speeds = SpeedMeter()
         self._totals = _Totals()
+        self._events: list[EngineEvent] = []
 
     @property
     def card(self) -> ModelCard:
@@ -118,21 +108,18 @@ class VllmEngine:
         """vLLM, for those who look behind the interface."""
         return self._backend
 
-    def add_request(self, request: EngineRequest) -> None:
+    def add_request(self, request: LiveRequest) -> None:
         """Queue a request; one with nothing left to make ends in the next step."""
-        committed_eos = request.num_committed_tokens and self._is_eos(request.token_ids[-1])
-        if committed_eos or request.first_position >= request.token_limit:
-            reason = FinishReason.EOS if committed_eos else FinishReason.LIMIT
-            self._emit(RequestFinished(request.request_id, Finished(reason, 0)))
+        if (reason := request.end(self._eos_token_ids)) is not None:
+            self._events.append(RequestFinished(request.request_id, Finished(reason, 0)))
             return
-        live = _Request(request, list(request.token_ids), request.token_limit)
-        self._waiting[request.request_id] = live
+        self._waiting[request.request_id] = _Handed(request)
 
     def extend(self, request_id: int, token_limit: int) -> None:
         """Raise a token limit; vLLM learns of it when the old one is reached."""
         live = self._find(request_id)
         if live is not None:
-            live.token_limit = max(live.token_limit, token_limit)
+            live.request.token_limit = max(live.request.token_limit, token_limit)
 
     def stop(self, request_id: int) -> None:
         """End a request in order."""
@@ -145,38 +132,38 @@ class VllmEngine:
 
     def has_unfinished(self) -> bool:
         """Whether there are live requests or events to report, or vLLM's death to be told."""
-        return bool(
-            self._waiting or self._running or self._totals.events or not self._backend.alive
-        )
+        return bool(self._waiting or self._running or self._events or not self._backend.alive)
 
     def step(self) -> list[EngineEvent]:
         """Hand over what there are slots for, and take what vLLM has made."""
         now_s = time.perf_counter()
         self._account(now_s)
-        for live in [r for r in self._waiting.values() if _expired(r.request, now_s)]:
-            self._fail(live.request.request_id, _too_late(live.request))
+        for live in [r for r in self._waiting.values() if r.request.expired(now_s)]:
+            self._fail(live.request.request_id, live.request.expiry())
         while self._waiting and len(self._running) < self._max_num_seqs:
             request_id = next(iter(self._waiting))
             live = self._running[request_id] = self._waiting.pop(request_id)
-            live.began_at_s = live.last_output_at_s = now_s
+            live.request.began_at_s = live.last_output_at_s = now_s
             self._hand_over(live)
         if self._running or not self._backend.alive:
             for output in self._backend.poll():
                 self._take(output)
             self._account(time.perf_counter())
-        events, self._totals.events = self._totals.events, []
+        events, self._events = self._events, []
         return events
 
     def load(self) -> Load:
         """How busy it is, as of the last step."""
-        waiting = sum(len(r.token_ids) for r in self._waiting.values())
-        prefilling = sum(len(r.token_ids) for r in self._running.values() if not r.num_generated)
+        waiting = [r.request for r in self._waiting.values()]
+        prefilling = [
+            r.request for r in self._running.values() if not r.request.num_generated_tokens
+        ]
         placed = self._placed()
         return Load(
             num_running=len(placed),
             num_waiting=len(self._waiting) + len(self._running) - len(placed),
             max_num_seqs=self._max_num_seqs,
-            queued_prefill_tokens=waiting + prefilling,
+            queued_prefill_tokens=sum(len(r.token_ids) for r in [*waiting, *prefilling]),
             prefill_tokens_per_s=self._speeds.prefill_tokens_per_s,
             decode_step_s=self._speeds.decode_step_s,
             engine_busy_s=self._totals.busy_s,
@@ -204,9 +191,9 @@ class VllmEngine:
             EngineError: it failed.
         """
         self.add_request(
-            EngineRequest(
+            LiveRequest(
                 request_id=-1,
-                token_ids=(0,) * num_tokens,
+                token_ids=[0] * num_tokens,
                 num_committed_tokens=0,
                 first_position=0,
                 token_limit=4,
@@ -225,31 +212,27 @@ class VllmEngine:
         self._totals = _Totals()
         return scored
 
-    def _find(self, request_id: int) -> _Request | None:
+    def _find(self, request_id: int) -> _Handed | None:
         return self._running.get(request_id) or self._waiting.get(request_id)
 
-    def _hand_over(self, live: _Request) -> None:
+    def _hand_over(self, live: _Handed) -> None:
         """Ask vLLM for the tokens up to the present limit."""
-        live.key = f"{live.request.request_id}.{live.num_continued}"
+        request = live.request
+        live.key = f"{request.request_id}.{live.num_continued}"
         self._of_key[live.key] = live
+        scored = request.score_prompt and not live.num_continued
         self._backend.add(
             BackendRequest(
                 live.key,
-                tuple(live.token_ids),
-                live.token_limit - live.next_position,
-                live.next_position,
-                live.request.sampling,
-                _GOES_ON if live.next_position else _FIRST_TOKEN,
-                live.request.cache_salt,
-                self._num_scored(live),
+                tuple(request.token_ids),
+                request.token_limit - request.next_position,
+                request.next_position,
+                request.sampling,
+                _GOES_ON if request.next_position else _FIRST_TOKEN,
+                request.cache_salt,
+                request.num_prompt_tokens if scored else 0,
             )
         )
-
-    def _num_scored(self, live: _Request) -> int:
-        """Return how many tokens vLLM is to score: the prompt's, and once only."""
-        request = live.request
-        wanted = request.score_prompt and live.num_continued == 0
-        return len(request.token_ids) - request.num_committed_tokens if wanted else 0
 
     def _take(self, output: Output) -> None:
         """Record what vLLM made for a request; for one that has ended meanwhile, nothing."""
@@ -263,36 +246,35 @@ class VllmEngine:
             self._append(live, output)
         if output.prompt_scores is not None:
             kind = self._backend.score_kind
-            self._emit(PromptScored(live.request.request_id, output.prompt_scores, kind))
+            self._events.append(PromptScored(live.request.request_id, output.prompt_scores, kind))
         if output.finished and live.key == output.key:
             self._end_or_continue(live)
 
-    def _append(self, live: _Request, output: Output) -> None:
+    def _append(self, live: _Handed, output: Output) -> None:
         now_s = time.perf_counter()
-        if not live.num_generated:
+        request = live.request
+        if not request.num_generated_tokens:
             live.queue_s, live.prefill_s = output.queue_s, output.prefill_s
             self._totals.prefix_hit_tokens += output.num_cached_tokens
-            num_computed = len(live.request.token_ids) - output.num_cached_tokens
+            num_computed = request.num_prefix_tokens - output.num_cached_tokens
             self._speeds.record(output.prefill_s, max(0, num_computed), 0)
         elif live.num_continued == 0:
             for _ in output.token_ids:
                 self._speeds.record((now_s - live.last_output_at_s) / len(output.token_ids), 0, 1)
         live.last_output_at_s = now_s
-        position = live.next_position
-        live.token_ids.extend(output.token_ids)
-        live.num_generated += len(output.token_ids)
+        position = request.next_position
+        request.token_ids.extend(output.token_ids)
         self._totals.tokens_generated += len(output.token_ids)
-        self._emit(TokensMade(live.request.request_id, position, output.token_ids))
+        self._events.append(TokensMade(request.request_id, position, output.token_ids))
 
-    def _end_or_continue(self, live: _Request) -> None:
+    def _end_or_continue(self, live: _Handed) -> None:
         """vLLM has done what it was asked for: that is the end, or the limit was raised."""
-        request_id = live.request.request_id
-        if live.num_generated and self._is_eos(live.token_ids[-1]):
-            self._finish(request_id, FinishReason.EOS)
-        elif live.next_position >= live.token_limit:
-            self._finish(request_id, FinishReason.LIMIT)
-        elif len(live.token_ids) >= self._card.max_context_tokens:
-            self._fail(request_id, EngineError("the answer has filled the model's context"))
+        request = live.request
+        if (reason := request.end(self._eos_token_ids)) is not None:
+            self._finish(request.request_id, reason)
+        elif len(request.token_ids) >= self._card.max_context_tokens:
+            full = EngineError("the answer has filled the model's context")
+            self._fail(request.request_id, full)
         else:
             assert live.key is not None, "a request that runs has a key"
             del self._of_key[live.key]
@@ -302,23 +284,17 @@ class VllmEngine:
     def _finish(self, request_id: int, reason: FinishReason) -> None:
         live = self._release(request_id)
         assert live is not None, "a request ended twice"
-        now_s = time.perf_counter()
-        began_at_s = now_s if live.began_at_s is None else live.began_at_s
-        finished = Finished(
-            reason,
-            live.num_generated,
-            queue_s=max(0.0, began_at_s - live.request.arrived_at_s) + live.queue_s,
-            prefill_s=live.prefill_s,
-            engine_busy_s=live.busy_s,
-            kv_byte_s=live.kv_byte_s,
+        finished = live.request.finished(reason, time.perf_counter())
+        finished = replace(
+            finished, queue_s=finished.queue_s + live.queue_s, prefill_s=live.prefill_s
         )
-        self._emit(RequestFinished(request_id, finished))
+        self._events.append(RequestFinished(request_id, finished))
 
     def _fail(self, request_id: int, error: PdError) -> None:
         if self._release(request_id) is not None:
-            self._emit(RequestFailed(request_id, error))
+            self._events.append(RequestFailed(request_id, error))
 
-    def _release(self, request_id: int) -> _Request | None:
+    def _release(self, request_id: int) -> _Handed | None:
         """Take a request out; vLLM lets go of it too, where it has not done so already."""
         self._account(time.perf_counter())
         live = self._running.pop(request_id, None) or self._waiting.pop(request_id, None)
@@ -327,18 +303,19 @@ class VllmEngine:
             self._backend.abort(live.key)
         return live
 
-    def _placed(self) -> list[_Request]:
+    def _placed(self) -> list[LiveRequest]:
         """Return the requests that vLLM has blocks for, by our account; the others wait in it.
 
         It takes them by priority and arrival as long as there is room: those that have shown
         something are in it, and of the others those that fit beside them.
         """
-        placed, room = list[_Request](), self._backend.num_blocks
-        for live in sorted(self._running.values(), key=lambda r: not r.num_generated):
-            room -= self._kv_cost.held_blocks(len(live.token_ids))
+        placed, room = list[LiveRequest](), self._backend.num_blocks
+        running = [live.request for live in self._running.values()]
+        for request in sorted(running, key=lambda r: not r.num_generated_tokens):
+            room -= self._kv_cost.held_blocks(len(request.token_ids))
             if room < 0 and placed:
                 break
-            placed.append(live)
+            placed.append(request)
         return placed
 
     def _account(self, now_s: float) -> None:
@@ -349,27 +326,10 @@ class VllmEngine:
             return
         self._totals.busy_s += seconds
         held_bytes, placed = 0, self._placed()
-        for live in placed:
-            kv_bytes = self._kv_cost.held_bytes(len(live.token_ids))
+        for request in placed:
+            kv_bytes = self._kv_cost.held_bytes(len(request.token_ids))
             held_bytes += kv_bytes
-            live.busy_s += seconds / len(placed)
-            live.kv_byte_s += kv_bytes * seconds
+            request.busy_s += seconds / len(placed)
+            request.kv_byte_s += kv_bytes * seconds
         self._totals.kv_byte_s += held_bytes * seconds
         self._totals.kv_bytes_peak = max(self._totals.kv_bytes_peak, held_bytes)
-
-    def _emit(self, event: EngineEvent) -> None:
-        self._totals.events.append(event)
-
-    def _is_eos(self, token_id: int) -> bool:
-        return token_id in self._eos_token_ids
-
-
-def _expired(request: EngineRequest, now_s: float) -> bool:
-    return request.useful_for_s is not None and now_s - request.arrived_at_s > request.useful_for_s
-
-
-def _too_late(request: EngineRequest) -> RequestExpired:
-    return RequestExpired(
-        f"the request was still queued after the {request.useful_for_s:.3f} s it was useful for; "
-        "its prefill was never begun"
-    )

@@ -450,7 +450,7 @@ async def test_a_failed_engine_ends_all_streams_and_readiness(lm: LoadedModel) -
         await stream.send(start_message(prompt_of(5), 10_000))
         await stream.receive_tokens(2)
         engine: Any = server._engine
-        engine._engine._scheduler = None  # whatever breaks: an error that is nobody's request
+        engine._engine._book = None  # whatever breaks: an error that is nobody's request
         assert (await typed_error(stream))[:2] == ("UNAVAILABLE", "EngineDead")
         await asyncio.wait_for(server.wait(), 5)
         assert server.phase == "dead"

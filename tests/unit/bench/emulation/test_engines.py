@@ -7,11 +7,12 @@ import pytest
 from pd_bench.emulation.cloud_engine import STAMP_RANGE, EmulatedEngine, age_s, stamp
 from pd_core.generation import FinishReason
 from pd_core.sampling_params import SamplingParams
-from pd_server.engine.contract import EngineEvent, EngineRequest, RequestFinished, TokensMade
+from pd_server.engine.contract import EngineEvent, RequestFinished, TokensMade
+from pd_server.engine.live_request import LiveRequest
 
 
-def _request(request_id: int, limit: int) -> EngineRequest:
-    return EngineRequest(request_id, (1, 2), 0, 0, limit, SamplingParams(), 0.0)
+def _request(request_id: int, limit: int) -> LiveRequest:
+    return LiveRequest(request_id, [1, 2], 0, 0, limit, SamplingParams(), 0.0)
 
 
 def test_a_stamp_ages_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

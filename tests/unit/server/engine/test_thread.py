@@ -12,11 +12,11 @@ from pd_core.generation import Fingerprints, Finished, FinishReason, Load, Token
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
-    EngineRequest,
     ModelCard,
     RequestFinished,
     TokensMade,
 )
+from pd_server.engine.live_request import LiveRequest
 from pd_server.engine.stream import EngineStream
 from pd_server.engine.thread import EngineThread
 
@@ -37,7 +37,7 @@ class ScriptedEngine:
         self.pending: list[EngineEvent] = []
         self.closed_on = ""
 
-    def add_request(self, request: EngineRequest) -> None:
+    def add_request(self, request: LiveRequest) -> None:
         self.live[request.request_id] = [request.first_position, request.token_limit]
 
     def extend(self, request_id: int, token_limit: int) -> None:
@@ -94,8 +94,8 @@ async def thread(engine: ScriptedEngine) -> AsyncIterator[EngineThread]:
     await thread.close()
 
 
-def _request(request_id: int, limit: int = 3) -> EngineRequest:
-    return EngineRequest(request_id, (1, 2), 0, 0, limit, SamplingParams(), time.perf_counter())
+def _request(request_id: int, limit: int = 3) -> LiveRequest:
+    return LiveRequest(request_id, [1, 2], 0, 0, limit, SamplingParams(), time.perf_counter())
 
 
 async def _drain(stream: EngineStream) -> tuple[list[int], Finished]:

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pd_core.errors import ConfigError
+from pd_core.sampling_params import SamplingParams
+from pd_server.engine.live_request import LiveRequest
 from pd_server.scheduling.block_budget import BLOCK_TOKENS, BlockBudget
 from pd_server.scheduling.prefix_cache import PrefixCache, block_keys, remember
-from pd_server.scheduling.schedule import Schedule, Sequence
+from pd_server.scheduling.schedule import Chunk, Schedule
 from pd_server.scheduling.scheduler import Scheduler
 
 
@@ -19,30 +21,53 @@ def _scheduler(
     tokens: int,
     blocks: int = 1000,
     spare_tokens: Callable[[int, int], int] | None = None,
-) -> Scheduler:
+) -> Scheduler[object]:
     return Scheduler(slots, tokens, BlockBudget(blocks), PrefixCache(), spare_tokens=spare_tokens)
 
 
-def _sequence(
-    request_id: int, num_prefix: int, limit: int = 10, useful_for_s: float | None = None
-) -> Sequence:
-    return Sequence(request_id, num_prefix, 0, limit, 0.0, useful_for_s)
+def _request(
+    request_id: int,
+    num_prefix: int,
+    limit: int = 10,
+    useful_for_s: float | None = None,
+    *,
+    first_position: int = 0,
+    arrived_at_s: float = 0.0,
+    block_keys: tuple[bytes, ...] = (),
+) -> LiveRequest:
+    return LiveRequest(
+        request_id,
+        [0] * num_prefix,
+        0,
+        first_position,
+        limit,
+        SamplingParams(),
+        arrived_at_s,
+        useful_for_s,
+        block_keys=block_keys,
+    )
 
 
-def _run(scheduler: Scheduler, now_s: float = 0.0) -> Schedule:
+def _advance(scheduler: Scheduler[object], chunk: Chunk) -> None:
+    scheduler.advance(chunk)
+    if chunk.samples:
+        chunk.request.token_ids.append(0)
+
+
+def _run(scheduler: Scheduler[object], now_s: float = 0.0) -> Schedule[object]:
     schedule = scheduler.schedule(now_s)
     for chunk in schedule.chunks:
-        scheduler.advance(chunk)
+        _advance(scheduler, chunk)
     return schedule
 
 
-def _sizes(schedule: Schedule) -> list[tuple[int, int, int]]:
-    return [(c.sequence.request_id, c.first, c.num_tokens) for c in schedule.chunks]
+def _sizes(schedule: Schedule[object]) -> list[tuple[int, int, int]]:
+    return [(c.request.request_id, c.first, c.num_tokens) for c in schedule.chunks]
 
 
 def test_a_prompt_is_cut_into_chunks_of_the_budget_and_then_decodes() -> None:
     scheduler = _scheduler(2, 8)
-    scheduler.add(_sequence(0, 20))
+    scheduler.add(_request(0, 20))
     steps = [_run(scheduler) for _ in range(5)]
     assert [_sizes(step) for step in steps] == [
         [(0, 0, 8)],
@@ -57,10 +82,10 @@ def test_a_prompt_is_cut_into_chunks_of_the_budget_and_then_decodes() -> None:
 
 def test_a_long_prefill_takes_only_what_decodes_leave() -> None:
     scheduler = _scheduler(3, 8)
-    scheduler.add(_sequence(0, 2))
-    scheduler.add(_sequence(1, 2))
+    scheduler.add(_request(0, 2))
+    scheduler.add(_request(1, 2))
     _run(scheduler)
-    scheduler.add(_sequence(2, 100))
+    scheduler.add(_request(2, 100))
     for step in range(3):
         assert _sizes(_run(scheduler)) == [
             (0, 2 + step, 1),
@@ -72,7 +97,7 @@ def test_a_long_prefill_takes_only_what_decodes_leave() -> None:
 def test_slots_are_given_in_order_of_arrival() -> None:
     scheduler = _scheduler(2, 64)
     for request_id in range(5):
-        scheduler.add(_sequence(request_id, 4))
+        scheduler.add(_request(request_id, 4))
     assert [i for i, _, _ in _sizes(_run(scheduler))] == [0, 1]
     scheduler.remove(1)
     assert [i for i, _, _ in _sizes(_run(scheduler))] == [0, 2]
@@ -84,7 +109,7 @@ def test_slots_are_given_in_order_of_arrival() -> None:
 
 def test_a_one_token_prompt_is_a_prefill_first() -> None:
     scheduler = _scheduler(1, 4)
-    scheduler.add(_sequence(0, 1))
+    scheduler.add(_request(0, 1))
     first, second = _run(scheduler), _run(scheduler)
     assert not first.chunks[0].decodes
     assert first.chunks[0].samples
@@ -93,9 +118,9 @@ def test_a_one_token_prompt_is_a_prefill_first() -> None:
 
 def test_a_queued_request_past_its_use_is_dropped_even_when_all_slots_are_taken() -> None:
     scheduler = _scheduler(1, 4)
-    scheduler.add(_sequence(0, 2))
-    scheduler.add(_sequence(1, 2, useful_for_s=1.0))
-    scheduler.add(_sequence(2, 2, useful_for_s=5.0))
+    scheduler.add(_request(0, 2))
+    scheduler.add(_request(1, 2, useful_for_s=1.0))
+    scheduler.add(_request(2, 2, useful_for_s=5.0))
     assert _run(scheduler, 1.0).expired == []
     assert [s.request_id for s in _run(scheduler, 1.5).expired] == [1]
     assert scheduler.num_waiting == 1
@@ -103,15 +128,15 @@ def test_a_queued_request_past_its_use_is_dropped_even_when_all_slots_are_taken(
 
 def test_a_running_request_does_not_expire() -> None:
     scheduler = _scheduler(1, 4)
-    scheduler.add(_sequence(0, 12, useful_for_s=1.0))
+    scheduler.add(_request(0, 12, useful_for_s=1.0))
     _run(scheduler, 0.5)
     assert _run(scheduler, 100.0).expired == []
 
 
 def test_a_prompt_that_was_begun_and_preempted_does_not_expire() -> None:
     scheduler = _scheduler(2, 80, blocks=3)
-    scheduler.add(_sequence(0, BLOCK_TOKENS, limit=500))
-    scheduler.add(_sequence(1, 2 * BLOCK_TOKENS, useful_for_s=1.0))
+    scheduler.add(_request(0, BLOCK_TOKENS, limit=500))
+    scheduler.add(_request(1, 2 * BLOCK_TOKENS, useful_for_s=1.0))
     assert [i for i, _, _ in _sizes(_run(scheduler))] == [0, 1]
     step = _run(scheduler, 0.5)  # 0 needs a second block
     assert [s.request_id for s in step.preempted] == [1]
@@ -122,19 +147,19 @@ def test_a_prompt_that_was_begun_and_preempted_does_not_expire() -> None:
 
 def test_extend_only_raises() -> None:
     scheduler = _scheduler(1, 4)
-    scheduler.add(_sequence(0, 2, limit=10))
-    sequence = scheduler.extend(0, 5)
-    assert sequence is not None
-    assert sequence.token_limit == 10
+    scheduler.add(_request(0, 2, limit=10))
+    request = scheduler.extend(0, 5)
+    assert request is not None
+    assert request.token_limit == 10
     scheduler.extend(0, 12)
-    assert sequence.token_limit == 12
+    assert request.token_limit == 12
     assert scheduler.extend(7, 12) is None
 
 
 def test_queued_prefill_tokens_count_down_with_the_chunks() -> None:
     scheduler = _scheduler(1, 8)
-    scheduler.add(_sequence(0, 20))
-    scheduler.add(_sequence(1, 5))
+    scheduler.add(_request(0, 20))
+    scheduler.add(_request(1, 5))
     counts = [scheduler.num_queued_prefill_tokens]
     for _ in range(4):
         _run(scheduler)
@@ -150,20 +175,20 @@ def test_a_budget_that_would_starve_prefill_is_refused(slots: int, budget: int) 
 
 def test_a_decode_without_room_takes_that_of_the_latest_arrival() -> None:
     scheduler = _scheduler(3, 1000, blocks=4)
-    scheduler.add(_sequence(0, BLOCK_TOKENS, limit=500))
-    scheduler.add(_sequence(1, BLOCK_TOKENS, limit=500))
-    scheduler.add(_sequence(2, 2 * BLOCK_TOKENS, limit=500))
+    scheduler.add(_request(0, BLOCK_TOKENS, limit=500))
+    scheduler.add(_request(1, BLOCK_TOKENS, limit=500))
+    scheduler.add(_request(2, 2 * BLOCK_TOKENS, limit=500))
     assert [i for i, _, _ in _sizes(_run(scheduler))] == [0, 1, 2]
     step = _run(scheduler)  # 0 and 1 need a second block each: 2 had two
     assert [s.request_id for s in step.preempted] == [2]
     assert [i for i, _, _ in _sizes(step)] == [0, 1]
-    assert step.admitted == [], "who lost its blocks does not take them back at once"
+    assert step.placed == [], "who lost its blocks does not take them back at once"
     again = scheduler.get(2)
     assert again is not None
-    assert (again.num_computed_tokens, again.num_tokens) == (0, 2 * BLOCK_TOKENS + 1)
+    assert (again.num_computed_tokens, len(again.token_ids)) == (0, 2 * BLOCK_TOKENS + 1)
     scheduler.remove(0)
     step = _run(scheduler)
-    assert _sizes(step)[-1] == (2, 0, 2 * BLOCK_TOKENS + 1) or step.admitted == []
+    assert _sizes(step)[-1] == (2, 0, 2 * BLOCK_TOKENS + 1) or step.placed == []
     scheduler.remove(1)
     step = _run(scheduler)
     assert _sizes(step) == [(2, 0, 2 * BLOCK_TOKENS + 1)]
@@ -173,18 +198,18 @@ def test_a_decode_without_room_takes_that_of_the_latest_arrival() -> None:
 
 def test_the_latest_arrival_gives_way_to_the_others_even_when_it_asks() -> None:
     scheduler = _scheduler(2, 1000, blocks=2)
-    scheduler.add(_sequence(0, 10, limit=500))
-    scheduler.add(_sequence(1, BLOCK_TOKENS, limit=500))
+    scheduler.add(_request(0, 10, limit=500))
+    scheduler.add(_request(1, BLOCK_TOKENS, limit=500))
     _run(scheduler)
     step = _run(scheduler)
     assert [s.request_id for s in step.preempted] == [1]
     assert [i for i, _, _ in _sizes(step)] == [0]
 
 
-def test_a_queued_sequence_waits_for_room() -> None:
+def test_a_queued_request_waits_for_room() -> None:
     scheduler = _scheduler(2, 1000, blocks=3)
-    scheduler.add(_sequence(0, 2 * BLOCK_TOKENS - 5))
-    scheduler.add(_sequence(1, 2 * BLOCK_TOKENS))
+    scheduler.add(_request(0, 2 * BLOCK_TOKENS - 5))
+    scheduler.add(_request(1, 2 * BLOCK_TOKENS))
     assert [i for i, _, _ in _sizes(_run(scheduler))] == [0]
     assert scheduler.num_waiting == 1
     scheduler.remove(0)
@@ -193,9 +218,11 @@ def test_a_queued_sequence_waits_for_room() -> None:
 
 def test_first_tokens_go_before_continuations_of_about_the_same_time() -> None:
     scheduler = _scheduler(1, 100)
-    scheduler.add(Sequence(0, 4, 7, 20, 10.0))  # continues at position 7
-    scheduler.add(Sequence(1, 4, 0, 20, 10.4))
-    scheduler.add(Sequence(2, 4, 0, 20, 10.6))
+    scheduler.add(
+        _request(0, 4, 20, first_position=7, arrived_at_s=10.0)
+    )  # continues at position 7
+    scheduler.add(_request(1, 4, 20, arrived_at_s=10.4))
+    scheduler.add(_request(2, 4, 20, arrived_at_s=10.6))
     order = []
     for _ in range(3):
         order.append(_sizes(_run(scheduler, 11.0))[0][0])
@@ -211,23 +238,23 @@ def test_prefill_beside_decodes_takes_what_they_can_spare() -> None:
         return 20
 
     scheduler = _scheduler(4, 500, spare_tokens=spare)
-    scheduler.add(_sequence(0, 300))
+    scheduler.add(_request(0, 300))
     assert _sizes(_run(scheduler)) == [(0, 0, 300)], "nobody decodes: nothing is held up"
-    scheduler.add(_sequence(1, 100))
+    scheduler.add(_request(1, 100))
     assert _sizes(_run(scheduler)) == [(0, 300, 1), (1, 0, 20)]
     assert asked == [(1, 0)]
     scheduler.remove(1)
-    scheduler.add(_sequence(2, 15))
+    scheduler.add(_request(2, 15))
     assert _sizes(_run(scheduler)) == [(0, 301, 1), (2, 0, 15)]
 
 
 def test_where_more_wait_for_a_first_token_than_decode_they_get_more() -> None:
     """Else few decodes would make short steps, which spare little, and stay few."""
     scheduler = _scheduler(4, 500, spare_tokens=lambda num_decodes, position: 20)
-    scheduler.add(_sequence(0, 300))
+    scheduler.add(_request(0, 300))
     _run(scheduler)
     for request_id in (1, 2, 3, 4):  # the last one finds no slot, and does not count
-        scheduler.add(_sequence(request_id, 100))
+        scheduler.add(_request(request_id, 100))
     assert _sizes(_run(scheduler)) == [(0, 300, 1), (1, 0, 60)]
     assert _sizes(_run(scheduler)) == [(0, 301, 1), (1, 60, 40), (2, 0, 20)]
     # Two decode, and two wait: no more than is spared.
@@ -243,10 +270,10 @@ def test_a_known_prefix_is_not_computed_again() -> None:
     for i, key in enumerate(keys):
         assert budget.cache_one()
         prefixes.put(key, f"block {i}")
-    scheduler.add(Sequence(0, len(ids), 0, 9, 0.0, block_keys=keys))
-    scheduler.add(Sequence(1, len(ids) + 3, 0, 9, 0.0, block_keys=keys))
+    scheduler.add(_request(0, len(ids), 9, block_keys=keys))
+    scheduler.add(_request(1, len(ids) + 3, 9, block_keys=keys))
     step = _run(scheduler)
-    assert [a.prefix for a in step.admitted] == [
+    assert [a.prefix for a in step.placed] == [
         ("block 0", "block 1"),  # the last token's logits are wanted: its block is computed
         ("block 0", "block 1", "block 2"),
     ]
@@ -268,7 +295,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler = Scheduler(self.SLOTS, self.BUDGET, self.budget, self.prefixes)
         self.now_s = 0.0
         self.next_id = 0
-        self.live: dict[int, Sequence] = {}
+        self.live: dict[int, LiveRequest] = {}
         self.answered: dict[int, int] = {}
         self.aborted: set[int] = set()
         self.expired: set[int] = set()
@@ -279,9 +306,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         num_prefix = data.draw(st.integers(1, self.LONGEST_PREFIX))
         limit = data.draw(st.integers(1, self.HIGHEST_LIMIT))
         keys = block_keys([0] * num_prefix, BLOCK_TOKENS)  # all prefixes are alike
-        sequence = Sequence(self.next_id, num_prefix, 0, limit, self.now_s, useful_for_s, keys)
-        self.scheduler.add(sequence)
-        self.live[self.next_id] = sequence
+        request = _request(
+            self.next_id,
+            num_prefix,
+            limit,
+            useful_for_s,
+            arrived_at_s=self.now_s,
+            block_keys=keys,
+        )
+        self.scheduler.add(request)
+        self.live[self.next_id] = request
         self.next_id += 1
 
     @precondition(lambda self: self.next_id > 0)
@@ -309,43 +343,43 @@ class SchedulerMachine(RuleBasedStateMachine):
         decoding = {i for i, s in self.live.items() if s.decodes and s.num_computed_tokens}
         holding = {i for i in self.live if self.scheduler.room_of(i)}
         arrived_at_s = {i: s.arrived_at_s for i, s in self.live.items()}
-        known = {i: s.num_tokens for i, s in self.live.items()}
+        known = {i: len(s.token_ids) for i, s in self.live.items()}
         schedule = self.scheduler.schedule(self.now_s)
-        for sequence in schedule.expired:
-            assert sequence.num_computed_tokens == 0
-            del self.live[sequence.request_id]
-            self.expired.add(sequence.request_id)
-        ids = [chunk.sequence.request_id for chunk in schedule.chunks]
-        assert len(ids) == len(set(ids)), "a sequence is scheduled twice in one step"
+        for request in schedule.expired:
+            assert request.num_computed_tokens == 0
+            del self.live[request.request_id]
+            self.expired.add(request.request_id)
+        ids = [chunk.request.request_id for chunk in schedule.chunks]
+        assert len(ids) == len(set(ids)), "a request is scheduled twice in one step"
         assert sum(chunk.num_tokens for chunk in schedule.chunks) <= self.BUDGET
-        preempted = {sequence.request_id for sequence in schedule.preempted}
+        preempted = {request.request_id for request in schedule.preempted}
         assert decoding <= set(ids) | preempted, "a running stream was left out of a step"
-        assert not preempted & set(ids), "a sequence without a KV cache is computed"
+        assert not preempted & set(ids), "a request without a KV cache is computed"
         assert bool(ids) == bool(self.live), "there was work, and none was scheduled"
         if preempted:  # it may still prefill while later and shorter ones decode
             earliest = min(holding, key=lambda i: (arrived_at_s[i], i))
             assert earliest not in preempted, "the earliest arrival always goes on"
-        for i, sequence in self.live.items():
-            assert sequence.num_tokens == known[i], "a token was lost"
+        for i, request in self.live.items():
+            assert len(request.token_ids) == known[i], "a token was lost"
         for chunk in schedule.chunks:
-            if chunk.sequence.request_id not in self.begun:
-                self.begun.append(chunk.sequence.request_id)
+            if chunk.request.request_id not in self.begun:
+                self.begun.append(chunk.request.request_id)
             assert chunk.first + chunk.num_tokens <= self.scheduler.room_of(
-                chunk.sequence.request_id
+                chunk.request.request_id
             )
-            self.scheduler.advance(chunk)
+            _advance(self.scheduler, chunk)
             if chunk.samples:
-                self.remember(chunk.sequence)
-            if chunk.sequence.at_limit:
-                assert self.scheduler.remove(chunk.sequence.request_id) is chunk.sequence
-                del self.live[chunk.sequence.request_id]
-                made = chunk.sequence.num_tokens - chunk.sequence.num_prefix_tokens
-                self.answered[chunk.sequence.request_id] = made
-                assert made == chunk.sequence.token_limit
+                self.remember(chunk.request)
+            if chunk.request.next_position >= chunk.request.token_limit:
+                assert self.scheduler.remove(chunk.request.request_id) is chunk.request
+                del self.live[chunk.request.request_id]
+                made = chunk.request.num_generated_tokens
+                self.answered[chunk.request.request_id] = made
+                assert made == chunk.request.token_limit
 
-    def remember(self, sequence: Sequence) -> None:
+    def remember(self, request: LiveRequest) -> None:
         """Cache the whole blocks of what is computed, as the engine does."""
-        keys = block_keys([0] * sequence.num_computed_tokens, BLOCK_TOKENS)
+        keys = block_keys([0] * request.num_computed_tokens, BLOCK_TOKENS)
         remember(self.prefixes, self.budget, keys, lambda index: index)
 
     @invariant()
@@ -367,7 +401,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 class CrowdedMachine(SchedulerMachine):
-    """The same with so few blocks that sequences are preempted and prefixes evicted."""
+    """The same with so few blocks that requests are preempted and prefixes evicted."""
 
     SLOTS, BUDGET, BLOCKS = 4, 90, 6
     LONGEST_PREFIX, HIGHEST_LIMIT = 150, 90  # each alone fits, with the limit twice as high

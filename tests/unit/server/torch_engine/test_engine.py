@@ -18,11 +18,11 @@ from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
-    EngineRequest,
     PromptScored,
     RequestFailed,
     TokensMade,
 )
+from pd_server.engine.live_request import LiveRequest
 from pd_server.torch_engine.engine import TorchEngine
 from tests.server_harness import plain_loop, prompt_of
 
@@ -34,11 +34,11 @@ def lm() -> LoadedModel:
     return load_model("random-tiny")
 
 
-def _request(request_id: int, prompt: Sequence[int], limit: int, **more: Any) -> EngineRequest:
+def _request(request_id: int, prompt: Sequence[int], limit: int, **more: Any) -> LiveRequest:
     committed = more.pop("committed", ())
-    return EngineRequest(
+    return LiveRequest(
         request_id=request_id,
-        token_ids=(*prompt, *committed),
+        token_ids=[*prompt, *committed],
         num_committed_tokens=len(committed),
         first_position=more.pop("first_position", len(committed)),
         token_limit=limit,
@@ -121,10 +121,10 @@ def test_a_known_prefix_gives_the_same_tokens_and_is_not_computed_again(lm: Load
     whole = plain_loop(lm, prompt, 30, sampling)
     hits = []
     for i, length in enumerate([700, 700, 640, 641, 130, 63]):
-        before = answers.engine.num_prefix_hit_tokens
+        before = answers.engine.load().prefix_hit_tokens
         answers.engine.add_request(_request(i, prompt[:length], 10, sampling=sampling))
         answers.run()
-        hits.append(answers.engine.num_prefix_hit_tokens - before)
+        hits.append(answers.engine.load().prefix_hit_tokens - before)
         assert answers.tokens[i] == plain_loop(lm, prompt[:length], 10, sampling)
     assert hits == [0, 640, 576, 640, 128, 0], "all whole blocks but the last token's"
     # An answer is continued from what is cached of it, wherever it was left.
@@ -142,10 +142,10 @@ def test_other_salts_and_other_tokens_share_nothing(lm: LoadedModel) -> None:
     other = [*prompt[:-100], (prompt[100] + 1) % 500, *prompt[-99:]]
     hits = []
     for i, (ids, salt) in enumerate([(prompt, "a"), (prompt, "b"), (other, "a"), (prompt, "a")]):
-        before = engine.num_prefix_hit_tokens
+        before = engine.load().prefix_hit_tokens
         engine.add_request(_request(i, ids, 3, cache_salt=salt))
         answers.run()
-        hits.append(engine.num_prefix_hit_tokens - before)
+        hits.append(engine.load().prefix_hit_tokens - before)
         assert answers.tokens[i] == plain_loop(lm, ids, 3, SamplingParams())
     assert hits == [0, 0, 64, 192]
 
@@ -158,7 +158,7 @@ def test_preempted_requests_lose_no_token(lm: LoadedModel) -> None:
     for i, prompt in enumerate(prompts):
         answers.engine.add_request(_request(i, prompt, 120, sampling=_SAMPLINGS[i]))
     answers.run()
-    assert answers.engine.num_preemptions > 0
+    assert answers.engine.load().num_preemptions > 0
     for i, prompt in enumerate(prompts):
         assert answers.tokens[i] == plain_loop(lm, prompt, 120, _SAMPLINGS[i])
         assert answers.finished(i).tokens_generated == 120
@@ -190,14 +190,14 @@ def test_random_rounds_end_with_no_block_held(lm: LoadedModel) -> None:
         elif chance.random() < 0.1:
             request_id = live.pop(chance.randrange(len(live)))
             chance.choice([engine.abort, engine.stop])(request_id)
-            assert engine.kv_blocks_held_by(request_id) == 0, "blocks outlive their request"
+            engine.check_integrity()  # no block outlives its request
         else:
             answers.step()
             engine.check_integrity()
             live = [i for i in live if i not in answers.ends]
     answers.run()
     engine.check_integrity()
-    assert engine.num_preemptions > 0
+    assert engine.load().num_preemptions > 0
     assert engine.load().kv_blocks_held == 0
 
 
@@ -237,7 +237,7 @@ def test_prompts_are_scored_once_in_chunks_with_hits_and_continuations(lm: Loade
     answers.engine.add_request(_request(2, prompt, 1, score_prompt=True))  # cached, and one token
     answers.engine.add_request(_request(3, prompt, 9, score_prompt=True, committed=whole[:4]))
     answers.run()
-    assert answers.engine.num_prefix_hit_tokens
+    assert answers.engine.load().prefix_hit_tokens
     assert answers.scores == {0: expected, 2: expected, 3: expected}
     assert answers.tokens[0] == whole
     assert answers.tokens[3] == whole[4:]
@@ -249,7 +249,7 @@ def test_a_preempted_prompt_is_scored_once(lm: LoadedModel) -> None:
     for i in range(2):
         answers.engine.add_request(_request(i, prompt_of(500, i), 120, score_prompt=True))
     answers.run()
-    assert engine.num_preemptions
+    assert engine.load().num_preemptions
     assert answers.scores.keys() == {0, 1}
     assert all(len(scores) == 500 for scores in answers.scores.values())
 

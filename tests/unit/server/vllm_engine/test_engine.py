@@ -10,7 +10,6 @@ from pd_core.generation import Fingerprints, Finished, FinishReason
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
-    EngineRequest,
     ModelCard,
     PromptScored,
     RequestFailed,
@@ -18,6 +17,7 @@ from pd_server.engine.contract import (
     ScoreKind,
     TokensMade,
 )
+from pd_server.engine.live_request import LiveRequest
 from pd_server.vllm_engine.backend import BackendRequest, Output
 from pd_server.vllm_engine.engine import KVCost, VllmEngine
 
@@ -101,15 +101,15 @@ def engine(backend: ScriptedBackend) -> VllmEngine:
     return VllmEngine(backend, CARD, max_num_seqs=2, kv_cost=KVCost(16, 1000))
 
 
-def _request(request_id: int = 1, limit: int = 3, **fields: Any) -> EngineRequest:
+def _request(request_id: int = 1, limit: int = 3, **fields: Any) -> LiveRequest:
     all_fields: dict[str, Any] = {
-        "token_ids": (5, 6),
+        "token_ids": [5, 6],
         "num_committed_tokens": 0,
         "first_position": 0,
         "sampling": SamplingParams(),
         "arrived_at_s": time.perf_counter(),
     } | fields
-    return EngineRequest(request_id=request_id, token_limit=limit, **all_fields)
+    return LiveRequest(request_id=request_id, token_limit=limit, **all_fields)
 
 
 def _run(engine: VllmEngine) -> list[EngineEvent]:
@@ -139,7 +139,7 @@ def test_who_has_no_room_in_vllm_waits_and_holds_nothing(backend: ScriptedBacken
     """Eight blocks of 16 tokens: two prompts of 50 tokens, and no third."""
     engine = VllmEngine(backend, CARD, max_num_seqs=4, kv_cost=KVCost(16, 1000))
     for request_id in (1, 2, 3):
-        engine.add_request(_request(request_id, limit=9, token_ids=(5,) * 50))
+        engine.add_request(_request(request_id, limit=9, token_ids=[5] * 50))
     outputs, backend.silent = [], {"3.0"}
     for _ in range(8):
         outputs += engine.step()
@@ -165,7 +165,7 @@ def test_an_answer_that_is_continued_yields_to_first_tokens(
     engine: VllmEngine, backend: ScriptedBackend
 ) -> None:
     engine.add_request(
-        _request(1, 9, token_ids=(5, 6, 10), num_committed_tokens=1, first_position=1)
+        _request(1, 9, token_ids=[5, 6, 10], num_committed_tokens=1, first_position=1)
     )
     engine.add_request(_request(2, 9))
     engine.step()
@@ -299,7 +299,7 @@ def test_a_death_is_told_even_when_idle(engine: VllmEngine, backend: ScriptedBac
 def test_an_answer_that_fills_the_context_fails(
     engine: VllmEngine, backend: ScriptedBackend
 ) -> None:
-    engine.add_request(_request(token_ids=(5,) * 60, limit=4))
+    engine.add_request(_request(token_ids=[5] * 60, limit=4))
     engine.step()
     engine.extend(1, 9)
     events = _run(engine)
@@ -309,7 +309,7 @@ def test_an_answer_that_fills_the_context_fails(
 
 def test_accounts(engine: VllmEngine, backend: ScriptedBackend) -> None:
     engine.add_request(_request(1, limit=2))
-    engine.add_request(_request(2, limit=20, token_ids=(5,) * 15))
+    engine.add_request(_request(2, limit=20, token_ids=[5] * 15))
     events = engine.step()
     assert (engine.load().kv_blocks, engine.load().kv_blocks_held) == (8, 2)
     events += _run(engine)
@@ -349,7 +349,7 @@ def test_scores_come_once_after_the_first_token_and_before_the_end(
 def test_committed_tokens_are_not_scored(engine: VllmEngine, backend: ScriptedBackend) -> None:
     engine.add_request(
         _request(
-            token_ids=(5, 6, 7),
+            token_ids=[5, 6, 7],
             num_committed_tokens=1,
             first_position=1,
             limit=2,

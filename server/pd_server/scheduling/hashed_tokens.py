@@ -1,0 +1,31 @@
+"""The rolling-hash sampler: a request's tokens from a hash of all before them (labelled so)."""
+
+from collections.abc import Sequence
+
+from pd_core.sampling.rolling_hash import RollingHash
+from pd_server.engine.live_request import LiveRequest
+
+__all__ = ["HashedTokens"]
+
+
+class HashedTokens:
+    """Takes tokens in the model's place.
+
+    Args:
+        vocab_size: token ids are below this.
+        eos_token_ids: ids that end a sequence.
+    """
+
+    def __init__(self, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
+        self._vocab_size = vocab_size
+        self._eos_token_ids = tuple(eos_token_ids)
+
+    def next_token(self, request: LiveRequest) -> int:
+        """Return the token to append to a request; ask once for each."""
+        state = request.rolling_hash
+        if state is None:
+            state = RollingHash(self._vocab_size, self._eos_token_ids, request.token_ids)
+            request.rolling_hash = state
+        token_id = state.next_token(request.next_position, request.sampling)
+        state.extend((token_id,))
+        return token_id

@@ -1,0 +1,227 @@
+"""The life of requests around the scheduler: queued, begun, added to, remembered, ended.
+
+An engine asks for a step's chunks, computes them, or only waits as long as that takes, and says
+what came of them; everything between is here, for a real engine and a simulated one alike. No
+torch, and no clock but the one that is given.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Generic, Protocol
+
+from pd_core.errors import PdError
+from pd_core.generation import Finished, FinishReason, Load
+from pd_server.engine.contract import EngineEvent, RequestFailed, RequestFinished, TokensMade
+from pd_server.engine.live_request import LiveRequest
+from pd_server.scheduling.block_budget import BLOCK_TOKENS, BlockBudget
+from pd_server.scheduling.prefix_cache import Block, PrefixCache, block_keys, remember
+from pd_server.scheduling.schedule import Chunk, Placement
+from pd_server.scheduling.scheduler import Scheduler
+from pd_server.scheduling.speed_meter import SpeedMeter
+
+__all__ = ["KVMemory", "RequestBook"]
+
+
+class KVMemory(Protocol[Block]):
+    """What lies in the KV blocks of running requests and of cached prefixes.
+
+    Attributes:
+        budget: the account of the blocks.
+        prefixes: the cached ones.
+        byte_s: integral over time of the bytes held.
+        bytes_peak: most bytes held at once.
+    """
+
+    budget: BlockBudget
+    prefixes: PrefixCache[Block]
+
+    @property
+    def byte_s(self) -> float: ...
+
+    @property
+    def bytes_peak(self) -> int: ...
+
+    def hold(self, placement: Placement[Block], now_s: float) -> None:
+        """Give a request that got a slot its memory, its known prefix copied into it.
+
+        Raises:
+            PdError: there is none.
+        """
+        ...
+
+    def block(self, request: LiveRequest, index: int) -> Block:
+        """Return a block of what a request has computed, to be cached."""
+        ...
+
+    def drop(self, request: LiveRequest, now_s: float) -> None:
+        """Let go of a request's memory, if it has any."""
+        ...
+
+
+class RequestBook(Generic[Block]):
+    """The requests of one engine, its counters and its speeds. Owned by the engine's thread.
+
+    Args:
+        scheduler: chooses each step's work.
+        kv: holds what is computed.
+        eos_token_ids: end an answer.
+        clock: seconds; that of the requests' arrivals.
+        emit: is told of every event, at once.
+        speeds: what is measured so far.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler[Block],
+        kv: KVMemory[Block],
+        eos_token_ids: Collection[int],
+        clock: Callable[[], float],
+        emit: Callable[[EngineEvent], None],
+        speeds: SpeedMeter,
+    ) -> None:
+        self._scheduler = scheduler
+        self._kv = kv
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._clock = clock
+        self._emit = emit
+        self._speeds = speeds
+        self._prefilled: list[LiveRequest] = []  # their prompts are computed, not yet remembered
+        self._busy_s = 0.0
+        self._num_generated_tokens = 0
+        self._num_hit_tokens = 0
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that have not ended."""
+        return self._scheduler.num_running + self._scheduler.num_waiting
+
+    def add(self, request: LiveRequest) -> None:
+        """Queue a request; one with nothing left to make ends at once."""
+        if (reason := request.end(self._eos_token_ids)) is not None:
+            self._emit(RequestFinished(request.request_id, Finished(reason, 0)))
+            return
+        request.block_keys = block_keys(request.token_ids, BLOCK_TOKENS, request.cache_salt)
+        self._scheduler.add(request)
+
+    def extend(self, request_id: int, token_limit: int) -> None:
+        """Raise a token limit; a lower one, or an unknown request, is ignored."""
+        self._scheduler.extend(request_id, token_limit)
+
+    def stop(self, request_id: int) -> None:
+        """End a request in order; the tokens made since the client's Stop are counted."""
+        if (request := self._scheduler.get(request_id)) is not None:
+            self._finish(request, FinishReason.STOPPED)
+
+    def abort(self, request_id: int) -> None:
+        """Forget a request and free its KV cache; no event follows."""
+        if (request := self._scheduler.get(request_id)) is not None:
+            self._remember(request)
+            self._release(request)
+
+    def fail(self, request: LiveRequest, error: PdError) -> None:
+        """End a request with an error."""
+        self._release(request)
+        self._emit(RequestFailed(request.request_id, error))
+
+    def begin_step(self, now_s: float) -> list[Chunk]:
+        """Choose what is to be computed, end what is too late, and give memory to what begins."""
+        for request in self._prefilled:  # their first tokens are out already
+            if self._scheduler.get(request.request_id) is request:
+                self._keep(request, request.block_keys)
+        self._prefilled.clear()
+        schedule = self._scheduler.schedule(now_s)
+        for request in schedule.expired:
+            self.fail(request, request.expiry())
+        for request in schedule.preempted:
+            self._kv.drop(request, now_s)
+        for placement in schedule.placed:
+            try:
+                self._kv.hold(placement, now_s)
+            except PdError as error:
+                self.fail(placement.request, error)
+            else:
+                self._num_hit_tokens += len(placement.prefix) * BLOCK_TOKENS
+        return schedule.chunks
+
+    def end_step(
+        self, chunks: Sequence[Chunk], made: Sequence[int | PdError | None], step_s: float
+    ) -> None:
+        """Share the step's seconds, record its tokens, and end what has ended.
+
+        Args:
+            chunks: that were computed.
+            made: what came of each: the token it samples, None where it samples none, or an error.
+            step_s: what it took.
+        """
+        now_s = self._clock()
+        num_tokens = sum([chunk.num_tokens for chunk in chunks])
+        num_decodes = sum([chunk.decodes for chunk in chunks])
+        self._speeds.record(step_s, num_tokens - num_decodes, num_decodes)
+        self._busy_s += step_s
+        share_s = step_s / num_tokens
+        for chunk, token_id in zip(chunks, made, strict=True):
+            request = chunk.request
+            request.busy_s += share_s * chunk.num_tokens
+            if isinstance(token_id, PdError):
+                self.fail(request, token_id)
+                continue
+            self._scheduler.advance(chunk)
+            if token_id is not None:
+                if not chunk.decodes:
+                    self._prefilled.append(request)
+                self._append(request, token_id, now_s)
+
+    def load(self) -> Load:
+        """How busy the engine is, as of the last step."""
+        scheduler, budget = self._scheduler, self._kv.budget
+        return Load(
+            num_running=scheduler.num_running,
+            num_waiting=scheduler.num_waiting,
+            max_num_seqs=scheduler.max_num_seqs,
+            queued_prefill_tokens=scheduler.num_queued_prefill_tokens,
+            prefill_tokens_per_s=self._speeds.prefill_tokens_per_s,
+            decode_step_s=self._speeds.decode_step_s,
+            engine_busy_s=self._busy_s,
+            kv_byte_s=self._kv.byte_s,
+            kv_bytes_peak=self._kv.bytes_peak,
+            tokens_generated=self._num_generated_tokens,
+            kv_blocks=budget.num_blocks,
+            kv_blocks_held=budget.num_held,
+            kv_blocks_cached=budget.num_cached,
+            prefix_hit_tokens=self._num_hit_tokens,
+            num_preemptions=scheduler.num_preemptions,
+        )
+
+    def check_integrity(self) -> None:
+        """Assert that slots and blocks are where they should be."""
+        self._scheduler.check_integrity()
+
+    def _append(self, request: LiveRequest, token_id: int, now_s: float) -> None:
+        """Record one new token and end the request where that ends it."""
+        position = request.next_position
+        request.token_ids.append(token_id)
+        self._num_generated_tokens += 1
+        if request.first_token_at_s is None:
+            request.first_token_at_s = now_s
+        self._emit(TokensMade(request.request_id, position, (token_id,)))
+        if (reason := request.end(self._eos_token_ids)) is not None:
+            self._finish(request, reason)
+
+    def _finish(self, request: LiveRequest, reason: FinishReason) -> None:
+        self._remember(request)
+        self._release(request)
+        finished = request.finished(reason, self._clock())
+        self._emit(RequestFinished(request.request_id, finished))
+
+    def _release(self, request: LiveRequest) -> None:
+        self._scheduler.remove(request.request_id)
+        self._kv.drop(request, self._clock())
+
+    def _remember(self, request: LiveRequest) -> None:
+        """Cache what a request has computed: whoever continues its answer begins there."""
+        computed = request.token_ids[: request.num_computed_tokens]
+        keys = block_keys(computed, BLOCK_TOKENS, request.cache_salt, request.block_keys)
+        self._keep(request, keys)
+
+    def _keep(self, request: LiveRequest, keys: Sequence[bytes]) -> None:
+        remember(self._kv.prefixes, self._kv.budget, keys, partial(self._kv.block, request))
