@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from pd_bench.cli import main
 from pd_bench.results.result import ResultDocument
+from tests.command_here import run_here
 from tests.sse_script import event
 
 FIRST_S, STEP_S = 0.2, 0.05
@@ -161,9 +163,9 @@ def test_ctrl_c_leaves_what_has_ended_marked_partial(
 def test_a_server_that_is_not_there_is_named_before_the_run(
     server: FakeServer, trace: Path, unused_tcp_port: int
 ) -> None:
-    words = command(server, trace)
+    _python, _m, _module, *words = command(server, trace)
     words[words.index(server.url)] = f"http://127.0.0.1:{unused_tcp_port}/v1"
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    done = run_here(main, *words)
     assert done.returncode == 69, done.stderr
     assert "cannot be read: the server cannot be reached: " in done.stderr
     assert "name a model with --model" in done.stderr

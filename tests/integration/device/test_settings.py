@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import typer
 from typer.testing import CliRunner
 
 from pd_core.errors import ConfigError
-from pd_device_client.cli import app
+from pd_device_client.cli import app, main
 from pd_device_client.commands.config_file import config_path, settable
 from pd_device_client.commands.settings_report import Setting, settings_of
+from tests.command_here import run_here
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -176,16 +176,13 @@ def test_what_stands_in_the_file_s_place_and_cannot_be_read_is_not_passed_over(
             parsed("chat", *words)
 
 
-# Real processes
+# Whole commands
 
 
 @pytest.fixture
 def run() -> Run:
     def command(*words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "pd_device_client", *words],
-            input=stdin, capture_output=True, text=True, timeout=90,
-        )  # fmt: skip
+        return run_here(main, *words, stdin=stdin)
 
     return command
 
