@@ -1,5 +1,6 @@
 """Shared by all tests: what must be in the environment before anything imports torch."""
 
+import gc
 import os
 import tempfile
 
@@ -21,3 +22,9 @@ def pytest_configure(config: pytest.Config) -> None:
         cache = tempfile.TemporaryDirectory(prefix="pd-test-cache-")
         config.add_cleanup(cache.cleanup)
         os.environ["XDG_CACHE_HOME"] = cache.name
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from going through every module and test again and again."""
+    gc.collect()
+    gc.freeze()
