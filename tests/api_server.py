@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import httpx
 import torch
 
 from pd_bench.emulation.device_engine import EmulatedEngine
@@ -33,6 +32,7 @@ from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.device.device import Device
 from pd_device_client.device.residency import Residency
 from pd_device_client.planning.profiles import SpeedProfile
+from tests.http_client import http
 from tests.scripted_cloud import ScriptedCloud
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class ApiServer:
 
     def gauge(self, name: str) -> float:
         """Read one value of /metrics."""
-        text = httpx.get(f"{self.url}/metrics").text
+        text = http.get(f"{self.url}/metrics").text
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 

@@ -1,9 +1,30 @@
-"""Shared by all tests: the numerics environment must be set before anything imports torch."""
+"""Shared by all tests: what must be in the environment before anything imports torch."""
 
+import gc
 import os
+import tempfile
+
+import pytest
 
 from pd_core.host.torch_environment import prepare_environment
 
 prepare_environment()
 # Two-thread tests on a busy machine: a waiting thread must sleep, not spin away the other's core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+if _PARALLEL:  # a core for each; what is about two threads asks for them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run, with all processes it starts, one cache: each fact is found out once."""
+    if not _PARALLEL:
+        cache = tempfile.TemporaryDirectory(prefix="pd-test-cache-")
+        config.add_cleanup(cache.cleanup)
+        os.environ["XDG_CACHE_HOME"] = cache.name
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from going through every module and test again and again."""
+    gc.collect()
+    gc.freeze()

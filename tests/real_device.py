@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,7 +37,9 @@ def real_device(folder: Path, *options: str, ready_within_s: float = 100) -> Ite
     ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PD_DEVICE_")}
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env=environment, preexec_fn=_hang_up_as_usual
+        )
     try:
         deadline = time.monotonic() + ready_within_s
         while not ready_file.exists():
@@ -52,3 +55,8 @@ def real_device(folder: Path, *options: str, ready_within_s: float = 100) -> Ite
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _hang_up_as_usual() -> None:
+    """Undo nohup, if the tests run under it: the device would rightly ignore SIGHUP as well."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

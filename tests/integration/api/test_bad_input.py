@@ -29,6 +29,7 @@ from tests.api_server import (
     loaded_model,
     scripted_cloud,
 )
+from tests.http_client import http
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -46,7 +47,7 @@ def server() -> Iterator[ApiServer]:
 
 def post(server: ApiServer, path: str, body: object, **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(
+    return http.post(
         f"{server.url}{path}",
         content=content,
         headers={"content-type": "application/json", **headers},
@@ -265,22 +266,22 @@ def test_no_host_and_two_hosts_are_refused(server: ApiServer) -> None:
 )
 def test_a_page_of_another_origin_is_refused(server: ApiServer, origin: str) -> None:
     headers = {"origin": origin.format(address=server.address)}
-    answer = httpx.get(f"{server.url}/v1/models", headers=headers)
+    answer = http.get(f"{server.url}/v1/models", headers=headers)
     assert answer.status_code == 403
     assert "access-control-allow-origin" not in answer.headers
     assert error_of(answer)["type"] == "permission_error"
     # What a browser asks first is refused as well.
-    assert httpx.options(f"{server.url}{CHAT}", headers=headers).status_code == 403
+    assert http.options(f"{server.url}{CHAT}", headers=headers).status_code == 403
 
 
 def test_its_own_page_and_an_allowed_origin_may_ask(server: ApiServer) -> None:
-    own = httpx.get(f"{server.url}/v1/models", headers={"origin": server.url})
+    own = http.get(f"{server.url}/v1/models", headers={"origin": server.url})
     assert own.status_code == 200
     assert "access-control-allow-origin" not in own.headers
     access = Access(origins=frozenset({"http://app.example:1"}), hosts=frozenset({"my.lan"}))
     with api_server(access=access) as other:
         headers = {"origin": "http://app.example:1", "host": "my.lan:80"}
-        assert httpx.get(f"{other.url}/v1/models", headers=headers).status_code == 200
+        assert http.get(f"{other.url}/v1/models", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("key", [None, "Bearer", "Bearer wrong", "Basic right", "Bearer r\xefght",
@@ -290,28 +291,28 @@ def test_all_but_health_and_the_page_need_the_key(key: str | None) -> None:
         headers = [] if key is None else [(b"authorization", key.encode("latin-1"))]
         for path in PROTECTED:
             for method in ("GET", "POST"):
-                answer = httpx.request(method, f"{server.url}{path}", headers=headers)
+                answer = http.request(method, f"{server.url}{path}", headers=headers)
                 assert answer.status_code == 401, (method, path)
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert error_of(answer)["code"] == "invalid_api_key"
         for path in ("/health", "/", "/page/main.js"):
-            assert httpx.get(f"{server.url}{path}", headers=headers).status_code == 200
+            assert http.get(f"{server.url}{path}", headers=headers).status_code == 200
         right = {"authorization": "bearer right"}
-        assert httpx.get(f"{server.url}/v1/models", headers=right).status_code == 200
+        assert http.get(f"{server.url}/v1/models", headers=right).status_code == 200
 
 
 @pytest.mark.parametrize(
     "given", ["a\tb", "http://169.254.169.254/x", "x" * 10_000, "", "a.b", "a b"]
 )
 def test_a_request_id_that_is_no_plain_word_is_replaced(server: ApiServer, given: str) -> None:
-    answer = httpx.get(f"{server.url}/health", headers={"x-request-id": given})
+    answer = http.get(f"{server.url}/health", headers={"x-request-id": given})
     assert answer.headers["x-request-id"] != given
     assert len(answer.headers["x-request-id"]) == 32
 
 
 def test_a_plain_request_id_comes_back_on_errors_too(server: ApiServer) -> None:
     for path in ("/health", "/nothing"):
-        answer = httpx.get(f"{server.url}{path}", headers={"x-request-id": "abc-123_Z"})
+        answer = http.get(f"{server.url}{path}", headers={"x-request-id": "abc-123_Z"})
         assert answer.headers["x-request-id"] == "abc-123_Z"
 
 
@@ -327,7 +328,7 @@ def test_bodies_are_bounded(server: ApiServer) -> None:
 
     try:
         headers = {"content-type": "application/json"}
-        chunked = httpx.post(f"{server.url}{TEXT}", content=chunks(), headers=headers)
+        chunked = http.post(f"{server.url}{TEXT}", content=chunks(), headers=headers)
         assert chunked.status_code == 413
     except httpx.WriteError:
         pass  # refused before all was sent
@@ -348,7 +349,7 @@ def test_others_are_served_while_a_prompt_far_too_long_is_read(server: ApiServer
         refused = pool.submit(post, server, TEXT, {"prompt": "a b " * 400_000})
         while not refused.done():
             asked_s = time.perf_counter()
-            assert httpx.get(f"{server.url}/health", timeout=20).status_code == 200
+            assert http.get(f"{server.url}/health", timeout=20).status_code == 200
             waited_s.append(time.perf_counter() - asked_s)
         took_s = time.perf_counter() - began_s
     assert "do not fit" in error_of(refused.result())["message"]
@@ -414,8 +415,8 @@ def test_a_template_that_never_ends_or_grows_is_a_400_and_others_are_served_mean
 
 
 def test_methods_and_paths_that_are_not_there(server: ApiServer) -> None:
-    assert httpx.get(f"{server.url}/nothing").status_code == 404
-    wrong = httpx.get(f"{server.url}{CHAT}")
+    assert http.get(f"{server.url}/nothing").status_code == 404
+    wrong = http.get(f"{server.url}{CHAT}")
     assert wrong.status_code == 405
     assert wrong.headers["allow"] == "POST"
     assert error_of(wrong)["code"] == "method_not_allowed"
@@ -442,7 +443,7 @@ def test_neither_prompts_nor_answers_are_in_metrics_or_logs(
     caplog.set_level("DEBUG")
     body = {"prompt": "a very private prompt", "max_tokens": 20, "ignore_eos": True}
     answer = post(server, TEXT, body)
-    text = httpx.get(f"{server.url}/metrics").text
+    text = http.get(f"{server.url}/metrics").text
     assert answer.status_code == 200
     assert "pd_ttft_seconds_count" in text
     words = answer.json()["choices"][0]["text"].split()
@@ -541,6 +542,6 @@ def test_the_small_endpoints_name_what_is_wrong_too(
     server: ApiServer, method: str, path: str, body: str, param: str
 ) -> None:
     headers = {"Content-Type": "application/json"}
-    done = httpx.request(method, f"{server.url}{path}", content=body, headers=headers)
+    done = http.request(method, f"{server.url}{path}", content=body, headers=headers)
     assert done.status_code == 400
     assert done.json()["error"]["param"] == param

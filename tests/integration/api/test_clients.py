@@ -33,6 +33,7 @@ from tests.api_server import (
     loaded_model,
     scripted_cloud,
 )
+from tests.http_client import http
 
 TEXT = "The device and the cloud carry one answer together. " * 8
 MESSAGES = [{"role": "user", "content": TEXT}]
@@ -313,7 +314,7 @@ def test_an_error_before_the_first_token_is_an_ordinary_error_response() -> None
     cloud = scripted_cloud()
     cloud.script.refuse = lambda _: _refused()
     with api_server(cloud=cloud, engine=emulated_engine(max_context_tokens=8)) as server:
-        done = httpx.post(f"{server.url}/v1/completions", json={"prompt": TEXT, "stream": True})
+        done = http.post(f"{server.url}/v1/completions", json={"prompt": TEXT, "stream": True})
     assert done.status_code == 502
     assert done.json()["error"]["code"] == "cloud_authentication_failed"
 
@@ -367,7 +368,7 @@ def test_the_model_s_own_sampling_holds_where_a_request_is_silent(
             {"role": "user", "content": "Hi"},
         ]
         for extra in ({}, {"temperature": 0, "top_p": 1, "top_k": -1, "seed": -1}):
-            done = httpx.post(url, json={"messages": messages, "max_tokens": 2, **extra})
+            done = http.post(url, json={"messages": messages, "max_tokens": 2, **extra})
             assert done.status_code == 200
     silent, spoken = (request.sampling for request in seen)
     assert (silent.temperature, silent.top_k, silent.top_p) == (0.7, 20, 0.9)
@@ -385,7 +386,7 @@ def test_silence_is_filled_with_comments_which_the_sdk_skips(
     cloud.script.first_token_s = 0.4
     body = {"prompt": TEXT, "max_tokens": 3, "stream": True, "pd": {"mode": "cloud-only"}}
     with api_server(cloud=cloud, profile=SLOW) as server:
-        text = httpx.post(f"{server.url}/v1/completions", json=body).text
+        text = http.post(f"{server.url}/v1/completions", json=body).text
         assert text.startswith(": keep-alive\n\n: keep-alive\n\n")
         assert text.endswith("data: [DONE]\n\n")
         with openai_client(server) as client:

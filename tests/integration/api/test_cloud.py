@@ -19,6 +19,7 @@ from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.planning.planner import Mode
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.api_server import ApiServer, api_server, scripted_cloud
+from tests.http_client import http
 from tests.scripted_cloud import ScriptedCloud
 
 SLOW = SpeedProfile("slow", "a test", 1 / 40, 0.003)
@@ -43,12 +44,12 @@ def two_clouds(**options: Any) -> Iterator[tuple[ApiServer, dict[str, ScriptedCl
 
 
 def choose(server: ApiServer, address: object, **headers: str) -> httpx.Response:
-    return httpx.put(f"{server.url}{PATH}", json={"address": address}, headers=headers, timeout=20)
+    return http.put(f"{server.url}{PATH}", json={"address": address}, headers=headers, timeout=20)
 
 
 def answer(server: ApiServer, max_tokens: int = 4) -> dict[str, Any]:
     body = {"prompt": "Carry this on, please.", "max_tokens": max_tokens, "ignore_eos": True}
-    done = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
+    done = http.post(f"{server.url}/v1/completions", json=body, timeout=60)
     assert done.status_code == 200, done.text
     return dict(done.json()["choices"][0]["pd"])
 
@@ -105,8 +106,8 @@ def test_an_address_that_is_none_or_may_not_be_used_changes_nothing(address: obj
     with two_clouds() as (server, _):
         done = choose(server, address)
         assert (done.status_code, done.json()["error"]["param"]) == (400, "address")
-        assert httpx.put(f"{server.url}{PATH}", json={}).status_code == 400
-        status = httpx.get(f"{server.url}/v1/pd/status").json()
+        assert http.put(f"{server.url}{PATH}", json={}).status_code == 400
+        status = http.get(f"{server.url}/v1/pd/status").json()
         assert status["cloud"]["address"] == FIRST
 
 
@@ -120,12 +121,12 @@ def test_a_foreign_page_cannot_choose_it() -> None:
             (json | {"Host": "evil.example"}, 400),  # a name that was bound to this machine
             (form, 415),  # what a page may send without asking first
         ):
-            done = httpx.put(f"{server.url}{PATH}", content=body, headers=headers)
+            done = http.put(f"{server.url}{PATH}", content=body, headers=headers)
             assert done.status_code == code
-        preflight = httpx.request("OPTIONS", f"{server.url}{PATH}", headers={"Origin": server.url})
+        preflight = http.request("OPTIONS", f"{server.url}{PATH}", headers={"Origin": server.url})
         assert not [name for name in preflight.headers if name.startswith("access-control")]
-        assert httpx.post(f"{server.url}{PATH}", content=body, headers=json).status_code == 405
-        status = httpx.get(f"{server.url}/v1/pd/status").json()
+        assert http.post(f"{server.url}{PATH}", content=body, headers=json).status_code == 405
+        status = http.get(f"{server.url}/v1/pd/status").json()
         assert status["cloud"]["address"] == FIRST
         assert choose(server, SECOND, Origin=server.url).status_code == 200
 
@@ -140,7 +141,7 @@ def test_where_it_may_not_be_chosen_it_is_not() -> None:
     with api_server(cloud=scripted_cloud(), cloud_address=FIRST) as server:
         done = choose(server, SECOND)
         assert (done.status_code, done.json()["error"]["code"]) == (403, "cloud_not_settable")
-        cloud = httpx.get(f"{server.url}/v1/pd/status").json()["cloud"]
+        cloud = http.get(f"{server.url}/v1/pd/status").json()["cloud"]
         assert (cloud["address"], cloud["settable"]) == (FIRST, False)
 
 

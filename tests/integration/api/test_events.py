@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from openai import OpenAI
 
 from pd_core.errors import CloudUnavailable
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.api_server import ApiServer, api_server, scripted_cloud
+from tests.http_client import http
 
 PROFILE = SpeedProfile("slow", "a test", 1 / 3000, 0.003)
 MESSAGES = [{"role": "user", "content": "The device and the cloud carry one answer. " * 10}]
@@ -62,7 +62,7 @@ def test_events_tell_the_answer_s_course(server: ApiServer) -> None:
     assert plan["event"] == "plan"
     assert plan["mode"] == "pd-device"
     assert plan["ready_s"] > 0
-    usage = httpx.post(f"{server.url}/tokenize", json={"messages": MESSAGES}).json()["count"]
+    usage = http.post(f"{server.url}/tokenize", json={"messages": MESSAGES}).json()["count"]
     assert plan["prompt_tokens"] == usage
     report = chunks[-1].choices[0].model_extra["pd"]
     assert plan["cloud_tokens"] == report["plan"]["cloud_tokens"]
@@ -99,7 +99,7 @@ def test_every_choice_tells_its_own_events(server: ApiServer) -> None:
 
 def test_an_answer_in_one_piece_has_no_events(server: ApiServer) -> None:
     body = {**OPTIONS, "stream": False, "max_tokens": 4, "pd": {"events": True}}
-    choice = httpx.post(f"{server.url}/v1/chat/completions", json=body).json()["choices"][0]
+    choice = http.post(f"{server.url}/v1/chat/completions", json=body).json()["choices"][0]
     assert len(choice["pd"]["tokens"]) == 4
 
 
@@ -119,7 +119,7 @@ def test_a_reader_of_events_who_leaves_frees_both_sides() -> None:
     cloud.script.step_s = 0.01
     with api_server(cloud=cloud, pace_s=0.02) as server:
         body = {**OPTIONS, "max_tokens": 2000, "pd": {"events": True, "mode": "cloud-only"}}
-        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
+        with http.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
             lines = answer.iter_lines()
             arrived = False
             while not arrived:
@@ -139,7 +139,7 @@ def test_the_status_tells_model_cloud_and_what_was_saved() -> None:
     cloud = scripted_cloud()
     cloud.script.first_token_s, cloud.script.step_s = 0.02, 0.002
     with api_server(cloud=cloud, profile=PROFILE, pace_s=0.004, cloud_address="here:1") as server:
-        before = httpx.get(f"{server.url}/v1/pd/status").json()
+        before = http.get(f"{server.url}/v1/pd/status").json()
         assert before["state"] == "ready"
         assert before["totals"] == {
             "answers": 0, "handed_over": 0, "shown_tokens": 0, "cloud_tokens": 0,
@@ -150,7 +150,7 @@ def test_the_status_tells_model_cloud_and_what_was_saved() -> None:
         assert before["cloud"]["address"] == "here:1"
         assert before["cloud"]["state"] == "connected"
         report = stream(server)[-1].choices[0].model_extra["pd"]
-        after = httpx.get(f"{server.url}/v1/pd/status").json()["totals"]
+        after = http.get(f"{server.url}/v1/pd/status").json()["totals"]
         assert after["answers"] == after["handed_over"] == 1
         assert after["shown_tokens"] == 40
         assert after["cloud_tokens"] == report["cloud_tokens_generated"] > 0
@@ -166,16 +166,16 @@ def test_a_fresh_status_sees_that_the_cloud_has_gone(monkeypatch: pytest.MonkeyP
 
         monkeypatch.setattr(cloud, "info", gone)
         monkeypatch.setattr("pd_device_client.client.client._CARD_FRESH_S", 0.0)
-        stale = httpx.get(f"{server.url}/v1/pd/status").json()["cloud"]
+        stale = http.get(f"{server.url}/v1/pd/status").json()["cloud"]
         assert stale["state"] == "connected", "a status that is not fresh asks nobody"
-        fresh = httpx.get(f"{server.url}/v1/pd/status?fresh=true").json()["cloud"]
+        fresh = http.get(f"{server.url}/v1/pd/status?fresh=true").json()["cloud"]
         assert fresh["state"] == "unreachable"
         assert fresh["detail"] == "nobody answers"
 
 
 def test_a_device_without_a_cloud_says_so(server: ApiServer) -> None:
     with api_server() as alone:
-        cloud = httpx.get(f"{alone.url}/v1/pd/status?fresh=true").json()["cloud"]
+        cloud = http.get(f"{alone.url}/v1/pd/status?fresh=true").json()["cloud"]
     assert cloud == {
         "address": None, "state": "none", "detail": None, "model": None, "exactness": None,
         "settable": False,

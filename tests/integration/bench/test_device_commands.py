@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from pd_bench.cli import main
 from pd_bench.overhead.lateness import UNJUDGED_TOKENS
+from tests.command_here import run_here
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +42,7 @@ def test_a_second_turn_prefills_only_what_is_new(tmp_path: Path) -> None:
 
 
 def test_a_conversation_too_long_for_the_model_is_refused() -> None:
-    done = bench("turns", "--model", "skipv1-python-5m", "--prompt-tokens", "2000")
+    done = run_here(main, "turns", "--model", "skipv1-python-5m", "--prompt-tokens", "2000")
     assert done.returncode == 2
     assert "room for 2048" in done.stderr
 

@@ -6,9 +6,11 @@ the disturbances of a busy machine.
 
 import asyncio
 import json
+import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,31 +42,46 @@ from tests.server_harness import running_server
 PACE_S = 0.12
 
 
+class Passes:
+    """What forward passes took, by their number of tokens."""
+
+    def __init__(self) -> None:
+        self.took_s = defaultdict[int, list[float]](list)
+
+    def median_s(self, num_tokens: int) -> float:
+        return statistics.median(self.took_s[num_tokens])
+
+
 @pytest.fixture
-def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forward passes of 40 ms and half a millisecond a token."""
-    run = ModelRunner.run
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> Passes:
+    """Forward passes of 40 ms and half a millisecond a token, and what a busy machine adds."""
+    run, passes = ModelRunner.run, Passes()
 
     def slow(runner: ModelRunner, works: Sequence[Work]) -> list[WorkResult]:
-        ends_s = time.perf_counter() + 0.04 + 0.0005 * sum(len(w.token_ids) for w in works)
+        began_s, num_tokens = time.perf_counter(), sum(len(w.token_ids) for w in works)
         results = run(runner, works)
+        ends_s = began_s + 0.04 + 0.0005 * num_tokens
         time.sleep(max(ends_s - time.perf_counter(), 0.0))
+        passes.took_s[num_tokens].append(time.perf_counter() - began_s)
         return list(results)
 
     monkeypatch.setattr(ModelRunner, "run", slow)
+    return passes
 
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     path = tmp_path / "trace.csv"
-    rows = [f"2023-11-16 18:00:0{i}.{i}00,{300 + 40 * i},{14 + i}" for i in range(8)]
+    arrivals = [f"2023-11-16 18:00:0{0.81 * i:.3f}" for i in range(8)]
+    rows = [f"{arrival},{300 + 40 * i},{14 + i}" for i, arrival in enumerate(arrivals)]
     path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]) + "\n")
     return path
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("slow_steps")
-async def test_a_simulation_says_what_a_replay_measures(trace: Path, tmp_path: Path) -> None:
+async def test_a_simulation_says_what_a_replay_measures(
+    slow_steps: Passes, trace: Path, tmp_path: Path
+) -> None:
     engine = EngineConfig(max_num_seqs=8, max_num_batched_tokens=128, sampler="rolling-hash")
     async with running_server(load_model("random-tiny"), engine_config=engine) as server:
         access = CloudAddress(server.grpc_address)
@@ -84,20 +101,31 @@ async def test_a_simulation_says_what_a_replay_measures(trace: Path, tmp_path: P
             cloud=access,
         )
         quiet = Progress(Console(file=sys.stderr, force_terminal=False), PACE_S)
-        replayed = await Replay(settings, quiet).run()
-    profile = found.profile
-    assert profile.step_s + profile.decode_s == pytest.approx(0.0405, rel=0.15)
-    assert profile.prefill_token_s == pytest.approx(0.0005, rel=0.15)
-    file = tmp_path / "replay.json"
+        profile = found.profile
+        decode_s, chunk_s = slow_steps.median_s(1), slow_steps.median_s(128)
+        assert profile.step_s + profile.decode_s == pytest.approx(decode_s, rel=0.15)
+        assert profile.prefill_token_s == pytest.approx((chunk_s - decode_s) / 127, rel=0.15)
+        # A busy machine may disturb one replay, but hardly two.
+        off = await _differences(settings, quiet, profile, tmp_path)
+        if off:
+            off = await _differences(settings, quiet, profile, tmp_path)
+    assert not off, f"replay and simulation differ: {off}"
+
+
+async def _differences(
+    settings: ReplaySettings, progress: Progress, profile: CloudProfile, folder: Path
+) -> list[Comparison]:
+    """Replay, and simulate the same; return the figures that do not agree."""
+    replayed = await Replay(settings, progress).run()
+    file = folder / "replay.json"
     file.write_text(replayed.model_dump_json())
-    again = settings_of(read_replay(file), trace, profile)
+    again = settings_of(read_replay(file), settings.trace, profile)
     assert again.schemes == settings.schemes
     simulated = await asyncio.to_thread(Simulation(again, lambda *_: None).run)
     compared = comparisons(replayed, simulated)
     Console().print(table_of(compared))
     assert len(compared) == 10
-    off = [c for c in compared if not c.agrees and not _is_lateness(c)]
-    assert not off, f"replay and simulation differ: {off}"
+    return [c for c in compared if not c.agrees and not _is_lateness(c)]
 
 
 @pytest.mark.slow

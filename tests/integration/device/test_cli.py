@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pd_device_client.cli import main
+from tests.command_here import run_here
 from tests.real_server import RealServer, real_server
 
 PROMPT = "The device and the cloud carry one answer together. " * 20
@@ -53,7 +55,8 @@ def test_an_unreachable_cloud_is_said_and_the_device_answers() -> None:
 
 def test_the_prompt_may_come_from_standard_input(server: RealServer) -> None:
     options = ("--cloud", server.address, "--max-tokens", "8", "--pace", "0.01")
-    assert run("-", *options, stdin=PROMPT).stdout == run(PROMPT, *options).stdout
+    given = run_here(main, "chat", PROMPT, "--model", "random-tiny", *options).stdout
+    assert run("-", *options, stdin=PROMPT).stdout == given != ""
 
 
 @pytest.mark.parametrize(
@@ -80,9 +83,10 @@ def test_the_prompt_may_come_from_standard_input(server: RealServer) -> None:
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(
-    options: tuple[str, ...], exit_code: int, words: str
+    options: tuple[str, ...], exit_code: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = run(*options)
+    monkeypatch.setenv("PD_DEVICE_MODEL", "random-tiny")
+    done = run_here(main, "chat", *options)
     assert done.returncode == exit_code, done.stderr
     said = " ".join(done.stderr.replace("│", " ").split())
     assert words in said

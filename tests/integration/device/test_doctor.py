@@ -1,7 +1,5 @@
 """`pd-device doctor`: every check finds what is wrong and says how to mend it."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +10,12 @@ from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.host.listening import bind
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_device_client.api.door import Door
+from pd_device_client.cli import main
 from pd_device_client.commands import examination as doctor
 from pd_device_client.commands.examination import Finding, examine
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.battery import Battery
+from tests.command_here import run_here
 from tests.scripted_cloud import ScriptedCloud
 
 
@@ -78,9 +78,9 @@ async def test_a_way_out_that_cannot_be_made_is_a_finding_beside_the_others() ->
 
 
 def test_the_command_ends_with_one_when_something_is_wrong() -> None:
-    command = [sys.executable, "-m", "pd_device_client", "doctor", "--port", "0", "--model"]
+    command = ("doctor", "--port", "0", "--model")
     for model, code, words in ((RANDOM_TINY, 0, "ok   model"), ("no/folder", 1, "BAD  model")):
-        done = subprocess.run([*command, model], capture_output=True, text=True, timeout=100)
+        done = run_here(main, *command, model)
         assert done.returncode == code, done.stderr
         assert words in done.stdout
 
@@ -115,8 +115,7 @@ async def test_a_key_file_that_others_can_read_is_found(monkeypatch: pytest.Monk
 def test_a_host_of_the_settings_file_without_a_key_is_what_doctor_looks_at(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('model = "random-tiny"\n[serve]\nhost = "0.0.0.0"\nport = 0\n')
-    command = [sys.executable, "-m", "pd_device_client", "doctor", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = run_here(main, "doctor", "--config", str(config))
     assert done.returncode == 1
     assert "BAD  access   --host 0.0.0.0 lets other machines use this device" in done.stdout
 

@@ -4,8 +4,6 @@ import asyncio
 import io
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +16,12 @@ from openai import OpenAI
 from rich.console import Console
 
 from pd_core.store.model_names import RANDOM_TINY
+from pd_device_client.cli import main
 from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.planning.planner import Mode
 from pd_device_client.terminal.chat import chat
 from pd_device_client.terminal.settings import ChatSettings
+from tests.command_here import run_here
 from tests.real_device import RealDevice, real_device
 from tests.real_server import RealServer, real_server
 
@@ -165,8 +165,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(options: tuple[str, ...], words: str) -> None:
-    command = [sys.executable, "-m", "pd_device_client", "serve", "--port", "0", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = run_here(main, "serve", "--port", "0", *options)
     assert done.returncode == 2, done.stderr
     assert words in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr

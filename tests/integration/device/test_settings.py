@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from pd_core.settings.command import add_program_command
 from pd_core.settings.option import composed, offered
 from pd_core.settings.program import Read
 from pd_core.settings.settings_file import config_path
-from pd_device_client.cli import app
+from pd_device_client.cli import app, main
 from pd_device_client.commands.doctor import report
 from pd_device_client.commands.program import PROGRAM
+from tests.command_here import run_here
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -227,16 +227,13 @@ def test_what_stands_in_the_file_s_place_and_cannot_be_read_is_not_passed_over(
             parsed("chat", *words)
 
 
-# Real processes
+# Whole commands
 
 
 @pytest.fixture
 def run() -> Run:
     def command(*words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "pd_device_client", *words],
-            input=stdin, capture_output=True, text=True, timeout=90,
-        )  # fmt: skip
+        return run_here(main, *words, stdin=stdin)
 
     return command
 

@@ -10,6 +10,7 @@ import pytest
 from pd_core.text.chat_template import ChatTemplate
 from tests.api_server import EOS, TOKENIZER, ApiServer, api_server, loaded_model
 from tests.browser import answered, ask, chromium, opened
+from tests.http_client import http
 from tests.saying_engine import SayingEngine
 
 pytestmark = pytest.mark.timeout(240)
@@ -105,7 +106,7 @@ def test_the_browser_itself_refuses_markup_out_of_strings(browser: Any, rich: Ap
             code = f"() => {{ try {{ {attempt}; return '' }} catch (e) {{ return e.name }} }}"
             assert page.evaluate(code) == "TypeError", attempt
         tried = "fetch('https://evil.example/').then(() => 'reached', () => 'refused')"
-        policy = httpx.get(rich.url).headers["content-security-policy"]
+        policy = http.get(rich.url).headers["content-security-policy"]
         assert "default-src 'self'" in policy
         # Aborted before it is sent, so the page has asked nobody.
         page.route("https://evil.example/", lambda route: route.abort())
@@ -116,12 +117,12 @@ def test_the_browser_itself_refuses_markup_out_of_strings(browser: Any, rich: Ap
 
 
 def test_the_page_s_files_and_nothing_else(rich: ApiServer) -> None:
-    index = httpx.get(rich.url)
+    index = http.get(rich.url)
     assert index.status_code == 200
     assert index.headers["content-type"].startswith("text/html")
     assert index.headers["x-frame-options"] == "DENY"
     assert index.headers["referrer-policy"] == "no-referrer"
-    again = httpx.get(rich.url, headers={"if-none-match": index.headers["etag"]})
+    again = http.get(rich.url, headers={"if-none-match": index.headers["etag"]})
     assert again.status_code == 304
     assert again.content == b""
     assert httpx.head(f"{rich.url}/page/main.js").status_code == 200
@@ -132,8 +133,8 @@ def test_the_page_s_files_and_nothing_else(rich: ApiServer) -> None:
         "/page/..%2fapp.py",
         "/page/%2e",
     ):
-        assert httpx.get(f"{rich.url}{path}").status_code == 404, path
-    assert httpx.post(rich.url).status_code == 405
+        assert http.get(f"{rich.url}{path}").status_code == 404, path
+    assert http.post(rich.url).status_code == 405
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

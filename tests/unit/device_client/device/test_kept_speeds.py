@@ -9,9 +9,10 @@ from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client import client
 from pd_device_client.client.measure import measure_engine
 from pd_device_client.contract.ports import LocalEngine
-from pd_device_client.device.device import Device, DeviceSettings, open_device
+from pd_device_client.device.device import Device, open_device
+from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.planning.planner import Mode
-from pd_device_client.planning.profiles import SpeedProfile, device_profile
+from pd_device_client.planning.profiles import SpeedProfile
 
 SETTINGS = DeviceSettings(RANDOM_TINY, pace_s=0.001)
 
@@ -66,9 +67,8 @@ async def test_another_number_of_threads_is_measured(measured: Measurements) -> 
 
 
 async def test_a_device_slowed_down_for_show_is_measured_each_time(measured: Measurements) -> None:
-    throttle = device_profile("edge-box")
     for _ in range(2):
-        settings = DeviceSettings(RANDOM_TINY, pace_s=0.001, throttle=throttle)
+        settings = DeviceSettings(RANDOM_TINY, pace_s=0.001, throttle="edge-box")
         await (await open_device(settings, None)).close()
     assert measured.count == 2
 
