@@ -19,7 +19,6 @@ from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_server.config import EngineConfig, ServerConfig, TlsConfig, VllmConfig
 from pd_server.engine.contract import Engine
 from pd_server.operations.logs import configure_logging
-from pd_server.process import run_server
 
 __all__ = ["main"]
 
@@ -257,6 +256,9 @@ def serve(
         reflection=reflection,
         drain_s=drain_s,
     )
+    with quick_imports():  # not for --help, nor for what is wrong with an option
+        from pd_server.process import run_server
+
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     raise typer.Exit(asyncio.run(run_server(config, _engine_builder(config.engine), ready_file)))
 
