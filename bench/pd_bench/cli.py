@@ -22,6 +22,7 @@ from pd_bench.commands.replay import replay
 from pd_bench.commands.report import report
 from pd_bench.commands.server import gaps, streams
 from pd_bench.commands.simulate import simulate
+from pd_bench.commands.startup import startup
 from pd_bench.commands.trace import trace_app
 from pd_bench.harness.command_run import prepare, run_to_end
 from pd_core.errors import PdError, status_of
@@ -101,6 +102,7 @@ app.command()(gaps)
 app.command()(cloud)
 app.command()(api)
 app.command()(turns)
+app.command()(startup)
 app.command()(simulate)
 app.command()(profile)
 app.command()(capacity)

@@ -18,7 +18,6 @@ from pd_core.settings.program import Program, Read
 from pd_server.config import EngineConfig, ServerConfig
 from pd_server.engine.contract import Engine
 from pd_server.operations.logs import configure_logging
-from pd_server.process import run_server
 
 __all__ = ["main"]
 
@@ -54,6 +53,9 @@ def _serve(settings: _Settings, _: Read) -> None:
     config = settings.server
     vllm = replace(config.engine.vllm, max_context_tokens=config.max_context_tokens)
     engine = _engine_builder(replace(config.engine, vllm=vllm))
+    with quick_imports():  # not for --help, nor for what is wrong with an option
+        from pd_server.process import run_server
+
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     raise typer.Exit(asyncio.run(run_server(config, engine, settings.ready_file)))
 

@@ -1,6 +1,7 @@
 """From a name or a directory to a model that is ready to run."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from pd_core.text.chat_template import ChatTemplate
 from pd_core.text.tokenizer import Tokenizer
 
 __all__ = ["DTYPES", "LoadedModel", "load_model", "read_fingerprints", "save_model"]
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -82,11 +85,16 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    logger.debug("loading %s", spec)
     _check_device(device)
     numerics = _numerics(dtype, device, fast=fast)
+    logger.debug("the numerics are known, reproducible: %s", numerics.reproducible)
     if spec == RANDOM_TINY:
-        return _load_random_tiny(numerics, dtype, device)
-    return _load_directory(model_directory(spec), numerics, dtype, device, progress)
+        loaded = _load_random_tiny(numerics, dtype, device)
+    else:
+        loaded = _load_directory(model_directory(spec), numerics, dtype, device, progress)
+    logger.debug("the fingerprints are known of %s", loaded.name)
+    return loaded
 
 
 def read_fingerprints(files: ModelDirectory, numerics_id: str) -> Fingerprints:
@@ -165,6 +173,7 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     for name, tensor in model.tensors().items():
         tensor.copy_(stored[name])
     model.warm_up()
+    logger.debug("the weights are in memory")
     eos = tokenizer.token_id(EOS_TOKEN)
     assert eos is not None, "the shipped tokenizer has an end-of-sequence token"
     weights = weights_digest(sorted(source.tensors().items()), config.semantic())
@@ -196,6 +205,7 @@ def _load_directory(
     tied_head = files.config.tie_word_embeddings
     files.checkpoint.load_into(places, tied_head=tied_head, progress=progress)
     model.warm_up()
+    logger.debug("the weights are in memory")
     return LoadedModel(
         name=files.name,
         model=model,

@@ -1,6 +1,7 @@
 """This device as one thing: its model, its client, and how an answer is asked of them."""
 
 import asyncio
+import logging
 import secrets
 import uuid
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ from pd_device_client.planning.planner import Mode, Promise
 from pd_device_client.session.session import Session
 
 __all__ = ["Device", "draw_seed", "open_device"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -149,6 +152,7 @@ async def open_device(
         device_profile=None if speed_key is None else kept_profile(speed_key),
     )
     await client.start()
+    logger.debug("the device's speeds are known, from %s", client.device_profile.source)
     return Device(loaded, client, speed_key)
 
 

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 REPO = Path(__file__).parents[3]
 
 
@@ -79,6 +81,35 @@ def test_only_the_plugin_needs_vllm() -> None:
 def test_entry_points_import_no_torch() -> None:
     assert ENTRY_POINTS, "no command line module found"
     assert _import(ENTRY_POINTS)["heavy"] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("pd_device_client.cli", ["chat", "--help"]),
+        ("pd_device_client.cli", ["serve", "--help"]),
+        ("pd_device_client.cli", ["chat", "a prompt", "--max-tokens", "0"]),
+        ("pd_device_client.cli", ["serve", "--mode", "telepathy"]),
+        ("pd_server.cli", ["--help"]),
+        ("pd_server.cli", ["--threads", "0"]),
+        ("pd_server.cli", ["--tls-cert", "lonely.pem"]),
+        ("pd_bench.cli", ["startup", "--help"]),
+    ],
+)
+def test_help_and_wrong_options_load_nothing_heavy(module: str, words: list[str]) -> None:
+    heavy = {"torch", "transformers"} | ({"fastapi"} if module == "pd_server.cli" else set())
+    code = (
+        "import sys\n"
+        f"from {module} import main\n"
+        f"sys.argv = ['command', *{words}]\n"
+        "try:\n    main()\n"
+        f"finally:\n    print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == (0 if "--help" in words else 2), done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_vocabulary_imports_no_torch() -> None:

@@ -1,0 +1,195 @@
+"""What a start consists of: from the command to the first token, or to a server that is ready.
+
+The real commands run in fresh processes that log what they do; each line is timed as it arrives, on
+this process's clock, so the parts of a start sum to its total.
+"""
+
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from rich.table import Table
+
+from pd_core.errors import EngineError
+from pd_core.host.parent_death import ending_with_parent
+
+__all__ = ["Start", "StartupSettings", "measure_startup", "startup_table", "timed_start"]
+
+# What a log line says when a part has ended. The import's ends as the loading begins.
+_LOADING = {
+    "import": "loading ",
+    "probe": "the numerics are known",
+    "load": "the weights are in memory",
+    "hash": "the fingerprints are known",
+}
+_CHAT = _LOADING | {"measure": "the device's speeds are known"}
+_SERVER = _LOADING | {"measure": "steps of at most", "serve": "serving gRPC on"}
+_FIRST_TOKEN = "first token"
+_GOALS_S = {"chat": 2.0, "server": 2.5}
+_OTHERS = ("PD_SERVER_", "PD_DEVICE_", "XDG_")
+_PROMPT = "def read_lines(path):"
+
+
+@dataclass(frozen=True, slots=True)
+class StartupSettings:
+    """What is started.
+
+    Attributes:
+        model: a name or a directory.
+        rounds: starts of each kind.
+    """
+
+    model: str
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start.
+
+    Attributes:
+        command: "chat" or "server".
+        cache: "cold": nothing is kept of an earlier start, "warm": all is. The system's own cache
+            of files is warm in both.
+        parts_s: seconds of each part, in order; its last ends with the first token, or when the
+            server serves.
+    """
+
+    command: str
+    cache: str
+    parts_s: dict[str, float]
+
+    @property
+    def total_s(self) -> float:
+        """From the command on."""
+        return sum(self.parts_s.values())
+
+
+async def measure_startup(settings: StartupSettings, tick: Callable[[str], None]) -> list[Start]:
+    """Start both commands cold and warm, in turns.
+
+    Args:
+        settings: what, and how often.
+        tick: told what is done.
+
+    Raises:
+        EngineError: a command failed; the message has the end of its log.
+    """
+    python = [sys.executable, "-m"]
+    model = ["--model", settings.model, "--log-level", "debug"]
+    chat = [*python, "pd_device_client", "chat", _PROMPT, "--mode", "device-only", *model]
+    chat += ["--max-tokens", "1"]
+    server = [*python, "pd_server", "--grpc-port", "0", "--http-port", "0", *model]
+    starts = []
+    for round_number in range(settings.rounds):
+        for name, command, marks in (("chat", chat, _CHAT), ("server", server, _SERVER)):
+            with tempfile.TemporaryDirectory(prefix="pd-bench-") as folder:
+                for cache in ("cold", "warm"):
+                    tick(f"round {round_number + 1} of {settings.rounds}: {name}, {cache}")
+                    shows = name == "chat"
+                    parts_s = await timed_start(command, marks, Path(folder), shows=shows)
+                    starts.append(Start(name, cache, parts_s))
+    return starts
+
+
+async def timed_start(
+    command: Sequence[str], marks: Mapping[str, str], folder: Path, *, shows: bool
+) -> dict[str, float]:
+    """Run a command until it has started, end it in order, and return each part's seconds.
+
+    Args:
+        command: its words.
+        marks: parts in order, and what is in the log line that ends each.
+        folder: of what it keeps; the user's own and settings are left out.
+        shows: whether the start ends with the first character on stdout, not with the last mark.
+
+    Raises:
+        EngineError: it ended before that, or failed at its end.
+    """
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=_environment(folder),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=ending_with_parent(),
+    )
+    assert process.stdout is not None, "it was asked for"
+    assert process.stderr is not None, "it was asked for"
+    try:
+        lines: list[str] = []
+        ends_s = await _ends(process.stderr, marks, lines)
+        if shows and await process.stdout.read(1):
+            ends_s[_FIRST_TOKEN] = loop.time()
+        started = len(ends_s) == len(marks) + shows
+        if started and not shows:
+            process.terminate()
+        _, rest = await process.communicate()
+        if process.returncode or not started:
+            log = "".join(lines) + rest.decode(errors="replace")
+            raise EngineError(
+                f"{' '.join(command[1:4])} ended with code {process.returncode}, after the parts: "
+                f"{', '.join(ends_s) or 'none'}; the end of its log:\n{log[-2000:]}"
+            )
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    spans = zip(ends_s, pairwise([began_s, *ends_s.values()]), strict=True)
+    return {part: end_s - start_s for part, (start_s, end_s) in spans}
+
+
+async def _ends(
+    log: asyncio.StreamReader, marks: Mapping[str, str], lines: list[str]
+) -> dict[str, float]:
+    """Read a log up to its last mark; return when each came, and the lines in `lines`."""
+    ends_s: dict[str, float] = {}
+    for part, mark in marks.items():
+        while line := (await log.readline()).decode(errors="replace"):
+            lines.append(line)
+            if mark in line:
+                ends_s[part] = asyncio.get_running_loop().time()
+                break
+    return ends_s
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    own = {k: v for k, v in os.environ.items() if not k.startswith(_OTHERS)}
+    return own | {"XDG_CACHE_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+
+
+def startup_table(starts: Sequence[Start]) -> Table:
+    """Return the medians of each kind of start beside its goal."""
+    parts = [*_CHAT, _FIRST_TOKEN, "serve"]
+    table = Table(
+        title="seconds of a start: medians",
+        caption="cold: nothing is kept of an earlier start; goals are for warm ones",
+    )
+    for column in ("start", *parts, "total", "least", "goal"):
+        table.add_column(column, justify="left" if column == "start" else "right")
+    for command, cache in dict.fromkeys((start.command, start.cache) for start in starts):
+        runs = [start for start in starts if (start.command, start.cache) == (command, cache)]
+        totals_s = [run.total_s for run in runs]
+        cells = [_median([run.parts_s[p] for run in runs if p in run.parts_s]) for p in parts]
+        goal_s = _GOALS_S[command]
+        verdict = "met" if statistics.median(totals_s) <= goal_s else "MISSED"
+        table.add_row(
+            f"{command}, {cache}",
+            *cells,
+            _median(totals_s),
+            f"{min(totals_s):.2f}",
+            f"{goal_s:g} {verdict}" if cache == "warm" else "",
+        )
+    return table
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f}" if values else ""

@@ -1,0 +1,32 @@
+"""`pd-bench startup`, one round, on the real commands."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_the_parts_of_a_start_are_timed(tmp_path: Path) -> None:
+    out = tmp_path / "startup.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "pd_bench", "startup", "--rounds", "1", "--json", str(out)],
+        env={**os.environ, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    starts = json.loads(out.read_text(encoding="utf-8"))["starts"]
+    loading = ["import", "probe", "load", "hash", "measure"]
+    for start in starts:
+        last = "first token" if start["command"] == "chat" else "serve"
+        assert [*start["parts_s"]] == [*loading, last]
+        assert sum(start["parts_s"].values()) == start["total_s"]
+    kinds = {(start["command"], start["cache"]): start["parts_s"] for start in starts}
+    assert len(kinds) == len(starts) == 4
+    for command in ("chat", "server"):
+        cold, warm = kinds[command, "cold"], kinds[command, "warm"]
+        assert warm["probe"] < cold["probe"] / 2, "what was found is checked, not found again"
+    assert kinds["chat", "warm"]["measure"] < kinds["chat", "cold"]["measure"] / 2
