@@ -61,8 +61,9 @@ test-integration: install ## The integration tests: sockets and processes
 screenshots: install ## Take the documentation's pictures of the page, in a real Chromium
 	@PD_SCREENSHOTS=docs/images $(BIN)/pytest --timeout 900 tests/integration/page/test_demo_page.py
 
+# Not with --quiet: it would also hide the warnings that end a strict build.
 docs: $(DOCS_STAMP) ## Build the documentation into site/; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "built site/; read it: $(BIN)/python -m http.server --directory site 8000"
 
 format: install ## Format and sort imports in place
