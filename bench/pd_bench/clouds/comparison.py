@@ -25,7 +25,7 @@ from pd_bench.clouds.result import (
 )
 from pd_bench.clouds.settings import CLOUD_SCHEMES, CloudSettings, rotated
 from pd_bench.harness.cores import available_cores, pinned, split_cores
-from pd_bench.harness.cpu_meter import session_cpu_s
+from pd_bench.harness.process_meter import session_cpu_s
 from pd_bench.harness.server_process import serving
 from pd_bench.replay.workload import Work, Workload
 from pd_bench.results.provenance import file_sha256, hardware, versions, versions_of
@@ -121,8 +121,7 @@ class CloudComparison:
                     await self._warm_up(link, workload, scheme)
                     before_s = session_cpu_s(server.pid)
                     answers = await self._run_scheme(link, workload, engine, scheme)
-                    after_s = session_cpu_s(server.pid)
-                    cpu_s = None if before_s is None or after_s is None else after_s - before_s
+                    cpu_s = session_cpu_s(server.pid) - before_s
                     self._answers[engine, scheme].append(answers)
                     self._passes[engine, scheme].append(CloudPass.of(repeat, answers, cpu_s))
             finally:
