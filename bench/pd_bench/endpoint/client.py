@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from pd_bench.endpoint.completion_stream import Chunk, completion_chunks
+from pd_bench.endpoint.completion_stream import CompletionChunk, completion_chunks
 from pd_bench.endpoint.http_pool import Http, HttpPool, Reply
 from pd_bench.endpoint.prompt_words import words_of
 from pd_bench.endpoint.settings import EndpointSettings
@@ -178,7 +178,7 @@ class _EndpointSession:
             body |= {"ignore_eos": True, "return_token_ids": True}
         return body
 
-    def _take(self, chunk: Chunk, at_s: float) -> list[Shown]:
+    def _take(self, chunk: CompletionChunk, at_s: float) -> list[Shown]:
         """Note what a chunk says, and return the tokens that came with it."""
         outcome = self.outcome
         outcome.finish_reason = chunk.finish_reason or outcome.finish_reason
