@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pd_bench.cli import main
 from pd_bench.commands.capacity import _gain, num_slots_of
-from pd_bench.replay.dispatch import record_of
+from pd_bench.replay.dispatch import Dispatched, record_of
 from pd_bench.replay.schemes import parse_scheme
 from pd_bench.replay.workload import Work
 from pd_bench.reports.figures import CurveFigure, figures
@@ -206,7 +206,7 @@ def test_a_broken_promise_has_a_cause(
     record: dict[str, float | str | None], cause: str | None
 ) -> None:
     work = Work(0, 2, 0.0, (1, 2), 0)
-    whole = record_of(work, Outcome("id", "pd-device", 0, 0.0), scheme="pd-device")
+    whole = record_of(work, Outcome("id", "pd-device", 0, 0.0), Dispatched(scheme="pd-device"))
     assert KeptPromise(1.0, 0.4).broken_by(whole.model_copy(update=record)) == cause
 
 
