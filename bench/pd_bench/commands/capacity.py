@@ -27,7 +27,7 @@ from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile, read
 from pd_bench.simulation.fleet import workload_of
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
-from pd_bench.simulation.slot_formula import Load, compute_gain, slot_gain
+from pd_bench.simulation.slot_formula import MeanLoad, compute_gain, slot_gain
 from pd_bench.traces.reader import SkippedRows, read_trace
 from pd_bench.traces.row import TraceRow
 from pd_core.errors import ConfigError
@@ -233,7 +233,12 @@ def _search_all(
 
 
 def _gain(
-    scheme: str, words: str, found: Capacity, baseline: Capacity, cloud: CloudProfile, load: Load
+    scheme: str,
+    words: str,
+    found: Capacity,
+    baseline: Capacity,
+    cloud: CloudProfile,
+    load: MeanLoad,
 ) -> Gain:
     """Put a scheme beside cloud-only; without a rate on both sides there is no gain to speak of."""
     ours, theirs = found.curve.capacity_per_s, baseline.curve.capacity_per_s
@@ -257,11 +262,11 @@ def num_slots_of(regime: str, slots: int, cloud: CloudProfile) -> int:
     return _MANY_SLOTS if most is None else min(_MANY_SLOTS, most - 1)
 
 
-def _load(settings: SimulationSettings, rows: list[TraceRow]) -> Load:
+def _load(settings: SimulationSettings, rows: list[TraceRow]) -> MeanLoad:
     workload = workload_of(settings)
     prompts = [min(row.prompt_tokens, workload.max_prompt_tokens) for row in rows]
     outputs = [min(row.output_tokens, workload.max_output_tokens) for row in rows]
-    return Load(sum(prompts) / len(rows), sum(outputs) / len(rows))
+    return MeanLoad(sum(prompts) / len(rows), sum(outputs) / len(rows))
 
 
 def _document(

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pd_bench.clouds.closed_loop import Answer
+from pd_bench.clouds.closed_loop import CloudAnswer
 from pd_bench.clouds.settings import DTYPES, ENGINES, CloudSettings, parse_engines
 from pd_bench.harness.command_run import run_to_end
 from pd_bench.results.result_file import result_file
@@ -162,7 +162,7 @@ class _Bar:
         if self._bar.disable:
             self._console.print(f"{what}: {num_requests} requests", highlight=False)
 
-    def ended(self, answer: Answer) -> None:
+    def ended(self, answer: CloudAnswer) -> None:
         """Count a request."""
         self._failed += answer.error is not None
         self._bar.update(self._task, advance=1, failed=self._failed, refresh=True)

@@ -17,7 +17,7 @@ from pd_bench.kv.settings import (
     PAIR_NAMES,
     PRESETS,
     KvSettings,
-    Shape,
+    VariantShape,
     parse_contexts,
     parse_pairs,
 )
@@ -116,7 +116,7 @@ def _shape(
     layers: int | None,
     heads: int | None,
     kv_heads: int | None,
-) -> Shape:
+) -> VariantShape:
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
     sizes = {"width": width, "inner": inner, "layers": layers}

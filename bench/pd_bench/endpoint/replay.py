@@ -8,12 +8,11 @@ the answers cost, and the server's state is not fresh. The document says all of 
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Any
 
 from pd_bench.endpoint.client import RESERVED_IDS, Endpoint, EndpointOutcome, endpoint_record
 from pd_bench.endpoint.settings import EndpointSettings
 from pd_bench.harness.bounds import warm_up_failure
-from pd_bench.replay.dispatch import Dispatcher
+from pd_bench.replay.dispatch import Dispatched, Dispatcher
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.workload import Work, Workload
 from pd_bench.results.result import (
@@ -136,11 +135,11 @@ class EndpointReplay:
             make_record=self._record,
         )
 
-    def _record(self, work: Work, outcome: Outcome, **facts: Any) -> RequestRecord:
+    def _record(self, work: Work, outcome: Outcome, sent: Dispatched) -> RequestRecord:
         if isinstance(outcome, EndpointOutcome) and outcome.reported_prompt_tokens is not None:
             self._words += len(work.prompt_token_ids)
             self._counted += outcome.reported_prompt_tokens
-        return endpoint_record(work, outcome, **facts)
+        return endpoint_record(work, outcome, sent)
 
     def _document(self) -> ResultDocument:
         settings = self._settings

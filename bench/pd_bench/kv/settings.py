@@ -11,7 +11,7 @@ __all__ = [
     "PAIR_NAMES",
     "PRESETS",
     "KvSettings",
-    "Shape",
+    "VariantShape",
     "parse_contexts",
     "parse_pairs",
 ]
@@ -28,7 +28,7 @@ _MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class VariantShape:
     """The sizes that all variants share.
 
     Attributes:
@@ -53,8 +53,8 @@ class Shape:
 
 PRESETS = {
     # About the 5.5M parameters of a small model for a device.
-    "small": Shape(width=256, inner=736, layers=8, heads=8, kv_heads=4),
-    "wide": Shape(width=1024, inner=2816, layers=8, heads=16, kv_heads=8),
+    "small": VariantShape(width=256, inner=736, layers=8, heads=8, kv_heads=4),
+    "wide": VariantShape(width=1024, inner=2816, layers=8, heads=16, kv_heads=8),
 }
 
 
@@ -74,7 +74,7 @@ class KvSettings:
         seed: of weights, caches and tokens.
     """
 
-    shape: Shape
+    shape: VariantShape
     pairs: tuple[str, ...]
     decode_contexts: tuple[int, ...]
     prefill_contexts: tuple[int, ...]

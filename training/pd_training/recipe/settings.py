@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from pd_core.errors import ConfigError
-from pd_training.recipe.schedules import Schedule
+from pd_training.recipe.schedules import RateSchedule
 
 __all__ = [
     "DTYPES",
@@ -161,10 +161,10 @@ class RunSettings:
         """Tokens that one optimiser step sees."""
         return self.batch_sequences * self.context_tokens
 
-    def rates(self) -> Schedule:
+    def rates(self) -> RateSchedule:
         """Return the learning rates."""
         peak = self.optimiser.lr
-        return Schedule(
+        return RateSchedule(
             self.schedule,
             peak,
             peak * self.floor,
