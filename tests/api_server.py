@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.checkpoints.random_tiny import EOS_TOKEN, random_tiny_config, random_tiny_tokenizer
 from pd_core.checkpoints.sampling_defaults import SamplingDefaults
@@ -65,7 +65,7 @@ def loaded_model(
 
 
 def emulated_engine(profile: SpeedProfile = QUICK, max_context_tokens: int = 4096) -> LocalEngine:
-    return EmulatedEngine(
+    return EmulatedDeviceEngine(
         profile,
         vocab_size=TOKENIZER.vocab_size,
         eos_token_ids=[EOS],

@@ -13,7 +13,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pd_bench.emulation.device_engine import EmulatedEngine, EmulatedSequence
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine, EmulatedSequence
 from pd_bench.emulation.virtual_loop import VirtualLoop
 from pd_bench.replay.dispatch import DispatchedSession
 from pd_core.sampling_params import SamplingParams
@@ -26,7 +26,7 @@ from pd_device_client.session.standing import Standing
 __all__ = ["ForesightEngine"]
 
 
-class ForesightEngine(EmulatedEngine):
+class ForesightEngine(EmulatedDeviceEngine):
     """An emulated engine that foresees the end of its answers.
 
     For one request a device: what it learns in the end is not what a real course would teach it.

@@ -64,7 +64,7 @@ class TorchEngine:
             fingerprints = replace(fingerprints, numerics_id=sampler)
         self._runner = ModelRunner(lm)
         context = lm.model.config.max_context_tokens
-        blocks = num_blocks(self._runner.make_cache, kv_cache_bytes, max_num_seqs * context)
+        blocks = num_blocks(self._runner.make_cache, kv_cache_bytes, max_num_seqs, context)
         held = blocks * BLOCK_TOKENS // KEY_BLOCK * KEY_BLOCK
         if held < context:
             logger.warning(
@@ -169,10 +169,11 @@ class TorchEngine:
     def _has_room(self, chunk: Chunk, now_s: float) -> bool:
         """Whether a request's KV cache has room for the chunk; one that cannot grow fails alone."""
         try:
-            return self._kv.grow(chunk.request, now_s)
+            self._kv.grow(chunk.request, now_s)
         except PdError as error:
             self._book.fail(chunk.request, error)
             return False
+        return True
 
     def _made(self, chunk: Chunk, result: WorkResult) -> int | PdError | None:
         """Return what came of a chunk, and report the scores of the prompt that it completed."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.harness.server_process import ServerOptions
 from pd_bench.replay.cloud_meter import CloudMeter
@@ -47,7 +47,7 @@ def run(
         return scheme_client(
             parse_scheme(name),
             link=lambda: cloud,
-            engine=lambda: EmulatedEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]),
+            engine=lambda: EmulatedDeviceEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]),
             pace_s=PACE_S,
             device_profile=SLOW,
         )

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.dispatch import Dispatcher
 from pd_bench.replay.schemes import parse_scheme, scheme_client
@@ -112,7 +112,7 @@ def _measure(
             lambda work: scheme_client(
                 parse_scheme(scheme),
                 link=lambda: _ScriptedLink(arrivals_s),
-                engine=lambda: EmulatedEngine(
+                engine=lambda: EmulatedDeviceEngine(
                     device, vocab_size=VOCAB_SIZE, eos_token_ids=(EOS_TOKEN_ID,)
                 ),
                 pace_s=pace_s,

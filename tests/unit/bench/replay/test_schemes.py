@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.dispatch import Client, Dispatcher
 from pd_bench.replay.race import RaceSession
@@ -37,7 +37,7 @@ def run_one(
     cloud = ScriptedCloud(script)
 
     def engine() -> LocalEngine:
-        return EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        return EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
 
     def client_of(_: Work) -> Client:
         return scheme_client(
@@ -155,7 +155,7 @@ def test_a_race_without_a_cloud_is_run_by_the_device_alone() -> None:
     client = scheme_client(
         parse_scheme("race-only"),
         link=lambda: _DeadLink(),
-        engine=lambda: EmulatedEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]),
+        engine=lambda: EmulatedDeviceEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]),
         pace_s=0.1,
         device_profile=SLOW,
     )
@@ -182,7 +182,7 @@ def test_no_side_helps_beyond_its_scheme() -> None:
         raise AssertionError("cloud-only has no engine")
 
     cloud = ScriptedCloud()
-    engine = EmulatedEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+    engine = EmulatedDeviceEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
     given = {"pace_s": 0.1, "device_profile": SLOW}
     scheme_client(parse_scheme("device-only"), link=no_link, engine=lambda: engine, **given)  # type: ignore[arg-type]
     scheme_client(parse_scheme("cloud-only"), link=lambda: cloud, engine=no_engine, **given)  # type: ignore[arg-type]

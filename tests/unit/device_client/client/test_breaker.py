@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import CloudUnavailable, PdError, QueueFull
 from pd_core.generation import ServerInfo
@@ -152,7 +152,7 @@ async def _ask(client: DeviceClient) -> Outcome:
 
 
 def _client(cloud: FlakyCloud) -> DeviceClient:
-    engine = EmulatedEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+    engine = EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
     return DeviceClient(cloud=cloud, engine=engine, pace_s=0.1, device_profile=PROFILE)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.shaped_link import ShapedCloudLink
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import (
@@ -46,8 +46,8 @@ def _request(num_prompt: int = 200, max_tokens: int = 60, length: int = 30) -> G
     return GenerationRequest("r", tuple(i % 40 for i in range(num_prompt)), max_tokens, sampling)
 
 
-def _engine(max_context_tokens: int = 100_000) -> EmulatedEngine:
-    return EmulatedEngine(
+def _engine(max_context_tokens: int = 100_000) -> EmulatedDeviceEngine:
+    return EmulatedDeviceEngine(
         PROFILE,
         vocab_size=VOCAB_SIZE,
         eos_token_ids=[EOS],
@@ -155,7 +155,7 @@ def test_it_learns_how_long_answers_are() -> None:
     async def main() -> list[int]:
         client = DeviceClient(
             cloud=ScriptedCloud(Script(first_token_s=0.2)),
-            engine=EmulatedEngine(
+            engine=EmulatedDeviceEngine(
                 SpeedProfile("d", "a test", 1 / 400, 0.15),
                 vocab_size=VOCAB_SIZE,
                 eos_token_ids=[EOS],
@@ -179,7 +179,7 @@ def test_it_learns_how_long_answers_are() -> None:
 def test_a_throttled_engine_takes_the_profile_s_time() -> None:
     async def main() -> SpeedProfile:
         fast = SpeedProfile("fast", "a test", 1e-6, 1e-6)
-        engine = EmulatedEngine(fast, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        engine = EmulatedDeviceEngine(fast, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         throttled = ThrottledEngine(engine, PROFILE)
         assert "throttled to test" in throttled.card.name
         return await measure_engine(throttled)
@@ -219,8 +219,8 @@ def _differing(**prints: str) -> _Carded:
     return cloud
 
 
-def _with_prints() -> EmulatedEngine:
-    return EmulatedEngine(
+def _with_prints() -> EmulatedDeviceEngine:
+    return EmulatedDeviceEngine(
         PROFILE,
         vocab_size=VOCAB_SIZE,
         eos_token_ids=[EOS],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
@@ -126,7 +126,7 @@ def test_everybody_gets_a_turn_and_never_more_at_once_than_allowed(
 
 
 def _client(cloud: ScriptedCloud | None) -> DeviceClient:
-    engine = EmulatedEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+    engine = EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
     return DeviceClient(cloud=cloud, engine=engine, pace_s=0.1, device_profile=PROFILE)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import (
     BothEnginesFailed,
@@ -74,7 +74,7 @@ class SlowingEngine:
     """An emulated engine whose passes take longer by a factor after a number of tokens."""
 
     def __init__(self, profile: SpeedProfile, slow_at: int, factor: float) -> None:
-        self._engine = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        self._engine = EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         self.profile = profile
         self.slow_at = slow_at
         self.factor = factor
@@ -114,7 +114,7 @@ class FailingEngine:
     """An emulated engine that raises once it has been fed a number of tokens."""
 
     def __init__(self, fail_at: int) -> None:
-        self._engine = EmulatedEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        self._engine = EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         self._fail_at = fail_at
 
     @property
@@ -178,7 +178,7 @@ def carry(
 
     async def main() -> Run:
         link = cloud or ScriptedCloud(script or Script())
-        emulated = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        emulated = EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         engine: LocalEngine = emulated if fail_at is None else FailingEngine(fail_at)
         if slow_at is not None:
             engine = SlowingEngine(profile, slow_at, factor)
