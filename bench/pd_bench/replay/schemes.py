@@ -15,19 +15,36 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from pd_bench.replay.dispatch import Client, DispatchedSession
 from pd_bench.replay.race import RaceClient
 from pd_core.errors import ConfigError
+from pd_core.settings.option import Option
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.outcome import GenerationRequest
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.profiles import SpeedProfile
 
-__all__ = ["SCHEMES", "Scheme", "parse_scheme", "parse_schemes", "scheme_client"]
+__all__ = ["SCHEMES", "Scheme", "SchemesOption", "parse_scheme", "parse_schemes", "scheme_client"]
 
 SCHEMES = ("device-only", "cloud-only", "pd-device")
 """Compared when none is named; also the modes of a device client."""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+SchemesOption = Annotated[
+    tuple[str, ...],
+    Option(
+        "Which, comma-separated; also pd-device-kN, race-only.",
+        "schemes",
+        read=_names,
+        written=",".join,
+    ),
+]
 
 _RACE = "race-only"
 _FIXED_K = re.compile(r"pd-device-k([1-9][0-9]{0,5})")

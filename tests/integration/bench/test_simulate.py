@@ -114,7 +114,7 @@ async def test_a_simulation_says_what_a_replay_measures(
 
 async def _differences(
     settings: ReplaySettings, progress: Progress, profile: CloudProfile, folder: Path
-) -> list[Comparison]:
+) -> list[FigureComparison]:
     """Replay, and simulate the same; return the figures that do not agree."""
     replayed = await Replay(settings, progress).run()
     file = folder / "replay.json"
