@@ -136,6 +136,7 @@ def api_server(
             engine=engine or emulated_engine(profile),
             pace_s=pace_s,
             device_profile=profile,
+            text=(loaded or loaded_model()).tokenizer.stream,
         )
         await client.start()
         device = Device(loaded or loaded_model(), client)

@@ -20,7 +20,8 @@ from pd_bench.replay.settings import CloudAccess
 from pd_core.checkpoints.loading import load_model
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.profiles import device_profile
@@ -67,6 +68,7 @@ async def run_demo(
                 cloud=grpc_link(CloudAccess(target)),
                 engine=ThrottledEngine(engine, speed),
                 pace_s=pace_s,
+                text=loaded.tokenizer.stream,
             )
             try:
                 await client.start()
@@ -79,11 +81,15 @@ async def run_demo(
                 for mode in SCHEMES:
                     console.print(f"\n[bold]{mode}[/bold]")
                     # A salt each: no mode finds the prompt that another has had computed.
-                    request = GenerationRequest(
-                        f"demo-{mode}", prompt, answer_tokens, sampling, cache_salt=mode
+                    ask = Ask(
+                        f"demo-{mode}",
+                        prompt,
+                        answer_tokens,
+                        sampling,
+                        cache_salt=mode,
+                        mode=Mode(mode),
                     )
-                    session = client.session(request, mode, text=loaded.tokenizer.stream())
-                    outcomes.append(await _shown(console, session))
+                    outcomes.append(await _shown(console, client.session(ask)))
             finally:
                 await client.close()
     console.print(comparison(outcomes))
@@ -112,6 +118,7 @@ def _introduce(console: Console, model_name: str, page: str, speed_source: str) 
 async def _shown(console: Console, session: Session) -> Outcome:
     """Stream one answer, tinted by origin."""
     async for shown in session.run():
+        assert isinstance(shown, Shown), "nobody watches"
         console.print(shown.text, style=_STYLES[shown.origin], end="", markup=False, soft_wrap=True)
     console.print()
     return session.outcome

@@ -26,7 +26,8 @@ from pd_bench.results.result import PERCENTILE_METHOD
 from pd_core.sampling_params import SamplingParams
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.outcome import Outcome
 
 __all__ = [
     "GOAL_P50_S",
@@ -138,13 +139,14 @@ async def bare_answer(target: str, pace_s: float, num_tokens: int) -> Outcome:
     client = DeviceClient(cloud=grpc_link(CloudAccess(target)), engine=None, pace_s=pace_s)
     try:
         await client.start()
-        request = GenerationRequest(
+        ask = Ask(
             request_id="overhead",
             prompt_token_ids=tuple(range(10, 10 + _PROMPT_TOKENS)),
             max_tokens=num_tokens,
             sampling=SamplingParams(ignore_eos=True),
+            mode=Mode.CLOUD_ONLY,
         )
-        session = client.session(request, "cloud-only")
+        session = client.session(ask)
         async for _ in session.run():
             pass
         return session.outcome

@@ -10,7 +10,9 @@ from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord, output_sha256
 from pd_bench.results.series import Timeline
 from pd_core.errors import PdError
-from pd_device_client.contract.outcome import GenerationRequest, Outcome, Shown
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.happenings import Happened
+from pd_device_client.contract.outcome import Outcome, Shown
 
 __all__ = ["Client", "Dispatcher", "RecordMaker", "Session", "record_of", "timeline_of"]
 
@@ -25,7 +27,7 @@ class Session(Protocol):
     @property
     def outcome(self) -> Outcome: ...
 
-    def run(self) -> AsyncIterator[Shown]: ...
+    def run(self) -> AsyncIterator[Shown | Happened]: ...
 
 
 class Client(Protocol):
@@ -35,7 +37,7 @@ class Client(Protocol):
 
     async def close(self) -> None: ...
 
-    def session(self, request: GenerationRequest, mode: str) -> Session: ...
+    def session(self, request: Ask, mode: str) -> Session: ...
 
 
 class RecordMaker(Protocol):
@@ -75,7 +77,7 @@ class Dispatcher:
         self,
         scheme: str,
         repeat: int,
-        request_of: Callable[[Work], GenerationRequest],
+        request_of: Callable[[Work], Ask],
         *,
         timeout_s: float,
         progress: Progress | None = None,

@@ -14,13 +14,13 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pd_bench.replay.dispatch import Client, Session
 from pd_bench.replay.race import RaceClient
 from pd_core.errors import ConfigError
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.profiles import SpeedProfile
 
@@ -150,8 +150,9 @@ class _SchemeClient:
     async def close(self) -> None:
         await self._client.close()
 
-    def session(self, request: GenerationRequest, mode: str) -> Session:
+    def session(self, request: Ask, mode: str) -> Session:
         assert mode == self._scheme.name, f"a client of {self._scheme.name} was asked for {mode}"
+        asked_as = Mode.parse(self._scheme.mode)
         return self._client.session(
-            request, self._scheme.mode, cloud_tokens=self._scheme.cloud_tokens
+            replace(request, mode=asked_as, cloud_tokens=self._scheme.cloud_tokens)
         )

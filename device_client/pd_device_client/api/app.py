@@ -116,16 +116,20 @@ def _add_answers(app: FastAPI, residency: Residency, questions: Questions, place
         places.check()
         asked = read_parameters(ChatParameters, await read_body(request))
         with places.entering():
-            answer = await questions.chat(await _device(residency, asked.model), asked)
-        return await _told(request, answer.since(request.state.asked_s), asked.stream)
+            answer = await questions.answer(
+                await _device(residency, asked.model), asked, request.state.asked_s
+            )
+        return await _told(request, answer, asked.stream)
 
     @app.post("/v1/completions", openapi_extra=_body_of(CompletionParameters))
     async def completions(request: Request) -> Response:
         places.check()
         asked = read_parameters(CompletionParameters, await read_body(request))
         with places.entering():
-            answer = await questions.completion(await _device(residency, asked.model), asked)
-        return await _told(request, answer.since(request.state.asked_s), asked.stream)
+            answer = await questions.answer(
+                await _device(residency, asked.model), asked, request.state.asked_s
+            )
+        return await _told(request, answer, asked.stream)
 
 
 def _add_cards(app: FastAPI, residency: Residency, started_s: int) -> None:

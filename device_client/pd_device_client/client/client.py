@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pd_core.errors import (
@@ -18,21 +19,20 @@ from pd_core.generation import Fingerprints, ServerInfo
 from pd_device_client.client.breaker import BreakerState, CircuitBreaker
 from pd_device_client.client.handshake import Handshake, shake_hands
 from pd_device_client.client.measure import measure_engine
-from pd_device_client.contract.happenings import Watcher
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask, Mode, Promise
+from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.contract.text_source import TextSource
 from pd_device_client.planning.answer_lengths import AnswerLengths
 from pd_device_client.planning.context_room import cloud_problem, context_problem
 from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.planning.plan_notes import plan_notes
-from pd_device_client.planning.planner import Mode, Plan, Promise, fixed_plan, plan_request
+from pd_device_client.planning.planner import Plan, fixed_plan, plan_request
 from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.planning.queued_device import QueuedDevice
-from pd_device_client.session.cloud_leg import CloudTimeouts
 from pd_device_client.session.engine_turns import EngineTurns
 from pd_device_client.session.session import Session
-from pd_device_client.session.sides import Sides
+from pd_device_client.session.sides import CloudTimeouts, Sides
 
 __all__ = ["DeviceClient"]
 
@@ -59,6 +59,7 @@ class DeviceClient:
         timeouts: of the cloud's streams.
         local_seqs: answers that the local engine works on at a time; others wait for their turn.
         breaker: leaves a cloud alone that fails again and again.
+        text: makes the detokeniser of an answer with such stop strings; None: no text is made.
 
     Attributes:
         info: the cloud's card, None before start or when it cannot be reached.
@@ -79,9 +80,11 @@ class DeviceClient:
         timeouts: CloudTimeouts | None = None,
         local_seqs: int = 1,
         breaker: CircuitBreaker | None = None,
+        text: Callable[[Sequence[str]], TextSource] | None = None,
     ) -> None:
         self._link = cloud
         self._engine = engine
+        self._text = text
         self.promise = Promise(pace_s, ttft_s)
         self._cloud_estimate = CloudEstimate()
         # Without an engine the device's estimate is never asked.
@@ -166,53 +169,32 @@ class DeviceClient:
         self.handshake = Handshake("", "", "identical")
         self.info, self.cloud_error = None, CloudUnavailable("the cloud has not answered yet")
 
-    def session(
-        self,
-        request: GenerationRequest,
-        mode: Mode | str = Mode.PD_DEVICE,
-        *,
-        text: TextSource | None = None,
-        promise: Promise | None = None,
-        read_along: bool = True,
-        watcher: Watcher | None = None,
-        cloud_tokens: int | None = None,
-    ) -> Session:
-        """Plan a request and return its session.
+    def session(self, ask: Ask) -> Session:
+        """Plan an answer and return its session.
 
-        Args:
-            request: what to answer.
-            mode: who is to carry it.
-            text: detokeniser with stop strings; without one no text is made.
-            promise: the reader's, where it is not the client's.
-            read_along: as the session takes it.
-            watcher: told of what happens.
-            cloud_tokens: a fixed k instead of the planner's, for comparisons; only where both
-                sides can take the request, and in pd-device.
+        Beside it this may begin to ask for the cloud's card, where that is old; this answer is
+        planned with the one at hand.
 
         Raises:
             RequestError: no side can take the request; the message says why.
             PdError: the mode needs the cloud, there is no local engine, and it is unreachable.
         """
-        mode = Mode.parse(mode)
-        if mode is not Mode.DEVICE_ONLY:
+        if ask.mode is not Mode.DEVICE_ONLY:
             self._refresh_card()
-        self._check_tokens(request)
-        link, engine, notes = self._usable(request, mode)
-        expected = self._lengths.expected(request.max_tokens)
-        promise = promise or self.promise
-        plan = self._plan(request, expected, promise, link, engine, mode, cloud_tokens)
+        self._check_tokens(ask)
+        link, engine, notes = self._usable(ask)
+        expected = self._lengths.expected(ask.max_tokens)
+        plan = self._plan(ask, expected, link, engine)
         session = Session(
-            request,
+            ask,
             plan,
             self._sides(link, engine),
             expected_tokens=expected,
-            text=text,
-            notes=[*notes, *plan_notes(plan, mode)],
-            read_along=read_along,
+            text=None if self._text is None else self._text(ask.stop_strings),
+            notes=[*notes, *plan_notes(plan, ask.mode)],
             on_end=self._learn,
-            watcher=watcher,
         )
-        logger.debug("request %s: %s", request.request_id, plan)
+        logger.debug("request %s: %s", ask.request_id, plan)
         return session
 
     def room_tokens(self, num_prompt: int, mode: Mode) -> int:
@@ -229,39 +211,27 @@ class DeviceClient:
         return min((room for room in rooms if room > 0), default=max(rooms, default=0))
 
     def _plan(
-        self,
-        request: GenerationRequest,
-        expected_tokens: int,
-        promise: Promise,
-        link: CloudLink | None,
-        engine: LocalEngine | None,
-        mode: Mode,
-        cloud_tokens: int | None,
+        self, ask: Ask, expected_tokens: int, link: CloudLink | None, engine: LocalEngine | None
     ) -> Plan:
-        num_prompt = len(request.prompt_token_ids)
+        num_prompt, promise = len(ask.prompt_token_ids), ask.promise or self.promise
         device = None
         if engine is not None:
-            cached = engine.cached_tokens(request.prompt_token_ids)
+            cached = engine.cached_tokens(ask.prompt_token_ids)
             device = QueuedDevice(self._device_estimate, self.turns.forecast_s(), cached)
         cloud = self._cloud_estimate.forecast(num_prompt) if link is not None else None
-        wanted = cloud_tokens if mode is Mode.PD_DEVICE else None
+        wanted = ask.cloud_tokens if ask.mode is Mode.PD_DEVICE else None
         if wanted is not None and device is not None and cloud is not None:
             return fixed_plan(
-                wanted,
-                num_prompt,
-                request.max_tokens,
-                promise,
-                device=device,
-                cloud=cloud,
+                wanted, num_prompt, ask.max_tokens, promise, device=device, cloud=cloud
             )
         return plan_request(
             num_prompt,
             expected_tokens,
-            request.max_tokens,
+            ask.max_tokens,
             promise,
             device=device,
             cloud=cloud,
-            mode=mode,
+            mode=ask.mode,
         )
 
     async def close(self) -> None:
@@ -310,12 +280,10 @@ class DeviceClient:
             await self.meet_cloud()
         logger.info("the cloud can be used again")
 
-    def _usable(
-        self, request: GenerationRequest, mode: Mode
-    ) -> tuple[CloudLink | None, LocalEngine | None, list[str]]:
+    def _usable(self, ask: Ask) -> tuple[CloudLink | None, LocalEngine | None, list[str]]:
         """Which sides can take the request in this mode, and notes on those that cannot."""
         link, engine, notes = self._link, self._engine, list[str]()
-        if mode is Mode.DEVICE_ONLY:
+        if ask.mode is Mode.DEVICE_ONLY:
             if engine is None:
                 raise InvalidRequest("device-only needs a local engine, and there is none")
             link = None
@@ -329,7 +297,7 @@ class DeviceClient:
             link = None
         if link is not None and engine is not None and self.handshake.mismatch:
             notes.append(self.handshake.mismatch)
-            if mode is not Mode.CLOUD_ONLY:
+            if ask.mode is not Mode.CLOUD_ONLY:
                 link = None
             elif self.handshake.other_text:
                 raise FingerprintMismatch(self.handshake.mismatch)
@@ -337,10 +305,10 @@ class DeviceClient:
                 engine = None
         problems = list[PdError]()
         limits = self.info.limits if link is not None and self.info is not None else None
-        if limits is not None and (problem := cloud_problem(limits, request)) is not None:
+        if limits is not None and (problem := cloud_problem(limits, ask)) is not None:
             problems.append(problem)
             link = None
-        if engine is not None and (problem := _device_problem(engine, request)) is not None:
+        if engine is not None and (problem := _device_problem(engine, ask)) is not None:
             problems.append(problem)
             engine = None
         if link is None and engine is None:
@@ -351,11 +319,11 @@ class DeviceClient:
         notes += [str(problem) for problem in problems]
         return link, engine, notes
 
-    def _check_tokens(self, request: GenerationRequest) -> None:
+    def _check_tokens(self, ask: Ask) -> None:
         sizes = [self.info.limits.vocab_size] if self.info is not None else []
         if self._engine is not None:
             sizes.append(self._engine.card.vocab_size)
-        worst, least = max(request.prompt_token_ids), min(request.prompt_token_ids)
+        worst, least = max(ask.prompt_token_ids), min(ask.prompt_token_ids)
         if least < 0 or (sizes and worst >= min(sizes)):
             wrong = least if least < 0 else worst
             raise TokenOutOfVocabulary(
@@ -396,5 +364,5 @@ class DeviceClient:
             self._breaker.carried()
 
 
-def _device_problem(engine: LocalEngine, request: GenerationRequest) -> PdError | None:
-    return context_problem("the local model", engine.card.max_context_tokens, request)
+def _device_problem(engine: LocalEngine, ask: Ask) -> PdError | None:
+    return context_problem("the local model", engine.card.max_context_tokens, ask)

@@ -12,8 +12,8 @@ from pd_core.store.model_names import DEFAULT_MODEL
 from pd_device_client.commands import options
 from pd_device_client.commands.options import env
 from pd_device_client.commands.settings_report import settings_of
+from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.ports import CloudLink
-from pd_device_client.planning.planner import Mode
 from pd_device_client.terminal.columns import aligned
 
 __all__ = ["doctor"]

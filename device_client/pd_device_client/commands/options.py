@@ -11,7 +11,7 @@ from pd_core.errors import ConfigError
 from pd_core.host.api_key import checked_api_key, key_exposure, read_api_key
 from pd_core.store.model_names import MODEL_HELP
 from pd_device_client.commands.config_file import apply_config
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Mode
 
 __all__ = [
     "DEFAULT_KEPT_KV_MIB",

@@ -19,11 +19,11 @@ from pd_device_client.api.guard import Access, check_listening
 from pd_device_client.api.http_server import HttpServer
 from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.cloud.choice import CloudChoice
+from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.answer_log import AnswerLog
 from pd_device_client.device.device import DeviceSettings, open_device
 from pd_device_client.device.residency import Residency
-from pd_device_client.planning.planner import Mode
 from pd_device_client.terminal.load_progress import LoadingLine
 
 __all__ = ["ServeSettings", "serve"]

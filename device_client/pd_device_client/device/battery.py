@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Mode
 
 __all__ = ["Battery", "BatteryPolicy", "read_battery"]
 

@@ -13,9 +13,9 @@ from pd_device_client.api.guard import Access
 from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.cloud.egress import CloudAddress, way_out
 from pd_device_client.commands.serving import ServeSettings
+from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.device import DeviceSettings
-from pd_device_client.planning.planner import Mode
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.api_server import ApiServer, api_server, scripted_cloud
 from tests.scripted_cloud import ScriptedCloud

@@ -18,8 +18,8 @@ from openai import OpenAI
 from rich.console import Console
 
 from pd_core.store.model_names import RANDOM_TINY
+from pd_device_client.contract.ask import Mode
 from pd_device_client.device.device import DeviceSettings
-from pd_device_client.planning.planner import Mode
 from pd_device_client.terminal.chat import ChatSettings, chat
 from tests.real_device import RealDevice, real_device
 from tests.real_server import RealServer, real_server

@@ -15,12 +15,12 @@ from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud import demo_cloud
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.cloud.demo_cloud import check_demo
+from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles
 from pd_device_client.device.residency import Phase, Residency
 from pd_device_client.device.totals import Totals
-from pd_device_client.planning.planner import Mode
 from tests.api_server import QUICK, emulated_engine, loaded_model
 
 PLAIN = "{{ messages | map(attribute='content') | join('\\n\\n') }}"

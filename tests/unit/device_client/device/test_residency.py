@@ -12,12 +12,12 @@ import pytest
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import ModelError, NotReady
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
+from pd_device_client.contract.ask import Mode
 from pd_device_client.device import residency as residency_module
 from pd_device_client.device.battery import Battery, BatteryPolicy, read_battery
 from pd_device_client.device.device import Device
 from pd_device_client.device.residency import Phase, Residency
 from pd_device_client.engine.memory import check_memory, give_memory_back
-from pd_device_client.planning.planner import Mode
 
 
 class FakeDevice:
