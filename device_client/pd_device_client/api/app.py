@@ -158,7 +158,7 @@ def _add_status(app: FastAPI, residency: Residency, status: Status) -> None:
     async def pd_status(fresh: bool = False) -> Response:
         """Tell how the device stands; `fresh` asks the cloud first, where its card is old."""
         if fresh and residency.phase is Phase.READY:
-            await residency.device.client.renew_card()
+            await residency.device.client.cloud.renew()
         return _json(status.report())
 
 
@@ -189,7 +189,7 @@ async def _choose(residency: Residency, cloud: CloudChoice, target: str | None) 
     if residency.phase is Phase.READY:
         client = residency.device.client
         client.use_cloud(link)
-        await client.meet_cloud()
+        await client.cloud.meet()
     elif link is not None:
         await link.close()  # a link is made again when the model is loaded
 

@@ -172,13 +172,9 @@ class Questions:
             return standing  # what is to stay on the device stays, whoever asks
         if extension.parsed_mode is not None:
             return extension.parsed_mode
-        client = device.client
+        cloud = device.client.cloud
         # One that cannot carry this device's answers must not turn them into errors.
-        usable = (
-            client.info is not None
-            and not client.handshake.mismatch
-            and not client.cloud_left_alone
-        )
+        usable = cloud.info is not None and not cloud.handshake.mismatch and not cloud.left_alone
         return self._settings.battery.mode(standing, self._battery(), cloud_usable=usable)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pd_device_client.api.places import Places
 from pd_device_client.api.questions import AnswerSettings
 from pd_device_client.client.client import DeviceClient
+from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles
@@ -82,8 +83,8 @@ class Status:
         if self._choice.target is not None:
             state = "unknown"
             if client is not None:
-                state, detail = _cloud_state(client)
-                info = client.info
+                state, detail = _cloud_state(client.cloud)
+                info = client.cloud.info
         connected = client is not None and state == "connected"
         return {
             "address": self._choice.target,
@@ -91,16 +92,16 @@ class Status:
             "state": state,
             "detail": detail,
             "model": None if info is None else info.model_name,
-            "exactness": client.handshake.exactness if client and connected else None,
+            "exactness": client.cloud.handshake.exactness if client and connected else None,
         }
 
 
-def _cloud_state(client: DeviceClient) -> tuple[str, str | None]:
-    if client.info is None:
-        return "unreachable", None if client.cloud_error is None else str(client.cloud_error)
-    if client.handshake.mismatch:
-        return "mismatch", client.handshake.mismatch
-    if client.cloud_left_alone:
+def _cloud_state(cloud: CloudWatch) -> tuple[str, str | None]:
+    if cloud.info is None:
+        return "unreachable", None if cloud.error is None else str(cloud.error)
+    if cloud.handshake.mismatch:
+        return "mismatch", cloud.handshake.mismatch
+    if cloud.left_alone:
         return "resting", "it failed several times in a row and is asked now and then"
     return "connected", None
 

@@ -170,8 +170,8 @@ def _tell_ready(
     settings: ServeSettings, residency: Residency, server: HttpServer, tell: Callable[[str], None]
 ) -> None:
     client = residency.device.client
-    if client.cloud_error is not None:
-        tell(f"note: the device goes on alone: {client.cloud_error}")
+    if client.cloud.error is not None:
+        tell(f"note: the device goes on alone: {client.cloud.error}")
     if settings.ready_file is not None:
         _write_ready_file(settings.ready_file, server.address)
     tell(f"serving {residency.device.loaded.name} at http://{server.address}/v1")

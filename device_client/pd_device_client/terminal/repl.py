@@ -90,8 +90,8 @@ class Repl:
         self._say(f"{loaded.name}; /help for help, Ctrl-D to end")
         if not self._settings.raw and not knows_roles(loaded):
             self._say("It is a base model: it goes on with a text instead of answering it.")
-        if self._device.client.cloud_error is not None:
-            self._say(f"note: the device goes on alone: {self._device.client.cloud_error}")
+        if self._device.client.cloud.error is not None:
+            self._say(f"note: the device goes on alone: {self._device.client.cloud.error}")
 
     # A turn
 

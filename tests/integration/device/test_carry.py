@@ -205,8 +205,8 @@ async def test_the_three_modes_give_the_same_tokens(
     engine = TorchLocalEngine(loaded, chunk_tokens=37)
     client = DeviceClient(cloud=link, engine=engine, pace_s=PACE_S, device_profile=OPTIMISTIC)
     await client.start()
-    assert client.info is not None
-    assert client.info.fingerprints == loaded.fingerprints
+    assert client.cloud.info is not None
+    assert client.cloud.info.fingerprints == loaded.fingerprints
     for mode in Mode:
         session = client.session(Ask(f"mode-{mode}", prompt, LENGTH, sampling, mode=mode))
         shown = [t.token_id async for t in session.run() if isinstance(t, Shown)]
