@@ -17,7 +17,9 @@ from pd_core.host.wall_clock import unix_time_s
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access, check_listening
 from pd_device_client.api.http_server import HttpServer
+from pd_device_client.api.places import Places
 from pd_device_client.api.questions import AnswerSettings
+from pd_device_client.api.status import Status
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.outcome import Outcome
@@ -120,16 +122,17 @@ async def _serve(
     if settings.ready_file is not None and not settings.ready_file.parent.is_dir():
         raise _no_ready_file(settings.ready_file, "there is no such folder")
     listener = bind(settings.host, settings.port, "--port")
+    status = Status(settings.answers, Places(settings.max_requests), cloud)
     residency = Residency(
-        lambda: open_device(settings.device, cloud.link(), line), keep_alive_s=settings.keep_alive_s
+        lambda: open_device(settings.device, cloud.link(), line),
+        status,
+        keep_alive_s=settings.keep_alive_s,
     )
     app = make_app(
         residency,
-        settings.answers,
+        status,
         settings.access,
-        max_requests=settings.max_requests,
         unix_time_s=unix_time_s,
-        cloud=cloud,
         on_answer=on_answer,
     )
     server = HttpServer(app, listener)
