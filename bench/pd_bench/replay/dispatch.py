@@ -14,14 +14,14 @@ from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.happenings import Happened
 from pd_device_client.contract.outcome import Outcome, Shown
 
-__all__ = ["Client", "Dispatcher", "RecordMaker", "Session", "record_of", "timeline_of"]
+__all__ = ["Client", "DispatchedSession", "Dispatcher", "RecordMaker", "record_of", "timeline_of"]
 
 logger = logging.getLogger(__name__)
 
 _PREPARE_S = 1.0
 
 
-class Session(Protocol):
+class DispatchedSession(Protocol):
     """What the dispatcher needs of a device client's session."""
 
     @property
@@ -37,7 +37,7 @@ class Client(Protocol):
 
     async def close(self) -> None: ...
 
-    def session(self, request: Ask, mode: str) -> Session: ...
+    def session(self, request: Ask, mode: str) -> DispatchedSession: ...
 
 
 class RecordMaker(Protocol):
@@ -163,7 +163,7 @@ class Dispatcher:
             await client.close()
 
     async def _run(self, work: Work, client: Client, scheduled_s: float, arrival_s: float) -> None:
-        session: Session | None = None
+        session: DispatchedSession | None = None
         error: str | None = None
         lag_s = asyncio.get_running_loop().time() - scheduled_s
         try:

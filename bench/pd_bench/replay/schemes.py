@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pd_bench.replay.dispatch import Client, Session
+from pd_bench.replay.dispatch import Client, DispatchedSession
 from pd_bench.replay.race import RaceClient
 from pd_core.errors import ConfigError
 from pd_device_client.client.client import DeviceClient
@@ -150,7 +150,7 @@ class _SchemeClient:
     async def close(self) -> None:
         await self._client.close()
 
-    def session(self, request: Ask, mode: str) -> Session:
+    def session(self, request: Ask, mode: str) -> DispatchedSession:
         assert mode == self._scheme.name, f"a client of {self._scheme.name} was asked for {mode}"
         asked_as = Mode.parse(self._scheme.mode)
         return self._client.session(

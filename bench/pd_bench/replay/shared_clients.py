@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from pd_bench.replay.dispatch import Client, Session
+from pd_bench.replay.dispatch import Client, DispatchedSession
 from pd_bench.replay.workload import Work
 from pd_device_client.contract.ask import Ask
 
@@ -66,5 +66,5 @@ class _Shared:
             self._rows_left = 0
             await self._client.close()
 
-    def session(self, request: Ask, mode: str) -> Session:
+    def session(self, request: Ask, mode: str) -> DispatchedSession:
         return self._client.session(request, mode)

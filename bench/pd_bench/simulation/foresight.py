@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from pd_bench.emulation.device_engine import EmulatedEngine, EmulatedSequence
 from pd_bench.emulation.virtual_loop import VirtualLoop
-from pd_bench.replay.dispatch import Session as DispatchedSession
+from pd_bench.replay.dispatch import DispatchedSession
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ask import Mode
 from pd_device_client.session.cloud_leg import CloudLeg, LegState

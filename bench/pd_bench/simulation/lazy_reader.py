@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from pd_bench.emulation.virtual_loop import VirtualLoop
-from pd_bench.replay.dispatch import Session as DispatchedSession
+from pd_bench.replay.dispatch import DispatchedSession
 from pd_bench.simulation.cloud import SimulatedLink
 from pd_device_client.session.session import Session
 

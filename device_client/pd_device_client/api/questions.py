@@ -14,8 +14,8 @@ from pd_core.errors import (
 )
 from pd_core.sampling_params import MAX_SEED
 from pd_device_client.api.answer import Answer, Choice, Telling
-from pd_device_client.api.conversation import plain_messages
 from pd_device_client.api.errors import Refusal
+from pd_device_client.api.messages import plain_messages
 from pd_device_client.api.parameters import (
     MAX_CHOICES,
     ChatParameters,

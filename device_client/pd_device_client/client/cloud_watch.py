@@ -17,7 +17,7 @@ __all__ = ["CloudWatch"]
 logger = logging.getLogger(__name__)
 
 _CARD_FRESH_S = 5.0
-_CARD_WAIT_S = 1.0  # of somebody who asks how the cloud is
+_CARD_WAIT_S = 1.0  # for a fresh card, when one is asked for
 _CARD_CALLS = 3  # the smallest answer time of these is the RTT
 _PROBE_EVERY_S = 2.0  # of a cloud that is not in use
 
@@ -92,7 +92,7 @@ class CloudWatch:
             self.handshake = shake_hands(self._engine, info)
 
     def refresh(self) -> None:
-        """Begin to renew the card where it is old; who asks now goes on with the one at hand.
+        """Begin to renew the card where it is old; until it comes, the one at hand stays.
 
         Otherwise a cloud that was busy, or down, at start would never be asked again.
         """

@@ -1,4 +1,4 @@
-"""What is asked of a device: one value, made once by who asks and read by all who carry it."""
+"""What is asked of a device: one value, made at the terminal or the API, and never copied."""
 
 import uuid
 from dataclasses import dataclass, field

@@ -9,7 +9,7 @@ __all__ = ["Seen"]
 
 @dataclass(slots=True)
 class Seen:
-    """Filled by the answer's reader alone; whoever judges what comes next only looks.
+    """Filled by the answer's reader alone; the judgement behind a handoff only looks at it.
 
     Attributes:
         shown: everything shown, in order of position.

@@ -128,9 +128,9 @@ class Session:
     async def run(self) -> AsyncGenerator[Shown | Happened, None]:
         """Yield each token at its time, and, where the ask says so, what happens when it does.
 
-        Who takes tokens slowly holds the next one back. Not so where it is watched: tokens keep
-        their instants however slowly they are taken, and what happens holds up none of them; what
-        waits is bounded by the tokens of prompt and answer.
+        A reader that takes tokens slowly holds the next one back. One that watches does not: its
+        tokens keep their instants, and what happens holds up none of them. What waits to be taken
+        is bounded by the tokens of prompt and answer.
 
         Closing the generator cancels both sides within one step.
 

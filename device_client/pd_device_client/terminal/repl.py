@@ -10,7 +10,7 @@ from rich.console import Console
 from pd_core.errors import PdError
 from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.device.conversation import Conversation, Turn
+from pd_device_client.device.conversation import Conversation, Prompt
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles, text_token_ids
 from pd_device_client.device.totals import Totals
@@ -99,7 +99,7 @@ class Repl:
         loaded = self._device.loaded
         try:
             if self._settings.raw:
-                turn = Turn(said, said, text_token_ids(loaded, said))
+                turn = Prompt(said, said, text_token_ids(loaded, said))
             else:
                 turn = self._conversation.turn(said)
             outcome = await self._answer(turn.token_ids)

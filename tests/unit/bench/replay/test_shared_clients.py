@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pd_bench.replay.dispatch import Session
+from pd_bench.replay.dispatch import DispatchedSession
 from pd_bench.replay.shared_clients import SharedClients
 from pd_bench.replay.workload import Work
 from pd_core.errors import CloudUnavailable
@@ -27,7 +27,7 @@ class FakeClient:
     async def close(self) -> None:
         self.events.append("close")
 
-    def session(self, request: Ask, mode: str) -> Session:
+    def session(self, request: Ask, mode: str) -> DispatchedSession:
         raise AssertionError("not asked for here")
 
 

@@ -714,7 +714,7 @@ def test_a_watched_answer_is_shown_at_the_same_instants() -> None:
     assert carry(told=[]).outcome.shown == carry().outcome.shown
 
 
-def test_who_takes_what_is_told_slowly_holds_nothing_back() -> None:
+def test_a_slow_watcher_holds_no_token_back() -> None:
     slowly = carry(told=[], reads_s=3.0).outcome
     assert slowly.shown == carry().outcome.shown
     assert slowly.finish_reason == "stop"
