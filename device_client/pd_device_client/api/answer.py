@@ -100,15 +100,15 @@ class Answer:
                     if choice.index not in opened:
                         opened.add(choice.index)
                         if (opening := self._shape.opening(choice.index)) is not None:
-                            events = self._event(opening)
+                            events = self._event([opening])
                     if told is None:
-                        yield events + self._event(self._closed(choice))
+                        yield events + self._event([self._closed(choice)])
                     elif told.text or self._telling.tokens:
-                        yield events + self._event(self._more(choice, told))
+                        yield events + self._event([self._more(choice, told)])
                     elif events:
                         yield events
             if self._telling.usage:
-                yield _event({**self._chunk([]), "usage": self._usage()})
+                yield _data({**self._chunk([]), "usage": self._usage()})
             yield DONE
 
     async def whole(self) -> dict[str, Any]:
@@ -179,19 +179,17 @@ class Answer:
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._envelope, "object": self._shape.chunk_object, "choices": choices}
 
-    def _event(self, choice: dict[str, Any]) -> bytes:
-        return self._sent(self._chunk([choice]))
-
-    def _happened(self, choice: Choice, report: dict[str, Any]) -> bytes:
-        """Without choices, as the chunk of usage is: so every client of OpenAI's takes it."""
-        return self._sent({**self._chunk([]), "pd": {"choice": choice.index, **report}})
-
-    def _sent(self, chunk: dict[str, Any]) -> bytes:
+    def _event(self, choices: list[dict[str, Any]], **more: object) -> bytes:
+        chunk = {**self._chunk(choices), **more}
         if self._telling.usage_in_every_chunk:
             chunk["usage"] = self._usage()
         elif self._telling.usage:
             chunk["usage"] = None
-        return _event(chunk)
+        return _data(chunk)
+
+    def _happened(self, choice: Choice, report: dict[str, Any]) -> bytes:
+        """Without choices, as the chunk of usage is: so every client of OpenAI's takes it."""
+        return self._event([], pd={"choice": choice.index, **report})
 
     def _more(self, choice: Choice, shown: Shown) -> dict[str, Any]:
         delta = self._shape.delta(choice.index, shown.text)
@@ -222,5 +220,5 @@ class Answer:
         }
 
 
-def _event(value: object) -> bytes:
+def _data(value: object) -> bytes:
     return b"data: " + json_bytes(value) + b"\n\n"
