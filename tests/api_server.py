@@ -25,7 +25,9 @@ from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
 from pd_device_client.api.http_server import HttpServer
+from pd_device_client.api.places import Places
 from pd_device_client.api.settings import AnswerSettings
+from pd_device_client.api.status import Status
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.ports import CloudLink, LocalEngine
@@ -136,17 +138,21 @@ def api_server(
             engine=engine or emulated_engine(profile),
             pace_s=pace_s,
             device_profile=profile,
+            text=(loaded or loaded_model()).tokenizer.stream,
         )
         await client.start()
         device = Device(loaded or loaded_model(), client)
-        residency = Residency(_already(device))
+        status = Status(
+            settings or AnswerSettings(),
+            Places(max_requests),
+            CloudChoice(cloud_address, way_out or _no_way, settable=way_out is not None),
+        )
+        residency = Residency(_already(device), status)
         app = make_app(
             residency,
-            settings or AnswerSettings(),
+            status,
             access or Access(),
-            max_requests=max_requests,
             unix_time_s=lambda: CREATED,
-            cloud=CloudChoice(cloud_address, way_out or _no_way, settable=way_out is not None),
         )
         await residency.load()
         server = HttpServer(app, bind("127.0.0.1", 0, "--port"))

@@ -30,7 +30,8 @@ from pd_core.errors import (
     ProtocolError,
     QueueFull,
 )
-from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome, Shown
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Origin, Outcome, Shown
 
 __all__ = ["RESERVED_IDS", "Endpoint", "EndpointOutcome", "endpoint_record"]
 
@@ -122,7 +123,7 @@ class Endpoint:
         self._model = names[0]
         return self._model
 
-    def session(self, request: GenerationRequest, mode: str) -> "_EndpointSession":
+    def session(self, request: Ask, mode: str) -> "_EndpointSession":
         """Return a session that streams the answer."""
         return _EndpointSession(self._http, self._settings, self._model, request, mode)
 
@@ -133,7 +134,7 @@ class _EndpointSession:
         http: Http,
         settings: EndpointSettings,
         model: str,
-        request: GenerationRequest,
+        request: Ask,
         mode: str,
     ) -> None:
         self._http = http

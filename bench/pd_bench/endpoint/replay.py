@@ -29,7 +29,8 @@ from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
 from pd_core.generation import Limits
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Outcome
 
 __all__ = ["EndpointReplay"]
 
@@ -116,9 +117,9 @@ class EndpointReplay:
     ) -> Dispatcher:
         salt = secrets.token_hex(4)
 
-        def request_of(work: Work) -> GenerationRequest:
+        def request_of(work: Work) -> Ask:
             # A server that is not ours has no sampler to force a length in: the limit is the row's.
-            return GenerationRequest(
+            return Ask(
                 f"{salt}-{work.id}",
                 work.prompt_token_ids,
                 work.output_tokens,

@@ -11,7 +11,9 @@ from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord, output_sha256
 from pd_bench.results.series import Timeline
 from pd_core.errors import PdError
-from pd_device_client.contract.outcome import GenerationRequest, Outcome, Shown
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.happenings import Happened
+from pd_device_client.contract.outcome import Outcome, Shown
 
 __all__ = [
     "Client",
@@ -34,7 +36,7 @@ class DispatchedSession(Protocol):
     @property
     def outcome(self) -> Outcome: ...
 
-    def run(self) -> AsyncIterator[Shown]: ...
+    def run(self) -> AsyncIterator[Shown | Happened]: ...
 
 
 class Client(Protocol):
@@ -44,7 +46,7 @@ class Client(Protocol):
 
     async def close(self) -> None: ...
 
-    def session(self, request: GenerationRequest, mode: str) -> DispatchedSession: ...
+    def session(self, request: Ask, mode: str) -> DispatchedSession: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Dispatcher:
         self,
         scheme: str,
         repeat: int,
-        request_of: Callable[[Work], GenerationRequest],
+        request_of: Callable[[Work], Ask],
         *,
         timeout_s: float,
         progress: Progress | None = None,

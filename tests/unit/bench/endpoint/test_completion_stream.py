@@ -25,7 +25,7 @@ from pd_core.errors import (
     ProtocolError,
     QueueFull,
 )
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
 from tests.sse_script import ScriptedHttp, event
 
 TRACE = Path("t.csv")
@@ -127,7 +127,7 @@ def replay(script: ScriptedHttp, *works: Work, **changes: object) -> list[Reques
         dispatcher = Dispatcher(
             "endpoint",
             0,
-            lambda w: GenerationRequest(str(w.id), w.prompt_token_ids, w.output_tokens),
+            lambda w: Ask(str(w.id), w.prompt_token_ids, w.output_tokens),
             timeout_s=30.0,
             make_record=endpoint_record,
         )

@@ -26,7 +26,7 @@ from pd_core.errors import CloudUnavailable
 from pd_core.generation import Fingerprints, Limits, Load, ServerInfo, Start
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.address import CloudAddress
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.result_documents import record
@@ -52,9 +52,9 @@ def run(
             device_profile=SLOW,
         )
 
-    def request_of(work: Work) -> GenerationRequest:
+    def request_of(work: Work) -> Ask:
         sampling = SamplingParams(forced_length=work.output_tokens)
-        return GenerationRequest(str(work.id), work.prompt_token_ids, CAP, sampling)
+        return Ask(str(work.id), work.prompt_token_ids, CAP, sampling)
 
     dispatcher = Dispatcher(name, 0, request_of, timeout_s=1e3)
     prompt = tuple(i % 40 for i in range(300))

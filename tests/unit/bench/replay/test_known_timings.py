@@ -29,7 +29,8 @@ from pd_core.generation import (
 )
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Outcome
 from pd_device_client.planning.profiles import SpeedProfile
 
 PROMPT = tuple(range(10, 110))
@@ -103,7 +104,7 @@ def _measure(
         dispatcher = Dispatcher(
             scheme,
             0,
-            lambda work: GenerationRequest("a", work.prompt_token_ids, 100, sampling),
+            lambda work: Ask("a", work.prompt_token_ids, 100, sampling),
             timeout_s=60.0,
             on_end=ended,
         )

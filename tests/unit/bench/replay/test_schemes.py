@@ -15,7 +15,8 @@ from pd_bench.results.series import Timeline
 from pd_core.errors import CloudUnavailable, ConfigError, PdError, QueueFull
 from pd_core.generation import ServerInfo
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Shown
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
@@ -52,7 +53,7 @@ def run_one(
     dispatcher = Dispatcher(
         name,
         0,
-        lambda w: GenerationRequest(str(w.id), w.prompt_token_ids, 200, sampling),
+        lambda w: Ask(str(w.id), w.prompt_token_ids, 200, sampling),
         timeout_s=1000.0,
         watched=[0],
     )
@@ -162,10 +163,10 @@ def test_a_race_without_a_cloud_is_run_by_the_device_alone() -> None:
 
     async def main() -> RaceSession:
         await client.start()
-        request = GenerationRequest("r", PROMPT, 200, SamplingParams(forced_length=5))
+        request = Ask("r", PROMPT, 200, SamplingParams(forced_length=5))
         session = client.session(request, "race-only")
         assert isinstance(session, RaceSession)
-        assert [shown.position async for shown in session.run()] == [0, 1, 2, 3, 4]
+        assert [s.position async for s in session.run() if isinstance(s, Shown)] == [*range(5)]
         await client.close()
         return session
 
