@@ -176,6 +176,7 @@ def test_the_context_is_what_the_kv_memory_holds(
         TorchEngine(lm, 2, 64, kv_cache_bytes=_kv_bytes(lm, 512) - 1)
 
 
+@pytest.mark.slow
 def test_random_rounds_end_with_no_block_held(lm: LoadedModel) -> None:
     """Add, cancel, stop and step at random, in memory so small that requests are preempted."""
     engine = TorchEngine(lm, 4, 80, kv_cache_bytes=2 * _kv_bytes(lm, 512))
