@@ -88,6 +88,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "_LEAST_REQUESTS", 60)
 
 
+@pytest.mark.slow
 def test_the_capacity_of_two_slots_is_near_what_they_hold(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("the rows are given")

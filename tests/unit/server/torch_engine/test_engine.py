@@ -196,6 +196,7 @@ def test_a_cache_that_grows_counts_beside_its_copy(
             assert TorchEngine(lm, 1, 64, kv_cache_bytes=room).card.max_context_tokens == 1536
 
 
+@pytest.mark.slow
 def test_random_rounds_end_with_no_block_held(lm: LoadedModel) -> None:
     """Add, cancel, stop and step at random, in memory so small that requests are preempted."""
     engine = TorchEngine(lm, 4, 80, kv_cache_bytes=2 * _kv_bytes(lm, 512))
