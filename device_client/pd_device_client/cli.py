@@ -1,4 +1,4 @@
-"""The command `pd-device`: its parts, and how an error ends it."""
+"""The command `pd-device`: its subcommands, and how errors end it."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ __all__ = ["app", "main"]
 
 app = program_app(
     "pd-device",
-    "P/D-Device on your machine: one answer, carried by the cloud and this device together.",
+    "P/D-Device on your machine: one answer, made by the cloud and this device together.",
     completion=True,
 )
 add_command(app, chat, ChatSettings, PROGRAM)
@@ -27,8 +27,8 @@ app.add_typer(models, name="models")
 
 
 def main() -> None:
-    """Run the command; errors end in one clear line and their exit code."""
-    # What gRPC has to say of a call is in our own error; its log would stand between the lines.
+    """Run the command; an error is printed as one line and sets the exit code."""
+    # Our own errors include gRPC's message; its log would only interrupt the output.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         app(prog_name="pd-device")  # also of python -m, whose completion script would be broken

@@ -1,4 +1,4 @@
-"""One answer of the API: its choices carried side by side, told as a stream or in one piece."""
+"""One answer of the API: its choices run side by side, sent as a stream or in one piece."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -27,8 +27,8 @@ class Choice:
 
     Attributes:
         index: its number in the response.
-        session: carries it.
-        num_prompt_tokens: its prompt's length; 0 where an earlier choice counts the same prompt.
+        session: makes it.
+        num_prompt_tokens: its prompt's length; 0 if an earlier choice counts the same prompt.
     """
 
     index: int
@@ -38,12 +38,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """What a stream tells beside the text.
+    """What a stream reports beside the text.
 
     Attributes:
         usage: in a chunk of its own at the end.
-        usage_in_every_chunk: so far, in every chunk.
-        tokens: position, id, maker and time of every token, those without text too.
+        usage_in_every_chunk: usage so far, in every chunk.
+        tokens: position, id, origin and time of every token, even one without text.
     """
 
     usage: bool = False
@@ -52,15 +52,15 @@ class Telling:
 
 
 class Answer:
-    """An answer, told once.
+    """An answer, to be sent once.
 
     Args:
         shape: chat or text.
         envelope: the keys that every chunk and the whole answer share: id, created, model.
-        choices: what is to be carried.
-        telling: what a stream tells.
-        admitted: entered while the answer is carried; refuses when there is no room.
-        on_end: called with each choice's outcome when it has ended, however it did.
+        choices: the choices to run.
+        telling: what a stream reports.
+        admitted: entered while the answer runs; raises when there is no room.
+        on_end: called with each choice's outcome when it has ended, for any reason.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Answer:
         """Yield the events of a stream, `[DONE]` last.
 
         Raises:
-            PdError: no side can go on, or there is no room.
+            PdError: no side can continue, or there is no room.
         """
         opened = set[int]()
         with self._admitted:
@@ -115,7 +115,7 @@ class Answer:
         """Return the complete answer.
 
         Raises:
-            PdError: no side can go on, or there is no room.
+            PdError: no side can continue, or there is no room.
         """
         with self._admitted:
             async with aclosing(self._told()) as all_told:
@@ -129,7 +129,7 @@ class Answer:
         }
 
     async def _told(self) -> AsyncGenerator[tuple[Choice, _Told], None]:
-        """Yield what the choices' sessions do, and None at a choice's end."""
+        """Yield what the choices' sessions yield, and None at a choice's end."""
         if len(self._choices) == 1:
             [choice] = self._choices
             async with self._carrying(choice) as answer:
@@ -137,7 +137,7 @@ class Answer:
                     yield choice, told
             yield choice, None
             return
-        # A reader who is slow holds the choices back: nothing piles up here.
+        # A bounded queue: a slow reader slows the choices down.
         queue = asyncio.Queue[tuple[Choice, _Told] | BaseException](len(self._choices))
 
         async def carry(choice: Choice) -> None:
@@ -146,7 +146,7 @@ class Answer:
                     async for told in answer:
                         await queue.put((choice, told))
                 await queue.put((choice, None))
-            except Exception as error:  # handed to the reader, who raises it
+            except Exception as error:  # raised by the loop below
                 await queue.put(error)
 
         tasks = [asyncio.ensure_future(carry(choice)) for choice in self._choices]
@@ -167,7 +167,7 @@ class Answer:
     async def _carrying(
         self, choice: Choice
     ) -> AsyncGenerator[AsyncGenerator[Shown | Happened, None], None]:
-        """Carry a choice; what came of it is told when the block is left, however it is."""
+        """Run a choice; report its outcome when the block is left, for any reason."""
         try:
             async with aclosing(choice.session.run()) as answer:
                 yield answer
@@ -188,7 +188,7 @@ class Answer:
         return _data(chunk)
 
     def _happened(self, choice: Choice, report: dict[str, Any]) -> bytes:
-        """Without choices, as the chunk of usage is: so every client of OpenAI's takes it."""
+        """Return a chunk without choices, like the usage chunk, so that every client accepts it."""
         return self._event([], pd={"choice": choice.index, **report})
 
     def _more(self, choice: Choice, shown: Shown) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The HTTP application: OpenAI's endpoints, and those that operators and clients of vLLM expect."""
+"""The HTTP application: OpenAI's endpoints, and those that operators and vLLM clients expect."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +17,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pd_core.errors import ConfigError, InvalidRequest, NotReady, PdError
-from pd_device_client.api.answer import Answer
 from pd_device_client.api.body import read_body
 from pd_device_client.api.endpoints import Endpoints
 from pd_device_client.api.errors import Refusal, error_response
@@ -44,7 +43,7 @@ from pd_device_client.device.residency import Phase, Residency
 
 __all__ = ["make_app"]
 
-_GONE = 499  # nobody reads it
+_GONE = 499  # the client has closed the connection
 _FLAG = TypeAdapter(bool)
 
 
@@ -56,14 +55,14 @@ def make_app(
     unix_time_s: Callable[[], int],
     on_answer: Callable[[Outcome], None] = lambda outcome: None,
 ) -> ASGIApp:
-    """Build the application, its guard around it.
+    """Build the application, with the guard around it.
 
     Args:
-        residency: where the device comes from.
-        status: tells how it stands; the residency's observer.
-        access: who may ask.
+        residency: provides the device.
+        status: reports the device's state; the residency's observer.
+        access: who may use the API.
         unix_time_s: stamps answers.
-        on_answer: called with every answer that has ended, however it did.
+        on_answer: called with the outcome of every answer that has ended, for any reason.
     """
     places, cloud, started_s = status.places, status.cloud, unix_time_s()
 
@@ -109,31 +108,31 @@ def make_app(
 def _add_answers(
     endpoints: Endpoints, residency: Residency, questions: Questions, places: Places
 ) -> None:
+    async def reply(
+        request: Request, kind: type[ChatParameters] | type[CompletionParameters]
+    ) -> Response:
+        places.check()
+        asked = read_parameters(kind, await read_body(request))
+        with places.entering():
+            device = await _device(residency, asked.model)
+            answer = await questions.answer(device, asked, request.state.asked_s)
+        if asked.stream:
+            return EventStream(answer.stream())
+        return _json(await until_disconnect(request.receive, answer.whole()))
+
     @endpoints.add("POST", "/v1/chat/completions", ChatParameters)
     async def chat_completions(request: Request) -> Response:
-        places.check()
-        asked = read_parameters(ChatParameters, await read_body(request))
-        with places.entering():
-            answer = await questions.answer(
-                await _device(residency, asked.model), asked, request.state.asked_s
-            )
-        return await _told(request, answer, asked.stream)
+        return await reply(request, ChatParameters)
 
     @endpoints.add("POST", "/v1/completions", CompletionParameters)
     async def completions(request: Request) -> Response:
-        places.check()
-        asked = read_parameters(CompletionParameters, await read_body(request))
-        with places.entering():
-            answer = await questions.answer(
-                await _device(residency, asked.model), asked, request.state.asked_s
-            )
-        return await _told(request, answer, asked.stream)
+        return await reply(request, CompletionParameters)
 
 
 def _add_cards(endpoints: Endpoints, residency: Residency, started_s: int) -> None:
     @endpoints.add("GET", "/health")
     async def health(_request: Request) -> Response:
-        """Answer 200 only when requests can be carried."""
+        """Answer 200 only when requests can be served."""
         status = 200 if residency.phase.serving else 503
         return _json({"status": residency.phase.value}, status)
 
@@ -154,7 +153,7 @@ def _add_cards(endpoints: Endpoints, residency: Residency, started_s: int) -> No
 def _add_status(endpoints: Endpoints, residency: Residency, status: Status) -> None:
     @endpoints.add("GET", "/v1/pd/status", flag="fresh")
     async def pd_status(request: Request) -> Response:
-        """Tell how the device stands; `fresh` asks the cloud first, where its card is old."""
+        """Report the device's state; `fresh` renews an old card of the cloud first."""
         if _is_true(request, "fresh") and residency.phase is Phase.READY:
             await residency.device.client.cloud.renew()
         return _json(status.report(residency))
@@ -165,7 +164,7 @@ def _add_cloud(
 ) -> None:
     @endpoints.add("PUT", "/v1/pd/cloud", CloudParameters)
     async def choose_cloud(request: Request) -> Response:
-        """Use another cloud, or none, for the answers from now on; tell how the device stands."""
+        """Use another cloud, or none, for new answers; report the device's state."""
         asked = read_parameters(CloudParameters, await read_body(request))
         await _choose(residency, cloud, asked.address)
         return _json(status.report(residency))
@@ -191,7 +190,7 @@ async def _choose(residency: Residency, cloud: CloudChoice, target: str | None) 
         client.use_cloud(link)
         await client.cloud.meet()
     elif link is not None:
-        await link.close()  # a link is made again when the model is loaded
+        await link.close()  # loading the model makes a new link
 
 
 def _add_tokens(endpoints: Endpoints, residency: Residency, places: Places) -> None:
@@ -263,12 +262,6 @@ def _errors(metrics: DeviceMetrics) -> Mapping[Any, Callable[[Request, Any], Awa
     }
 
 
-async def _told(request: Request, answer: Answer, stream: bool | None) -> Response:
-    if stream:
-        return EventStream(answer.stream())
-    return _json(await until_disconnect(request.receive, answer.whole()))
-
-
 async def _device(residency: Residency, name: str | None) -> Device:
     if name:
         _check_model(residency, name)
@@ -300,7 +293,7 @@ def _model_card(residency: Residency, started_s: int) -> dict[str, Any]:
 
 
 def _is_true(request: Request, name: str) -> bool:
-    """Read a flag of the address."""
+    """Read a boolean query parameter."""
     try:
         return _FLAG.validate_python(request.query_params.get(name, False))
     except ValidationError as error:

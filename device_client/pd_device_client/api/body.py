@@ -11,7 +11,7 @@ from pd_device_client.api.json_text import parse_object
 __all__ = ["MAX_BODY_BYTES", "read_body"]
 
 MAX_BODY_BYTES = 8 << 20
-"""Larger bodies are refused; the longest prompt that any model here takes is far shorter."""
+"""Larger bodies are refused; the longest prompt that any model here accepts is far shorter."""
 
 _TIME_LIMIT_S = 30.0
 
@@ -19,12 +19,12 @@ _TIME_LIMIT_S = 30.0
 async def read_body(
     request: Request, *, max_bytes: int = MAX_BODY_BYTES, time_limit_s: float = _TIME_LIMIT_S
 ) -> dict[str, Any]:
-    """Return the JSON object that a request carries.
+    """Return the JSON object in a request's body.
 
     Raises:
-        Refusal: it is too large (413), too slow (408), compressed or of another type (415).
+        Refusal: it is too large (413), too slow (408), compressed or of a different type (415).
         InvalidRequest: it is not a JSON object.
-        ClientDisconnect: the client went away.
+        ClientDisconnect: the client disconnected.
     """
     _check_headers(request, max_bytes)
     try:

@@ -1,4 +1,4 @@
-"""Where a device listens, and the key that it asks for there."""
+"""Where a device listens, and the key that clients must send."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ __all__ = ["Door"]
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """An address to listen on, and who may ask there."""
+    """An address to listen on, and who may use it."""
 
     host: Annotated[str, Option("Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535), Option("0 picks a free one.")] = 8088
@@ -30,11 +30,11 @@ class Door:
     ] = False
 
     def key(self) -> str | None:
-        """Return the key that clients must send; None asks for none.
+        """Return the key that clients must send; None: no key.
 
         Raises:
-            ConfigError: it cannot be read or used, or there is none where other machines could
-                use this device unasked.
+            ConfigError: it cannot be read or used, or it is missing although other machines could
+                use this device.
         """
         key = chosen_api_key(self.client_key_file, self.client_key or None, "PD_DEVICE_CLIENT_KEY")
         if not is_loopback(self.host) and key is None and not self.insecure:

@@ -18,10 +18,10 @@ _SCHEMAS = "#/components/schemas/{model}"
 
 
 class Endpoints:
-    """Collects routes, and what a client has to know of each.
+    """Collects routes and their OpenAPI descriptions.
 
     Attributes:
-        routes: all of them, in the order in which they are tried.
+        routes: all routes, in the order in which they are tried.
     """
 
     def __init__(self) -> None:
@@ -37,8 +37,8 @@ class Endpoints:
         Args:
             method: such as "POST"; "GET" includes "HEAD".
             path: as Starlette writes it.
-            body: what the function reads of the request's body.
-            flag: true or false in the address, where the function reads one.
+            body: the model of the request's body, if it has one.
+            flag: the name of a boolean query parameter, if there is one.
         """
 
         def added(handler: _Handler) -> _Handler:
@@ -51,7 +51,7 @@ class Endpoints:
         return added
 
     def document(self, title: str, version: str) -> dict[str, Any]:
-        """Return the OpenAPI document of what was added."""
+        """Return the OpenAPI document of the added endpoints."""
         _, schemas = models_json_schema(
             [(kind, "validation") for kind in self._bodies], ref_template=_SCHEMAS
         )

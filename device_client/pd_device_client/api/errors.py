@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients expect them: a status, and a body that names the parameter."""
+"""Errors as OpenAI clients expect them: a status, and a body that names the parameter."""
 
 import math
 import re
@@ -22,7 +22,7 @@ from pd_device_client.api.json_text import json_bytes
 __all__ = ["Refusal", "error_body", "error_response", "http_status"]
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-# Where OpenAI has a code of its own for what is wrong, clients look for that.
+# Errors for which OpenAI has its own code, which clients look for.
 _CODES: dict[type[PdError], str] = {
     PromptTooLong: "context_length_exceeded",
     TokenLimitTooHigh: "context_length_exceeded",
@@ -37,7 +37,7 @@ class Refusal(InvalidRequest):
         message: what is wrong and how to mend it.
         param: the parameter at fault, such as "messages[0].role".
         status: the HTTP status.
-        code: OpenAI's word for it, where there is one.
+        code: OpenAI's code for it, if there is one.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ def http_status(error: PdError) -> int:
 
 
 def error_body(error: PdError) -> dict[str, Any]:
-    """Return {"error": {...}}, which is the body of a refused request and of a broken stream."""
+    """Return {"error": {...}}, the body of a refused request and the last event of a failure."""
     status = http_status(error)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {
@@ -75,7 +75,7 @@ def error_response(error: PdError) -> Response:
     if isinstance(error, CapacityError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, FingerprintMismatch):
-        # OpenAI's clients would try a 409 again, and get the same answer.
+        # OpenAI clients would retry a 409 and get the same answer.
         headers["x-should-retry"] = "false"
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -88,7 +88,7 @@ def _param(error: PdError) -> str | None:
     if isinstance(error, Refusal):
         return error.param
     if isinstance(error, InvalidSamplingParams):
-        return str(error).partition(" ")[0]  # its messages begin so
+        return str(error).partition(" ")[0]  # its messages begin with the parameter
     return None
 
 

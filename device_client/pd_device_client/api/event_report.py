@@ -1,4 +1,4 @@
-"""What is told of happenings under the key `pd`, where a request asks for events."""
+"""The session's events under the key `pd`, for requests that ask for them."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ __all__ = ["event_report", "plan_report"]
 
 
 def plan_report(session: Session) -> dict[str, Any]:
-    """Return the event that comes first: what is planned."""
+    """Return the first event: the plan."""
     plan, outcome = session.plan, session.outcome
     return {
         "event": "plan",

@@ -1,7 +1,7 @@
-"""Server-sent events: keep-alive, an error in the stream when it dies, an end when the reader goes.
+"""Server-sent events with keep-alive comments; the work stops when the reader disconnects.
 
-A stream that breaks says so with an error event. It never ends in silence: OpenAI's clients take
-that for the end of the answer.
+A stream that fails ends with an error event, since OpenAI clients take a silent end for the end of
+the answer.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ _HEADERS = [
 
 
 class EventStream(Response):
-    """An answer that sends events as they come.
+    """A response that sends events as they come.
 
-    The status is sent with the first event, or with the first keep-alive comment before it; an
-    error that comes earlier is an ordinary error response, which clients may try again.
+    The status is sent with the first event or keep-alive comment. An earlier error becomes an
+    ordinary error response, which clients may retry.
 
     Args:
-        events: complete events; closed at the end, and at once when the reader has gone.
-        keep_alive_s: after so many seconds of silence a comment is sent.
-        write_timeout_s: a reader who takes nothing for so long is taken for gone.
+        events: complete events; closed at the end, and at once when the reader disconnects.
+        keep_alive_s: seconds of silence after which a comment is sent.
+        write_timeout_s: a reader that takes nothing for this long counts as disconnected.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class EventStream(Response):
         try:
             await until_disconnect(receive, self._serve(scope, receive, send))
         except ConnectionError:
-            logger.debug("a reader went away")
+            logger.debug("a reader disconnected")
         except TimeoutError:
             logger.info("a reader took nothing for %g s and was given up", self._write_timeout_s)
 
@@ -80,7 +80,7 @@ class EventStream(Response):
             await self._write(send, _error_event(error))
         except TimeoutError:
             raise
-        except Exception:  # the outermost frame of an answer
+        except Exception:  # the outermost frame of a response
             logger.exception("an answer failed")
             failed = EngineError("the answer failed for a reason of this device; see its log")
             if not self._began:
@@ -93,7 +93,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _beat(self, send: Send) -> None:
-        """Send a comment whenever nothing was sent for a while."""
+        """Send a comment after every `keep_alive_s` of silence."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._wrote_s + self._keep_alive_s - loop.time())
@@ -110,10 +110,10 @@ class EventStream(Response):
 
 
 async def until_disconnect(receive: Callable[[], Awaitable[Message]], work: Awaitable[T]) -> T:
-    """Do the work, and cancel it as soon as the client has gone.
+    """Do the work, and cancel it as soon as the client disconnects.
 
     Raises:
-        ConnectionError: the client has gone; the work was cancelled and has ended.
+        ConnectionError: the client has disconnected; the cancelled work has ended.
     """
     gone = asyncio.ensure_future(_disconnected(receive))
     task = asyncio.ensure_future(work)

@@ -1,8 +1,8 @@
-"""The door of the HTTP side: who may ask, from which page, under which name of this machine.
+"""Access control of the HTTP side: key, Host and Origin.
 
-A page on the Internet can make a browser talk to this port, and a name that is bound to this
-machine's address only for a moment (DNS rebinding) makes it look like its own. So the Host must
-be a name of this machine, and an Origin, which only browsers send, must be this port's own.
+A page on the Internet can make a browser call this port, and DNS rebinding can make this port look
+like the page's own server. So the Host must be a name of this machine, and an Origin, which only
+browsers send, must be this port's own.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ _BEARER = "bearer "
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may ask.
+    """Who may use the API.
 
     Attributes:
-        key: bearer key that clients must send; None asks for none.
-        any_host: accept every well-formed Host: for a port that other machines may reach.
+        key: bearer key that clients must send; None: no key.
+        any_host: accept every well-formed Host, for a port that other machines may reach.
         hosts: names of this machine beside those of loopback.
-        origins: origins of pages that may ask beside this port's own, such as "http://x:8080".
+        origins: allowed origins of pages beside this port's own, such as "http://x:8080".
     """
 
     key: str | None = field(default=None, repr=False)
@@ -43,15 +43,15 @@ class Access:
 
 
 class Guard:
-    """ASGI middleware; everything is denied unless all checks pass.
+    """ASGI middleware that denies every request unless all checks pass.
 
-    Every answer carries an `x-request-id`: the client's where it is a plain word, else a new one.
-    The request's state carries `asked_s`, when it came on the loop's clock.
+    Every response has an `x-request-id`: the client's if it is a plain word, else a new one. The
+    request's state has `asked_s`, its arrival on the loop's clock.
 
     Args:
-        app: what is guarded.
-        access: who may ask.
-        open_paths: exact paths that need no key, as they hold nothing of anybody's.
+        app: the guarded application.
+        access: who may use it.
+        open_paths: exact paths that need no key, as they hold no user data.
     """
 
     def __init__(self, app: ASGIApp, access: Access, open_paths: Iterable[str] = ()) -> None:
@@ -63,7 +63,7 @@ class Guard:
         """Check one request and pass it on, or answer it."""
         if scope["type"] != "http":
             return
-        # A user's wait begins here: routing a request takes part of a millisecond.
+        # The user's wait begins here; routing takes a fraction of a millisecond.
         scope.setdefault("state", {})["asked_s"] = asyncio.get_running_loop().time()
         request_id = _request_id(_values(scope, b"x-request-id"))
 
@@ -90,7 +90,7 @@ class Guard:
                     status=403,
                     code="origin_not_allowed",
                 )
-        # Not request.url: that is made of the Host header, which the client chooses.
+        # Not request.url: it contains the Host header, which the client chooses.
         if scope["path"] not in self._open_paths:
             self._check_key(_values(scope, b"authorization"))
 

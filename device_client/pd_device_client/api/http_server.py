@@ -1,4 +1,4 @@
-"""uvicorn on this machine, with a socket of our own that is taken before a model is loaded."""
+"""uvicorn on a socket that was bound before the model was loaded."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 log_config=None,
-                access_log=False,  # paths and addresses are nobody's business
+                access_log=False,  # paths and addresses are private
                 lifespan="off",
                 ws="none",
                 server_header=False,
@@ -62,7 +62,7 @@ class HttpServer:
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
-        """Take no more connections; running answers get a few seconds."""
+        """Accept no more connections; running responses get a few seconds."""
         self._server.should_exit = True
         if self._task is not None:
             await self._task

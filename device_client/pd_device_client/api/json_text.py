@@ -1,4 +1,4 @@
-"""JSON to and from bytes, strict on the way in and safe on the way out."""
+"""JSON to and from bytes: strict input, safe output."""
 
 import json
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ def json_bytes(value: object) -> bytes:
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Read a JSON object, stricter than Python's own reader.
+    """Parse a JSON object, more strictly than `json.loads`.
 
     Raises:
-        InvalidRequest: it is no UTF-8, no JSON, no object, too deep, has a key twice, or holds a
-            number that JSON does not know.
+        InvalidRequest: it is not UTF-8, JSON or an object, is nested too deeply, has a key twice,
+            or holds a number that JSON does not allow.
     """
     try:
         value = json.loads(
@@ -56,13 +56,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _first_repeated(keys: Iterable[str]) -> str:
-    """Return the first key that stands there again; one look at each, as there may be millions."""
+    """Return the first repeated key, in one pass, as there may be millions of keys."""
     seen = set[str]()
     for key in keys:
         if key in seen:
             return key
         seen.add(key)
-    raise AssertionError("no key stands there twice")
+    raise AssertionError("no key is repeated")
 
 
 def _no_constant(name: str) -> float:

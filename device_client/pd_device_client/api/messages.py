@@ -1,4 +1,4 @@
-"""The messages of a chat, checked and brought to plain text."""
+"""A chat's messages, checked and converted to plain text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +8,15 @@ from pd_device_client.api.parameters import Message
 
 __all__ = ["plain_messages"]
 
-# OpenAI calls the system's words the developer's since 2024; templates know the old name.
+# OpenAI has called the system role "developer" since 2024; templates know the old name.
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 def plain_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Return messages as templates take them; several parts of text are joined by line breaks.
+    """Return messages as templates take them; several text parts are joined by line breaks.
 
     Raises:
-        Refusal: a role is unknown, a user says nothing, or a part is no text.
+        Refusal: a role is unknown, a content is missing, or a part is not text.
     """
     return [_plain(message, f"messages[{i}]") for i, message in enumerate(messages)]
 

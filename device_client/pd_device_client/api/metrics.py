@@ -17,7 +17,7 @@ Gauge = tuple[str, str, Callable[[], float]]
 
 
 class _Gauges(Collector):
-    """Reads values when Prometheus asks, and not before."""
+    """Reads values only when Prometheus collects them."""
 
     def __init__(self, gauges: Iterable[Gauge]) -> None:
         self._gauges = list(gauges)
@@ -28,10 +28,10 @@ class _Gauges(Collector):
 
 
 class DeviceMetrics:
-    """What one device counts. Labels hold modes, reasons and class names, never request data.
+    """The metrics of a device. Labels hold modes, reasons and class names, never request data.
 
     Args:
-        gauges: values that are read when asked for.
+        gauges: values that are read when collected.
     """
 
     def __init__(self, gauges: Iterable[Gauge]) -> None:
@@ -53,7 +53,7 @@ class DeviceMetrics:
         return Histogram(name, text, buckets=_SECONDS, registry=self._registry)
 
     def answered(self, outcome: Outcome) -> None:
-        """Count an answer that has ended, however it did."""
+        """Count an answer that has ended, for any reason."""
         if not outcome.finish_reason:
             return  # it never began
         self._answers.labels(outcome.mode, outcome.finish_reason).inc()

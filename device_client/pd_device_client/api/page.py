@@ -1,7 +1,7 @@
-"""The page at `/`: files of this package, and headers that keep it to itself.
+"""The page at `/`: files of this package, and headers that isolate it.
 
-Nothing is loaded from elsewhere and nothing inline is run, so the page works without a network,
-and text that a model writes can never become a script, a style or a request.
+It loads nothing from elsewhere and runs nothing inline, so the page works without a network, and a
+model's text can never become a script, a style or a request.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ _POLICY = {
     "form-action": "'none'",
     "frame-ancestors": "'none'",
     "object-src": "'none'",
-    # Markup out of a string is refused by the browser itself, wherever it is tried.
+    # The browser itself refuses to turn a string into markup.
     "require-trusted-types-for": "'script'",
     "trusted-types": "'none'",
 }
 _HEADERS = {
     "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
-    "Cache-Control": "no-cache",  # ask whether it is still the same: another version may run
+    "Cache-Control": "no-cache",  # revalidate: a different version may run now
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -59,7 +59,7 @@ class PageFile:
 
 
 def page_files() -> dict[str, PageFile]:
-    """Read the page's files; the keys are paths of the server, the index under "/"."""
+    """Read the page's files; the keys are URL paths, the index under "/"."""
     return dict(_files())
 
 
@@ -75,7 +75,7 @@ def _files() -> Iterator[tuple[str, PageFile]]:
 
 
 def page_routes(files: dict[str, PageFile]) -> list[Route]:
-    """Return the routes of the page's files, and of nothing else beside them."""
+    """Return routes that serve exactly these files."""
 
     async def page(request: Request) -> Response:
         file = files.get(request.scope["path"])

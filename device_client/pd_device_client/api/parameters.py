@@ -1,7 +1,7 @@
-"""The bodies of requests, and what each parameter may be.
+"""The bodies of requests, and the values that each parameter allows.
 
-Unknown parameters are ignored, as OpenAI's own servers and vLLM do. Those that are known, would
-change the answer and cannot be served are refused by name.
+Unknown parameters are ignored, as OpenAI and vLLM do. A known parameter that would change the
+answer and is not supported is refused by name.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _MAX_TOKENS = 2**31 - 1
 
 _P = TypeVar("_P", bound="_Parameters")
 _TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-# One complaint is enough where no length is set: a body has room for millions of bad items.
+# Stop at the first error in an unbounded list, which may hold millions of bad items.
 _TokenIds = Annotated[list[_TokenId], Field(min_length=1, fail_fast=True)]
 _Text = Annotated[str, Field(min_length=1)]
 _Stop = Annotated[str, Field(min_length=1, max_length=_MAX_STOP_CHARACTERS)]
@@ -43,7 +43,7 @@ class _Parameters(BaseModel):
 
 
 class StreamOptions(_Parameters):
-    """When usage is told.
+    """When to report usage.
 
     Attributes:
         include_usage: in a chunk of its own at the end.
@@ -55,14 +55,14 @@ class StreamOptions(_Parameters):
 
 
 class Extension(_Parameters):
-    """What is asked for under the key `pd`.
+    """The options under the key `pd`.
 
     Attributes:
-        mode: who is to carry the answer; the server's setting where None.
+        mode: which sides make the answer; None uses the device's setting.
         pace_s: the gap between shown tokens.
-        ttft_s: the first token's latest instant.
-        tokens: tell position, id, maker and time of every token in its chunk.
-        events: in a stream, tell of plan, arrivals, passes and handoff too, in chunks of their own.
+        ttft_s: the latest time for the first token.
+        tokens: report position, id, origin and time of every token in its chunk.
+        events: in a stream, also report plan, arrivals, passes and handoff, in separate chunks.
     """
 
     mode: Literal["device-only", "cloud-only", "pd-device"] | None = None
@@ -78,7 +78,7 @@ class Extension(_Parameters):
 
 
 class Sampled(_Parameters):
-    """What chat and completions have in common."""
+    """The parameters that chat and completions share."""
 
     model: str | None = None
     stream: bool | None = None
@@ -99,12 +99,12 @@ class Sampled(_Parameters):
 
     @property
     def extension(self) -> Extension:
-        """What is asked for under the key `pd`."""
+        """The options under the key `pd`, or the defaults."""
         return self.pd or Extension()
 
     @property
     def limit(self) -> tuple[int | None, str]:
-        """The token limit that is asked for, None where there is none, and its parameter."""
+        """The token limit, or None, and the name of its parameter."""
         return self.max_tokens, "max_tokens"
 
     @property
@@ -133,14 +133,14 @@ class ChatParameters(Sampled):
 
     @property
     def limit(self) -> tuple[int | None, str]:
-        """The token limit that is asked for, by its new name or its old one."""
+        """The token limit, or None, by its new name or its old one."""
         if self.max_completion_tokens is not None:
             return self.max_completion_tokens, "max_completion_tokens"
         return super().limit
 
 
 class CompletionParameters(Sampled):
-    """The body of /v1/completions; a prompt is text or token ids, and there may be several."""
+    """The body of /v1/completions: one or several prompts, each text or token ids."""
 
     prompt: (
         _Text
@@ -170,7 +170,7 @@ class CloudParameters(_Parameters):
     address: Annotated[str, Field(max_length=300)] | None
 
 
-# What is refused, and the values that ask for nothing and so may stand there all the same.
+# Refused parameters, and the values that are accepted because they have no effect.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": (),
@@ -216,10 +216,10 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
 
 
 def read_parameters(kind: type[_P], raw: Mapping[str, Any]) -> _P:
-    """Read a body.
+    """Parse a body.
 
     Raises:
-        Refusal: a parameter is missing, out of its range, or not supported; it is named.
+        Refusal: the named parameter is missing, out of its range, or not supported.
     """
     for name, harmless in _UNSUPPORTED.items():
         value = raw.get(name)
@@ -238,7 +238,7 @@ def _same(value: object, other: object) -> bool:
 
 
 def _refusal(error: ValidationError) -> Refusal:
-    """Name the first parameter at fault, by the path that leads to it."""
+    """Return a refusal that names the parameter at fault by its path."""
     found = max(error.errors(include_url=False, include_context=False), key=_nearness)
     path = _path(found["loc"])
     if found["type"] == "missing":
@@ -249,16 +249,16 @@ def _refusal(error: ValidationError) -> Refusal:
 
 
 def _nearness(found: Any) -> tuple[bool, int]:
-    """Of a parameter that may be of several types, find the one that the value comes nearest to.
+    """Sort key for the errors of a union type: the type that the value matches best comes last.
 
-    It is of that type but out of its range, or else it is the complaint that lies deepest.
+    That is a type that fits with a value out of range, or else the error with the deepest path.
     """
     depth = len([part for part in found["loc"] if isinstance(part, int)])
     return not found["type"].endswith("_type"), depth
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """Return "messages[0].role"; pydantic's names of a union's members are left out."""
+    """Return a path such as "messages[0].role", without pydantic's names of union members."""
     path = ""
     for part in location:
         if isinstance(part, int):

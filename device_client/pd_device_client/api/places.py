@@ -1,4 +1,4 @@
-"""Places for answers: how many a device carries at once before it refuses more."""
+"""Places for answers: how many a device serves at once before it refuses more."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ __all__ = ["Places"]
 
 
 class Places:
-    """Counts what is carried.
+    """Counts the answers in progress.
 
     Args:
-        limit: answers carried at once, those that wait for the local engine included.
+        limit: answers at once, including those that wait for the local engine.
 
     Attributes:
         taken: places in use.
@@ -25,11 +25,11 @@ class Places:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is carried or prepared."""
+        """Whether an answer is in progress or in preparation."""
         return self.taken + self._entering > 0
 
     def check(self, count: int = 1) -> None:
-        """Refuse early, before any work is done for a request that will find no place.
+        """Refuse a request early if there is no place for it.
 
         Raises:
             QueueFull: fewer than `count` places are free.
@@ -42,9 +42,9 @@ class Places:
 
     @contextmanager
     def entering(self) -> Generator[None, None, None]:
-        """Hold a place while a request waits for the model and its prompt becomes tokens.
+        """Hold a place while a request waits for the model and its prompt is encoded.
 
-        That takes memory and a thread's time too, so it counts.
+        Preparation counts, since it takes memory and thread time.
 
         Raises:
             QueueFull: all places are taken.
@@ -60,7 +60,7 @@ class Places:
     def taking(self, count: int) -> Generator[None, None, None]:
         """Hold the places of one request's answers.
 
-        One that asks for more answers than there are places gets all of them, when they are free.
+        A request for more answers than there are places runs when all places are free.
 
         Raises:
             QueueFull: too few places are free.

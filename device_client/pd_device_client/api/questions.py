@@ -1,4 +1,4 @@
-"""From a request's parameters to an answer that can be carried."""
+"""From a request's parameters to a planned answer."""
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,16 +33,16 @@ from pd_device_client.device.prompt import conversation_token_ids, text_token_id
 
 __all__ = ["Questions", "chat_prompt"]
 
-_COMPLETION_TOKENS = 16  # OpenAI's default for completions; for chats it is what fits
+_COMPLETION_TOKENS = 16  # OpenAI's default for completions
 
 
 class Questions:
-    """Makes answers of requests.
+    """Turns requests into answers.
 
     Args:
-        settings: what holds where a request is silent.
-        places: taken while an answer is carried.
-        on_end: called with every answer's outcome when it has ended, however it did.
+        settings: the defaults for requests.
+        places: taken while an answer runs.
+        on_end: called with every answer's outcome when it has ended, for any reason.
         unix_time_s: stamps answers.
         battery: reads this machine's battery.
     """
@@ -67,12 +67,12 @@ class Questions:
         """Plan the answer to a chat, or to one or several prompts.
 
         Args:
-            device: answers.
+            device: makes the answer.
             asked: the request.
-            asked_s: when it came, on the loop's clock.
+            asked_s: its arrival on the loop's clock.
 
         Raises:
-            PdError: it cannot be carried; nothing was started.
+            PdError: it cannot be served; nothing was started.
         """
         prompts = await _prompts(device, asked)
         if len(prompts) * asked.num_choices > MAX_CHOICES:
@@ -118,14 +118,14 @@ class Questions:
         prompts: Sequence[tuple[int, ...]],
         asked_s: float,
     ) -> Iterator[Ask]:
-        """Yield what is asked: n answers to each prompt, whose seeds follow one another."""
+        """Yield n asks for each prompt, with consecutive seeds."""
         client, extension = device.client, asked.extension
         mode = self._mode(device, extension)
         chat = isinstance(asked, ChatParameters)
         usual_tokens = self._settings.max_tokens if chat else _COMPLETION_TOKENS
         for prompt in prompts:
             max_tokens = asked.limit[0]
-            if max_tokens is None:  # then it is less where the context has less room
+            if max_tokens is None:  # the default shrinks to the room in the context
                 max_tokens = max(min(usual_tokens, client.room_tokens(len(prompt), mode)), 1)
             seed = draw_seed() if asked.seed is None else asked.seed
             for i in range(asked.num_choices):
@@ -154,11 +154,11 @@ class Questions:
     def _mode(self, device: Device, extension: Extension) -> Mode:
         standing = self._settings.mode
         if standing is Mode.DEVICE_ONLY:
-            return standing  # what is to stay on the device stays, whoever asks
+            return standing  # a request may not send anything off the device
         if extension.parsed_mode is not None:
             return extension.parsed_mode
         cloud = device.client.cloud
-        # One that cannot carry this device's answers must not turn them into errors.
+        # Do not force answers onto a cloud that cannot make them.
         usable = cloud.info is not None and not cloud.handshake.mismatch and not cloud.left_alone
         return self._settings.battery.mode(standing, self._battery(), cloud_usable=usable)
 
@@ -166,7 +166,7 @@ class Questions:
 async def chat_prompt(
     device: Device, messages: Sequence[Message], special: bool | None = None
 ) -> tuple[int, ...]:
-    """Return a chat's token ids; the template runs in a worker thread, as it may take seconds.
+    """Return a chat's token ids; the template may take seconds, so it runs in a worker thread.
 
     Raises:
         Refusal: a message is wrong, or the template refuses them.
@@ -220,11 +220,12 @@ def _promise(standing: Promise, extension: Extension) -> Promise:
 
 
 def _blamed(error: PdError, where: str, limit_name: str = "max_tokens") -> PdError:
-    """Name the parameter of an error that a deeper layer found.
+    """Return an error of a lower layer as a refusal that names the parameter at fault.
 
     Args:
+        error: the error.
         where: the prompt's parameter.
-        limit_name: the token limit's.
+        limit_name: the token limit's parameter.
     """
     if isinstance(error, Refusal):
         return error

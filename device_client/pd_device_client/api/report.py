@@ -1,4 +1,4 @@
-"""What stands under the key `pd`: what the plan was, what became of it, and each token's maker."""
+"""The report under the key `pd`: the plan, its outcome, and each token's origin."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ __all__ = ["final_report", "token_report"]
 
 
 def token_report(shown: Shown) -> dict[str, Any]:
-    """Return what is told of one token, where a request asks for it."""
+    """Return the report on one token, for requests that ask for it."""
     return {
         "position": shown.position,
         "token_id": shown.token_id,
@@ -19,7 +19,7 @@ def token_report(shown: Shown) -> dict[str, Any]:
 
 
 def final_report(session: Session) -> dict[str, Any]:
-    """Return what is told of a finished answer, in the chunk or choice that ends it."""
+    """Return the report on a finished answer, sent in its last chunk or its choice."""
     plan, outcome = session.plan, session.outcome
     return {
         "mode": outcome.mode,

@@ -1,4 +1,4 @@
-"""What `pd-device serve` is told: the device, its door, and the answers' defaults."""
+"""The settings of `pd-device serve`: the device, where it listens, and the answers' defaults."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,16 +19,16 @@ __all__ = ["AnswerSettings", "ServeSettings"]
 
 @dataclass(frozen=True, slots=True)
 class AnswerSettings:
-    """What holds where a request is silent."""
+    """The defaults for requests."""
 
     mode: ModeOption = Mode.PD_DEVICE
-    max_tokens: Annotated[int, Ge(1), Option("Limit of a chat's answer that names none.")] = 1024
+    max_tokens: Annotated[int, Ge(1), Option("Default token limit of a chat's answer.")] = 1024
     battery: Annotated[BatteryPolicy, Part("Answer")] = field(default_factory=BatteryPolicy)
 
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """All of it.
+    """All settings of the command.
 
     Raises:
         ConfigError: it would listen beyond loopback without a key.
@@ -38,15 +38,15 @@ class ServeSettings:
     cloud: Annotated[CloudSettings, Part("Cloud")] = field(default_factory=CloudSettings)
     device: Annotated[DeviceSettings, Part("Device")] = field(default_factory=DeviceSettings)
     door: Annotated[Door, Part("Listening")] = field(default_factory=Door)
-    max_requests: Annotated[int, Ge(1), Option("Answers carried at once; more are refused.")] = 64
+    max_requests: Annotated[int, Ge(1), Option("Answers at the same time; more are refused.")] = 64
     keep_alive_s: Annotated[
         float,
         Ge(0),
-        Option("Unload the model after so many seconds without a request; 0: never.", "keep-alive"),
+        Option("Unload the model after this many idle seconds; 0: never.", "keep-alive"),
     ] = 0.0
     allowed_hosts: Annotated[
         tuple[str, ...],
-        Option("A further name of this machine in clients' addresses; repeatable.", "allowed-host"),
+        Option("Another name of this machine that clients may use; repeatable.", "allowed-host"),
     ] = ()
     allowed_origins: Annotated[
         tuple[str, ...],
@@ -71,9 +71,9 @@ class ServeSettings:
 
     @property
     def cloud_settable(self) -> bool:
-        """Whether another cloud may be chosen while it serves.
+        """Whether another cloud may be chosen while the device serves.
 
-        Who chooses the cloud sees everybody's prompts, so nobody may who is not on this machine.
+        The chosen cloud sees every user's prompts, so only this machine's users may choose it.
         """
         local = is_loopback(self.door.host) and not (self.allowed_hosts or self.allowed_origins)
         return local and self.answers.mode is not Mode.DEVICE_ONLY

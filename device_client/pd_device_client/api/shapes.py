@@ -1,4 +1,4 @@
-"""The two forms an answer takes: a chat's message, and a completion's text."""
+"""The two forms of an answer: a chat message, and a completion's text."""
 
 from typing import Any, Protocol
 
@@ -6,12 +6,12 @@ __all__ = ["CHAT", "TEXT", "Shape"]
 
 
 class Shape(Protocol):
-    """How answers of one endpoint look.
+    """The JSON form of one endpoint's answers.
 
     Attributes:
-        id_prefix: of the answer's id.
-        whole_object: what a complete answer says it is.
-        chunk_object: what a chunk of a stream says it is.
+        id_prefix: prefix of the answer's id.
+        whole_object: the key "object" of a complete answer.
+        chunk_object: the key "object" of a stream's chunk.
     """
 
     id_prefix: str
@@ -19,7 +19,7 @@ class Shape(Protocol):
     chunk_object: str
 
     def opening(self, index: int) -> dict[str, Any] | None:
-        """Return what a choice begins with in a stream, before its first text."""
+        """Return a choice's first delta in a stream, before any text; None: there is none."""
         ...
 
     def delta(self, index: int, text: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ class Shape(Protocol):
         ...
 
     def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
-        """Return a choice that ends."""
+        """Return a choice's last delta."""
         ...
 
     def whole(self, index: int, text: str, finish_reason: str) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class _Text:
 
 
 CHAT: Shape = _Chat()
-"""Of /v1/chat/completions."""
+"""The form of /v1/chat/completions."""
 
 TEXT: Shape = _Text()
-"""Of /v1/completions."""
+"""The form of /v1/completions."""

@@ -1,4 +1,4 @@
-"""How a device stands: its model, its cloud, its settings, and what its answers came to."""
+"""A device's state: its model, its cloud, its settings, and the totals of its answers."""
 
 import asyncio
 from importlib.metadata import version
@@ -18,16 +18,16 @@ __all__ = ["Status"]
 
 
 class Status:
-    """Tells how a device stands, and whether it is in use.
+    """Reports a device's state, and whether it is in use.
 
     Args:
-        settings: what holds where a request is silent.
+        settings: the defaults for requests.
         places: taken by answers.
-        cloud: the one in use, and the way to others; None: there is no cloud.
+        cloud: the current cloud and how to choose another; None: there is no cloud.
 
     Attributes:
         settings, places, cloud: as given.
-        totals: of the answers.
+        totals: sums over the answers.
     """
 
     def __init__(
@@ -36,29 +36,25 @@ class Status:
         self.settings = settings
         self.places = places
         self.cloud = cloud or CloudChoice(None, lambda target: None)
-        self._model: dict[str, Any] | None = None  # the last one: it may sleep
+        self._model: dict[str, Any] | None = None  # kept while the device is asleep
         self._chat = False
         self._promise: dict[str, float | None] = {"pace_s": None, "ttft_s": None}
         self.totals = Totals()
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is carried or prepared."""
+        """Whether an answer is in progress or in preparation."""
         return self.places.busy
 
     async def loaded(self, device: Device) -> None:
-        """Remember what is told of a device while it sleeps, and not the device."""
+        """Store what `report` says while the device is asleep, but no reference to it."""
         promise = device.client.promise
         self._chat = await asyncio.to_thread(knows_roles, device.loaded)
         self._model = _model(device, self._chat)
         self._promise = {"pace_s": promise.pace_s, "ttft_s": promise.ttft_s}
 
     def report(self, residency: Residency) -> dict[str, Any]:
-        """Return the state as it is now; no cloud is asked for it.
-
-        Args:
-            residency: has the device, while it is loaded.
-        """
+        """Return the current state, without asking the cloud."""
         phase, client = residency.phase, None
         if phase is Phase.READY:
             device = residency.device
@@ -82,7 +78,7 @@ class Status:
         }
 
     def _cloud_report(self, client: DeviceClient | None) -> dict[str, Any]:
-        """Say what is known of the cloud, which is what the last call to it said."""
+        """Return the cloud's state as of the last call to it."""
         state, detail, info = "none", None, None
         if self.cloud.target is not None:
             state = "unknown"

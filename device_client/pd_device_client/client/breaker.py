@@ -1,14 +1,14 @@
-"""When the cloud is left alone, and when it is tried again: a policy without clock or network.
+"""A circuit breaker for the cloud: a policy without clock or network.
 
     closed --- enough failures in a row ---> open --- after a wait ---> probing
        ^                                      ^                            |
        +---- enough good probes in a row -----|----------------------------+
                                               +---- any failure: a longer wait
 
-One hiccup changes nothing, and one good probe does not bring a cloud back that comes and goes: so
-many in a row are asked for either way. While it is open no answer waits for the cloud. A probe is
-only a question for the cloud's card, so a cloud that comes back is on trial until it has carried
-an answer: a single failure before that opens the breaker again, for longer than before.
+A single failure does not open it, and a single good probe of an unsteady cloud does not close it:
+both need several in a row. While it is open no answer waits for the cloud. A probe only asks for
+the cloud's card, so after closing, a single failure before the first finished answer opens it
+again, for longer than before.
 """
 
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ class BreakerState(StrEnum):
 
     CLOSED = "closed"  # everything
     OPEN = "open"  # nothing
-    PROBING = "probing"  # questions for the cloud's card, and no answers
+    PROBING = "probing"  # requests for the cloud's card, but no answers
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When to change.
+    """When the breaker opens and closes.
 
     Attributes:
-        num_failures: in a row, until it opens.
-        num_probes: good ones in a row, until it closes again.
+        num_failures: failures in a row that open it.
+        num_probes: good probes in a row that close it.
         first_wait_s: from opening to the first probe.
-        longest_wait_s: waits double up to this with every failure in which no answer was carried.
+        longest_wait_s: waits double up to this until the cloud does its part of an answer.
     """
 
     num_failures: int = 3
@@ -43,38 +43,34 @@ class BreakerPolicy:
 
 
 class CircuitBreaker:
-    """Judges a cloud by what became of the attempts to use it.
-
-    Args:
-        policy: when to change.
-    """
+    """Judges a cloud by the outcome of each attempt to use it."""
 
     def __init__(self, policy: BreakerPolicy | None = None) -> None:
         self._policy = policy or BreakerPolicy()
-        self._failures = 0  # since an answer was carried
+        self._failures = 0  # since the cloud last did its part of an answer
         self._probes = 0  # good ones in a row
         self._wait_s = 0.0
         self._probe_at_s = 0.0
         self._open = False
 
     def state(self, now_s: float) -> BreakerState:
-        """Return the state at an instant."""
+        """Return the state at `now_s`."""
         if not self._open:
             return BreakerState.CLOSED
         return BreakerState.PROBING if now_s >= self._probe_at_s else BreakerState.OPEN
 
     def probe_in_s(self, now_s: float) -> float:
-        """Seconds until the cloud may be asked again; 0 when it may be now."""
+        """Seconds until the cloud may be probed; 0 when it may be now."""
         return max(self._probe_at_s - now_s, 0.0) if self._open else 0.0
 
     def carried(self) -> None:
-        """The cloud did its part of an answer: all is well."""
+        """The cloud did its part of an answer: reset everything."""
         self._failures = self._probes = 0
         self._wait_s = 0.0
         self._open = False
 
     def answered(self) -> None:
-        """The cloud answered a probe; while the breaker is closed that says nothing new."""
+        """The cloud answered a probe; this counts only while the breaker is open."""
         if self._open:
             self._probes += 1
             if self._probes >= self._policy.num_probes:
@@ -82,7 +78,7 @@ class CircuitBreaker:
                 self._failures = self._policy.num_failures - 1
 
     def failed(self, now_s: float) -> None:
-        """An attempt failed; those that began before it opened do not make the wait longer."""
+        """An attempt failed; failures while the breaker waits do not prolong the wait."""
         self._failures += 1
         self._probes = 0
         policy = self._policy

@@ -1,4 +1,4 @@
-"""The device client: both sides, what is known of their speed, and a session for each answer."""
+"""The device client: both sides, their speed estimates, and a session for each answer."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -31,27 +31,27 @@ logger = logging.getLogger(__name__)
 
 
 class DeviceClient:
-    """Carries requests with a cloud, a local engine, or both.
+    """Answers requests with a cloud, a local engine, or both.
 
     Call `start` once before the first session, and `close` at the end.
 
     Args:
-        cloud: the way to the cloud, or None.
+        cloud: the cloud link, or None.
         engine: the local engine, or None.
-        pace_s: the gap between shown tokens that is promised to the reader; 0 shows each as soon
-            as it is there, for a client of one side alone.
-        ttft_s: the first token's latest instant; None means as early as possible.
+        pace_s: the promised gap between shown tokens; 0 shows each as soon as it exists, for a
+            client with one side only.
+        ttft_s: the latest time for the first token; None means as early as possible.
         device_profile: the device's speeds; measured at start when None.
-        timeouts: of the cloud's streams.
-        local_seqs: answers that the local engine works on at a time; others wait for their turn.
-        breaker: leaves a cloud alone that fails again and again.
-        text: makes the detokeniser of an answer with such stop strings; None: no text is made.
+        timeouts: for the cloud's streams.
+        local_seqs: answers that the local engine works on at the same time; others wait.
+        breaker: stops using a cloud that fails repeatedly.
+        text: makes the detokeniser for an answer with the given stop strings; None: no text.
 
     Attributes:
-        cloud: what is known of the cloud; it is asked for its card at start, and now and then.
-        device_estimate: the device's speeds, corrected by what answers take.
-        turns: at the local engine.
-        promise: what readers are promised where a request says nothing.
+        cloud: the watched cloud; its card is fetched at start and renewed when old.
+        device_estimate: the device's speeds, corrected by observed passes.
+        turns: the queue for the local engine.
+        promise: the default for requests without one.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class DeviceClient:
         self._card = None if engine is None else engine.card
         self._text = text
         self.promise = Promise(pace_s, ttft_s)
-        # Without an engine the device's estimate is never asked.
+        # Without an engine the device's estimate is never used.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
         chunk_tokens = None if self._card is None else self._card.chunk_tokens
         self.device_estimate = DeviceEstimate(device_profile or unused, chunk_tokens)
@@ -83,18 +83,18 @@ class DeviceClient:
 
     @property
     def device_profile(self) -> SpeedProfile:
-        """The speeds the device was measured, or given, at start."""
+        """The device's speeds, measured or given at start."""
         return self.device_estimate.profile
 
     @property
     def engine_name(self) -> str | None:
-        """The local engine's name, which says so where it is throttled; None without one."""
+        """The local engine's name, including any throttling; None without one."""
         return None if self._engine is None else self._engine.card.name
 
     async def start(self) -> None:
         """Ask for the cloud's card and measure the device.
 
-        An unreachable cloud is no error here: the device goes on alone, and says so.
+        An unreachable cloud is no error: the device continues alone and reports it.
 
         Raises:
             EngineError: the local engine failed.
@@ -104,9 +104,9 @@ class DeviceClient:
         await self.cloud.meet()
 
     def use_cloud(self, link: CloudLink | None) -> None:
-        """Take another cloud, or none, for answers from now on; it is yet to be met.
+        """Use another cloud, or none, for new answers; call `cloud.meet` afterwards.
 
-        Those that run go on with theirs. Its link is theirs alone then, and closes with the last.
+        Running answers keep the old link, which closes with the last of them.
         """
         self.cloud.stop()
         unmet = CloudUnavailable("the cloud has not answered yet")
@@ -115,12 +115,12 @@ class DeviceClient:
     def session(self, ask: Ask) -> Session:
         """Plan an answer and return its session.
 
-        Beside it this may begin to ask for the cloud's card, where that is old; this answer is
-        planned with the one at hand.
+        If the cloud's card is old, this starts to renew it in the background; the plan uses the
+        present card.
 
         Raises:
             RequestError: no side can take the request; the message says why.
-            PdError: the mode needs the cloud, there is no local engine, and it is unreachable.
+            PdError: the cloud is unreachable and there is no local engine.
         """
         cloud = self.cloud
         if ask.mode is not Mode.DEVICE_ONLY:
@@ -143,14 +143,11 @@ class DeviceClient:
         return session
 
     def room_tokens(self, num_prompt: int, mode: Mode) -> int:
-        """The highest token limit with which every side of the mode takes such a prompt."""
+        """The highest token limit that every side of the mode accepts for such a prompt."""
         return room_tokens(num_prompt, mode, self.cloud, self._card)
 
     def _sides(self, choice: SideChoice) -> Sides:
-        """Return what an answer of these sides works with.
-
-        Where neither is there, the plan says so.
-        """
+        """Return what a session with these sides works with; without any, planning fails."""
         info, card = self.cloud.info, self._card
         if choice.device and card is not None:
             eos_token_ids, fingerprints = card.eos_token_ids, card.fingerprints
@@ -158,7 +155,7 @@ class DeviceClient:
             eos_token_ids = () if info is None else info.eos_token_ids
             fingerprints = Fingerprints()
         if info is not None and info.sampler != "model":
-            # An emulation has no weights of its own to compare.
+            # An emulation has no weights to compare.
             fingerprints = replace(fingerprints, weights="")
         return Sides(
             link=self.cloud.link if choice.cloud else None,

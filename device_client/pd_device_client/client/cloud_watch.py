@@ -1,4 +1,4 @@
-"""What is known of one cloud, and when it is asked again: card, speed, and whether it is used."""
+"""The state of one cloud: its card, its speed, and whether it is used."""
 
 import asyncio
 import logging
@@ -17,26 +17,26 @@ __all__ = ["CloudWatch"]
 logger = logging.getLogger(__name__)
 
 _CARD_FRESH_S = 5.0
-_CARD_WAIT_S = 1.0  # for a fresh card, when one is asked for
-_CARD_CALLS = 3  # the smallest answer time of these is the RTT
-_PROBE_EVERY_S = 2.0  # of a cloud that is not in use
+_CARD_WAIT_S = 1.0  # longest wait of `renew`
+_CARD_CALLS = 3  # the shortest of these calls is the RTT
+_PROBE_EVERY_S = 2.0  # shortest wait between probes of an unusable cloud
 
 
 class CloudWatch:
-    """Watches one cloud as long as it is the one in use.
+    """Watches one cloud while it is in use.
 
     Args:
-        link: the way to it; None: there is none, and nothing is ever known.
-        engine: the local engine's card, which the cloud's is compared with; None without one.
-        breaker: leaves a cloud alone that fails again and again.
-        error: what is told of the cloud until it is met.
+        link: the link to it, or None.
+        engine: the local engine's card, to compare with the cloud's; None without an engine.
+        breaker: stops using a cloud that fails repeatedly.
+        error: the value of `error` until the cloud is met.
 
     Attributes:
         link: as given.
         info: its card; None before it was met, and while it cannot be reached.
         error: why it cannot be reached, or None.
         estimate: its speed.
-        handshake: how this side and the cloud match, as far as is known.
+        handshake: the latest comparison of both sides.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class CloudWatch:
 
     @property
     def left_alone(self) -> bool:
-        """Whether the cloud failed so often that no answer is to wait for it now."""
+        """Whether the breaker is open, so that no answer may wait for the cloud."""
         now_s = asyncio.get_running_loop().time()
         return self._breaker.state(now_s) is not BreakerState.CLOSED
 
     async def meet(self) -> None:
-        """Ask for the card (again): load, RTT, fingerprints. That it cannot be had is no error."""
+        """Fetch the card: load, RTT, fingerprints. A failure is stored in `error`, not raised."""
         if self.link is None:
             return
         loop = asyncio.get_running_loop()
@@ -78,7 +78,7 @@ class CloudWatch:
                 answer_s.append(loop.time() - asked_s)
         except PdError as error:
             if self._stopped:
-                return  # another was chosen meanwhile
+                return  # another cloud was chosen meanwhile
             logger.warning("the cloud cannot be used: %s", error)
             self.info, self.error = None, error
             self._breaker.failed(loop.time())
@@ -92,9 +92,9 @@ class CloudWatch:
             self.handshake = shake_hands(self._engine, info)
 
     def refresh(self) -> None:
-        """Begin to renew the card where it is old; until it comes, the one at hand stays.
+        """Start to renew the card if it is old; the present one stays until then.
 
-        Otherwise a cloud that was busy, or down, at start would never be asked again.
+        Without this a cloud that was busy or down at start would never be asked again.
         """
         if self.link is None or (self._refresh is not None and not self._refresh.done()):
             return
@@ -103,15 +103,15 @@ class CloudWatch:
             self._refresh = loop.create_task(self.meet())
 
     async def renew(self) -> None:
-        """Renew the card where it is old; wait a moment for the answer."""
-        if not self.left_alone:  # else it is asked now and then anyway
+        """Renew the card if it is old, and wait briefly for the answer."""
+        if not self.left_alone:  # else `_probe` asks for it
             self.refresh()
         if self._refresh is not None:
             await asyncio.wait({self._refresh}, timeout=_CARD_WAIT_S)
 
     def judge(self, outcome: Outcome) -> None:
-        """Learn from an answer whether the cloud can be relied upon."""
-        # That it is busy, or that the request is wrong, is no fault of the cloud's.
+        """Report an answer's outcome to the breaker."""
+        # A busy cloud, or a bad request, is no failure of the cloud.
         if isinstance(outcome.cloud_error, TransportError | EngineError):
             self._breaker.failed(asyncio.get_running_loop().time())
             if self.left_alone:
@@ -120,14 +120,14 @@ class CloudWatch:
             self._breaker.carried()
 
     def stop(self) -> None:
-        """Ask no more. The link stays open for the answers that use it."""
+        """Stop watching. The link stays open for the answers that use it."""
         self._stopped = True
         for task in (self._refresh, self._recovery):
             if task is not None:
                 task.cancel()
 
     def _recover(self) -> None:
-        """Ask for the card now and then until the cloud can be used again."""
+        """Start to probe the cloud until it can be used again."""
         if self._stopped or (self._recovery is not None and not self._recovery.done()):
             return
         self._recovery = asyncio.get_running_loop().create_task(self._probe())

@@ -1,4 +1,4 @@
-"""What two sides that meet may do together, from their fingerprints (DESIGN 2)."""
+"""Whether an answer can be handed between two sides, from their fingerprints (DESIGN 2)."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ __all__ = ["Handshake", "shake_hands"]
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """The result.
+    """The result of comparing both sides.
 
     Attributes:
         mismatch: why no handoff is possible, in words for the user; "" when it is.
-        other_text: what differs of the mismatch turns text into tokens, or back: this side
-            cannot even speak to the cloud for the user.
+        other_text: which differences change how text becomes tokens, or tokens text; with any,
+            the cloud cannot even answer alone. "" without one.
         exactness: "identical" when both sides match and have equal numerics, else "consistent".
     """
 
@@ -25,7 +25,7 @@ class Handshake:
 
 
 def shake_hands(device: EngineCard, cloud: ServerInfo) -> Handshake:
-    """Compare both sides; a digest that either side does not know is not compared."""
+    """Compare both sides; a digest that is missing on either side is skipped."""
     ours, theirs = device.fingerprints, cloud.fingerprints
     parts = (
         ("tokenizers", ours.tokenizer, theirs.tokenizer),
@@ -43,7 +43,7 @@ def shake_hands(device: EngineCard, cloud: ServerInfo) -> Handshake:
             f"the {' and the '.join(differing)} of device and cloud ({cloud.model_name}) differ, "
             "so no answer can be handed over; run the same model on both sides"
         )
-    # An emulation's tokens do not come from arithmetic, so nothing can round differently.
+    # An emulation's tokens do not come from floating point, so rounding cannot differ.
     same = device.sampler == "rolling-hash" or (
         ours.numerics_id != "" and ours.numerics_id == theirs.numerics_id
     )

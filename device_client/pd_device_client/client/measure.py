@@ -1,7 +1,7 @@
-"""A local engine's speed at start: kept from an earlier one, or measured in a few passes.
+"""A local engine's speed at start: kept from an earlier start, or measured in a few passes.
 
-A kept speed serves the first plan at once. Where it no longer holds, the first request's passes say
-so as they end, and its plan adapts; what they taught is kept for the next start.
+A kept speed makes the first plan possible at once. If it is out of date, the passes of the first
+request correct it, the plan adapts, and the corrected speed is kept for the next start.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ async def measure_engine(engine: LocalEngine) -> SpeedProfile:
 
 
 def kept_profile(key: object) -> SpeedProfile | None:
-    """Return the profile that an earlier process kept under a key; None where there is none."""
+    """Return the profile that an earlier process kept under `key`, or None."""
     found = kept(_KIND, key)
     speeds = found if isinstance(found, list) else []
     if len(speeds) != 2 or not all(isinstance(s, float) and 0 < s < math.inf for s in speeds):
@@ -60,8 +60,8 @@ def keep_profile(key: object, profile: SpeedProfile) -> None:
     """Keep a measured profile for the next start.
 
     Args:
-        key: all that the speed depends on, as JSON values.
-        profile: of a prefill that is linear in its tokens.
+        key: everything the speed depends on, as JSON values.
+        profile: must have a prefill time linear in the tokens.
     """
     keep(_KIND, key, [profile.prefill_b_s, profile.decode_s])
 

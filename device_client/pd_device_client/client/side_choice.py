@@ -1,4 +1,4 @@
-"""Which sides take part in an answer: the cases that decide it, then the words for them."""
+"""Which sides take part in an answer, and why one does not."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -18,8 +18,8 @@ class SideChoice:
 
     Attributes:
         cloud: whether the cloud takes part.
-        device: whether the local engine does.
-        notes: of sides that cannot, in words for the user.
+        device: whether the local engine takes part.
+        notes: why a side cannot take part, in words for the user.
     """
 
     cloud: bool
@@ -28,7 +28,7 @@ class SideChoice:
 
 
 class _Out(Enum):
-    """Why a side takes no part."""
+    """Why a side does not take part."""
 
     NOT_THERE = auto()
     NOT_WANTED = auto()
@@ -39,17 +39,17 @@ class _Out(Enum):
 
 
 def choose_sides(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> SideChoice:
-    """Say which sides can take an answer; where none can, the planner refuses it.
+    """Choose the sides that can take a request; if there are none at all, the planner refuses it.
 
     Args:
-        ask: what to answer, and in which mode.
-        cloud: what is known of the cloud.
+        ask: the request.
+        cloud: the watched cloud.
         engine: the local engine's card, or None.
 
     Raises:
-        InvalidRequest: device-only, and there is no local engine.
-        FingerprintMismatch: cloud-only, and the cloud reads or writes another kind of text.
-        PdError: why the sides that are there cannot take it, where none is left.
+        InvalidRequest: device-only without a local engine.
+        FingerprintMismatch: cloud-only, and the cloud's tokenizer or chat template differs.
+        PdError: no existing side can take it; the error says why.
     """
     cloud_only, mismatch = ask.mode is Mode.CLOUD_ONLY, cloud.handshake.mismatch
     no_cloud_room = no_device_room = None
@@ -92,15 +92,15 @@ def choose_sides(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> Side
 
 
 def _first(*cases: tuple[_Out, bool]) -> _Out | None:
-    """Return the first case that holds; None: the side takes part."""
+    """Return the first case that is true; None: the side takes part."""
     return next((out for out, holds in cases if holds), None)
 
 
 def check_tokens(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> None:
-    """Check that every side that is there knows the prompt's token ids.
+    """Check that the vocabulary of every present side has the prompt's token ids.
 
     Raises:
-        TokenOutOfVocabulary: one is outside a vocabulary.
+        TokenOutOfVocabulary: a vocabulary lacks one.
     """
     sizes = [cloud.info.limits.vocab_size] if cloud.info is not None else []
     if engine is not None:
@@ -114,9 +114,9 @@ def check_tokens(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> None
 
 
 def room_tokens(num_prompt: int, mode: Mode, cloud: CloudWatch, engine: EngineCard | None) -> int:
-    """The highest token limit with which every side of the mode takes such a prompt.
+    """The highest token limit that every side of the mode accepts for such a prompt.
 
-    A side that has no room for the prompt itself is left out; 0 or less when all are.
+    A side without room for the prompt itself does not count; 0 or less when no side has room.
     """
     rooms = []
     if engine is not None and mode is not Mode.CLOUD_ONLY:

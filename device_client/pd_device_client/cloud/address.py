@@ -1,4 +1,4 @@
-"""Where a cloud is, and how it is spoken to."""
+"""A cloud's address, and how to connect to it."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +12,8 @@ class CloudAddress:
 
     Attributes:
         target: "host:port".
-        tls_ca: PEM file of the authority to trust.
-        tls: TLS with this system's authorities; neither this nor tls_ca means plaintext.
+        tls_ca: PEM file of the certificate authority to trust.
+        tls: TLS with this system's authorities; without this and tls_ca, plaintext.
         api_key: bearer key.
         insecure: allow plaintext to another machine.
     """
@@ -25,5 +25,5 @@ class CloudAddress:
     insecure: bool = False
 
     def to(self, target: str) -> "CloudAddress":
-        """Return another cloud, spoken to by the same rules; the key is for the first one alone."""
+        """Return the address of another cloud, which does not get this one's key."""
         return replace(self, target=target, api_key=self.api_key if target == self.target else None)

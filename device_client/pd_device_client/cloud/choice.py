@@ -1,4 +1,4 @@
-"""Which cloud is used: the one the device was started with, or another that was chosen since."""
+"""Which cloud is used: the one given at start, or one chosen since."""
 
 import re
 from collections.abc import Callable
@@ -12,16 +12,16 @@ _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):[0-9]{1,
 
 
 class CloudChoice:
-    """The cloud's address, and the way to it.
+    """The current cloud's address, and how to get a link to it.
 
     Args:
-        target: "host:port" that the device was started with, or None.
-        way_out: makes a link to a target, or None where nothing is to leave this machine; raises
-            ConfigError for one that may not be used.
-        settable: whether another may be chosen while the device serves.
+        target: "host:port" given at start, or None.
+        way_out: makes a link to a target, or None if nothing may leave this machine; raises
+            ConfigError for a target that may not be used.
+        settable: whether another cloud may be chosen while the device serves.
 
     Attributes:
-        target: the present one.
+        target: the current "host:port", or None.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class CloudChoice:
         self._way_out = way_out
 
     def link(self) -> CloudLink | None:
-        """Make a link to the present cloud, on the loop that will use it."""
+        """Make a link to the current cloud, on the loop that will use it."""
         return self._way_out(self.target)
 
     def choose(self, target: str | None) -> CloudLink | None:
-        """Make a link to another cloud, which is the present one from here on; None: to none.
+        """Make another cloud, or none, the current one and return a link to it.
 
         Raises:
-            ConfigError: it may not be used; all stays as it was.
+            ConfigError: it may not be used; nothing changes.
         """
         if target is not None and not _ADDRESS.fullmatch(target):
             raise ConfigError("the cloud's address must be HOST:PORT")

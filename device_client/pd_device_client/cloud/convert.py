@@ -1,4 +1,4 @@
-"""The device's side of the wire: domain values to and from pb2 messages, and nowhere else."""
+"""The device's side of the wire: the only place that converts to and from pb2 messages."""
 
 import re
 
@@ -38,12 +38,12 @@ from pd_proto.v1 import generation_pb2 as pb
 __all__ = ["error_from_call", "event_from_pb", "info_from_pb", "request_to_pb"]
 
 _NS = 1_000_000_000
-# The words are another machine's, and are shown on terminals and written to logs.
+# Removed from another machine's text before terminals and logs show it.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _MAX_WORDS = 1000  # characters
 
-# What grpc says when a call ended under a message on its way out; the call's own status is lost.
+# grpc's error when a call ends while a message is being sent; the call's own status is lost.
 _CLOSED_BEFORE_SENT = "Internal error from Core"
 _NO_ADDRESS = re.compile("[Nn]ame resolution|errors resolving|lookup failed")
 _NO_TLS = "WRONG_VERSION_NUMBER"
@@ -108,8 +108,7 @@ def event_from_pb(message: pb.GenerateResponse) -> CloudEvent:
     """Convert what the cloud sends.
 
     Raises:
-        ProtocolError: the message is empty, has no tokens, or is of a kind this version does not
-            know.
+        ProtocolError: the message is empty, has no tokens, or is of an unknown kind.
     """
     match message.WhichOneof("message"):
         case "admitted":
@@ -180,7 +179,7 @@ def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
 def error_from_call(error: AioRpcError) -> PdError:
     """Return the typed error that ended a call.
 
-    The server names the class in google.rpc.ErrorInfo; anything else was said by the network.
+    The server names its class in google.rpc.ErrorInfo; without one it is a network error.
     """
     text = _words(error.details() or error.code().name)
     reason, retry_after_s = _details(error.trailing_metadata())
@@ -195,7 +194,7 @@ def error_from_call(error: AioRpcError) -> PdError:
 
 
 def _words(told: str) -> str:
-    """Return another machine's words as one line of bounded length that steers no terminal."""
+    """Return another machine's text as one line of bounded length without control characters."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", told[:_MAX_WORDS])
 
 
@@ -241,7 +240,7 @@ def _network_error(code: str, text: str) -> PdError:
 
 
 def _details(metadata: Metadata | None) -> tuple[str, float | None]:
-    """Return ErrorInfo's reason and RetryInfo's delay, where the trailers carry them."""
+    """Return ErrorInfo's reason and RetryInfo's delay, if the trailers have them."""
     reason, retry_after_s = "", None
     for key, value in metadata or ():
         if key != "grpc-status-details-bin" or not isinstance(value, bytes):

@@ -1,7 +1,6 @@
 """A cloud on this machine for `pd-device serve --demo`: a `pd-server` process, always stopped.
 
-The two sides know each other through the wire alone, so the server is not imported; it is started
-as a process where it is installed.
+The sides share only the wire protocol, so the server runs as a process instead of being imported.
 """
 
 import asyncio
@@ -21,19 +20,19 @@ from pd_device_client.contract.ask import Mode
 __all__ = ["DEMO_PACE_S", "DEMO_PROFILE", "check_demo", "demo_cloud", "half_the_cores"]
 
 DEMO_PROFILE = "slow"
-"""The device is throttled to this where nothing else is said: both sides share this machine."""
+"""The default throttle: both sides share this machine."""
 
 DEMO_PACE_S = 0.1
-"""The pace where nothing else is said: slow enough to watch."""
+"""The default pace: slow enough to watch."""
 
 _SERVER = "pd_server"
 
 
 def check_demo(cloud: str | None, mode: Mode) -> None:
-    """Refuse a demonstration that cannot be.
+    """Refuse a demonstration that cannot work.
 
     Raises:
-        ConfigError: a cloud was named, or none is wanted, or there is none to start.
+        ConfigError: a cloud was named, the mode is device-only, or pd-server is not installed.
     """
     if mode is Mode.DEVICE_ONLY:
         raise ConfigError("--demo shows both sides, and --mode device-only wants one; leave it out")
@@ -49,17 +48,17 @@ def check_demo(cloud: str | None, mode: Mode) -> None:
 
 
 def half_the_cores() -> int:
-    """Return the threads of one side when both share this machine."""
+    """Return the number of threads per side when both share this machine."""
     return max((os.cpu_count() or 1) // 2, 1)
 
 
 @asynccontextmanager
 async def demo_cloud(model: str, num_threads: int) -> AsyncIterator[str]:
-    """Start a server, yield its address "host:port", and stop it whatever happens.
+    """Start a server, yield its address "host:port", and always stop it.
 
     Args:
-        model: as both sides take it.
-        num_threads: of the server's engine.
+        model: as `--model` takes it.
+        num_threads: threads of the server's engine.
 
     Raises:
         CloudUnavailable: it ended before it was ready; the message has the end of its log.
@@ -83,7 +82,7 @@ async def demo_cloud(model: str, num_threads: int) -> AsyncIterator[str]:
 
 @contextmanager
 def _cancelled_by(signals: Sequence[signal.Signals]) -> Iterator[None]:
-    """Let signals cancel this task, as Ctrl-C does, so that nothing is left behind."""
+    """Let signals cancel this task, as Ctrl-C does, so that the server is stopped."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None, "runs in a task"
     for number in signals:

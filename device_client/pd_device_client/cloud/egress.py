@@ -1,4 +1,4 @@
-"""The one place where a way out of this machine is made."""
+"""The only place that opens a connection out of this machine."""
 
 import logging
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def way_out(address: CloudAddress | None, mode: Mode) -> CloudLink | None:
-    """Return the link to the cloud, or None: in device-only nothing leaves this machine.
+    """Return the link to the cloud, or None; in device-only nothing leaves this machine.
 
-    To be called on the loop that will use it.
+    Call it on the loop that will use the link.
 
     Raises:
         ConfigError: the mode needs a cloud and none is given, or the address is wrong.

@@ -28,8 +28,8 @@ __all__ = ["GrpcCloudLink"]
 
 logger = logging.getLogger(__name__)
 
-# Idle connections are probed often enough to notice a suspended laptop or a lost network, and not
-# so often that a server's default policy would close them.
+# Idle connections are probed often enough to notice a suspended laptop or a lost network, but not
+# so often that a server's default policy closes them.
 _CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -46,11 +46,7 @@ class GrpcCloudLink:
 
     Args:
         target: "host:port".
-        tls_ca: PEM file with the certificate authority to trust; None with `tls` False means
-            plaintext.
-        tls: use TLS with the system's authorities when no tls_ca is given.
-        api_key: bearer key, sent with every call.
-        insecure: allow plaintext to a host that is not loopback.
+        tls_ca, tls, api_key, insecure: as in CloudAddress.
         info_timeout_s: deadline of a card request.
         stream_timeout_s: deadline of a whole stream.
 
@@ -121,7 +117,7 @@ class GrpcCloudLink:
         try:
             await stream.send(start)
         except BaseException:
-            call.cancel()  # a call that nobody reads would stay for ever
+            call.cancel()  # a call that is never read would stay open for ever
             raise
         return stream
 
@@ -142,7 +138,7 @@ class _GrpcStream:
         except grpc.aio.AioRpcError as error:
             raise error_from_call(error) from error
         except asyncio.CancelledError:
-            # grpc.aio says so too when the call or its channel was closed under the reader.
+            # grpc.aio also raises this when the call or its channel was closed meanwhile.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
@@ -152,7 +148,7 @@ class _GrpcStream:
         try:
             await self._call.write(request_to_pb(message))
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
-            # The stream has ended; its reader has the reason.
+            # The stream has ended; its reader gets the reason.
             logger.debug(
                 "a %s came after the end: %s", type(message).__name__, type(error).__name__
             )
@@ -162,7 +158,7 @@ class _GrpcStream:
 
 
 def _authority(path: Path) -> bytes:
-    """Read a PEM file of certificates; gRPC itself would only log what is wrong with it."""
+    """Read a PEM file of certificates; gRPC itself only logs problems with it."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How a device's user names the cloud."""
+"""The user's settings for the cloud."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["CloudSettings"]
 
 @dataclass(frozen=True, slots=True)
 class CloudSettings:
-    """The cloud's address, whom to trust, and the key to show."""
+    """The cloud's address, the authority to trust, and the key to send."""
 
     target: Annotated[
         str | None, Option("The cloud's HOST:PORT; without one, all is local.", "cloud")
@@ -28,7 +28,7 @@ class CloudSettings:
     insecure: Annotated[bool, Option("Allow plaintext to a cloud on another machine.")] = False
 
     def address(self) -> CloudAddress:
-        """Return all of it as an address; its target is empty where no cloud is named.
+        """Return the settings as an address; its target is empty without a cloud.
 
         Raises:
             ConfigError: the key cannot be read or used.

@@ -18,10 +18,10 @@ __all__ = ["chat"]
 
 
 def chat(settings: ChatSettings, _: Read) -> None:
-    """Answer PROMPT, or converse; the cloud begins, this device goes on once it has caught up."""
+    """Answer PROMPT, or converse; the cloud begins, this device continues once it caught up."""
     configure_logging(settings.log_level)
     prepare_environment(fast=settings.device.fast_numerics)
-    # After prepare_environment, since it imports torch; and not at all for --help.
+    # Imports torch, so after prepare_environment, and not for --help.
     with quick_imports():
         from pd_device_client.cloud.egress import way_out
 
@@ -34,14 +34,14 @@ def chat(settings: ChatSettings, _: Read) -> None:
     address = None if settings.cloud.target is None else given
 
     async def run() -> None:
-        link = way_out(address, settings.mode)  # the channel belongs to the loop that made it
+        link = way_out(address, settings.mode)  # on the loop that will use it
         await (_converse if converses else _answer)(settings, link)
 
     asyncio.run(run())
 
 
 def _standard_input() -> str:
-    if sys.stdin is None:  # it was closed by who started this
+    if sys.stdin is None:  # the parent process closed it
         raise ConfigError(
             "there is no standard input to read the prompt from; give the prompt as an argument"
         )

@@ -1,4 +1,4 @@
-"""`pd-device doctor`: how its findings are told, and where the settings come from."""
+"""`pd-device doctor`: prints its findings, and where each setting comes from."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _BUILT_IN = "built in"
 
 
 def doctor(settings: DoctorSettings, read: Read) -> None:
-    """Check what keeps this device from serving, say the mend, and show your settings."""
+    """Check what keeps this device from serving, say how to mend it, and show your settings."""
     prepare_environment()
     from pd_device_client.cloud.egress import way_out
     from pd_device_client.commands.examination import examine
@@ -55,7 +55,7 @@ def doctor(settings: DoctorSettings, read: Read) -> None:
 
 
 def report(config: Path | None) -> Iterator[tuple[str, str, str, str]]:
-    """Yield command, name, value and source of each setting, of a command without flags.
+    """Yield command, name, value and source of each setting, as without any flags.
 
     Args:
         config: the settings file in use.

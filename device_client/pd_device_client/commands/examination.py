@@ -1,4 +1,4 @@
-"""`pd-device doctor`: what would keep this device from serving, and how to mend it."""
+"""The checks of `pd-device doctor`: what would keep this device from serving."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from pd_device_client.engine.memory import check_memory
 
 __all__ = ["Finding", "examine"]
 
-# This file's own year: a clock before it is wrong.
+# The start of 2026, when this was written: an earlier clock is wrong.
 _EARLIEST_UNIX_S = 1_767_225_600
 _COMPARED = ("tokenizer", "chat_template", "weights")
 
@@ -33,9 +33,9 @@ class Finding:
     """What one check found.
 
     Attributes:
-        subject: what was looked at.
+        subject: what was checked.
         ok: whether it is as it should be.
-        words: what was found, and where it is not ok how to mend it.
+        words: what was found and, if not ok, how to mend it.
     """
 
     subject: str
@@ -53,14 +53,14 @@ async def examine(
     clock: Callable[[], int] = unix_time_s,
     battery: Callable[[], Battery | None] = read_battery,
 ) -> list[Finding]:
-    """Look at clock, battery, port, access, key files, model and cloud; change nothing.
+    """Check clock, battery, port, access, key files, model and cloud; change nothing.
 
     Args:
         model: as `load_model` takes it.
-        way_out: makes the link to the cloud, or None; closed at the end.
-        door: where the device is to listen.
-        key_files: that nobody else should read.
-        kept_kv_bytes: of finished answers, that are to be kept in memory.
+        way_out: makes the cloud link, or None; the link is closed at the end.
+        door: where the device will listen.
+        key_files: files that only their owner should be able to read.
+        kept_kv_bytes: KV cache that would be kept for finished answers.
         clock: seconds since 1970.
         battery: reads the battery.
     """
@@ -104,7 +104,7 @@ def _port(door: Door) -> Finding:
 
 
 def _access(door: Door) -> Finding:
-    """Say who could use the device; `serve` refuses what is found wrong here."""
+    """Report who could use the device; `serve` refuses what fails here."""
     try:
         key = door.key()
     except PdError as error:

@@ -1,4 +1,4 @@
-"""What a command says on standard error beside its own: its log, and what to mend."""
+"""A command's log and warnings, on standard error."""
 
 import logging
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ __all__ = ["configure_logging", "warn_of_exposed"]
 
 
 def warn_of_exposed(key_files: Iterable[Path | None]) -> None:
-    """Say which key files others can read; not by the log, as chat shows errors alone."""
+    """Warn of key files that others can read; not in the log, as chat logs only errors."""
     for path in key_files:
         if path is not None and (exposed := key_exposure(path)):
             typer.echo(f"warning: {exposed}", err=True)
 
 
 def configure_logging(level: str) -> None:
-    """Log to standard error from a level on.
+    """Log to standard error from `level` up.
 
     Raises:
         ConfigError: there is no such level.

@@ -1,4 +1,4 @@
-"""`pd-device models`: list, pull, verify and remove models that go by a name."""
+"""`pd-device models`: list, pull, verify and remove models by name."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from pd_device_client.terminal.columns import aligned
 __all__ = ["models"]
 
 models = typer.Typer(
-    help="Models by name: pulled from a hub, checked, and usable wherever --model is.",
+    help="Models by name: pulled from a hub, checked, and usable with every --model.",
     no_args_is_help=True,
 )
 
@@ -29,7 +29,7 @@ Name = Annotated[str, typer.Argument(help="OWNER/MODEL, or OWNER/MODEL@REVISION.
 
 @models.command("list")
 def list_models() -> None:
-    """Say which models are here."""
+    """List the models on this machine."""
     from pd_device_client.hub.pulled_models import partial_bytes
 
     rows = [
@@ -62,7 +62,7 @@ def pull_model(
         ),
     ] = None,
 ) -> None:
-    """Get a model from a hub, or bring it up to date; what was cut goes on where it stopped."""
+    """Get a model from a hub, or update it; an interrupted pull resumes where it stopped."""
     from pd_device_client.hub.model_hub import ModelHub
     from pd_device_client.hub.model_pull import pull
     from pd_device_client.hub.pulled_models import pulled_name
@@ -90,7 +90,7 @@ def verify_models(
         except ModelError as error:
             if name is not None:
                 raise
-            found = [str(error)]  # and the others are looked at too
+            found = [str(error)]  # go on with the other models
         _say(f"{'BAD' if found else 'ok '}  {checked}")
         for words in found:
             _say(f"     {words}")
@@ -105,13 +105,13 @@ def remove_model(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a model from this machine, or what has arrived of it."""
+    """Remove a model from this machine, even an incomplete one."""
     from pd_device_client.hub.pulled_models import pulled_name, remove
 
     wanted = pulled_name(name)
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError(f"nobody can be asked whether {wanted} is to go; say so with --yes")
+            raise ConfigError(f"nobody can be asked whether to remove {wanted}; confirm with --yes")
         typer.confirm(f"Remove {wanted} from this machine?", abort=True)
     freed = remove(wanted)
     _say(f"{wanted} is removed: {_mib(freed)} are free again")
@@ -123,7 +123,7 @@ def _say(line: str) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show what is done and its bytes on a terminal; on anything else, nothing."""
+    """Show a progress bar on a terminal; on anything else, nothing."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

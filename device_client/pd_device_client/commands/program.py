@@ -1,4 +1,4 @@
-"""The commands of `pd-device` that have settings, and what `doctor` looks at of them."""
+"""The commands of `pd-device` that have settings, and the settings that `doctor` checks."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -16,7 +16,7 @@ __all__ = ["PROGRAM", "DoctorSettings"]
 
 @dataclass(frozen=True, slots=True)
 class DoctorSettings:
-    """What is looked at: a part of what `serve` would run."""
+    """The checked part of the settings of `serve`."""
 
     cloud: Annotated[CloudSettings, Part("Cloud")] = field(default_factory=CloudSettings)
     device: Annotated[DeviceSettings, Part("Device", ("model", "kept_kv_mib"))] = field(
@@ -31,6 +31,6 @@ class DoctorSettings:
 PROGRAM = Program(
     "pd-device",
     {"chat": ChatSettings, "serve": ServeSettings, "doctor": DoctorSettings},
-    tables={"doctor": "serve"},  # it looks at what serve would run
+    tables={"doctor": "serve"},  # it checks what serve would run
 )
-"""Whose variables are PD_DEVICE_..., and which of its commands read the settings file."""
+"""The program, with the commands that read PD_DEVICE_... variables and the settings file."""

@@ -1,4 +1,4 @@
-"""`pd-device serve`: from its settings to a service that runs."""
+"""`pd-device serve`: from its settings to a running service."""
 
 import asyncio
 from dataclasses import replace
@@ -18,10 +18,10 @@ __all__ = ["serve"]
 
 
 def serve(settings: ServeSettings, read: Read) -> None:
-    """Serve the OpenAI API on this machine: paced answers, carried by both sides."""
+    """Serve the OpenAI API on this machine: paced answers, made by both sides."""
     configure_logging(settings.log_level)
     prepare_environment(fast=settings.device.fast_numerics)
-    # After prepare_environment, since these import torch; and not at all for --help.
+    # These import torch, so after prepare_environment, and not for --help.
     with quick_imports():
         from pd_device_client.cloud.choice import CloudChoice
         from pd_device_client.cloud.demo_cloud import check_demo, demo_cloud, half_the_cores
@@ -62,7 +62,7 @@ def serve(settings: ServeSettings, read: Read) -> None:
 
 
 def _slowed(settings: ServeSettings, *, paced: bool) -> ServeSettings:
-    """Return settings under which a demonstration can be watched, where nothing else is said."""
+    """Return the settings with a demonstration's throttle, threads and pace as defaults."""
     from pd_device_client.cloud.demo_cloud import DEMO_PACE_S, DEMO_PROFILE, half_the_cores
 
     device = settings.device

@@ -1,4 +1,4 @@
-"""`pd-device serve`: one process from the socket to the last signal."""
+"""The process of `pd-device serve`, from its socket to its last signal."""
 
 import asyncio
 import signal
@@ -35,8 +35,8 @@ async def serve(
 
     Args:
         settings: what to serve, and where.
-        cloud: the way to the cloud; a link is made anew whenever the model is loaded.
-        tell: called with what the user should know, one line each.
+        cloud: the current cloud; each load of the model makes a new link.
+        tell: called with each line for the user.
         line: shown while the model is loaded.
 
     Raises:
@@ -91,11 +91,11 @@ async def _serve(
 
 
 def _access(settings: ServeSettings) -> Access:
-    """Return who may ask."""
+    """Return who may use the API."""
     hosts = settings.allowed_hosts
     return Access(
         key=settings.door.key(),
-        # The names by which others reach this machine are theirs to know.
+        # Other machines may reach this one by any name.
         any_host=not is_loopback(settings.door.host) and not hosts,
         hosts=frozenset(host.lower() for host in hosts),
         origins=frozenset(settings.allowed_origins),
@@ -103,7 +103,7 @@ def _access(settings: ServeSettings) -> Access:
 
 
 async def _load(residency: Residency, stopped: asyncio.Event) -> bool:
-    """Load the model; False where a signal came first."""
+    """Load the model; return False if a signal came first."""
     loading = asyncio.ensure_future(residency.load())
     waiting = asyncio.ensure_future(stopped.wait())
     try:
@@ -130,7 +130,7 @@ def _tell_ready(
 
 
 def _on_signal() -> asyncio.Event:
-    """Return an event that an ending signal or Ctrl-C sets; another then has its usual effect."""
+    """Return an event that an ending signal or Ctrl-C sets; a second one acts as usual."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     signals = (*ending_signals(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""What is asked of a device: one value, made at the terminal or the API, and never copied."""
+"""One request to a device: built once by the terminal or the API, and never copied."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ __all__ = ["Ask", "Mode", "Promise", "draw_request_id"]
 
 
 class Mode(StrEnum):
-    """Who carries the answer."""
+    """Which sides generate the answer."""
 
     DEVICE_ONLY = "device-only"
     CLOUD_ONLY = "cloud-only"
@@ -32,8 +32,8 @@ class Promise:
     """What the reader is promised.
 
     Attributes:
-        pace_s: tau, the gap between two shown tokens; 0: no pace, each as soon as it is there.
-        ttft_s: the first token's latest instant; None means as early as either side can.
+        pace_s: tau, the gap between two shown tokens; 0 shows each token as soon as it exists.
+        ttft_s: the latest time for the first token; None means as early as either side can.
     """
 
     pace_s: float
@@ -51,15 +51,15 @@ class Ask:
         sampling: how tokens are chosen, the seed included.
         stop_strings: the answer ends before the first of these in its text.
         cache_salt: requests with different salts never share cached prefixes on the cloud.
-        mode: who is to carry the answer.
-        promise: the reader's; None: the client's.
-        cloud_tokens: a fixed k instead of the planner's, for comparisons; it counts only where
-            both sides can take the request, and in pd-device.
-        asked_s: when the reader asked, on the loop's clock; all times of the answer count from
-            there. None: from when it is begun.
+        mode: which sides generate the answer.
+        promise: to the reader; None uses the client's default.
+        cloud_tokens: a fixed k instead of the planner's, for comparisons; used only in pd-device
+            and where both sides can take the request.
+        asked_s: when the reader asked, on the loop's clock; the answer's times count from here.
+            None: they count from the start of the session.
         read_along: show every token at its time; False: show the rest at once when the answer is
-            complete, for a reader who gets it in one piece.
-        watched: tell what happens, too, beside what is shown.
+            complete, for a reader that gets it in one piece.
+        watched: report events as well as shown tokens.
 
     Raises:
         InvalidRequest: the prompt is empty, or the token limit is below 1.
@@ -86,5 +86,5 @@ class Ask:
 
 
 def draw_request_id() -> str:
-    """Return a new name for a request that brings none."""
+    """Return a new id for a request that has none."""
     return uuid.uuid4().hex[:12]

@@ -1,8 +1,7 @@
-"""What happens while an answer is carried, beside the tokens that are shown.
+"""Events of a session, beside the tokens that it shows.
 
-A session works the same whether it is watched or not. How much happens is bounded by the tokens of
-prompt and answer: one thing for each of the cloud's messages, and one for each of the device's
-passes.
+A session works the same whether it is watched or not. There is one event for each message of the
+cloud and for each pass of the device, so prompt and answer bound their number.
 """
 
 from collections.abc import Callable
@@ -29,14 +28,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class CloudAsked:
-    """The cloud is to carry the answer up to, and not including, the position `limit`."""
+    """The cloud was asked for all positions below `limit`."""
 
     limit: int
 
 
 @dataclass(frozen=True, slots=True)
 class CloudArrived:
-    """A message of the cloud came: tokens at `position` and onward."""
+    """The cloud sent tokens, the first of them at `position`."""
 
     position: int
     num_tokens: int
@@ -44,7 +43,7 @@ class CloudArrived:
 
 @dataclass(frozen=True, slots=True)
 class CloudFailed:
-    """A stream of the cloud broke or was refused; `final` when no other one will be tried."""
+    """A cloud stream broke or was refused; `final` when no new one will be tried."""
 
     error: PdError
     final: bool
@@ -52,19 +51,19 @@ class CloudFailed:
 
 @dataclass(frozen=True, slots=True)
 class DeviceBegan:
-    """The device's turn at its engine came; `num_cached` tokens of the prompt it had already."""
+    """The device got its turn at the engine; `num_cached` tokens of the prompt were cached."""
 
     num_cached: int
 
 
 @dataclass(frozen=True, slots=True)
 class DevicePassed:
-    """A pass of the device ended; with it `num_fed` tokens of prompt and answer are fed.
+    """The device finished a pass.
 
     Attributes:
-        num_fed: all so far, those that were cached included.
-        num_tokens: in this pass.
-        seconds: this pass took.
+        num_fed: tokens of prompt and answer fed so far, cached ones included.
+        num_tokens: tokens of this pass.
+        seconds: duration of this pass.
     """
 
     num_fed: int
@@ -81,14 +80,14 @@ class DeviceFailed:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The handoff: from `position` on only the device commits."""
+    """The handoff: from `position` on, only the device commits."""
 
     position: int
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimReturned:
-    """The device gave its claim back: the cloud may go on after all."""
+    """The device gave its claim back, so the cloud may continue."""
 
 
 Happening = (
@@ -104,15 +103,15 @@ Happening = (
 """One thing that happened."""
 
 Tell = Callable[[Happening], None]
-"""How the parts of a session tell of it; they are not held up by it."""
+"""Reports one; it never blocks."""
 
 
 class Happened(NamedTuple):
-    """What happened, and when: seconds from submit."""
+    """An event and its time, in seconds from submit."""
 
     at_s: float
     what: Happening
 
 
 def silent(_happening: Happening) -> None:
-    """Tell nobody."""
+    """Report nothing."""

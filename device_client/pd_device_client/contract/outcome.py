@@ -1,4 +1,4 @@
-"""One request from the reader's side: what was asked, what was shown and when, and who made it."""
+"""One request from the reader's side: what was shown, when, and which side made it."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,7 +23,7 @@ class Shown(NamedTuple):  # one is made for every token: a third of a frozen dat
         position: response position.
         token_id: the token.
         text: the text it adds; may be "" (an end-of-sequence token, half a character).
-        origin: who made it.
+        origin: the side that made it.
         at_s: seconds from submit to showing.
     """
 
@@ -36,28 +36,28 @@ class Shown(NamedTuple):  # one is made for every token: a third of a frozen dat
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a request. The session fills it; every figure derives from raw timestamps.
+    """The result of a request. The session fills it; every figure derives from raw timestamps.
 
     Attributes:
-        request_id: the request's.
+        request_id: as in the ask.
         mode: the planned mode, "device-only", "cloud-only" or "pd-device".
         planned_tokens: the plan's cloud token budget k.
-        pace_s: the pace asked of the controller.
+        pace_s: the controller's target gap.
         shown: everything shown, in order of position.
         arrived_at_s: seconds from submit to each position's commit, shown or not.
         finish_reason: "stop" (end of sequence or stop string), "length", "cancelled" or "error".
-        handoff_position: first position committed by the device after cloud tokens; None when
-            there was no handoff.
+        handoff_position: first position committed by the device after cloud tokens; None without
+            a handoff.
         cloud_tokens: committed tokens that the cloud made.
-        cloud_tokens_generated: all tokens the cloud made, those never used included.
+        cloud_tokens_generated: all tokens the cloud made, unused ones included.
         disagreed: dropped tokens that differ from the committed ones.
         device_cached_tokens: prompt tokens that the device had cached from earlier answers.
         cloud_ttft_s: seconds from submit to the first cloud token's arrival; None without one.
         exactness: "identical" when both sides have equal numerics (or only one took part and
             nothing can differ), else "consistent".
-        cloud_error: why the cloud failed on the way, or None.
+        cloud_error: why the cloud failed during the answer, or None.
         error: why the answer is incomplete, or None.
-        notes: what went wrong on the way and was mended, in words for the user.
+        notes: problems that the session worked around, in words for the user.
     """
 
     request_id: str

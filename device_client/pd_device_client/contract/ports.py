@@ -1,7 +1,7 @@
-"""The ports through which a session reaches the outside: a cloud link and a local engine.
+"""The ports of a session: a cloud link and a local engine.
 
-Both are async and speak domain values. gRPC and threads sit behind their real implementations;
-emulated ones are timers on the running loop, so that one session serves two clocks (DESIGN 10).
+Both are async and take domain values. The real implementations hide gRPC and threads; emulated ones
+are timers on the running loop, so the same session runs on a real or a virtual clock (DESIGN 10).
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -21,27 +21,27 @@ class CloudStream(Protocol):
         """Yield what the cloud sends, in order, until Finished or an error.
 
         Raises:
-            PdError: the typed error with which the cloud, or the way to it, ended the stream.
+            PdError: the cloud, or the link to it, ended the stream with this error.
         """
         ...
 
     async def send(self, message: Extend | Stop) -> None:
-        """Send a message; one sent after the end is dropped without an error."""
+        """Send a message; after the stream's end it is dropped without an error."""
         ...
 
     def cancel(self) -> None:
-        """Break the stream off; the cloud frees everything. Safe to call at any time."""
+        """Cancel the stream; the cloud frees everything. Safe to call at any time."""
         ...
 
 
 class CloudLink(Protocol):
-    """The way to one cloud."""
+    """The link to one cloud."""
 
     async def info(self) -> ServerInfo:
         """Ask for the cloud's card.
 
         Raises:
-            TransportError: it cannot be had.
+            TransportError: the cloud did not send it.
         """
         ...
 
@@ -59,14 +59,14 @@ class EngineCard:
     """What a local engine runs.
 
     Attributes:
-        name: for people.
-        fingerprints: of its model.
+        name: shown to users.
+        fingerprints: the model's.
         sampler: "model", or "rolling-hash" for an emulation.
         vocab_size: token ids are below this.
         eos_token_ids: ids that end a sequence.
-        max_context_tokens: prompt and response together.
-        chunk_tokens: tokens of one prefill pass; a cancel waits for one pass at most.
-        kv_bytes_per_token: KV cache bytes one token takes; 0 when nothing is really held.
+        max_context_tokens: limit of prompt and response together.
+        chunk_tokens: tokens per prefill pass; a cancel waits for at most one pass.
+        kv_bytes_per_token: KV cache bytes per token; 0 for an engine without a KV cache.
     """
 
     name: str
@@ -86,11 +86,11 @@ class LocalSequence(Protocol):
         """Run the next tokens of the sequence through the model in one pass.
 
         Args:
-            token_ids: the tokens that follow what was fed before.
+            token_ids: the tokens that follow those fed before.
             sample_position: response position to sample from the pass's last logits, or None.
 
         Returns:
-            The sampled token, or None when none was asked for.
+            The sampled token; None without a sample_position.
 
         Raises:
             EngineError: the pass failed.
@@ -98,7 +98,7 @@ class LocalSequence(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the sequence; a running pass is let finish first."""
+        """Free the sequence, after the running pass has finished."""
         ...
 
 
@@ -111,11 +111,11 @@ class LocalEngine(Protocol):
         ...
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
-        """How many of a prompt's first tokens a sequence opened now would hold already."""
+        """Number of the prompt's first tokens that a sequence opened now would have cached."""
         ...
 
     def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
-        """Open a sequence that holds the first `cached_tokens` of the prompt already."""
+        """Open a sequence that already holds the prompt's cached tokens."""
         ...
 
     async def close(self) -> None:

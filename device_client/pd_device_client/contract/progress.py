@@ -1,8 +1,8 @@
-"""How far loading is, as whoever loads a model tells it."""
+"""The callback that reports how far a model has loaded."""
 
 from collections.abc import Callable
 
 __all__ = ["Progress"]
 
 Progress = Callable[[int, int], None]
-"""Called with how many bytes of how many are read, from any thread."""
+"""Called with (bytes read, bytes in all), from any thread."""

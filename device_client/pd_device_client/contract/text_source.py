@@ -1,4 +1,4 @@
-"""Where a session gets its text from: a stream of tokens in, released text out."""
+"""The source of a session's text: tokens in, released text out."""
 
 from typing import Protocol
 
@@ -14,9 +14,9 @@ class TextSource(Protocol):
         ...
 
     def push(self, token_id: int) -> list[tuple[int, str]]:
-        """Take in the next token; return (position, text) of tokens whose text is released."""
+        """Add the next token; return (position, text) of each token whose text is released."""
         ...
 
     def flush(self) -> list[tuple[int, str]]:
-        """Release what was held back."""
+        """Return the text that was held back, as `push` does."""
         ...

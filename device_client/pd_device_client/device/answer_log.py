@@ -1,4 +1,4 @@
-"""A file with a line of JSON for every answer: when its tokens were shown, never what they say."""
+"""A file with a line of JSON per answer: when its tokens were shown, never their text."""
 
 import json
 import logging
@@ -16,12 +16,12 @@ logger = logging.getLogger(__name__)
 
 
 class AnswerLog:
-    """Appends to a file; a context manager, which closes it.
+    """Appends to a file; a context manager that closes it.
 
-    A file that can no longer be written is told of once and left: answers matter more.
+    A failing write is logged once and ends the log, as answers matter more.
 
     Args:
-        path: to append to.
+        path: the file.
         unix_time_s: stamps lines.
 
     Raises:
@@ -41,7 +41,7 @@ class AnswerLog:
             ) from error
 
     def write(self, outcome: Outcome) -> None:
-        """Append the line of an answer that has ended, however it did."""
+        """Append the line of an answer that has ended, for any reason."""
         if self._broken:
             return
         try:
@@ -78,5 +78,5 @@ class AnswerLog:
         """Close the file."""
         try:
             self._file.close()
-        except OSError:  # what is left in it could not be written: told of already
-            logger.debug("%s did not close in order", self._path)
+        except OSError:  # buffered lines could not be written: reported already
+            logger.debug("%s did not close cleanly", self._path)

@@ -1,4 +1,4 @@
-"""What a low battery changes: the cloud carries answers as long as there is one."""
+"""Sparing a low battery: answers come from the cloud, if there is one."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,9 +16,9 @@ class Battery:
     """A battery's state.
 
     Attributes:
-        percent: of its charge.
+        percent: its charge.
         plugged: whether the machine runs on mains; None where the system does not say, as some do
-            of a battery that is neither charged nor used.
+            not for a battery that is neither charging nor discharging.
     """
 
     percent: float
@@ -33,21 +33,18 @@ class BatteryPolicy:
         float,
         *(Ge(0), Le(100)),
         Option(
-            "On battery below this percentage the cloud carries answers; 0: never.", "spare-below"
+            "On battery below this percentage the cloud makes the answers; 0: never.", "spare-below"
         ),
     ] = 20.0
 
     def spares(self, battery: Battery | None) -> bool:
-        """Whether the engine is to be spared now; never without a battery that is in use."""
+        """Whether to spare the engine now; never without a discharging battery."""
         if battery is None or battery.plugged is not False:
             return False
         return battery.percent < self.spare_below_percent
 
     def mode(self, mode: Mode, battery: Battery | None, *, cloud_usable: bool) -> Mode:
-        """Return the mode for a request that names none.
-
-        What is to stay on the device stays there, whatever the battery says.
-        """
+        """Return the mode for a request that names none; device-only stays device-only."""
         if mode is Mode.PD_DEVICE and cloud_usable and self.spares(battery):
             return Mode.CLOUD_ONLY
         return mode
@@ -55,7 +52,7 @@ class BatteryPolicy:
 
 def read_battery() -> Battery | None:
     """Return this machine's battery, or None where there is none or it cannot be read."""
-    import psutil  # not for --help, which names the policy
+    import psutil  # here, as --help imports this module
 
     read = getattr(psutil, "sensors_battery", None)  # not on every system
     state = read() if read is not None else None

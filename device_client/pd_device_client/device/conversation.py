@@ -1,4 +1,4 @@
-"""A conversation as token ids: each turn begins with the very ids of the turns before it."""
+"""A conversation as token ids: each turn begins with exactly the ids of the turns before it."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ __all__ = ["Conversation", "Prompt"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What an answer of a conversation is to follow.
+    """The prompt of one turn.
 
     Attributes:
-        said: the user's words.
-        text: the whole prompt.
-        token_ids: the same as ids.
+        said: the user's new message.
+        text: the whole prompt, conversation included.
+        token_ids: its token ids.
     """
 
     said: str
@@ -25,17 +25,14 @@ class Prompt:
 
 
 class Conversation:
-    """What was said so far.
+    """The messages so far.
 
-    An answer's text, encoded anew, may come to other ids than those the model made, and what is
-    cached for them would be lost. So the ids are kept, and only what is new is encoded; where the
-    template does not leave the text before as it was, all of it is.
+    Encoding an answer's text again may give different ids than those the model made, which would
+    miss the KV cache. So the ids are kept and only new text is encoded, unless the template changes
+    the earlier text; then everything is encoded again.
 
-    With a model that knows no roles the conversation is one text that grows: the prompt, its
-    continuation, a blank line, the next prompt.
-
-    Args:
-        loaded: the model.
+    For a model without roles the conversation is one growing text: the prompt, its continuation, a
+    blank line, the next prompt.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -46,10 +43,10 @@ class Conversation:
         self._token_ids: tuple[int, ...] = ()
 
     def turn(self, said: str) -> Prompt:
-        """Return the prompt for the user's next words; nothing changes until it is answered.
+        """Return the prompt for the user's next message; `answered` then adds both.
 
         Raises:
-            InvalidRequest: there are none, they are not valid UTF-8, or the template refuses them.
+            InvalidRequest: it is empty or not valid UTF-8, or the template refuses it.
         """
         messages = [*self._messages, {"role": "user", "content": said}]
         text = self._rendered(messages)
@@ -61,7 +58,7 @@ class Conversation:
         return Prompt(said, text, text_token_ids(self._loaded, text))
 
     def answered(self, turn: Prompt, outcome: Outcome) -> None:
-        """Take an answer in, a stopped one too."""
+        """Add a turn and its answer, even a stopped one."""
         self._messages += [
             {"role": "user", "content": turn.said},
             {"role": "assistant", "content": outcome.text},
@@ -69,8 +66,8 @@ class Conversation:
         self._text = turn.text + outcome.text
         made = outcome.token_ids
         while made and made[-1] in self._loaded.eos_token_ids:
-            made.pop()  # the template writes it
-        # A stop string, or half a character at the end, was made but not shown.
+            made.pop()  # the template adds it
+        # The ids do not match the text if a stop string or half a character was not shown.
         faithful = self._loaded.tokenizer.decode(made) == outcome.text
         self._token_ids = (*turn.token_ids, *made) if faithful else ()
 

@@ -1,4 +1,4 @@
-"""This device as one thing: its model, its client, and how an answer is asked of them."""
+"""A device: its model and its client, opened and closed together."""
 
 import asyncio
 import logging
@@ -35,8 +35,8 @@ class Device:
 
     Attributes:
         loaded: its model.
-        client: carries requests.
-        speed_key: what its speeds are kept under for the next start; None: they are not.
+        client: answers requests.
+        speed_key: the key under which its speeds are kept for the next start; None: not kept.
     """
 
     loaded: LoadedModel
@@ -45,30 +45,30 @@ class Device:
     _large_text: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
 
     async def encoded(self, num_characters: int, encode: Callable[[], T]) -> T:
-        """Return what `encode` makes of a text, in a worker thread; large texts one at a time.
+        """Run `encode` in a worker thread and return its result; large texts one at a time.
 
-        Eight million characters take more than a gigabyte while they become tokens, so what many
-        of them take at once is bounded by their queue; who has small ones does not wait in it.
+        Encoding eight million characters takes more than a gigabyte of memory, so large texts queue
+        to bound the sum. Small texts do not wait in that queue.
 
         Args:
-            num_characters: of the text.
-            encode: makes tokens of it.
+            num_characters: the text's length.
+            encode: turns the text into tokens.
         """
         if num_characters < _LARGE_CHARACTERS:
             return await asyncio.to_thread(encode)
         await self._large_text.acquire()
         work = asyncio.get_running_loop().run_in_executor(None, encode)
         work.add_done_callback(self._encoded)
-        # Who goes away does not end the thread, and the next one begins when that has ended.
+        # A cancelled caller does not stop the thread; the lock is held until the thread is done.
         return await asyncio.shield(work)
 
     def _encoded(self, work: "asyncio.Future[Any]") -> None:
         self._large_text.release()
         if not work.cancelled():
-            work.exception()  # nobody may be there to take it
+            work.exception()  # mark it as retrieved: the caller may be gone
 
     async def close(self) -> None:
-        """Close both sides, and keep the device's speeds for its next start."""
+        """Close both sides, and keep the device's speeds for the next start."""
         await self.client.close()
         if self.speed_key is not None:
             keep_profile(self.speed_key, self.client.device_estimate.learned)
@@ -81,14 +81,14 @@ async def open_device(
 
     Args:
         settings: what to run.
-        link: the way to the cloud, or None.
-        progress: told of the weights' bytes, from another thread.
+        link: the cloud link, or None.
+        progress: called with the weights' bytes, from another thread.
 
     Raises:
         ModelError: the model cannot be loaded.
         EngineError: it fails in its first passes.
     """
-    # Off the event loop, which has probes and signals to answer meanwhile.
+    # In a thread, since the event loop must answer probes and signals meanwhile.
     loaded = await asyncio.to_thread(_load, settings, progress)
     engine: LocalEngine = TorchLocalEngine(
         loaded, num_threads=settings.num_threads, kept_kv_bytes=settings.kept_kv_bytes
@@ -115,13 +115,13 @@ async def open_device(
 def _load(settings: DeviceSettings, progress: Progress | None) -> LoadedModel:
     check_memory(settings.model, settings.kept_kv_bytes)
     if settings.num_threads is not None:
-        # The probe that comes with loading must see the number of threads in use.
+        # Loading probes the numerics, which depend on the number of threads.
         torch.set_num_threads(settings.num_threads)
     return load_model(settings.model, fast=settings.fast_numerics, progress=progress)
 
 
 def _speed_key(loaded: LoadedModel, threads: int, chunk_tokens: int) -> list[object] | None:
-    """Return all that the speed of a model depends on here; None where that cannot be told."""
+    """Return everything that a model's speed depends on here; None if the CPU is unknown."""
     cpu = cpu_description()
     if cpu is None:
         return None
@@ -130,5 +130,5 @@ def _speed_key(loaded: LoadedModel, threads: int, chunk_tokens: int) -> list[obj
 
 
 def draw_seed() -> int:
-    """Return a seed for a request that brings none; every reader of JSON keeps all its digits."""
+    """Return a seed for a request without one; 53 bits survive JSON numbers read as doubles."""
     return secrets.randbits(53)

@@ -1,4 +1,4 @@
-"""From a user's words to a prompt's token ids: by the model's chat template, or as they are."""
+"""From text to a prompt's token ids, with or without the model's chat template."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ __all__ = ["conversation_token_ids", "knows_roles", "prompt_token_ids", "text_to
 
 
 def prompt_token_ids(loaded: LoadedModel, text: str, *, raw: bool) -> tuple[int, ...]:
-    """Return the ids of a prompt: a user's message by the model's chat template, or plain text.
+    """Return the ids of a prompt: a user message in the model's chat template, or plain text.
 
     Raises:
         InvalidRequest: the text is empty or not valid UTF-8, or the template refuses it.
@@ -25,14 +25,14 @@ def text_token_ids(loaded: LoadedModel, text: str, *, special: bool = True) -> t
     Args:
         loaded: the model.
         text: the text.
-        special: with what the tokenizer puts before a text.
+        special: add the special tokens that the tokenizer puts before a text.
 
     Raises:
         InvalidRequest: the text is empty or not valid UTF-8.
     """
     encode = loaded.tokenizer.encode_prompt if special else loaded.tokenizer.encode
     ids = tuple(encode(text)) if text else ()
-    if not ids:  # a normaliser may leave nothing of a text
+    if not ids:  # a normaliser may remove the whole text
         raise InvalidRequest("the prompt is empty; it needs at least one token")
     return ids
 
@@ -40,16 +40,15 @@ def text_token_ids(loaded: LoadedModel, text: str, *, special: bool = True) -> t
 def conversation_token_ids(
     loaded: LoadedModel, messages: Sequence[Mapping[str, str]], *, special: bool | None = None
 ) -> tuple[int, ...]:
-    """Return the ids of a conversation that an answer is to follow.
+    """Return the ids of a conversation, ready for the next answer.
 
-    A template writes the beginning of the sequence itself where the model wants one. For a model
-    without a template the messages' texts follow one another, a blank line between two, after
-    what the tokenizer puts before a text.
+    A template writes the beginning-of-sequence token itself. For a model without a template the
+    messages' texts are joined by blank lines, after the tokenizer's special tokens.
 
     Args:
         loaded: the model.
         messages: each with "role" and "content", both text.
-        special: with what the tokenizer puts before a text; None: where there is no template.
+        special: add the tokenizer's special tokens; None: only without a template.
 
     Raises:
         InvalidRequest: there is no text, it is not valid UTF-8, or the template refuses it.
@@ -63,9 +62,9 @@ def conversation_token_ids(
 
 
 def knows_roles(loaded: LoadedModel) -> bool:
-    """Say whether a model answers messages; a base model goes on with a text, whoever wrote it.
+    """Return whether the model's template distinguishes roles; a base model only continues text.
 
-    A template may be there all the same, and only put the messages' texts one after another.
+    A base model may have a template too, one that only joins the messages' texts.
     """
     if loaded.chat_template is None:
         return False
@@ -74,5 +73,5 @@ def knows_roles(loaded: LoadedModel) -> bool:
         try:
             texts.add(loaded.chat_template.render([{"role": role, "content": "x"}]))
         except InvalidRequest:
-            return True  # it minds who speaks
+            return True  # it refuses a role, so it knows them
     return len(texts) > 1

@@ -1,4 +1,4 @@
-"""Where the model is: loading, in memory and ready, asleep to free memory, or gone."""
+"""Loading and unloading the model: ready in memory, asleep to free memory, or closed."""
 
 import asyncio
 import logging
@@ -18,49 +18,46 @@ _LOOK_AGAIN_S = 5.0  # while answers are carried
 
 
 class Phase(StrEnum):
-    """How a device stands to its model."""
+    """The state of a device's model."""
 
     LOADING = "loading"
     READY = "ready"
-    ASLEEP = "asleep"  # unloaded for want of requests; the next one loads it again
+    ASLEEP = "asleep"  # unloaded after idle time; the next request loads it again
     WAKING = "waking"
     FAILED = "failed"
     CLOSED = "closed"
 
     @property
     def serving(self) -> bool:
-        """Whether requests are carried, even if the first has to wait for the model."""
+        """Whether requests are answered, even if the first has to wait for the model."""
         return self in (Phase.READY, Phase.ASLEEP, Phase.WAKING)
 
 
 class Observer(Protocol):
-    """Carries answers with a device, and tells of it."""
+    """Knows whether the device is in use, and sees it when it is loaded."""
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is carried, so that the device is not to be unloaded."""
+        """Whether an answer is in progress, so that the device must stay loaded."""
         ...
 
     async def loaded(self, device: Device) -> None:
-        """See a device before it serves.
-
-        Keep no reference to it: its memory is free again once it sleeps.
-        """
+        """Look at a device before it serves; keep no reference, so that it can be freed."""
         ...
 
 
 class Residency:
-    """Loads the device, hands it to requests, and unloads it when nobody asks.
+    """Loads the device, hands it to requests, and unloads it when idle.
 
     Args:
         open_device: loads it.
         observer: sees it, and says when it is in use.
-        keep_alive_s: seconds without a request after which it is unloaded; None: never.
+        keep_alive_s: seconds without a request until it is unloaded; None: never.
 
     Attributes:
-        phase: where it stands.
-        model_name: of the device, once it was loaded.
-        max_context_tokens: of its model.
+        phase: see Phase.
+        model_name: the model's name; "" before the first load.
+        max_context_tokens: the model's context; 0 before the first load.
     """
 
     def __init__(
@@ -103,7 +100,7 @@ class Residency:
         except PdError:
             self.phase = Phase.FAILED
             raise
-        self._device = device  # before anything is awaited, so that it is closed whatever happens
+        self._device = device  # before any await, so that `close` always closes it
         await self._observer.loaded(device)
         self.phase = Phase.READY
         self.model_name = device.loaded.name
@@ -113,22 +110,22 @@ class Residency:
             self._watch = asyncio.ensure_future(self._unload_when_idle(self._keep_alive_s))
 
     async def wake(self) -> Device:
-        """Return the device for a request; load it again when it sleeps.
+        """Return the device for a request; load it again if it is asleep.
 
         Raises:
-            NotReady: it is being loaded for the first time, or gone.
-            PdError: it cannot be loaded again; the next request tries anew.
+            NotReady: it is being loaded for the first time, or closed.
+            PdError: it cannot be loaded again; the next request retries.
         """
         self._touch()
         if self.phase is Phase.ASLEEP:
             self.phase = Phase.WAKING
             self._waking = asyncio.ensure_future(self._wake())
         if self.phase is Phase.WAKING and self._waking is not None:
-            await asyncio.shield(self._waking)  # others wait for it too
+            await asyncio.shield(self._waking)  # several requests may wait for it
         return self.device
 
     async def close(self) -> None:
-        """Close the device; requests get none any more."""
+        """Close the device for good."""
         self.phase = Phase.CLOSED
         for task in (self._waking, self._watch):
             if task is not None:

@@ -1,4 +1,4 @@
-"""What a device runs, as its user sets it; imports no torch."""
+"""A device's settings; this module imports no torch."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,7 +12,7 @@ from pd_device_client.planning.profiles import SpeedProfile, device_profile
 
 __all__ = ["DeviceSettings", "LogLevel", "ModeOption"]
 
-ModeOption = Annotated[Mode, Option("Who carries the answer.")]
+ModeOption = Annotated[Mode, Option("Which sides make the answer.")]
 LogLevel = Annotated[str, Option("debug, info, warning or error.")]
 
 
@@ -33,7 +33,7 @@ class DeviceSettings:
     ttft_s: Annotated[
         float | None,
         *(Ge(0.001), Le(3600)),
-        Option("Seconds within which the first token will do; default: the earliest.", "ttft"),
+        Option("Latest time for the first token, in seconds; default: the earliest.", "ttft"),
     ] = None
     throttle: Annotated[
         str | None, Option("Slow the local engine to a device profile: slow, phone, laptop, ...")
@@ -48,7 +48,7 @@ class DeviceSettings:
     local_seqs: Annotated[
         int,
         Ge(1),
-        Option("Answers that the local engine works on at once; others wait for their turn."),
+        Option("Answers that the local engine works on at once; others wait."),
     ] = 1
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class DeviceSettings:
 
     @property
     def slowed_to(self) -> SpeedProfile | None:
-        """The profile that the local engine is slowed down to."""
+        """The profile to which the local engine is slowed down, or None."""
         return device_profile(self.throttle) if self.throttle else None
 
     @property

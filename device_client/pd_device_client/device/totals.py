@@ -1,4 +1,4 @@
-"""What the answers of a device came to since it was started."""
+"""Totals over a device's answers since its start."""
 
 from dataclasses import asdict, dataclass
 
@@ -9,13 +9,13 @@ __all__ = ["Totals"]
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over all answers that have ended, those that were cancelled included.
+    """Sums over all answers that have ended, cancelled ones included.
 
     Attributes:
-        answers: how many.
-        handed_over: of them, begun by the cloud and gone on with by this device.
-        shown_tokens: shown to readers; what a cloud alone would have had to make.
-        cloud_tokens: made by the cloud, those that were never used included.
+        answers: number of answers.
+        handed_over: answers that the cloud began and this device continued.
+        shown_tokens: tokens shown; a cloud alone would have made all of them.
+        cloud_tokens: tokens the cloud made, unused ones included.
     """
 
     answers: int = 0
@@ -34,9 +34,9 @@ class Totals:
 
     @property
     def cloud_tokens_saved(self) -> int:
-        """Shown tokens that no cloud had to make."""
+        """Shown tokens that the cloud did not have to make."""
         return max(self.shown_tokens - self.cloud_tokens, 0)
 
     def report(self) -> dict[str, int]:
-        """Return what is told of them."""
+        """Return the sums as a JSON object."""
         return {**asdict(self), "cloud_tokens_saved": self.cloud_tokens_saved}

@@ -1,4 +1,4 @@
-"""KV caches of finished answers, kept so that a conversation's next turn prefills only new text."""
+"""KV caches of finished answers, so that a conversation's next turn prefills only new text."""
 
 from collections.abc import Sequence
 
@@ -8,19 +8,19 @@ __all__ = ["KeptPrefixes"]
 
 
 class KeptPrefixes:
-    """The caches last used, within a bound of bytes; what was used longest ago goes first.
+    """The most recently used caches, bounded in bytes; the least recently used is evicted first.
 
-    A kept cache is never written again: a new sequence copies what it shares with it. So several
-    answers may go on from one conversation, and what is copied are the bits that a prefill would
-    compute, as keys and values do not depend on how a prefix was cut into passes.
+    A kept cache is never written again: a new sequence copies the prefix it shares. So several
+    answers may continue one conversation. The copied bits equal those of a new prefill, as keys and
+    values do not depend on how a prefix was split into passes.
 
     Args:
-        max_bytes: of all kept caches together, as allocated.
+        max_bytes: limit of all kept caches together, as allocated.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._kept: dict[tuple[int, ...], KVCache] = {}  # in the order of last use
+        self._kept: dict[tuple[int, ...], KVCache] = {}  # in order of last use
 
     @property
     def num_bytes(self) -> int:
@@ -28,7 +28,7 @@ class KeptPrefixes:
         return sum(cache.allocated_bytes for cache in self._kept.values())
 
     def shared_tokens(self, prompt: Sequence[int]) -> int:
-        """Tokens of a prompt that are kept; at least its last is not, as an answer needs it."""
+        """Number of leading prompt tokens in a kept cache, never the last: an answer feeds it."""
         return self._find(tuple(prompt))[1]
 
     def take(self, prompt: Sequence[int]) -> tuple[KVCache | None, int]:
@@ -36,14 +36,14 @@ class KeptPrefixes:
         found, shared = self._find(tuple(prompt))
         if found is None:
             return None, 0
-        cache = self._kept[found] = self._kept.pop(found)  # it was used now
+        cache = self._kept[found] = self._kept.pop(found)  # now the most recently used
         return cache, shared
 
     def keep(self, token_ids: Sequence[int], cache: KVCache) -> None:
         """Keep the cache of these tokens; it must not be written any more.
 
-        What is a beginning of it is let go, and it is itself when it begins another, or when it
-        alone is over the bound: the others stay then.
+        It replaces caches of its own prefixes. It is dropped if it is itself a prefix of a kept
+        cache, or larger than the whole bound.
         """
         if cache.allocated_bytes > self._max_bytes:
             return
@@ -68,7 +68,7 @@ class KeptPrefixes:
 
 
 def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """Return the length of the common beginning, by halving: slices compare at C's speed."""
+    """Return the length of the common prefix, by bisection: slices compare at C speed."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""This machine's memory: whether a model fits into it, and giving back what one took."""
+"""This machine's memory: whether a model fits, and returning what a model used."""
 
 import ctypes
 import gc
@@ -12,8 +12,8 @@ from pd_core.store.model_names import RANDOM_TINY
 __all__ = ["check_memory", "give_memory_back"]
 
 _FLOAT32_BYTES = 4
-_CONTEXT_TOKENS = 4096  # a conversation; the cache grows with it, so more is not needed at once
-_SPARE = 1.1  # activations, the tokenizer, what Python and torch take along
+_CONTEXT_TOKENS = 4096  # one conversation; the cache grows on demand
+_SPARE = 1.1  # activations, tokenizer, Python and torch themselves
 
 
 def check_memory(
@@ -23,14 +23,14 @@ def check_memory(
 
     Args:
         model: as `load_model` takes it.
-        kept_kv_bytes: what is to be kept of finished answers besides.
-        available: says how many bytes there are.
+        kept_kv_bytes: KV cache kept for finished answers.
+        available: returns the free memory in bytes.
 
     Raises:
         ModelError: it does not fit, or could not be loaded anyway; the message says why.
     """
     if model == RANDOM_TINY:
-        return  # it is made on the spot, of a few megabytes
+        return  # generated, a few megabytes
     report = inspect_model(model)
     context = min(report.config.max_context_tokens, _CONTEXT_TOKENS) * report.kv_bytes_per_token
     needed = int(report.num_parameters * _FLOAT32_BYTES * _SPARE) + context + kept_kv_bytes
@@ -45,16 +45,16 @@ def check_memory(
 
 
 def give_memory_back() -> None:
-    """Give the system what this process has freed.
+    """Return freed memory to the system.
 
-    Without it most of an unloaded model's memory stays with the process: sessions and their caches
-    refer to each other in circles, and glibc keeps freed blocks of the size of weights for itself.
+    Otherwise most of an unloaded model's memory stays with the process: sessions and their caches
+    form reference cycles, and glibc keeps freed blocks of the size of weights.
     """
     gc.collect()
     try:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
     except (OSError, TypeError):
-        return  # nor have other systems a handle of the process itself
+        return  # some systems have no handle of the process itself
     if trim is not None:
         trim(0)
 

@@ -1,4 +1,4 @@
-"""A real local engine slowed down to a speed profile; results with it are labelled throttled."""
+"""A real local engine slowed down to a speed profile; its results are labelled throttled."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class ThrottledEngine:
         return self._card
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
-        """As the real engine says."""
+        """Ask the real engine."""
         return self._engine.cached_tokens(prompt_token_ids)
 
     def open(

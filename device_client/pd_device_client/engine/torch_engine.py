@@ -1,7 +1,7 @@
 """The local engine: a torch model on one worker thread, off the event loop.
 
-A thread is enough: torch releases the GIL inside its operators. One pass is one job of the
-thread, so a cancel waits for one pass at most, and the chunk size is chosen for that latency.
+A thread is enough: torch releases the GIL inside its operators. One pass is one job, so a cancel
+waits for at most one pass; the chunk size is chosen for that latency.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from pd_device_client.engine.kept_prefixes import KeptPrefixes
 __all__ = ["KEPT_KV_BYTES", "TorchLocalEngine"]
 
 KEPT_KV_BYTES = 256 << 20
-"""What is kept for conversations when nobody says otherwise."""
+"""The default of `kept_kv_bytes` for conversations."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ class TorchLocalEngine:
 
     Args:
         loaded: the model with its tokenizer and fingerprints.
-        chunk_tokens: tokens of one prefill pass.
+        chunk_tokens: tokens per prefill pass.
         num_threads: torch threads of the worker; None leaves torch's default.
-        kept_kv_bytes: KV caches of finished answers, kept for a conversation's next turn;
-            0 keeps none, as a measurement wants it.
+        kept_kv_bytes: limit of the KV caches kept for conversations' next turns; 0 keeps none, as
+            measurements need.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class TorchLocalEngine:
         return self._card
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
-        """How many of a prompt's first tokens are kept from earlier answers."""
+        """Number of the prompt's first tokens that are cached from earlier answers."""
         return self._kept.shared_tokens(prompt_token_ids)
 
     def open(
         self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
     ) -> "_TorchSequence":
-        """Open a sequence; its cache is kept at its end when it was opened with a prompt."""
+        """Open a sequence; if opened with a prompt, its cache is kept when it is closed."""
         return _TorchSequence(self._loaded, self._worker, sampling, prompt_token_ids, self._kept)
 
     async def close(self) -> None:
@@ -101,9 +101,9 @@ class _TorchSequence:
         self._kept = kept if prompt_token_ids else None
         self._source, self._num_tokens = kept.take(prompt_token_ids)
         self._cache = loaded.model.make_cache(1)
-        # What the cache holds for certain: a pass that nobody waits for any more does not count.
+        # Tokens surely in the cache: a pass whose caller was cancelled does not count.
         self._held = list(prompt_token_ids[: self._num_tokens])
-        # The last tokens fed, where sampling looks at them: the response is never cached.
+        # The last tokens fed, for samplers with a history; it never reaches into a cached prefix.
         self._recent: list[int] = []
 
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
@@ -115,13 +115,13 @@ class _TorchSequence:
         return sampled
 
     def close(self) -> None:
-        # A pass that still runs writes beyond what is held, so what is kept does not change.
+        # A running pass writes only after the held tokens, so the kept prefix does not change.
         if self._kept is not None and self._source is None and self._held:
             self._kept.keep(self._held, self._cache)
         self._kept = None
 
     def _pass(self, token_ids: list[int], sample_position: int | None) -> int | None:
-        """One forward pass, on the worker's thread."""
+        """Run one forward pass on the worker's thread."""
         end = self._num_tokens + len(token_ids)
         limit = self._loaded.model.config.max_context_tokens
         if end > limit:
@@ -138,7 +138,7 @@ class _TorchSequence:
     def _forward(self, token_ids: list[int], end: int, sample_position: int | None) -> int | None:
         model = self._loaded.model
         self._cache.reserve(end)
-        if self._source is not None:  # here and not in `open`: copying is work for this thread
+        if self._source is not None:  # not in `open`, so that copying is off the event loop
             self._cache.copy_prefix(self._source, self._num_tokens)
             self._source = None
         segment = Segment(self._cache, self._num_tokens, len(token_ids))

@@ -1,8 +1,8 @@
-"""What a hub has of a model, and its files' bytes: huggingface-hub, with our errors.
+"""A model's files on a hub: huggingface-hub, with our errors.
 
-Files come by plain HTTP with range requests, and what has arrived stays on the disk, so a pull
-that was cut goes on where it stopped, in another process too. (The library's own download of a
-file throws away what has arrived when its process ends, so of it only the parts are used.)
+Files are fetched by plain HTTP with range requests, and received bytes stay on the disk, so an
+interrupted pull resumes where it stopped, even in a new process. (The library's own file download
+discards them when its process ends, so only its parts are used.)
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-# Documented in this place, though not marked as exported there.
+# Documented there, though not marked as exported.
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     hf_raise_for_status,
@@ -37,7 +37,7 @@ __all__ = ["HubFile", "ModelHub", "Repo"]
 
 _READ_BYTES = 1 << 20
 _ANSWER_S = 30.0
-# An answer that breaks off is asked for again, so many times without a new byte.
+# Attempts in a row without a new byte before a broken download fails.
 _TRIES = 4
 
 
@@ -48,7 +48,7 @@ class HubFile:
     Attributes:
         name: its path in the repository.
         size_bytes: its size.
-        git_oid: hex digest of the git object; of a small file these are its own bytes.
+        git_oid: hex digest of the git object; for a small file, of its bytes as a git blob.
         sha256: hex digest of its bytes, for large files; None for small ones.
     """
 
@@ -59,7 +59,7 @@ class HubFile:
 
     @property
     def key(self) -> str:
-        """What its bytes are known by, whatever its name is."""
+        """The digest that identifies its bytes, whatever its name."""
         return self.sha256 or self.git_oid
 
     def digest_of(self, file: Path, read: Callable[[int], None]) -> str:
@@ -70,10 +70,10 @@ class HubFile:
             read: called with the number of bytes read so far.
 
         Raises:
-            ModelError: the bytes are others.
+            ModelError: the bytes differ.
         """
         ours = hashlib.sha256()
-        # How git names a blob; not a matter of security, which is HTTPS's here.
+        # git's digest of a blob; no security depends on it, HTTPS provides that.
         git = hashlib.sha1(f"blob {self.size_bytes}\0".encode(), usedforsecurity=False)
         with file.open("rb") as opened:
             while part := opened.read(_READ_BYTES):
@@ -96,8 +96,8 @@ class Repo:
     """A model's files at one commit.
 
     Attributes:
-        commit: what the revision stands for now.
-        files: all of them.
+        commit: the commit that the revision names now.
+        files: all files.
     """
 
     commit: str
@@ -109,8 +109,8 @@ class ModelHub:
 
     Args:
         endpoint: its address; None: the variable HF_ENDPOINT, or Hugging Face.
-        token: for models that want one; None: as the library finds it (HF_TOKEN, its login).
-        wait_s: between two tries.
+        token: for models that need one; None: as the library finds it (HF_TOKEN, its login).
+        wait_s: seconds between two attempts.
     """
 
     def __init__(
@@ -126,11 +126,11 @@ class ModelHub:
         return str(self._api.endpoint)
 
     def look(self, name: PulledName) -> Repo:
-        """Return what the hub has of a model.
+        """Return a model's files on the hub.
 
         Raises:
-            ModelError: it has no such model or revision, or does not give it to us.
-            HubUnavailable: it cannot be asked.
+            ModelError: it has no such model or revision, or refuses access.
+            HubUnavailable: it cannot be reached, or does not describe the model.
         """
         with self._our_errors(name):
             info = self._api.model_info(
@@ -154,18 +154,18 @@ class ModelHub:
         into: Path,
         arrived: Callable[[int], None],
     ) -> None:
-        """Append what is missing of a file to what has arrived of it.
+        """Append the missing bytes of a file to those already received.
 
         Args:
             name: the model.
-            commit: at which commit.
-            file: which file.
-            into: where its first bytes are, or none yet.
-            arrived: called with the number of bytes that are there.
+            commit: its commit.
+            file: the file.
+            into: holds the bytes received so far; need not exist.
+            arrived: called with the number of bytes received.
 
         Raises:
-            ModelError: the hub does not give it to us, or it cannot be written.
-            HubUnavailable: it did not come, or not all of it; what came stays.
+            ModelError: the hub refuses access, or the file cannot be written.
+            HubUnavailable: the file is incomplete; the received bytes stay.
         """
         url = hf_hub_url(name.repo, file.name, revision=commit, endpoint=self.endpoint)
         with self._our_errors(name), into.open("ab") as opened:
@@ -183,13 +183,13 @@ class ModelHub:
         self, url: str, opened: BinaryIO, size_bytes: int, arrived: Callable[[int], None]
     ) -> None:
         headers = build_hf_headers(token=self._token)
-        # Offsets count the file's own bytes, so it must not be packed on its way.
+        # Offsets count uncompressed bytes, so the response must not be compressed.
         headers |= {"Range": f"bytes={opened.tell()}-", "Accept-Encoding": "identity"}
         with http_stream_backoff(
             "GET", url, headers=headers, timeout=_ANSWER_S, retry_on_exceptions=()
         ) as response:
             hf_raise_for_status(response)
-            if response.status_code == httpx2.codes.OK:  # all of it, whatever was asked for
+            if response.status_code == httpx2.codes.OK:  # the whole file, not the range
                 opened.seek(0)
                 opened.truncate()
             for part in response.iter_bytes():
@@ -235,7 +235,7 @@ class ModelHub:
                 f"{self.endpoint} cannot be reached for {name} ({reason}); check the network and "
                 "pull again, what has arrived is kept"
             ) from error
-        except OSError as error:  # after the library's own, some of which are of this kind too
+        except OSError as error:  # last, since some of the library's errors are OSErrors
             raise ModelError(
                 f"{name} cannot be written ({error.strerror}); make room and pull again, what has "
                 "arrived is kept"

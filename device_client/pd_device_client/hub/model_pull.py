@@ -1,4 +1,4 @@
-"""Getting a model from a hub: what is read here, resumable, checked, whole or not at all."""
+"""Pulling a model from a hub: only the files read here, resumable, checked, all or nothing."""
 
 import os
 import re
@@ -27,7 +27,7 @@ from pd_device_client.hub.pulled_models import differences, sole_use
 __all__ = ["Progress", "pull"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is done in a word, and how many bytes of how many it is done with."""
+"""Called with (a word for the step, bytes done, bytes in all)."""
 
 _KEPT_SUFFIXES = (".json", ".txt", ".jinja", ".model")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -35,20 +35,19 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _NEEDED = ("config.json", "tokenizer.json")
 _ARRIVED_SUFFIX = ".arrived"
-_SPARE_BYTES = 64 << 20  # the disk is not filled to the last byte
+_SPARE_BYTES = 64 << 20  # left free on the disk
 
 
 def pull(hub: ModelHub, name: PulledName, progress: Progress) -> tuple[Manifest, bool]:
-    """Bring a model here, or up to date, and return its manifest and whether anything changed.
+    """Pull or update a model; return its manifest and whether anything changed.
 
-    A model that is here is read to the last byte first: damaged files are brought again.
-    What has arrived stays when it is cut, and the next pull goes on from there. A model that was
-    here is replaced at the very end.
+    A local model is checked byte by byte first; damaged files are pulled again. An interrupted pull
+    keeps the received bytes, and the next one resumes. The old model is replaced at the very end.
 
     Raises:
-        ModelError: the hub does not have it, it is not of a kind that is read here, its bytes are
-            not the announced ones, or they cannot be written.
-        HubUnavailable: the hub cannot be reached, or broke off.
+        ModelError: the hub does not have it, it cannot be run here, its bytes are not the
+            announced ones, or they cannot be written.
+        HubUnavailable: the hub cannot be reached, or the download broke off.
         ConfigError: another process pulls it.
     """
     with sole_use(name):
@@ -73,14 +72,14 @@ def pull(hub: ModelHub, name: PulledName, progress: Progress) -> tuple[Manifest,
 
 
 def _older(name: PulledName) -> Manifest | None:
-    """Return the manifest of what is here; a damaged one says nothing that could be used."""
+    """Return the local model's manifest; None if there is none or it is damaged."""
     with suppress(ModelError):
         return read_manifest(name) if find_pulled(name) is not None else None
     return None
 
 
 def _small_files(name: PulledName, repo: Repo) -> list[HubFile]:
-    """Return the files beside the weights; a repository's folders are not looked into."""
+    """Return the files beside the weights, from the repository's top folder only."""
     files = [
         file
         for file in repo.files
@@ -98,7 +97,7 @@ def _small_files(name: PulledName, repo: Repo) -> list[HubFile]:
 
 
 def _weights(name: PulledName, repo: Repo, folder: Path) -> list[HubFile]:
-    """Return the files that a checkpoint is read from: one, or the index's."""
+    """Return the checkpoint's files: a single one, or those in the index."""
     known = {file.name: file for file in repo.files}
     if _SINGLE in known:
         return [known[_SINGLE]]
@@ -120,15 +119,14 @@ def _weights(name: PulledName, repo: Repo, folder: Path) -> list[HubFile]:
 
 
 def _check_config(name: PulledName, config: Path) -> None:
-    """Refuse, before gigabytes are fetched, what could not be loaded afterwards."""
-
+    """Refuse a model that could not be loaded, before gigabytes are fetched."""
     try:
         read_config(read_json(config))
     except ModelError as error:
         shutil.rmtree(config.parent)
         raise ModelError(
             f"{name} cannot be run here, so its weights are not fetched: {error}"
-        ) from (error)
+        ) from error
 
 
 def _check_room(name: PulledName, files: Sequence[HubFile], folder: Path) -> None:
@@ -150,7 +148,7 @@ def _bring(
     older: Manifest | None,
     progress: Progress,
 ) -> list[tuple[str, PulledFile]]:
-    """Bring files into the partial folder, each under its own name once it is checked."""
+    """Fetch files into the partial folder; each gets its own name once it is checked."""
     folder = partial_folder(name)
     total = sum(file.size_bytes for file in files)
     before, pulled = 0, []
@@ -162,7 +160,7 @@ def _bring(
     for file in files:
         target, arriving = folder / file.name, folder / f"{file.key}{_ARRIVED_SUFFIX}"
         if target.exists():
-            target.replace(arriving)  # of an earlier try: checked like one that just arrived
+            target.replace(arriving)  # from an earlier pull: checked like a new one
         elif older is not None and not arriving.exists():
             _take_over(name, older, file, arriving)
         hub.fetch(name, repo.commit, file, arriving, said("pulling"))
@@ -178,7 +176,7 @@ def _bring(
 
 
 def _take_over(name: PulledName, older: Manifest, file: HubFile, arriving: Path) -> None:
-    """Take a large file that did not change from the version that is here, unless it is damaged."""
+    """Link an unchanged large file from the local version, unless it is damaged."""
     for known, pulled in older.files.items():
         ours = pulled_folder(name) / known
         if pulled.sha256 == file.sha256 and ours.is_file():
@@ -189,15 +187,15 @@ def _take_over(name: PulledName, older: Manifest, file: HubFile, arriving: Path)
 
 
 def _put_in_place(name: PulledName, manifest: Manifest) -> None:
-    """Move the folder to its place with nothing in it but what the manifest names."""
+    """Move the folder to its place, with only the files that the manifest names."""
     partial, place = partial_folder(name), pulled_folder(name)
     for path in partial.iterdir():
-        if path.name not in manifest.files:  # of an earlier commit
+        if path.name not in manifest.files:  # from an earlier commit
             path.unlink()
     (partial / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():
-        # Were we to end between these lines, the next pull would find all files here and move them.
+        # If the process ends between these lines, the next pull finds all files and moves them.
         replaced = partial.with_name(f".{partial.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
         place.rename(replaced)

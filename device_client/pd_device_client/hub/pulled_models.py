@@ -1,4 +1,4 @@
-"""The models that were pulled: what there is, whether it is as it came, and its removal."""
+"""Pulled models: their names, checking them, and removing them."""
 
 import hashlib
 import shutil
@@ -24,10 +24,10 @@ _READ_BYTES = 1 << 20
 
 
 def pulled_name(spec: str) -> PulledName:
-    """Read a model's name.
+    """Parse a model's name.
 
     Raises:
-        ModelError: it is no name as hubs have them.
+        ModelError: it is not a hub's model name.
     """
     name = PulledName.parse(spec)
     if name is None:
@@ -37,10 +37,10 @@ def pulled_name(spec: str) -> PulledName:
 
 @contextmanager
 def sole_use(name: PulledName) -> Iterator[None]:
-    """Hold a model's folder for what is to arrive, to the exclusion of other processes.
+    """Lock a model's partial folder against other processes.
 
     Raises:
-        ConfigError: another process holds it, or there can be no such folder.
+        ConfigError: another process holds it, or the folder cannot be used.
     """
     folder = partial_folder(name)
     try:
@@ -49,7 +49,7 @@ def sole_use(name: PulledName) -> Iterator[None]:
             try:
                 yield
             finally:
-                # Where nothing arrived, nothing is left to go on from.
+                # An empty folder has nothing to resume from.
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
     except Timeout as error:
@@ -66,7 +66,7 @@ def differences(name: PulledName, read: Callable[[int, int], None]) -> list[str]
 
     Args:
         name: the model.
-        read: called with how many bytes of how many were read.
+        read: called with (bytes read, bytes in all).
 
     Raises:
         ModelError: it was not pulled, or its manifest cannot be read.
@@ -91,16 +91,16 @@ def differences(name: PulledName, read: Callable[[int, int], None]) -> list[str]
 
 
 def partial_bytes(name: PulledName) -> int:
-    """Return how many bytes of a model have arrived that is not whole."""
+    """Return the number of bytes received of an incomplete model."""
     folder = partial_folder(name)
     return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
 
 
 def remove(name: PulledName) -> int:
-    """Remove a model, and what has arrived of it; return the number of bytes freed.
+    """Remove a model and any incomplete pull of it; return the number of bytes freed.
 
     Raises:
-        ModelError: there is nothing of it.
+        ModelError: there is no such model.
         ConfigError: it is being pulled, or cannot be removed.
     """
     if find_pulled(name) is None and not partial_folder(name).is_dir():

@@ -1,4 +1,4 @@
-"""How long answers were: what the next one is planned for."""
+"""The lengths of past answers, from which the next one is planned."""
 
 from collections import deque
 
@@ -15,11 +15,11 @@ class AnswerLengths:
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
 
     def add(self, num_tokens: int) -> None:
-        """Take in an answer that came to its end."""
+        """Add an answer that reached its end."""
         self._lengths.append(num_tokens)
 
     def expected(self, max_tokens: int) -> int:
-        """N for planning: a quantile of past answers' lengths, the limit before there are any."""
+        """N for planning: a quantile of past answer lengths; the limit before there are any."""
         if not self._lengths:
             return max_tokens
         ordered = sorted(self._lengths)

@@ -12,8 +12,8 @@ def context_problem(whose: str, max_context_tokens: int, ask: Ask) -> PdError | 
 
     Args:
         whose: the side, for the message.
-        max_context_tokens: prompt and response together.
-        request: the ask.
+        max_context_tokens: limit of prompt and response together.
+        ask: the request.
     """
     num_prompt = len(ask.prompt_token_ids)
     if num_prompt + ask.max_tokens <= max_context_tokens:

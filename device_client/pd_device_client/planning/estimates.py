@@ -1,8 +1,8 @@
-"""Speed estimates: a profile's prediction, corrected by what is observed as it runs.
+"""Speed estimates: a profile's prediction, corrected by observations.
 
 Each estimate keeps the last ratios of observed to predicted time; a forecast is the prediction
-times a quantile of those ratios. One stall at the seam is the whole difference between good and
-bad, so forecasts that guard a promise use a high quantile, never the mean (DESIGN 3).
+times a quantile of those ratios. A single stall at the seam breaks the promise, so forecasts that
+guard it use a high quantile, never the mean (DESIGN 3).
 """
 
 import bisect
@@ -21,7 +21,7 @@ _WINDOW = 32
 
 
 class Ratios:
-    """The last ratios of observed to predicted time of one kind of work.
+    """The last ratios of observed to predicted time for one kind of work.
 
     Attributes:
         guard: their GUARD_QUANTILE; 1 before the first observation.
@@ -32,10 +32,10 @@ class Ratios:
     def __init__(self) -> None:
         self.guard = 1.0
         self._values: deque[float] = deque()
-        self._ordered: list[float] = []  # the same, sorted: asked far more often than added to
+        self._ordered: list[float] = []  # sorted: read far more often than added to
 
     def add(self, observed_s: float, predicted_s: float) -> None:
-        """Take in one observation; predictions of zero say nothing."""
+        """Add one observation; a prediction of zero is ignored."""
         if predicted_s <= 0:
             return
         values, ordered = self._values, self._ordered
@@ -55,13 +55,13 @@ class Ratios:
 
 @dataclass(slots=True)
 class DeviceEstimate:
-    """A device's speeds: its starting profile, corrected as it runs.
+    """A device's speeds: its starting profile, corrected by observations.
 
     Attributes:
         profile: measured at start or given.
-        chunk_tokens: tokens of one prefill pass; each pass costs at least a decode step.
-        prefill: ratios of passes of many tokens.
-        decode: ratios of passes of one token.
+        chunk_tokens: tokens per prefill pass; each pass costs at least a decode step.
+        prefill: ratios of passes with several tokens.
+        decode: ratios of passes with one token.
     """
 
     profile: SpeedProfile
@@ -70,13 +70,13 @@ class DeviceEstimate:
     decode: Ratios = field(default_factory=Ratios)
 
     def observe_pass(self, first_position: int, num_tokens: int, seconds: float) -> None:
-        """Take in one finished forward pass."""
+        """Add one finished forward pass."""
         ratios = self.decode if num_tokens == 1 else self.prefill
         ratios.add(seconds, self.profile.pass_s(first_position, num_tokens))
 
     @property
     def learned(self) -> SpeedProfile:
-        """The profile, corrected by the medians of what was observed."""
+        """The profile, corrected by the observed medians."""
         prefill, decode = self.prefill.quantile(0.5), self.decode.quantile(0.5)
         profile = self.profile
         return replace(
@@ -107,13 +107,13 @@ class DeviceEstimate:
 
 @dataclass(slots=True)
 class CloudEstimate:
-    """What a device knows of a cloud: its published load and what its own requests saw.
+    """A cloud's speed: its published load, corrected by this device's requests.
 
     Attributes:
-        rtt_s: round-trip time, from the smallest answer time of small calls.
-        load: the load last published.
+        rtt_s: round-trip time: the shortest of several small calls.
+        load: the load published last.
         first: ratios of the first token's arrival.
-        step_s: the time between tokens seen last; 0 when unknown.
+        step_s: seconds between tokens, a moving average; 0 when unknown.
     """
 
     rtt_s: float = 0.0
@@ -127,14 +127,14 @@ class CloudEstimate:
         return self.rtt_s + prefill + self.load.decode_step_s
 
     def forecast(self, prompt_tokens: int) -> CloudForecast:
-        """F and c at the published load. F is a median: an early F asks for more tokens."""
+        """F and c at the published load. F is a median: an early F makes k larger."""
         first = self._first_token_s(prompt_tokens) * self.first.quantile(0.5)
         return CloudForecast(first, self.step_s or self.load.decode_step_s)
 
     def observe_first(self, prompt_tokens: int, seconds: float) -> None:
-        """Take in a first token that came after `seconds`."""
+        """Add a first token that arrived after `seconds`."""
         self.first.add(seconds, self._first_token_s(prompt_tokens))
 
     def observe_step(self, seconds: float) -> None:
-        """Take in the time between two tokens' arrivals (exponential average)."""
+        """Add the time between two tokens' arrivals (exponential average)."""
         self.step_s = seconds if self.step_s == 0 else 0.9 * self.step_s + 0.1 * seconds

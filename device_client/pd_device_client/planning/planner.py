@@ -1,7 +1,7 @@
 """The planner: how much of an answer the cloud makes (DESIGN 4).
 
-The least number k of cloud tokens for which the reader sees no seam at the handoff and the pace
-is held to the end. Everything is closed form but one fixed point, found by iterating a monotone
+It finds the smallest number k of cloud tokens for which the reader sees no seam at the handoff and
+the pace holds to the end. All is closed form but one fixed point, found by iterating a monotone
 map; a plan takes microseconds.
 """
 
@@ -26,7 +26,7 @@ _EPSILON_S = 1e-9
 
 
 class DeviceForecast(Protocol):
-    """What the planner asks of a device: a SpeedProfile or a running estimate."""
+    """What the planner needs of a device: a SpeedProfile or an estimate."""
 
     @property
     def decode_s(self) -> float:
@@ -56,15 +56,15 @@ class Plan:
     """A request's plan.
 
     Attributes:
-        mode: who carries the answer.
+        mode: which sides generate the answer.
         cloud_tokens: k, the cloud's token budget; 0 in device-only.
         pace_s: the pace to show tokens at.
         keep_ratio: rho; 1 is exact.
         ready_s: R(k), when the device can show token k + 1, from submit.
         first_token_s: when the first token is expected, from submit.
         broken: promises that cannot be kept, and by how much, in words.
-        adapts: whether the session may take more or fewer cloud tokens than planned when its
-            forecast changes; False for a baseline with a fixed k.
+        adapts: whether the session may deviate from k when its forecast changes; False for a
+            baseline with a fixed k.
     """
 
     mode: Mode
@@ -82,8 +82,8 @@ def ready_s(
 ) -> float:
     """R(k): when the device can show token k + 1, seconds from submit.
 
-    The prompt's prefill runs beside the cloud. Either it ends last, and all k tokens are absorbed
-    after it; or the cloud's last token does, and only those that came during one pass are left.
+    The device prefills the prompt while the cloud generates. If the prefill ends last, all k tokens
+    are absorbed after it; if the cloud does, only the tokens that arrived during one pass are left.
     """
     k = num_cloud_tokens
     after_prefill = device.prefill_s(prompt_tokens + k)
@@ -112,7 +112,7 @@ def _demand(
     device: DeviceForecast,
     cloud: CloudForecast,
 ) -> float:
-    """The monotone map: cloud tokens needed if the device is ready at R(num_cloud_tokens)."""
+    """The monotone map: the cloud tokens needed if the device is ready at R(num_cloud_tokens)."""
     ready = ready_s(num_cloud_tokens, prompt_tokens, device, cloud)
     first, pace, step = cloud.first_token_s, promise.pace_s, device.decode_s
     no_seam = (ready - first - _EPSILON_S) / pace
@@ -132,10 +132,10 @@ def _least_cloud_tokens(
     device: DeviceForecast,
     cloud: CloudForecast,
 ) -> int:
-    """The least fixed point of `_demand` from below; max_tokens where there is none.
+    """The least fixed point of `_demand`, from below; max_tokens if there is none.
 
-    A cloud slower than the pace breaks the promise in every mode. Then k is the least with which
-    the handoff breaks it no further.
+    A cloud slower than the pace breaks the promise in every mode. Then k is the smallest for which
+    the handoff does not add to that.
     """
     if cloud.step_s > promise.pace_s:
         late_s = _late_s(max_tokens, prompt_tokens, device, cloud)
@@ -163,15 +163,15 @@ def plan_request(
 
     Args:
         prompt_tokens: n.
-        output_tokens: N, a quantile of past answers' lengths (never this answer's own).
+        output_tokens: N, a quantile of past answer lengths (never this answer's own).
         max_tokens: the answer's token limit.
-        promise: what the reader is promised.
+        promise: to the reader.
         device: the device's speeds, or None when it has no engine.
         cloud: the cloud's speeds at the forecast load, or None when it cannot be reached.
-        mode: the mode asked for; pd-device may come down to one of the others.
+        mode: the mode asked for; pd-device may become one of the others.
 
     Raises:
-        InvalidRequest: neither side is there to answer.
+        InvalidRequest: there is neither a device engine nor a cloud.
     """
     output_tokens = min(output_tokens, max_tokens)
     if device is None and cloud is None:
@@ -187,7 +187,7 @@ def plan_request(
         return alone
     k = _least_cloud_tokens(prompt_tokens, output_tokens, max_tokens, promise, device, cloud)
     if k >= max_tokens:
-        # The device would never catch up in time: its prefill would be for nothing.
+        # The device would not catch up in time, so its prefill would be wasted.
         return _cloud_only(max_tokens, promise, cloud)
     return Plan(
         mode=Mode.PD_DEVICE,
@@ -208,9 +208,9 @@ def fixed_plan(
     device: DeviceForecast,
     cloud: CloudForecast,
 ) -> Plan:
-    """Plan `num_cloud_tokens` from the cloud, whatever the forecast: a baseline.
+    """Plan exactly `num_cloud_tokens` from the cloud, whatever the forecast: a baseline.
 
-    The cloud makes exactly so many, or all of a shorter answer, as long as neither side fails.
+    A shorter answer comes from the cloud alone; a side that fails changes the number.
     """
     k = min(num_cloud_tokens, max_tokens)
     return Plan(

@@ -1,7 +1,7 @@
-"""Profiles: how fast a device or a cloud is, and what the link between them is like.
+"""Profiles: the speed of a device or a cloud, and the link between them.
 
-A speed profile predicts; a throttled or emulated engine sleeps as it says. Everything measured
-with one is labelled so in every table (DESIGN 8).
+A speed profile predicts; throttled and emulated engines sleep for the predicted time. Every table
+labels results that were measured with one (DESIGN 8).
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class SpeedProfile:
         """
         if num_tokens <= 0:
             return 0.0
-        if num_tokens == 1:  # costs exactly one decode step; more cost their prefill, if more
+        if num_tokens == 1:
             return self.decode_s
         end = first_position + num_tokens
         return max(self.prefill_s(end) - self.prefill_s(first_position), self.decode_s)

@@ -1,4 +1,4 @@
-"""A device as the planner of one request sees it: after its wait, and with what it has cached."""
+"""A device's forecast for one request: after its wait, and with its cached tokens."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ class QueuedDevice:
 
     Attributes:
         estimate: the device's speeds.
-        wait_s: until the request's turn at the engine.
-        num_cached: tokens of the prompt that need not be prefilled.
+        wait_s: seconds until the request's turn at the engine.
+        num_cached: tokens of the prompt that need no prefill.
     """
 
     estimate: DeviceEstimate

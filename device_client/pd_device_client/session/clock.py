@@ -1,4 +1,4 @@
-"""The clock of everything a session does: the running loop's, real or virtual."""
+"""A session's clock: that of the running loop, real or virtual."""
 
 import asyncio
 
@@ -6,9 +6,9 @@ __all__ = ["loop_time"]
 
 
 def loop_time() -> float:
-    """Return the running loop's present, in seconds.
+    """Return the running loop's time, in seconds.
 
-    Before Python 3.12 asking for the running loop is a system call, so whoever needs the time for
-    every token keeps the loop's own `time` from where it begins to run, and this until then.
+    Before Python 3.12 looking up the running loop is a system call. Code that needs the time for
+    every token therefore keeps the loop's `time` method once it runs.
     """
     return asyncio.get_running_loop().time()

@@ -1,8 +1,8 @@
-"""The cloud's part of one request: at most one stream at a time, begun again as often as needed.
+"""The cloud's part of one request: at most one stream at a time, reopened as often as needed.
 
-The session says how far the cloud is to carry the answer (`carry_to`) or that nothing more is
-wanted (`stop`); the leg opens, extends, stops and reopens streams accordingly. Continuing after
-anything is a new Start with the committed prefix, so nothing else has to be remembered.
+The session asks for tokens up to a limit (`carry_to`) or for none (`stop`); the leg opens, extends,
+stops and reopens streams accordingly. Each new Start carries the committed prefix, so a stream
+needs no other state.
 """
 
 import asyncio
@@ -37,19 +37,18 @@ logger = logging.getLogger(__name__)
 
 
 class LegState(Enum):
-    """Where the leg stands."""
+    """The state of a leg."""
 
     IDLE = auto()  # no stream; a new one may be opened
-    OPENING = auto()  # Start is on its way, no token has come
-    STREAMING = auto()  # tokens come
-    FAILED = auto()  # no further try makes sense
+    OPENING = auto()  # Start was sent, no token has arrived
+    STREAMING = auto()  # tokens arrive
+    FAILED = auto()  # a retry would not help
 
 
-# A stream that broke is begun again after these waits, one after another; any token received
-# starts the row anew.
+# Waits before the first, second, ... retry of a broken stream; a received token resets the count.
 _RETRY_WAITS_S = (0.1, 0.5, 2.0)
-# A token that takes this much longer than its forecast is late, unless a network's hiccup or a
-# busy machine explains it.
+# A token is late when it takes this many times its forecast, and at least this long: less may be a
+# network hiccup or a busy machine.
 _LATE_FACTOR = 3.0
 _LATE_LEAST_S = 0.5
 
@@ -59,17 +58,17 @@ class CloudLeg:
 
     Args:
         ask: what to answer.
-        sides: the way to the cloud, which is there, and what is known of its speed.
-        log: where its tokens go.
-        changed: notified whenever something happened.
-        useful_for_s: told to the cloud with a first Start.
-        tell: told of what comes and what fails.
+        sides: has the link (never None here) and the estimate of the cloud's speed.
+        log: receives the tokens.
+        changed: notified on every change.
+        useful_for_s: sent with the first Start.
+        tell: receives events.
 
     Attributes:
-        state: where the leg stands.
-        limit: positions below this one are wanted from the cloud.
+        state: see LegState.
+        limit: the cloud is to make the positions below this one.
         error: the last error; kept for the outcome.
-        generated: tokens the cloud made for this request, as far as is known.
+        generated: tokens the cloud is known to have made for this request.
         first_token_s: instant of the first token's arrival; None before it.
     """
 
@@ -83,7 +82,7 @@ class CloudLeg:
         useful_for_s: float | None = None,
         tell: Tell = silent,
     ) -> None:
-        assert sides.link is not None, "a cloud's leg needs a way to the cloud"
+        assert sides.link is not None, "a cloud leg needs a link"
         self._ask = ask
         self._link = sides.link
         self._fingerprints = sides.fingerprints
@@ -95,7 +94,7 @@ class CloudLeg:
         self._tell = tell
         self._time: Callable[[], float] = loop_time
         self._stopping = False
-        self._wishes = Signal()  # what is to be told the cloud may have changed
+        self._wishes = Signal()  # what the cloud should do may have changed
         self._streams = 0
         self._failures = 0
         self._retry_at_s = 0.0
@@ -110,7 +109,7 @@ class CloudLeg:
     # What the session asks
 
     def carry_to(self, limit: int) -> None:
-        """Ask the cloud for all positions below `limit`; a lower limit changes nothing."""
+        """Ask the cloud for all positions below `limit`; a limit is never lowered."""
         self._stopping = False
         if limit > self.limit:
             self.limit = limit
@@ -127,7 +126,7 @@ class CloudLeg:
             self._wishes.notify()
 
     def log_closed(self) -> None:
-        """Hear that the answer is complete: a stream that still runs is of no use."""
+        """The answer is complete: stop a stream that still runs."""
         self._wishes.notify()
 
     @property
@@ -147,17 +146,17 @@ class CloudLeg:
         return self.state is LegState.IDLE and not waiting
 
     def next_arrival_s(self) -> float:
-        """The instant at which the next token that can be committed is expected."""
+        """Forecast the instant of the next token that can be committed."""
         since_s, wait_s = self._awaited()
         return max(self._time(), since_s + wait_s)
 
     def late_at_s(self) -> float:
-        """The instant from which the next token is later than any forecast errs."""
+        """The instant from which the next token counts as late."""
         since_s, wait_s = self._awaited()
         return since_s + max(_LATE_FACTOR * wait_s, _LATE_LEAST_S)
 
     def _awaited(self) -> tuple[float, float]:
-        """Since when the next token is awaited, and how long it is expected to take."""
+        """Since when the next token is awaited, and its expected duration."""
         if self.state is LegState.STREAMING:
             behind = self._log.stream_behind
             return self._last_arrival_s, (1 + behind) * self._estimate.step_s
@@ -168,7 +167,7 @@ class CloudLeg:
     # The leg's own task
 
     async def run(self) -> None:
-        """Open streams as long as they are wanted; returns only when no try makes sense."""
+        """Open streams as long as they are wanted; return once the leg has failed."""
         self._time = asyncio.get_running_loop().time
         while self.state is not LegState.FAILED:
             wait_s = max(self._retry_at_s - self._time(), 0.0)
@@ -182,17 +181,17 @@ class CloudLeg:
 
     @property
     def wanted(self) -> bool:
-        """Whether a stream is to make tokens, if there is none now."""
+        """Whether more tokens of the cloud are wanted."""
         log = self._log
         return not self._stopping and not log.closed and self.limit > log.length
 
     async def _stream(self) -> None:
-        """One stream, from Start to its end; errors become the leg's state."""
+        """Run one stream from Start to its end; errors become the leg's state."""
         self.state, self._opened_s = LegState.OPENING, self._time()
         stream = None
         writer = None
         try:
-            # The log must not move between the prefix taken here and the new stream's beginning.
+            # No await between these two: the log must not grow past the prefix in Start.
             start = self._start()
             self._log.new_stream()
             async with asyncio.timeout(self._timeouts.admitted_s):
@@ -201,13 +200,13 @@ class CloudLeg:
             await self._read(stream)
             self.state = LegState.IDLE
             if self.wanted and not self._log.stream_began:
-                # Asking again at once would only be answered so again.
+                # An immediate retry would end the same way.
                 self._fail(CloudUnavailable("the cloud finished without making a token"))
         except TimeoutError:
             self._fail(CloudTimeout("the cloud did not take the request in time"))
         except PdError as error:
             self._fail(error)
-        except Exception as error:  # whatever the cloud or the link does, the device goes on
+        except Exception as error:  # no fault of cloud or link may end the session
             logger.exception("request %s: the cloud's leg failed", self._ask.request_id)
             self._fail(TransportError(f"the cloud's stream failed: {type(error).__name__}"))
         finally:
@@ -282,7 +281,7 @@ class CloudLeg:
         """Send Extend and Stop as the session's wishes change."""
         while True:
             if self._stopping or self._log.closed or self._log.diverged:
-                # Nothing of this stream is wanted any more; a later wish opens a new one.
+                # This stream is no longer needed; `carry_to` later opens a new one.
                 await stream.send(Stop())
                 await asyncio.sleep(self._timeouts.finish_s)
                 stream.cancel()  # Finished did not come
@@ -294,7 +293,7 @@ class CloudLeg:
 
     def _fail(self, error: PdError) -> None:
         if self._stopping or self._log.closed:
-            # Whatever broke, nothing was wanted from it any more.
+            # The stream was no longer needed.
             self.state = LegState.IDLE
             return
         logger.info("request %s: the cloud's stream ended: %s", self._ask.request_id, error)

@@ -1,9 +1,8 @@
 """The device's part of one request: prefill, catch-up in batched passes, claim, decode.
 
-One loop does it all. Whatever is committed but not yet fed (the prompt first, then the cloud's
-tokens) is fed in passes of at most one chunk; the pass that reaches the end of it also samples a
-candidate for the next position. A candidate is committed after the claim, and dropped when a
-cloud token took its position meanwhile.
+One loop feeds the committed tokens (the prompt first, then the cloud's) in passes of at most one
+chunk. The pass that feeds the last of them also samples a candidate for the next position. The
+candidate is committed after the claim, and dropped if a cloud token takes its position first.
 """
 
 import asyncio
@@ -32,18 +31,18 @@ logger = logging.getLogger(__name__)
 
 
 class ClaimPolicy(Protocol):
-    """The session's judgement, asked by the device's leg."""
+    """Decides when the device's leg claims."""
 
     def may_claim(self, ready_s: float) -> bool:
-        """Whether the device may claim, being able to show the next position at `ready_s`."""
+        """Whether the device, which can show the next position at `ready_s`, may claim."""
         ...
 
     def hold_s(self, pass_s: float) -> float:
-        """Seconds by which a catch-up pass of `pass_s` is better put off; 0: run it now."""
+        """Seconds by which to delay a catch-up pass of `pass_s`; 0: run it now."""
         ...
 
     def patience_s(self) -> float | None:
-        """Seconds after which the questions above may be answered otherwise; None: on change."""
+        """Seconds until the decisions above may change by themselves; None: only on a change."""
         ...
 
 
@@ -52,17 +51,17 @@ class DeviceLeg:
 
     Args:
         ask: what to answer.
-        sides: the local engine, which is there and is worked with during one's turn only, and what
-            is known of its speed.
-        log: where its tokens go.
+        sides: has the local engine (never None here), used only during this leg's turn, and the
+            estimate of its speed.
+        log: receives the tokens.
         changed: notified after every pass.
-        tell: told of every pass.
+        tell: receives events.
 
     Attributes:
-        running: whether the leg was started and has not failed.
+        running: whether the leg was started and has not ended.
         error: why it failed, or None.
         num_fed: tokens fed so far, the prompt's included.
-        num_cached: of the prompt, those that were cached from earlier answers.
+        num_cached: tokens of the prompt that were cached from earlier answers.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class DeviceLeg:
         changed: Signal,
         tell: Tell = silent,
     ) -> None:
-        assert sides.engine is not None, "a device's leg needs an engine"
+        assert sides.engine is not None, "a device leg needs an engine"
         self._ask = ask
         self._engine = sides.engine
         self._estimate = sides.device_estimate
@@ -86,18 +85,18 @@ class DeviceLeg:
         self._pass_ends_s: float | None = None  # None between passes
         self.running = False
         self.error: PdError | None = None
-        # What an earlier answer left behind is fed already, if it is still there in our turn.
+        # Cached tokens count as fed; `run` looks again, as the cache may change before our turn.
         self.num_fed = self.num_cached = self._engine.cached_tokens(ask.prompt_token_ids)
 
     def ready_s(self, position: int) -> float:
-        """Forecast the instant at which the device can show `position`, all before it committed.
+        """Forecast the instant at which the device can show `position`.
 
-        What remains is fed in passes, each of which costs a decode step at least; the last one
-        makes the token. A pass in progress counts from its beginning; one that is late is
-        expected to be as late again.
+        Assumes that all positions before it are committed. The remaining tokens are fed in passes,
+        each of which takes at least a decode step; the last one samples the token. A pass in
+        progress counts from its start; if it is late, the same delay is added once more.
         """
         now_s = asyncio.get_running_loop().time()
-        # Before our turn there is no pass in progress that would count it.
+        # Before our turn no pass is in progress, so the wait comes on top.
         wait_s = self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
         return wait_s + forecast_ready_s(
             now_s,
@@ -110,11 +109,7 @@ class DeviceLeg:
         )
 
     async def run(self, policy: ClaimPolicy) -> None:
-        """Work until the log closes or the engine fails; a failure gives the claim back.
-
-        Args:
-            policy: when to claim.
-        """
+        """Work until the log closes or the engine fails; a failure gives the claim back."""
         sequence = None
         self._turn = self._turns.join()
         try:
@@ -130,7 +125,7 @@ class DeviceLeg:
                     await self._place(candidate, policy)
         except PdError as error:
             self._fail(error)
-        except Exception as error:  # the outermost frame of the engine's work
+        except Exception as error:  # the outermost frame of the leg
             logger.exception("request %s: the local engine failed", self._ask.request_id)
             self._fail(EngineError(f"the local engine failed: {type(error).__name__}"))
         finally:
@@ -141,7 +136,7 @@ class DeviceLeg:
             self._changed.notify()
 
     async def _catch_up(self, feed: "_Feed", policy: ClaimPolicy) -> int | None:
-        """Feed one pass; return the next position's candidate if all there is was fed."""
+        """Feed one pass; return the next position's candidate once everything is fed."""
         pending = self._pending()
         chunk = pending[: self._engine.card.chunk_tokens]
         last = len(chunk) == len(pending)
@@ -168,11 +163,11 @@ class DeviceLeg:
 
     @property
     def _caught_up(self) -> bool:
-        """Whether the prompt is fed: from here on passes only absorb."""
+        """Whether the prompt is fed, so that passes only absorb the cloud's tokens."""
         return self.num_fed >= len(self._ask.prompt_token_ids)
 
     def _pending(self) -> list[int]:
-        """What is committed and not fed: the prompt's rest, then response tokens."""
+        """Committed tokens that are not fed: the rest of the prompt, then response tokens."""
         prompt = self._ask.prompt_token_ids
         chunk = self._engine.card.chunk_tokens
         if self.num_fed < len(prompt):
@@ -181,7 +176,7 @@ class DeviceLeg:
         return self._log.token_ids[self.num_fed - len(prompt) :]
 
     async def _place(self, candidate: int, policy: ClaimPolicy) -> None:
-        """Commit the candidate when it may be, or wait until a cloud token takes its place."""
+        """Wait until the candidate can be committed, or a cloud token takes its position."""
         log, position = self._log, self._log.length
         while not log.closed and log.length == position:
             if log.claimed_at is None and policy.may_claim(asyncio.get_running_loop().time()):
@@ -207,16 +202,16 @@ def forecast_ready_s(
     pass_s: float,
     pass_ends_s: float | None,
 ) -> float:
-    """Forecast when tokens num_fed .. end are fed and the next one made; see `ready_s`.
+    """Forecast when tokens num_fed .. end are fed and the next one sampled; see `ready_s`.
 
     Args:
-        now_s: the present.
-        end: tokens of prompt and answer before the position asked for.
-        num_fed: of them, those fed by finished passes.
-        chunk_tokens: of one pass at most.
+        now_s: the present time.
+        end: tokens of prompt and answer before the position.
+        num_fed: tokens fed by finished passes.
+        chunk_tokens: most tokens of one pass.
         estimate: the device's speed.
-        pass_s: forecast of the pass in progress.
-        pass_ends_s: when that is to end; None between passes.
+        pass_s: forecast duration of the pass in progress.
+        pass_ends_s: forecast end of that pass; None between passes.
     """
     passes = math.ceil((end - num_fed) / chunk_tokens)
     work_s = estimate.prefill_s(end) - estimate.prefill_s(num_fed)

@@ -1,7 +1,7 @@
-"""Turns at the one local engine: first come, first served, a few answers at a time.
+"""Turns at the local engine: first come, first served, a few answers at a time.
 
-While an answer waits for its turn the cloud carries it. The forecast of the wait is part of what
-its plan and its handoff are judged by, so a long queue here means more cloud tokens there.
+While an answer waits for its turn, the cloud generates it. Plan and handoff count the forecast
+wait, so a long queue here means more cloud tokens.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ class EngineTurns:
     """Grants turns in the order in which they were asked for.
 
     A turn lasts as long as the engine works for an answer, not as long as the answer is read, and
-    every answer has a token limit: so every turn ends, and everybody who waits gets one.
+    every answer has a token limit: so every turn ends, and every waiting answer gets one.
 
     Args:
-        at_once: turns that run beside each other; each holds one KV cache.
+        at_once: turns that run at the same time; each holds one KV cache.
     """
 
     def __init__(self, at_once: int) -> None:
-        assert at_once >= 1, "somebody must have a turn"
+        assert at_once >= 1, "without a turn nothing runs"
         self._at_once = at_once
         self._running: set[Turn] = set()
         self._waiting: deque[Turn] = deque()
-        self._turn_s = 0.0  # average length; 0 before the first ended
+        self._turn_s = 0.0  # average duration; 0 before the first turn ended
 
     @property
     def num_running(self) -> int:
@@ -36,18 +36,18 @@ class EngineTurns:
 
     @property
     def num_waiting(self) -> int:
-        """Answers that wait for their turn."""
+        """Answers that wait for a turn."""
         return len(self._waiting)
 
     def join(self) -> "Turn":
-        """Take the last place in the queue; the turn must be ended whatever happens."""
+        """Join the end of the queue; the caller must `end` the turn in every case."""
         turn = Turn(self)
         self._waiting.append(turn)
         self._grant()
         return turn
 
     def end(self, turn: "Turn") -> None:
-        """Give a turn back, or leave the queue, which disturbs nobody else in it."""
+        """End a running turn, or leave the queue."""
         if turn in self._running:
             self._running.remove(turn)
             seconds = asyncio.get_running_loop().time() - turn.began_s
@@ -58,10 +58,10 @@ class EngineTurns:
         self._grant()
 
     def forecast_s(self, turn: "Turn | None" = None) -> float:
-        """Seconds until a turn begins; None stands for one that is yet to join.
+        """Seconds until a turn begins; None stands for one that would join now.
 
-        A running turn is taken to last as long as turns did on average, and one that is over it to
-        last as long again as it has by now.
+        A running turn is expected to take the average duration; one that has exceeded it is
+        expected to take as long again as it has so far.
         """
         if turn in self._running or (turn is None and len(self._running) < self._at_once):
             return 0.0

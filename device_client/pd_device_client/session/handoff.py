@@ -1,6 +1,6 @@
-"""The judgement behind a handoff: what is coming, when it is due, and who should make it.
+"""The decisions behind a handoff: what is coming, when it is due, and which side should make it.
 
-Pure questions about the present state of one request; nothing here waits or changes anything.
+All are functions of the present state of one request; nothing here waits or changes anything.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from pd_device_client.session.token_log import TokenLog
 __all__ = ["LOST_TOLERANCE", "Handoff", "expected_last"]
 
 # The cloud is asked for more tokens when the best possible gap at the seam would exceed the pace
-# by this factor. Less is smoothed away by the controller; a new stream costs a whole prefill.
+# by this factor. The controller smooths a smaller excess; a new stream costs a whole prefill.
 _SEAM_TOLERANCE = 1.25
 LOST_TOLERANCE = 1.5
 """A claim is given back when the device's own gaps would exceed the pace by this factor."""
@@ -34,11 +34,11 @@ class Handoff:
         seen: what the reader has seen.
         cloud: the cloud's leg, or None.
         device: the device's leg, or None.
-        expected_tokens: N of the forecasts, a quantile of past answers' lengths.
+        expected_tokens: N of the forecasts, a quantile of past answer lengths.
         max_tokens: the answer's token limit.
 
     Attributes:
-        expected_tokens: as given, at most the limit.
+        expected_tokens: as given, capped at max_tokens.
     """
 
     def __init__(
@@ -67,17 +67,17 @@ class Handoff:
         return expected_last(self._log.length, self.expected_tokens, self._max_tokens)
 
     def due_s(self, position: int) -> float:
-        """When `position` is to be shown if the pace is kept from here on."""
+        """The instant at which `position` is due if the pace is kept from here on."""
         last = len(self._seen.shown) - 1
         if last < 0:
-            # Something may be there already, with its text held back.
+            # A token may have arrived whose text is still held back.
             first_s = self._cloud.first_token_s if self._cloud is not None else None
             first_s = asyncio.get_running_loop().time() if first_s is None else first_s
             return first_s + position * self._plan.pace_s
         return self._seen.last_s + (position - last) * self._plan.pace_s
 
     def tokens_for_no_seam(self) -> int:
-        """Cloud tokens needed for an even pace by the present forecast; 0 when the plan's do."""
+        """Cloud tokens that the present forecast needs for an even pace; 0: no more than asked."""
         device, cloud = self._device, self._cloud
         if self._plan.mode is Mode.DEVICE_ONLY or device is None or cloud is None:
             return 0
@@ -104,9 +104,9 @@ class Handoff:
         return any(theirs.available_s(end) < ours.available_s(end) for end in (first, last))
 
     def _slope_s(self, device: DeviceLeg, limit: int) -> float:
-        """The best possible largest gap if the cloud carries all positions below `limit`.
+        """The smallest possible largest gap if the cloud makes all positions below `limit`.
 
-        Falls as the limit rises: each token costs the device less to absorb than to decode.
+        It falls as the limit rises, since absorbing a token costs the device less than decoding it.
         """
         decode_s = self._sides.device_estimate.decode_s
         last = max(self._expected_last, limit)
@@ -114,9 +114,9 @@ class Handoff:
         return steepest_slope_s(len(self._seen.shown) - 1, self._seen.last_s, [tail])
 
     def promise_is_lost(self) -> bool:
-        """After the claim: whether the device falls behind so far that the cloud is to go on.
+        """Whether, after the claim, the device is so far behind that the cloud should continue.
 
-        A device that slows down, hangs, or meets an answer much longer than expected.
+        The device may slow down or hang, or the answer may be much longer than expected.
         """
         cloud, device = self._cloud, self._device
         if self._log.claimed_at is None or cloud is None or device is None or not self._seen.shown:
@@ -129,7 +129,7 @@ class Handoff:
         return self._new_stream_helps(device, cloud)
 
     def arrivals(self) -> list[Arrivals]:
-        """When the positions not yet committed become available: the cloud's tail, the device."""
+        """Forecast when uncommitted positions become available: the cloud's, then the device's."""
         if self._log.closed:
             return []
         pieces = []
@@ -149,13 +149,13 @@ class Handoff:
         return pieces
 
     def may_claim(self, ready_s: float) -> bool:
-        """Whether all cloud tokens are in, or the pace holds to the end without more of them."""
+        """Whether all cloud tokens arrived, or the pace holds to the end without the rest."""
         position = self._log.length
         if self._cloud is None or self._cloud.state is LegState.FAILED:
             return True
         if not self._cloud.coming:
-            # All k are in. Should they not last until the device is ready, more are asked for
-            # first: after the claim the cloud is gone.
+            # All k arrived. If they do not last until the device is ready, ask for more first:
+            # the claim stops the cloud.
             return self.tokens_for_no_seam() <= self._cloud.limit
         due_s, pace_s = self.due_s(position), self._plan.pace_s
         decode_s = self._sides.device_estimate.decode_s
@@ -164,17 +164,17 @@ class Handoff:
         if not self._plan.adapts:
             return False
         if self._seen.shown:
-            # Late is late, but nothing is gained by waiting for what comes later still.
+            # If the cloud's token is overdue, being ready before it arrives is enough.
             due_s = max(due_s, self._cloud.next_arrival_s())
         left = max(self._expected_last - position, 0)
         return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
 
     def hold_s(self, pass_s: float) -> float:
-        """Seconds by which a catch-up pass is better put off; 0 means run it now.
+        """Seconds by which to delay a catch-up pass; 0 means run it now.
 
-        A pass costs a decode step however few its tokens, so one that would still run when the
-        last cloud token comes only delays the last one. But it must not be put off so long that
-        the device could not step in should the cloud fall silent.
+        A pass costs at least a decode step, so one that would still run when the last cloud token
+        arrives only delays the final pass. But the delay must leave the device time to step in
+        if the cloud falls silent.
         """
         cloud = self._cloud
         if cloud is None or not cloud.coming:
@@ -187,21 +187,21 @@ class Handoff:
         return max(min(last_arrival_s, self.due_s(length) - pass_s) - now, 0.0)
 
     def patience_s(self) -> float | None:
-        """Until the cloud's next token is overdue."""
+        """Seconds until the cloud's next token is overdue; None when none is coming."""
         if self._cloud is None or not self._cloud.coming:
             return None
         return max(self._overdue_in_s(), 0.001)
 
     def _overdue_in_s(self) -> float:
-        """Seconds until the cloud is later than the device would be: then it is left behind."""
+        """Seconds until the cloud's next token is so late that the device should go ahead."""
         slack_s = max(self._plan.pace_s, self._sides.device_estimate.decode_s)
         return self.due_s(self._log.length) + slack_s - asyncio.get_running_loop().time()
 
 
 def expected_last(length: int, expected_tokens: int, max_tokens: int) -> int:
-    """Return the expected last position of an answer of `length` tokens so far.
+    """Return the expected last position of an answer that has `length` tokens so far.
 
-    One past its expected length is expected to go on as long again.
+    An answer past its expected length is expected to double.
     """
     expected = expected_tokens if length < expected_tokens else 2 * length
     return min(expected, max_tokens) - 1

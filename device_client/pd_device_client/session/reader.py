@@ -1,4 +1,4 @@
-"""The reader's side of one answer: text is released, a pace is kept, tokens are shown."""
+"""The reader's side of one answer: releases text, keeps the pace, shows tokens."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,19 +20,18 @@ class Reader:
     """Shows what is committed, each token at its time.
 
     Args:
-        ask: what is answered.
-        pace_s: the gap between shown tokens; 0: each is shown as soon as it is there.
-        log: what is committed.
+        ask: the request.
+        pace_s: the gap between shown tokens; 0 shows each as soon as it exists.
+        log: the committed tokens.
         seen: filled as tokens are shown.
-        handoff: says when the next tokens will come.
-        changed: notified when something was shown; notifies when something was committed.
+        handoff: forecasts the next arrivals.
+        changed: notified when something was shown or committed.
         text: detokeniser with stop strings; without one no text is made.
 
     Attributes:
-        held: nothing is shown while tokens may still come; for a simulation that shows them
-            itself.
+        held: show nothing while tokens may still come; for a simulation that shows them itself.
         over: nothing more is committed; set by the session.
-        next_show_s: the instant at which the next token is shown; None while that is not known.
+        next_show_s: the instant at which the next token is shown; None while unknown.
     """
 
     def __init__(
@@ -62,11 +61,11 @@ class Reader:
 
     @property
     def makes_text(self) -> bool:
-        """Whether text is made, whose stop strings may end the answer at any token."""
+        """Whether text is made, so that a stop string may end the answer at any token."""
         return self._text is not None
 
     def begin(self, asked_s: float | None) -> None:
-        """The answer begins; its times count from `asked_s`, or from now."""
+        """Begin the answer; its times count from `asked_s`, or from now."""
         self._time = asyncio.get_running_loop().time
         self._seen.submitted_s = self._time() if asked_s is None else asked_s
 
@@ -77,7 +76,7 @@ class Reader:
     # What is committed
 
     def release(self, token_id: int) -> None:
-        """Take in the next committed token: release the text that is complete with it."""
+        """Add the next committed token and release the text that it completes."""
         self._seen.arrived_at_s.append(self._time() - self._seen.submitted_s)
         if self._text is None:
             self._texts.append("")
@@ -88,7 +87,7 @@ class Reader:
         self._changed.notify()
 
     def release_rest(self) -> None:
-        """The log is closed: release everything."""
+        """Release everything, after the log was closed."""
         if self._text is not None:
             self._texts.extend(text for _, text in self._text.flush())
         self._texts.extend([""] * (self._log.length - len(self._texts)))
@@ -97,11 +96,11 @@ class Reader:
 
     @property
     def shows_next(self) -> bool:
-        """Whether a token is there that has not been shown."""
+        """Whether a released token has not been shown."""
         return len(self._texts) > len(self._seen.shown)
 
     async def next_is_due(self) -> bool:
-        """Return True when the next token is to be shown, and False when there is none."""
+        """Wait until the next token is due and return True; False when there is none."""
         while True:
             while (self.held or not self.shows_next) and not self.over:
                 await self._changed.wait()
@@ -109,11 +108,11 @@ class Reader:
                 return False
             position = len(self._seen.shown)
             await self._pace()
-            if len(self._seen.shown) == position:  # else shown ahead of time, by foresight
+            if len(self._seen.shown) == position:  # else a simulation has shown it already
                 return True
 
     async def _pace(self) -> None:
-        """Wait until the next token may be shown; without a pace, not at all."""
+        """Wait until the next token may be shown; without a pace, return at once."""
         at_once = not self._pace_s or (self.over and not self._read_along)
         if not self._seen.shown or at_once:
             return
@@ -123,7 +122,7 @@ class Reader:
         self._due_s, self.next_show_s = self.next_show_s, None
 
     def next_wait_s(self) -> float:
-        """Seconds from now after which the next token, which is there, is to be shown."""
+        """Seconds from now until the next token, already released, is due."""
         last = len(self._seen.shown) - 1
         if last < 0:
             return 0.0

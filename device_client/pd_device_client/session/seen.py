@@ -1,4 +1,4 @@
-"""What the reader of one answer has seen, and from when its times count."""
+"""What the reader of one answer has seen."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ __all__ = ["Seen"]
 
 @dataclass(slots=True)
 class Seen:
-    """Filled by the answer's reader alone; the judgement behind a handoff only looks at it.
+    """Written by the Reader only; the Handoff reads it.
 
     Attributes:
         shown: everything shown, in order of position.

@@ -1,9 +1,9 @@
-"""A session carries one request: race, catch-up, handoff, fallback both ways, even pace.
+"""A session answers one request: race, catch-up, handoff, fallback both ways, even pace.
 
-Three things run beside each other on one event loop and meet in the token log: the cloud's leg,
-the device's leg, and the reader's side, which shows what is committed through the speed controller.
-After every change `_steer` says what is wanted of the cloud. Time is taken from the running loop
-only, so the same code runs on a virtual clock.
+Three parts run side by side on one event loop and meet in the token log: the cloud's leg, the
+device's leg, and the reader, which shows committed tokens through the speed controller. After every
+change `_steer` tells the cloud's leg what to ask for. Time comes from the running loop only, so the
+same code runs on a virtual clock.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ from pd_device_client.session.wakeup import Signal
 __all__ = ["Session"]
 
 
-# Estimates err: a queued request is given at least this long.
+# The shortest time after which the cloud may drop a queued request; estimates err.
 _LEAST_USEFUL_S = 0.5
-# A device that goes on losing its promise is left to its own pace after so many claims.
+# A device that misses the pace gives its claim back at most this often, then keeps the answer.
 _CLAIMS = 3
-# So that rounding cannot make a wait of nothing out of one that is about to end.
+# The shortest wait before looking again, so that rounding cannot make it zero.
 _LEAST_LOOK_S = 0.001
 
 
@@ -42,18 +42,18 @@ class Session:
 
     Args:
         ask: what to answer.
-        plan: how.
-        sides: with what.
-        expected_tokens: N of the forecasts, a quantile of past answers' lengths.
+        plan: how to split the answer.
+        sides: the cloud link, the local engine and their estimates.
+        expected_tokens: N of the forecasts, a quantile of past answer lengths.
         text: detokeniser with stop strings; without one no text is made.
-        notes: shown with the outcome, in words for the user.
+        notes: first notes of the outcome, in words for the user.
         on_end: called with the outcome when it is complete.
 
     Attributes:
         ask, plan, sides: as given.
-        outcome: what came of it.
-        log, seen, cloud, device, handoff, reader: what the session is made of; a simulation looks
-            at them, and may show tokens itself.
+        outcome: the result.
+        log, seen, cloud, device, handoff, reader: the session's parts; a simulation reads them and
+            may show tokens itself.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Session:
         self.sides = sides
         self._on_end = on_end
         self._changed = Signal()
-        self._told = asyncio.Queue[Shown | Happened | None]()  # stays empty where nobody watches
+        self._told = asyncio.Queue[Shown | Happened | None]()  # used only when watched
         self._device_started = False
         self._claims_given_back = 0
         tell: Tell = self._tell if ask.watched else silent
@@ -113,7 +113,7 @@ class Session:
         self.reader.release(token_id)
 
     def _useful_for_s(self) -> float | None:
-        """A queued request is of no use once the device shows the first token itself."""
+        """How long the request may queue: until the device shows the first token itself."""
         if self.sides.engine is None or self.plan.mode is not Mode.PD_DEVICE:
             return None
         device = self.sides.device_estimate
@@ -126,16 +126,15 @@ class Session:
     # From submit to the end
 
     async def run(self) -> AsyncGenerator[Shown | Happened, None]:
-        """Yield each token at its time, and, where the ask says so, what happens when it does.
+        """Yield each token at its time and, if the ask is watched, each event.
 
-        A reader that takes tokens slowly holds the next one back. One that watches does not: its
-        tokens keep their instants, and what happens holds up none of them. What waits to be taken
-        is bounded by the tokens of prompt and answer.
+        An unwatched session waits for a slow reader. A watched one does not: it queues what the
+        reader has not taken, which is bounded by the tokens of prompt and answer.
 
         Closing the generator cancels both sides within one step.
 
         Raises:
-            PdError: no side can go on; everything committed was shown before.
+            PdError: no side can continue; everything committed was shown before.
         """
         self.reader.begin(self.ask.asked_s)
         outcome, tasks = self.outcome, [asyncio.ensure_future(self._drive())]
@@ -160,7 +159,7 @@ class Session:
             raise outcome.error
 
     async def _show_beside(self, driver: "asyncio.Task[None]") -> None:
-        """Show tokens at their time, whether or not the last one was taken; then tell the end."""
+        """Queue tokens at their time, then None for the end."""
         try:
             while await self.reader.next_is_due():
                 self._told.put_nowait(self.reader.show())
@@ -193,7 +192,7 @@ class Session:
             self._changed.notify()
 
     def _look_again_s(self) -> float | None:
-        """A silent side tells nobody: look at it when it might be time to turn to the other."""
+        """Seconds until a silent side should be checked; None while there is no alternative."""
         if not self._cloud_usable or not self._device_usable:
             return None
         if not self._device_started:
@@ -213,7 +212,7 @@ class Session:
         return self.device is not None and self.device.error is None
 
     def _device_wanted(self) -> bool:
-        """In cloud-only the device begins when the cloud fails, beside its retries, or is late."""
+        """Whether to start the device; in cloud-only, once the cloud has failed or is late."""
         if self._device_started:
             return False
         failed = self.cloud is None or self.cloud.error is not None
@@ -224,7 +223,7 @@ class Session:
         return self.cloud.late_at_s() - loop_time()
 
     def _steer(self) -> None:
-        """Say what is wanted of the cloud now."""
+        """Tell the cloud's leg what to ask for now."""
         if self.cloud is None:
             return
         if self._claims_given_back < _CLAIMS and self.handoff.promise_is_lost():
@@ -238,7 +237,7 @@ class Session:
             self.cloud.carry_to(max(self.outcome.planned_tokens, self.handoff.tokens_for_no_seam()))
 
     async def _let_cloud_finish(self) -> None:
-        """Wait a moment for Finished: it says what the cloud really did."""
+        """Wait briefly for Finished, which says how many tokens the cloud made."""
         busy = (LegState.OPENING, LegState.STREAMING)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.sides.timeouts.finish_s):
@@ -282,7 +281,7 @@ class Session:
 
 
 async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:
-    """Cancel what still runs; raise what a task failed with."""
+    """Cancel the tasks; raise the error of one that failed."""
     for task in tasks:
         task.cancel()
     for task in tasks:

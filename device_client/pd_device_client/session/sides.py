@@ -1,4 +1,4 @@
-"""What a session works with: the link, the local engine, and what is known of both."""
+"""The two sides of a session, cloud link and local engine, with their estimates."""
 
 from dataclasses import dataclass, field
 
@@ -12,13 +12,13 @@ __all__ = ["CloudTimeouts", "Sides"]
 
 @dataclass(frozen=True, slots=True)
 class CloudTimeouts:
-    """How long to wait for the cloud, by phase, before a stream is taken for dead.
+    """How long to wait for the cloud, by phase, before a stream is considered dead.
 
     Attributes:
-        admitted_s: for the answer to Start.
-        first_token_s: from then to the first token; a queue and a long prefill lie in it.
+        admitted_s: from Start to Admitted.
+        first_token_s: from Admitted to the first token, over queue and prefill.
         idle_s: between two messages.
-        finish_s: for Finished after Stop, beside the reader, never before them.
+        finish_s: from Stop to Finished; the reader never waits for it.
     """
 
     admitted_s: float = 5.0
@@ -29,18 +29,18 @@ class CloudTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """What a session works with; the estimates are shared by a client's requests and learn.
+    """What a session works with; a client's requests share the estimates and refine them.
 
     Attributes:
-        link: the way to the cloud, or None when the request must not or cannot use it.
+        link: the cloud link, or None when the request must not or cannot use it.
         engine: the local engine, or None.
         cloud_estimate: the cloud's speed.
         device_estimate: the device's speed.
         fingerprints: this side's, checked by the cloud.
         eos_token_ids: ids that end an answer.
         exactness: "identical" when both sides have equal numerics, else "consistent".
-        timeouts: of the cloud's streams.
-        turns: at the local engine.
+        timeouts: for the cloud's streams.
+        turns: the queue for the local engine.
     """
 
     link: CloudLink | None

@@ -1,7 +1,7 @@
-"""A limit on silence: ends a wait in which nothing was heard for too long.
+"""A timeout on silence: ends a wait when no message came for too long.
 
-`asyncio.timeout` with `reschedule` does the same, at the price of a timer for every message. Here
-the timer stays where it is, and looks again when it rings too early.
+`asyncio.timeout` with `reschedule` does the same, but makes a timer for every message. Here one
+timer stays, and is set again when it fires too early.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ class Silence:
     """Raises TimeoutError out of its `async with` block after `wait_s` without `heard`.
 
     Args:
-        wait_s: until something must be heard first.
+        wait_s: the longest wait for the first message.
     """
 
     def __init__(self, wait_s: float) -> None:
@@ -40,7 +40,7 @@ class Silence:
         await self._timeout.__aexit__(kind, error, traceback)
 
     def heard(self, now_s: float, wait_s: float) -> None:
-        """Something was heard at `now_s`; wait so long for more."""
+        """A message came at `now_s`; wait up to `wait_s` for the next."""
         self._ends_s = ends_s = now_s + wait_s
         if ends_s < self._rings_s:
             assert self._timer is not None, "the timer runs inside the block"
@@ -55,4 +55,4 @@ class Silence:
         if self._loop.time() < self._ends_s:
             self._ring_at(self._ends_s)
         else:
-            self._timeout.reschedule(self._ends_s)  # which has passed: it ends the wait now
+            self._timeout.reschedule(self._ends_s)  # already past, so the wait ends now

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 __all__ = ["Arrivals", "SpeedController", "steepest_slope_s"]
 
-# An event loop sleeps in whole milliseconds, rounded up, and then has its other work to do.
+# An event loop sleeps in whole milliseconds, rounded up, and may run other tasks first.
 _TIMER_GRAIN_S = 0.002
 _FORGIVEN_SHARE = 0.1
 
@@ -71,12 +71,12 @@ def steepest_slope_s(position: int, shown_s: float, forecast: Iterable[Arrivals]
 class SpeedController:
     """Paces one answer.
 
-    After lateness the next gap is still the target: d(n) is when token n really was shown, so lost
-    time is never made up by a burst. Only a timer's grain is forgiven: were every wake-up's part of
-    a millisecond counted, all of them would add to the pace.
+    After a late token the next gap is still the target: d(n) is when token n really was shown, so
+    lost time is never made up by a burst. Only the timer's grain is ignored; otherwise the fraction
+    of a millisecond that each wake-up is late would add to the pace.
 
     Args:
-        pace_s: tau_target, the gap that was asked for.
+        pace_s: tau_target, the gap asked for.
     """
 
     __slots__ = ("_grain_s", "pace_s")
@@ -86,14 +86,14 @@ class SpeedController:
         self._grain_s = min(_TIMER_GRAIN_S, _FORGIVEN_SHARE * pace_s)
 
     def counted_s(self, due_s: float | None, now_s: float) -> float:
-        """Return d(n), which the next gap counts from, of a token that is shown now.
+        """Return d(n) of a token shown now: the instant from which the next gap counts.
 
         Args:
             due_s: the instant for which it was scheduled; None when it was not.
-            now_s: the present, due_s or later.
+            now_s: the present time.
 
         Returns:
-            due_s where the token is no later than a timer's grain, else now_s.
+            due_s if the token is late by at most the timer's grain, else now_s.
         """
         if due_s is not None and 0.0 <= now_s - due_s <= self._grain_s:
             return due_s

@@ -1,13 +1,13 @@
 """The token log: every response position is committed exactly once (DESIGN 2).
 
-Before the claim the cloud's tokens commit in order, or the device's, should it be ahead of the
-present stream. After the claim at position h only the device commits; cloud
-tokens at h and beyond are held aside, to be used only if the claim is given back (the device
-failed, or would break its promise) before it has committed them.
+Before the claim the cloud's tokens are committed in order, or the device's while it is ahead of
+the current stream. After the claim at position h only the device commits; cloud tokens at h and
+beyond are set aside, and used only if the device gives the claim back (it failed, or would break
+the promise) before committing those positions.
 
-A cloud stream whose token differs from a committed one has diverged: its later tokens continue
-another text, so none of them is ever committed. A new stream starts from the committed prefix
-and so begins in agreement.
+A cloud stream with a token that differs from a committed one has diverged: its later tokens
+continue a different text, so none of them is committed. A new stream starts from the committed
+prefix, so it agrees at first.
 
 The log is plain state, owned by one event loop; it never waits.
 """
@@ -27,19 +27,19 @@ class TokenLog:
 
     Args:
         max_tokens: the log closes when it holds this many.
-        eos_token_ids: a committed one of these closes the log.
+        eos_token_ids: committing one of these closes the log.
         on_commit: called with (position, token_id) after each commit; may call `close`.
-        tell: told of claims.
+        tell: receives events of the claim.
 
     Attributes:
         token_ids: the committed tokens.
-        origins: who made each.
+        origins: the side that made each.
         eos_token_ids: as given.
         claimed_at: position from which only the device commits; None before the claim.
-        closed: "" while open, then the finish reason: "stop", "length" or what `close` was given.
+        closed: "" while open, then the finish reason: "stop", "length" or the argument of `close`.
         disagreed: dropped cloud tokens that differ from the committed ones.
-        stream_began: whether the present cloud stream has sent a token.
-        diverged: whether the present cloud stream continues another text.
+        stream_began: whether the current cloud stream has sent a token.
+        diverged: whether the current cloud stream continues a different text.
     """
 
     __slots__ = (
@@ -69,8 +69,8 @@ class TokenLog:
         self.eos_token_ids = frozenset(eos_token_ids)
         self._on_commit = on_commit
         self._tell = tell
-        self._aside: list[int] = []  # positions len(token_ids) .. of the present cloud stream
-        self._stream_next = 0  # the position that the present cloud stream has yet to send
+        self._aside: list[int] = []  # positions len(token_ids) .. of the current cloud stream
+        self._stream_next = 0  # the next position that the current cloud stream will send
         self.token_ids: list[int] = []
         self.origins: list[Origin] = []
         self.claimed_at: int | None = None
@@ -92,38 +92,38 @@ class TokenLog:
 
     @property
     def stream_behind(self) -> int:
-        """Positions that the present cloud stream has yet to send before it reaches new ones."""
+        """Committed positions that the current cloud stream will send before new ones."""
         return self.length - self._stream_next
 
     @property
     def open_to_device(self) -> bool:
         """Whether the device may commit the next position.
 
-        After the claim; before it, as long as the present stream has sent no token or only such
-        as were committed before it came to them.
+        True after the claim; before it, while the current stream has sent no token or has yet to
+        reach the end of the log.
         """
         return self.claimed_at is not None or not self.stream_began or self.stream_behind > 0
 
     @property
     def holds_aside(self) -> bool:
-        """Whether cloud tokens are kept beyond the claim."""
+        """Whether cloud tokens beyond the claim are set aside."""
         return bool(self._aside)
 
     def new_stream(self) -> None:
-        """A new cloud stream begins, from the committed prefix: nothing of the old one counts."""
+        """Begin a new cloud stream at the committed prefix; forget the old one."""
         self._aside.clear()
         self._stream_next = self.length
         self.stream_began = False
         self.diverged = False
 
     def receive(self, first_position: int, token_ids: Sequence[int]) -> None:
-        """Take in tokens of the present cloud stream, at first_position and onward.
+        """Add tokens of the current cloud stream, from first_position on.
 
-        Each is committed, held aside, or compared with what stands there and dropped; a position
+        Each is committed, set aside, or compared with the committed token and dropped; a position
         that the stream has sent before is ignored.
 
         Raises:
-            ProtocolError: a position was left out; the stream cannot be used any further.
+            ProtocolError: a position was left out; the stream can no longer be used.
         """
         for position, token_id in enumerate(token_ids, start=first_position):
             if self.closed:
@@ -154,10 +154,7 @@ class TokenLog:
         return self.length
 
     def commit_device(self, position: int, token_id: int) -> None:
-        """Commit the device's token at the next position.
-
-        Allowed while the log is `open_to_device`.
-        """
+        """Commit the device's token at the next position, while the log is `open_to_device`."""
         assert position == len(self.token_ids), "the device commits the next position only"
         assert not self.closed, "committed after the end"
         assert self.open_to_device, "not claimed"
@@ -166,7 +163,7 @@ class TokenLog:
         self._commit(token_id, Origin.DEVICE)
 
     def release_claim(self) -> None:
-        """Give the claim back: what the cloud sent beyond it is committed after all."""
+        """Give the claim back and commit the cloud tokens set aside."""
         if self.claimed_at is not None:
             self._tell(ClaimReturned())
         self.claimed_at = None
@@ -177,11 +174,11 @@ class TokenLog:
             self._commit(token_id, Origin.CLOUD)
 
     def close(self, reason: str) -> None:
-        """Close the log; the first reason stays."""
+        """Close the log; only the first reason counts."""
         self.closed = self.closed or reason
 
     def _compare(self, cloud_token_id: int, committed_token_id: int) -> None:
-        """Drop a cloud token for a committed position; the first that differs ends the stream."""
+        """Drop a cloud token for a committed position; a different token ends the stream's use."""
         if cloud_token_id != committed_token_id:
             self.disagreed += 1
             self.diverged = True

@@ -1,4 +1,4 @@
-"""A signal between the tasks of one event loop: something has changed, look again."""
+"""A signal between tasks of one event loop: something changed, check again."""
 
 import asyncio
 
@@ -8,8 +8,7 @@ __all__ = ["Signal"]
 class Signal:
     """Wakes every waiter at each notification.
 
-    There is no lost wake-up as long as a waiter checks its condition and calls `wait` without an
-    await in between, since everything runs on one loop.
+    No wake-up is lost if a waiter checks its condition and calls `wait` without an await between.
     """
 
     __slots__ = ("_waiters",)
@@ -19,14 +18,14 @@ class Signal:
 
     def notify(self) -> None:
         """Wake all waiters."""
-        if self._waiters:  # a session notifies far more often than somebody waits
+        if self._waiters:  # often there are none
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 _wake(waiter)
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Return at the next notification, or after timeout_s."""
-        # A session waits several times a token: a timer costs a third of asyncio.timeout.
+        # A session waits several times per token; a timer costs a third of asyncio.timeout.
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         self._waiters.append(waiter)

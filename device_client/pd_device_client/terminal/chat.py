@@ -1,4 +1,4 @@
-"""`pd-device chat`: one prompt, its answer streamed to the terminal, and what came of it."""
+"""`pd-device chat` with one prompt: its answer streamed to the terminal, and a summary."""
 
 import re
 from contextlib import aclosing
@@ -19,7 +19,7 @@ from pd_device_client.terminal.settings import ChatSettings
 
 __all__ = ["asked", "chat", "load", "show", "summary"]
 
-# What a model writes must not steer the terminal; line breaks and tabs are text.
+# A model's text must not control the terminal; line breaks and tabs are allowed.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # Readable on dark and light terminals alike.
@@ -33,7 +33,7 @@ def asked(
     mode: Mode,
     max_tokens: int,
 ) -> Ask:
-    """Return what is asked for with such a prompt."""
+    """Return the ask for a prompt under these settings."""
     return Ask(
         draw_request_id(),
         prompt_token_ids,
@@ -53,7 +53,7 @@ async def chat(settings: ChatSettings, link: CloudLink | None, console: Console)
     """Answer one prompt.
 
     Raises:
-        PdError: no side can answer; what was committed was shown before.
+        PdError: no side can answer; everything committed was shown before.
     """
     device = await load(settings, link)
     try:
@@ -67,7 +67,7 @@ async def chat(settings: ChatSettings, link: CloudLink | None, console: Console)
 
 
 async def load(settings: ChatSettings, link: CloudLink | None) -> Device:
-    """Load the model, measure this device and meet the cloud; a terminal shows that it works.
+    """Load the model, measure this device and meet the cloud; a terminal shows the progress.
 
     Raises:
         PdError: the model cannot be loaded or run.
@@ -81,16 +81,16 @@ async def show(session: Session, console: Console, *, tint: bool) -> None:
 
     Args:
         session: makes it; cancelled with this call.
-        console: where to.
-        tint: show each token's maker by its colour.
+        console: where to print.
+        tint: colour each token by its origin.
 
     Raises:
-        PdError: no side can go on; what was committed was shown before.
-        ConfigError: the words cannot be written.
+        PdError: no side can continue; everything committed was shown before.
+        ConfigError: the text cannot be written.
     """
     async with aclosing(session.run()) as answer:
         async for shown in answer:
-            assert isinstance(shown, Shown), "nobody watches"
+            assert isinstance(shown, Shown), "the ask is not watched"
             plain = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", shown.text)
             text = plain if console.is_terminal else shown.text
             style = _STYLES[shown.origin] if tint else ""
@@ -108,7 +108,7 @@ def _print(console: Console, text: Text, end: str = "\n") -> None:
 
 
 def summary(outcome: Outcome) -> Text:
-    """The line of figures under an answer: who made what, and how even it was."""
+    """Return the line of figures under an answer: tokens per side, and how even the pace was."""
     text = Text()
     text.append("cloud ", _STYLES[Origin.CLOUD])
     text.append(f"{outcome.cloud_tokens} tokens  ")

@@ -1,4 +1,4 @@
-"""Rows of words as lines with aligned columns; nothing is cut, however narrow the terminal is."""
+"""Rows of words as lines with aligned columns, never cut to the terminal's width."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ __all__ = ["aligned"]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return one line a row, two spaces between columns; rows have equally many."""
+    """Return one line per row, two spaces between columns; all rows must have equal length."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()

@@ -19,7 +19,7 @@ class LineDropped(Exception):
 
 
 def history_path() -> Path:
-    """Return the file of earlier prompts, in the user's folder for such things."""
+    """Return the file of earlier prompts, in the user's state folder."""
     base = os.environ.get("XDG_STATE_HOME", "")
     state = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
     return state / "pd-device" / "chat-history"
@@ -33,9 +33,9 @@ def terminal_reader(
     It raises EOFError for Ctrl-D on an empty line and LineDropped for Ctrl-C.
 
     Args:
-        history: where prompts are kept, readable for this user alone; None keeps none.
+        history: the file of prompts, readable only by this user; None keeps none.
         commands: completed at the beginning of a line.
-        toolbar: the words below the prompt.
+        toolbar: returns the text below the prompt.
 
     Raises:
         ConfigError: the history cannot be written.
@@ -70,7 +70,7 @@ def _history(path: Path | None) -> History:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        path.chmod(0o600)  # one that was there may be open to others
+        path.chmod(0o600)  # an existing file may be readable by others
         path.open("ab").close()
     except OSError as error:
         raise ConfigError(

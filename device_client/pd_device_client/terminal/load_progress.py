@@ -1,4 +1,4 @@
-"""How far loading is, on a terminal: a line that goes when the device is ready."""
+"""A terminal line that shows loading progress, and disappears when the device is ready."""
 
 from typing import Self
 
@@ -6,14 +6,14 @@ from rich.console import Console
 
 __all__ = ["LoadingLine"]
 
-_LARGE_BYTES = 64 << 20  # less is there before anybody has read how much it is
+_LARGE_BYTES = 64 << 20  # smaller models load before the figures could be read
 
 
 class LoadingLine:
-    """A `Progress` that shows a line while a block runs; at other times it does nothing.
+    """A `Progress` callback that shows a line inside its `with` block and else does nothing.
 
     Args:
-        console: where to; nothing is shown on what is no terminal.
+        console: where to print; nothing is shown unless it is a terminal.
     """
 
     def __init__(self, console: Console) -> None:

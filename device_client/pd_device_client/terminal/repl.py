@@ -1,4 +1,4 @@
-"""`pd-device chat` on a terminal: a conversation, turn by turn, and commands about it."""
+"""`pd-device chat` on a terminal: a conversation turn by turn, with commands."""
 
 import asyncio
 import signal
@@ -21,7 +21,7 @@ from pd_device_client.terminal.settings import ChatSettings
 __all__ = ["COMMANDS", "Repl"]
 
 COMMANDS = {
-    "/mode": "/mode [MODE]  who carries the answers: pd-device, device-only or cloud-only",
+    "/mode": "/mode [MODE]  which sides answer: pd-device, device-only or cloud-only",
     "/stats": "/stats        figures of the last answer, and sums over this chat",
     "/new": "/new          begin a new conversation",
     "/help": "/help         these lines",
@@ -37,14 +37,14 @@ class Repl:
     """A conversation with the reader at the keyboard.
 
     Args:
-        settings: as for a single answer; its prompt is not looked at.
-        device: answers.
-        console: where answers go.
-        read: reads one prompt; EOFError ends the chat, LineDropped drops what was typed.
-        has_cloud: whether there is a way out at all.
+        settings: as for a single answer; its prompt is ignored.
+        device: makes the answers.
+        console: where to print.
+        read: reads one prompt; EOFError ends the chat, LineDropped discards the typed text.
+        has_cloud: whether there is a cloud link.
 
     Attributes:
-        mode: who carries the next answer.
+        mode: which sides make the next answer.
         totals: sums over the answers.
     """
 
@@ -90,7 +90,7 @@ class Repl:
         loaded = self._device.loaded
         self._say(f"{loaded.name}; /help for help, Ctrl-D to end")
         if not self._settings.raw and not knows_roles(loaded):
-            self._say("It is a base model: it goes on with a text instead of answering it.")
+            self._say("It is a base model: it continues a text instead of answering it.")
         if self._device.client.cloud.error is not None:
             self._say(f"note: the device goes on alone: {self._device.client.cloud.error}")
 
@@ -118,7 +118,7 @@ class Repl:
         self._conversation.answered(turn, outcome)
 
     async def _answer(self, prompt: tuple[int, ...]) -> Outcome | None:
-        """Show an answer; where it is stopped, return what was shown, and None for nothing."""
+        """Show an answer and return its outcome, even if stopped; None if nothing was shown."""
         room = self._device.client.room_tokens(len(prompt), self.mode)
         limit = max(min(self._settings.max_tokens, room), 1)
         ask = asked(self._settings, self._device.loaded, prompt, self.mode, limit)
@@ -130,7 +130,7 @@ class Repl:
             except asyncio.CancelledError:
                 current = asyncio.current_task()
                 if current is not None and current.cancelling():
-                    raise  # the whole chat is to end
+                    raise  # the whole chat was cancelled
                 self._say("\n(stopped)")
         return session.outcome if session.outcome.shown else None
 

@@ -1,4 +1,4 @@
-"""What `pd-device chat` is told."""
+"""The settings of `pd-device chat`."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -31,9 +31,7 @@ class ChatSettings:
     )
     mode: ModeOption = Mode.PD_DEVICE
     max_tokens: Annotated[int, Ge(1), Option("Token limit of the answer.")] = 128
-    temperature: Annotated[
-        float | None, Option("0 is greedy; default: what the model asks for.")
-    ] = None
+    temperature: Annotated[float | None, Option("0 is greedy; default: the model's own.")] = None
     top_k: Annotated[int | None, Option("Keep the k most likely tokens; 0 keeps all.")] = None
     top_p: Annotated[float | None, Option("Keep the most likely tokens up to this mass.")] = None
     seed: Annotated[
@@ -45,7 +43,7 @@ class ChatSettings:
     raw: Annotated[bool, Option("Continue PROMPT as it is, without the model's chat template.")] = (
         False
     )
-    show_origin: Annotated[bool, Option("Tint tokens by their maker; end with the figures.")] = (
+    show_origin: Annotated[bool, Option("Tint tokens by their origin; end with the figures.")] = (
         False
     )
     no_history: Annotated[
