@@ -32,7 +32,7 @@ from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 __all__ = ["app", "main"]
 
 app = program_app(
-    "pd-bench", "Measure P/D-Device: replay traces scheme by scheme, and see what its parts cost."
+    "pd-bench", "Measure P/D-Device: replay traces under each scheme, and see what its parts cost."
 )
 app.add_typer(trace_app, name="trace")
 
@@ -61,10 +61,10 @@ def ticker(
         int, typer.Option(min=1, help="Length of the prompts; at most the model's context.")
     ] = 8192,
     duration: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="Seconds idle, and busy.")
+        float, typer.Option(min=0.1, max=3600, help="Seconds of idle and of busy time.")
     ] = 10.0,
 ) -> None:
-    """Measure how punctual the device's event loop is while its engine prefills."""
+    """Measure how late the device's event loop is while its engine prefills."""
     prepare()
     from pd_bench.overhead.ticker import measure_ticker, ticker_table
     from pd_core.checkpoints.loading import load_model
@@ -91,7 +91,7 @@ add_command(app, capacity, CapacityAsked)
 
 @app.command()
 def demo(model: Model = DEFAULT_MODEL) -> None:
-    """Carry one page of documentation on in the three modes, live, and compare them."""
+    """Continue a page of documentation in the three modes, live, and compare them."""
     prepare()
     from pd_bench.commands.demo import run_demo
 
@@ -99,11 +99,11 @@ def demo(model: Model = DEFAULT_MODEL) -> None:
 
 
 def main() -> None:
-    """Run the command; an error is one line on stderr and an exit code of its class."""
-    for number in ending_signals():  # whatever it is doing, in order
+    """Run the command; an error is printed as one line on stderr and sets the exit code."""
+    for number in ending_signals():  # end like Ctrl-C, with cleanup
         signal.signal(number, signal.default_int_handler)
     try:
-        app(prog_name="pd-bench")  # however it was started
+        app(prog_name="pd-bench")  # also for python -m
     except PdError as error:
         print(f"pd-bench: {error}", file=sys.stderr)
         sys.exit(status_of(error).exit_code)

@@ -1,4 +1,4 @@
-"""A closed loop: so many requests in flight at all times, straight to a server, without devices."""
+"""A closed loop: N requests in flight at all times, straight to a server, without devices."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,14 +17,14 @@ __all__ = ["CloudAnswer", "run_closed_loop"]
 
 @dataclass(frozen=True, slots=True)
 class CloudAnswer:
-    """What became of a request, seen from the client.
+    """The result of a request, as the client sees it.
 
     Attributes:
-        id: the work's.
-        ended_at_s: seconds from the loop's start to the last token, or to the failure.
-        num_tokens: received.
-        output_sha256: of the token ids, little-endian int32.
-        ttft_s: from the request's start to its first token; None: none came.
+        id: the work's id.
+        ended_at_s: seconds from the loop's start to the end or failure of the answer.
+        num_tokens: tokens received.
+        output_sha256: digest of the token ids as little-endian int32.
+        ttft_s: seconds from the request's start to its first token; None without a token.
         error: why it failed, or None.
     """
 
@@ -44,18 +44,18 @@ async def run_closed_loop(
     timeout_s: float,
     on_answer: Callable[[CloudAnswer], None] = lambda _: None,
 ) -> list[CloudAnswer]:
-    """Send requests in order, the next one as soon as one of those in flight has ended.
+    """Send requests in order, the next one as soon as one in flight has ended.
 
     Args:
-        link: to the server.
-        requests: each with the work it stands for; its token limit says how many tokens count
-            as a whole answer, or the work's length where that is shorter.
-        in_flight: how many at once.
+        link: the link to the server.
+        requests: each with its work; a whole answer has as many tokens as the token limit, or as
+            the work's length if that is smaller.
+        in_flight: number of requests at once.
         timeout_s: a request that takes longer has failed.
-        on_answer: told of every end.
+        on_answer: called with each answer.
 
     Returns:
-        One answer a request, in order of their ends; failures are answers too.
+        One answer per request, failed ones included, in order of their ends.
     """
     loop = asyncio.get_running_loop()
     began_at_s = loop.time()

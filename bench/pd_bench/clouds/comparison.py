@@ -1,7 +1,7 @@
 """The engines of a cloud side by side: the same rows, slots and cores, one server at a time.
 
-Each pass of an engine is a server that has just started; within it the schemes follow each other,
-with a cache salt each. The order of engines and of schemes rotates from pass to pass.
+Each pass of an engine runs on a new server; within it the schemes run one after another, each with
+its own cache salt. The order of engines and of schemes rotates from pass to pass.
 """
 
 import secrets
@@ -42,7 +42,7 @@ _FEW_ROWS_PER_SLOT = 3
 
 
 class CloudProgress(Protocol):
-    """Told of what is being done."""
+    """Shows what is being done."""
 
     def starting(self, what: str) -> None:
         """A server is being started."""
@@ -53,7 +53,7 @@ class CloudProgress(Protocol):
         ...
 
     def ended(self, answer: CloudAnswer) -> None:
-        """A request of it has ended, well or not."""
+        """A request of the pass has ended or failed."""
         ...
 
 
@@ -61,8 +61,8 @@ class CloudComparison:
     """One comparison.
 
     Args:
-        settings: what to compare.
-        progress: told of every step.
+        settings: the inputs.
+        progress: notified of every step.
 
     Raises:
         TraceError: the trace cannot be read or a row is broken.
@@ -83,7 +83,7 @@ class CloudComparison:
         self._kv_blocks: dict[str, KvBlocks] = {}
 
     async def run(self) -> CloudDocument:
-        """Compare, and return the result.
+        """Compare and return the result.
 
         Raises:
             PdError: a server did not start, or its warm-up failed.
@@ -108,7 +108,7 @@ class CloudComparison:
                 self._kv_blocks[engine] = await count_kv_blocks(options, models)
 
     async def _run_engine(self, engine: str, repeat: int) -> None:
-        """One server: all schemes once."""
+        """Run all schemes once on one server."""
         self._progress.starting(f"{engine}, pass {repeat + 1} of {self._settings.repeat}")
         began_at_s = time.perf_counter()
         async with serving(self._settings.server(engine, self._cores.server)) as server:
@@ -128,7 +128,7 @@ class CloudComparison:
                 await link.close()
 
     def _prepare(self, info: ServerInfo) -> Workload:
-        """Make the workload; the same one for every server, as all have the same model."""
+        """Return the workload, which is the same for every server, as all have the same model."""
         if self._workload is None:
             settings = self._settings
             self._workload = Workload(
@@ -154,7 +154,7 @@ class CloudComparison:
         self, link: CloudLink, workload: Workload, engine: str, scheme: str
     ) -> list[CloudAnswer]:
         works = workload.works(self._rows)
-        salt = secrets.token_hex(4)  # no scheme finds the prompts that another has had computed
+        salt = secrets.token_hex(4)  # no scheme finds the prompts cached by another
         self._progress.begin(f"{engine} {scheme}", len(works))
         return await run_closed_loop(
             link,
@@ -180,7 +180,7 @@ class CloudComparison:
 
     def _document(self) -> CloudDocument:
         settings, workload = self._settings, self._workload
-        assert workload is not None, "one server at least has been asked"
+        assert workload is not None, "at least one server has run"
         works = workload.works(self._rows)
         engines = {name: self._engine_result(name) for name in settings.engines}
         problems = self._problems(engines)
@@ -274,5 +274,5 @@ class CloudComparison:
 
 
 def _without_paths(command: Sequence[str]) -> list[str]:
-    """Leave out what differs from machine to machine."""
+    """Replace absolute paths, which differ between machines, by their last part."""
     return [Path(part).name if Path(part).is_absolute() else part for part in command]

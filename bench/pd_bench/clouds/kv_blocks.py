@@ -1,4 +1,4 @@
-"""KV blocks that the same bytes hold, of a plain and a SkipV1 model: what a started server says."""
+"""KV blocks of a plain and a SkipV1 model in a cache of equal size, as running servers report."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -23,9 +23,9 @@ _METRIC = "pd_kv_blocks"
 
 
 def write_models(folder: Path) -> tuple[Path, Path]:
-    """Write two models of 32 layers, MHA and SkipV1Former; narrow, for only ratios matter.
+    """Write two models of 32 layers, MHA and SkipV1Former; narrow, as only ratios matter.
 
-    Heads have 32 elements, the fewest that vLLM's CPU kernels take.
+    Heads have 32 elements, the minimum of vLLM's CPU kernels.
     """
     tokenizer = random_tiny_tokenizer()
     eos = tokenizer.token_id(EOS_TOKEN)
@@ -49,14 +49,14 @@ def write_models(folder: Path) -> tuple[Path, Path]:
 
 
 async def count_kv_blocks(options: ServerOptions, models: tuple[Path, Path]) -> KvBlocks:
-    """Start a server on each model, one after the other, with caches of the same bytes.
+    """Start a server with each model in turn, with caches of equal size, and count their blocks.
 
     Args:
-        options: how the engine's servers are started otherwise.
+        options: the servers' other options.
         models: from `write_models`.
 
     Raises:
-        PdError: a server did not start, or does not say how many blocks it has.
+        PdError: a server did not start, or does not report its number of blocks.
     """
     blocks = []
     for model in models:
@@ -85,10 +85,10 @@ async def _read_kv_blocks(http_address: str) -> int:
 
 
 def kv_blocks_of(metrics: str) -> int:
-    """Return pd_kv_blocks, given the text of /metrics.
+    """Return pd_kv_blocks from the text of /metrics.
 
     Raises:
-        CloudUnavailable: the server does not know.
+        CloudUnavailable: the server does not report it.
     """
     for family in text_string_to_metric_families(metrics):
         if family.name == _METRIC and family.samples and family.samples[0].value > 0:

@@ -1,4 +1,4 @@
-"""What `pd-bench cloud` prints: engines side by side, and what to know of the figures."""
+"""The output of `pd-bench cloud`: engines side by side, and notes on the figures."""
 
 from collections.abc import Callable
 

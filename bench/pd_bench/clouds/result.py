@@ -23,14 +23,14 @@ __all__ = [
 
 
 class CloudPass(DocumentPart):
-    """One pass of one scheme over all rows, on a server that has just started.
+    """One pass of one scheme over all rows, on a new server.
 
     Attributes:
-        repeat: which, from 0.
-        tokens: received, those of failed requests included.
-        wall_s: from the first request to the last end.
+        repeat: the pass, from 0.
+        tokens: tokens received, those of failed requests included.
+        wall_s: seconds from the first request to the last end.
         requests_per_s: whole answers over wall_s.
-        server_cpu_s: CPU seconds of the server's processes; None where the system does not tell.
+        server_cpu_s: CPU seconds of the server's processes; None where the system does not report.
     """
 
     repeat: int
@@ -64,12 +64,12 @@ class CloudScheme(DocumentPart):
     """One scheme on one engine.
 
     Attributes:
-        requests: of all passes.
-        requests_per_s: the median pass's.
-        tokens_per_s: likewise.
-        ttft_s: of every request that got a token, all passes together; from the client's side.
-        server_cpu_s_per_request: over all passes; None where the system does not tell.
-        errors: of failed requests, each once.
+        requests: number over all passes.
+        requests_per_s: median of the passes.
+        tokens_per_s: median of the passes.
+        ttft_s: as the client sees it, over all passes and requests that got a token.
+        server_cpu_s_per_request: over all passes; None where the system does not report.
+        errors: different errors of failed requests.
     """
 
     requests: int
@@ -103,10 +103,10 @@ class CloudScheme(DocumentPart):
 
 
 class KvBlocks(DocumentPart):
-    """Blocks that the same bytes of KV cache hold of two models that differ in SkipV1 alone.
+    """KV blocks of two models that differ only in SkipV1, in caches of equal size.
 
     Attributes:
-        cache_bytes: of the cache, in both.
+        cache_bytes: size of each cache.
         plain: blocks with multi-head attention.
         skip_v1: blocks with SkipV1Former.
         ratio: skip_v1 over plain; the papers' formula, (4 L) / (3 L + 1), is `by_formula`.
@@ -124,12 +124,12 @@ class EngineResult(DocumentPart):
     """One engine.
 
     Attributes:
-        versions: of what its interpreter runs.
-        numerics_id: as its server said.
-        command: the server's own part of the command line, without addresses.
-        start_s: from starting the process until it was ready.
-        schemes: by name.
-        kv_blocks: None where they were not asked for.
+        versions: versions of the libraries in its interpreter.
+        numerics_id: as its server reports.
+        command: the server's command line without interpreter and paths.
+        start_s: seconds from starting the process until it was ready.
+        schemes: results by name.
+        kv_blocks: None if they were not counted.
     """
 
     versions: dict[str, str]
@@ -144,14 +144,14 @@ class CloudDocument(DocumentPart):
     """A comparison of engines.
 
     Attributes:
-        trace: name of the trace's file; "generated" for rows made up here.
-        fidelity: always "real": server processes, forward passes, gRPC; and no device.
+        trace: name of the trace's file; "generated" for generated rows.
+        fidelity: always "real": server processes, forward passes and gRPC, but no device.
         arrivals: always "closed loop": `slots` requests in flight.
-        throughput_ratio: torch's requests per second over vLLM's, the median over passes, by
-            scheme; empty unless both ran.
+        throughput_ratio: torch's requests per second over vLLM's, median over passes, by scheme;
+            empty unless both ran.
         kv_blocks_ratio: SkipV1Former's blocks over MHA's, by engine.
-        equal_rows: rows whose answers all engines gave alike in all passes, by scheme.
-        labels: what a reader must know to judge the figures.
+        equal_rows: rows with equal answers from all engines in all passes, by scheme.
+        labels: conditions to know when judging the figures.
         cores: CPU cores that servers and client were pinned to; empty when not pinned.
     """
 
@@ -181,8 +181,8 @@ class CloudDocument(DocumentPart):
 def throughput_ratio(torch: CloudScheme, vllm: CloudScheme) -> float | None:
     """Return the median over passes of torch's requests per second over vLLM's.
 
-    The passes of one repeat ran one after the other, so what else the machine did then slowed
-    both; None where a pass of vLLM gave no whole answer.
+    Passes of the same repeat are compared, as they ran one after another and other work on the
+    machine slowed both. None if a pass of vLLM gave no whole answer.
     """
     pairs = list(zip(torch.passes, vllm.passes, strict=True))
     if any(theirs.requests_per_s == 0 for _, theirs in pairs):
@@ -191,7 +191,7 @@ def throughput_ratio(torch: CloudScheme, vllm: CloudScheme) -> float | None:
 
 
 def equal_rows(passes: Sequence[Sequence[CloudAnswer]]) -> EqualRows:
-    """Compare each row's answers over the passes of all engines; a failed one equals none."""
+    """Compare each row's answers over the passes of all engines; a failed one is never equal."""
     answers: dict[int, list[str | None]] = {}
     for answer in (a for one in passes for a in one):
         digest = answer.output_sha256 if answer.error is None else None

@@ -1,4 +1,4 @@
-"""What `pd-bench cloud` is asked to compare, checked before anything starts."""
+"""The settings of `pd-bench cloud`, checked before anything starts."""
 
 import os
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, fill the unit interva
 
 
 def parse_engines(names: str) -> tuple[str, ...]:
-    """Read a comma-separated list of ENGINES.
+    """Parse a comma-separated list of ENGINES.
 
     Raises:
-        ConfigError: a name is unknown, there is none, or one is there twice.
+        ConfigError: a name is unknown, there is none, or one is named twice.
     """
     engines = tuple(name.strip() for name in names.split(",") if name.strip())
     for name in engines:
@@ -52,39 +52,37 @@ class CloudSettings:
     """
 
     engines: Annotated[
-        tuple[str, ...], Option("Which, comma-separated.", read=parse_engines, written=",".join)
+        tuple[str, ...], Option("Comma-separated.", read=parse_engines, written=",".join)
     ] = ENGINES
     trace: Annotated[
         Path | None, Argument("Take the lengths of its rows; without one they are generated.")
     ] = None
-    limit: Annotated[
-        int | None, Option("Only the first so many rows; 64 generated ones if unset.")
-    ] = None
-    prompt_tokens: Annotated[int, Option("Middle of generated prompts' lengths.")] = 256
-    output_tokens: Annotated[int, Option("Middle of generated answers' lengths.")] = 64
+    limit: Annotated[int | None, Option("Only the first N rows; 64 generated ones if unset.")] = (
+        None
+    )
+    prompt_tokens: Annotated[int, Option("Mean length of generated prompts.")] = 256
+    output_tokens: Annotated[int, Option("Mean length of generated answers.")] = 64
     max_prompt_tokens: Annotated[
         int | None, Option("Cut longer prompts; the context's room when not given.")
     ] = None
     max_output_tokens: Annotated[int, Option("Cut longer answers.")] = 256
     cloud_tokens: Annotated[int, Option("Tokens that pd-device asks the cloud for (k).")] = 14
     model: Annotated[str, Option(MODEL_HELP)] = DEFAULT_MODEL
-    dtype: Annotated[str, Option(f"Of every engine: {', '.join(DTYPES)}.")] = "float32"
+    dtype: Annotated[str, Option(f"In every engine: {', '.join(DTYPES)}.")] = "float32"
     slots: Annotated[int, Option("Requests in flight, and slots of the servers.")] = 16
     max_num_batched_tokens: Annotated[int, Option("Tokens of one step, in every engine.")] = 256
     kv_cache_mib: Annotated[int, Option("Memory for KV caches, in every engine.")] = 1024
-    repeat: Annotated[int, Option("Passes; engines and schemes take turns.")] = 3
-    eager: Annotated[bool, Option("vLLM does not compile.")] = False
+    repeat: Annotated[int, Option("Passes; the order of engines and schemes rotates.")] = 3
+    eager: Annotated[bool, Option("Do not let vLLM compile.")] = False
     fast_numerics: Annotated[bool, Option("torch gives up bit-reproducibility.")] = False
     vllm_python: Annotated[Path, Option("Interpreter of vLLM's environment (make vllm-env).")] = (
         Path(".venv-vllm/bin/python")
     )
     kv_blocks: Annotated[
-        bool, Option("Count the KV blocks of an MHA and a SkipV1Former model too.")
+        bool, Option("Also count the KV blocks of an MHA and a SkipV1Former model.")
     ] = True
-    seed: Annotated[int, Ge(0), Option("Of prompts and sampling.")] = 0
-    timeout_s: Annotated[float, Option("Seconds after which a request has failed.", "timeout")] = (
-        600.0
-    )
+    seed: Annotated[int, Ge(0), Option("Seed of prompts and sampling.")] = 0
+    timeout_s: Annotated[float, Option("Seconds after which a request fails.", "timeout")] = 600.0
 
     def __post_init__(self) -> None:
         check_counts(
@@ -123,7 +121,7 @@ class CloudSettings:
             )
 
     def rows(self) -> list[TraceRow]:
-        """Return the rows to ask for, each with a prompt of its own.
+        """Return the rows of the trace, or generated ones.
 
         Raises:
             TraceError: the trace cannot be read or a row is broken.
@@ -136,7 +134,7 @@ class CloudSettings:
         ]
 
     def server(self, engine: str, cores: tuple[int, ...]) -> ServerOptions:
-        """Return how to start an engine's server; both get the same wherever both can."""
+        """Return how to start an engine's server, with the same options for both where possible."""
         flags = {
             "torch": ("--fast-numerics",) * self.fast_numerics,
             "vllm": ("--eager",) * self.eager,
@@ -146,7 +144,7 @@ class CloudSettings:
             max_num_seqs=self.slots,
             cores=cores,
             engine=engine,
-            # Not resolved: a virtual environment's interpreter is a link, and the link counts.
+            # Not resolved: a virtual environment's interpreter must be started by its link.
             python=self.vllm_python.absolute() if engine == "vllm" else None,
             dtype=self.dtype,
             max_num_batched_tokens=self.max_num_batched_tokens,
@@ -156,12 +154,12 @@ class CloudSettings:
 
 
 def rotated(names: tuple[str, ...], repeat: int) -> tuple[str, ...]:
-    """Return the names of a pass, rotated so that none always comes first."""
+    """Return the names of a pass, rotated so that the first one changes."""
     first = repeat % len(names)
     return names[first:] + names[:first]
 
 
 def _spread(middle: int, index: int) -> int:
-    """Return a length near `middle`; the same index gives the same."""
+    """Return a length near `middle`, determined by the index."""
     share = (index * _GOLDEN) % 1.0
     return max(1, round(middle * (1 - _SPREAD + 2 * _SPREAD * share)))

@@ -1,4 +1,4 @@
-"""`pd-bench capacity`: the arrival rate a cloud carries, scheme by scheme, in two regimes."""
+"""`pd-bench capacity`: the arrival rate a cloud sustains, per scheme, in two regimes."""
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -51,7 +51,7 @@ _OFFERED = (
 
 @dataclass(frozen=True, slots=True)
 class CapacityAsked:
-    """The promise, what bounds the cloud, and what is simulated."""
+    """The promise, the cloud's bounds, and the simulation's settings."""
 
     run: Annotated[
         SimulationSettings,
@@ -90,7 +90,7 @@ class CapacityAsked:
 
     @property
     def settings(self) -> SimulationSettings:
-        """What is simulated: cloud-only and the others, of which no request is kept."""
+        """The simulation's settings: cloud-only first, then the other schemes; no request kept."""
         names = [name.strip() for name in self.schemes.split(",") if name.strip() != _BASELINE]
         return replace(self.run, schemes=(_BASELINE, *names), keep_requests=0)
 
@@ -131,7 +131,7 @@ def _promise(ttft: float, largest_gap: float | None, target: float, pace: float)
     """Return the promise.
 
     Raises:
-        ConfigError: nobody can keep it, whatever the rate.
+        ConfigError: it cannot be kept at any rate.
     """
     check_between("--ttft", ttft, *_TTFT_S, "seconds")
     gap = 2 * pace if largest_gap is None else largest_gap
@@ -144,10 +144,10 @@ def _promise(ttft: float, largest_gap: float | None, target: float, pace: float)
 
 
 def _check_slots(regimes: tuple[str, ...], slots: int, cloud: CloudProfile) -> None:
-    """Refuse slots that a step has no tokens for.
+    """Refuse more slots than a step has tokens for.
 
     Raises:
-        ConfigError: prefill could not go on while all of them decode.
+        ConfigError: no tokens would be left for prefill while all slots decode.
     """
     most = cloud.max_num_batched_tokens
     if "slots" in regimes and most is not None and slots >= most:
@@ -164,7 +164,7 @@ def _search(
     regimes: tuple[str, ...],
     slots: int,
 ) -> tuple[list[Gain], bool]:
-    """Search every scheme in every regime, print the table, and say whether it is only a part.
+    """Search every scheme in every regime and print the table; return it, and whether partial.
 
     Raises:
         KeyboardInterrupt: interrupted before anything was found.
@@ -193,7 +193,7 @@ def _search_all(
     slots: int,
     gains: list[Gain],
 ) -> None:
-    """Search every scheme in every regime; `gains` grows by each that is found."""
+    """Search every scheme in every regime; append each result to `gains`."""
     status = Console(stderr=True)
 
     def told(tried: TriedRate) -> None:
@@ -234,7 +234,7 @@ def _gain(
     cloud: CloudProfile,
     load: MeanLoad,
 ) -> Gain:
-    """Put a scheme beside cloud-only; without a rate on both sides there is no gain to speak of."""
+    """Compare a scheme with cloud-only; without a rate on both sides there is no gain."""
     ours, theirs = found.curve.capacity_per_s, baseline.curve.capacity_per_s
     if not ours:
         return Gain(scheme, words, found, 0.0 if theirs else None, None)
@@ -249,7 +249,7 @@ def _gain(
 
 
 def num_slots_of(regime: str, slots: int, cloud: CloudProfile) -> int:
-    """Return the slots of a regime; a step decodes a token of each, and prefills besides."""
+    """Return the slots of a regime; a step must have room for one token of each, and prefill."""
     if regime == "slots":
         return slots
     most = cloud.max_num_batched_tokens

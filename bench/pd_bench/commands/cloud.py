@@ -1,6 +1,6 @@
 """The command `pd-bench cloud`.
 
-This process computes nothing, so torch's environment is left alone: the servers would inherit it.
+This process computes nothing, so it does not set torch's environment: the servers would inherit it.
 """
 
 from contextlib import ExitStack
@@ -24,7 +24,7 @@ __all__ = ["Compared", "cloud"]
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What is compared, and where the result goes."""
+    """The comparison's settings, and where the result goes."""
 
     run: Annotated[CloudSettings, Part()] = field(default_factory=CloudSettings)
     json_out: Annotated[
@@ -33,12 +33,12 @@ class Compared:
 
 
 def cloud(asked: Compared, _: Read) -> None:
-    """Compare the cloud's engines: throughput, TTFT, and what the KV cache holds.
+    """Compare the cloud's engines: throughput, TTFT, and KV cache use.
 
-    Starts a real pd-server of each engine, one after the other, on the same
-    cores, and keeps all slots busy over gRPC from the other cores. Each row is
-    asked for twice: whole (cloud-only), and its first --cloud-tokens tokens
-    alone (pd-device, as the cloud sees it).
+    Starts a real pd-server with each engine in turn, on the same cores, and
+    keeps all slots busy over gRPC from the other cores. Each row is requested
+    twice: whole (cloud-only), and only its first --cloud-tokens tokens
+    (pd-device, as the cloud sees it).
 
     Examples:
 
@@ -46,13 +46,13 @@ def cloud(asked: Compared, _: Read) -> None:
 
       pd-bench cloud AzureLLMInferenceTrace_conv.csv --limit 100 --eager
 
-    Starting vLLM takes from half a minute to minutes; compiling adds one.
+    Starting vLLM takes half a minute to several minutes; compiling adds one.
     """
     _compare(asked.run, asked.json_out)
 
 
 def _compare(settings: CloudSettings, json_out: Path | None) -> None:
-    """Compare, print the table, and write the document where it was asked for."""
+    """Compare, print the table, and write the document."""
     from pd_bench.clouds.comparison import CloudComparison
     from pd_bench.clouds.report import print_comparison
 
@@ -71,7 +71,7 @@ def _compare(settings: CloudSettings, json_out: Path | None) -> None:
 
 
 class _Bar:
-    """One line per pass, with a bar on a terminal; drawn when a request ends, by nobody else."""
+    """One line per pass, with a bar on a terminal; drawn only when a request ends."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -96,7 +96,7 @@ class _Bar:
         self._bar.stop()
 
     def starting(self, what: str) -> None:
-        """Say what is being waited for."""
+        """Print what is being started."""
         self._console.print(f"starting {what}", highlight=False)
 
     def begin(self, what: str, num_requests: int) -> None:

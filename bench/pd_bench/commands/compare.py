@@ -1,4 +1,4 @@
-"""`pd-bench compare`: two results side by side; the exit code tells of a regression."""
+"""`pd-bench compare`: two results side by side; the exit code reports a regression."""
 
 import json
 from dataclasses import asdict
@@ -21,16 +21,16 @@ _STYLES = {"worse": "bold red", "better": "green", "same": ""}
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A: what was.", metavar="A.json")],
-    second: Annotated[Path, typer.Argument(help="B: what is.", metavar="B.json")],
+    first: Annotated[Path, typer.Argument(help="A: the older result.", metavar="A.json")],
+    second: Annotated[Path, typer.Argument(help="B: the newer result.", metavar="B.json")],
     tolerance: Annotated[
-        float, typer.Option(help="By how much of A a figure may grow before it is worse.")
+        float, typer.Option(help="Share of A by which a figure may grow before it is worse.")
     ] = 0.05,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of a table.")
     ] = False,
 ) -> None:
-    """Compare two results row by row; ends with code 1 when B is worse beyond noise."""
+    """Compare two results row by row; exit with code 1 when B is worse beyond noise."""
     comparison = compare_results(read_result(first), read_result(second), tolerance)
     if as_json:
         fields = asdict(comparison) | {"regressions": len(comparison.regressions)}
@@ -50,7 +50,7 @@ def _show(comparison: Comparison, console: Console, tolerance: float) -> None:
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for figure in comparison.figures:
         table.add_row(*_cells(figure), style=_STYLES[figure.verdict])
-    # A pipe has no width of its own: cut figures would be of no use there.
+    # A pipe has no width of its own, and cut figures would be useless.
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH)
     console.print(table)

@@ -1,8 +1,8 @@
-"""One prompt, three modes, told live: who made which token, and what it cost.
+"""One prompt in three modes, live: which side made which token, and what it cost.
 
-The prompt is a page of documentation that the shipped model was not trained on, cut off for the
-model to go on. A real server process and a real device engine in this one; the device is throttled
-to the profile "slow", because both sides of this demonstration run on the same machine.
+The prompt is the beginning of a documentation page that the shipped model was not trained on. The
+server is a real process, the device a real engine in this one, throttled to the profile "slow"
+because both run on the same machine.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ __all__ = ["comparison", "run_demo"]
 
 _PACE_S = 0.1
 _ANSWER_TOKENS = 96
-_SEED = 8  # of a text that reads well; the rest of the sampling is the model's own
+_SEED = 8  # gives a text that reads well; the other sampling parameters are the model's own
 _STYLES = {Origin.CLOUD: "bold cyan", Origin.DEVICE: "green"}
 _PAGE = "tutorial-modules.rst.txt"
 _PAGE_SOURCE = "the Python tutorial's page on modules"  # licence: assets/README.md
@@ -46,8 +46,8 @@ async def run_demo(
     """Run the prompt in the three modes, print the answers and the comparison.
 
     Args:
-        console: where to.
-        model: as `load_model` takes it; of both sides.
+        console: where to print.
+        model: as `load_model` takes it, for both sides.
         answer_tokens: token limit of each answer.
         pace_s: seconds between shown tokens.
 
@@ -79,7 +79,7 @@ async def run_demo(
                 outcomes = []
                 for mode in SCHEMES:
                     console.print(f"\n[bold]{mode}[/bold]")
-                    # A salt each: no mode finds the prompt that another has had computed.
+                    # A salt per mode: no mode finds the prompt cached by another.
                     ask = Ask(
                         f"demo-{mode}",
                         prompt,
@@ -98,7 +98,7 @@ async def run_demo(
 
 
 def _page() -> str:
-    """Return the prompt's text, ending where the last word does."""
+    """Return the prompt's text without trailing space."""
     path = resources.files("pd_bench") / "assets" / _PAGE
     return path.read_text(encoding="utf-8").rstrip()
 
@@ -117,7 +117,7 @@ def _introduce(console: Console, model_name: str, page: str, speed_source: str) 
 async def _shown(console: Console, session: Session) -> Outcome:
     """Stream one answer, tinted by origin."""
     async for shown in session.run():
-        assert isinstance(shown, Shown), "nobody watches"
+        assert isinstance(shown, Shown), "the ask is not watched"
         console.print(shown.text, style=_STYLES[shown.origin], end="", markup=False, soft_wrap=True)
     console.print()
     return session.outcome

@@ -1,4 +1,4 @@
-"""`pd-bench api` and `pd-bench turns`: what the device adds, and what it saves."""
+"""`pd-bench api` and `pd-bench turns`: the device's overhead, and its savings."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -18,20 +18,20 @@ def api(
     pace: Annotated[
         float, typer.Option(min=0.001, max=60, help="Seconds between shown tokens.")
     ] = 0.02,
-    tokens: Annotated[int, typer.Option(min=8, max=100_000, help="Of each round.")] = 250,
-    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Of each kind.")] = 4,
+    tokens: Annotated[int, typer.Option(min=8, max=100_000, help="Tokens per round.")] = 250,
+    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Rounds of each kind.")] = 4,
     chats: Annotated[
-        int, typer.Option(min=1, max=10_000, help="At once, against one device.")
+        int, typer.Option(min=1, max=10_000, help="Chats at once against one device.")
     ] = 100,
     chat_tokens: Annotated[
-        int, typer.Option(min=2, max=100_000, help="Of each chat's answer.")
+        int, typer.Option(min=2, max=100_000, help="Tokens of each chat's answer.")
     ] = 32,
     json_out: JsonOut = None,
 ) -> None:
-    """Measure what the device's HTTP API adds to a token, and how it bears many chats at once.
+    """Measure what the device's HTTP API adds to a token, and how it handles many chats at once.
 
-    A real cloud, a real `pd-device serve` in cloud-only mode; rounds of a
-    bare session take turns with rounds over HTTP. Linux only.
+    Uses a real cloud and a real `pd-device serve` in cloud-only mode; rounds
+    of a bare session alternate with rounds over HTTP. Linux only.
     """
     prepare()
     from pd_bench.overhead.api_overhead import ApiSettings, api_tables, measure_api
@@ -47,18 +47,18 @@ def api(
 def turns(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = RANDOM_TINY,
     profile: Annotated[
-        str, typer.Option("--device-profile", help="What the device is slowed to.")
+        str, typer.Option("--device-profile", help="The profile to slow the device to.")
     ] = "slow",
-    prompt_tokens: Annotated[int, typer.Option(min=2, help="Of the first turn.")] = 2000,
-    answer_tokens: Annotated[int, typer.Option(min=2, help="Of each answer.")] = 64,
-    words_tokens: Annotated[int, typer.Option(min=1, help="Added in the second turn.")] = 50,
+    prompt_tokens: Annotated[int, typer.Option(min=2, help="Tokens of the first turn.")] = 2000,
+    answer_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
+    words_tokens: Annotated[int, typer.Option(min=1, help="New tokens of the second turn.")] = 50,
     rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Conversations.")] = 3,
     json_out: JsonOut = None,
 ) -> None:
     """Measure how soon the device takes over in a conversation's second turn.
 
-    A real cloud and a real engine, slowed to a profile. The aim is a fifth of
-    the first turn's time.
+    Uses a real cloud and a real engine, slowed to a profile. The aim is a
+    fifth of the first turn's time.
     """
     prepare()
     from pd_bench.overhead.second_turn import TurnsSettings, measure_turns, turns_table

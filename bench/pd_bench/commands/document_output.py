@@ -1,4 +1,4 @@
-"""Where a run's document goes: a file, the last line of stdout, a page, or nowhere."""
+"""Writing a run's document: to a file, the last line of stdout, or a page."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ __all__ = ["Outputs", "document_into"]
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The files that a document goes to."""
+    """Where a document goes."""
 
     json_out: Annotated[
         Path | None, Option("Write the result document here; - prints it last.", "json")
@@ -31,23 +31,23 @@ class Outputs:
 def document_into(
     trace: Path, outputs: Outputs, run: Callable[[], ResultDocument]
 ) -> ResultDocument:
-    """Run, and put the document where it is to go.
+    """Run, write the document, and return it.
 
     Args:
-        trace: what is read, which no output may replace.
-        outputs: where to.
+        trace: the input, which no output may replace.
+        outputs: where the document goes.
         run: makes the document.
 
     Raises:
-        ConfigError: an output cannot be written, or would replace the trace or the other; nothing
-            was run.
+        ConfigError: an output cannot be written, or would replace the trace or the other output;
+            nothing was run.
     """
     json_out, report_out = outputs.json_out, outputs.report_out
     printed = str(json_out) == "-"
     to_file = None if printed else json_out
     refuse_same_file(("the trace", trace), ("--json", to_file), ("--report", report_out))
     with ExitStack() as files:
-        # Both are known to be writable before the run.
+        # Opened before the run, so that an unwritable path fails early.
         write = files.enter_context(result_file(to_file)) if to_file else None
         show = files.enter_context(report_files(report_out, html_option="--report"))
         document = run()

@@ -26,7 +26,7 @@ _REDRAW_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class KvAsked:
-    """What is measured, and where the figures go."""
+    """The measurement's settings, and where the figures go."""
 
     shape: Annotated[ShapeOptions, Part()] = field(default_factory=ShapeOptions)
     run: Annotated[KvSettings, Part()] = field(default_factory=KvSettings)
@@ -73,7 +73,7 @@ def kv(asked: KvAsked, _: Read) -> None:
 
 
 def _measure(settings: KvSettings, json_out: Path | None, plot: Path | None) -> None:
-    """Measure, print the tables, and write what was asked for."""
+    """Measure, print the tables, and write the requested files."""
     prepare_environment(fast=settings.fast)
     from pd_bench.kv.cost import measure_kv_cost, total_weight
     from pd_bench.kv.report import draw_kv_cost, print_kv_cost
@@ -98,7 +98,7 @@ def _measure(settings: KvSettings, json_out: Path | None, plot: Path | None) -> 
 
 
 class _Bar:
-    """A progress bar that is drawn between rounds only: a thread of its own would be timed too."""
+    """A progress bar, drawn only between rounds: a drawing thread would disturb the timing."""
 
     def __init__(self, total: int) -> None:
         console = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""What commands of one measurement share: what is being done, and a file for the figures."""
+"""Shared by the measuring commands: a status line, and a file for the figures."""
 
 import json
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,7 +21,7 @@ JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures 
 
 @contextmanager
 def json_file(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what writes the document, if one is wanted; found unwritable before the run."""
+    """Yield a function that writes the document, if one is wanted; open the file before the run."""
     if path is None:
         yield lambda _: None
         return
@@ -30,7 +30,7 @@ def json_file(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def run_measurement(measure: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> T:
-    """Run a measurement, with what it is doing shown where someone looks."""
+    """Run a measurement, with a status line on a terminal."""
     console = Console(stderr=True)
     with console.status("starting the server") as status:
         return run_to_end(measure(lambda doing: status.update(doing)))

@@ -17,19 +17,19 @@ __all__ = ["measurement_table", "profile"]
 
 
 def profile(
-    cloud: Annotated[str, typer.Option(help="HOST:PORT of the server; nobody else uses it now.")],
+    cloud: Annotated[str, typer.Option(help="HOST:PORT of a server that is otherwise idle.")],
     out: Annotated[Path, typer.Option(help="Write the profile here, as JSON.")] = Path(
         "cloud-profile.json"
     ),
-    name: Annotated[str, typer.Option(help="Of the profile, in tables.")] = "measured",
+    name: Annotated[str, typer.Option(help="The profile's name in tables.")] = "measured",
     max_num_batched_tokens: Annotated[
-        int | None, typer.Option(min=2, help="As the server was started, if it was told.")
+        int | None, typer.Option(min=2, help="The server's token budget per step, if it has one.")
     ] = None,
     kv_tokens: Annotated[
-        int | None, typer.Option(min=64, help="Tokens its KV cache has room for, if little.")
+        int | None, typer.Option(min=64, help="Tokens its KV cache has room for, if few.")
     ] = None,
     max_prompt_tokens: Annotated[
-        int, typer.Option(min=64, help="Of the prompts measured; as long as those to simulate.")
+        int, typer.Option(min=64, help="Longest prompt measured; as long as those to simulate.")
     ] = 4096,
     tls_ca: Annotated[Path | None, typer.Option(help="Authority to trust.")] = None,
     tls: Annotated[bool, typer.Option("--tls", help="TLS, by the system's authorities.")] = False,
@@ -66,7 +66,7 @@ def profile(
 
 
 def measurement_table(found: CloudMeasurement) -> Table:
-    """Return what was measured beside what the profile makes of it."""
+    """Return the measured times beside those that the profile predicts."""
     profile = found.profile
     table = Table(title=f"{profile.name}: {profile.source}")
     for column in ("", "measured, ms", "profile, ms"):

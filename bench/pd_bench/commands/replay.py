@@ -31,7 +31,7 @@ _NOT_OF_ENDPOINTS: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What is replayed, on what, and where the result goes."""
+    """The replay's settings, its cloud, and where the result goes."""
 
     run: Annotated[EndpointSettings | ReplaySettings, Part()]
     cloud: Annotated[CloudOptions, Part("Cloud")] = field(default_factory=CloudOptions)
@@ -49,13 +49,13 @@ def replay(asked: Replayed, read: Read) -> None:
     failures: list[PdError] = []
     document = document_into(settings.trace, asked.outputs, lambda: _replay(settings, failures))
     if failures:
-        raise failures[0]  # what had been measured by then is written
+        raise failures[0]  # after the partial result was written
     if document.partial:
         raise typer.Exit(INTERRUPTED)
 
 
 def _refuse_useless(given: Collection[str]) -> None:
-    """Refuse options that would be left undone in silence.
+    """Refuse options that would have no effect.
 
     Raises:
         ConfigError: such an option was given.
@@ -73,7 +73,7 @@ def _refuse_useless(given: Collection[str]) -> None:
 
 
 def _replay(settings: ReplaySettings | EndpointSettings, failures: list[PdError]) -> ResultDocument:
-    """Run a replay, print its table, return its document, and add what ended it early."""
+    """Run a replay, print its table, return its document; append the error that ended it early."""
     prepare()
     from pd_bench.endpoint.replay import EndpointReplay
     from pd_bench.replay.progress import Progress

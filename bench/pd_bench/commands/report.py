@@ -1,4 +1,4 @@
-"""`pd-bench report`: a result as a page, a picture, a table; and the same at the end of a run."""
+"""`pd-bench report`: a result as a page, a picture or a table; also used at the end of a run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,14 +16,14 @@ __all__ = ["read_result", "report", "report_files"]
 
 Html = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")]
 Png = Annotated[Path | None, typer.Option("--png", help="Write the figures as one picture.")]
-Csv = Annotated[Path | None, typer.Option("--csv", help="Write one line a request.")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write one line per request.")]
 
 
 def read_result(path: Path) -> ResultDocument:
     """Read a result document.
 
     Raises:
-        ConfigError: it cannot be read, or is none; the message names the field.
+        ConfigError: it cannot be read, or is not a result; the message names the field.
     """
     try:
         return ResultDocument.model_validate_json(path.read_bytes())
@@ -49,9 +49,9 @@ def report_files(
     csv: Path | None = None,
     html_option: str = "--html",
 ) -> Iterator[Callable[[ResultDocument], None]]:
-    """Yield a function that writes the reports that are asked for.
+    """Yield a function that writes the requested reports.
 
-    On entry it is known that they can be made: a run of an hour does not end in a wrong path.
+    The files are opened on entry, so that a wrong path fails before a long run, not after it.
 
     Raises:
         ConfigError: a file cannot be written, or matplotlib is missing for a picture.
@@ -79,7 +79,7 @@ def report_files(
 
 
 def report(
-    result: Annotated[Path, typer.Argument(help="What --json wrote.", metavar="RESULT")],
+    result: Annotated[Path, typer.Argument(help="A file that --json wrote.", metavar="RESULT")],
     html: Html = None,
     png: Png = None,
     csv: Csv = None,

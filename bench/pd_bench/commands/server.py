@@ -1,4 +1,4 @@
-"""`pd-bench streams` and `pd-bench gaps`: what one server process bears."""
+"""`pd-bench streams` and `pd-bench gaps`: the load that one server process can take."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -18,7 +18,7 @@ def streams(
     turns: Annotated[
         int,
         typer.Option(
-            min=1, max=100_000, help="Streams get their tokens in so many turns; 1: all at once."
+            min=1, max=100_000, help="Groups that get their tokens in turn; 1: all at once."
         ),
     ] = 20,
     tokens: Annotated[
@@ -26,11 +26,11 @@ def streams(
     ] = 10,
     json_out: JsonOut = None,
 ) -> None:
-    """Measure what open streams cost one server process: memory, and a token's time on its way.
+    """Measure what open streams cost one server process: memory, and a token's transit time.
 
     The engine is emulated: it computes nothing and stamps each token with
-    the instant it was made. One stream, a tenth and all are measured, each on
-    a server process of its own. Linux only.
+    the time it was made. One stream, a tenth and all are measured, each on a
+    new server process. Linux only.
     """
     from pd_bench.overhead.many_streams import StreamsSettings, measure_streams, streams_table
 
@@ -48,17 +48,19 @@ def gaps(
     ] = 4,
     prefills: Annotated[int, typer.Option(min=1, max=1000, help="Long prompts in flight.")] = 2,
     prompt_tokens: Annotated[
-        int, typer.Option(min=1, max=10_000_000, help="Of a long prompt.")
+        int, typer.Option(min=1, max=10_000_000, help="Length of a long prompt.")
     ] = 4096,
     tokens: Annotated[
-        int, typer.Option(min=8, max=100_000, help="Of each stream in each round.")
+        int, typer.Option(min=8, max=100_000, help="Tokens per stream and round.")
     ] = 200,
-    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Quiet and busy ones each.")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Quiet and busy rounds each.")
+    ] = 5,
     json_out: JsonOut = None,
 ) -> None:
-    """Measure running streams' gaps while long prompts keep arriving, against their gaps without.
+    """Measure running streams' gaps with and without long prompts arriving.
 
-    Quiet and busy rounds take turns on one real server process. The aim is a
+    Quiet and busy rounds alternate on one real server process. The aim is a
     99th percentile at most twice as long.
     """
     from pd_bench.overhead.decode_gaps import GapsSettings, gaps_table, measure_gaps

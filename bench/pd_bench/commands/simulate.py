@@ -35,14 +35,14 @@ __all__ = ["Simulated", "interruptible", "simulate"]
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What is simulated, and where the result goes."""
+    """The simulation's settings, and where the result goes."""
 
     run: Annotated[
         SimulationSettings, Part(defaults={"device_profile": "laptop", "cloud_profile": "gpu-8b"})
     ]
     validate: Annotated[
         Path | None,
-        Option("A fleet replay's document: simulate its inputs, compare the figures."),
+        Option("A fleet replay's document: simulate its inputs and compare the figures."),
     ] = None
     outputs: Annotated[Outputs, Part()] = field(default_factory=Outputs)
 
@@ -50,7 +50,7 @@ class Simulated:
 def simulate(asked: Simulated, _: Read) -> None:
     """Simulate a trace on a virtual clock: the product's own code, with both engines emulated.
 
-    With --validate all inputs but the trace and the cloud's profile are the replay's own.
+    With --validate all inputs but trace and cloud profile come from the replay.
     """
     settings, outputs, replayed = asked.run, asked.outputs, None
     if asked.validate is not None:
@@ -87,9 +87,9 @@ def _simulate(settings: SimulationSettings) -> ResultDocument:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C and ending signals end a simulation in order, between two of its calls.
+    """Let Ctrl-C and ending signals stop a simulation cleanly, between two of its calls.
 
-    One is enough: a second one comes while the first is being heard, and changes nothing.
+    Further signals have no effect.
     """
     heard = False
 
@@ -115,7 +115,7 @@ def interruptible() -> Iterator[None]:
 
 
 class _Bars(Progress):
-    """How far each scheme is, and how much faster than the traffic it goes; on a terminal only."""
+    """Each scheme's requests, simulated and elapsed time; on a terminal only."""
 
     _REDRAWS_PER_S = 4
 
@@ -135,7 +135,7 @@ class _Bars(Progress):
         self._drawn_s = 0.0
 
     def ended(self, scheme: str, arrival_s: float) -> None:
-        """A request that arrived then has ended."""
+        """Count a request that arrived at `arrival_s`."""
         if self.disable:
             return
         if scheme != self._scheme:

@@ -1,4 +1,4 @@
-"""`pd-bench startup`: what a start consists of."""
+"""`pd-bench startup`: the parts of a start."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -19,8 +19,8 @@ def startup(
 ) -> None:
     """Measure how long `pd-device chat` takes to its first token, and `pd-server` to be ready.
 
-    Real commands in fresh processes, their parts timed by what they log:
-    without anything kept of earlier starts, and with it.
+    Runs real commands in fresh processes, with and without results kept from
+    earlier starts, and times their parts by their log lines.
     """
     from pd_bench.overhead.startup import StartupSettings, measure_startup, startup_table
 

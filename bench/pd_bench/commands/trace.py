@@ -1,7 +1,7 @@
 """`pd-bench trace`: look at traces, convert, fit, generate and fetch them."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -24,12 +24,12 @@ __all__ = ["read_fit", "trace_app"]
 
 trace_app = typer.Typer(help="Look at traces, convert, fit and fetch them.", no_args_is_help=True)
 
-_SHOWN_ROWS = 20_000  # generated beside a trace, to show what the fit is worth
+_SHOWN_ROWS = 20_000  # rows generated to compare a fit with its trace
 
 Trace = Annotated[
     Path, typer.Argument(help="Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
 ]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many rows.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first N rows.")]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave broken rows out and count them.")
 ]
@@ -46,7 +46,7 @@ def _tell(message: str) -> None:
 def info(
     trace: Trace, limit: Limit = None, skip_broken: SkipBroken = False, as_json: AsJson = False
 ) -> None:
-    """Print rows, rate, lengths and sharing of a trace, after reading all of it."""
+    """Read a whole trace and print its rows, rate, lengths and sharing."""
     skipped = SkippedRows() if skip_broken else None
     rows = read_trace(trace, limit, skipped=skipped)
     profile = profile_trace(trace.name, format_name(trace), rows, skipped)
@@ -62,11 +62,11 @@ def convert(
     trace: Trace,
     out: Out,
     to: Annotated[str, typer.Option(help=f"One of {', '.join(OUTPUT_FORMATS)}.")] = "pd-trace",
-    from_s: Annotated[float, typer.Option(help="Leave out what arrives before.")] = 0.0,
+    from_s: Annotated[float, typer.Option(help="Leave out rows that arrive before.")] = 0.0,
     to_s: Annotated[
-        float | None, typer.Option(help="Leave out what arrives then or later.")
+        float | None, typer.Option(help="Leave out rows that arrive then or later.")
     ] = None,
-    every: Annotated[int, typer.Option(help="Keep the first of every so many rows.")] = 1,
+    every: Annotated[int, typer.Option(help="Keep the first of every N rows.")] = 1,
     max_prompt_tokens: Annotated[int | None, typer.Option(help="Cut longer prompts.")] = None,
     max_output_tokens: Annotated[int | None, typer.Option(help="Cut longer answers.")] = None,
     limit: Limit = None,
@@ -75,7 +75,7 @@ def convert(
     ] = False,
     skip_broken: SkipBroken = False,
 ) -> None:
-    """Write a trace, or a part of it, in another format."""
+    """Write a trace, or a part of it, in a different format."""
     refuse_same_file(("the trace", trace), ("--out", out))
     part = TraceSlice(
         from_s,
@@ -94,7 +94,7 @@ def convert(
 
 @trace_app.command()
 def fit(trace: Trace, out: Out, limit: Limit = None, skip_broken: SkipBroken = False) -> None:
-    """Fit arrivals, lengths and shared prefixes to a trace, and show what the fit is worth."""
+    """Fit arrivals, lengths and shared prefixes to a trace, and show how good the fit is."""
     refuse_same_file(("the trace", trace), ("--out", out))
     skipped = SkippedRows() if skip_broken else None
     name = format_name(trace)
@@ -112,13 +112,13 @@ def fit(trace: Trace, out: Out, limit: Limit = None, skip_broken: SkipBroken = F
 
 @trace_app.command()
 def generate(
-    fit_file: Annotated[Path, typer.Argument(help="What `trace fit` wrote.", metavar="FIT")],
+    fit_file: Annotated[Path, typer.Argument(help="A file of `trace fit`.", metavar="FIT")],
     out: Out,
-    rows: Annotated[int, typer.Option(min=1, help="How many.")],
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other rows.")] = 0,
+    rows: Annotated[int, typer.Option(min=1, help="Number of rows.")],
+    seed: Annotated[int, typer.Option(min=0, help="A different seed gives different rows.")] = 0,
     to: Annotated[str, typer.Option(help=f"One of {', '.join(OUTPUT_FORMATS)}.")] = "pd-trace",
 ) -> None:
-    """Write rows like those of a trace, the same ones for the same seed."""
+    """Write rows like those of a trace; the same seed gives the same rows."""
     refuse_same_file(("FIT", fit_file), ("--out", out))
     fitted = read_fit(fit_file)
     source = f"generated from a fit to {fitted.fitted_to}, seed {seed}"
@@ -130,11 +130,11 @@ def generate(
 def fetch(
     name: Annotated[str, typer.Argument(help=f"{_NAMES}; or an address.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; the source's name here.")
+        Path | None, typer.Option("--out", "-o", help="File to write; default: the source's name.")
     ] = None,
-    sha256: Annotated[str | None, typer.Option(help="What its checksum must be.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="The expected checksum.")] = None,
 ) -> None:
-    """Download a published trace; a download that was cut goes on where it was."""
+    """Download a published trace; an interrupted download resumes."""
     from pd_bench.traces.fetch import fetch_trace
 
     source = trace_source(name)
@@ -148,19 +148,9 @@ def fetch(
     typer.echo(f"licence: {source.licence}; home: {source.home}")
 
 
-class _Bar:
-    """A progress bar of bytes, drawn only on a terminal."""
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(name, total=None)
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self._progress.update(self._task, completed=done, total=total)
-
-
 @contextlib.contextmanager
-def _download_bar(name: str) -> Iterator[_Bar]:
+def _download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a function that shows (bytes done, bytes in all), on a terminal only."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -170,14 +160,15 @@ def _download_bar(name: str) -> Iterator[_Bar]:
         console=console,
         disable=not console.is_terminal,
     ) as progress:
-        yield _Bar(progress, name)
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def read_fit(path: Path) -> TraceFit:
     """Read a fit.
 
     Raises:
-        ConfigError: it cannot be read, or is none.
+        ConfigError: it cannot be read, or is not a fit.
     """
     try:
         return TraceFit.model_validate_json(path.read_bytes())
@@ -192,7 +183,7 @@ def read_fit(path: Path) -> TraceFit:
 
 
 def _write(out: Path, rows: Iterable[TraceRow], form: str, source: str) -> int:
-    """Write rows one by one; an older file stays as it is until all are written."""
+    """Write rows one by one and return their number; replace an older file only at the end."""
     num_rows = 0
 
     def counted() -> Iterator[TraceRow]:

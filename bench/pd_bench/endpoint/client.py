@@ -1,7 +1,7 @@
-"""A client of any OpenAI-compatible server, in the place of a device's: it only reads.
+"""A client of any OpenAI-compatible server, used in place of a device client.
 
-Nothing is paced here: what is shown is what came. The clock is the running loop's, and a token
-counts when its chunk was read from the socket.
+Nothing is paced: tokens are shown as they come. The clock is the running loop's, and a token counts
+when its chunk was read from the socket.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from pd_device_client.contract.outcome import Origin, Outcome, Shown
 __all__ = ["RESERVED_IDS", "Endpoint", "EndpointOutcome", "endpoint_record"]
 
 RESERVED_IDS = 256
-"""Token ids below this are in no prompt: many tokenizers keep bytes and special tokens there."""
+"""Prompts use no token ids below this: many tokenizers have bytes and special tokens there."""
 
 _UNKNOWN_ID = -1
 _NO_MODELS = (
@@ -47,12 +47,12 @@ _NO_MODELS = (
 
 @dataclass(slots=True)
 class EndpointOutcome(Outcome):
-    """An answer as an endpoint gave it.
+    """An endpoint's answer.
 
     Attributes:
-        ids_known: whether the server named its tokens.
-        reported_tokens: the answer's length by the server's own count, or None.
-        reported_prompt_tokens: the prompt's, likewise.
+        ids_known: whether the server sent token ids.
+        reported_tokens: the answer's length by the server's count, or None.
+        reported_prompt_tokens: the prompt's length by the server's count, or None.
     """
 
     ids_known: bool = True
@@ -61,18 +61,18 @@ class EndpointOutcome(Outcome):
 
     @property
     def num_tokens(self) -> int:
-        """The answer's length: by its token ids, else as reported, else one a chunk."""
+        """The answer's length: by its token ids, else as reported, else one per chunk."""
         if self.ids_known or self.reported_tokens is None:
             return len(self.shown)
         return self.reported_tokens
 
 
 class Endpoint:
-    """One pass's connection pool, which every request of the pass uses.
+    """The connection pool of one pass.
 
     Args:
-        settings: where, and what is sent.
-        http: None: the network.
+        settings: the address, and what to send.
+        http: the transport; None: the network.
     """
 
     def __init__(self, settings: EndpointSettings, http: Http | None = None) -> None:
@@ -81,7 +81,7 @@ class Endpoint:
         self._http = HttpPool(settings.base_url, settings.api_key) if http is None else http
 
     async def start(self) -> None:
-        """Do nothing: a connection is opened by the request that needs it."""
+        """Do nothing: each request opens its connection."""
 
     async def close(self) -> None:
         """Do nothing: the pool is closed with the pass."""
@@ -95,7 +95,7 @@ class Endpoint:
 
         Raises:
             ConfigError: the server has none or several, and none was named.
-            PdError: it cannot be asked.
+            PdError: the server did not answer.
         """
         if self._model:
             return self._model
@@ -149,7 +149,7 @@ class _EndpointSession:
         """Yield each token as its chunk comes.
 
         Raises:
-            PdError: the server refused, erred, or broke the answer off.
+            PdError: the server refused the request, failed, or broke off the answer.
         """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
@@ -180,7 +180,7 @@ class _EndpointSession:
         return body
 
     def _take(self, chunk: CompletionChunk, at_s: float) -> list[Shown]:
-        """Note what a chunk says, and return the tokens that came with it."""
+        """Record a chunk's fields, and return its tokens."""
         outcome = self.outcome
         outcome.finish_reason = chunk.finish_reason or outcome.finish_reason
         if chunk.output_tokens is not None:
@@ -203,7 +203,7 @@ class _EndpointSession:
 
 
 async def _check(reply: Reply) -> None:
-    """Raise what a status means."""
+    """Raise the error that a status stands for."""
     status = reply.status
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return
@@ -227,11 +227,10 @@ async def _check(reply: Reply) -> None:
 def endpoint_record(work: Work, outcome: Outcome, sent: Dispatched) -> RequestRecord:
     """Return the record of a request that an endpoint answered.
 
-    Its length is what the server reports where it does not name its tokens; its answer is then
-    known by its text.
+    Without token ids, the length is the server's count, and the digest that of the text.
     """
     error = sent.error
-    record = record_of(work, outcome, replace(sent, error=error or ""))  # length is judged here
+    record = record_of(work, outcome, replace(sent, error=error or ""))  # length is checked here
     if not isinstance(outcome, EndpointOutcome):
         return record.model_copy(update={"error": error})  # it never began
     tokens = outcome.num_tokens

@@ -1,8 +1,7 @@
-"""A streamed completion as it comes over the wire: server-sent events, read with their instants.
+"""A streamed completion: server-sent events, read as they come.
 
-Only what came is kept: a chunk of several tokens is several tokens of one instant where the server
-says how many they are, and one step of unknown size where it does not. Times are never spread
-evenly over the tokens of a chunk.
+A chunk of several tokens counts as several tokens at one instant if the server says how many they
+are, else as one step of unknown size. Times are never spread evenly over the tokens of a chunk.
 """
 
 import asyncio
@@ -17,8 +16,8 @@ from pd_core.errors import CloudUnavailable, InvalidRequest, ProtocolError, Queu
 
 __all__ = ["CompletionChunk", "completion_chunks"]
 
-_MOST = 2**31 - 1  # ids are kept in 32 bits; no answer is longer
-_END_WITHIN_S = 1.0  # after [DONE]; a server that leaves the body open is left
+_MOST = 2**31 - 1  # ids have 32 bits; no answer is longer
+_END_WITHIN_S = 1.0  # after [DONE]; then a body that is still open is abandoned
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,11 @@ class CompletionChunk:
     """One event of a completion.
 
     Attributes:
-        text: that it adds.
+        text: the text it adds.
         token_ids: the tokens it adds; None where the server does not say.
-        finish_reason: "" while the answer goes on.
-        output_tokens: of the whole answer, by the server's count; None where it does not say.
-        prompt_tokens: likewise.
+        finish_reason: "" while the answer continues.
+        output_tokens: tokens of the whole answer by the server's count, or None.
+        prompt_tokens: tokens of the prompt by the server's count, or None.
     """
 
     text: str = ""
@@ -41,20 +40,20 @@ class CompletionChunk:
 
     @property
     def adds(self) -> bool:
-        """Whether a token came with it."""
+        """Whether it adds a token."""
         return bool(self.text) or bool(self.token_ids)
 
 
 async def completion_chunks(lines: AsyncIterable[str]) -> AsyncGenerator[CompletionChunk, None]:
-    """Yield the chunks of a completion until it is over.
+    """Yield the chunks of a completion until its end.
 
     Args:
-        lines: of the body, without their ends.
+        lines: the body's lines, without line ends.
 
     Raises:
         CloudUnavailable: the body ended before the answer did, or the server reported an error.
         QueueFull: the server reported that it has no room.
-        ProtocolError: an event is no completion.
+        ProtocolError: an event is not a completion.
     """
     finished = False
     async with aclosing(_events(lines)) as events:
@@ -70,7 +69,7 @@ async def completion_chunks(lines: AsyncIterable[str]) -> AsyncGenerator[Complet
 
 
 async def _drain(events: AsyncIterable[str]) -> None:
-    """Read to the body's end, which is due at once, so that the connection ends in order."""
+    """Read to the body's end, which is due at once, so that the connection closes cleanly."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_END_WITHIN_S):
             async for _ in events:
@@ -78,7 +77,7 @@ async def _drain(events: AsyncIterable[str]) -> None:
 
 
 async def _events(lines: AsyncIterable[str]) -> AsyncGenerator[str, None]:
-    """Yield the data of each event; several data lines are one event, comments are none."""
+    """Yield the data of each event; several data lines form one event, comments are skipped."""
     data: list[str] = []
     async for line in lines:
         if line.startswith("data:"):
@@ -104,7 +103,7 @@ def _chunk(data: str) -> CompletionChunk:
 
 
 def _chunk_of(event: Any) -> CompletionChunk | None:
-    """Return what an event says, or None when a field is not of its kind."""
+    """Return an event's chunk, or None when a field has the wrong type."""
     choices = event.get("choices") or [{}] if isinstance(event, dict) else None
     choice = choices[0] if isinstance(choices, list) else None
     usage = event.get("usage") or {} if isinstance(event, dict) else None

@@ -1,7 +1,7 @@
-"""HTTP as an endpoint's client speaks it: a request, the status, the body's lines as they come.
+"""HTTP for the endpoint client: a request, its status, and the body's lines as they come.
 
-By aiohttp: what a client itself takes before the first token counts as the server's TTFT, and
-that is half of what httpx takes.
+aiohttp, because the client's own time before the first token counts as the server's TTFT, and
+aiohttp takes half of httpx's.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
@@ -20,39 +20,39 @@ _MAX_TEXT_BYTES = 4 << 20
 
 
 class Reply(Protocol):
-    """A server's answer, its body still to be read."""
+    """A server's response, with its body still unread."""
 
     @property
     def status(self) -> int:
         """The status code."""
 
     def lines(self) -> AsyncGenerator[str, None]:
-        """Yield the body's lines, without their ends, as they come."""
+        """Yield the body's lines, without line ends, as they come."""
 
     async def text(self) -> str:
         """Read the whole body.
 
         Raises:
-            ProtocolError: it is endless.
+            ProtocolError: it is too long.
         """
 
 
 class Http(Protocol):
-    """Where requests go; every one has its connection."""
+    """Sends requests, each on a connection of its own."""
 
     def request(
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> AbstractAsyncContextManager[Reply]:
-        """Send a request, and return when the answer's head is there.
+        """Send a request, and return when the response's head has arrived.
 
         Args:
             method: GET or POST.
-            path: below the server's base, such as "completions".
+            path: relative to the server's base, such as "completions".
             body: sent as JSON.
 
         Raises:
             CloudTimeout: no connection in time.
-            CloudUnavailable: the server cannot be reached, or broke off; inside the context too.
+            CloudUnavailable: the server cannot be reached, or disconnected, also in the context.
         """
 
     async def close(self) -> None:
@@ -60,7 +60,7 @@ class Http(Protocol):
 
 
 class HttpPool:
-    """The network. Make it where a loop runs.
+    """The real network; create it on a running loop.
 
     Args:
         base_url: such as "http://127.0.0.1:8000/v1".
@@ -71,7 +71,7 @@ class HttpPool:
         self._session = aiohttp.ClientSession(
             base_url.rstrip("/") + "/",
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            # Another device each: every request opens a connection of its own.
+            # Requests stand for different devices, so each opens its own connection.
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
             trust_env=True,
@@ -110,10 +110,10 @@ class _PoolReply:
 
 
 async def whole_text(parts: AsyncIterable[bytes]) -> str:
-    """Return a body that comes in parts.
+    """Join and decode a body's parts.
 
     Raises:
-        ProtocolError: it is endless.
+        ProtocolError: it is too long.
     """
     body = bytearray()
     async for part in parts:
@@ -124,10 +124,10 @@ async def whole_text(parts: AsyncIterable[bytes]) -> str:
 
 
 async def text_lines(parts: AsyncIterable[bytes]) -> AsyncGenerator[str, None]:
-    """Yield the lines of a body that comes in parts, without their ends.
+    """Yield the lines of a body's parts, without line ends.
 
     Raises:
-        ProtocolError: a line is endless.
+        ProtocolError: a line is too long.
     """
     rest = b""
     async for part in parts:

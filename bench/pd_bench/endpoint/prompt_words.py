@@ -1,11 +1,11 @@
-"""Prompts of words, for servers that take no token ids: the same ids give the same words."""
+"""Prompts of words, for servers that accept no token ids: the same ids give the same words."""
 
 from collections.abc import Sequence
 from functools import cache
 
 __all__ = ["words_of"]
 
-# Words that common tokenizers take as one token each when a space stands before them.
+# Words that common tokenizers encode as one token each after a space.
 _WORDS = """
 the of and to in is that it for was on are as with his they at be this from have or by one had not
 but what all were when we there can an your which their said if do will each about how up out them

@@ -1,8 +1,8 @@
-"""A replay against any OpenAI-compatible server: open loop, streamed, seen from outside.
+"""A replay against any OpenAI-compatible server: open loop, streamed, measured from outside.
 
-The rules are those of `pd_bench.replay.replay` as far as somebody else's server allows: each row's
-length is its token limit (there is no sampler of ours to force the end), nothing is known of what
-the answers cost, and the server's state is not fresh. The document says all of it.
+The rules are those of `pd_bench.replay.replay` as far as a foreign server allows: each row's length
+is its token limit (its sampler cannot be forced to end there), the answers' cost is unknown, and
+the server's state is not fresh. The document says all of this.
 """
 
 import asyncio
@@ -41,15 +41,15 @@ class EndpointReplay:
     """One replay of a trace against an endpoint.
 
     Args:
-        settings: what to do.
-        progress: told of every token.
+        settings: the inputs.
+        progress: notified of every token.
 
     Raises:
         TraceError: the trace cannot be read or a row is broken.
         ConfigError: a limit leaves no room.
 
     Attributes:
-        failure: what ended the replay early, after something had been measured; None: nothing did.
+        failure: the error that ended the replay early, after something was measured, or None.
     """
 
     def __init__(self, settings: EndpointSettings, progress: Progress) -> None:
@@ -66,12 +66,12 @@ class EndpointReplay:
         self._words = self._counted = 0  # of prompts as sent, and as the server counted them
 
     async def run(self) -> ResultDocument:
-        """Replay, and return the result; when it ends early, what there is of it.
+        """Replay and return the result; a partial one when it ends early.
 
         Raises:
             PdError: the server cannot be reached, or its warm-up failed, before anything was
                 measured; later it is the `failure`.
-            asyncio.CancelledError: interrupted before the first pass had begun.
+            asyncio.CancelledError: interrupted before the first pass began.
         """
         began = False
         try:
@@ -118,7 +118,7 @@ class EndpointReplay:
         salt = secrets.token_hex(4)
 
         def request_of(work: Work) -> Ask:
-            # A server that is not ours has no sampler to force a length in: the limit is the row's.
+            # A foreign server's sampler cannot force a length, so the row's length is the limit.
             return Ask(
                 f"{salt}-{work.id}",
                 work.prompt_token_ids,
@@ -197,7 +197,7 @@ class EndpointReplay:
 
 
 def _workload(settings: EndpointSettings) -> Workload:
-    """Make the rows' prompts; the server's limits are not known, so only the settings cut."""
+    """Return the workload; the server's limits are unknown, so only the settings cut rows."""
     longest = settings.max_prompt_tokens or MAX_TOKENS
     limits = Limits(
         max_context_tokens=longest + settings.max_output_tokens,

@@ -1,4 +1,4 @@
-"""What a replay against an OpenAI-compatible server is asked to do, checked before it starts."""
+"""The settings of a replay against an OpenAI-compatible server, checked before it starts."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -21,15 +21,15 @@ _MOST_TEMPERATURE = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings(TraceRun):
-    """Every input of a replay against an endpoint; those of a TraceRun are not told again.
+    """Every input of a replay against an endpoint, beside those of a TraceRun.
 
-    The stream is not paced here, and without a `max_prompt_tokens` no prompt is cut.
+    The stream is not paced, and without `max_prompt_tokens` no prompt is cut.
 
     Attributes:
         vocab_size: token ids of prompts are below this.
 
     Raises:
-        ConfigError: a value is out of range, or the address is not to be used.
+        ConfigError: a value is out of range, or the address may not be used.
     """
 
     url: Annotated[str, Option("An OpenAI-compatible server to replay against.", "endpoint")]
@@ -40,7 +40,7 @@ class EndpointSettings(TraceRun):
     temperature: Annotated[float, Option("0 is greedy.")] = 0.0
     repeat: Annotated[int, Option("Passes; the schemes' order rotates.")] = 1
     prompts: Annotated[
-        str, Option(f"What --endpoint is sent: {' or '.join(PROMPT_KINDS)}.", "endpoint-prompts")
+        str, Option(f"What to send --endpoint: {' or '.join(PROMPT_KINDS)}.", "endpoint-prompts")
     ] = "ids"
     vocab_size: int = 32_000
     plain: Annotated[bool, Option("Only the fields of OpenAI's own API.", "endpoint-plain")] = False

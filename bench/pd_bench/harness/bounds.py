@@ -1,4 +1,4 @@
-"""The bounds of what a measurement can be asked: beyond them it would end in an error or never."""
+"""Bounds of a measurement's options: outside them it would fail or never end."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ _TIMEOUT_S = (0.1, 1e6)  # a round trip far away; eleven days
 
 
 def check_between(option: str, value: float, least: float, most: float, unit: str = "") -> None:
-    """Refuse a number out of its bounds; NaN is.
+    """Refuse a number out of its bounds, and NaN.
 
     Raises:
         ConfigError: the message names the option and the bounds.
@@ -34,7 +34,7 @@ def check_between(option: str, value: float, least: float, most: float, unit: st
 
 
 def check_counts(counts: Mapping[str, int | None]) -> None:
-    """Refuse options that count something and are below 1; None is one not given.
+    """Refuse counting options below 1; None means not given.
 
     Raises:
         ConfigError: the message names the option.
@@ -45,7 +45,7 @@ def check_counts(counts: Mapping[str, int | None]) -> None:
 
 
 def check_pace(pace_s: float) -> None:
-    """Refuse a pace that no controller could keep, or that no run would live to see.
+    """Refuse a pace that no controller could keep, or that would take too long.
 
     Raises:
         ConfigError: it is out of bounds.
@@ -54,11 +54,11 @@ def check_pace(pace_s: float) -> None:
 
 
 def check_timeout(timeout_s: float, pace_s: float = 0.0) -> None:
-    """Refuse a timeout within which not even a warm-up's tokens can be shown.
+    """Refuse a timeout too short to show even a warm-up's tokens.
 
     Args:
-        timeout_s: of a request.
-        pace_s: at which its tokens are shown; 0: as they come.
+        timeout_s: the timeout of a request.
+        pace_s: the gap between shown tokens; 0: as they come.
 
     Raises:
         ConfigError: it is out of bounds.
@@ -73,15 +73,15 @@ def check_timeout(timeout_s: float, pace_s: float = 0.0) -> None:
 
 
 def warm_up_failure(error: str, timeout_s: float, scheme: str = "") -> PdError:
-    """Return what a failed warm-up means.
+    """Return the error of a failed warm-up.
 
     Args:
-        error: of its record.
-        timeout_s: of a request.
-        scheme: that it ran in, where there are several.
+        error: its record's error.
+        timeout_s: the timeout of a request.
+        scheme: its scheme, if there are several.
 
     Returns:
-        A ConfigError when the timeout ended it: that is the reader's to mend.
+        A ConfigError when it timed out, since the user can change that; else an EngineError.
     """
     which = f"the warm-up request{' of ' if scheme else ''}{scheme}"
     if error.startswith(f"{TimeoutError.__name__}:"):

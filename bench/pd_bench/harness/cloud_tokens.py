@@ -11,14 +11,14 @@ __all__ = ["cloud_tokens"]
 
 
 async def cloud_tokens(link: CloudLink, start: Start) -> AsyncGenerator[Tokens, None]:
-    """Yield a stream's tokens until Finished; one that is left before is broken off.
+    """Yield a stream's tokens until Finished; cancel it if the caller stops earlier.
 
-    The end of the call is not waited for: a server keeps it open for a second, for what crosses
-    its last message.
+    Does not wait for the end of the call, which a server keeps open for a second to receive
+    messages that cross its last one.
 
     Raises:
         CloudUnavailable: the stream ended without Finished.
-        PdError: as the link has it.
+        PdError: the link's error.
     """
     stream = await link.open(start)
     try:

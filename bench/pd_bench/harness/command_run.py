@@ -1,4 +1,4 @@
-"""What every command that measures does first and last: environment, event loop, interruption."""
+"""Shared by all measuring commands: environment, event loop, interruption."""
 
 import asyncio
 import os
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 def prepare() -> None:
-    """Set the environment that must be there before torch is imported."""
+    """Set the environment that torch needs before it is imported."""
     for name, value in thread_environment(split_cores(available_cores()).client).items():
         os.environ.setdefault(name, value)
     prepare_environment()
 
 
 def run_to_end(main_coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; an ending signal stops it in order, as Ctrl-C does."""
+    """Run a coroutine to its end; an ending signal cancels it, as Ctrl-C does."""
 
     async def cancellable() -> T:
         task = asyncio.current_task()

@@ -1,4 +1,4 @@
-"""Which CPU cores the server and the client of a measurement run on."""
+"""The CPU cores on which a measurement's server and client run."""
 
 import os
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ class CoreSplit:
 
 
 def split_cores(available: frozenset[int]) -> CoreSplit:
-    """Give each side half of the cores; with one core (or none known) nothing is pinned.
+    """Give each side half of the cores; with one core, or none known, nothing is pinned.
 
-    Without the split, the client's timers would wait for the server's forward passes and a
-    scheme that spares the cloud would look better than it is, or worse.
+    Without the split the client's timers would wait for the server's forward passes, which would
+    distort the comparison of schemes.
     """
     cores = sorted(available)
     if len(cores) < 2:
@@ -30,26 +30,26 @@ def split_cores(available: frozenset[int]) -> CoreSplit:
 
 
 def available_cores() -> frozenset[int]:
-    """Return the cores this process may use; none known where the system cannot say."""
+    """Return the cores this process may use; empty where the system does not report them."""
     if not hasattr(os, "sched_getaffinity"):
         return frozenset()
     return frozenset(os.sched_getaffinity(0))
 
 
 def thread_environment(cores: tuple[int, ...]) -> dict[str, str]:
-    """Return what to set in the environment, before torch is imported, of a side on `cores`.
+    """Return environment variables for a side on `cores`, to be set before torch is imported.
 
-    Loading a model probes two threads as well; on a single core these would spin against each
-    other for ten seconds instead of one. With more cores nothing is changed.
+    Loading a model also probes with two threads; on a single core these would spin against each
+    other for ten seconds instead of one. With more cores nothing changes.
     """
     return {"OMP_WAIT_POLICY": "PASSIVE"} if len(cores) == 1 else {}
 
 
 @contextmanager
 def pinned(cores: tuple[int, ...]) -> Iterator[None]:
-    """Run the calling thread, and the threads and processes it starts meanwhile, on these cores.
+    """Pin the calling thread, and threads and processes that it starts, to these cores.
 
-    No cores: nothing changes. Platforms without affinity (macOS) run unpinned too.
+    Without cores, or on platforms without affinity (macOS), nothing changes.
     """
     if not cores or not hasattr(os, "sched_setaffinity"):
         yield

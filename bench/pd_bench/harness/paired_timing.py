@@ -1,7 +1,7 @@
-"""Two ways of doing the same, timed in turns, so that what else the machine does hits both alike.
+"""Times two ways of doing the same work alternately, so that other load affects both alike.
 
-The unit is a round: one way and the other go through their steps side by side, step by step, and
-who is first changes from step to step. A round gives one ratio; the figure is the median ratio.
+The unit is a round: both ways run their steps in alternation, and which one goes first changes
+with each step. A round gives one ratio; the figure is the median ratio.
 """
 
 import math
@@ -19,10 +19,10 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class PairedTiming:
-    """What a variant takes beside a plain model.
+    """The time of a variant compared with a plain model.
 
     Attributes:
-        context_tokens: of the step, or of the prompt.
+        context_tokens: tokens of context or prompt.
         num_rounds: rounds behind the figures.
         variant_s: median seconds of the variant's rounds.
         plain_s: median seconds of the plain model's rounds.
@@ -44,7 +44,7 @@ class PairedTiming:
     def of(
         cls, context_tokens: int, variant_s: Sequence[float], plain_s: Sequence[float]
     ) -> "PairedTiming":
-        """Describe rounds, the seconds of each way in their order."""
+        """Summarise the seconds of each way's rounds, in order."""
         ratios = [a / b for a, b in zip(variant_s, plain_s, strict=True)]
         low, high = median_interval(ratios)
         return cls(
@@ -59,11 +59,11 @@ class PairedTiming:
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the median, whatever the values' distribution.
+    """Return the 95 % confidence interval of the median, for any distribution of the values.
 
-    The k-th smallest and k-th largest value hold the median between them, unless fewer than k of
-    n values fall on one side of it, and each falls there like a coin. Too few values for 95 %
-    give their smallest and largest.
+    The median lies between the k-th smallest and k-th largest value, unless fewer than k of n
+    values fall on one side of it, each with probability 1/2. Too few values for 95 % give their
+    smallest and largest.
     """
     ordered, n = sorted(values), len(values)
     k, outside = 1, 2 * 0.5**n
@@ -83,15 +83,15 @@ def time_paired(
     now_s: Callable[[], float],
     after_round: Callable[[], None],
 ) -> PairedTiming:
-    """Time both ways in turns, after rounds that do not count.
+    """Time both ways alternately, after warm-up rounds.
 
     Args:
         variant: the steps of one way.
-        plain: as many steps of the other.
+        plain: the same number of steps of the other way.
         context_tokens: for the result.
-        num_rounds: rounds that count.
+        num_rounds: rounds without the warm-up.
         now_s: the clock, in seconds.
-        after_round: called untimed after every round, those of the warm-up too.
+        after_round: called untimed after every round, also of the warm-up.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(-WARM_UP_ROUNDS, num_rounds):

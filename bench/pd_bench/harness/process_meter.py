@@ -1,4 +1,4 @@
-"""What other processes take: CPU seconds, however busy the machine was, and memory."""
+"""CPU seconds and memory of other processes."""
 
 import os
 from contextlib import suppress
@@ -23,14 +23,13 @@ def rss_bytes(pid: int) -> int:
 
 
 def session_cpu_s(session: int) -> float:
-    """Return the CPU seconds so far of all living processes of a session, all threads.
+    """Return the CPU seconds so far of all living processes of a session, over all threads.
 
-    A process that a server of ours starts stays in the server's session, whose id is the
-    server's.
+    Processes that our server starts stay in its session, whose id is the server's process id.
     """
     spent_s = 0.0
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # it has ended meanwhile, or is not for us to see
+        with suppress(psutil.Error, OSError):  # it has ended meanwhile, or we may not see it
             if os.getsid(process.pid) == session:
                 times = process.cpu_times()
                 spent_s += times.user + times.system

@@ -1,4 +1,4 @@
-"""A real server process of our own, pinned to its cores: started fresh, always stopped."""
+"""A real server process of our own, pinned to its cores and always stopped."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from pd_core.store.model_names import DEFAULT_MODEL
 
 __all__ = ["ServerOptions", "own_server", "server_process", "serving"]
 
-# vLLM imports itself in four processes, and compiles; it lets go of them one after the other.
+# vLLM imports itself in four processes and compiles; it stops them one after another.
 _VLLM_READY_WITHIN_S = 1200.0
 _VLLM_STOP_WITHIN_S = 45.0
 
@@ -30,11 +30,11 @@ class ServerOptions:
         max_num_waiting: requests queued before new ones are refused.
         cores: CPU cores to pin it to; empty: not pinned.
         engine: "torch" or "vllm".
-        python: interpreter that has it; None: our own.
-        dtype: of weights and KV cache.
-        max_num_batched_tokens: tokens of one step; None: the engine's own choice.
-        kv_cache_mib: memory for KV caches; None: the engine's own choice.
-        flags: further ones of the command line.
+        python: the engine's interpreter; None: our own.
+        dtype: type of weights and KV cache.
+        max_num_batched_tokens: token budget of a step; None: the engine's default.
+        kv_cache_mib: memory for KV caches; None: the engine's default.
+        flags: more flags of the command line.
     """
 
     model: str = DEFAULT_MODEL
@@ -50,7 +50,7 @@ class ServerOptions:
     flags: tuple[str, ...] = ()
 
     def command(self, ready_file: Path) -> list[str]:
-        """Return the command line; ports are free ones."""
+        """Return the command line; the system picks free ports."""
         sizes = {
             "--max-num-batched-tokens": self.max_num_batched_tokens,
             "--kv-cache-mib": self.kv_cache_mib,
@@ -72,7 +72,7 @@ class ServerOptions:
 
 @asynccontextmanager
 async def own_server(options: ServerOptions) -> AsyncIterator[str]:
-    """Start a server, yield its gRPC address "host:port", and stop it whatever happens.
+    """Start a server, yield its gRPC address "host:port", and always stop it.
 
     Raises:
         PdError: as `server_process`.
@@ -82,7 +82,7 @@ async def own_server(options: ServerOptions) -> AsyncIterator[str]:
 
 
 def serving(options: ServerOptions) -> AbstractAsyncContextManager[ReadyServer]:
-    """Start a server, yield it when it is ready, and stop it whatever happens.
+    """Start a server, yield it when it is ready, and always stop it.
 
     Raises:
         PdError: as `server_process`.
@@ -102,13 +102,13 @@ def server_process(
     ready_within_s: float = READY_WITHIN_S,
     stop_within_s: float = STOP_WITHIN_S,
 ) -> AbstractAsyncContextManager[ReadyServer]:
-    """Start any command that writes a server's ready file, and stop it whatever happens.
+    """Start any command that writes a server's ready file, and always stop it.
 
     Args:
-        command: its words, given the ready file.
+        command: returns its command line, given the ready file.
         cores: CPU cores to pin it to; empty: not pinned.
-        ready_within_s: how long it may take to start.
-        stop_within_s: how long it may take to end in order; then it is killed.
+        ready_within_s: longest time to start.
+        stop_within_s: longest time to stop by itself before it is killed.
 
     Raises:
         CloudUnavailable: it ended before it was ready; the message has the end of its log.

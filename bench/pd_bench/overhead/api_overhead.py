@@ -1,10 +1,9 @@
-"""What the device's HTTP API adds to a token, and how it bears many chats at once.
+"""What the device's HTTP API adds to a token, and how it handles many chats at once.
 
-- *added*: how late tokens are that a client reads from a real `pd-device serve`, less how late a
-  bare session of the same pace shows them; rounds of both take turns on one real cloud.
-- *many chats*: so many at once against one device process, twice over: nobody is left waiting
-  (times to the first and last token), and the second wave finds no more memory in use than the
-  first left.
+- *added*: the lateness of tokens that a client reads from a real `pd-device serve`, less that of a
+  bare session with the same pace; rounds of both alternate on one real cloud.
+- *many chats*: two waves of simultaneous chats against one device process. Times to the first and
+  last token show whether a chat is left waiting; memory after each wave shows leaks.
 """
 
 import asyncio
@@ -39,11 +38,11 @@ class ApiSettings:
     """What to measure.
 
     Attributes:
-        pace_s: between shown tokens.
-        num_tokens: of a round.
-        rounds: of each kind.
-        chats: at once.
-        chat_tokens: of each chat's answer.
+        pace_s: seconds between shown tokens.
+        num_tokens: tokens per round.
+        rounds: rounds of each kind.
+        chats: chats at once.
+        chat_tokens: tokens of each chat's answer.
     """
 
     pace_s: float = 0.02
@@ -55,14 +54,14 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """Many chats at once; times in seconds from when all were sent.
+    """Many chats at once; times in seconds since all were sent.
 
     Attributes:
         failed: chats that did not get their whole answer.
-        first_s: to the first token, median and tail.
-        last_s: to the end of the answer, likewise.
-        gap_s: the largest between two tokens, likewise.
-        rss_bytes: of the device's process, after it.
+        first_s: time of the first token, over the chats.
+        last_s: time of the last token, over the chats.
+        gap_s: largest gap between two tokens, over the chats.
+        rss_bytes: memory of the device's process after the wave.
     """
 
     failed: int
@@ -77,11 +76,11 @@ class ApiOverhead:
     """The measurement.
 
     Attributes:
-        num_tokens: behind each latency.
+        num_tokens: tokens behind each latency.
         session: lateness of tokens of a bare session.
         api: lateness of tokens that a client read.
-        rss_bytes: of the device's process before the waves.
-        waves: one after the other.
+        rss_bytes: memory of the device's process before the waves.
+        waves: the waves, in order.
     """
 
     num_tokens: int
@@ -97,7 +96,7 @@ class ApiOverhead:
 
     @property
     def within_goal(self) -> bool:
-        """Whether what it adds keeps the goal."""
+        """Whether the added latency meets the goal."""
         return self.added.p50_s <= GOAL_P50_S and self.added.p99_s <= GOAL_P99_S
 
 
@@ -108,7 +107,7 @@ async def measure_api(
 
     Args:
         settings: what to measure.
-        tick: told what is being done.
+        tick: called with what is being done.
 
     Raises:
         PdError: a process could not be started, or a request failed.
@@ -188,7 +187,7 @@ async def _chat(http: httpx.AsyncClient, num_tokens: int) -> list[float]:
     """Return when each token of an answer was read.
 
     Raises:
-        CloudUnavailable: the answer was refused, or has another length.
+        CloudUnavailable: the answer was refused, or has the wrong length.
     """
     body = {
         "model": RANDOM_TINY,
@@ -202,12 +201,12 @@ async def _chat(http: httpx.AsyncClient, num_tokens: int) -> list[float]:
     async with http.stream("POST", "/completions", json=body) as response:
         if response.status_code != httpx.codes.OK:
             raise CloudUnavailable(f"the device answered {response.status_code}")
-        # As they come: what a client makes of them is not the device's.
+        # Raw bytes: the client's parsing must not count.
         rest = b""
         async for part in response.aiter_raw():
             now_s = time.perf_counter()
             known = rest + part
-            came_s += [now_s] * known.count(_TOKEN)  # an event a token, the one without text too
+            came_s += [now_s] * known.count(_TOKEN)  # one event per token, even without text
             rest = known[1 - len(_TOKEN) :]
     if len(came_s) != num_tokens:
         raise CloudUnavailable(f"{len(came_s)} of {num_tokens} tokens came")
@@ -219,7 +218,7 @@ def _gaps(came_s: Sequence[float]) -> list[float]:
 
 
 def api_tables(found: ApiOverhead, settings: ApiSettings) -> list[Table]:
-    """Return what the API adds beside its goal, and the waves of chats."""
+    """Return two tables: the API's added latency with its goal, and the waves of chats."""
     verdict = "met" if found.within_goal else "MISSED"
     added = Table(
         title=f"lateness of a token at a pace of {settings.pace_s * 1e3:g} ms "

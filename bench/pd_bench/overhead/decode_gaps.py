@@ -1,7 +1,7 @@
-"""The gaps between a running stream's tokens while long prompts keep arriving, and without them.
+"""The gaps between a running stream's tokens with and without long prompts arriving.
 
-Quiet and busy rounds take turns on one real server process, so that other work on the machine
-falls on both alike.
+Quiet and busy rounds alternate on one real server process, so that other work on the machine
+affects both alike.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from pd_device_client.cloud.grpc_link import GrpcCloudLink
 __all__ = ["GOAL", "DecodeGaps", "GapsSettings", "gaps_table", "measure_gaps"]
 
 GOAL = 2.0  # p99 while prefills arrive, over p99 without
-_LEADING_GAPS = 5  # while the round's streams are still being opened
+_LEADING_GAPS = 5  # not counted: the round's streams are still being opened
 _ids = count()
 
 
@@ -37,9 +37,9 @@ class GapsSettings:
         model: its context must hold the prompts.
         num_decodes: streams whose gaps are measured.
         num_prefills: long prompts in flight at any time of a busy round.
-        prompt_tokens: of a long prompt.
-        num_tokens: of each measured stream in each round.
-        rounds: quiet and busy ones each.
+        prompt_tokens: length of a long prompt.
+        num_tokens: tokens per measured stream and round.
+        rounds: number of quiet rounds, and of busy ones.
     """
 
     model: str = RANDOM_TINY
@@ -63,7 +63,7 @@ class DecodeGaps:
     """Gaps in seconds, of all rounds together.
 
     Attributes:
-        num_prefills: long prompts that were prefilled to their end in the busy rounds.
+        num_prefills: long prompts fully prefilled in the busy rounds.
     """
 
     quiet_s: tuple[float, ...]
@@ -118,7 +118,7 @@ async def measure_gaps(
 
 
 async def _decodes(link: GrpcCloudLink, settings: GapsSettings) -> list[float]:
-    """Run the measured streams together; return all their gaps."""
+    """Run the measured streams at the same time; return all their gaps."""
     streams = [_gaps(link, settings.num_tokens) for _ in range(settings.num_decodes)]
     return [gap for gaps in await asyncio.gather(*streams) for gap in gaps]
 
@@ -137,7 +137,7 @@ def _tokens(
     link: GrpcCloudLink, prompt_tokens: int, num_tokens: int
 ) -> AsyncGenerator[Tokens, None]:
     number = next(_ids)
-    # No two prompts begin alike: nothing is found in the prefix cache.
+    # All prompts begin differently, so the prefix cache never hits.
     prompt = tuple((number * 7919 + i * 31) % 997 + 1 for i in range(prompt_tokens))
     sampling = SamplingParams(ignore_eos=True)
     return cloud_tokens(link, Start(f"gaps-{number}", prompt, num_tokens, sampling))
@@ -147,7 +147,7 @@ def _tokens(
 async def _prefills(
     link: GrpcCloudLink, settings: GapsSettings, found: _Rounds
 ) -> AsyncIterator[None]:
-    """Keep long prompts in flight: each one that gets its only token is followed by another."""
+    """Keep long prompts in flight: when one gets its only token, send the next."""
 
     async def keep_asking() -> None:
         while True:

@@ -1,8 +1,8 @@
 """How late tokens are that should come at an even pace.
 
-Not gap less pace: a token after a late one comes the sooner, and the one's lateness would cancel
-the other's. A token is late against the pace's line through the least late of those just before
-it, so a stream that falls behind is late by all it has lost over them.
+It is not gap minus pace: the gap after a late token is shorter, so the two would cancel. Lateness
+counts from a line at the given pace through the least late of the tokens just before, so a stream
+that falls behind is late by everything it lost over them.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ import numpy as np
 __all__ = ["UNJUDGED_TOKENS", "lateness_s"]
 
 UNJUDGED_TOKENS = 8
-"""At the beginning of an answer: what comes before a token is what it is held against."""
+"""First tokens of an answer, which have too few tokens before them to compare with."""
 
 
 def lateness_s(came_s: Sequence[float], pace_s: float) -> list[float]:
     """Return how late each token is.
 
     Args:
-        came_s: instants, [n], in order.
-        pace_s: between two of them.
+        came_s: the tokens' instants, [n], in order.
+        pace_s: seconds between two tokens.
 
     Returns:
-        [n - 8], of the ninth token and on; empty where there are fewer.
+        [n - 8], from the ninth token on; empty for fewer tokens.
     """
     behind_s = np.array(came_s) - pace_s * np.arange(len(came_s))
     if len(behind_s) <= UNJUDGED_TOKENS:

@@ -1,8 +1,8 @@
-"""What one server process costs per open stream: its memory, and a token's time on its way.
+"""What one server process costs per open stream: memory, and a token's transit time.
 
-The engine is emulated (`emulated_engine`): it stamps each token with the instant it was made, and
-a client in another process, on other cores, reads the token's age when it has arrived. So the
-latency holds the engine's thread, the event loop, gRPC on both sides and the client's own reading.
+The engine is emulated (`pd_bench.emulation.cloud_engine`): it stamps each token with the time it
+was made, and a client in a different process, on different cores, computes its age on arrival. So
+the latency includes the engine's thread, the event loop, gRPC on both sides and the client.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ class StreamsSettings:
     """What to measure.
 
     Attributes:
-        num_streams: open at once, at most; smaller counts are measured on the way there.
+        num_streams: largest number of open streams; smaller ones are measured first.
         step_s: seconds between a stream's tokens.
-        groups: in how many turns a step gives the streams their tokens; 1: all at one instant.
-        num_tokens: of each stream that are measured.
+        groups: groups of streams that get their tokens in turn within a step; 1: all at once.
+        num_tokens: measured tokens per stream.
     """
 
     num_streams: int = 2000
@@ -62,14 +62,14 @@ class StreamsSettings:
 
 @dataclass(frozen=True, slots=True)
 class ManyStreams:
-    """One count's figures.
+    """The figures for one number of streams.
 
     Attributes:
-        num_streams: open at once.
-        num_tokens: behind the latency.
+        num_streams: streams open at once.
+        num_tokens: tokens behind the latency.
         rss_bytes: memory of the server's process while all were open.
-        bytes_per_stream: what it had grown by, per stream, since before the first; None for one.
-        p50_s: median of the tokens' time on the way.
+        bytes_per_stream: memory growth per stream; None for a single stream.
+        p50_s: median transit time of the tokens.
         p99_s: its 99th percentile.
         max_s: the longest.
     """
@@ -86,11 +86,11 @@ class ManyStreams:
 async def measure_streams(
     settings: StreamsSettings, tick: Callable[[str], None] = lambda _: None
 ) -> list[ManyStreams]:
-    """Measure each count on a server process of its own.
+    """Measure each number of streams on a new server process.
 
     Args:
         settings: what to measure.
-        tick: told what is being done.
+        tick: called with what is being done.
 
     Raises:
         PdError: the server could not be started, or a stream failed.
@@ -125,7 +125,7 @@ async def _read_all(
     await _read_one(links[0], -1, 1, [], opening, _Countdown(1))  # warm-up
     before = rss_bytes(server.pid)
     ages: list[list[float]] = [[] for _ in range(count)]
-    # The first tokens of a stream come while others are still being opened.
+    # Skip a stream's first tokens: they come while other streams are still being opened.
     head = 2 + count // 500
     limit = head + settings.num_tokens
     reading = asyncio.gather(
@@ -149,7 +149,7 @@ async def _read_all(
 
 
 class _Countdown:
-    """Waits for so many of something."""
+    """An event that is set by the last of `count` calls of `one`."""
 
     def __init__(self, count: int) -> None:
         self._left = count
@@ -172,7 +172,7 @@ async def _read_one(
     opening: asyncio.Semaphore,
     begun: _Countdown,
 ) -> None:
-    """Read a stream to its end, noting each token's age as it arrives."""
+    """Read a stream to its end, recording each token's age on arrival."""
     start = Start(
         f"stream-{number}", tuple(range(_PROMPT_TOKENS)), limit, SamplingParams(ignore_eos=True)
     )

@@ -1,11 +1,11 @@
 """What gRPC, session and pacing add to a token on loopback, above a bare timer.
 
-Two figures, since pacing hides what the wire costs:
+Two figures, since pacing hides the cost of the wire:
 
-- *paced*: how late a shown token is after its pace, through a real server process, a gRPC stream
-  and a session, less how late a bare timer loop of the same pace is in the same run;
-- *unpaced*: the time between two shown tokens when the reader asks for all at once, less the
-  engine's own working time per token.
+- *paced*: the lateness of shown tokens through a real server process, a gRPC stream and a session,
+  less that of a bare timer loop with the same pace in the same run;
+- *unpaced*: the time between two tokens that are shown as they come, less the engine's own time
+  per token.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ GOAL_P50_S = 0.001
 GOAL_P99_S = 0.005
 
 _ROUNDS = 4
-_UNPACED_S = 1e-6  # shorter than any step: nothing is ever waited for
+_UNPACED_S = 1e-6  # shorter than any step, so nothing ever waits
 _PROMPT_TOKENS = 32
 
 
@@ -59,12 +59,12 @@ class Latency:
         return cls(p50, p99)
 
     def above(self, other: "Latency") -> "Latency":
-        """Return the differences of the figures."""
+        """Return the difference of each figure."""
         return Latency(self.p50_s - other.p50_s, self.p99_s - other.p99_s)
 
     @property
     def within_goal(self) -> bool:
-        """Whether both figures keep the goal."""
+        """Whether both figures meet the goal."""
         return self.p50_s <= GOAL_P50_S and self.p99_s <= GOAL_P99_S
 
 
@@ -73,7 +73,7 @@ class Overhead:
     """The measurement.
 
     Attributes:
-        pace_s: of the paced rounds.
+        pace_s: seconds between tokens of the paced rounds.
         num_tokens: shown tokens behind each figure.
         bare: lateness of the bare timer.
         paced: lateness of shown tokens.
@@ -93,11 +93,11 @@ class Overhead:
 
 
 async def measure_overhead(pace_s: float, num_tokens: int) -> Overhead:
-    """Measure on a server process of our own; bare and paced rounds take turns.
+    """Measure on a server process of our own; bare and paced rounds alternate.
 
     Args:
         pace_s: seconds between tokens.
-        num_tokens: tokens of all paced rounds together.
+        num_tokens: tokens of all paced rounds.
 
     Raises:
         ConfigError: the pace is out of bounds.
@@ -106,7 +106,7 @@ async def measure_overhead(pace_s: float, num_tokens: int) -> Overhead:
     check_pace(pace_s)
     per_round = max(num_tokens // _ROUNDS, 2 * UNJUDGED_TOKENS)
     cores = split_cores(available_cores())
-    # What is measured is what comes on top of the engine: the quickest one shows it best.
+    # The fastest engine shows best what is added to it.
     options = ServerOptions(model=RANDOM_TINY, sampler="rolling-hash", cores=cores.server)
     bare: list[float] = []
     paced: list[float] = []
@@ -122,7 +122,7 @@ async def measure_overhead(pace_s: float, num_tokens: int) -> Overhead:
 
 
 async def _bare_lateness(pace_s: float, num_tokens: int) -> list[float]:
-    """Return how late a loop of nothing but sleeps is, tick by tick."""
+    """Return the lateness of each tick of a loop that only sleeps."""
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     came_s = []
@@ -133,7 +133,7 @@ async def _bare_lateness(pace_s: float, num_tokens: int) -> list[float]:
 
 
 async def bare_answer(target: str, pace_s: float, num_tokens: int) -> Outcome:
-    """Carry one request through a cloud-only session."""
+    """Run one request through a cloud-only session."""
     client = DeviceClient(cloud=GrpcCloudLink(target), engine=None, pace_s=pace_s)
     try:
         await client.start()
@@ -153,7 +153,7 @@ async def bare_answer(target: str, pace_s: float, num_tokens: int) -> Outcome:
 
 
 async def _unpaced(target: str, num_tokens: int) -> list[float]:
-    """Return each gap of an answer that is shown as it comes, less the engine's time per token."""
+    """Return each gap of an unpaced answer, less the engine's time per token."""
     link = GrpcCloudLink(target)
     try:
         meter = CloudMeter(link)
@@ -166,7 +166,7 @@ async def _unpaced(target: str, num_tokens: int) -> list[float]:
 
 
 def overhead_table(overhead: Overhead) -> Table:
-    """Return the figures beside their goal."""
+    """Return the figures with their goal."""
     table = Table(
         title=f"added to a token on loopback ({overhead.num_tokens} tokens)",
         caption=f"goal: p50 at most {GOAL_P50_S * 1000:g} ms, p99 at most {GOAL_P99_S * 1000:g} ms",

@@ -1,8 +1,8 @@
-"""How soon the device takes over in a conversation's second turn, against its first.
+"""How soon the device takes over in a conversation's second turn, compared with its first.
 
-The device keeps the KV cache of a conversation, so that the second turn prefills only what is new:
-the user's words. Measured with a real cloud, a real engine slowed to a device profile, and a new
-conversation in every round.
+The device keeps the KV cache of a conversation, so the second turn prefills only the user's new
+words. Measured with a real cloud, a real engine slowed to a device profile, and a new conversation
+in every round.
 """
 
 import random
@@ -28,10 +28,10 @@ from pd_device_client.planning.profiles import SpeedProfile
 __all__ = ["GOAL", "Round", "TurnsSettings", "measure_turns", "turns_table"]
 
 GOAL = 0.2
-"""The second turn's time to handoff over the first's, at most (of 1)."""
+"""The largest ratio of the second turn's time to handoff to the first's."""
 
 _KEPT_BYTES = 256 << 20
-_LOWEST_ID = 300  # below lie bytes and special tokens, in many tokenizers
+_LOWEST_ID = 300  # many tokenizers have bytes and special tokens below
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class TurnsSettings:
     """What to measure.
 
     Attributes:
-        model: of both sides.
-        profile: what the device is slowed to.
-        prompt_tokens: of the first turn.
-        answer_tokens: of each answer.
-        words_tokens: that the user adds in the second turn.
-        pace_s: between shown tokens.
-        rounds: conversations.
+        model: the model of both sides.
+        profile: the profile to which the device is slowed.
+        prompt_tokens: tokens of the first turn.
+        answer_tokens: tokens of each answer.
+        words_tokens: tokens that the user adds in the second turn.
+        pace_s: seconds between shown tokens.
+        rounds: number of conversations.
     """
 
     model: str
@@ -59,12 +59,12 @@ class TurnsSettings:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One conversation; times in seconds from the turn's submission.
+    """One conversation; times in seconds from each turn's submit.
 
     Attributes:
-        first_s, second_s: to the first token that the device gave.
-        cached_tokens: of the second prompt, what the device had kept.
-        cloud_tokens: shown ones of the cloud, in each turn.
+        first_s, second_s: time of the device's first token in each turn.
+        cached_tokens: tokens of the second prompt that the device had cached.
+        cloud_tokens: shown tokens that the cloud made, in each turn.
     """
 
     first_s: float
@@ -81,11 +81,11 @@ class Round:
 async def measure_turns(
     settings: TurnsSettings, tick: Callable[[str], None] = lambda _: None
 ) -> list[Round]:
-    """Carry `rounds` conversations of two turns.
+    """Run `rounds` conversations of two turns.
 
     Args:
         settings: what to measure.
-        tick: told what is being done.
+        tick: called with what is being done.
 
     Raises:
         ConfigError: the conversation does not fit the model.
@@ -148,7 +148,7 @@ async def _turn(client: DeviceClient, settings: TurnsSettings, prompt: list[int]
 
 
 def _device_from_s(outcome: Outcome) -> float:
-    """Return when the device gave its first token of the answer."""
+    """Return when the device's first token of the answer was committed."""
     for shown in outcome.shown:
         if shown.origin is Origin.DEVICE:
             return outcome.arrived_at_s[shown.position]
@@ -159,7 +159,7 @@ def _device_from_s(outcome: Outcome) -> float:
 
 
 def turns_table(rounds: list[Round], settings: TurnsSettings) -> Table:
-    """Return the conversations, and the median ratio beside its goal."""
+    """Return a table of the conversations, and the median ratio with its goal."""
     ratio = statistics.median(found.ratio for found in rounds)
     table = Table(
         title=f"device's first token, first and second turn ({settings.prompt_tokens} tokens, then "

@@ -1,7 +1,7 @@
-"""What a start consists of: from the command to the first token, or to a server that is ready.
+"""The parts of a start: from the command to the first token, or to a ready server.
 
-The real commands run in fresh processes that log what they do; each line is timed as it arrives, on
-this process's clock, so the parts of a start sum to its total.
+The real commands run in fresh processes that log what they do. Each line is timed on arrival by
+this process's clock, so the parts of a start add up to its total.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from pd_core.host.parent_death import ending_with_parent
 
 __all__ = ["Start", "StartupSettings", "measure_startup", "startup_table", "timed_start"]
 
-# What a log line says when a part has ended. The import's ends as the loading begins.
+# The log line at which each part ends. The import ends when the loading begins.
 _LOADING = {
     "import": "loading ",
     "probe": "the numerics are known",
@@ -38,7 +38,7 @@ _PROMPT = "def read_lines(path):"
 
 @dataclass(frozen=True, slots=True)
 class StartupSettings:
-    """What is started.
+    """What to start.
 
     Attributes:
         model: a name or a directory.
@@ -55,9 +55,9 @@ class Start:
 
     Attributes:
         command: "chat" or "server".
-        cache: "cold": nothing is kept of an earlier start, "warm": all is. The system's own cache
-            of files is warm in both.
-        parts_s: seconds of each part, in order; its last ends with the first token, or when the
+        cache: "cold": nothing is kept from an earlier start; "warm": everything is. The system's
+            file cache is warm in both.
+        parts_s: seconds of each part, in order; the last ends with the first token, or when the
             server serves.
     """
 
@@ -67,16 +67,16 @@ class Start:
 
     @property
     def total_s(self) -> float:
-        """From the command on."""
+        """Seconds from the command to the end of the start."""
         return sum(self.parts_s.values())
 
 
 async def measure_startup(settings: StartupSettings, tick: Callable[[str], None]) -> list[Start]:
-    """Start both commands cold and warm, in turns.
+    """Start both commands cold and warm, alternately.
 
     Args:
-        settings: what, and how often.
-        tick: told what is done.
+        settings: what to start, and how often.
+        tick: called with what is being done.
 
     Raises:
         EngineError: a command failed; the message has the end of its log.
@@ -101,16 +101,16 @@ async def measure_startup(settings: StartupSettings, tick: Callable[[str], None]
 async def timed_start(
     command: Sequence[str], marks: Mapping[str, str], folder: Path, *, shows: bool
 ) -> dict[str, float]:
-    """Run a command until it has started, end it in order, and return each part's seconds.
+    """Run a command until it has started, stop it, and return each part's seconds.
 
     Args:
-        command: its words.
-        marks: parts in order, and what is in the log line that ends each.
-        folder: of what it keeps; the user's own and settings are left out.
+        command: the command line.
+        marks: the parts in order, each with a text in the log line that ends it.
+        folder: its cache and settings, instead of the user's own.
         shows: whether the start ends with the first character on stdout, not with the last mark.
 
     Raises:
-        EngineError: it ended before that, or failed at its end.
+        EngineError: it ended too early, or failed when stopped.
     """
     loop = asyncio.get_running_loop()
     began_s = loop.time()
@@ -122,8 +122,8 @@ async def timed_start(
         stderr=asyncio.subprocess.PIPE,
         preexec_fn=ending_with_parent(),
     )
-    assert process.stdout is not None, "it was asked for"
-    assert process.stderr is not None, "it was asked for"
+    assert process.stdout is not None, "stdout is a pipe"
+    assert process.stderr is not None, "stderr is a pipe"
     try:
         lines: list[str] = []
         ends_s = await _ends(process.stderr, marks, lines)
@@ -150,7 +150,7 @@ async def timed_start(
 async def _ends(
     log: asyncio.StreamReader, marks: Mapping[str, str], lines: list[str]
 ) -> dict[str, float]:
-    """Read a log up to its last mark; return when each came, and the lines in `lines`."""
+    """Read a log up to its last mark; return each mark's time, and append the lines to `lines`."""
     ends_s: dict[str, float] = {}
     for part, mark in marks.items():
         while line := (await log.readline()).decode(errors="replace"):
@@ -167,7 +167,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def startup_table(starts: Sequence[Start]) -> Table:
-    """Return the medians of each kind of start beside its goal."""
+    """Return the medians of each kind of start with its goal."""
     parts = [*_CHAT, _FIRST_TOKEN, "serve"]
     table = Table(
         title="seconds of a start: medians",

@@ -1,4 +1,4 @@
-"""How punctual the device's event loop stays while its engine works on another thread."""
+"""How late the device's event loop is while its engine works on another thread."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ GOAL_P99_S = 0.020
 
 @dataclass(frozen=True, slots=True)
 class Jitter:
-    """How late the ticks of a timer were, in seconds."""
+    """The lateness of a timer's ticks, in seconds."""
 
     num_ticks: int
     p50_s: float
@@ -37,9 +37,9 @@ class TickerResult:
     """The measurement.
 
     Attributes:
-        idle: nothing else on the loop.
+        idle: with nothing else on the loop.
         prefill: while the engine prefills.
-        prefill_tokens: tokens it prefilled meanwhile.
+        prefill_tokens: tokens prefilled meanwhile.
     """
 
     idle: Jitter
@@ -94,7 +94,7 @@ async def _prefill(engine: LocalEngine, prompt_tokens: int, fed: list[int]) -> N
 
 
 def ticker_table(result: TickerResult) -> Table:
-    """Return the figures beside their goal."""
+    """Return the figures with their goal."""
     table = Table(
         title=f"lateness of a {PERIOD_S * 1000:g} ms ticker on the device's event loop",
         caption=f"goal: p99 below {GOAL_P99_S * 1000:g} ms while a prefill runs",

@@ -1,4 +1,4 @@
-"""What a scheme cost the cloud: the server's own totals, and its load meanwhile."""
+"""What a scheme costs the cloud: the server's own totals, and its load over time."""
 
 import asyncio
 import contextlib
@@ -13,16 +13,16 @@ __all__ = ["CloudMeter"]
 
 _IDLE_WITHIN_S = 60.0
 _POLL_S = 0.05
-_LOAD_EVERY_S = 0.25  # the answer to one small call: nothing beside a forward pass
+_LOAD_EVERY_S = 0.25  # one small call: negligible beside a forward pass
 
 
 class CloudMeter:
     """Reads a server's totals when it is idle, since tokens made after a Stop count too.
 
     Args:
-        link: to the server.
-        idle_within_s: how long it may take to become idle.
-        load_every_s: between two looks at its load; what is shorter may be missed.
+        link: the link to the server.
+        idle_within_s: how long the server may take to become idle.
+        load_every_s: seconds between two samples of its load; shorter peaks may be missed.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class CloudMeter:
         self._watch = asyncio.ensure_future(self._watch_load())
 
     async def totals(self) -> CloudTotals:
-        """Return what was added since `start`; the peak is the server's since it started.
+        """Return the increase since `start`; the peak counts since the server's own start.
 
         Raises:
             TransportError: the server is gone, or did not become idle.
@@ -61,11 +61,11 @@ class CloudMeter:
 
     @property
     def load(self) -> tuple[LoadPoint, ...]:
-        """Requests running and waiting since `start`, from time to time."""
+        """Samples of the running and waiting requests since `start`."""
         return self._load.points
 
     async def stop(self) -> None:
-        """End the watch over the load."""
+        """Stop sampling the load."""
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -73,7 +73,7 @@ class CloudMeter:
             self._watch = None
 
     async def _watch_load(self) -> None:
-        """Ask for the load until cancelled; a server that is gone is told elsewhere."""
+        """Sample the load until cancelled; others report a server that is gone."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         with contextlib.suppress(PdError):

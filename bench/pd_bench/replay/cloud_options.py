@@ -1,4 +1,4 @@
-"""How a measurement names a server that is not its own."""
+"""The options that name a server to measure instead of our own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ Insecure = Annotated[bool, Option("Plaintext beyond this machine.")]
 
 @dataclass(frozen=True, slots=True)
 class CloudOptions:
-    """The server's address, whom to trust, and the key to show."""
+    """The server's address, the authority to trust, and the key to send."""
 
     target: Annotated[str | None, Option("HOST:PORT of a server to use, not our own.", "cloud")] = (
         None
@@ -27,7 +27,7 @@ class CloudOptions:
     insecure: Insecure = False
 
     def address(self) -> CloudAddress | None:
-        """Return all of it as an address; None where no server is named.
+        """Return the options as an address; None without a server.
 
         Raises:
             ConfigError: the key cannot be read or used.

@@ -40,24 +40,24 @@ class Devices(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Everything emulated or throttled on this side, in words."""
+        """Everything emulated or throttled on this side, for the document."""
         ...
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """KV cache bytes that a token takes on a device."""
+        """KV cache bytes per token on a device."""
         ...
 
     @property
     def max_context_tokens(self) -> int | None:
-        """Prompt and answer together that a device has room for; None: as many as the server."""
+        """A device's limit of prompt and answer together; None: the server's."""
         ...
 
     def check(self, info: ServerInfo) -> None:
-        """Refuse a server that these devices can share no answer with.
+        """Refuse a server with which these devices cannot share an answer.
 
         Raises:
-            ConfigError: it runs another sampler than the fidelity needs.
+            ConfigError: its sampler differs from the one that the fidelity needs.
             FingerprintMismatch: it does not run the devices' model.
         """
         ...
@@ -70,7 +70,7 @@ class Devices(Protocol):
         works: Sequence[Work],
         dispatcher: Dispatcher,
     ) -> None:
-        """Send the requests from devices that know nothing of earlier calls."""
+        """Send the requests from new devices, which keep nothing from earlier calls."""
         ...
 
 
@@ -99,7 +99,7 @@ class RealDevice:
         return device, _link_label(self._settings.link), _KV_LABEL
 
     def check(self, info: ServerInfo) -> None:
-        """Refuse another sampler, and a model that is not this device's."""
+        """Refuse a different sampler or model."""
         _check_sampler(info, self._settings)
         mismatch = shake_hands(TorchLocalEngine(self._loaded).card, info).mismatch
         if mismatch:
@@ -113,7 +113,7 @@ class RealDevice:
         works: Sequence[Work],
         dispatcher: Dispatcher,
     ) -> None:
-        """Send one request after the other through one client, which measures itself first."""
+        """Send one request after another through one client, which measures its speed first."""
         settings = self._settings
         client = scheme_client(
             scheme,
@@ -134,7 +134,7 @@ class RealDevice:
 
 
 class FleetDevices:
-    """Emulated devices that only sleep as their profile says; a row, or session, is a device."""
+    """Emulated devices that only sleep as their profile says: one per row, or per session."""
 
     arrivals = "trace"
     max_context_tokens = None
@@ -164,7 +164,7 @@ class FleetDevices:
         )
 
     def check(self, info: ServerInfo) -> None:
-        """Refuse another sampler; there are no weights here to compare."""
+        """Refuse a different sampler; emulated devices have no weights to compare."""
         _check_sampler(info, self._settings)
 
     async def run(
@@ -185,7 +185,7 @@ class FleetDevices:
     def _client(self, scheme: Scheme, cloud: CloudAddress, info: ServerInfo, work: Work) -> Client:
         settings, speed = self._settings, self._settings.speed
         assert speed is not None, "settings refuse a fleet without a device profile"
-        # Every device has its own spread and jitter, the same ones in every scheme.
+        # Every device has its own spread and jitter, which are the same in every scheme.
         seed = settings.seed * 1_000_003 + work.line
         return scheme_client(
             scheme,

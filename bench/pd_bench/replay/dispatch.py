@@ -1,4 +1,4 @@
-"""Sends a workload through device clients and records every request, the failed ones too."""
+"""Sends a workload through device clients and records every request, even failed ones."""
 
 import asyncio
 import logging
@@ -51,14 +51,14 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """How a request was sent, and what ended it where it did not end well.
+    """How a request was sent, and why it failed, if it did.
 
     Attributes:
-        scheme: the mode it was carried in.
-        repeat: which pass over the trace, from 0.
+        scheme: the scheme's name.
+        repeat: the pass over the trace, from 0.
         lag_s: seconds from its scheduled arrival to the submit.
-        arrival_s: scheduled, since the scheme's start; 0 for sequential arrivals.
-        error: why it was given up, or None.
+        arrival_s: scheduled arrival since the scheme's start; 0 for sequential arrivals.
+        error: why it failed, or None.
     """
 
     scheme: str
@@ -73,20 +73,20 @@ RecordMaker = Callable[[Work, Outcome, Dispatched], RequestRecord]
 
 
 class Dispatcher:
-    """Runs one scheme's requests; `records` grows as they end and survives a cancellation.
+    """Runs one scheme's requests.
 
-    So do `timelines`, of the rows that are watched.
+    `records`, and `timelines` of the watched rows, grow as requests end and survive a cancellation.
 
     Args:
-        scheme: the mode of every request.
-        repeat: which pass over the trace.
-        request_of: makes the request of a row.
+        scheme: the scheme's name.
+        repeat: the pass over the trace, from 0.
+        request_of: makes a row's request.
         timeout_s: a request that takes longer than this has failed.
-        progress: told of every token and every end; None for a warm-up.
+        progress: notified of every token and every end; None for a warm-up.
         watched: rows (`Work.id`) to keep token by token.
         make_record: makes a request's record; None: `record_of`.
-        on_end: given each request's record and outcome; then nothing is kept here, so that memory
-            does not grow with the trace.
+        on_end: called with each request's record and outcome, which are then not kept here, so
+            that memory does not grow with the trace.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Dispatcher:
         self._progress = progress
 
     async def run_sequential(self, works: Sequence[Work], client: Client) -> None:
-        """Send one request after the other; each arrives when the one before it has ended."""
+        """Send each request when the one before it has ended."""
         loop = asyncio.get_running_loop()
         for work in works:
             await self._run(work, client, loop.time(), arrival_s=0.0)
@@ -124,13 +124,13 @@ class Dispatcher:
         client_of: Callable[[Work], Client],
         prepare_s: float = _PREPARE_S,
     ) -> None:
-        """Send each request at its row's arrival, from its own client, whatever has ended by then.
+        """Send each request at its row's arrival, from its own client (open loop).
 
         Args:
             works: sorted by arrival.
             client_of: makes the client of a request; it is started and closed here.
-            prepare_s: a client starts (and asks for the cloud's card) so long before its
-                request, as a device is on before its user types.
+            prepare_s: seconds before its request at which a client starts and asks for the cloud's
+                card, as a device is on before its user types.
         """
         epoch_s = asyncio.get_running_loop().time() + prepare_s
         async with asyncio.TaskGroup() as group:
@@ -143,9 +143,9 @@ class Dispatcher:
         client_of: Callable[[Work], Client],
         prepare_s: float = _PREPARE_S,
     ) -> None:
-        """As `run_open_loop`, but take each row only when its client is to start.
+        """Like `run_open_loop`, but take each row only when its client starts.
 
-        For a virtual clock: on a real one, making a prompt would delay what is due.
+        For a virtual clock: on a real one, making a prompt would delay other requests.
         """
         loop = asyncio.get_running_loop()
         epoch_s = loop.time() + prepare_s
@@ -154,7 +154,7 @@ class Dispatcher:
                 for work in works:
                     await asyncio.sleep(epoch_s + work.arrival_s - prepare_s - loop.time())
                     group.create_task(self._run_at_arrival(work, client_of, epoch_s, prepare_s))
-        except ExceptionGroup as problems:  # requests keep theirs: this is from the rows
+        except ExceptionGroup as problems:  # from the rows: requests record their own errors
             raise problems.exceptions[0] from None
 
     async def _run_at_arrival(
@@ -193,8 +193,7 @@ class Dispatcher:
         except PdError as failure:
             error = f"{type(failure).__name__}: {failure}"
         except Exception as failure:
-            # The outermost frame of a request: one that breaks in an unforeseen way is a failed
-            # request, and the others go on.
+            # The outermost frame of a request: an unexpected error fails only this request.
             logger.exception("request %d of %s broke", work.id, self._scheme)
             error = f"{type(failure).__name__}: {failure}"
         self._add(work, session.outcome if session else None, lag_s, arrival_s, error)
@@ -216,9 +215,9 @@ class Dispatcher:
 
 
 def record_of(work: Work, outcome: Outcome, sent: Dispatched) -> RequestRecord:
-    """Return the record of a request; instants count from its scheduled arrival.
+    """Return the record of a request; times count from its scheduled arrival.
 
-    An answer that ended in order but has another length than its row has failed.
+    An answer whose length differs from its row's has failed.
     """
     error = sent.error
     if error is None and outcome.error is not None:
@@ -255,7 +254,7 @@ def record_of(work: Work, outcome: Outcome, sent: Dispatched) -> RequestRecord:
 
 
 def timeline_of(record: RequestRecord, outcome: Outcome) -> Timeline:
-    """Return a request token by token; instants count from its scheduled arrival."""
+    """Return a request token by token; times count from its scheduled arrival."""
     lag_s = record.dispatch_lag_s
     return Timeline(
         id=record.id,

@@ -1,4 +1,4 @@
-"""The progress bar of a replay: what has ended, what failed, and who waits for a token now."""
+"""The progress bar of a replay: ended, failed, stalled and silent requests."""
 
 import time
 from types import TracebackType
@@ -16,11 +16,11 @@ __all__ = ["Progress"]
 class Progress:
     """One bar per pass of a scheme, with failed, stalled and silent requests.
 
-    Drawn by the loop's own calls, at most `_REDRAWS_PER_S` times a second and only on a terminal:
-    a drawing thread would hold the interpreter while tokens are due.
+    Drawn from the event loop, at most `_REDRAWS_PER_S` times a second and only on a terminal: a
+    drawing thread would hold the GIL while tokens are due.
 
     Args:
-        console: where to draw; a console that is no terminal shows nothing.
+        console: where to draw; nothing is drawn unless it is a terminal.
         pace_s: the pace; a running request without a token for twice as long is "silent".
     """
 
@@ -64,12 +64,12 @@ class Progress:
         self._task = self._bar.add_task(name, total=num_requests, failed=0, stalled=0, silent=0)
 
     def token(self, request: int) -> None:
-        """A token of a request was shown."""
+        """Note that a token of a request was shown."""
         self._last_token_s[request] = time.perf_counter()
         self._draw()
 
     def ended(self, record: RequestRecord) -> None:
-        """A request has ended, well or not."""
+        """Count a request that has ended or failed."""
         self._last_token_s.pop(record.id, None)
         self._failed += record.error is not None
         self._stalled += record.stalled(self._pace_s)

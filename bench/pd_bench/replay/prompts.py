@@ -11,22 +11,22 @@ from pd_core.sampling.splitmix import INCREMENT, MASK, mixed_array
 
 __all__ = ["PromptMaker"]
 
-_ROW, _BLOCK = 1, 2  # what a key stands for, so that row 7 and block 7 differ
+_ROW, _BLOCK = 1, 2  # the kind of a key, so that row 7 and block 7 differ
 
 
 class PromptMaker:
-    """Makes the prompt of a row: the same row (or block hash) and seed, the same tokens.
+    """Makes the prompt of a row: the same row (or block hash) and seed give the same tokens.
 
-    Rows with block hashes share the tokens of equal blocks, so that prefix caches see the reuse
-    that the traced service saw; rows without hashes share nothing.
+    Rows with block hashes share the tokens of equal blocks, so that prefix caches see the reuse of
+    the traced service; rows without hashes share nothing.
 
     Args:
         vocab_size: token ids are below this.
         eos_token_ids: never part of a prompt.
-        seed: another seed gives other prompts.
+        seed: a different seed gives different prompts.
 
     Raises:
-        ConfigError: no token is left to make prompts of.
+        ConfigError: every token of the vocabulary ends a sequence.
     """
 
     def __init__(self, vocab_size: int, eos_token_ids: Sequence[int], seed: int) -> None:

@@ -1,10 +1,10 @@
-"""A baseline: both sides start, and the first that answers carries the whole answer.
+"""A baseline: both sides start, and the one with the first token makes the whole answer.
 
 This is the dispatch of DiSCo (arXiv 2502.11417) with both sides always started, and without its
-token handoff and its pacing: what a race alone gains and costs. The loser is cancelled when the
-winner's first token is shown; what it computed until then is counted as its side's cost. A winner
-that fails for good later fails the request: nothing was kept to go on from. (A cloud stream that
-breaks is opened again, as in every scheme.)
+token handoff and pacing: it shows what a race alone gains and costs. The loser is cancelled when
+the winner's first token is shown; its work until then counts as its side's cost. If the winner
+fails for good later, the request fails, since the loser's work is gone. (A broken cloud stream is
+reopened, as in every scheme.)
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Told = Shown | Happened
 
 
 class RaceClient:
-    """Two clients of one side each.
+    """Two clients with one side each.
 
     Args:
         cloud: a client without a local engine.
@@ -54,7 +54,7 @@ class RaceClient:
         """Return a session of both sides, or of the one that can take the request.
 
         Raises:
-            PdError: neither can; the cloud's reason.
+            PdError: neither can; this is the cloud's reason.
         """
         sessions: list[Session] = []
         problems: list[PdError] = []
@@ -76,8 +76,8 @@ class RaceSession:
 
     Args:
         mode: the scheme's name.
-        sessions: of the sides that take part, the cloud's first.
-        notes: of the sides that do not.
+        sessions: one per participating side, the cloud's first.
+        notes: why other sides do not take part.
     """
 
     def __init__(self, mode: str, sessions: list[Session], notes: list[str]) -> None:
@@ -88,7 +88,7 @@ class RaceSession:
 
     @property
     def outcome(self) -> Outcome:
-        """The winner's, with what the loser made the cloud do."""
+        """The winner's outcome, plus the tokens that the loser made the cloud generate."""
         generated = sum(s.outcome.cloud_tokens_generated for s in self._sessions)
         notes = [*self._notes, *self._winner.outcome.notes]
         return replace(
@@ -106,7 +106,7 @@ class RaceSession:
         losers: asyncio.Task[None] | None = None
         try:
             first = await self._race(firsts)
-            # Beside the answer: the winner's reader does not wait for the loser to stop.
+            # In the background: the reader does not wait for the loser to stop.
             losers = asyncio.ensure_future(self._stop_losers(firsts, runs))
             yield first
             async for shown in runs[self._winner]:
@@ -154,7 +154,7 @@ async def _first(run: AsyncGenerator[Told, None]) -> Told:
 async def _stop(
     tasks: Sequence[asyncio.Task[Told]], runs: Sequence[AsyncGenerator[Told, None]]
 ) -> None:
-    """Cancel what waits for a first token, and close the answers it would have come from."""
+    """Cancel the waits for a first token, and close their answers."""
     for task in tasks:
         task.cancel()
     for task in tasks:

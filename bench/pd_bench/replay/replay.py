@@ -52,11 +52,11 @@ class Replay:
     """One replay of a trace.
 
     Args:
-        settings: what to do.
-        progress: told of every token.
+        settings: the inputs.
+        progress: notified of every token.
 
     Attributes:
-        failure: what ended the replay early, after something had been measured; None: nothing did.
+        failure: the error that ended the replay early, after something was measured, or None.
 
     Raises:
         TraceError: the trace cannot be read or a row is broken.
@@ -82,13 +82,13 @@ class Replay:
         self._partial = False
 
     async def run(self) -> ResultDocument:
-        """Replay, and return the result; when it ends early, what there is of it.
+        """Replay and return the result; a partial one when it ends early.
 
         Raises:
             FingerprintMismatch: the server given does not run the devices' model.
             PdError: the server or the devices could not be started, or a warm-up failed, before
                 anything was measured; later it is the `failure`.
-            asyncio.CancelledError: interrupted before the first scheme had begun.
+            asyncio.CancelledError: interrupted before the first scheme began.
         """
         with pinned(self._cores.client):
             devices = self._devices()
@@ -101,7 +101,7 @@ class Replay:
                     raise
                 self._partial = True
             except PdError as error:
-                # A cloud that dies between two schemes takes nothing from the one that ended.
+                # If the cloud dies between two schemes, the result of the first stays valid.
                 if not self._totals:
                     raise
                 self._partial = True
@@ -114,13 +114,13 @@ class Replay:
         return RealDevice(self._settings, len(self._cores.client) or None)
 
     async def _run_scheme(self, scheme: Scheme, repeat: int, devices: Devices) -> None:
-        """One pass of one scheme: fresh server, warm-up, requests, totals."""
+        """Run one pass of one scheme: fresh server, warm-up, requests, totals."""
         async with self._cloud() as cloud:
             link = GrpcCloudLink.to(cloud)
             try:
                 info = await link.info()
                 workload = self._prepare(info, devices)
-                salt = secrets.token_hex(4)  # a server that is not fresh shares no prefix with it
+                salt = secrets.token_hex(4)  # hides prefixes cached by a server that is not fresh
                 await self._warm_up(scheme, cloud, info, devices, salt)
                 works = workload.works(self._rows)
                 dispatcher = self._dispatcher(scheme.name, repeat, salt, self._progress)
@@ -156,10 +156,10 @@ class Replay:
         )
 
     def _prepare(self, info: ServerInfo, devices: Devices) -> Workload:
-        """Check that both sides belong together, and make the workload.
+        """Check that both sides match, and make the workload.
 
         Raises:
-            ConfigError: the server runs another sampler than this fidelity needs.
+            ConfigError: the server's sampler differs from the one that the fidelity needs.
             FingerprintMismatch: the server does not run the devices' model.
         """
         settings = self._settings
@@ -172,7 +172,7 @@ class Replay:
             self._server_labels += (
                 "cloud: not ours; its KV peak counts from its start, and it was not pinned",
             )
-        # The declared context is no part of the weights' fingerprint: the two sides' may differ.
+        # The weights' fingerprint does not include the context length, so the sides' may differ.
         window = min(info.limits.max_context_tokens, devices.max_context_tokens or sys.maxsize)
         self._workload = Workload(
             replace(info.limits, max_context_tokens=window),
@@ -208,7 +208,7 @@ class Replay:
             raise warm_up_failure(error, self._settings.timeout_s, scheme.name)
 
     async def _add_totals(self, scheme: str, meter: CloudMeter) -> None:
-        """Add what the cloud did; a server that is gone leaves a result without its costs."""
+        """Add the cloud's totals; if the server is gone, the scheme's totals are unknown."""
         try:
             totals = await meter.totals()
         except PdError as error:

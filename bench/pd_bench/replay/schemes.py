@@ -1,15 +1,14 @@
-"""Schemes: what a comparison compares, by name, and the client that carries each.
+"""The schemes that a comparison compares, and the client for each.
 
 - `device-only`: the device answers alone; it has no link.
 - `cloud-only`: the cloud answers; the device has no engine and only paces.
 - `pd-device`: the product: the planner's k, adapted while the answer runs.
 - `pd-device-kN`: the same session with a fixed k of N tokens for every request: the cloud makes
-  N tokens of each answer (or all of a shorter one), never fewer and never more, however the
-  forecast changes. As in pd-device, a side that fails or falls silent is replaced, and a device
-  that is ahead of the cloud's first token goes on alone.
-- `race-only`: both sides start; the one that shows the first token carries the whole answer, the
-  other is cancelled. Nothing is handed over, nothing is taken over after the first token, and
-  tokens are shown as they come, without a pace (`pd_bench.replay.race`).
+  exactly N tokens of each answer (or all of a shorter one), however the forecast changes. As in
+  pd-device, a side that fails or falls silent is replaced, and a device that is ahead of the
+  cloud's first token continues alone.
+- `race-only`: both sides start; the one that shows the first token makes the whole answer, the
+  other is cancelled. There is no handoff and no pace (`pd_bench.replay.race`).
 """
 
 import re
@@ -29,7 +28,7 @@ from pd_device_client.planning.profiles import SpeedProfile
 __all__ = ["SCHEMES", "Scheme", "SchemesOption", "parse_scheme", "parse_schemes", "scheme_client"]
 
 SCHEMES = ("device-only", "cloud-only", "pd-device")
-"""Compared when none is named; also the modes of a device client."""
+"""The default schemes; also the modes of a device client."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -39,7 +38,7 @@ def _names(text: str) -> tuple[str, ...]:
 SchemesOption = Annotated[
     tuple[str, ...],
     Option(
-        "Which, comma-separated; also pd-device-kN, race-only.",
+        "Comma-separated; also pd-device-kN, race-only.",
         "schemes",
         read=_names,
         written=",".join,
@@ -53,11 +52,11 @@ _KNOWN = f"{', '.join(SCHEMES)}, pd-device-kN (N cloud tokens, as in pd-device-k
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """One way to carry requests.
+    """One way to answer requests.
 
     Attributes:
-        name: in tables and documents.
-        mode: of the device client; of a race, the name itself.
+        name: its name in tables and documents.
+        mode: the device client's mode; for a race, the name itself.
         cloud_tokens: the fixed k; None: the planner's.
     """
 
@@ -82,7 +81,7 @@ class Scheme:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What a reader of a result must know of a baseline."""
+        """A document's notes on a baseline."""
         if self.race:
             return (
                 f"{self.name}: whoever shows the first token carries the whole answer; shown as "
@@ -94,11 +93,7 @@ class Scheme:
 
 
 def parse_scheme(name: str) -> Scheme:
-    """Return the scheme of that name.
-
-    Raises:
-        ConfigError: there is none; the message lists the known ones.
-    """
+    """Return the scheme called `name`, or raise ConfigError listing the known ones."""
     if name in SCHEMES or name == _RACE:
         return Scheme(name, name)
     match = _FIXED_K.fullmatch(name)
@@ -111,7 +106,7 @@ def parse_schemes(names: tuple[str, ...]) -> tuple[Scheme, ...]:
     """Return the schemes of these names, in order.
 
     Raises:
-        ConfigError: none is named, one is named twice, or one is unknown.
+        ConfigError: there is none, one is named twice, or one is unknown.
     """
     if not names:
         raise ConfigError(f"no scheme is named; known schemes: {_KNOWN}")
@@ -128,14 +123,13 @@ def scheme_client(
     pace_s: float,
     device_profile: SpeedProfile | None = None,
 ) -> Client:
-    """Return a client that carries every request in this scheme.
+    """Return a client that answers every request by this scheme.
 
-    Neither side can help the other beyond the scheme: device-only has no link, cloud-only no
-    engine.
+    A side that the scheme excludes cannot help: device-only has no link, cloud-only no engine.
 
     Args:
-        scheme: how.
-        link: makes the way to the cloud; called when the scheme uses it.
+        scheme: the scheme.
+        link: makes the cloud link; called when the scheme uses it.
         engine: makes the local engine; called when the scheme uses it.
         pace_s: the pace; a race has none.
         device_profile: the device's speeds; measured at start when None.
@@ -155,7 +149,7 @@ def scheme_client(
 
 
 class _SchemeClient:
-    """A device client that is asked for one scheme only."""
+    """A device client for one scheme."""
 
     def __init__(self, client: DeviceClient, scheme: Scheme) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""What a replay is asked to do, checked before anything starts."""
+"""The settings of a replay, checked before anything starts."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -27,7 +27,7 @@ FIDELITIES = ("real", "fleet")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaySettings(TraceRun):
-    """Every input of a replay; those of a TraceRun are not told again.
+    """Every input of a replay, beside those of a TraceRun.
 
     Attributes:
         cloud: use this server instead of our own.
@@ -54,7 +54,9 @@ class ReplaySettings(TraceRun):
 
     def __post_init__(self) -> None:
         parse_schemes(self.schemes)
-        _known("fidelity", (self.fidelity,), FIDELITIES)
+        if self.fidelity not in FIDELITIES:
+            known = ", ".join(FIDELITIES)
+            raise ConfigError(f"unknown fidelity {self.fidelity!r}; known: {known}")
         if self.device_profile is not None:
             device_profile(self.device_profile)
         elif self.fidelity == "fleet":
@@ -70,7 +72,7 @@ class ReplaySettings(TraceRun):
                 "--max-num-seqs": self.max_num_seqs,
             }
         )
-        SamplingParams(temperature=self.temperature, seed=self.seed)  # refuses what it cannot do
+        SamplingParams(temperature=self.temperature, seed=self.seed)  # checks both
 
     @property
     def speed(self) -> SpeedProfile | None:
@@ -84,22 +86,16 @@ class ReplaySettings(TraceRun):
 
     @property
     def sampler(self) -> str:
-        """The sampler the fidelity needs on the cloud."""
+        """The sampler that the fidelity needs on the cloud."""
         return "rolling-hash" if self.fidelity == "fleet" else "model"
 
     @property
     def scheme_labels(self) -> tuple[str, ...]:
-        """What a reader must know of the schemes, in words."""
+        """The document's notes on the schemes."""
         return tuple(label for scheme in parse_schemes(self.schemes) for label in scheme.labels)
 
     def scheme_order(self, repeat: int) -> tuple[Scheme, ...]:
-        """Return the schemes of a pass, rotated so that none always comes first."""
+        """Return the schemes of a pass, rotated so that the first one changes."""
         schemes = parse_schemes(self.schemes)
         first = repeat % len(schemes)
         return schemes[first:] + schemes[:first]
-
-
-def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"unknown {kind} {name!r}; known: {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""The turns of a conversation come from one device: rows of a session share a client."""
+"""Rows of a session share a client, as the turns of a conversation come from one device."""
 
 import asyncio
 from collections import Counter
@@ -12,10 +12,10 @@ __all__ = ["SharedClients"]
 
 
 class SharedClients:
-    """Gives every row its client: a new one, or that of its session.
+    """Gives every row a new client, or that of its session.
 
-    A session's client is started for its first row and closed after its last, so what the device
-    has learnt stays with it from turn to turn.
+    A session's client is started for its first row and closed after its last, so the device keeps
+    its caches and estimates from turn to turn.
 
     Args:
         works: all rows of the pass.
@@ -36,13 +36,13 @@ class SharedClients:
         return self._shared[work.session]
 
     async def close(self) -> None:
-        """Close the clients of sessions that were broken off before their last row."""
+        """Close the clients of sessions that did not reach their last row."""
         for shared in self._shared.values():
             await shared.close_now()
 
 
 class _Shared:
-    """A client of several rows."""
+    """A client for several rows."""
 
     def __init__(self, client: Client, num_rows: int) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""A run over a trace: what every kind of it is asked, and what all their documents say."""
+"""A run over a trace: the inputs and document fields that all kinds share."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,33 +19,28 @@ PaceOption = Annotated[float, Option("Seconds between shown tokens.", "pace")]
 
 @dataclass(frozen=True, slots=True)
 class TraceRun:
-    """The inputs of a replay, whatever it is replayed on.
-
-    A gap of more than twice the pace is a stall.
-    """
+    """The inputs that every replay has; a gap of more than twice the pace is a stall."""
 
     trace: Annotated[
         Path, Argument("Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
     ]
     pace_s: PaceOption = 0.1
-    limit: Annotated[int | None, Option("Only the first so many rows.")] = None
+    limit: Annotated[int | None, Option("Only the first N rows.")] = None
     max_prompt_tokens: Annotated[
         int | None, Option("Cut longer prompts; the context's room when not given.")
     ] = None
     max_output_tokens: Annotated[
         int, Option("Cut longer answers; also every request's token limit.")
     ] = 1024
-    seed: Annotated[int, Ge(0), Option("Of prompts, sampling and every spread.")] = 0
-    timeout_s: Annotated[float, Option("Seconds after which a request has failed.", "timeout")] = (
-        600.0
-    )
+    seed: Annotated[int, Ge(0), Option("Seed of prompts, sampling and every spread.")] = 0
+    timeout_s: Annotated[float, Option("Seconds after which a request fails.", "timeout")] = 600.0
     skip_broken: Annotated[bool, Option("Leave broken rows of the trace out; count them.")] = False
 
     def rows(self, skipped: SkippedRows) -> Iterator[TraceRow]:
         """Yield the rows, without holding the file in memory.
 
         Args:
-            skipped: counts the broken ones, where they may be left out.
+            skipped: counts broken rows, if they may be left out.
 
         Raises:
             TraceError: the trace cannot be read or a row is broken.
@@ -59,7 +54,7 @@ class TraceRun:
 
         Args:
             skipped: rows left out.
-            problems: what speaks against the run.
+            problems: why the run is not valid.
             measured: the other fields of the document.
         """
         return ResultDocument(

@@ -1,4 +1,4 @@
-"""The work of a replay: trace rows turned into requests, the same ones for every scheme."""
+"""The work of a replay: trace rows turned into requests, the same for every scheme."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,9 +26,8 @@ class Work:
         line: line in the trace; 0 for the warm-up.
         arrival_s: seconds since the first row.
         prompt_token_ids: the synthetic prompt.
-        output_tokens: length the answer is forced to.
-        session: the conversation it is a turn of, which one device holds; None: a device of its
-            own.
+        output_tokens: the forced length of the answer.
+        session: its conversation, whose rows share one device; None: a device of its own.
     """
 
     id: int
@@ -40,15 +39,15 @@ class Work:
 
 
 class Workload:
-    """Cuts rows to what the server takes, makes their prompts and their requests.
+    """Cuts rows to the server's limits and makes their prompts and requests.
 
     Args:
-        limits: the server's, the context no larger than the devices'.
+        limits: the server's limits, with a context no larger than the devices'.
         eos_token_ids: the model's.
-        seed: of prompts and sampling.
+        seed: for prompts and sampling.
         temperature: 0 means greedy.
-        max_prompt_tokens: rows with more are cut; None: what the context has room for.
-        max_output_tokens: rows with more are cut; also the common token limit of all requests.
+        max_prompt_tokens: longer prompts are cut; None: the room in the context.
+        max_output_tokens: longer answers are cut; also the token limit of all requests.
 
     Raises:
         ConfigError: the limits leave no room.
@@ -98,7 +97,7 @@ class Workload:
         return self.work(-1, _WARM_UP)
 
     def work(self, index: int, row: TraceRow) -> Work:
-        """Return the work of one row, which is the `index`-th."""
+        """Return the work of one row, with its index in the replay."""
         prompt = self._prompts.prompt(row, min(row.prompt_tokens, self.max_prompt_tokens))
         output_tokens = min(row.output_tokens, self.max_output_tokens)
         return Work(index, row.line, row.arrival_s, prompt, output_tokens, row.session)
@@ -118,8 +117,8 @@ class Workload:
     def request(self, work: Work, scheme: str, salt: str) -> Ask:
         """Return the request of a row.
 
-        The row's length goes to the samplers alone (`forced_length`); planner, controller and
-        admission see the common token limit.
+        Only the samplers get the row's length (`forced_length`); planner, controller and admission
+        see the common token limit.
         """
         return Ask(
             request_id=f"{salt}-{scheme}-{work.id}" if work.id >= 0 else f"{salt}-{scheme}-warm-up",

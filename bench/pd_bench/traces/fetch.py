@@ -1,4 +1,4 @@
-"""Downloads a trace: resumed where it was cut, checked, and named only when it is whole."""
+"""Downloads a trace: resumable, checked, and given its name only when complete."""
 
 import fcntl
 import hashlib
@@ -16,20 +16,20 @@ from pd_core.errors import TraceError
 
 __all__ = ["Fetched", "fetch_trace"]
 
-_TRIES = 5  # without a single new byte
-_WAIT_S = 0.5  # before the second try; doubles with each
+_TRIES = 5  # failures in a row without a new byte
+_WAIT_S = 0.5  # before the second attempt; doubles with each
 _SHA256 = re.compile("[0-9a-f]{64}")
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
 class Fetched:
-    """What was downloaded.
+    """A downloaded file.
 
     Attributes:
-        path: of the file.
-        size: its bytes.
-        sha256: of its content.
-        resumed_at: bytes that were there already.
+        path: the file.
+        size: its size in bytes.
+        sha256: hex digest of its content.
+        resumed_at: bytes kept from an earlier download.
         already_there: whether nothing had to be downloaded.
     """
 
@@ -49,22 +49,21 @@ def fetch_trace(
     progress: Callable[[int, int | None], None] = lambda done, total: None,
     wait_s: float = _WAIT_S,
 ) -> Fetched:
-    """Download a trace to `path`; what was downloaded before is used again.
+    """Download a trace to `path`, resuming an earlier download.
 
-    Until it is whole the file is called `path` + ".part", and stays when the download is broken
-    off. It is continued when it can be known to be of the same content: by the server's entity
-    tag, or because the checksum is known.
+    Until it is complete the file is called `path` + ".part", and an interrupted download keeps it.
+    It is resumed if its content can be checked: by the server's entity tag, or by a known checksum.
 
     Args:
-        source: where from.
-        path: of the file to be.
-        sha256: what its checksum must be; the source's when None.
-        progress: called with the bytes that are there and of how many, where that is known.
-        wait_s: before the second try after a failure; doubles with each.
+        source: the trace.
+        path: the file to write.
+        sha256: the expected checksum; the source's when None.
+        progress: called with (bytes received, bytes in all or None).
+        wait_s: seconds before the second attempt after a failure; doubles with each.
 
     Raises:
-        TraceError: it cannot be had, is not what was expected, another file is in its place, or
-            another process is downloading it.
+        TraceError: the download fails, its content is not the expected one, a different file is
+            at `path`, or another process is downloading it.
     """
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise TraceError(f"--sha256 is {sha256[:80]!r}; it must be 64 hexadecimal digits")
@@ -93,11 +92,11 @@ def fetch_trace(
 
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
-    """Hold an unfinished file, made where there is none: it has a name that others find too.
+    """Lock an unfinished file, creating it if needed.
 
     Raises:
-        TraceError: another process holds it.
-        OSError: it cannot be made.
+        TraceError: another process has locked it.
+        OSError: it cannot be created.
     """
     with part.open("ab") as file:
         try:
@@ -127,7 +126,7 @@ def _sha256(path: Path) -> str:
 
 
 class _Stale(Exception):
-    """What is there is no beginning of the server's file."""
+    """The partial file is not a prefix of the server's file."""
 
 
 class _Download:
@@ -146,10 +145,10 @@ class _Download:
         self.resumed_at = 0
 
     def checked(self) -> str:
-        """Return the checksum of what was downloaded.
+        """Return the checksum of the download.
 
         Raises:
-            TraceError: it is not what was expected, and was taken away.
+            TraceError: the content is not the expected one; it was discarded.
         """
         source, size, digest = self._source, self._part.stat().st_size, _sha256(self._part)
         if not size:
@@ -167,18 +166,18 @@ class _Download:
         )
 
     def _discard(self) -> None:
-        """Empty what was downloaded: it is of no use. The file itself is held."""
+        """Empty the partial file, which stays as it is locked."""
         self._part.write_bytes(b"")
         self.tag_file.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Leave no file of no bytes behind."""
+        """Remove an empty partial file."""
         if self._part.exists() and not self._part.stat().st_size:
             self._part.unlink()
             self.tag_file.unlink(missing_ok=True)
 
     def run(self, wait_s: float) -> None:
-        """Download until the file is whole."""
+        """Download until the file is complete."""
         self.resumed_at = self._part.stat().st_size if self._tag() or self._wanted else 0
         failures = 0
         with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
@@ -189,7 +188,7 @@ class _Download:
                 except _Stale:
                     self._discard()
                     self.resumed_at = 0
-                    why = "the server's file is another one than that of the download before"
+                    why = "the server's file has changed since the earlier download"
                 except httpx.TransportError as error:
                     why = str(error) or type(error).__name__
                 except (httpx.RequestError, httpx.InvalidURL) as error:
@@ -203,23 +202,23 @@ class _Download:
                 if failures == _TRIES:
                     raise TraceError(
                         f"{self._source.url} cannot be fetched: {why}; start the command again "
-                        f"later: it goes on where it was, or see {self._source.home}"
+                        f"later to resume, or see {self._source.home}"
                     )
                 if failures:
                     time.sleep(wait_s * 2 ** (failures - 1))
 
     def _tag(self) -> str | None:
-        """Return the entity tag of what was downloaded."""
+        """Return the entity tag of the partial file, or None."""
         try:
             stored = json.loads(self.tag_file.read_text())
             return str(stored["etag"]) if stored["url"] == self._source.url else None
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # none, or none of ours
+            return None  # there is none, or it is not ours
 
     def _once(self, client: httpx.Client) -> None:
         have = self._part.stat().st_size
         tag = self._tag()
-        # As it lies there: a packed transfer could not be continued.
+        # A compressed transfer could not be resumed.
         headers = {"Accept-Encoding": "identity"}
         if have and (tag or self._wanted):
             headers["Range"] = f"bytes={have}-"
@@ -228,7 +227,7 @@ class _Download:
         with client.stream("GET", self._source.url, headers=headers) as response:
             if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 if response.headers.get("Content-Range") == f"bytes */{have}":
-                    return  # it is whole
+                    return  # it is complete
                 raise _Stale
             self._check_status(response)
             resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
@@ -237,7 +236,7 @@ class _Download:
             ):
                 raise _Stale
             if resumed and tag and response.headers.get("ETag", tag) != tag:
-                raise _Stale  # a server that heeds no If-Range
+                raise _Stale  # the server ignores If-Range
             self._receive(response, have if resumed else 0)
 
     def _check_status(self, response: httpx.Response) -> None:

@@ -1,14 +1,14 @@
 """A trace's shape in a few numbers: arrivals, lengths, shared prefixes; fitted in one pass.
 
 - Times between arrivals: a Gamma distribution by the method of moments; shape 1 is a Poisson
-  process, less is burstier. Hours and days are not modelled.
+  process, less is burstier. Daily patterns are not modelled.
 - Prompt and answer lengths: log-normal, by the mean and deviation of the logarithms, with their
-  correlation; cut to the range that was seen.
+  correlation; cut to the observed range.
 - Shared prefixes: the share of rows that begin with blocks of a recent row, and a Beta
-  distribution of how much of such a row's prompt they are.
+  distribution of the shared part of such a row's prompt.
 
-The fit is a caricature: a real trace's lengths often have several peaks. `pd-bench trace fit`
-therefore shows generated rows beside the trace's.
+The fit is rough: a real trace's lengths often have several peaks. `pd-bench trace fit` therefore
+shows generated rows beside the trace's.
 """
 
 import math
@@ -19,20 +19,21 @@ from pydantic import Field
 
 from pd_bench.results.document_part import DocumentPart
 from pd_bench.traces.formats import MAX_TOKENS
+from pd_bench.traces.moments import Moments
 from pd_bench.traces.row import TraceRow
 from pd_core.errors import TraceError
 
 __all__ = ["GammaArrivals", "Lengths", "Prefixes", "TraceFit", "fit_rows"]
 
-_RECENT_BLOCKS = 1 << 18  # blocks that a row is compared with
+_RECENT_BLOCKS = 1 << 18  # number of blocks that a row is compared with
 
 
 class GammaArrivals(DocumentPart):
     """Gamma-distributed times between arrivals.
 
     Attributes:
-        rate_per_s: arrivals a second.
-        shape: of the Gamma distribution; 1 is a Poisson process.
+        rate_per_s: arrivals per second.
+        shape: shape of the Gamma distribution; 1 is a Poisson process.
     """
 
     rate_per_s: float = Field(gt=0)
@@ -56,13 +57,13 @@ class Lengths(DocumentPart):
 
 
 class Prefixes(DocumentPart):
-    """Prompts that begin as a recent one did.
+    """Prompts that begin like a recent one.
 
     Attributes:
         block_tokens: prompt tokens per block.
-        share: of the rows, those that begin with blocks of a recent row, of 1.
-        kept_mean: mean share of such a row's blocks that it has in common, of 1.
-        kept_variance: its variance.
+        share: share of the rows that begin with blocks of a recent row, 0 to 1.
+        kept_mean: mean share of such a row's blocks that are shared, 0 to 1.
+        kept_variance: variance of that share.
     """
 
     block_tokens: int = Field(ge=1, le=MAX_TOKENS)
@@ -72,15 +73,15 @@ class Prefixes(DocumentPart):
 
 
 class TraceFit(DocumentPart):
-    """All that rows are generated from.
+    """The parameters from which rows are generated.
 
     Attributes:
         fitted_to: the trace's name.
-        rows: how many it had.
-        arrivals: when requests come.
+        rows: number of rows in the trace.
+        arrivals: times between requests.
         prompt_tokens: lengths of prompts.
         output_tokens: lengths of answers.
-        length_correlation: of the two lengths' logarithms, from -1 to 1.
+        length_correlation: correlation of the two lengths' logarithms, from -1 to 1.
         prefixes: None when the trace has no block hashes.
     """
 
@@ -94,43 +95,12 @@ class TraceFit(DocumentPart):
     prefixes: Prefixes | None = None
 
 
-class _Moments:
-    """Means, variances and the covariance of pairs, without keeping them (Welford)."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.mean_x = self.mean_y = 0.0
-        self._xx = self._yy = self._xy = 0.0
-
-    def add(self, x: float, y: float = 0.0) -> None:
-        self.n += 1
-        dx, dy = x - self.mean_x, y - self.mean_y
-        self.mean_x += dx / self.n
-        self.mean_y += dy / self.n
-        self._xx += dx * (x - self.mean_x)
-        self._yy += dy * (y - self.mean_y)
-        self._xy += dx * (y - self.mean_y)
-
-    @property
-    def variance_x(self) -> float:
-        return self._xx / self.n if self.n else 0.0
-
-    @property
-    def variance_y(self) -> float:
-        return self._yy / self.n if self.n else 0.0
-
-    @property
-    def correlation(self) -> float:
-        scale = math.sqrt(self._xx * self._yy)
-        return max(-1.0, min(1.0, self._xy / scale)) if scale > 0 else 0.0
-
-
 class _RecentBlocks:
-    """How much of each prompt came before, by the blocks of the last rows."""
+    """Measures how much of each prompt is shared with the last rows, by their blocks."""
 
     def __init__(self) -> None:
         self._blocks: OrderedDict[int, None] = OrderedDict()
-        self._kept = _Moments()
+        self._kept = Moments()
         self._rows = 0
         self.block_tokens: int | None = None
 
@@ -164,12 +134,12 @@ class _RecentBlocks:
 
 
 def fit_rows(name: str, rows: Iterable[TraceRow]) -> TraceFit:
-    """Fit the rows, read once from first to last.
+    """Fit the rows, reading them once.
 
     Raises:
-        TraceError: a row is broken, or there are too few rows to fit anything to.
+        TraceError: a row is broken, or there are too few rows.
     """
-    gaps, logs, recent = _Moments(), _Moments(), _RecentBlocks()
+    gaps, logs, recent = Moments(), Moments(), _RecentBlocks()
     least, most = [MAX_TOKENS, MAX_TOKENS], [1, 1]
     last_s: float | None = None
     for row in rows:

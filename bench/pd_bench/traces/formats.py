@@ -1,4 +1,4 @@
-"""The formats of traces: how each is told from the others, and how a line becomes a row.
+"""The formats of traces: how each is recognised, and how a line becomes a row.
 
 - Azure LLM inference trace 2023 and 2024, CSV: `TIMESTAMP,ContextTokens,GeneratedTokens`, UTC
   timestamps with up to nine decimals (github.com/Azure/AzurePublicDataset).
@@ -27,12 +27,12 @@ from pd_bench.traces.row import BLOCK_TOKENS
 __all__ = ["MAX_TOKENS", "OWN_FORMAT", "Header", "OwnRow", "Parsed", "TraceFormat", "told_by"]
 
 MAX_TOKENS = 10_000_000
-"""Ten times the longest context on sale: a longer row is broken."""
+"""Ten times the longest context on the market; a longer row is broken."""
 
 OWN_FORMAT = "pd-trace"
 
 _QWEN_BLOCK_TOKENS = 16
-_CHATS = 1 << 16  # chats whose conversation is remembered; the oldest are forgotten
+_CHATS = 1 << 16  # chats whose conversation is remembered; older ones are forgotten
 _AZURE = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
 _BURST = ["Timestamp", "Request tokens", "Response tokens"]
 _AZURE_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:\+00:00)?")
@@ -42,7 +42,7 @@ _COUNT = re.compile(r"[0-9]+")
 
 
 class Parsed(NamedTuple):
-    """What a line says.
+    """A parsed line.
 
     Attributes:
         at_ns: nanoseconds on the trace's own clock.
@@ -65,10 +65,10 @@ class TraceFormat(NamedTuple):
     """One format.
 
     Attributes:
-        name: for tables and documents.
-        has_header: whether the first line is none of the rows.
-        parse: makes a row of a line, or raises ValueError saying what is wrong with it; one
-            parser reads one file from its beginning.
+        name: its name in tables and documents.
+        has_header: whether the first line is a header.
+        parse: parses a line, or raises ValueError that says what is wrong; it has state, so each
+            file needs its own.
     """
 
     name: str
@@ -77,10 +77,10 @@ class TraceFormat(NamedTuple):
 
 
 def told_by(first_line: str) -> TraceFormat:
-    """Return the format of a file, told by its first line.
+    """Return the format of a file, recognised by its first line.
 
     Raises:
-        ValueError: it is none of the known ones; the message names them.
+        ValueError: it is not a known format; the message names those.
     """
     if first_line.startswith("{"):
         return _told_by_keys(first_line)
@@ -117,7 +117,7 @@ def _parse_azure(text: str) -> Parsed:
         moment = datetime.fromisoformat(match[1]).replace(tzinfo=UTC)
     except ValueError:
         raise ValueError(f"TIMESTAMP {fields[0]!r} is not a date and time that exists") from None
-    # Decimals are kept as an integer: datetime holds only six of the seven.
+    # Decimals are parsed separately: datetime holds only six of the seven.
     at_ns = int(moment.timestamp()) * 10**9 + _fraction_ns(match[2])
     return Parsed(at_ns, _count(fields[1], "ContextTokens"), _count(fields[2], "GeneratedTokens"))
 
@@ -150,7 +150,7 @@ def _fraction_ns(decimals: str | None) -> int:
 def _count(text: str, column: str) -> int:
     if not _COUNT.fullmatch(text):
         raise ValueError(f"{column} is {text[:40]!r}; it must be a whole number of tokens")
-    # Python refuses to read very long numbers, and their zeros in front say nothing.
+    # Python refuses to parse very long numbers, even ones with many leading zeros.
     digits = text.lstrip("0") or "0"
     if len(digits) > _MOST_DIGITS:
         raise ValueError(
@@ -198,8 +198,8 @@ class Header(_Row):
 
     Attributes:
         format: always "pd-trace".
-        version: of the format.
-        source: where the rows come from, for the reader.
+        version: the format's version.
+        source: where the rows come from, for people.
         block_tokens: prompt tokens per block of the rows' hashes.
     """
 
@@ -210,7 +210,7 @@ class Header(_Row):
 
 
 class OwnRow(_Row):
-    """A row of our own format; the words of TraceRow."""
+    """A row of our own format; the fields are those of TraceRow."""
 
     arrival_s: float = Field(ge=0, le=1e10)
     prompt_tokens: int
@@ -250,7 +250,7 @@ def _hashed(row: _MooncakeRow, at_ns: int, block: int, session: str | None) -> P
 
 
 def _qwen_parser() -> Callable[[str], Parsed]:
-    """A conversation is named by its first chat; only the last chats are remembered."""
+    """Return a parser that names a conversation by its first chat, if it still remembers it."""
     roots: OrderedDict[int, int] = OrderedDict()
 
     def parse(text: str) -> Parsed:

@@ -1,4 +1,4 @@
-"""Rows made from a fit: any number of them, the same ones for the same seed."""
+"""Rows generated from a fit, in any number; the same seed gives the same rows."""
 
 import math
 import random
@@ -11,25 +11,25 @@ from pd_bench.traces.row import BLOCK_TOKENS, TraceRow
 
 __all__ = ["generate_rows"]
 
-_RECENT_ROWS = 1024  # a shared prefix is that of one of them
-_CANDIDATES = 8  # of which the first that is long enough is taken
+_RECENT_ROWS = 1024  # a shared prefix comes from one of these
+_CANDIDATES = 8  # rows tried for a long enough prefix
 _NORMAL = NormalDist()
-# A Beta distribution of so large a sum of parameters is its mean, and Gamma's test would no longer
-# tell its terms from rounding.
+# Above this sum of its parameters a Beta distribution is practically its mean, and rounding would
+# spoil the Gamma sampler's test.
 _CERTAIN = 1e9
 _SMALLEST = 2.0**-54  # a uniform number of 0 has no logarithm
 
 
 def generate_rows(fit: TraceFit, num_rows: int, seed: int) -> Iterator[TraceRow]:
-    """Yield rows one by one, in memory that does not grow with their number.
+    """Yield rows one by one, in constant memory.
 
-    Only `random.random` is drawn from, whose sequence Python keeps from version to version, so a
-    seed gives the same rows everywhere that rounds floating point alike.
+    All randomness comes from `random.random`, whose sequence Python keeps between versions, so a
+    seed gives the same rows wherever floating point rounds the same way.
 
     Args:
-        fit: what they are to be like.
-        num_rows: how many.
-        seed: another seed gives other rows.
+        fit: the rows' parameters.
+        num_rows: number of rows.
+        seed: a different seed gives different rows.
     """
     numbers = _Numbers(seed)
     prefixes = None if fit.prefixes is None else _PrefixMaker(fit.prefixes, numbers)
@@ -51,13 +51,13 @@ def generate_rows(fit: TraceFit, num_rows: int, seed: int) -> Iterator[TraceRow]
 
 
 def _length(lengths: Lengths, normal: float) -> int:
-    # A deviation far outside the range would overflow before it is cut.
+    # Limited before `exp`, which would overflow for values far outside the range.
     exponent = min(lengths.log_mean + lengths.log_deviation * normal, math.log(lengths.most))
     return max(min(round(math.exp(exponent)), lengths.most), lengths.least)
 
 
 class _PrefixMaker:
-    """Makes the blocks of prompts, some of which begin as a recent one did."""
+    """Makes the blocks of prompts, some of which begin like a recent one."""
 
     def __init__(self, prefixes: Prefixes, numbers: "_Numbers") -> None:
         self._prefixes = prefixes
@@ -90,7 +90,7 @@ class _PrefixMaker:
 
 
 class _Numbers:
-    """Random numbers of the shapes needed, all from one uniform sequence."""
+    """Random numbers of several distributions, all from one uniform sequence."""
 
     def __init__(self, seed: int) -> None:
         self.uniform: Callable[[], float] = random.Random(seed).random
@@ -105,7 +105,7 @@ class _Numbers:
     def gamma(self, shape: float) -> float:
         """Draw from a Gamma distribution of scale 1 (Marsaglia and Tsang, 2000)."""
         if shape < _SMALLEST:
-            return 0.0  # what the boost would come to
+            return 0.0  # the boost would underflow to this
         if shape < 1:
             boost = math.pow(max(self.uniform(), _SMALLEST), 1 / shape)
             return self.gamma(shape + 1) * boost
@@ -120,7 +120,7 @@ class _Numbers:
                 return d * v
 
     def beta(self, mean: float, variance: float) -> float:
-        """Draw from the Beta distribution of this mean and variance; their bounds are kept."""
+        """Draw from the Beta distribution with this mean and variance, or its limiting case."""
         room = mean * (1 - mean)
         if variance <= 0 or room <= 0:
             return mean

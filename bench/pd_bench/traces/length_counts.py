@@ -15,7 +15,7 @@ class LengthCounts:
         self._counts: Counter[int] = Counter()
 
     def add(self, length: int) -> None:
-        """Take in one length."""
+        """Add one length."""
         self._counts[length] += 1
 
     def distribution(self) -> Distribution:

@@ -1,4 +1,4 @@
-"""The lines of a trace's file: plain or gzip, with bounded memory however long file or line."""
+"""The lines of a trace file, plain or gzip, in bounded memory however long the file or a line."""
 
 import gzip
 import zlib
@@ -22,8 +22,8 @@ class Line(NamedTuple):
     """One line.
 
     Attributes:
-        number: from 1.
-        text: without its line end; "" when there is a problem.
+        number: line number, from 1.
+        text: the line without its end; "" when there is a problem.
         problem: why it cannot be read, or None.
     """
 
@@ -35,8 +35,8 @@ class Line(NamedTuple):
 def trace_lines(path: Path) -> Iterator[Line]:
     """Yield every line, without holding the file in memory.
 
-    A line that is too long or no text is yielded with its problem: to leave it out is the
-    caller's choice. CRLF and a byte order mark are taken off.
+    A line that is too long or not text is yielded with its problem, so that the caller can decide
+    to skip it. CRLF and a byte order mark are removed.
 
     Raises:
         TraceError: there is no such plain file, or it cannot be read or unpacked.

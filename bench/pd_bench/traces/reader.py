@@ -1,8 +1,7 @@
-"""Traces: when requests came and how long they were, read row by row from a published format.
+"""Traces: arrivals and lengths of requests, read row by row from a published format.
 
-A trace says how long and when, never what. A broken row is an error that names its line: a row
-that were skipped in silence would change the measured load. To leave broken rows out is a choice
-of the reader's, and then they are counted.
+A trace has no text. A broken row is an error that names its line, since silently skipping it would
+change the measured load. The caller may choose to skip broken rows, which are then counted.
 """
 
 import sys
@@ -26,8 +25,8 @@ class SkippedRows:
     """Broken rows that were left out.
 
     Attributes:
-        count: how many.
-        first: of the first few, the line and what is wrong with it.
+        count: number of rows left out.
+        first: line and problem of each of the first few.
     """
 
     count: int = 0
@@ -41,13 +40,13 @@ class SkippedRows:
 
     @property
     def label(self) -> str:
-        """What a reader must know, in words."""
+        """A sentence on the rows left out."""
         more = ", ..." if self.count > len(self.first) else ""
         return f"{self.count} broken rows of the trace left out ({'; '.join(self.first)}{more})"
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label, where there is something to say."""
+        """The label; empty if no row was left out."""
         return (self.label,) if self.count else ()
 
 
@@ -61,19 +60,19 @@ def read_trace(
     """Yield the rows of a trace in order, without holding the file in memory.
 
     Args:
-        path: a plain file, or one packed by gzip, in one of the formats of `trace_formats`.
-        limit: stop after this many rows; rows behind are not looked at.
+        path: a plain or gzip file in one of the formats of `pd_bench.traces.formats`.
+        limit: stop after this many rows, and do not read further.
         skipped: leave broken rows out and count them here; without it they are errors. A row
-            that arrives before the one above it is broken too.
-        any_order: take rows that are not sorted by time; arrivals may then be below 0.
+            that arrives before the one above it is also broken.
+        any_order: accept rows that are not sorted by time; arrivals may then be below 0.
 
     Raises:
-        TraceError: the file cannot be read, is in no known format, or has no rows; or a row is
+        TraceError: the file cannot be read, its format is unknown, it has no rows, or a row is
             broken (the message names the line).
     """
     if limit is not None and limit < 1:
         raise TraceError(f"the limit of rows is {limit}; it must be 1 or more")
-    # islice takes no greater number, and no file has so many rows.
+    # islice accepts no larger number.
     most = None if limit is None else min(limit, sys.maxsize)
     return islice(_rows(path, skipped, any_order), most)
 
@@ -82,7 +81,7 @@ def format_name(path: Path) -> str:
     """Return the name of a trace's format, after reading its first line.
 
     Raises:
-        TraceError: as `read_trace`.
+        TraceError: the file cannot be read, or its format is unknown.
     """
     return _format(path, next(trace_lines(path), None)).name
 
@@ -105,7 +104,7 @@ def _rows(path: Path, skipped: SkippedRows | None, any_order: bool) -> Iterator[
 
 
 def _parsed(path: Path, skipped: SkippedRows | None) -> Iterator[tuple[int, Parsed]]:
-    """Yield (line number, parsed row); the format is told by the first line."""
+    """Yield (line number, parsed row); the first line determines the format."""
     lines = trace_lines(path)
     first = next(lines, None)
     trace_format = _format(path, first)

@@ -1,25 +1,25 @@
-"""One request of a trace, whatever format it came from."""
+"""One request of a trace, independent of its format."""
 
 from dataclasses import dataclass
 
 __all__ = ["BLOCK_TOKENS", "TraceRow"]
 
 BLOCK_TOKENS = 512
-"""Prompt tokens per hashed block where a trace does not say otherwise (Mooncake's)."""
+"""Default number of prompt tokens per hashed block (Mooncake's)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceRow:
-    """When a request came and how long it was; never what it said.
+    """A request's arrival and lengths, without its text.
 
     Attributes:
         line: line number in the file, from 1.
         arrival_s: seconds since the first row.
         prompt_tokens: length of the prompt.
         output_tokens: length of the answer.
-        block_hashes: one id per block of block_tokens prompt tokens, the last one possibly
-            partial; equal ids mean equal blocks; None when the trace has none.
-        session: the conversation it belongs to, which is also its device; None when unknown.
+        block_hashes: one id per block of block_tokens prompt tokens, the last possibly partial;
+            equal ids mean equal blocks; None when the trace has none.
+        session: its conversation, which also identifies its device; None when unknown.
         block_tokens: prompt tokens per block.
     """
 

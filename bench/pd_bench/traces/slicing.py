@@ -1,4 +1,4 @@
-"""A part of a trace: a stretch of time, every n-th row, shorter rows."""
+"""A part of a trace: a time span, every N-th row, shorter rows."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,15 +13,15 @@ __all__ = ["TraceSlice", "sorted_rows"]
 
 @dataclass(frozen=True, slots=True)
 class TraceSlice:
-    """What to keep of a trace.
+    """Which part of a trace to keep.
 
     Attributes:
-        from_s: rows that arrive before are left out; those kept count from the first of them.
+        from_s: rows that arrive before are left out; arrivals then count from the first kept row.
         to_s: rows that arrive then or later are left out.
-        every: keep the first of every so many rows: the load in that share, hour by hour.
-        max_prompt_tokens: longer prompts are cut to this, and their hashes with them.
+        every: keep the first of every N rows, which scales the load down evenly.
+        max_prompt_tokens: longer prompts are cut to this, with their hashes.
         max_output_tokens: longer answers are cut to this.
-        limit: keep at most so many rows.
+        limit: keep at most this many rows.
 
     Raises:
         ConfigError: a value is out of range.
@@ -50,7 +50,7 @@ class TraceSlice:
         )
 
     def of(self, rows: Iterable[TraceRow]) -> Iterator[TraceRow]:
-        """Yield what is kept; arrivals count from the first row kept."""
+        """Yield the kept rows; arrivals count from the first of them."""
         first_s: float | None = None
         kept = looked_at = 0
         for row in rows:
@@ -75,9 +75,6 @@ class TraceSlice:
 
 
 def sorted_rows(rows: Iterable[TraceRow]) -> Iterator[TraceRow]:
-    """Yield the rows by arrival, counted from the earliest; holds them all in memory.
-
-    Rows of one instant stay in their order.
-    """
+    """Yield the rows in a stable order by arrival, counted from the earliest; holds all of them."""
     ordered = sorted(rows, key=lambda row: row.arrival_s)
     return (replace(row, arrival_s=row.arrival_s - ordered[0].arrival_s) for row in ordered)

@@ -1,7 +1,7 @@
-"""Where the published traces live, and what their files are like where that is known.
+"""The addresses of published traces, with size and checksum where known.
 
-Sizes and checksums are of the very files at these addresses (the address names a commit). Where
-none is given, none was known when this was written: the command prints the one it got.
+Sizes and checksums belong to exactly the files at these addresses, which name a commit. For a file
+without them, the command prints the checksum it got.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class TraceSource:
     """A published trace.
 
     Attributes:
-        url: of its file.
-        home: the page to read about it, and where to look when the address no longer works.
+        url: the file's address.
+        home: its web page, to consult when the address no longer works.
         licence: its terms.
-        size: bytes of the file; None when not known.
-        sha256: of the file; None when not known.
+        size: bytes of the file; None when unknown.
+        sha256: hex digest of the file; None when unknown.
     """
 
     url: str
@@ -118,15 +118,15 @@ TRACE_SOURCES: dict[str, TraceSource] = {
 
 
 def trace_source(name: str) -> TraceSource:
-    """Return the source called `name`, or that of an address.
+    """Return the source called `name`, or one for an address.
 
     Raises:
-        ConfigError: it is neither; the message lists the names.
+        ConfigError: `name` is neither; the message lists the names.
     """
     if name in TRACE_SOURCES:
         return TRACE_SOURCES[name]
     if name.startswith(("http://", "https://")) and not name.endswith("/"):
-        place = urlsplit(name)  # what is behind the question mark may be a secret
+        place = urlsplit(name)  # without the query, which may hold a secret
         return TraceSource(name, f"{place.scheme}://{place.netloc}{place.path}", "see its home")
     raise ConfigError(
         f"no published trace is called {name!r}; known: {', '.join(sorted(TRACE_SOURCES))}, or an "

@@ -1,4 +1,4 @@
-"""What a trace holds: rate, lengths and sharing, counted in one pass and little memory."""
+"""A trace in figures: rate, lengths and sharing, counted in one pass with little memory."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from rich.table import Table
 from pd_bench.results.result import Distribution
 from pd_bench.traces.distinct import DistinctKeys
 from pd_bench.traces.length_counts import LengthCounts
+from pd_bench.traces.moments import Moments
 from pd_bench.traces.reader import SkippedRows, TraceRow
 
 __all__ = ["Sharing", "TraceProfile", "profile_trace", "trace_table"]
@@ -19,18 +20,18 @@ class _Model(BaseModel):
 
 
 class Sharing(_Model):
-    """How much of a trace's prompts comes back.
+    """How much of a trace's prompts repeats.
 
     Attributes:
         rows_with_hashes: rows that have block hashes.
         block_tokens: prompt tokens per block; None without hashes.
         blocks: blocks of all rows.
-        distinct_blocks: different ones among them.
-        repeated_share: blocks that had come before, of all: what a prefix cache without bounds
+        distinct_blocks: number of different blocks.
+        repeated_share: share of the blocks that had come before, which an unlimited prefix cache
             would save; None without hashes.
-        sessions: different conversations; 0 when the trace has none.
-        rows_with_session: rows that belong to one.
-        exact: False when blocks or conversations are so many that a sample of them was counted.
+        sessions: number of conversations; 0 when the trace has none.
+        rows_with_session: rows that belong to a conversation.
+        exact: False if only a sample of the blocks or conversations was counted.
     """
 
     rows_with_hashes: int
@@ -48,13 +49,13 @@ class TraceProfile(_Model):
 
     Attributes:
         trace: the file's name.
-        format: told by its content.
-        rows: that were read.
-        skipped_rows: broken ones that were left out.
-        span_s: from the first arrival to the last.
-        rate_per_s: arrivals a second; None when all come at once.
-        gap_cv: standard deviation of the time between two arrivals over its mean; 1 for a Poisson
-            process, more when they come in bursts; None for fewer than three rows or no span.
+        format: recognised by its content.
+        rows: rows read.
+        skipped_rows: broken rows left out.
+        span_s: seconds from the first arrival to the last.
+        rate_per_s: arrivals per second; None when all come at once.
+        gap_cv: coefficient of variation of the times between arrivals; 1 for a Poisson process,
+            more for bursts; None for fewer than three rows or no span.
         prompt_tokens: lengths of the prompts.
         output_tokens: lengths of the answers.
     """
@@ -71,53 +72,30 @@ class TraceProfile(_Model):
     sharing: Sharing
 
 
-class _Gaps:
-    """Mean and deviation of the times between arrivals, without keeping them (Welford)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._mean_s = 0.0
-        self._squares = 0.0
-        self.last_s = 0.0
-
-    def add(self, arrival_s: float) -> None:
-        gap_s, self.last_s = arrival_s - self.last_s, arrival_s
-        self.count += 1
-        if self.count == 1:
-            return  # the first row has no gap
-        n = self.count - 1
-        delta = gap_s - self._mean_s
-        self._mean_s += delta / n
-        self._squares += delta * (gap_s - self._mean_s)
-
-    @property
-    def cv(self) -> float | None:
-        n = self.count - 1
-        if n < 2 or self._mean_s <= 0:
-            return None
-        return float((self._squares / n) ** 0.5 / self._mean_s)
-
-
 def profile_trace(
     name: str, format_name: str, rows: Iterable[TraceRow], skipped: SkippedRows | None = None
 ) -> TraceProfile:
-    """Count the rows.
+    """Return the figures of a trace.
 
     Args:
-        name: of the trace.
-        format_name: of its format.
-        rows: read once, from first to last.
-        skipped: where the reader of the rows counts broken ones.
+        name: the trace's name.
+        format_name: its format.
+        rows: read once.
+        skipped: the broken rows that reading `rows` left out.
 
     Raises:
         TraceError: a row is broken.
     """
-    gaps, prompts, outputs = _Gaps(), LengthCounts(), LengthCounts()
+    gaps, prompts, outputs = Moments(), LengthCounts(), LengthCounts()
     blocks, sessions = DistinctKeys(), DistinctKeys()
-    rows_with_hashes = 0
+    num_rows = rows_with_hashes = 0
+    span_s = 0.0
     block_tokens: int | None = None
     for row in rows:
-        gaps.add(row.arrival_s)
+        if num_rows:
+            gaps.add(row.arrival_s - span_s)
+        num_rows += 1
+        span_s = row.arrival_s
         prompts.add(row.prompt_tokens)
         outputs.add(row.output_tokens)
         if row.session is not None:
@@ -128,15 +106,15 @@ def profile_trace(
             block_tokens = row.block_tokens
             for block in row.block_hashes:
                 blocks.add(block)
-    span_s = gaps.last_s
+    steady = gaps.n < 2 or gaps.mean_x <= 0
     return TraceProfile(
         trace=name,
         format=format_name,
-        rows=gaps.count,
+        rows=num_rows,
         skipped_rows=skipped.count if skipped is not None else 0,
         span_s=span_s,
-        rate_per_s=(gaps.count - 1) / span_s if span_s > 0 else None,
-        gap_cv=gaps.cv,
+        rate_per_s=(num_rows - 1) / span_s if span_s > 0 else None,
+        gap_cv=None if steady else gaps.variance_x**0.5 / gaps.mean_x,
         prompt_tokens=prompts.distribution(),
         output_tokens=outputs.distribution(),
         sharing=Sharing(

@@ -1,6 +1,6 @@
-"""Traces written: in our own format, which keeps all there is, or in Mooncake's for other tools.
+"""Writes traces in our own format, which keeps every field, or in Mooncake's for other tools.
 
-Our own is JSON lines. The first is a header, each other a row:
+Our own is JSON lines: a header, then one line per row:
 
     {"format": "pd-trace", "version": 1, "source": "...", "block_tokens": 512}
     {"arrival_s": 0.0, "prompt_tokens": 1025, "output_tokens": 5, "block_hashes": [0, 1, 2]}
@@ -21,7 +21,7 @@ __all__ = ["OUTPUT_FORMATS", "trace_text"]
 
 OUTPUT_FORMATS: Final = ("pd-trace", "mooncake")
 
-_OWN_BLOCKS = 1 << 40  # ids from here on are blocks of rows without hashes: nobody shares them
+_OWN_BLOCKS = 1 << 40  # ids from here on are unshared blocks, for rows without hashes
 
 
 def trace_text(rows: Iterable[TraceRow], form: str, source: str) -> Iterator[str]:
@@ -30,7 +30,7 @@ def trace_text(rows: Iterable[TraceRow], form: str, source: str) -> Iterator[str
     Args:
         rows: in order of arrival.
         form: one of OUTPUT_FORMATS.
-        source: where the rows come from; kept in our own format's header.
+        source: where the rows come from; written to our own format's header.
 
     Raises:
         ConfigError: the form is unknown, or cannot hold the rows.
@@ -62,7 +62,7 @@ def _own(rows: Iterable[TraceRow], source: str) -> Iterator[str]:
 
 
 def _mooncake(rows: Iterable[TraceRow]) -> Iterator[str]:
-    """Mooncake's rows must have hashes: a row without any gets ids of its own."""
+    """Yield Mooncake's lines; it requires hashes, so a row without any gets unique ids."""
     next_id = _OWN_BLOCKS
     for row in rows:
         hashes = row.block_hashes
