@@ -173,8 +173,8 @@ def _add_cloud(
 async def _choose(residency: Residency, cloud: CloudChoice, target: str | None) -> None:
     if not cloud.settable:
         raise Refusal(
-            "this device's cloud cannot be chosen here: it stays on its machine (--mode "
-            "device-only), or others can reach it; give --cloud where it is started",
+            "this device's cloud cannot be chosen here: it runs with --mode device-only, or other "
+            "machines can reach it; give --cloud when it is started",
             "address",
             status=403,
             code="cloud_not_settable",

@@ -39,7 +39,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
             f"the body is not JSON: {error.msg} (character {error.pos}); mend it there"
         ) from error
     except RecursionError as error:
-        raise InvalidRequest("the body nests deeper than can be read") from error
+        raise InvalidRequest("the body is nested too deeply") from error
     except ValueError as error:  # an integer of thousands of digits
         raise InvalidRequest("the body holds a number that is too long") from error
     if not isinstance(value, dict):

@@ -36,8 +36,8 @@ class Places:
         """
         if self.taken + self._entering + min(count, self._limit) > self._limit:
             raise QueueFull(
-                f"this device carries {self.taken + self._entering} answers of the {self._limit} "
-                "it may at once; try again in a moment, or start it with a higher --max-requests"
+                f"this device has {self.taken + self._entering} of at most {self._limit} answers "
+                "in progress; try again in a moment, or start it with a higher --max-requests"
             )
 
     @contextmanager

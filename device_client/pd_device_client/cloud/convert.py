@@ -209,7 +209,7 @@ def _network_error(code: str, text: str) -> PdError:
         return CloudTimeout(f"the cloud did not answer in time: {text}")
     if _NO_GRPC.search(text):
         return CloudUnavailable(
-            "what answers there is no pd-server; check the address, that the port is its gRPC "
+            "the server there is no pd-server; check the address, that the port is its gRPC "
             f"port, and any proxy between: {text}"
         )
     if code in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:

@@ -14,7 +14,7 @@ __all__ = ["Observer", "Phase", "Residency"]
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN_S = 5.0  # while answers are carried
+_LOOK_AGAIN_S = 5.0  # while answers are in progress
 
 
 class Phase(StrEnum):

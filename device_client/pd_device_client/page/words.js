@@ -94,7 +94,7 @@ export function figures(answer) {
     found.push(["Planned from the cloud", counted(answer.plan.cloud_tokens, "token")]);
   }
   if (report) {
-    found.push(["Text", report.exactness === "identical" ? "the same whoever makes it" : "may depend on the handoff"]);
+    found.push(["Text", report.exactness === "identical" ? "the same, whichever side makes it" : "may depend on the handoff"]);
     found.push(["Seed", String(report.seed)]);
   }
   return found;

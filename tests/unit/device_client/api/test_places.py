@@ -22,7 +22,7 @@ def test_every_answer_of_a_request_has_a_place() -> None:
     places = Places(4)
     with places.taking(3):
         assert places.taken == 3
-        with pytest.raises(QueueFull, match="3 answers of the 4"), places.taking(2):
+        with pytest.raises(QueueFull, match="3 of at most 4 answers"), places.taking(2):
             pass
         with places.taking(1):
             assert places.taken == 4
