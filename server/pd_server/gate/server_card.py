@@ -1,4 +1,4 @@
-"""What a server tells about itself."""
+"""What a server says about itself."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ def make_limits(
     max_context_tokens: int | None,
     max_output_tokens: int | None,
 ) -> Limits:
-    """Resolve the limits a server publishes; None means as much as the model can.
+    """Resolve the limits a server publishes; None means as much as the model allows.
 
     Raises:
         ConfigError: more context was asked for than the model has.
