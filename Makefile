@@ -14,8 +14,9 @@ PIP_EXTRA_ARGS ?=
 UV_EXTRA_ARGS ?=
 # Further arguments of pytest: make test-unit ARGS='-k planner'
 ARGS ?=
-# Two test processes, each with whole files, so that what a file starts is started once.
-PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three test processes for two cores, as they often wait; whole files, so that what a file starts is
+# started once.
+PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # A trace for `make bench`; without one only the self-contained measurements run.
 TRACE ?=
 IMAGE ?= server

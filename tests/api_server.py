@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.checkpoints.random_tiny import EOS_TOKEN, random_tiny_config, random_tiny_tokenizer
 from pd_core.checkpoints.sampling_defaults import SamplingDefaults
@@ -25,7 +25,9 @@ from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
 from pd_device_client.api.http_server import HttpServer
+from pd_device_client.api.places import Places
 from pd_device_client.api.settings import AnswerSettings
+from pd_device_client.api.status import Status
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.ports import CloudLink, LocalEngine
@@ -65,7 +67,7 @@ def loaded_model(
 
 
 def emulated_engine(profile: SpeedProfile = QUICK, max_context_tokens: int = 4096) -> LocalEngine:
-    return EmulatedEngine(
+    return EmulatedDeviceEngine(
         profile,
         vocab_size=TOKENIZER.vocab_size,
         eos_token_ids=[EOS],
@@ -136,17 +138,21 @@ def api_server(
             engine=engine or emulated_engine(profile),
             pace_s=pace_s,
             device_profile=profile,
+            text=(loaded or loaded_model()).tokenizer.stream,
         )
         await client.start()
         device = Device(loaded or loaded_model(), client)
-        residency = Residency(_already(device))
+        status = Status(
+            settings or AnswerSettings(),
+            Places(max_requests),
+            CloudChoice(cloud_address, way_out or _no_way, settable=way_out is not None),
+        )
+        residency = Residency(_already(device), status)
         app = make_app(
             residency,
-            settings or AnswerSettings(),
+            status,
             access or Access(),
-            max_requests=max_requests,
             unix_time_s=lambda: CREATED,
-            cloud=CloudChoice(cloud_address, way_out or _no_way, settable=way_out is not None),
         )
         await residency.load()
         server = HttpServer(app, bind("127.0.0.1", 0, "--port"))

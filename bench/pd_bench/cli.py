@@ -6,57 +6,38 @@ Modules that import torch are imported inside the commands, after the numerics e
 import asyncio
 import signal
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from pd_bench.commands.capacity import capacity
-from pd_bench.commands.cloud import cloud
+from pd_bench.commands.capacity import CapacityAsked, capacity
+from pd_bench.commands.cloud import Compared, cloud
 from pd_bench.commands.compare import compare
 from pd_bench.commands.device import api, turns
-from pd_bench.commands.kv import kv
+from pd_bench.commands.kv import KvAsked, kv
 from pd_bench.commands.profile_cloud import profile
-from pd_bench.commands.replay import replay
+from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
 from pd_bench.commands.server import gaps, streams
-from pd_bench.commands.simulate import simulate
+from pd_bench.commands.simulate import Simulated, simulate
 from pd_bench.commands.startup import startup
 from pd_bench.commands.trace import trace_app
 from pd_bench.harness.command_run import prepare, run_to_end
 from pd_core.errors import PdError, status_of
 from pd_core.host.ending_signals import INTERRUPTED, ending_signals, is_ctrl_c
+from pd_core.settings.command import add_command, program_app
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    help="Measure P/D-Device: replay traces scheme by scheme, and see what its parts cost.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = program_app(
+    "pd-bench", "Measure P/D-Device: replay traces scheme by scheme, and see what its parts cost."
 )
 app.add_typer(trace_app, name="trace")
 
 Pace = Annotated[float, typer.Option(help="Seconds between shown tokens.")]
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"pd-bench {version('pd-device')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
-    ] = False,
-) -> None:
-    """Hold the options that stand before a command."""
 
 
 @app.command()
@@ -93,19 +74,19 @@ def ticker(
     Console().print(ticker_table(run_to_end(measure_ticker(engine, prompt_tokens, duration))))
 
 
-app.command()(replay)
-app.command()(kv)
+add_command(app, replay, Replayed)
+add_command(app, kv, KvAsked)
 app.command()(report)
 app.command()(compare)
 app.command()(streams)
 app.command()(gaps)
-app.command()(cloud)
+add_command(app, cloud, Compared)
 app.command()(api)
 app.command()(turns)
 app.command()(startup)
-app.command()(simulate)
+add_command(app, simulate, Simulated)
 app.command()(profile)
-app.command()(capacity)
+add_command(app, capacity, CapacityAsked)
 
 
 @app.command()

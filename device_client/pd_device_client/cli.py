@@ -4,7 +4,7 @@ import os
 import sys
 
 from pd_core.errors import PdError, status_of
-from pd_core.settings.command import add_program_command, program_app
+from pd_core.settings.command import add_command, program_app
 from pd_device_client.api.settings import ServeSettings
 from pd_device_client.commands.chat import chat
 from pd_device_client.commands.doctor import doctor
@@ -20,9 +20,9 @@ app = program_app(
     "P/D-Device on your machine: one answer, carried by the cloud and this device together.",
     completion=True,
 )
-add_program_command(app, chat, ChatSettings, PROGRAM)
-add_program_command(app, serve, ServeSettings, PROGRAM)
-add_program_command(app, doctor, DoctorSettings, PROGRAM)
+add_command(app, chat, ChatSettings, PROGRAM)
+add_command(app, serve, ServeSettings, PROGRAM)
+add_command(app, doctor, DoctorSettings, PROGRAM)
 app.add_typer(models, name="models")
 
 

@@ -12,7 +12,7 @@ import typer
 from pd_core.errors import PdError, status_of
 from pd_core.host.cpu import num_cores
 from pd_core.host.quick_imports import quick_imports
-from pd_core.settings.command import add_program_command
+from pd_core.settings.command import add_command
 from pd_core.settings.option import Option, Part
 from pd_core.settings.program import Program, Read
 from pd_server.config import EngineConfig, ServerConfig
@@ -50,6 +50,8 @@ def _serve(settings: _Settings, _: Read) -> None:
     A second one stops at once.
     """
     configure_logging(settings.log_level, settings.log_json)
+    from pd_server.process import run_server  # gRPC and HTTP, which help need not wait for
+
     config = settings.server
     vllm = replace(config.engine.vllm, max_context_tokens=config.max_context_tokens)
     engine = _engine_builder(replace(config.engine, vllm=vllm))
@@ -63,7 +65,7 @@ def _serve(settings: _Settings, _: Read) -> None:
 def main() -> None:
     """Run the command; an error of ours is one line on stderr and its own exit code."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    add_program_command(app, _serve, _Settings, Program("pd-server"), "pd-server")
+    add_command(app, _serve, _Settings, Program("pd-server"), "pd-server")
     try:
         app()
     except PdError as error:

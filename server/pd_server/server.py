@@ -21,7 +21,7 @@ from pd_server.config import ServerConfig
 from pd_server.engine.contract import Engine
 from pd_server.engine.thread import EngineThread
 from pd_server.gate.admission import Admission
-from pd_server.gate.server_card import ServerCard, make_limits
+from pd_server.gate.server_card import make_limits, server_card
 from pd_server.gate.validation import RequestValidator
 from pd_server.operations.auth import ApiKey
 from pd_server.operations.control_plane import make_control_plane
@@ -188,7 +188,7 @@ class Server:
             self._engine,
             Admission(limits.max_num_seqs, limits.max_num_waiting, max_tokens),
             RequestValidator(limits, engine.card.fingerprints),
-            ServerCard(version("pd-device"), engine.card, limits),
+            server_card(version("pd-device"), engine.card, limits),
             self._metrics,
             config.start_timeout_s,
         )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,10 @@ def run(
 
 
 def answers(engine: Engine, requests: Sequence[LiveRequest]) -> dict[int, list[int]]:
-    """Run requests together and return their tokens."""
+    """Run requests together and return their tokens; each is run anew, as it first came."""
     made: dict[int, list[int]] = {}
     for one in requests:
-        engine.add_request(one)
+        engine.add_request(replace(one, token_ids=one.token_ids[: one.num_prefix_tokens]))
     run(engine, made)
     return made
 

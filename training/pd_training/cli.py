@@ -15,6 +15,7 @@ from rich.table import Table
 
 from pd_core.errors import ConfigError, PdError, status_of
 from pd_core.host.ending_signals import is_ctrl_c
+from pd_core.settings.command import add_command, program_app
 from pd_training.commands.campaign import campaign
 from pd_training.commands.options import (
     Context,
@@ -28,7 +29,7 @@ from pd_training.commands.options import (
     Out,
     Seed,
 )
-from pd_training.commands.run import pretrain, uptrain
+from pd_training.commands.run import PretrainSettings, UptrainSettings, pretrain, uptrain
 from pd_training.commands.writing import functions, judge
 from pd_training.recipe.settings import (
     INITS,
@@ -44,11 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    help="Train models of the Llama family and SkipV1Former, and prepare what that needs.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = program_app(
+    "pd-train",
+    "Train models of the Llama family and SkipV1Former, and prepare what that needs.",
 )
 
 
@@ -121,8 +120,8 @@ def prepare(
         )
 
 
-app.command()(pretrain)
-app.command()(uptrain)
+add_command(app, pretrain, PretrainSettings)
+add_command(app, uptrain, UptrainSettings)
 app.add_typer(campaign, name="campaign")
 
 

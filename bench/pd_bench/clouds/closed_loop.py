@@ -12,11 +12,11 @@ from pd_core.errors import PdError
 from pd_core.generation import Start
 from pd_device_client.contract.ports import CloudLink
 
-__all__ = ["Answer", "run_closed_loop"]
+__all__ = ["CloudAnswer", "run_closed_loop"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CloudAnswer:
     """What became of a request, seen from the client.
 
     Attributes:
@@ -42,8 +42,8 @@ async def run_closed_loop(
     *,
     in_flight: int,
     timeout_s: float,
-    on_answer: Callable[[Answer], None] = lambda _: None,
-) -> list[Answer]:
+    on_answer: Callable[[CloudAnswer], None] = lambda _: None,
+) -> list[CloudAnswer]:
     """Send requests in order, the next one as soon as one of those in flight has ended.
 
     Args:
@@ -59,7 +59,7 @@ async def run_closed_loop(
     """
     loop = asyncio.get_running_loop()
     began_at_s = loop.time()
-    answers: list[Answer] = []
+    answers: list[CloudAnswer] = []
     queue = iter(requests)
 
     async def client() -> None:
@@ -76,7 +76,7 @@ async def run_closed_loop(
 
 async def _ask(
     link: CloudLink, work: Work, start: Start, timeout_s: float, began_at_s: float
-) -> Answer:
+) -> CloudAnswer:
     loop = asyncio.get_running_loop()
     sent_at_s = loop.time()
     first_at_s: float | None = None
@@ -94,7 +94,7 @@ async def _ask(
     wanted = min(start.token_limit, work.output_tokens)
     if error is None and len(token_ids) != wanted:
         error = f"the answer has {len(token_ids)} tokens instead of {wanted}"
-    return Answer(
+    return CloudAnswer(
         id=work.id,
         ended_at_s=loop.time() - began_at_s,
         num_tokens=len(token_ids),

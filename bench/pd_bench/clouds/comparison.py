@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
-from pd_bench.clouds.closed_loop import Answer, run_closed_loop
+from pd_bench.clouds.closed_loop import CloudAnswer, run_closed_loop
 from pd_bench.clouds.kv_blocks import count_kv_blocks, write_models
 from pd_bench.clouds.result import (
     CloudDocument,
@@ -25,7 +25,7 @@ from pd_bench.clouds.result import (
 )
 from pd_bench.clouds.settings import CLOUD_SCHEMES, CloudSettings, rotated
 from pd_bench.harness.cores import available_cores, pinned, split_cores
-from pd_bench.harness.cpu_meter import session_cpu_s
+from pd_bench.harness.process_meter import session_cpu_s
 from pd_bench.harness.server_process import serving
 from pd_bench.replay.workload import Work, Workload
 from pd_bench.results.provenance import file_sha256, hardware, versions, versions_of
@@ -52,7 +52,7 @@ class CloudProgress(Protocol):
         """A pass of a scheme begins."""
         ...
 
-    def ended(self, answer: Answer) -> None:
+    def ended(self, answer: CloudAnswer) -> None:
         """A request of it has ended, well or not."""
         ...
 
@@ -76,7 +76,7 @@ class CloudComparison:
         self._workload: Workload | None = None
         self._infos: dict[str, ServerInfo] = {}
         self._starts_s: dict[str, list[float]] = {name: [] for name in settings.engines}
-        self._answers: dict[tuple[str, str], list[list[Answer]]] = {
+        self._answers: dict[tuple[str, str], list[list[CloudAnswer]]] = {
             (engine, scheme): [] for engine in settings.engines for scheme in CLOUD_SCHEMES
         }
         self._passes: dict[tuple[str, str], list[CloudPass]] = {key: [] for key in self._answers}
@@ -121,8 +121,7 @@ class CloudComparison:
                     await self._warm_up(link, workload, scheme)
                     before_s = session_cpu_s(server.pid)
                     answers = await self._run_scheme(link, workload, engine, scheme)
-                    after_s = session_cpu_s(server.pid)
-                    cpu_s = None if before_s is None or after_s is None else after_s - before_s
+                    cpu_s = session_cpu_s(server.pid) - before_s
                     self._answers[engine, scheme].append(answers)
                     self._passes[engine, scheme].append(CloudPass.of(repeat, answers, cpu_s))
             finally:
@@ -153,7 +152,7 @@ class CloudComparison:
 
     async def _run_scheme(
         self, link: CloudLink, workload: Workload, engine: str, scheme: str
-    ) -> list[Answer]:
+    ) -> list[CloudAnswer]:
         works = workload.works(self._rows)
         salt = secrets.token_hex(4)  # no scheme finds the prompts that another has had computed
         self._progress.begin(f"{engine} {scheme}", len(works))

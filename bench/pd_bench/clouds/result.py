@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from pd_bench.clouds.closed_loop import Answer
+from pd_bench.clouds.closed_loop import CloudAnswer
+from pd_bench.results.document_part import DocumentPart
 from pd_bench.results.quantiles import PERCENTILE_METHOD
 from pd_bench.results.result import CutRows, Distribution, EqualRows
 
@@ -21,11 +22,7 @@ __all__ = [
 ]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class CloudPass(_Model):
+class CloudPass(DocumentPart):
     """One pass of one scheme over all rows, on a server that has just started.
 
     Attributes:
@@ -46,7 +43,7 @@ class CloudPass(_Model):
     server_cpu_s: float | None
 
     @classmethod
-    def of(cls, repeat: int, answers: Sequence[Answer], server_cpu_s: float | None) -> Self:
+    def of(cls, repeat: int, answers: Sequence[CloudAnswer], server_cpu_s: float | None) -> Self:
         """Summarise a pass."""
         failed = sum(a.error is not None for a in answers)
         tokens = sum(a.num_tokens for a in answers)
@@ -63,7 +60,7 @@ class CloudPass(_Model):
         )
 
 
-class CloudScheme(_Model):
+class CloudScheme(DocumentPart):
     """One scheme on one engine.
 
     Attributes:
@@ -86,7 +83,7 @@ class CloudScheme(_Model):
     errors: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, passes: Sequence[CloudPass], answers: Sequence[Answer]) -> Self:
+    def of(cls, passes: Sequence[CloudPass], answers: Sequence[CloudAnswer]) -> Self:
         """Summarise all passes and their answers."""
         num_requests = sum(p.requests for p in passes)
         cpu_s = [p.server_cpu_s for p in passes if p.server_cpu_s is not None]
@@ -105,7 +102,7 @@ class CloudScheme(_Model):
         )
 
 
-class KvBlocks(_Model):
+class KvBlocks(DocumentPart):
     """Blocks that the same bytes of KV cache hold of two models that differ in SkipV1 alone.
 
     Attributes:
@@ -123,7 +120,7 @@ class KvBlocks(_Model):
     by_formula: float
 
 
-class EngineResult(_Model):
+class EngineResult(DocumentPart):
     """One engine.
 
     Attributes:
@@ -143,7 +140,7 @@ class EngineResult(_Model):
     kv_blocks: KvBlocks | None = None
 
 
-class CloudDocument(_Model):
+class CloudDocument(DocumentPart):
     """A comparison of engines.
 
     Attributes:
@@ -193,7 +190,7 @@ def throughput_ratio(torch: CloudScheme, vllm: CloudScheme) -> float | None:
     return median(ours.requests_per_s / theirs.requests_per_s for ours, theirs in pairs)
 
 
-def equal_rows(passes: Sequence[Sequence[Answer]]) -> EqualRows:
+def equal_rows(passes: Sequence[Sequence[CloudAnswer]]) -> EqualRows:
     """Compare each row's answers over the passes of all engines; a failed one equals none."""
     answers: dict[int, list[str | None]] = {}
     for answer in (a for one in passes for a in one):

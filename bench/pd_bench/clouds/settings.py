@@ -3,12 +3,16 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge
 
 from pd_bench.harness.bounds import check_counts, check_timeout
 from pd_bench.harness.server_process import ServerOptions
 from pd_bench.traces.reader import TraceRow, read_trace
 from pd_core.errors import ConfigError
-from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
+from pd_core.settings.option import Argument, Option
+from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP, RANDOM_TINY
 
 __all__ = ["CLOUD_SCHEMES", "DTYPES", "ENGINES", "CloudSettings", "parse_engines", "rotated"]
 
@@ -22,56 +26,65 @@ _SPREAD = 0.5  # generated lengths lie within this share of the middle
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, fill the unit interval evenly
 
 
+def parse_engines(names: str) -> tuple[str, ...]:
+    """Read a comma-separated list of ENGINES.
+
+    Raises:
+        ConfigError: a name is unknown, there is none, or one is there twice.
+    """
+    engines = tuple(name.strip() for name in names.split(",") if name.strip())
+    for name in engines:
+        if name not in ENGINES:
+            raise ConfigError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
+    if not engines:
+        raise ConfigError(f"--engines names none; known: {', '.join(ENGINES)}")
+    if len(set(engines)) < len(engines):
+        raise ConfigError(f"an engine is named twice in {names}")
+    return engines
+
+
 @dataclass(frozen=True, slots=True)
 class CloudSettings:
     """Every input of a comparison.
-
-    Attributes:
-        engines: which, of ENGINES.
-        trace: its rows' lengths are asked for (not its arrivals); None: lengths are generated.
-        limit: the first so many rows; None: all, or 64 generated ones.
-        prompt_tokens: middle of the generated prompts' lengths.
-        output_tokens: middle of the generated answers' lengths.
-        max_prompt_tokens: longer prompts are cut; None: what the context has room for.
-        max_output_tokens: longer answers are cut.
-        cloud_tokens: k, the tokens that pd-device asks the cloud for.
-        model: of every server.
-        dtype: of weights and KV cache, in every engine.
-        slots: requests in flight, and slots of the servers.
-        max_num_batched_tokens: tokens of one step, in every engine.
-        kv_cache_mib: memory for KV caches, in every engine.
-        repeat: passes; the order of engines and schemes rotates.
-        eager: vLLM does not compile the model.
-        fast_numerics: the torch engine gives up bit-reproducibility for speed.
-        vllm_python: interpreter of vLLM's environment.
-        kv_blocks: also count the KV blocks of a plain and a SkipV1 model.
-        seed: of prompts and sampling.
-        timeout_s: a request that takes longer has failed.
 
     Raises:
         ConfigError: a name is unknown, a value out of range, or vLLM's environment is missing.
     """
 
-    engines: tuple[str, ...] = ENGINES
-    trace: Path | None = None
-    limit: int | None = None
-    prompt_tokens: int = 256
-    output_tokens: int = 64
-    max_prompt_tokens: int | None = None
-    max_output_tokens: int = 256
-    cloud_tokens: int = 14
-    model: str = DEFAULT_MODEL
-    dtype: str = "float32"
-    slots: int = 16
-    max_num_batched_tokens: int = 256
-    kv_cache_mib: int = 1024
-    repeat: int = 3
-    eager: bool = False
-    fast_numerics: bool = False
-    vllm_python: Path = Path(".venv-vllm/bin/python")
-    kv_blocks: bool = True
-    seed: int = 0
-    timeout_s: float = 600.0
+    engines: Annotated[
+        tuple[str, ...], Option("Which, comma-separated.", read=parse_engines, written=",".join)
+    ] = ENGINES
+    trace: Annotated[
+        Path | None, Argument("Take the lengths of its rows; without one they are generated.")
+    ] = None
+    limit: Annotated[
+        int | None, Option("Only the first so many rows; 64 generated ones if unset.")
+    ] = None
+    prompt_tokens: Annotated[int, Option("Middle of generated prompts' lengths.")] = 256
+    output_tokens: Annotated[int, Option("Middle of generated answers' lengths.")] = 64
+    max_prompt_tokens: Annotated[
+        int | None, Option("Cut longer prompts; the context's room when not given.")
+    ] = None
+    max_output_tokens: Annotated[int, Option("Cut longer answers.")] = 256
+    cloud_tokens: Annotated[int, Option("Tokens that pd-device asks the cloud for (k).")] = 14
+    model: Annotated[str, Option(MODEL_HELP)] = DEFAULT_MODEL
+    dtype: Annotated[str, Option(f"Of every engine: {', '.join(DTYPES)}.")] = "float32"
+    slots: Annotated[int, Option("Requests in flight, and slots of the servers.")] = 16
+    max_num_batched_tokens: Annotated[int, Option("Tokens of one step, in every engine.")] = 256
+    kv_cache_mib: Annotated[int, Option("Memory for KV caches, in every engine.")] = 1024
+    repeat: Annotated[int, Option("Passes; engines and schemes take turns.")] = 3
+    eager: Annotated[bool, Option("vLLM does not compile.")] = False
+    fast_numerics: Annotated[bool, Option("torch gives up bit-reproducibility.")] = False
+    vllm_python: Annotated[Path, Option("Interpreter of vLLM's environment (make vllm-env).")] = (
+        Path(".venv-vllm/bin/python")
+    )
+    kv_blocks: Annotated[
+        bool, Option("Count the KV blocks of an MHA and a SkipV1Former model too.")
+    ] = True
+    seed: Annotated[int, Ge(0), Option("Of prompts and sampling.")] = 0
+    timeout_s: Annotated[float, Option("Seconds after which a request has failed.", "timeout")] = (
+        600.0
+    )
 
     def __post_init__(self) -> None:
         check_counts(
@@ -140,23 +153,6 @@ class CloudSettings:
             kv_cache_mib=self.kv_cache_mib,
             flags=flags[engine],
         )
-
-
-def parse_engines(names: str) -> tuple[str, ...]:
-    """Read a comma-separated list of ENGINES.
-
-    Raises:
-        ConfigError: a name is unknown, there is none, or one is there twice.
-    """
-    engines = tuple(name.strip() for name in names.split(",") if name.strip())
-    for name in engines:
-        if name not in ENGINES:
-            raise ConfigError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
-    if not engines:
-        raise ConfigError(f"--engines names none; known: {', '.join(ENGINES)}")
-    if len(set(engines)) < len(engines):
-        raise ConfigError(f"an engine is named twice in {names}")
-    return engines
 
 
 def rotated(names: tuple[str, ...], repeat: int) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """`pd-bench capacity`: the arrival rate a cloud carries, scheme by scheme, in two regimes."""
 
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from annotated_types import Ge
 from rich.console import Console
 
 from pd_bench.commands.simulate import interruptible
@@ -23,101 +24,94 @@ from pd_bench.simulation.capacity_table import (
     progress_line,
     reasons,
 )
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile, read_cloud_profile
+from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.fleet import workload_of
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
-from pd_bench.simulation.slot_formula import Load, compute_gain, slot_gain
-from pd_bench.traces.reader import SkippedRows, read_trace
+from pd_bench.simulation.slot_formula import MeanLoad, compute_gain, slot_gain
+from pd_bench.traces.reader import SkippedRows
 from pd_bench.traces.row import TraceRow
 from pd_core.errors import ConfigError
 from pd_core.host.ending_signals import INTERRUPTED
-from pd_device_client.planning.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
+from pd_core.settings.option import Option, Part
+from pd_core.settings.program import Read
 
-__all__ = ["capacity", "num_slots_of"]
+__all__ = ["CapacityAsked", "capacity", "num_slots_of"]
 
 REGIMES = ("slots", "compute")
 _BASELINE = "cloud-only"
 _MANY_SLOTS = 512
 _TTFT_S = (0.001, 3600.0)
 _MOST_GAP_S = 3600.0
+_OFFERED = (
+    *("trace", "limit", "pace_s", "device", "link_profile", "cloud"),
+    *("max_prompt_tokens", "max_output_tokens", "seed", "skip_broken"),
+)
 
 
-def capacity(
-    trace: Annotated[Path, typer.Argument(help="A trace, as `pd-bench replay` takes it.")],
-    schemes: Annotated[
-        str, typer.Option(help="Compared with cloud-only, comma-separated.")
-    ] = "pd-device",
-    regimes: Annotated[str, typer.Option(help="What bounds the cloud: slots, compute.")] = (
-        ",".join(REGIMES)
-    ),
-    slots: Annotated[int, typer.Option(min=1, help="Slots where slots bound the cloud.")] = 4,
-    ttft: Annotated[float, typer.Option(help="Promised: the first token within seconds.")] = 2.0,
-    largest_gap: Annotated[
-        float | None, typer.Option(help="Promised: no gap longer; two paces when not given.")
-    ] = None,
-    target: Annotated[float, typer.Option(help="For this share of the requests.")] = 0.99,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
-    pace: Annotated[float, typer.Option(help="Seconds between shown tokens.")] = 0.2,
-    device: Annotated[
-        str,
-        typer.Option("--device-profile", help=f"One of {', '.join(sorted(DEVICE_PROFILES))}."),
-    ] = "laptop",
-    link: Annotated[
-        str, typer.Option("--link", help=f"One of {', '.join(sorted(LINK_PROFILES))}.")
-    ] = "wifi",
-    cloud: Annotated[
-        str,
-        typer.Option("--cloud-profile", help=f"One of {', '.join(sorted(CLOUD_PROFILES))}, or a "
-                     "file made by `pd-bench profile`."),
-    ] = "small-gpu-8b",
-    max_prompt_tokens: Annotated[
-        int | None, typer.Option(help="Cut longer prompts; the context's room when not given.")
-    ] = None,
-    max_output_tokens: Annotated[
-        int, typer.Option(help="Cut longer answers; also every request's token limit.")
-    ] = 1024,
-    seed: Annotated[int, typer.Option(min=0, help="Of prompts, sampling and spread.")] = 0,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave broken rows of the trace out; count them.")
-    ] = False,
+@dataclass(frozen=True, slots=True)
+class CapacityAsked:
+    """The promise, what bounds the cloud, and what is simulated."""
+
+    run: Annotated[
+        SimulationSettings,
+        Part(
+            only=_OFFERED,
+            defaults={"device_profile": "laptop", "cloud_profile": "small-gpu-8b", "pace": 0.2},
+        ),
+    ]
+    schemes: Annotated[str, Option("Compared with cloud-only, comma-separated.")] = "pd-device"
+    regimes: Annotated[str, Option("What bounds the cloud: slots, compute.")] = ",".join(REGIMES)
+    num_slots: Annotated[int, Ge(1), Option("Slots where slots bound the cloud.", "slots")] = 4
+    ttft_s: Annotated[float, Option("Promised: the first token within seconds.", "ttft")] = 2.0
+    largest_gap_s: Annotated[
+        float | None,
+        Option("Promised: no gap longer; two paces when not given.", "largest-gap"),
+    ] = None
+    target: Annotated[float, Option("For this share of the requests.")] = 0.99
     json_out: Annotated[
-        Path | None, typer.Option("--json", help="Write the curves here; - prints them last.")
-    ] = None,
-) -> None:  # fmt: skip
+        Path | None, Option("Write the curves here; - prints them last.", "json")
+    ] = None
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The regimes to search.
+
+        Raises:
+            ConfigError: one is unknown or named twice, or there is none.
+        """
+        wanted = tuple(name.strip() for name in self.regimes.split(",") if name.strip())
+        known = ", ".join(REGIMES)
+        if unknown := set(wanted) - set(REGIMES):
+            raise ConfigError(f"unknown regime {min(unknown)!r}; known: {known}")
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise ConfigError(f"--regimes is {self.regimes!r}; name one or both of {known}")
+        return wanted
+
+    @property
+    def settings(self) -> SimulationSettings:
+        """What is simulated: cloud-only and the others, of which no request is kept."""
+        names = [name.strip() for name in self.schemes.split(",") if name.strip() != _BASELINE]
+        return replace(self.run, schemes=(_BASELINE, *names), keep_requests=0)
+
+
+def capacity(asked: CapacityAsked, _: Read) -> None:
     """Find the highest arrival rate whose promise is kept, by simulation, scheme by scheme.
 
     The rate is raised by overlaying shifted copies of the trace; each rate
     runs for ten residence times after a warm-up.
     """
-    names = [name.strip() for name in schemes.split(",") if name.strip() != _BASELINE]
-    wanted = tuple(name.strip() for name in regimes.split(",") if name.strip())
-    if unknown := set(wanted) - set(REGIMES):
-        raise ConfigError(f"unknown regime {min(unknown)!r}; known: {', '.join(REGIMES)}")
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise ConfigError(f"--regimes is {regimes!r}; name one or both of {', '.join(REGIMES)}")
-    if not 0 < target < 1:
-        raise ConfigError(f"--target is {target}; it must lie above 0 and below 1")
-    settings = SimulationSettings(
-        trace=trace,
-        device=device_profile(device),
-        cloud=read_cloud_profile(cloud),
-        link_profile=link,
-        schemes=(_BASELINE, *names),
-        pace_s=pace,
-        limit=limit,
-        max_prompt_tokens=max_prompt_tokens,
-        max_output_tokens=max_output_tokens,
-        seed=seed,
-        keep_requests=0,
-    )
-    promise = _promise(ttft, largest_gap, target, pace)
+    wanted = asked.wanted
+    if not 0 < asked.target < 1:
+        raise ConfigError(f"--target is {asked.target}; it must lie above 0 and below 1")
+    settings, slots, json_out = asked.settings, asked.num_slots, asked.json_out
+    promise = _promise(asked.ttft_s, asked.largest_gap_s, asked.target, settings.pace_s)
     _check_slots(wanted, slots, settings.cloud)
     printed = str(json_out) == "-"
     to_file = None if printed else json_out
-    refuse_same_file(("the trace", trace), ("--json", to_file))
+    refuse_same_file(("the trace", settings.trace), ("--json", to_file))
     skipped = SkippedRows()
-    rows = list(read_trace(trace, limit, skipped=skipped if skip_broken else None))
+    rows = list(settings.rows(skipped))
     if skipped.count:
         Console(stderr=True).print(skipped.label, highlight=False)
     with ExitStack() as files:
@@ -233,7 +227,12 @@ def _search_all(
 
 
 def _gain(
-    scheme: str, words: str, found: Capacity, baseline: Capacity, cloud: CloudProfile, load: Load
+    scheme: str,
+    words: str,
+    found: Capacity,
+    baseline: Capacity,
+    cloud: CloudProfile,
+    load: MeanLoad,
 ) -> Gain:
     """Put a scheme beside cloud-only; without a rate on both sides there is no gain to speak of."""
     ours, theirs = found.curve.capacity_per_s, baseline.curve.capacity_per_s
@@ -257,11 +256,11 @@ def num_slots_of(regime: str, slots: int, cloud: CloudProfile) -> int:
     return _MANY_SLOTS if most is None else min(_MANY_SLOTS, most - 1)
 
 
-def _load(settings: SimulationSettings, rows: list[TraceRow]) -> Load:
+def _load(settings: SimulationSettings, rows: list[TraceRow]) -> MeanLoad:
     workload = workload_of(settings)
     prompts = [min(row.prompt_tokens, workload.max_prompt_tokens) for row in rows]
     outputs = [min(row.output_tokens, workload.max_output_tokens) for row in rows]
-    return Load(sum(prompts) / len(rows), sum(outputs) / len(rows))
+    return MeanLoad(sum(prompts) / len(rows), sum(outputs) / len(rows))
 
 
 def _document(

@@ -19,7 +19,8 @@ from pd_core.checkpoints.loading import load_model
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
-from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.profiles import device_profile
@@ -66,6 +67,7 @@ async def run_demo(
                 cloud=GrpcCloudLink(target),
                 engine=ThrottledEngine(engine, speed),
                 pace_s=pace_s,
+                text=loaded.tokenizer.stream,
             )
             try:
                 await client.start()
@@ -78,11 +80,15 @@ async def run_demo(
                 for mode in SCHEMES:
                     console.print(f"\n[bold]{mode}[/bold]")
                     # A salt each: no mode finds the prompt that another has had computed.
-                    request = GenerationRequest(
-                        f"demo-{mode}", prompt, answer_tokens, sampling, cache_salt=mode
+                    ask = Ask(
+                        f"demo-{mode}",
+                        prompt,
+                        answer_tokens,
+                        sampling,
+                        cache_salt=mode,
+                        mode=Mode(mode),
                     )
-                    session = client.session(request, mode, text=loaded.tokenizer.stream())
-                    outcomes.append(await _shown(console, session))
+                    outcomes.append(await _shown(console, client.session(ask)))
             finally:
                 await client.close()
     console.print(comparison(outcomes))
@@ -111,6 +117,7 @@ def _introduce(console: Console, model_name: str, page: str, speed_source: str) 
 async def _shown(console: Console, session: Session) -> Outcome:
     """Stream one answer, tinted by origin."""
     async for shown in session.run():
+        assert isinstance(shown, Shown), "nobody watches"
         console.print(shown.text, style=_STYLES[shown.origin], end="", markup=False, soft_wrap=True)
     console.print()
     return session.outcome

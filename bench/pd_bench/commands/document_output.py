@@ -2,35 +2,47 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from pd_bench.commands.report import report_files
 from pd_bench.results.result import ResultDocument
 from pd_bench.results.result_file import refuse_same_file, result_file
+from pd_core.settings.option import Option
 
-__all__ = ["document_into"]
+__all__ = ["Outputs", "document_into"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files that a document goes to."""
+
+    json_out: Annotated[
+        Path | None, Option("Write the result document here; - prints it last.", "json")
+    ] = None
+    report_out: Annotated[
+        Path | None, Option("Write the result as one page here, too.", "report")
+    ] = None
 
 
 def document_into(
-    trace: Path,
-    json_out: Path | None,
-    report_out: Path | None,
-    run: Callable[[], ResultDocument],
+    trace: Path, outputs: Outputs, run: Callable[[], ResultDocument]
 ) -> ResultDocument:
     """Run, and put the document where it is to go.
 
     Args:
         trace: what is read, which no output may replace.
-        json_out: `-` prints it last; None: nowhere.
-        report_out: a page; None: none.
+        outputs: where to.
         run: makes the document.
 
     Raises:
         ConfigError: an output cannot be written, or would replace the trace or the other; nothing
             was run.
     """
+    json_out, report_out = outputs.json_out, outputs.report_out
     printed = str(json_out) == "-"
     to_file = None if printed else json_out
     refuse_same_file(("the trace", trace), ("--json", to_file), ("--report", report_out))

@@ -3,7 +3,7 @@
 import json
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -12,57 +12,31 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pd_bench.kv.settings import (
-    CLOCKS,
-    PAIR_NAMES,
-    PRESETS,
-    KvSettings,
-    Shape,
-    parse_contexts,
-    parse_pairs,
-)
+from pd_bench.kv.settings import KvSettings, ShapeOptions
 from pd_bench.results.result_file import result_file
 from pd_core.errors import ConfigError
 from pd_core.host.torch_environment import prepare_environment
+from pd_core.settings.option import Option, Part
+from pd_core.settings.program import Read
 
-__all__ = ["kv"]
+__all__ = ["KvAsked", "kv"]
 
 _REDRAW_S = 0.25
 
-Size = Annotated[int | None, typer.Option(help="Instead of the preset's.")]
+
+@dataclass(frozen=True, slots=True)
+class KvAsked:
+    """What is measured, and where the figures go."""
+
+    shape: Annotated[ShapeOptions, Part()] = field(default_factory=ShapeOptions)
+    run: Annotated[KvSettings, Part()] = field(default_factory=KvSettings)
+    json_out: Annotated[Path | None, Option("Write figures here; - prints them last.", "json")] = (
+        None
+    )
+    plot: Annotated[Path | None, Option("Draw the figures here, as PNG.")] = None
 
 
-def kv(
-    preset: Annotated[str, typer.Option(help=f"Shape: {', '.join(PRESETS)}.")] = "small",
-    width: Size = None,
-    inner: Size = None,
-    layers: Size = None,
-    heads: Size = None,
-    kv_heads: Size = None,
-    only: Annotated[str, typer.Option(help="Which variants, comma-separated.")] = ",".join(
-        PAIR_NAMES
-    ),
-    decode: Annotated[
-        str, typer.Option(help="Contexts to decode at, in tokens; or none.")
-    ] = "512,1024,2048,4096,8192,16384",
-    prefill: Annotated[
-        str, typer.Option(help="Lengths of prompts, in tokens; or none.")
-    ] = "512,1024,2048,4096",
-    rounds: Annotated[int, typer.Option(help="Pairs of decode steps for each figure.")] = 100,
-    prefill_rounds: Annotated[int, typer.Option(help="Pairs of prompts for each figure.")] = 7,
-    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Plain kernels, not the reproducible path.")
-    ] = False,
-    clock: Annotated[
-        str, typer.Option(help=f"One of {', '.join(CLOCKS)}; cpu leaves waiting for a core out.")
-    ] = "wall",
-    seed: Annotated[int, typer.Option(min=0, help="Of weights and caches.")] = 0,
-    json_out: Annotated[
-        Path | None, typer.Option("--json", help="Write figures here; - prints them last.")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the figures here, as PNG.")] = None,
-) -> None:
+def kv(asked: KvAsked, _: Read) -> None:
     """Measure what the SkipV1 variants save of the KV cache, and what that costs in time.
 
     A SkipV1 layer keeps half of its values and reads the other half from the
@@ -92,36 +66,10 @@ def kv(
     The default takes about ten minutes on a quiet core; --only, --rounds and
     fewer contexts make it shorter. On a busy machine use --clock cpu.
     """
-    settings = KvSettings(
-        shape=_shape(preset, width, inner, layers, heads, kv_heads),
-        pairs=parse_pairs(only),
-        decode_contexts=parse_contexts("--decode", decode),
-        prefill_contexts=parse_contexts("--prefill", prefill),
-        decode_rounds=rounds,
-        prefill_rounds=prefill_rounds,
-        fast=fast,
-        num_threads=threads,
-        clock=clock,
-        seed=seed,
-    )
-    if plot is not None and find_spec("matplotlib") is None:
+    settings = replace(asked.run, shape=asked.shape.shape())
+    if asked.plot is not None and find_spec("matplotlib") is None:
         raise ConfigError("--plot needs matplotlib; install pd-device[bench]")
-    _measure(settings, json_out, plot)
-
-
-def _shape(
-    preset: str,
-    width: int | None,
-    inner: int | None,
-    layers: int | None,
-    heads: int | None,
-    kv_heads: int | None,
-) -> Shape:
-    if preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    sizes = {"width": width, "inner": inner, "layers": layers}
-    sizes |= {"heads": heads, "kv_heads": kv_heads}
-    return replace(PRESETS[preset], **{k: v for k, v in sizes.items() if v is not None})
+    _measure(settings, asked.json_out, asked.plot)
 
 
 def _measure(settings: KvSettings, json_out: Path | None, plot: Path | None) -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -13,12 +14,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pd_bench.commands.document_output import document_into
+from pd_bench.commands.document_output import Outputs, document_into
 from pd_bench.emulation.virtual_loop import VirtualLoop
-from pd_bench.replay.schemes import SCHEMES
 from pd_bench.results.result import ResultDocument
 from pd_bench.results.result_file import refuse_same_file
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, read_cloud_profile
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.validation import (
     TOLERANCE,
@@ -28,83 +27,41 @@ from pd_bench.simulation.validation import (
     table_of,
 )
 from pd_core.host.ending_signals import INTERRUPTED, ending_signals
-from pd_device_client.planning.profiles import DEVICE_PROFILES, LINK_PROFILES, device_profile
+from pd_core.settings.option import Option, Part
+from pd_core.settings.program import Read
 
-__all__ = ["interruptible", "simulate"]
-
-_CLOUDS = ", ".join(sorted(CLOUD_PROFILES))
+__all__ = ["Simulated", "interruptible", "simulate"]
 
 
-def simulate(
-    trace: Annotated[Path, typer.Argument(help="A trace, as `pd-bench replay` takes it.")],
-    schemes: Annotated[
-        str, typer.Option(help="Which, comma-separated; also pd-device-kN, race-only.")
-    ] = ",".join(SCHEMES),
-    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
-    pace: Annotated[float, typer.Option(help="Seconds between shown tokens.")] = 0.1,
-    device: Annotated[
-        str,
-        typer.Option("--device-profile", help=f"One of {', '.join(sorted(DEVICE_PROFILES))}."),
-    ] = "laptop",
-    link: Annotated[
-        str, typer.Option("--link", help=f"One of {', '.join(sorted(LINK_PROFILES))}.")
-    ] = "wifi",
-    cloud: Annotated[
-        str,
-        typer.Option(
-            "--cloud-profile", help=f"One of {_CLOUDS}, or a file made by `pd-bench profile`."
-        ),
-    ] = "gpu-8b",
-    max_prompt_tokens: Annotated[
-        int | None, typer.Option(help="Cut longer prompts; the context's room when not given.")
-    ] = None,
-    max_output_tokens: Annotated[
-        int, typer.Option(help="Cut longer answers; also every request's token limit.")
-    ] = 1024,
-    seed: Annotated[int, typer.Option(min=0, help="Of prompts, sampling and every spread.")] = 0,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a request has failed.")] = 600,
-    keep_requests: Annotated[
-        int, typer.Option(help="Hold so many requests of a scheme in the document.")
-    ] = 256,
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What is simulated, and where the result goes."""
+
+    run: Annotated[
+        SimulationSettings, Part(defaults={"device_profile": "laptop", "cloud_profile": "gpu-8b"})
+    ]
     validate: Annotated[
         Path | None,
-        typer.Option(help="A fleet replay's document: simulate its inputs, compare the figures."),
-    ] = None,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave broken rows of the trace out; count them.")
-    ] = False,
-    json_out: Annotated[
-        Path | None, typer.Option("--json", help="Write the document here; - prints it last.")
-    ] = None,
-    report_out: Annotated[
-        Path | None, typer.Option("--report", help="Write the result as one page here, too.")
-    ] = None,
-) -> None:
+        Option("A fleet replay's document: simulate its inputs, compare the figures."),
+    ] = None
+    outputs: Annotated[Outputs, Part()] = field(default_factory=Outputs)
+
+
+def simulate(asked: Simulated, _: Read) -> None:
     """Simulate a trace on a virtual clock: the product's own code, with both engines emulated.
 
     With --validate all inputs but the trace and the cloud's profile are the replay's own.
     """
-    settings = SimulationSettings(
-        trace=trace,
-        device=device_profile(device),
-        cloud=read_cloud_profile(cloud),
-        link_profile=link,
-        schemes=tuple(name.strip() for name in schemes.split(",") if name.strip()),
-        pace_s=pace,
-        limit=limit,
-        max_prompt_tokens=max_prompt_tokens,
-        max_output_tokens=max_output_tokens,
-        seed=seed,
-        timeout_s=timeout,
-        keep_requests=keep_requests,
-        skip_broken=skip_broken,
-    )
-    replayed = None
-    if validate is not None:
-        refuse_same_file(("--validate", validate), ("--json", json_out), ("--report", report_out))
-        replayed = read_replay(validate)
-        settings = settings_of(replayed, trace, settings.cloud)
-    document = document_into(trace, json_out, report_out, lambda: _simulate(settings))
+    settings, outputs, replayed = asked.run, asked.outputs, None
+    if asked.validate is not None:
+        refuse_same_file(
+            ("--validate", asked.validate),
+            ("--json", outputs.json_out),
+            ("--report", outputs.report_out),
+        )
+        replayed = read_replay(asked.validate)
+        settings = settings_of(replayed, settings.trace, settings.cloud)
+    document = document_into(settings.trace, outputs, lambda: _simulate(settings))
     if replayed is not None:
         found = comparisons(replayed, document)
         console = Console()

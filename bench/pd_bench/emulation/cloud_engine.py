@@ -15,7 +15,7 @@ from pd_server.engine.contract import (
 )
 from pd_server.engine.live_request import LiveRequest
 
-__all__ = ["STAMP_RANGE", "EmulatedEngine", "age_s", "stamp"]
+__all__ = ["STAMP_RANGE", "EmulatedCloudEngine", "age_s", "stamp"]
 
 STAMP_RANGE = 1 << 31
 
@@ -30,7 +30,7 @@ def age_s(token_id: int) -> float:
     return (stamp() - token_id) % STAMP_RANGE / 1e6
 
 
-class EmulatedEngine:
+class EmulatedCloudEngine:
     """See `pd_server.engine.contract.Engine` for the contract.
 
     Args:

@@ -15,10 +15,10 @@ from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import EngineCard
 from pd_device_client.planning.profiles import SpeedProfile
 
-__all__ = ["EmulatedEngine", "EmulatedSequence"]
+__all__ = ["EmulatedDeviceEngine", "EmulatedSequence"]
 
 
-class EmulatedEngine:
+class EmulatedDeviceEngine:
     """A device as fast as its profile.
 
     Args:
@@ -101,7 +101,7 @@ class EmulatedSequence:
         state: of the hash, after all tokens that were fed.
     """
 
-    def __init__(self, engine: EmulatedEngine, sampling: SamplingParams) -> None:
+    def __init__(self, engine: EmulatedDeviceEngine, sampling: SamplingParams) -> None:
         self._engine = engine
         self._sampling = sampling
         self.state = RollingHash(engine.card.vocab_size, engine.card.eos_token_ids)

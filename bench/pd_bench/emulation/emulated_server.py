@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pd_bench.emulation.cloud_engine import EmulatedEngine
+from pd_bench.emulation.cloud_engine import EmulatedCloudEngine
 from pd_server.config import EngineConfig, ServerConfig
 from pd_server.operations.logs import configure_logging
 from pd_server.process import run_server
@@ -34,8 +34,8 @@ def _serve(
     engine = EngineConfig(max_num_seqs=max_num_seqs)
     config = ServerConfig(engine=engine, grpc_port=0, http_port=0, drain_s=0.0)
 
-    def build() -> EmulatedEngine:
-        return EmulatedEngine(step_s, max_num_seqs, groups)
+    def build() -> EmulatedCloudEngine:
+        return EmulatedCloudEngine(step_s, max_num_seqs, groups)
 
     raise typer.Exit(asyncio.run(run_server(config, build, ready_file)))
 

@@ -9,15 +9,15 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
-from pd_bench.endpoint.completion_stream import Chunk, completion_chunks
+from pd_bench.endpoint.completion_stream import CompletionChunk, completion_chunks
 from pd_bench.endpoint.http_pool import Http, HttpPool, Reply
 from pd_bench.endpoint.prompt_words import words_of
 from pd_bench.endpoint.settings import EndpointSettings
-from pd_bench.replay.dispatch import record_of
+from pd_bench.replay.dispatch import Dispatched, record_of
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord
 from pd_core.errors import (
@@ -30,7 +30,8 @@ from pd_core.errors import (
     ProtocolError,
     QueueFull,
 )
-from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome, Shown
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Origin, Outcome, Shown
 
 __all__ = ["RESERVED_IDS", "Endpoint", "EndpointOutcome", "endpoint_record"]
 
@@ -122,7 +123,7 @@ class Endpoint:
         self._model = names[0]
         return self._model
 
-    def session(self, request: GenerationRequest, mode: str) -> "_EndpointSession":
+    def session(self, request: Ask, mode: str) -> "_EndpointSession":
         """Return a session that streams the answer."""
         return _EndpointSession(self._http, self._settings, self._model, request, mode)
 
@@ -133,7 +134,7 @@ class _EndpointSession:
         http: Http,
         settings: EndpointSettings,
         model: str,
-        request: GenerationRequest,
+        request: Ask,
         mode: str,
     ) -> None:
         self._http = http
@@ -178,7 +179,7 @@ class _EndpointSession:
             body |= {"ignore_eos": True, "return_token_ids": True}
         return body
 
-    def _take(self, chunk: Chunk, at_s: float) -> list[Shown]:
+    def _take(self, chunk: CompletionChunk, at_s: float) -> list[Shown]:
         """Note what a chunk says, and return the tokens that came with it."""
         outcome = self.outcome
         outcome.finish_reason = chunk.finish_reason or outcome.finish_reason
@@ -223,30 +224,14 @@ async def _check(reply: Reply) -> None:
     raise error
 
 
-def endpoint_record(
-    work: Work,
-    outcome: Outcome,
-    *,
-    scheme: str,
-    repeat: int = 0,
-    lag_s: float = 0.0,
-    arrival_s: float = 0.0,
-    error: str | None = None,
-) -> RequestRecord:
+def endpoint_record(work: Work, outcome: Outcome, sent: Dispatched) -> RequestRecord:
     """Return the record of a request that an endpoint answered.
 
     Its length is what the server reports where it does not name its tokens; its answer is then
     known by its text.
     """
-    record = record_of(
-        work,
-        outcome,
-        scheme=scheme,
-        repeat=repeat,
-        lag_s=lag_s,
-        arrival_s=arrival_s,
-        error=error or "",  # the length is judged here
-    )
+    error = sent.error
+    record = record_of(work, outcome, replace(sent, error=error or ""))  # length is judged here
     if not isinstance(outcome, EndpointOutcome):
         return record.model_copy(update={"error": error})  # it never began
     tokens = outcome.num_tokens

@@ -15,14 +15,14 @@ from typing import Any
 
 from pd_core.errors import CloudUnavailable, InvalidRequest, ProtocolError, QueueFull
 
-__all__ = ["Chunk", "completion_chunks"]
+__all__ = ["CompletionChunk", "completion_chunks"]
 
 _MOST = 2**31 - 1  # ids are kept in 32 bits; no answer is longer
 _END_WITHIN_S = 1.0  # after [DONE]; a server that leaves the body open is left
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class CompletionChunk:
     """One event of a completion.
 
     Attributes:
@@ -45,7 +45,7 @@ class Chunk:
         return bool(self.text) or bool(self.token_ids)
 
 
-async def completion_chunks(lines: AsyncIterable[str]) -> AsyncGenerator[Chunk, None]:
+async def completion_chunks(lines: AsyncIterable[str]) -> AsyncGenerator[CompletionChunk, None]:
     """Yield the chunks of a completion until it is over.
 
     Args:
@@ -90,7 +90,7 @@ async def _events(lines: AsyncIterable[str]) -> AsyncGenerator[str, None]:
         yield "\n".join(data)
 
 
-def _chunk(data: str) -> Chunk:
+def _chunk(data: str) -> CompletionChunk:
     try:
         event = json.loads(data)
     except (ValueError, RecursionError):
@@ -103,7 +103,7 @@ def _chunk(data: str) -> Chunk:
     return chunk
 
 
-def _chunk_of(event: Any) -> Chunk | None:
+def _chunk_of(event: Any) -> CompletionChunk | None:
     """Return what an event says, or None when a field is not of its kind."""
     choices = event.get("choices") or [{}] if isinstance(event, dict) else None
     choice = choices[0] if isinstance(choices, list) else None
@@ -119,7 +119,7 @@ def _chunk_of(event: Any) -> Chunk | None:
         return None
     if not all(count is None or _is_count(count) for count in counts):
         return None
-    return Chunk(text, None if ids is None else tuple(ids), reason, *counts)
+    return CompletionChunk(text, None if ids is None else tuple(ids), reason, *counts)
 
 
 def _is_count(value: Any) -> bool:

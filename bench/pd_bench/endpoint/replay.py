@@ -8,12 +8,11 @@ the answers cost, and the server's state is not fresh. The document says all of 
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Any
 
 from pd_bench.endpoint.client import RESERVED_IDS, Endpoint, EndpointOutcome, endpoint_record
 from pd_bench.endpoint.settings import EndpointSettings
 from pd_bench.harness.bounds import warm_up_failure
-from pd_bench.replay.dispatch import Dispatcher
+from pd_bench.replay.dispatch import Dispatched, Dispatcher
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.workload import Work, Workload
 from pd_bench.results.result import (
@@ -30,7 +29,8 @@ from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
 from pd_core.generation import Limits
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Outcome
 
 __all__ = ["EndpointReplay"]
 
@@ -117,9 +117,9 @@ class EndpointReplay:
     ) -> Dispatcher:
         salt = secrets.token_hex(4)
 
-        def request_of(work: Work) -> GenerationRequest:
+        def request_of(work: Work) -> Ask:
             # A server that is not ours has no sampler to force a length in: the limit is the row's.
-            return GenerationRequest(
+            return Ask(
                 f"{salt}-{work.id}",
                 work.prompt_token_ids,
                 work.output_tokens,
@@ -136,11 +136,11 @@ class EndpointReplay:
             make_record=self._record,
         )
 
-    def _record(self, work: Work, outcome: Outcome, **facts: Any) -> RequestRecord:
+    def _record(self, work: Work, outcome: Outcome, sent: Dispatched) -> RequestRecord:
         if isinstance(outcome, EndpointOutcome) and outcome.reported_prompt_tokens is not None:
             self._words += len(work.prompt_token_ids)
             self._counted += outcome.reported_prompt_tokens
-        return endpoint_record(work, outcome, **facts)
+        return endpoint_record(work, outcome, sent)
 
     def _document(self) -> ResultDocument:
         settings = self._settings

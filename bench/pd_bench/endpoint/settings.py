@@ -1,12 +1,16 @@
 """What a replay against an OpenAI-compatible server is asked to do, checked before it starts."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pd_bench.harness.bounds import check_between, check_counts, check_pace, check_timeout
+from pd_bench.replay.cloud_options import Insecure
 from pd_bench.replay.trace_run import TraceRun
 from pd_core.errors import ConfigError
 from pd_core.host.loopback import is_loopback
+from pd_core.settings.option import Option
+from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 
 __all__ = ["PROMPT_KINDS", "EndpointSettings"]
 
@@ -22,30 +26,26 @@ class EndpointSettings(TraceRun):
     The stream is not paced here, and without a `max_prompt_tokens` no prompt is cut.
 
     Attributes:
-        url: of the server, up to and with its version ("http://host:8000/v1"; that is added
-            where there is no path).
-        model: name the server knows; None: its only one.
-        temperature: 0 means greedy.
-        repeat: passes over the trace.
-        prompts: "ids" sends token ids, "text" sends words, about one token each.
         vocab_size: token ids of prompts are below this.
-        plain: send only the fields of OpenAI's own API.
-        api_key: bearer key; never shown.
-        insecure: allow plaintext beyond this machine.
 
     Raises:
         ConfigError: a value is out of range, or the address is not to be used.
     """
 
-    url: str
-    model: str | None = None
-    temperature: float = 0.0
-    repeat: int = 1
-    prompts: str = "ids"
+    url: Annotated[str, Option("An OpenAI-compatible server to replay against.", "endpoint")]
+    model: Annotated[
+        str | None,
+        Option(f"{MODEL_HELP} {DEFAULT_MODEL} when not given; of --endpoint, its only one."),
+    ] = None
+    temperature: Annotated[float, Option("0 is greedy.")] = 0.0
+    repeat: Annotated[int, Option("Passes; the schemes' order rotates.")] = 1
+    prompts: Annotated[
+        str, Option(f"What --endpoint is sent: {' or '.join(PROMPT_KINDS)}.", "endpoint-prompts")
+    ] = "ids"
     vocab_size: int = 32_000
-    plain: bool = False
+    plain: Annotated[bool, Option("Only the fields of OpenAI's own API.", "endpoint-plain")] = False
     api_key: str | None = field(default=None, repr=False)
-    insecure: bool = False
+    insecure: Insecure = False
 
     def __post_init__(self) -> None:
         self._check_url()

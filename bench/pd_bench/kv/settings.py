@@ -1,9 +1,14 @@
 """What `pd-bench kv` is asked to measure, checked before anything runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Annotated
+
+from annotated_types import Ge
 
 from pd_bench.harness.bounds import check_between
 from pd_core.errors import ConfigError
+from pd_core.settings.option import Option
 
 __all__ = [
     "CLOCKS",
@@ -11,7 +16,8 @@ __all__ = [
     "PAIR_NAMES",
     "PRESETS",
     "KvSettings",
-    "Shape",
+    "ShapeOptions",
+    "VariantShape",
     "parse_contexts",
     "parse_pairs",
 ]
@@ -28,7 +34,7 @@ _MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class VariantShape:
     """The sizes that all variants share.
 
     Attributes:
@@ -53,49 +59,41 @@ class Shape:
 
 PRESETS = {
     # About the 5.5M parameters of a small model for a device.
-    "small": Shape(width=256, inner=736, layers=8, heads=8, kv_heads=4),
-    "wide": Shape(width=1024, inner=2816, layers=8, heads=16, kv_heads=8),
+    "small": VariantShape(width=256, inner=736, layers=8, heads=8, kv_heads=4),
+    "wide": VariantShape(width=1024, inner=2816, layers=8, heads=16, kv_heads=8),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class KvSettings:
-    """One measurement.
+_SIZE = "Instead of the preset's."
 
-    Attributes:
-        pairs: which of PAIR_NAMES, in order.
-        decode_contexts: tokens that a step attends to, its own included; may be empty.
-        prefill_contexts: lengths of prompts; may be empty.
-        decode_rounds: pairs of steps behind each figure.
-        prefill_rounds: pairs of prompts behind each figure.
-        fast: plain kernels instead of the reproducible path.
-        num_threads: of torch.
-        clock: "wall", or "cpu": the seconds that this process computed.
-        seed: of weights, caches and tokens.
+
+@dataclass(frozen=True, slots=True)
+class ShapeOptions:
+    """A preset, and the sizes that are others.
+
+    Raises:
+        ConfigError: there is no such preset.
     """
 
-    shape: Shape
-    pairs: tuple[str, ...]
-    decode_contexts: tuple[int, ...]
-    prefill_contexts: tuple[int, ...]
-    decode_rounds: int
-    prefill_rounds: int
-    fast: bool
-    num_threads: int
-    clock: str
-    seed: int
+    preset: Annotated[str, Option(f"Shape: {', '.join(PRESETS)}.")] = "small"
+    width: Annotated[int | None, Option(_SIZE)] = None
+    inner: Annotated[int | None, Option(_SIZE)] = None
+    layers: Annotated[int | None, Option(_SIZE)] = None
+    heads: Annotated[int | None, Option(_SIZE)] = None
+    kv_heads: Annotated[int | None, Option(_SIZE)] = None
 
     def __post_init__(self) -> None:
-        for option, rounds in (
-            ("--rounds", self.decode_rounds),
-            ("--prefill-rounds", self.prefill_rounds),
-        ):
-            if rounds < _MIN_ROUNDS:
-                raise ConfigError(f"{option} is {rounds}; a median needs {_MIN_ROUNDS} or more")
-            check_between(option, rounds, _MIN_ROUNDS, _MOST_ROUNDS)
-        if self.clock not in CLOCKS:
-            raise ConfigError(f"unknown clock {self.clock!r}; known: {', '.join(CLOCKS)}")
-        check_between("--threads", self.num_threads, 1, _MOST_THREADS)
+        if self.preset not in PRESETS:
+            raise ConfigError(f"unknown preset {self.preset!r}; known: {', '.join(PRESETS)}")
+
+    def shape(self) -> VariantShape:
+        """Return the sizes.
+
+        Raises:
+            ConfigError: they do not fit together.
+        """
+        sizes = {each.name: getattr(self, each.name) for each in fields(VariantShape)}
+        return replace(PRESETS[self.preset], **{k: v for k, v in sizes.items() if v is not None})
 
 
 def parse_pairs(names: str) -> tuple[str, ...]:
@@ -131,3 +129,59 @@ def parse_contexts(option: str, text: str) -> tuple[int, ...]:
             )
         contexts.append(int(word))
     return tuple(contexts)
+
+
+def _written(contexts: tuple[int, ...]) -> str:
+    return ",".join(map(str, contexts))
+
+
+@dataclass(frozen=True, slots=True)
+class KvSettings:
+    """One measurement.
+
+    The seed is of weights, caches and tokens; "cpu" times the seconds that this process computed.
+    """
+
+    shape: VariantShape = PRESETS["small"]
+    pairs: Annotated[
+        tuple[str, ...],
+        Option("Which variants, comma-separated.", "only", read=parse_pairs, written=",".join),
+    ] = PAIR_NAMES
+    decode_contexts: Annotated[
+        tuple[int, ...],
+        Option(
+            "Contexts to decode at, in tokens; or none.",
+            "decode",
+            read=partial(parse_contexts, "--decode"),
+            written=_written,
+        ),
+    ] = (512, 1024, 2048, 4096, 8192, 16384)
+    prefill_contexts: Annotated[
+        tuple[int, ...],
+        Option(
+            "Lengths of prompts, in tokens; or none.",
+            "prefill",
+            read=partial(parse_contexts, "--prefill"),
+            written=_written,
+        ),
+    ] = (512, 1024, 2048, 4096)
+    decode_rounds: Annotated[int, Option("Pairs of decode steps for each figure.", "rounds")] = 100
+    prefill_rounds: Annotated[int, Option("Pairs of prompts for each figure.")] = 7
+    fast: Annotated[bool, Option("Plain kernels, not the reproducible path.")] = False
+    num_threads: Annotated[int, Option("Threads of torch.", "threads")] = 1
+    clock: Annotated[
+        str, Option(f"One of {', '.join(CLOCKS)}; cpu leaves waiting for a core out.")
+    ] = "wall"
+    seed: Annotated[int, Ge(0), Option("Of weights and caches.")] = 0
+
+    def __post_init__(self) -> None:
+        for option, rounds in (
+            ("--rounds", self.decode_rounds),
+            ("--prefill-rounds", self.prefill_rounds),
+        ):
+            if rounds < _MIN_ROUNDS:
+                raise ConfigError(f"{option} is {rounds}; a median needs {_MIN_ROUNDS} or more")
+            check_between(option, rounds, _MIN_ROUNDS, _MOST_ROUNDS)
+        if self.clock not in CLOCKS:
+            raise ConfigError(f"unknown clock {self.clock!r}; known: {', '.join(CLOCKS)}")
+        check_between("--threads", self.num_threads, 1, _MOST_THREADS)

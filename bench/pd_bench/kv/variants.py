@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pd_bench.kv.settings import MAX_CONTEXT_TOKENS, PAIR_NAMES, Shape
+from pd_bench.kv.settings import MAX_CONTEXT_TOKENS, PAIR_NAMES, VariantShape
 from pd_core.identity.numerics import Numerics
 from pd_core.models import CausalLM, ModelConfig
 from pd_core.models.latent_shape import LatentShape
@@ -30,7 +30,7 @@ class Pair:
     plain: Variant
 
 
-def variant_pair(shape: Shape, name: str) -> Pair:
+def variant_pair(shape: VariantShape, name: str) -> Pair:
     """Return a pair by its name on the command line, one of PAIR_NAMES.
 
     MLA's latent is a quarter of the width; half of each head's key is rotated.
@@ -58,7 +58,7 @@ def _pair(
     return Pair(Variant(skip_name, skip), Variant(plain_name, plain))
 
 
-def _mha(shape: Shape) -> ModelConfig:
+def _mha(shape: VariantShape) -> ModelConfig:
     return ModelConfig(
         vocab_size=_VOCAB_SIZE,
         hidden_size=shape.width,

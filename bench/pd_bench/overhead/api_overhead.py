@@ -19,7 +19,7 @@ import httpx
 from rich.table import Table
 
 from pd_bench.harness.cores import available_cores, pinned, split_cores
-from pd_bench.harness.process_memory import rss_bytes
+from pd_bench.harness.process_meter import rss_bytes
 from pd_bench.harness.server_process import ServerOptions, own_server, server_process
 from pd_bench.overhead.lateness import lateness_s
 from pd_bench.overhead.overhead import Latency, bare_answer

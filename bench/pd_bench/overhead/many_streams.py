@@ -17,7 +17,7 @@ from pd_bench.emulation.cloud_engine import age_s
 from pd_bench.emulation.emulated_server import command
 from pd_bench.harness.bounds import check_between
 from pd_bench.harness.cores import available_cores, pinned, split_cores
-from pd_bench.harness.process_memory import rss_bytes
+from pd_bench.harness.process_meter import rss_bytes
 from pd_bench.harness.server_process import server_process
 from pd_bench.results.quantiles import quantiles
 from pd_core.errors import ConfigError

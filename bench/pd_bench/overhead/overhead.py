@@ -24,7 +24,8 @@ from pd_core.sampling_params import SamplingParams
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.outcome import Outcome
 
 __all__ = [
     "GOAL_P50_S",
@@ -136,13 +137,14 @@ async def bare_answer(target: str, pace_s: float, num_tokens: int) -> Outcome:
     client = DeviceClient(cloud=GrpcCloudLink(target), engine=None, pace_s=pace_s)
     try:
         await client.start()
-        request = GenerationRequest(
+        ask = Ask(
             request_id="overhead",
             prompt_token_ids=tuple(range(10, 10 + _PROMPT_TOKENS)),
             max_tokens=num_tokens,
             sampling=SamplingParams(ignore_eos=True),
+            mode=Mode.CLOUD_ONLY,
         )
-        session = client.session(request, "cloud-only")
+        session = client.session(ask)
         async for _ in session.run():
             pass
         return session.outcome

@@ -19,7 +19,8 @@ from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
-from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Origin, Outcome
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.profiles import SpeedProfile
@@ -139,7 +140,7 @@ async def _conversation(
 
 async def _turn(client: DeviceClient, settings: TurnsSettings, prompt: list[int]) -> Outcome:
     sampling = SamplingParams(temperature=0.8, seed=len(prompt), ignore_eos=True)
-    request = GenerationRequest("turn", tuple(prompt), settings.answer_tokens, sampling)
+    request = Ask("turn", tuple(prompt), settings.answer_tokens, sampling)
     session = client.session(request)
     async for _ in session.run():
         pass

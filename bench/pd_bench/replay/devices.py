@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.shaped_link import ShapedCloudLink
 from pd_bench.replay.dispatch import Client, Dispatcher
 from pd_bench.replay.schemes import Scheme, scheme_client
@@ -190,7 +190,7 @@ class FleetDevices:
         return scheme_client(
             scheme,
             link=lambda: _link(cloud, settings.link, seed),
-            engine=lambda: EmulatedEngine(
+            engine=lambda: EmulatedDeviceEngine(
                 speed,
                 vocab_size=info.limits.vocab_size,
                 eos_token_ids=info.eos_token_ids,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pd_bench.replay.progress import Progress
@@ -10,22 +11,32 @@ from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord, output_sha256
 from pd_bench.results.series import Timeline
 from pd_core.errors import PdError
-from pd_device_client.contract.outcome import GenerationRequest, Outcome, Shown
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.happenings import Happened
+from pd_device_client.contract.outcome import Outcome, Shown
 
-__all__ = ["Client", "Dispatcher", "RecordMaker", "Session", "record_of", "timeline_of"]
+__all__ = [
+    "Client",
+    "Dispatched",
+    "DispatchedSession",
+    "Dispatcher",
+    "RecordMaker",
+    "record_of",
+    "timeline_of",
+]
 
 logger = logging.getLogger(__name__)
 
 _PREPARE_S = 1.0
 
 
-class Session(Protocol):
+class DispatchedSession(Protocol):
     """What the dispatcher needs of a device client's session."""
 
     @property
     def outcome(self) -> Outcome: ...
 
-    def run(self) -> AsyncIterator[Shown]: ...
+    def run(self) -> AsyncIterator[Shown | Happened]: ...
 
 
 class Client(Protocol):
@@ -35,23 +46,30 @@ class Client(Protocol):
 
     async def close(self) -> None: ...
 
-    def session(self, request: GenerationRequest, mode: str) -> Session: ...
+    def session(self, request: Ask, mode: str) -> DispatchedSession: ...
 
 
-class RecordMaker(Protocol):
-    """Makes the record of a request that has ended; see `record_of`."""
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """How a request was sent, and what ended it where it did not end well.
 
-    def __call__(
-        self,
-        work: Work,
-        outcome: Outcome,
-        *,
-        scheme: str,
-        repeat: int = 0,
-        lag_s: float = 0.0,
-        arrival_s: float = 0.0,
-        error: str | None = None,
-    ) -> RequestRecord: ...
+    Attributes:
+        scheme: the mode it was carried in.
+        repeat: which pass over the trace, from 0.
+        lag_s: seconds from its scheduled arrival to the submit.
+        arrival_s: scheduled, since the scheme's start; 0 for sequential arrivals.
+        error: why it was given up, or None.
+    """
+
+    scheme: str
+    repeat: int = 0
+    lag_s: float = 0.0
+    arrival_s: float = 0.0
+    error: str | None = None
+
+
+RecordMaker = Callable[[Work, Outcome, Dispatched], RequestRecord]
+"""Makes the record of a request that has ended; see `record_of`."""
 
 
 class Dispatcher:
@@ -75,7 +93,7 @@ class Dispatcher:
         self,
         scheme: str,
         repeat: int,
-        request_of: Callable[[Work], GenerationRequest],
+        request_of: Callable[[Work], Ask],
         *,
         timeout_s: float,
         progress: Progress | None = None,
@@ -161,7 +179,7 @@ class Dispatcher:
             await client.close()
 
     async def _run(self, work: Work, client: Client, scheduled_s: float, arrival_s: float) -> None:
-        session: Session | None = None
+        session: DispatchedSession | None = None
         error: str | None = None
         lag_s = asyncio.get_running_loop().time() - scheduled_s
         try:
@@ -185,15 +203,8 @@ class Dispatcher:
         self, work: Work, outcome: Outcome | None, lag_s: float, arrival_s: float, error: str | None
     ) -> None:
         outcome = outcome or Outcome("", self._scheme, 0, 0.0)
-        record = self._make_record(
-            work,
-            outcome,
-            scheme=self._scheme,
-            repeat=self._repeat,
-            lag_s=lag_s,
-            arrival_s=arrival_s,
-            error=error,
-        )
+        sent = Dispatched(self._scheme, self._repeat, lag_s, arrival_s, error)
+        record = self._make_record(work, outcome, sent)
         if self._on_end is not None:
             self._on_end(record, outcome)
             return
@@ -204,32 +215,24 @@ class Dispatcher:
             self._progress.ended(record)
 
 
-def record_of(
-    work: Work,
-    outcome: Outcome,
-    *,
-    scheme: str,
-    repeat: int = 0,
-    lag_s: float = 0.0,
-    arrival_s: float = 0.0,
-    error: str | None = None,
-) -> RequestRecord:
+def record_of(work: Work, outcome: Outcome, sent: Dispatched) -> RequestRecord:
     """Return the record of a request; instants count from its scheduled arrival.
 
     An answer that ended in order but has another length than its row has failed.
     """
+    error = sent.error
     if error is None and outcome.error is not None:
         error = f"{type(outcome.error).__name__}: {outcome.error}"
     if error is None and len(outcome.shown) != work.output_tokens:
         error = f"the answer has {len(outcome.shown)} tokens instead of {work.output_tokens}"
-    shown_at_s = tuple(lag_s + shown.at_s for shown in outcome.shown)
+    shown_at_s = tuple(sent.lag_s + shown.at_s for shown in outcome.shown)
     return RequestRecord(
         id=work.id,
         line=work.line,
-        repeat=repeat,
-        scheme=scheme,
-        arrival_s=arrival_s,
-        dispatch_lag_s=lag_s,
+        repeat=sent.repeat,
+        scheme=sent.scheme,
+        arrival_s=sent.arrival_s,
+        dispatch_lag_s=sent.lag_s,
         prompt_tokens=len(work.prompt_token_ids),
         output_tokens=work.output_tokens,
         planned_tokens=outcome.planned_tokens,

@@ -14,10 +14,14 @@ from dataclasses import replace
 
 from pd_core.errors import BothEnginesFailed, PdError
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.outcome import GenerationRequest, Outcome, Shown
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.happenings import Happened
+from pd_device_client.contract.outcome import Outcome, Shown
 from pd_device_client.session.session import Session
 
 __all__ = ["RaceClient", "RaceSession"]
+
+Told = Shown | Happened
 
 
 class RaceClient:
@@ -46,7 +50,7 @@ class RaceClient:
         await self._cloud.close()
         await self._device.close()
 
-    def session(self, request: GenerationRequest, mode: str) -> "RaceSession":
+    def session(self, request: Ask, mode: str) -> "RaceSession":
         """Return a session of both sides, or of the one that can take the request.
 
         Raises:
@@ -54,9 +58,12 @@ class RaceClient:
         """
         sessions: list[Session] = []
         problems: list[PdError] = []
-        for client, side in ((self._cloud, "cloud-only"), (self._device, "device-only")):
+        for client, side in (
+            (self._cloud, Mode.CLOUD_ONLY),
+            (self._device, Mode.DEVICE_ONLY),
+        ):
             try:
-                sessions.append(client.session(request, side))
+                sessions.append(client.session(replace(request, mode=side)))
             except PdError as error:
                 problems.append(error)
         if not sessions:
@@ -88,7 +95,7 @@ class RaceSession:
             self._winner.outcome, mode=self._mode, cloud_tokens_generated=generated, notes=notes
         )
 
-    async def run(self) -> AsyncIterator[Shown]:
+    async def run(self) -> AsyncIterator[Told]:
         """Yield the winner's tokens as they come.
 
         Raises:
@@ -111,7 +118,7 @@ class RaceSession:
                 await _stop(list(firsts), list(runs.values()))
             await runs[self._winner].aclose()
 
-    async def _race(self, firsts: dict[asyncio.Task[Shown], Session]) -> Shown:
+    async def _race(self, firsts: dict[asyncio.Task[Told], Session]) -> Told:
         """Wait for the first token of either side."""
         failures: list[PdError] = []
         pending = set(firsts)
@@ -133,19 +140,19 @@ class RaceSession:
 
     async def _stop_losers(
         self,
-        firsts: dict[asyncio.Task[Shown], Session],
-        runs: dict[Session, AsyncGenerator[Shown, None]],
+        firsts: dict[asyncio.Task[Told], Session],
+        runs: dict[Session, AsyncGenerator[Told, None]],
     ) -> None:
         tasks = [task for task, session in firsts.items() if session is not self._winner]
         await _stop(tasks, [run for session, run in runs.items() if session is not self._winner])
 
 
-async def _first(run: AsyncGenerator[Shown, None]) -> Shown:
+async def _first(run: AsyncGenerator[Told, None]) -> Told:
     return await anext(run)
 
 
 async def _stop(
-    tasks: Sequence[asyncio.Task[Shown]], runs: Sequence[AsyncGenerator[Shown, None]]
+    tasks: Sequence[asyncio.Task[Told]], runs: Sequence[AsyncGenerator[Told, None]]
 ) -> None:
     """Cancel what waits for a first token, and close the answers it would have come from."""
     for task in tasks:

@@ -14,20 +14,37 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
-from pd_bench.replay.dispatch import Client, Session
+from pd_bench.replay.dispatch import Client, DispatchedSession
 from pd_bench.replay.race import RaceClient
 from pd_core.errors import ConfigError
+from pd_core.settings.option import Option
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.profiles import SpeedProfile
 
-__all__ = ["SCHEMES", "Scheme", "parse_scheme", "parse_schemes", "scheme_client"]
+__all__ = ["SCHEMES", "Scheme", "SchemesOption", "parse_scheme", "parse_schemes", "scheme_client"]
 
 SCHEMES = ("device-only", "cloud-only", "pd-device")
 """Compared when none is named; also the modes of a device client."""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+SchemesOption = Annotated[
+    tuple[str, ...],
+    Option(
+        "Which, comma-separated; also pd-device-kN, race-only.",
+        "schemes",
+        read=_names,
+        written=",".join,
+    ),
+]
 
 _RACE = "race-only"
 _FIXED_K = re.compile(r"pd-device-k([1-9][0-9]{0,5})")
@@ -150,8 +167,9 @@ class _SchemeClient:
     async def close(self) -> None:
         await self._client.close()
 
-    def session(self, request: GenerationRequest, mode: str) -> Session:
+    def session(self, request: Ask, mode: str) -> DispatchedSession:
         assert mode == self._scheme.name, f"a client of {self._scheme.name} was asked for {mode}"
+        asked_as = Mode.parse(self._scheme.mode)
         return self._client.session(
-            request, self._scheme.mode, cloud_tokens=self._scheme.cloud_tokens
+            replace(request, mode=asked_as, cloud_tokens=self._scheme.cloud_tokens)
         )

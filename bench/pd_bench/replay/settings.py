@@ -1,15 +1,19 @@
 """What a replay is asked to do, checked before anything starts."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from pd_bench.harness.bounds import check_counts, check_pace, check_timeout
-from pd_bench.replay.schemes import SCHEMES, Scheme, parse_schemes
+from pd_bench.replay.schemes import SCHEMES, Scheme, SchemesOption, parse_schemes
 from pd_bench.replay.trace_run import TraceRun
 from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
-from pd_core.store.model_names import DEFAULT_MODEL
+from pd_core.settings.option import Option
+from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.planning.profiles import (
+    DEVICE_PROFILES,
+    LINK_PROFILES,
     LinkProfile,
     SpeedProfile,
     device_profile,
@@ -26,14 +30,6 @@ class ReplaySettings(TraceRun):
     """Every input of a replay; those of a TraceRun are not told again.
 
     Attributes:
-        schemes: names of the schemes to compare, in order (pd_bench.replay.schemes).
-        fidelity: "real" or "fleet" (DESIGN 8).
-        device_profile: name of the devices' speed; None: the real device's own (real only).
-        link_profile: name of the link's; "loopback" emulates nothing.
-        temperature: 0 means greedy.
-        repeat: passes over the trace; the order of the schemes rotates.
-        model: of our own server and of real devices.
-        max_num_seqs: slots of our own server.
         cloud: use this server instead of our own.
 
     Raises:
@@ -41,14 +37,19 @@ class ReplaySettings(TraceRun):
         InvalidSamplingParams: the temperature or the seed is.
     """
 
-    schemes: tuple[str, ...] = SCHEMES
-    fidelity: str = "fleet"
-    device_profile: str | None = None
-    link_profile: str = "loopback"
-    temperature: float = 0.0
-    repeat: int = 1
-    model: str = DEFAULT_MODEL
-    max_num_seqs: int = 16
+    schemes: SchemesOption = SCHEMES
+    fidelity: Annotated[str, Option(f"One of {', '.join(FIDELITIES)}.")] = "fleet"
+    device_profile: Annotated[
+        str | None,
+        Option(
+            f"Speed of the devices: {', '.join(sorted(DEVICE_PROFILES))}; a real one needs none."
+        ),
+    ] = None
+    link_profile: Annotated[str, Option(f"One of {', '.join(sorted(LINK_PROFILES))}.")] = "loopback"
+    temperature: Annotated[float, Option("0 is greedy.")] = 0.0
+    repeat: Annotated[int, Option("Passes; the schemes' order rotates.")] = 1
+    model: Annotated[str, Option(MODEL_HELP)] = DEFAULT_MODEL
+    max_num_seqs: Annotated[int, Option("Slots of our own server.")] = 16
     cloud: CloudAddress | None = None
 
     def __post_init__(self) -> None:

@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from pd_bench.replay.dispatch import Client, Session
+from pd_bench.replay.dispatch import Client, DispatchedSession
 from pd_bench.replay.workload import Work
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
 
 __all__ = ["SharedClients"]
 
@@ -66,5 +66,5 @@ class _Shared:
             self._rows_left = 0
             await self._client.close()
 
-    def session(self, request: GenerationRequest, mode: str) -> Session:
+    def session(self, request: Ask, mode: str) -> DispatchedSession:
         return self._client.session(request, mode)

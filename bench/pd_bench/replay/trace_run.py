@@ -3,39 +3,43 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from pd_bench.results.provenance import file_sha256, hardware, versions
 from pd_bench.results.result import ResultDocument
 from pd_bench.traces.reader import SkippedRows, TraceRow, read_trace
+from pd_core.settings.option import Argument, Option
 
-__all__ = ["TraceRun"]
+__all__ = ["PaceOption", "TraceRun"]
+
+PaceOption = Annotated[float, Option("Seconds between shown tokens.", "pace")]
 
 
 @dataclass(frozen=True, slots=True)
 class TraceRun:
     """The inputs of a replay, whatever it is replayed on.
 
-    Attributes:
-        trace: the trace's file.
-        pace_s: seconds between shown tokens asked of every scheme's controller; a gap of more
-            than twice this is a stall.
-        limit: only the first N rows; None: all.
-        max_prompt_tokens: longer prompts are cut; None: to what the context has room for.
-        max_output_tokens: longer answers are cut; the token limit of every request.
-        seed: of prompts, sampling and every spread.
-        timeout_s: a request that takes longer has failed.
-        skip_broken: leave broken rows of the trace out, and count them.
+    A gap of more than twice the pace is a stall.
     """
 
-    trace: Path
-    pace_s: float = 0.1
-    limit: int | None = None
-    max_prompt_tokens: int | None = None
-    max_output_tokens: int = 1024
-    seed: int = 0
-    timeout_s: float = 600.0
-    skip_broken: bool = False
+    trace: Annotated[
+        Path, Argument("Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
+    ]
+    pace_s: PaceOption = 0.1
+    limit: Annotated[int | None, Option("Only the first so many rows.")] = None
+    max_prompt_tokens: Annotated[
+        int | None, Option("Cut longer prompts; the context's room when not given.")
+    ] = None
+    max_output_tokens: Annotated[
+        int, Option("Cut longer answers; also every request's token limit.")
+    ] = 1024
+    seed: Annotated[int, Ge(0), Option("Of prompts, sampling and every spread.")] = 0
+    timeout_s: Annotated[float, Option("Seconds after which a request has failed.", "timeout")] = (
+        600.0
+    )
+    skip_broken: Annotated[bool, Option("Leave broken rows of the trace out; count them.")] = False
 
     def rows(self, skipped: SkippedRows) -> Iterator[TraceRow]:
         """Yield the rows, without holding the file in memory.

@@ -10,7 +10,7 @@ from pd_bench.traces.row import TraceRow
 from pd_core.errors import ConfigError
 from pd_core.generation import Limits
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
 
 __all__ = ["Work", "Workload"]
 
@@ -115,13 +115,13 @@ class Workload:
             max_context_tokens=self.max_context_tokens,
         )
 
-    def request(self, work: Work, scheme: str, salt: str) -> GenerationRequest:
+    def request(self, work: Work, scheme: str, salt: str) -> Ask:
         """Return the request of a row.
 
         The row's length goes to the samplers alone (`forced_length`); planner, controller and
         admission see the common token limit.
         """
-        return GenerationRequest(
+        return Ask(
             request_id=f"{salt}-{scheme}-{work.id}" if work.id >= 0 else f"{salt}-{scheme}-warm-up",
             prompt_token_ids=work.prompt_token_ids,
             max_tokens=self.max_output_tokens,

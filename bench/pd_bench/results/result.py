@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pd_bench.results.document_part import DocumentPart
 from pd_bench.results.quantiles import PERCENTILE_METHOD, quantiles
 from pd_bench.results.series import CapacityCurve, LoadPoint, Timeline
 
@@ -33,11 +34,7 @@ STALL_FACTOR = 2.0
 """A request is stalled when a gap exceeds this many paces."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Distribution(_Model):
+class Distribution(DocumentPart):
     """What a quantity is like over `count` values; the figures are None when there are none."""
 
     count: int
@@ -63,7 +60,7 @@ def output_sha256(token_ids: Sequence[int]) -> str:
     return hashlib.sha256(np.asarray(token_ids, dtype="<i4").tobytes()).hexdigest()
 
 
-class RequestRecord(_Model):
+class RequestRecord(DocumentPart):
     """One request of one scheme.
 
     Attributes:
@@ -114,14 +111,14 @@ class RequestRecord(_Model):
         return self.largest_gap_s is not None and self.largest_gap_s > STALL_FACTOR * pace_s
 
 
-class KvBytesPeak(_Model):
+class KvBytesPeak(DocumentPart):
     """The most KV cache held at once: by the cloud, and by the worst single device."""
 
     cloud: int
     device: int
 
 
-class CloudTotals(_Model):
+class CloudTotals(DocumentPart):
     """What a scheme cost the cloud, from the server's own totals (tokens after Stop count)."""
 
     tokens_generated: int
@@ -139,7 +136,7 @@ class CloudTotals(_Model):
         )
 
 
-class SchemeResult(_Model):
+class SchemeResult(DocumentPart):
     """One scheme over all its requests.
 
     Distributions count the values they describe: failed requests have a TTFT or gaps only as far
@@ -219,7 +216,7 @@ class SchemeResult(_Model):
         )
 
 
-class CutRows(_Model):
+class CutRows(DocumentPart):
     """Rows that were shortened to fit, and where to.
 
     Attributes:
@@ -237,7 +234,7 @@ class CutRows(_Model):
     max_context_tokens: int
 
 
-class EqualRows(_Model):
+class EqualRows(DocumentPart):
     """Rows whose answers are the same in every scheme and repeat, of those that went through all.
 
     A row that failed anywhere is not equal; one that an interruption kept from a scheme is no row.
@@ -257,7 +254,7 @@ class EqualRows(_Model):
         return cls(equal=equal, rows=len(through))
 
 
-class ResultDocument(_Model):
+class ResultDocument(DocumentPart):
     """A replay. DESIGN 8 names the fields without a note here.
 
     Attributes:

@@ -5,7 +5,7 @@ All of it is optional and bounded, so that a document stays readable however lon
 
 from collections.abc import Iterable, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pd_bench.results.document_part import DocumentPart
 
 __all__ = [
     "MAX_LOAD_POINTS",
@@ -25,11 +25,7 @@ MAX_LOAD_POINTS = 512
 """Points of a scheme's load over time; a longer run has them further apart."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Timeline(_Model):
+class Timeline(DocumentPart):
     """One request token by token. Instants are seconds since its scheduled arrival.
 
     Attributes:
@@ -51,7 +47,7 @@ class Timeline(_Model):
     sources: str
 
 
-class LoadPoint(_Model):
+class LoadPoint(DocumentPart):
     """The cloud at one moment.
 
     Attributes:
@@ -65,7 +61,7 @@ class LoadPoint(_Model):
     waiting: int
 
 
-class CapacityPoint(_Model):
+class CapacityPoint(DocumentPart):
     """One arrival rate and how it went.
 
     Attributes:
@@ -79,7 +75,7 @@ class CapacityPoint(_Model):
     at_most: bool = False
 
 
-class CapacityCurve(_Model):
+class CapacityCurve(DocumentPart):
     """How many requests a second a cloud carries under one scheme.
 
     Attributes:

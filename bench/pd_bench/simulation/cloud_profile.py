@@ -13,8 +13,9 @@ import json
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from pd_bench.results.document_part import DocumentPart
 from pd_core.errors import ConfigError
 from pd_core.generation import Limits
 from pd_server.scheduling.step_cost import StepCost, StepSample
@@ -26,7 +27,7 @@ _WARM_UP_STREAMS = 8
 __all__ = ["CLOUD_PROFILES", "CloudProfile", "read_cloud_profile"]
 
 
-class CloudProfile(BaseModel):
+class CloudProfile(DocumentPart):
     """A cloud's speeds and bounds.
 
     Attributes:
@@ -49,8 +50,6 @@ class CloudProfile(BaseModel):
         max_context_tokens: prompt and answer together.
         max_output_tokens: the highest token limit of a request.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
     source: str

@@ -161,13 +161,12 @@ class SimulatedEngine:
         self._receivers.pop(request_id, None)
 
     def _tell(self, event: EngineEvent) -> None:
-        match event:
-            case TokensMade(request_id, first_position, token_ids):
-                self._receivers[request_id].tokens(first_position, token_ids)
-            case RequestFinished(request_id, finished):
-                self._receivers.pop(request_id).end(finished)
-            case RequestFailed(request_id, error):
-                self._receivers.pop(request_id).end(error)
+        if isinstance(event, TokensMade):
+            self._receivers[event.request_id].tokens(event.first_position, event.token_ids)
+        elif isinstance(event, RequestFinished):
+            self._receivers.pop(event.request_id).end(event.finished)
+        elif isinstance(event, RequestFailed):
+            self._receivers.pop(event.request_id).end(event.error)
 
     # Steps
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.harness.bounds import warm_up_failure
 from pd_bench.replay.cloud_meter import CloudMeter
 from pd_bench.replay.dispatch import Client, Dispatcher
@@ -128,7 +128,7 @@ class SimulatedFleet:
         # Every device has its own spread and jitter, the same ones in every scheme.
         seed = settings.seed * 1_000_003 + work.line
         link = SimulatedLink(self._cloud, settings.link, seed)
-        make_engine = ForesightEngine if settings.foresight else EmulatedEngine
+        make_engine = ForesightEngine if settings.foresight else EmulatedDeviceEngine
         engine = make_engine(
             settings.device,
             vocab_size=VOCAB_SIZE,

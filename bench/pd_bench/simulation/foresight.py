@@ -10,41 +10,41 @@ its instant. A test holds this against the session's own course, token by token.
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from pd_bench.emulation.device_engine import EmulatedEngine, EmulatedSequence
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine, EmulatedSequence
 from pd_bench.emulation.virtual_loop import VirtualLoop
-from pd_bench.replay.dispatch import Session as DispatchedSession
+from pd_bench.replay.dispatch import DispatchedSession
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Mode
 from pd_device_client.session.cloud_leg import CloudLeg, LegState
 from pd_device_client.session.handoff import LOST_TOLERANCE, expected_last
 from pd_device_client.session.session import Session
-from pd_device_client.session.standing import Standing
 
 __all__ = ["ForesightEngine"]
 
 
-class ForesightEngine(EmulatedEngine):
+class ForesightEngine(EmulatedDeviceEngine):
     """An emulated engine that foresees the end of its answers.
 
     For one request a device: what it learns in the end is not what a real course would teach it.
 
     Attributes:
-        standing: tells where the present request stands; None: there is no foresight.
+        session: of the present request; None: there is no foresight.
         ends_by_s: an answer that would go on beyond this instant is not foreseen.
         num_foreseen: answers that were.
     """
 
-    standing: Callable[[], Standing] | None = None
+    session: Session | None = None
     ends_by_s = float("inf")
     num_foreseen = 0
 
     def watch(self, session: DispatchedSession, ends_by_s: float) -> None:
         """See where the session of the present request stands."""
         if isinstance(session, Session):  # a race's reader must see its first token come
-            self.standing = session.standing
+            assert not session.reader.makes_text, "text may end an answer at any token"
+            self.session = session
             self.ends_by_s = ends_by_s
 
     def open(
@@ -63,11 +63,11 @@ class _ForesightSequence(EmulatedSequence):
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
         engine = self._foresight
         decodes = len(token_ids) == 1 and sample_position is not None
-        if decodes and not self._tried and engine.standing is not None:
-            standing = engine.standing()
-            if _undisturbed(standing):
+        if decodes and not self._tried and engine.session is not None:
+            session = engine.session
+            if _undisturbed(session):
                 self._tried = True
-                course = _Course(standing, engine, self, token_ids[0])
+                course = _Course(session, engine, self, token_ids[0])
                 if course.foreseen(engine.ends_by_s):
                     course.carry_out()
                     engine.num_foreseen += 1
@@ -75,10 +75,10 @@ class _ForesightSequence(EmulatedSequence):
         return await super().feed(token_ids, sample_position)
 
 
-def _undisturbed(standing: Standing) -> bool:
+def _undisturbed(session: Session) -> bool:
     """Whether only the device can make tokens now, unless it is asked to give the claim back."""
-    log, cloud = standing.log, standing.cloud
-    if log.claimed_at is None or standing.device is None or not log.length:
+    log, cloud = session.log, session.cloud
+    if log.claimed_at is None or session.device is None or not log.length:
         return False
     quiet = cloud is None or cloud.state is LegState.FAILED
     return (quiet or _is_done(cloud)) and not log.holds_aside
@@ -92,7 +92,7 @@ class _Course:
     """What will happen, as far as it is worked out.
 
     Args:
-        standing: of the request, at the beginning of a decode step.
+        session: of the request, at the beginning of a decode step.
         engine: draws the steps' seconds.
         sequence: of the device, with all tokens but the one being fed.
         token_id: the one being fed.
@@ -100,26 +100,27 @@ class _Course:
 
     def __init__(
         self,
-        standing: Standing,
+        session: Session,
         engine: ForesightEngine,
         sequence: EmulatedSequence,
         token_id: int,
     ) -> None:
-        device = standing.device
+        device = session.device
         assert device is not None, "only a device's course is foreseen"
-        self._standing = standing
+        self._session = session
         self._engine = engine
         self._sequence = sequence
         self._fed = token_id
         self._loop = _virtual_loop()
         self._state = copy.copy(sequence.state)
-        self._estimate = replace(standing.estimate, decode=copy.deepcopy(standing.estimate.decode))
-        self._prompt_tokens = len(standing.request.prompt_token_ids)
+        estimate = session.sides.device_estimate
+        self._estimate = replace(estimate, decode=copy.deepcopy(estimate.decode))
+        self._prompt_tokens = len(session.ask.prompt_token_ids)
         self._num_fed = device.num_fed
-        self._length = standing.log.length
-        self._last_shown = len(standing.shown) - 1
-        self._shown_s = standing.shown_s
-        self._next_show_s = standing.next_show_s
+        self._length = session.log.length
+        self._last_shown = len(session.seen.shown) - 1
+        self._shown_s = session.seen.last_s
+        self._next_show_s = session.reader.next_show_s
         self._looked_s = self._loop.time()  # when reader and session last judged the state
         self._pass_ends_s = 0.0
         self._fed_s = 0.0  # when all that is committed is expected to be fed, and one more made
@@ -129,7 +130,7 @@ class _Course:
         self._closed = False
         self._lost = False
         self._events: list[tuple[float, int | None]] = []  # a commit has its token
-        self._watched = _may_return(standing.cloud, standing.plan.mode, standing.plan.adapts)
+        self._watched = _may_return(session.cloud, session.plan.mode, session.plan.adapts)
 
     def foreseen(self, ends_by_s: float) -> bool:
         """Work out the rest; False, and nothing has happened, where it cannot be foreseen."""
@@ -152,7 +153,7 @@ class _Course:
 
     def carry_out(self) -> None:
         """Let it happen: commits and shows, each at its instant."""
-        log, show, visit = self._standing.log, self._standing.show, self._loop.visit
+        log, show, visit = self._session.log, self._session.reader.show, self._loop.visit
         now_s, position = self._loop.time(), log.length
         try:
             for at_s, token_id in self._events:
@@ -183,22 +184,22 @@ class _Course:
             before_s = max(before_s, (end - 1) / chunk_tokens * decode_s)
         work_s = after_s - before_s
         self._fed_s = ends_s - decode_s + (work_s if work_s > decode_s else decode_s)
-        standing = self._standing
-        last = expected_last(length, standing.expected_tokens, standing.request.max_tokens)
+        session = self._session
+        last = expected_last(length, session.handoff.expected_tokens, session.ask.max_tokens)
         self._last = max(last, length)
 
     def _end_pass(self, began_s: float, now_s: float, token_id: int) -> int:
         """Commit the pass's token, begin the next pass, and return the token."""
-        request = self._standing.request
+        ask = self._session.ask
         estimate = self._estimate
         estimate.decode.add(now_s - began_s, estimate.profile.decode_s)  # as `observe_pass`
         self._num_fed += 1
         self._state.extend((token_id,))
-        made = self._state.next_token(self._length, request.sampling)
+        made = self._state.next_token(self._length, ask.sampling)
         self._events.append((now_s, made))
         self._length += 1
         ends = made in self._engine.card.eos_token_ids
-        self._closed = ends or self._length >= request.max_tokens
+        self._closed = ends or self._length >= ask.max_tokens
         if not self._closed:
             self._begin_pass(now_s)
         # The reader and the session's judgement come after all this, in the same instant.
@@ -233,7 +234,7 @@ class _Course:
         judges = self._watched and not self._closed
         if not waits and not judges:
             return
-        pace_s, slope_s = self._standing.plan.pace_s, self._slope_s(now_s)
+        pace_s, slope_s = self._session.plan.pace_s, self._slope_s(now_s)
         if waits:
             wait_s = self._shown_s + (slope_s if slope_s > pace_s else pace_s) - now_s
             self._next_show_s = now_s + wait_s if wait_s > 0.0 else now_s
@@ -243,7 +244,7 @@ class _Course:
     def _look_until(self, end_s: float) -> None:
         """The looks that a silent session takes once a pace."""
         while self._watched and not self._lost:
-            next_s = self._looked_s + self._standing.plan.pace_s
+            next_s = self._looked_s + self._session.plan.pace_s
             if next_s >= end_s:
                 return
             self._look(next_s)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from pd_bench.emulation.virtual_loop import VirtualLoop
-from pd_bench.replay.dispatch import Session as DispatchedSession
+from pd_bench.replay.dispatch import DispatchedSession
 from pd_bench.simulation.cloud import SimulatedLink
 from pd_device_client.session.session import Session
 
@@ -30,7 +30,7 @@ class LazyReader:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop), "to read lazily needs a virtual clock"
         self._visit: Callable[[float], None] = loop.visit
-        self._session = session
+        self._reader, self._log = session.reader, session.log
         self._ends_by_s = ends_by_s
         self._next_show_s: float | None = None
 
@@ -41,22 +41,22 @@ class LazyReader:
             shown_s = self._next_show_s
             self._visit(shown_s)
             self._next_show_s = None
-            self._session.show()
+            self._reader.show()
             self._decide(shown_s)
 
     def look(self, at_s: float) -> None:
         """Something was taken in at `at_s`, which the clock shows."""
         self._decide(at_s)
-        if self._session.complete:
+        if self._log.closed:
             self.show_until(math.inf)
 
     def _decide(self, now_s: float) -> None:
-        if self._next_show_s is None and self._session.shows_next:
-            self._next_show_s = now_s + self._session.next_wait_s()
+        if self._next_show_s is None and self._reader.shows_next:
+            self._next_show_s = now_s + self._reader.next_wait_s()
 
 
 def read_lazily(link: SimulatedLink, session: DispatchedSession, ends_by_s: float) -> None:
     """Have a session's stream over `link` read by the batch."""
     assert isinstance(session, Session), "a race's reader must see its first token come"
-    session.hold_reader = True
+    session.reader.held = True
     link.reader = LazyReader(session, ends_by_s)

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from pd_bench.replay.dispatch import Client, Session
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_bench.replay.dispatch import Client, DispatchedSession
+from pd_device_client.contract.ask import Ask
 
 __all__ = ["PreparedClient"]
 
@@ -19,7 +19,7 @@ class PreparedClient:
     """
 
     def __init__(
-        self, client: Client, prepare: Callable[[Session, float], None], timeout_s: float
+        self, client: Client, prepare: Callable[[DispatchedSession, float], None], timeout_s: float
     ) -> None:
         self._client = client
         self._prepare = prepare
@@ -33,7 +33,7 @@ class PreparedClient:
         """Close the client."""
         await self._client.close()
 
-    def session(self, request: GenerationRequest, mode: str) -> Session:
+    def session(self, request: Ask, mode: str) -> DispatchedSession:
         """Return the client's session of a request, prepared."""
         session = self._client.session(request, mode)
         self._prepare(session, asyncio.get_running_loop().time() + self._timeout_s)

@@ -1,15 +1,24 @@
 """What a simulation is asked to do, checked before anything starts."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from pd_bench.harness.bounds import check_pace, check_timeout
-from pd_bench.replay.schemes import SCHEMES, Scheme, parse_schemes
+from pd_bench.replay.schemes import SCHEMES, Scheme, SchemesOption, parse_schemes
 from pd_bench.replay.trace_run import TraceRun
 from pd_bench.results.result import Distribution
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile, read_cloud_profile
 from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.planning.profiles import LinkProfile, SpeedProfile, link_profile
+from pd_core.settings.option import Option
+from pd_device_client.planning.profiles import (
+    DEVICE_PROFILES,
+    LINK_PROFILES,
+    LinkProfile,
+    SpeedProfile,
+    device_profile,
+    link_profile,
+)
 
 __all__ = ["SimulationSettings"]
 
@@ -19,11 +28,6 @@ class SimulationSettings(TraceRun):
     """Every input of a simulation; those of a TraceRun are not told again.
 
     Attributes:
-        device: the devices' speed.
-        cloud: the cloud's.
-        link_profile: name of the link's profile.
-        schemes: names of what to compare, in order.
-        keep_requests: so many requests are kept whole in the document.
         foresight: work out at once what only a device can still make; the same figures, sooner.
         timer_lag_s: how late the clients' timers ring; None: they are punctual.
 
@@ -32,11 +36,27 @@ class SimulationSettings(TraceRun):
         InvalidSamplingParams: the seed is out of range.
     """
 
-    device: SpeedProfile
-    cloud: CloudProfile
-    link_profile: str = "wifi"
-    schemes: tuple[str, ...] = SCHEMES
-    keep_requests: int = 256
+    device: Annotated[
+        SpeedProfile,
+        Option(
+            f"One of {', '.join(sorted(DEVICE_PROFILES))}.", "device-profile", read=device_profile
+        ),
+    ]
+    cloud: Annotated[
+        CloudProfile,
+        Option(
+            f"One of {', '.join(sorted(CLOUD_PROFILES))}, or a file made by `pd-bench profile`.",
+            "cloud-profile",
+            read=read_cloud_profile,
+        ),
+    ]
+    link_profile: Annotated[str, Option(f"One of {', '.join(sorted(LINK_PROFILES))}.", "link")] = (
+        "wifi"
+    )
+    schemes: SchemesOption = SCHEMES
+    keep_requests: Annotated[int, Option("Hold so many requests of a scheme in the document.")] = (
+        256
+    )
     foresight: bool = True
     timer_lag_s: Distribution | None = None
 

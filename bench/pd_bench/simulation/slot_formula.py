@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from pd_bench.simulation.cloud_profile import CloudProfile
 
-__all__ = ["Load", "SlotGain", "compute_gain", "slot_gain"]
+__all__ = ["MeanLoad", "SlotGain", "compute_gain", "slot_gain"]
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class MeanLoad:
     """What the cloud does for a mean request.
 
     Attributes:
@@ -38,7 +38,7 @@ class SlotGain:
     seconds: float
 
 
-def slot_gain(cloud: CloudProfile, whole: Load, share: Load, num_slots: int) -> SlotGain:
+def slot_gain(cloud: CloudProfile, whole: MeanLoad, share: MeanLoad, num_slots: int) -> SlotGain:
     """Return (T + c E[N]) / (T + c E[min(N, k)]): T the prefill, c the step with all slots full.
 
     Args:
@@ -55,11 +55,11 @@ def slot_gain(cloud: CloudProfile, whole: Load, share: Load, num_slots: int) -> 
     return SlotGain(seconds_whole / seconds_share, seconds_whole)
 
 
-def compute_gain(cloud: CloudProfile, whole: Load, share: Load) -> float:
+def compute_gain(cloud: CloudProfile, whole: MeanLoad, share: MeanLoad) -> float:
     """Return the same with the work of a token alone: a step's base is shared by a large batch."""
     prefill_s = cloud.prefill_s(0, round(whole.prompt_tokens))
 
-    def token_s(load: Load) -> float:
+    def token_s(load: MeanLoad) -> float:
         return cloud.decode_s + cloud.decode_key_s * (load.prompt_tokens + load.output_tokens / 2)
 
     return (prefill_s + token_s(whole) * whole.output_tokens) / (
@@ -67,6 +67,6 @@ def compute_gain(cloud: CloudProfile, whole: Load, share: Load) -> float:
     )
 
 
-def _step_s(cloud: CloudProfile, load: Load, num_slots: int) -> float:
+def _step_s(cloud: CloudProfile, load: MeanLoad, num_slots: int) -> float:
     keys = num_slots * (load.prompt_tokens + load.output_tokens / 2)
     return cloud.decode_step_s(num_slots, round(keys))

@@ -14,7 +14,7 @@ from pd_bench.simulation.settings import SimulationSettings
 from pd_core.errors import ConfigError
 from pd_device_client.planning.profiles import device_profile
 
-__all__ = ["TOLERANCE", "Comparison", "comparisons", "read_replay", "settings_of", "table_of"]
+__all__ = ["TOLERANCE", "FigureComparison", "comparisons", "read_replay", "settings_of", "table_of"]
 
 TOLERANCE = 0.1
 """A simulated figure may be so far from the replayed one, relatively."""
@@ -29,7 +29,7 @@ _FIGURES: tuple[tuple[str, Callable[[SchemeResult], float | None]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class FigureComparison:
     """One figure of one scheme.
 
     Attributes:
@@ -127,7 +127,7 @@ def _as_replayed(cloud: CloudProfile, inputs: Mapping[str, object]) -> CloudProf
     return cloud.model_copy(update={"max_num_seqs": int(str(inputs["max_num_seqs"]))})
 
 
-def comparisons(replayed: ResultDocument, simulated: ResultDocument) -> list[Comparison]:
+def comparisons(replayed: ResultDocument, simulated: ResultDocument) -> list[FigureComparison]:
     """Return every figure of every scheme side by side.
 
     Totals are compared a request, since a replay may have repeats.
@@ -139,11 +139,11 @@ def comparisons(replayed: ResultDocument, simulated: ResultDocument) -> list[Com
             a, b = value(real), value(ours)
             if figure.startswith("cloud") and a is not None:
                 a *= ours.requests / max(real.requests, 1)
-            found.append(Comparison(scheme, figure, a, b))
+            found.append(FigureComparison(scheme, figure, a, b))
     return found
 
 
-def table_of(found: list[Comparison]) -> Table:
+def table_of(found: list[FigureComparison]) -> Table:
     """Return the comparison as a table."""
     table = Table(title=f"simulated against replayed ('ok': within {TOLERANCE:.0%})")
     for column in ("scheme", "figure"):

@@ -15,22 +15,19 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pd_bench.results.document_part import DocumentPart
 from pd_bench.traces.formats import MAX_TOKENS
 from pd_bench.traces.row import TraceRow
 from pd_core.errors import TraceError
 
-__all__ = ["Arrivals", "Lengths", "Prefixes", "TraceFit", "fit_rows"]
+__all__ = ["GammaArrivals", "Lengths", "Prefixes", "TraceFit", "fit_rows"]
 
 _RECENT_BLOCKS = 1 << 18  # blocks that a row is compared with
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Arrivals(_Model):
+class GammaArrivals(DocumentPart):
     """Gamma-distributed times between arrivals.
 
     Attributes:
@@ -42,7 +39,7 @@ class Arrivals(_Model):
     shape: float = Field(gt=0)
 
 
-class Lengths(_Model):
+class Lengths(DocumentPart):
     """Log-normal lengths in tokens.
 
     Attributes:
@@ -58,7 +55,7 @@ class Lengths(_Model):
     most: int = Field(ge=1, le=MAX_TOKENS)
 
 
-class Prefixes(_Model):
+class Prefixes(DocumentPart):
     """Prompts that begin as a recent one did.
 
     Attributes:
@@ -74,7 +71,7 @@ class Prefixes(_Model):
     kept_variance: float = Field(ge=0, le=0.25)
 
 
-class TraceFit(_Model):
+class TraceFit(DocumentPart):
     """All that rows are generated from.
 
     Attributes:
@@ -90,7 +87,7 @@ class TraceFit(_Model):
     format: str = Field(default="pd-trace-fit", pattern="^pd-trace-fit$")
     fitted_to: str = ""
     rows: int = Field(default=0, ge=0)
-    arrivals: Arrivals
+    arrivals: GammaArrivals
     prompt_tokens: Lengths
     output_tokens: Lengths
     length_correlation: float = Field(default=0.0, ge=-1, le=1)
@@ -192,7 +189,7 @@ def fit_rows(name: str, rows: Iterable[TraceRow]) -> TraceFit:
     return TraceFit(
         fitted_to=name,
         rows=logs.n,
-        arrivals=Arrivals(
+        arrivals=GammaArrivals(
             rate_per_s=1 / gaps.mean_x, shape=gaps.mean_x * gaps.mean_x / gaps.variance_x
         ),
         prompt_tokens=Lengths(

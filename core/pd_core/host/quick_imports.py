@@ -11,8 +11,7 @@ __all__ = ["quick_imports"]
 def quick_imports() -> Iterator[None]:
     """Import in the block a fifth faster, for commands; a library leaves this to who uses it.
 
-    What is there at the end is never looked at again, which also shortens the collector's pauses
-    while tokens are shown.
+    What is there at the end stays for good, so the collector never looks at it again.
     """
     gc.disable()
     try:

@@ -95,8 +95,16 @@ class KVCache:
             for new, old in zip(ours, theirs, strict=True):
                 new[:, :num_tokens] = old[:, :num_tokens]
 
+    @property
+    def growth_bytes(self) -> int:
+        """Bytes of old places that `reserve` holds beside the new ones: values, a layer's keys."""
+        return self.values[0].untyped_storage().nbytes() + max(keys.nbytes for keys in self.keys)
+
     def reserve(self, num_tokens: int) -> None:
-        """Make room for num_tokens in all, keeping what is cached; never shrinks."""
+        """Make room for num_tokens in all, keeping what is cached; never shrinks.
+
+        See `growth_bytes` for what it holds meanwhile.
+        """
         capacity = _round_up(num_tokens)
         if capacity <= self.capacity_tokens:
             return

@@ -5,6 +5,7 @@ were given goes to the settings; where a program has variables and a file, those
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING
 from importlib.metadata import version
 from inspect import Parameter, Signature
 from typing import Annotated, Any, TypeVar, get_args
@@ -13,10 +14,11 @@ import typer
 from annotated_types import Ge, Le
 from typer.core import TyperCommand
 
-from pd_core.settings.option import Argument, Offered, Option, Secret, composed, offered
+from pd_core.settings.composition import Offered, composed, offered
+from pd_core.settings.option import Argument, Option, Secret
 from pd_core.settings.program import Program, Read
 
-__all__ = ["add_command", "add_program_command", "program_app"]
+__all__ = ["add_command", "program_app"]
 
 S = TypeVar("S")
 
@@ -48,50 +50,37 @@ def program_app(name: str, words: str, *, completion: bool = False) -> typer.Typ
 
 
 def add_command(
-    app: typer.Typer, run: Callable[[S], None], settings: type[S], name: str | None = None
-) -> None:
-    """Add a command that takes its settings from flags alone.
-
-    Args:
-        app: gets it.
-        run: does what it is for; its docstring is the help.
-        settings: a dataclass with options (pd_core.settings.option).
-        name: the command's, where it is not the function's.
-    """
-
-    def called(flags: dict[str, Any]) -> None:
-        run(composed(settings, flags))
-
-    _add(app, name or run.__name__, run.__doc__, settings, called)
-
-
-def add_program_command(
     app: typer.Typer,
     run: Callable[[S, Read], None],
     settings: type[S],
-    program: Program,
+    program: Program | None = None,
     name: str | None = None,
 ) -> None:
     """Add a command that takes its settings from flags, variables and the program's file.
 
     Args:
         app: gets it.
-        run: does what it is for, knowing where each value comes from.
-        settings: as above.
-        program: knows the variables and the file.
-        name: as above; the program's own where the command is all of it.
+        run: does what it is for, knowing where each value comes from; its docstring is the help.
+        settings: a dataclass with options (pd_core.settings.option).
+        program: knows the variables and the file; None: there are flags alone.
+        name: the command's, where it is not the function's; the program's own where the command
+            is all of it.
     """
     command = name or run.__name__
 
     def called(flags: dict[str, Any]) -> None:
         config = flags.pop("config", None)
-        read = program.read(command, settings, flags, config)
+        read = Read(flags, dict.fromkeys(flags, "flag"))
+        if program is not None:
+            read = program.read(command, settings, flags, config)
         run(composed(settings, read.values), read)
 
-    variables = {each.name: program.variable(each) for each in offered(settings) if each.stored}
-    more = [program.config_parameter] if command in program.commands else []
-    if command == program.name:
-        more.append(_version_parameter(command))
+    variables: dict[str, str] = {}
+    more: list[Parameter] = []
+    if program is not None:
+        variables = {each.name: program.variable(each) for each in offered(settings) if each.stored}
+        more += [program.config_parameter] if command in program.commands else []
+        more += [_version_parameter(command)] if command == program.name else []
     _add(app, command, run.__doc__, settings, called, variables, more)
 
 
@@ -101,24 +90,24 @@ def _add(
     words: str | None,
     settings: type,
     called: Callable[[dict[str, Any]], None],
-    variables: Mapping[str, str] | None = None,
-    more: list[Parameter] | None = None,
+    variables: Mapping[str, str],
+    more: list[Parameter],
 ) -> None:
     class Command(TyperCommand):
         """Tells of the variables in its help, and leaves it to the settings to read them."""
 
         def format_help(self, ctx: Any, formatter: Any) -> None:
             for param in self.params:
-                param.envvar = (variables or {}).get(param.name or "", param.envvar)
+                param.envvar = variables.get(param.name or "", param.envvar)
             super().format_help(ctx, formatter)
 
-    def command(context: typer.Context, **values: Any) -> None:
-        sources = {key: context.get_parameter_source(key) for key in values}
+    def command(typer_context: typer.Context, **values: Any) -> None:
+        sources = {key: typer_context.get_parameter_source(key) for key in values}
         called({key: values[key] for key, source in sources.items() if _said(source)})
 
     shown = [each for each in offered(settings) if not isinstance(each.kind, Secret)]
-    context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    _take(command, [context, *(more or []), *map(_parameter, shown)])
+    context = Parameter("typer_context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    _take(command, [context, *more, *map(_parameter, shown)])
     command.__doc__ = words
     app.command(name, cls=Command, context_settings=_HELP)(command)
 
@@ -146,15 +135,16 @@ def _said(source: Any) -> bool:
 
 def _parameter(each: Offered) -> Parameter:
     kind, (base, *metadata) = each.kind, get_args(each.taken)
-    default = each.default
+    default: Any = Parameter.empty if each.default is MISSING else each.default
     if each.many:
         base, default = list[get_args(base)[0]], list(default) or None  # type: ignore[misc]
     if isinstance(kind, Argument):
         info = typer.Argument(help=kind.help)
     else:
         assert isinstance(kind, Option)
+        flags = [f"--{each.spelt}/--no-{each.spelt}"] if default is True else [f"--{each.spelt}"]
         info = typer.Option(
-            f"--{each.spelt}",
+            *flags,
             *([kind.short] if kind.short else []),
             help=kind.help,
             min=next((_number(bound.ge) for bound in metadata if isinstance(bound, Ge)), None),

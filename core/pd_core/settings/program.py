@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pd_core.settings.option import Offered
+from pd_core.settings.composition import Offered
 
 __all__ = ["Program", "Read"]
 

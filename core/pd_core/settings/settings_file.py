@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pd_core.errors import ConfigError
-from pd_core.settings.option import Offered, Option, Secret, offered
+from pd_core.settings.composition import Offered, offered
+from pd_core.settings.option import Option, Secret
 from pd_core.settings.program import Program
 
 __all__ = ["config_path", "file_values"]

@@ -16,7 +16,8 @@ from pydantic_settings import (
 )
 
 from pd_core.errors import ConfigError
-from pd_core.settings.option import Offered, Secret, offered
+from pd_core.settings.composition import Offered, offered
+from pd_core.settings.option import Secret
 from pd_core.settings.program import Program, Read
 from pd_core.settings.settings_file import config_path, file_values
 

@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from pd_device_client.api.event_report import event_report, plan_report
 from pd_device_client.api.json_text import json_bytes
 from pd_device_client.api.report import final_report, token_report
 from pd_device_client.api.shapes import Shape
-from pd_device_client.api.watch import Noticed, Watch
+from pd_device_client.contract.happenings import Happened
 from pd_device_client.contract.outcome import Outcome, Shown
 from pd_device_client.session.session import Session
 
@@ -18,7 +18,7 @@ __all__ = ["Answer", "Choice", "Telling"]
 
 DONE = b"data: [DONE]\n\n"
 
-_Told = Shown | Noticed | None
+_Told = Shown | Happened | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,12 @@ class Choice:
     Attributes:
         index: its number in the response.
         session: carries it.
-        seed: of its sampling.
         num_prompt_tokens: its prompt's length; 0 where an earlier choice counts the same prompt.
-        watch: the session's watcher, where a stream is to tell what happens; else None.
     """
 
     index: int
     session: Session
-    seed: int
     num_prompt_tokens: int
-    watch: Watch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,36 +86,30 @@ class Answer:
         Raises:
             PdError: no side can go on, or there is no room.
         """
-        shape, opened = self._shape, set[int]()
+        opened = set[int]()
         with self._admitted:
             for choice in self._choices:
-                if choice.watch is not None:
+                if choice.session.ask.watched:
                     yield self._happened(choice, plan_report(choice.session))
-            async with aclosing(self._shown()) as told:
-                async for choice, shown in told:
-                    if isinstance(shown, Noticed):
-                        yield self._happened(choice, event_report(shown))
+            async with aclosing(self._told()) as all_told:
+                async for choice, told in all_told:
+                    if isinstance(told, Happened):
+                        yield self._happened(choice, event_report(told))
                         continue
                     events = b""
                     if choice.index not in opened:
                         opened.add(choice.index)
-                        if (opening := shape.opening(choice.index)) is not None:
-                            events = self._event(opening)
-                    if shown is None:
-                        yield events + self._event(self._closed(choice))
-                    elif shown.text or self._telling.tokens:
-                        yield events + self._event(self._more(choice, shown))
+                        if (opening := self._shape.opening(choice.index)) is not None:
+                            events = self._event([opening])
+                    if told is None:
+                        yield events + self._event([self._closed(choice)])
+                    elif told.text or self._telling.tokens:
+                        yield events + self._event([self._more(choice, told)])
                     elif events:
                         yield events
             if self._telling.usage:
-                yield _event({**self._chunk([]), "usage": self._usage()})
+                yield _data({**self._chunk([]), "usage": self._usage()})
             yield DONE
-
-    def since(self, asked_s: float) -> Self:
-        """Count its times from when the request came, on the loop's clock; return itself."""
-        for choice in self._choices:
-            choice.session.asked_s = asked_s
-        return self
 
     async def whole(self) -> dict[str, Any]:
         """Return the complete answer.
@@ -128,8 +118,8 @@ class Answer:
             PdError: no side can go on, or there is no room.
         """
         with self._admitted:
-            async with aclosing(self._shown()) as told:
-                async for _ in told:
+            async with aclosing(self._told()) as all_told:
+                async for _ in all_told:
                     pass
         return {
             **self._envelope,
@@ -138,40 +128,24 @@ class Answer:
             "usage": self._usage(),
         }
 
-    async def _shown(self) -> AsyncGenerator[tuple[Choice, _Told], None]:
-        """Yield every token of every choice at its time, and None at a choice's end.
-
-        Of a choice that is watched, yield also what happens.
-        """
-        if len(self._choices) > 1:
-            async with aclosing(self._side_by_side()) as several:
-                async for told in several:
-                    yield told
+    async def _told(self) -> AsyncGenerator[tuple[Choice, _Told], None]:
+        """Yield what the choices' sessions do, and None at a choice's end."""
+        if len(self._choices) == 1:
+            [choice] = self._choices
+            async with self._carrying(choice) as answer:
+                async for told in answer:
+                    yield choice, told
+            yield choice, None
             return
-        for choice in self._choices:
-            async with aclosing(self._carried(choice)) as one:
-                async for told in one:
-                    yield told
-
-    async def _carried(self, choice: Choice) -> AsyncGenerator[tuple[Choice, _Told], None]:
-        session, watch = choice.session, choice.watch
-        try:
-            async with aclosing(session.run() if watch is None else watch.run(session)) as answer:
-                async for shown in answer:
-                    yield choice, shown
-        finally:
-            self._on_end(session.outcome)
-        yield choice, None
-
-    async def _side_by_side(self) -> AsyncGenerator[tuple[Choice, _Told], None]:
         # A reader who is slow holds the choices back: nothing piles up here.
         queue = asyncio.Queue[tuple[Choice, _Told] | BaseException](len(self._choices))
 
         async def carry(choice: Choice) -> None:
             try:
-                async with aclosing(self._carried(choice)) as one:
-                    async for told in one:
-                        await queue.put(told)
+                async with self._carrying(choice) as answer:
+                    async for told in answer:
+                        await queue.put((choice, told))
+                await queue.put((choice, None))
             except Exception as error:  # handed to the reader, who raises it
                 await queue.put(error)
 
@@ -179,34 +153,43 @@ class Answer:
         try:
             ended = 0
             while ended < len(tasks):
-                told = await queue.get()
-                if isinstance(told, BaseException):
-                    raise told
-                ended += told[1] is None
-                yield told
+                one = await queue.get()
+                if isinstance(one, BaseException):
+                    raise one
+                ended += one[1] is None
+                yield one
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _carrying(
+        self, choice: Choice
+    ) -> AsyncGenerator[AsyncGenerator[Shown | Happened, None], None]:
+        """Carry a choice; what came of it is told when the block is left, however it is."""
+        try:
+            async with aclosing(choice.session.run()) as answer:
+                yield answer
+        finally:
+            self._on_end(choice.session.outcome)
 
     # Chunks
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._envelope, "object": self._shape.chunk_object, "choices": choices}
 
-    def _event(self, choice: dict[str, Any]) -> bytes:
-        return self._sent(self._chunk([choice]))
-
-    def _happened(self, choice: Choice, report: dict[str, Any]) -> bytes:
-        """Without choices, as the chunk of usage is: so every client of OpenAI's takes it."""
-        return self._sent({**self._chunk([]), "pd": {"choice": choice.index, **report}})
-
-    def _sent(self, chunk: dict[str, Any]) -> bytes:
+    def _event(self, choices: list[dict[str, Any]], **more: object) -> bytes:
+        chunk = {**self._chunk(choices), **more}
         if self._telling.usage_in_every_chunk:
             chunk["usage"] = self._usage()
         elif self._telling.usage:
             chunk["usage"] = None
-        return _event(chunk)
+        return _data(chunk)
+
+    def _happened(self, choice: Choice, report: dict[str, Any]) -> bytes:
+        """Without choices, as the chunk of usage is: so every client of OpenAI's takes it."""
+        return self._event([], pd={"choice": choice.index, **report})
 
     def _more(self, choice: Choice, shown: Shown) -> dict[str, Any]:
         delta = self._shape.delta(choice.index, shown.text)
@@ -216,13 +199,13 @@ class Answer:
 
     def _closed(self, choice: Choice) -> dict[str, Any]:
         reason = choice.session.outcome.finish_reason
-        report = final_report(choice.session, choice.seed)
+        report = final_report(choice.session)
         return {**self._shape.closing(choice.index, reason), "pd": report}
 
     def _complete(self, choice: Choice) -> dict[str, Any]:
         outcome = choice.session.outcome
         whole = self._shape.whole(choice.index, outcome.text, outcome.finish_reason)
-        report = final_report(choice.session, choice.seed)
+        report = final_report(choice.session)
         if self._telling.tokens:
             report["tokens"] = [token_report(shown) for shown in outcome.shown]
         return {**whole, "pd": report}
@@ -237,5 +220,5 @@ class Answer:
         }
 
 
-def _event(value: object) -> bytes:
+def _data(value: object) -> bytes:
     return b"data: " + json_bytes(value) + b"\n\n"

@@ -36,7 +36,6 @@ from pd_device_client.api.parameters import (
 )
 from pd_device_client.api.places import Places
 from pd_device_client.api.questions import Questions, chat_prompt
-from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.api.status import Status
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.outcome import Outcome
@@ -51,46 +50,44 @@ _FLAG = TypeAdapter(bool)
 
 def make_app(
     residency: Residency,
-    settings: AnswerSettings,
+    status: Status,
     access: Access,
     *,
-    max_requests: int,
     unix_time_s: Callable[[], int],
-    cloud: CloudChoice | None = None,
     on_answer: Callable[[Outcome], None] = lambda outcome: None,
 ) -> ASGIApp:
     """Build the application, its guard around it.
 
     Args:
         residency: where the device comes from.
-        settings: what holds where a request is silent.
+        status: tells how it stands; the residency's observer.
         access: who may ask.
-        max_requests: answers carried at once; more are refused with 429.
         unix_time_s: stamps answers.
-        cloud: the one in use, and the way to others.
         on_answer: called with every answer that has ended, however it did.
     """
-    places = Places(max_requests)
-    residency.in_use = lambda: places.busy
-    started_s = unix_time_s()
+    places, cloud, started_s = status.places, status.cloud, unix_time_s()
+
+    def running() -> float:
+        return residency.device.client.turns.num_running if residency.phase is Phase.READY else 0
+
+    def waiting() -> float:
+        return residency.device.client.turns.num_waiting if residency.phase is Phase.READY else 0
+
     metrics = DeviceMetrics(
         [
             ("pd_answers_running", "Answers being carried.", lambda: places.taken),
-            ("pd_engine_running", "Answers at the local engine.", _turns(residency, "num_running")),
-            ("pd_queue_waiting", "Waiting for the local engine.", _turns(residency, "num_waiting")),
+            ("pd_engine_running", "Answers at the local engine.", running),
+            ("pd_queue_waiting", "Waiting for the local engine.", waiting),
             ("pd_ready", "1 when the model is loaded.", lambda: residency.phase is Phase.READY),
         ]
     )
-    cloud = cloud or CloudChoice(None, lambda target: None)
-    status = Status(residency, settings, places, cloud)
-    residency.on_load = status.loaded
 
     def ended(outcome: Outcome) -> None:
         metrics.answered(outcome)
         status.totals.add(outcome)
         on_answer(outcome)
 
-    questions = Questions(settings, places, ended, unix_time_s)
+    questions = Questions(status.settings, places, ended, unix_time_s)
     page = page_files()
     endpoints = Endpoints()
     _add_answers(endpoints, residency, questions, places)
@@ -117,16 +114,20 @@ def _add_answers(
         places.check()
         asked = read_parameters(ChatParameters, await read_body(request))
         with places.entering():
-            answer = await questions.chat(await _device(residency, asked.model), asked)
-        return await _told(request, answer.since(request.state.asked_s), asked.stream)
+            answer = await questions.answer(
+                await _device(residency, asked.model), asked, request.state.asked_s
+            )
+        return await _told(request, answer, asked.stream)
 
     @endpoints.add("POST", "/v1/completions", CompletionParameters)
     async def completions(request: Request) -> Response:
         places.check()
         asked = read_parameters(CompletionParameters, await read_body(request))
         with places.entering():
-            answer = await questions.completion(await _device(residency, asked.model), asked)
-        return await _told(request, answer.since(request.state.asked_s), asked.stream)
+            answer = await questions.answer(
+                await _device(residency, asked.model), asked, request.state.asked_s
+            )
+        return await _told(request, answer, asked.stream)
 
 
 def _add_cards(endpoints: Endpoints, residency: Residency, started_s: int) -> None:
@@ -155,8 +156,8 @@ def _add_status(endpoints: Endpoints, residency: Residency, status: Status) -> N
     async def pd_status(request: Request) -> Response:
         """Tell how the device stands; `fresh` asks the cloud first, where its card is old."""
         if _is_true(request, "fresh") and residency.phase is Phase.READY:
-            await residency.device.client.renew_card()
-        return _json(status.report())
+            await residency.device.client.cloud.renew()
+        return _json(status.report(residency))
 
 
 def _add_cloud(
@@ -167,7 +168,7 @@ def _add_cloud(
         """Use another cloud, or none, for the answers from now on; tell how the device stands."""
         asked = read_parameters(CloudParameters, await read_body(request))
         await _choose(residency, cloud, asked.address)
-        return _json(status.report())
+        return _json(status.report(residency))
 
 
 async def _choose(residency: Residency, cloud: CloudChoice, target: str | None) -> None:
@@ -188,7 +189,7 @@ async def _choose(residency: Residency, cloud: CloudChoice, target: str | None) 
     if residency.phase is Phase.READY:
         client = residency.device.client
         client.use_cloud(link)
-        await client.meet_cloud()
+        await client.cloud.meet()
     elif link is not None:
         await link.close()  # a link is made again when the model is loaded
 
@@ -296,14 +297,6 @@ def _model_card(residency: Residency, started_s: int) -> dict[str, Any]:
         "owned_by": "pd-device",
         "max_model_len": residency.max_context_tokens,
     }
-
-
-def _turns(residency: Residency, attribute: str) -> Callable[[], float]:
-    def read() -> float:
-        ready = residency.phase is Phase.READY
-        return float(getattr(residency.device.client.turns, attribute)) if ready else 0.0
-
-    return read
 
 
 def _is_true(request: Request, name: str) -> bool:

@@ -4,7 +4,6 @@ from typing import Any
 
 from pd_core.errors import PdError
 from pd_device_client.api.errors import error_body
-from pd_device_client.api.watch import Noticed
 from pd_device_client.contract.happenings import (
     Claimed,
     ClaimReturned,
@@ -14,6 +13,7 @@ from pd_device_client.contract.happenings import (
     DeviceBegan,
     DeviceFailed,
     DevicePassed,
+    Happened,
     Happening,
 )
 from pd_device_client.session.session import Session
@@ -28,7 +28,7 @@ def plan_report(session: Session) -> dict[str, Any]:
         "event": "plan",
         "at_s": 0.0,
         "mode": plan.mode.value,
-        "prompt_tokens": session.num_prompt_tokens,
+        "prompt_tokens": len(session.ask.prompt_token_ids),
         "cloud_tokens": outcome.planned_tokens,
         "pace_s": plan.pace_s,
         "ttft_s": plan.first_token_s,
@@ -39,10 +39,10 @@ def plan_report(session: Session) -> dict[str, Any]:
     }
 
 
-def event_report(noticed: Noticed) -> dict[str, Any]:
+def event_report(happened: Happened) -> dict[str, Any]:
     """Return the event of a happening."""
-    name, facts = _told(noticed.happening)
-    return {"event": name, "at_s": noticed.at_s, **facts}
+    name, facts = _told(happened.what)
+    return {"event": name, "at_s": happened.at_s, **facts}
 
 
 def _told(happening: Happening) -> tuple[str, dict[str, Any]]:

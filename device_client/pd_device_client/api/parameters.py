@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pd_device_client.api.errors import Refusal
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Mode
 
 __all__ = [
     "MAX_CHOICES",
@@ -98,6 +98,16 @@ class Sampled(_Parameters):
     pd: Extension | None = None
 
     @property
+    def extension(self) -> Extension:
+        """What is asked for under the key `pd`."""
+        return self.pd or Extension()
+
+    @property
+    def limit(self) -> tuple[int | None, str]:
+        """The token limit that is asked for, None where there is none, and its parameter."""
+        return self.max_tokens, "max_tokens"
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """The stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -120,6 +130,13 @@ class ChatParameters(Sampled):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
+
+    @property
+    def limit(self) -> tuple[int | None, str]:
+        """The token limit that is asked for, by its new name or its old one."""
+        if self.max_completion_tokens is not None:
+            return self.max_completion_tokens, "max_completion_tokens"
+        return super().limit
 
 
 class CompletionParameters(Sampled):

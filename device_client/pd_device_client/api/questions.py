@@ -1,8 +1,7 @@
 """From a request's parameters to an answer that can be carried."""
 
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from pd_core.errors import (
@@ -14,44 +13,27 @@ from pd_core.errors import (
 )
 from pd_core.sampling_params import MAX_SEED
 from pd_device_client.api.answer import Answer, Choice, Telling
-from pd_device_client.api.conversation import plain_messages
 from pd_device_client.api.errors import Refusal
+from pd_device_client.api.messages import plain_messages
 from pd_device_client.api.parameters import (
     MAX_CHOICES,
     ChatParameters,
     CompletionParameters,
     Extension,
     Message,
-    Sampled,
 )
 from pd_device_client.api.places import Places
 from pd_device_client.api.settings import AnswerSettings
-from pd_device_client.api.shapes import CHAT, TEXT, Shape
-from pd_device_client.api.watch import Watch
+from pd_device_client.api.shapes import CHAT, TEXT
+from pd_device_client.contract.ask import Ask, Mode, Promise, draw_request_id
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.battery import Battery, read_battery
 from pd_device_client.device.device import Device, draw_seed
 from pd_device_client.device.prompt import conversation_token_ids, text_token_ids
-from pd_device_client.planning.planner import Mode, Promise
 
 __all__ = ["Questions", "chat_prompt"]
 
 _COMPLETION_TOKENS = 16  # OpenAI's default for completions; for chats it is what fits
-
-
-@dataclass(frozen=True, slots=True)
-class _Limit:
-    """A token limit of an answer.
-
-    Attributes:
-        tokens: at most so many.
-        name: of the parameter that gave it.
-        exact: whether the request asked for it; else it is less where the context has less room.
-    """
-
-    tokens: int
-    name: str = "max_tokens"
-    exact: bool = True
 
 
 class Questions:
@@ -79,66 +61,42 @@ class Questions:
         self._unix_time_s = unix_time_s
         self._battery = battery
 
-    async def chat(self, device: Device, asked: ChatParameters) -> Answer:
-        """Plan the answer to a chat.
-
-        Raises:
-            PdError: it cannot be carried; nothing was started.
-        """
-        prompt = await chat_prompt(device, asked.messages, asked.add_special_tokens)
-        limit = _Limit(self._settings.max_tokens, exact=False)
-        if asked.max_completion_tokens is not None:
-            limit = _Limit(asked.max_completion_tokens, "max_completion_tokens")
-        elif asked.max_tokens is not None:
-            limit = _Limit(asked.max_tokens)
-        return self._answer(device, asked, CHAT, [prompt], limit, where="messages")
-
-    async def completion(self, device: Device, asked: CompletionParameters) -> Answer:
-        """Plan the completion of one or several prompts.
-
-        Raises:
-            PdError: it cannot be carried; nothing was started.
-        """
-        prompts = await _prompts(
-            device, asked.prompt, special=asked.add_special_tokens is not False
-        )
-        limit = _Limit(_COMPLETION_TOKENS, exact=False)
-        if asked.max_tokens is not None:
-            limit = _Limit(asked.max_tokens)
-        return self._answer(device, asked, TEXT, prompts, limit, where="prompt")
-
-    def _answer(
-        self,
-        device: Device,
-        asked: Sampled,
-        shape: Shape,
-        prompts: Sequence[tuple[int, ...]],
-        limit: _Limit,
-        *,
-        where: str,
+    async def answer(
+        self, device: Device, asked: ChatParameters | CompletionParameters, asked_s: float
     ) -> Answer:
+        """Plan the answer to a chat, or to one or several prompts.
+
+        Args:
+            device: answers.
+            asked: the request.
+            asked_s: when it came, on the loop's clock.
+
+        Raises:
+            PdError: it cannot be carried; nothing was started.
+        """
+        prompts = await _prompts(device, asked)
         if len(prompts) * asked.num_choices > MAX_CHOICES:
             raise Refusal(
                 f"{len(prompts)} prompts with n = {asked.num_choices} are more than "
                 f"{MAX_CHOICES} answers; ask for fewer",
                 "n",
             )
-        extension = asked.pd or Extension()
-        mode = self._mode(device, extension)
         choices = list[Choice]()
-        for prompt in prompts:
-            room = device.client.room_tokens(len(prompt), mode)
-            fitting = (
-                limit if limit.exact else replace(limit, tokens=max(min(limit.tokens, room), 1))
-            )
-            choices += self._choices(device, asked, prompt, fitting, mode, where, len(choices))
+        for ask in self._asks(device, asked, prompts, asked_s):
+            try:
+                session = device.client.session(ask)
+            except PdError as error:
+                raise _blamed(error, _prompt_name(asked), asked.limit[1]) from error
+            again = len(choices) % asked.num_choices > 0
+            choices.append(Choice(len(choices), session, 0 if again else len(ask.prompt_token_ids)))
+        shape = CHAT if isinstance(asked, ChatParameters) else TEXT
         envelope = {
             "id": shape.id_prefix + uuid.uuid4().hex,
             "created": self._unix_time_s(),
             "model": device.loaded.name,
             "system_fingerprint": f"fp_{device.loaded.fingerprints.weights[:12]}",
         }
-        options = asked.stream_options
+        options, extension = asked.stream_options, asked.extension
         telling = Telling(
             usage=bool(options and options.include_usage),
             usage_in_every_chunk=bool(options and options.continuous_usage_stats),
@@ -153,64 +111,56 @@ class Questions:
             on_end=self._on_end,
         )
 
+    def _asks(
+        self,
+        device: Device,
+        asked: ChatParameters | CompletionParameters,
+        prompts: Sequence[tuple[int, ...]],
+        asked_s: float,
+    ) -> Iterator[Ask]:
+        """Yield what is asked: n answers to each prompt, whose seeds follow one another."""
+        client, extension = device.client, asked.extension
+        mode = self._mode(device, extension)
+        chat = isinstance(asked, ChatParameters)
+        usual_tokens = self._settings.max_tokens if chat else _COMPLETION_TOKENS
+        for prompt in prompts:
+            max_tokens = asked.limit[0]
+            if max_tokens is None:  # then it is less where the context has less room
+                max_tokens = max(min(usual_tokens, client.room_tokens(len(prompt), mode)), 1)
+            seed = draw_seed() if asked.seed is None else asked.seed
+            for i in range(asked.num_choices):
+                yield Ask(
+                    draw_request_id(),
+                    prompt,
+                    max_tokens,
+                    device.loaded.sampling_defaults.params(
+                        seed=(seed + i) & MAX_SEED,
+                        temperature=asked.temperature,
+                        top_k=None if asked.top_k is None else max(asked.top_k, 0),
+                        top_p=asked.top_p,
+                        ignore_eos=bool(asked.ignore_eos),
+                        dry_multiplier=asked.dry_multiplier,
+                        dry_base=asked.dry_base,
+                        dry_allowed_length=asked.dry_allowed_length,
+                    ),
+                    asked.stops,
+                    mode=mode,
+                    promise=_promise(client.promise, extension),
+                    asked_s=asked_s,
+                    read_along=bool(asked.stream),
+                    watched=extension.events and bool(asked.stream),
+                )
+
     def _mode(self, device: Device, extension: Extension) -> Mode:
         standing = self._settings.mode
         if standing is Mode.DEVICE_ONLY:
             return standing  # what is to stay on the device stays, whoever asks
         if extension.parsed_mode is not None:
             return extension.parsed_mode
-        client = device.client
+        cloud = device.client.cloud
         # One that cannot carry this device's answers must not turn them into errors.
-        usable = (
-            client.info is not None
-            and not client.handshake.mismatch
-            and not client.cloud_left_alone
-        )
+        usable = cloud.info is not None and not cloud.handshake.mismatch and not cloud.left_alone
         return self._settings.battery.mode(standing, self._battery(), cloud_usable=usable)
-
-    def _choices(
-        self,
-        device: Device,
-        asked: Sampled,
-        prompt: tuple[int, ...],
-        limit: _Limit,
-        mode: Mode,
-        where: str,
-        first_index: int,
-    ) -> list[Choice]:
-        """Plan the n answers to one prompt; the seeds of the second and on follow the first's."""
-        extension = asked.pd or Extension()
-        first_seed = draw_seed() if asked.seed is None else asked.seed
-        choices = []
-        for i in range(asked.num_choices):
-            seed = (first_seed + i) & MAX_SEED
-            sampling = device.loaded.sampling_defaults.params(
-                seed=seed,
-                temperature=asked.temperature,
-                top_k=None if asked.top_k is None else max(asked.top_k, 0),
-                top_p=asked.top_p,
-                ignore_eos=bool(asked.ignore_eos),
-                dry_multiplier=asked.dry_multiplier,
-                dry_base=asked.dry_base,
-                dry_allowed_length=asked.dry_allowed_length,
-            )
-            watch = Watch() if extension.events and asked.stream else None
-            try:
-                session = device.answer(
-                    prompt,
-                    mode=mode,
-                    max_tokens=limit.tokens,
-                    sampling=sampling,
-                    stop_strings=asked.stops,
-                    promise=_promise(device.client.promise, extension),
-                    read_along=bool(asked.stream),
-                    watcher=watch,
-                )
-            except PdError as error:
-                raise _blamed(error, where, limit.name) from error
-            num_prompt = 0 if i else len(prompt)
-            choices.append(Choice(first_index + i, session, seed, num_prompt, watch))
-        return choices
 
 
 async def chat_prompt(
@@ -231,9 +181,16 @@ async def chat_prompt(
         raise _blamed(error, "messages") from error
 
 
+def _prompt_name(asked: ChatParameters | CompletionParameters) -> str:
+    return "messages" if isinstance(asked, ChatParameters) else "prompt"
+
+
 async def _prompts(
-    device: Device, prompt: str | list[int] | list[str] | list[list[int]], *, special: bool
+    device: Device, asked: ChatParameters | CompletionParameters
 ) -> list[tuple[int, ...]]:
+    if isinstance(asked, ChatParameters):
+        return [await chat_prompt(device, asked.messages, asked.add_special_tokens)]
+    prompt, special = asked.prompt, asked.add_special_tokens is not False
     if isinstance(prompt, str):
         return [await _text_prompt(device, prompt, "prompt", special=special)]
     if isinstance(prompt[0], int):

@@ -18,7 +18,7 @@ def token_report(shown: Shown) -> dict[str, Any]:
     }
 
 
-def final_report(session: Session, seed: int) -> dict[str, Any]:
+def final_report(session: Session) -> dict[str, Any]:
     """Return what is told of a finished answer, in the chunk or choice that ends it."""
     plan, outcome = session.plan, session.outcome
     return {
@@ -41,6 +41,6 @@ def final_report(session: Session, seed: int) -> dict[str, Any]:
         "device_cached_tokens": outcome.device_cached_tokens,
         "disagreed": outcome.disagreed,
         "exactness": outcome.exactness,
-        "seed": seed,
+        "seed": session.ask.sampling.seed,
         "notes": list(outcome.notes),
     }

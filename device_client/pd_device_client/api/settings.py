@@ -10,9 +10,9 @@ from pd_core.host.loopback import is_loopback
 from pd_core.settings.option import Option, Part
 from pd_device_client.api.door import Door
 from pd_device_client.cloud.settings import CloudSettings
+from pd_device_client.contract.ask import Mode
 from pd_device_client.device.battery import BatteryPolicy
 from pd_device_client.device.settings import DeviceSettings, LogLevel, ModeOption
-from pd_device_client.planning.planner import Mode
 
 __all__ = ["AnswerSettings", "ServeSettings"]
 

@@ -7,6 +7,7 @@ from typing import Any
 from pd_device_client.api.places import Places
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.client.client import DeviceClient
+from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles
@@ -17,33 +18,33 @@ __all__ = ["Status"]
 
 
 class Status:
-    """Tells how a device stands.
+    """Tells how a device stands, and whether it is in use.
 
     Args:
-        residency: has the device, while it is loaded.
         settings: what holds where a request is silent.
         places: taken by answers.
-        cloud: the one in use.
+        cloud: the one in use, and the way to others; None: there is no cloud.
 
     Attributes:
+        settings, places, cloud: as given.
         totals: of the answers.
     """
 
     def __init__(
-        self,
-        residency: Residency,
-        settings: AnswerSettings,
-        places: Places,
-        cloud: CloudChoice,
+        self, settings: AnswerSettings, places: Places, cloud: CloudChoice | None = None
     ) -> None:
-        self._residency = residency
-        self._settings = settings
-        self._places = places
-        self._choice = cloud
+        self.settings = settings
+        self.places = places
+        self.cloud = cloud or CloudChoice(None, lambda target: None)
         self._model: dict[str, Any] | None = None  # the last one: it may sleep
         self._chat = False
         self._promise: dict[str, float | None] = {"pace_s": None, "ttft_s": None}
         self.totals = Totals()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is carried or prepared."""
+        return self.places.busy
 
     async def loaded(self, device: Device) -> None:
         """Remember what is told of a device while it sleeps, and not the device."""
@@ -52,11 +53,15 @@ class Status:
         self._model = _model(device, self._chat)
         self._promise = {"pace_s": promise.pace_s, "ttft_s": promise.ttft_s}
 
-    def report(self) -> dict[str, Any]:
-        """Return the state as it is now; no cloud is asked for it."""
-        phase, client = self._residency.phase, None
+    def report(self, residency: Residency) -> dict[str, Any]:
+        """Return the state as it is now; no cloud is asked for it.
+
+        Args:
+            residency: has the device, while it is loaded.
+        """
+        phase, client = residency.phase, None
         if phase is Phase.READY:
-            device = self._residency.device
+            device = residency.device
             client = device.client
             self._model = _model(device, self._chat)
         elif self._model is not None:
@@ -66,41 +71,41 @@ class Status:
             "state": phase.value,
             "serving": phase.serving,
             "model": self._model,
-            "cloud": self._cloud(client),
+            "cloud": self._cloud_report(client),
             "settings": {
-                "mode": self._settings.mode.value,
-                "max_tokens": self._settings.max_tokens,
+                "mode": self.settings.mode.value,
+                "max_tokens": self.settings.max_tokens,
                 **self._promise,
             },
-            "answers_running": self._places.taken,
+            "answers_running": self.places.taken,
             "totals": self.totals.report(),
         }
 
-    def _cloud(self, client: DeviceClient | None) -> dict[str, Any]:
+    def _cloud_report(self, client: DeviceClient | None) -> dict[str, Any]:
         """Say what is known of the cloud, which is what the last call to it said."""
         state, detail, info = "none", None, None
-        if self._choice.target is not None:
+        if self.cloud.target is not None:
             state = "unknown"
             if client is not None:
-                state, detail = _cloud_state(client)
-                info = client.info
+                state, detail = _cloud_state(client.cloud)
+                info = client.cloud.info
         connected = client is not None and state == "connected"
         return {
-            "address": self._choice.target,
-            "settable": self._choice.settable,
+            "address": self.cloud.target,
+            "settable": self.cloud.settable,
             "state": state,
             "detail": detail,
             "model": None if info is None else info.model_name,
-            "exactness": client.handshake.exactness if client and connected else None,
+            "exactness": client.cloud.handshake.exactness if client and connected else None,
         }
 
 
-def _cloud_state(client: DeviceClient) -> tuple[str, str | None]:
-    if client.info is None:
-        return "unreachable", None if client.cloud_error is None else str(client.cloud_error)
-    if client.handshake.mismatch:
-        return "mismatch", client.handshake.mismatch
-    if client.cloud_left_alone:
+def _cloud_state(cloud: CloudWatch) -> tuple[str, str | None]:
+    if cloud.info is None:
+        return "unreachable", None if cloud.error is None else str(cloud.error)
+    if cloud.handshake.mismatch:
+        return "mismatch", cloud.handshake.mismatch
+    if cloud.left_alone:
         return "resting", "it failed several times in a row and is asked now and then"
     return "connected", None
 

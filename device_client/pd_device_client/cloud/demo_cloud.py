@@ -16,7 +16,7 @@ from pathlib import Path
 from pd_core.errors import ConfigError
 from pd_core.host.child_process import serving_process
 from pd_core.host.ending_signals import ending_signals
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Mode
 
 __all__ = ["DEMO_PACE_S", "DEMO_PROFILE", "check_demo", "demo_cloud", "half_the_cores"]
 

@@ -5,8 +5,8 @@ import logging
 from pd_core.errors import ConfigError
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
+from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.ports import CloudLink
-from pd_device_client.planning.planner import Mode
 
 __all__ = ["way_out"]
 

@@ -8,11 +8,11 @@ import typer
 from rich.console import Console
 
 from pd_core.host.torch_environment import prepare_environment
-from pd_core.settings.option import offered
+from pd_core.settings.composition import offered
 from pd_core.settings.program import Read
 from pd_device_client.commands.program import PROGRAM, DoctorSettings
+from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.ports import CloudLink
-from pd_device_client.planning.planner import Mode
 from pd_device_client.terminal.columns import aligned
 
 __all__ = ["doctor", "report"]

@@ -11,8 +11,8 @@ from pd_core.host.torch_environment import prepare_environment
 from pd_core.settings.program import Read
 from pd_device_client.api.settings import ServeSettings
 from pd_device_client.commands.messages import configure_logging, warn_of_exposed
+from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.ports import CloudLink
-from pd_device_client.planning.planner import Mode
 
 __all__ = ["serve"]
 

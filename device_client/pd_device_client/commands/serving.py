@@ -12,7 +12,9 @@ from pd_core.host.wall_clock import unix_time_s
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
 from pd_device_client.api.http_server import HttpServer
+from pd_device_client.api.places import Places
 from pd_device_client.api.settings import ServeSettings
+from pd_device_client.api.status import Status
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.answer_log import AnswerLog
@@ -56,17 +58,17 @@ async def _serve(
     if settings.ready_file is not None:
         check_ready_file(settings.ready_file)
     listener = bind(settings.door.host, settings.door.port, "--port")
+    status = Status(settings.answers, Places(settings.max_requests), cloud)
     residency = Residency(
         lambda: open_device(settings.device, cloud.link(), line),
+        status,
         keep_alive_s=settings.keep_alive_s or None,
     )
     app = make_app(
         residency,
-        settings.answers,
+        status,
         _access(settings),
-        max_requests=settings.max_requests,
         unix_time_s=unix_time_s,
-        cloud=cloud,
         on_answer=on_answer,
     )
     server = HttpServer(app, listener)
@@ -119,8 +121,8 @@ def _tell_ready(
     settings: ServeSettings, residency: Residency, server: HttpServer, tell: Callable[[str], None]
 ) -> None:
     client = residency.device.client
-    if client.cloud_error is not None:
-        tell(f"note: the device goes on alone: {client.cloud_error}")
+    if client.cloud.error is not None:
+        tell(f"note: the device goes on alone: {client.cloud.error}")
     if settings.ready_file is not None:
         write_ready_file(settings.ready_file, http=server.address)
     tell(f"serving {residency.device.loaded.name} at http://{server.address}/v1")

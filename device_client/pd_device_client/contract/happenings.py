@@ -1,12 +1,13 @@
-"""What happens while an answer is carried, told to whoever watches.
+"""What happens while an answer is carried, beside the tokens that are shown.
 
-A session works the same whether it is watched or not. A watcher is called on the session's event
-loop, must return at once and must not raise. How often it is called is bounded by the tokens of
-prompt and answer: once for each of the cloud's messages, and once for each of the device's passes.
+A session works the same whether it is watched or not. How much happens is bounded by the tokens of
+prompt and answer: one thing for each of the cloud's messages, and one for each of the device's
+passes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pd_core.errors import PdError
 
@@ -19,9 +20,9 @@ __all__ = [
     "DeviceBegan",
     "DeviceFailed",
     "DevicePassed",
+    "Happened",
     "Happening",
     "Tell",
-    "Watcher",
     "silent",
 ]
 
@@ -103,10 +104,14 @@ Happening = (
 """One thing that happened."""
 
 Tell = Callable[[Happening], None]
-"""How the parts of a session tell of it."""
+"""How the parts of a session tell of it; they are not held up by it."""
 
-Watcher = Callable[[float, Happening], None]
-"""What a session is watched by: called with seconds from submit, and what happened."""
+
+class Happened(NamedTuple):
+    """What happened, and when: seconds from submit."""
+
+    at_s: float
+    what: Happening
 
 
 def silent(_happening: Happening) -> None:

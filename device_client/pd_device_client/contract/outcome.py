@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from pd_core.errors import InvalidRequest, PdError
-from pd_core.sampling_params import SamplingParams
+from pd_core.errors import PdError
 
-__all__ = ["GenerationRequest", "Origin", "Outcome", "Shown"]
+__all__ = ["Origin", "Outcome", "Shown"]
 
 
 class Origin(StrEnum):
@@ -15,33 +14,6 @@ class Origin(StrEnum):
 
     CLOUD = "cloud"
     DEVICE = "device"
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """One prompt to answer.
-
-    Attributes:
-        request_id: names the request in logs and results.
-        prompt_token_ids: the prompt, at least one token.
-        max_tokens: token limit of the answer.
-        sampling: how tokens are chosen, the seed included.
-        stop_strings: the answer ends before the first of these in its text.
-        cache_salt: requests with different salts never share cached prefixes on the cloud.
-    """
-
-    request_id: str
-    prompt_token_ids: tuple[int, ...]
-    max_tokens: int
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    stop_strings: tuple[str, ...] = ()
-    cache_salt: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.prompt_token_ids:
-            raise InvalidRequest("the prompt is empty; it needs at least one token")
-        if self.max_tokens < 1:
-            raise InvalidRequest(f"max_tokens is {self.max_tokens}; it must be 1 or more")
 
 
 class Shown(NamedTuple):  # one is made for every token: a third of a frozen dataclass's time

@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from pd_core.settings.option import Option
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Mode
 
 __all__ = ["Battery", "BatteryPolicy", "read_battery"]
 

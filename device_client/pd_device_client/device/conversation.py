@@ -6,12 +6,12 @@ from pd_core.checkpoints.loading import LoadedModel
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.prompt import conversation_token_ids, knows_roles, text_token_ids
 
-__all__ = ["Conversation", "Turn"]
+__all__ = ["Conversation", "Prompt"]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What an answer is to follow.
+class Prompt:
+    """What an answer of a conversation is to follow.
 
     Attributes:
         said: the user's words.
@@ -45,7 +45,7 @@ class Conversation:
         self._text = ""
         self._token_ids: tuple[int, ...] = ()
 
-    def turn(self, said: str) -> Turn:
+    def turn(self, said: str) -> Prompt:
         """Return the prompt for the user's next words; nothing changes until it is answered.
 
         Raises:
@@ -55,12 +55,12 @@ class Conversation:
         text = self._rendered(messages)
         if self._token_ids and text.startswith(self._text):
             new = self._loaded.tokenizer.encode(text[len(self._text) :])
-            return Turn(said, text, (*self._token_ids, *new))
+            return Prompt(said, text, (*self._token_ids, *new))
         if self._roles or not self._messages:
-            return Turn(said, text, conversation_token_ids(self._loaded, messages))
-        return Turn(said, text, text_token_ids(self._loaded, text))
+            return Prompt(said, text, conversation_token_ids(self._loaded, messages))
+        return Prompt(said, text, text_token_ids(self._loaded, text))
 
-    def answered(self, turn: Turn, outcome: Outcome) -> None:
+    def answered(self, turn: Prompt, outcome: Outcome) -> None:
         """Take an answer in, a stopped one too."""
         self._messages += [
             {"role": "user", "content": turn.said},

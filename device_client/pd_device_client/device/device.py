@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import secrets
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,19 +11,14 @@ import torch
 
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.host.cpu import cpu_description
-from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
-from pd_device_client.contract.happenings import Watcher
-from pd_device_client.contract.outcome import GenerationRequest
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.contract.progress import Progress
 from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.engine.memory import check_memory
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
-from pd_device_client.planning.planner import Mode, Promise
-from pd_device_client.session.session import Session
 
 __all__ = ["Device", "draw_seed", "open_device"]
 
@@ -49,45 +43,6 @@ class Device:
     client: DeviceClient
     speed_key: list[object] | None = None
     _large_text: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
-
-    def answer(
-        self,
-        prompt_token_ids: Sequence[int],
-        *,
-        mode: Mode,
-        max_tokens: int,
-        sampling: SamplingParams,
-        stop_strings: Sequence[str] = (),
-        promise: Promise | None = None,
-        read_along: bool = True,
-        watcher: Watcher | None = None,
-    ) -> Session:
-        """Plan an answer and return its session, text included.
-
-        Args:
-            prompt_token_ids: the prompt.
-            mode: who is to carry the answer.
-            max_tokens: token limit.
-            sampling: how tokens are chosen.
-            stop_strings: the text ends before the first of these.
-            promise: the reader's; the client's when None.
-            read_along: as a session takes it.
-            watcher: told of what happens.
-
-        Raises:
-            PdError: no side can take it; the message says why.
-        """
-        request = GenerationRequest(
-            request_id=uuid.uuid4().hex[:12],
-            prompt_token_ids=tuple(prompt_token_ids),
-            max_tokens=max_tokens,
-            sampling=sampling,
-            stop_strings=tuple(stop_strings),
-        )
-        text = self.loaded.tokenizer.stream(request.stop_strings)
-        return self.client.session(
-            request, mode, text=text, promise=promise, read_along=read_along, watcher=watcher
-        )
 
     async def encoded(self, num_characters: int, encode: Callable[[], T]) -> T:
         """Return what `encode` makes of a text, in a worker thread; large texts one at a time.
@@ -150,6 +105,7 @@ async def open_device(
         ttft_s=settings.ttft_s,
         local_seqs=settings.local_seqs,
         device_profile=None if speed_key is None else kept_profile(speed_key),
+        text=loaded.tokenizer.stream,
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)

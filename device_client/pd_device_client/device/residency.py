@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from typing import Protocol
 
 from pd_core.errors import NotReady, PdError
 from pd_device_client.device.device import Device
 from pd_device_client.engine.memory import give_memory_back
 
-__all__ = ["Phase", "Residency"]
+__all__ = ["Observer", "Phase", "Residency"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,34 +33,51 @@ class Phase(StrEnum):
         return self in (Phase.READY, Phase.ASLEEP, Phase.WAKING)
 
 
+class Observer(Protocol):
+    """Carries answers with a device, and tells of it."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is carried, so that the device is not to be unloaded."""
+        ...
+
+    async def loaded(self, device: Device) -> None:
+        """See a device before it serves.
+
+        Keep no reference to it: its memory is free again once it sleeps.
+        """
+        ...
+
+
 class Residency:
     """Loads the device, hands it to requests, and unloads it when nobody asks.
 
     Args:
         open_device: loads it.
+        observer: sees it, and says when it is in use.
         keep_alive_s: seconds without a request after which it is unloaded; None: never.
 
     Attributes:
         phase: where it stands.
-        in_use: says whether an answer is carried; set by who carries them.
-        on_load: awaited with each device before it serves; set by who tells of it. It must keep no
-            reference to the device, whose memory is free again once it sleeps.
         model_name: of the device, once it was loaded.
         max_context_tokens: of its model.
     """
 
     def __init__(
-        self, open_device: Callable[[], Awaitable[Device]], *, keep_alive_s: float | None = None
+        self,
+        open_device: Callable[[], Awaitable[Device]],
+        observer: Observer,
+        *,
+        keep_alive_s: float | None = None,
     ) -> None:
         self._open = open_device
+        self._observer = observer
         self._keep_alive_s = keep_alive_s
         self._device: Device | None = None
         self._waking: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._used_s = 0.0
         self.phase = Phase.LOADING
-        self.in_use: Callable[[], bool] = lambda: False
-        self.on_load: Callable[[Device], Awaitable[None]] = _tell_nobody
         self.model_name = ""
         self.max_context_tokens = 0
 
@@ -86,7 +104,7 @@ class Residency:
             self.phase = Phase.FAILED
             raise
         self._device = device  # before anything is awaited, so that it is closed whatever happens
-        await self.on_load(device)
+        await self._observer.loaded(device)
         self.phase = Phase.READY
         self.model_name = device.loaded.name
         self.max_context_tokens = device.loaded.model.config.max_context_tokens
@@ -127,8 +145,8 @@ class Residency:
 
     async def _unload_when_idle(self, keep_alive_s: float) -> None:
         loop = asyncio.get_running_loop()
-        while (left_s := self._used_s + keep_alive_s - loop.time()) > 0 or self.in_use():
-            if self.in_use():
+        while (left_s := self._used_s + keep_alive_s - loop.time()) > 0 or self._observer.busy:
+            if self._observer.busy:
                 self._touch()
                 left_s = min(keep_alive_s, _LOOK_AGAIN_S)
             await asyncio.sleep(left_s)
@@ -145,7 +163,3 @@ class Residency:
 
     def _touch(self) -> None:
         self._used_s = asyncio.get_running_loop().time()
-
-
-async def _tell_nobody(_: Device) -> None:
-    pass

@@ -7,7 +7,7 @@ from annotated_types import Ge, Le
 
 from pd_core.settings.option import Option
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Mode
 from pd_device_client.planning.profiles import SpeedProfile, device_profile
 
 __all__ = ["DeviceSettings", "LogLevel", "ModeOption"]

@@ -2,23 +2,21 @@
 
 from pd_core.errors import PdError, PromptTooLong, TokenLimitTooHigh
 from pd_core.generation import Limits
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
 
 __all__ = ["cloud_problem", "context_problem"]
 
 
-def context_problem(
-    whose: str, max_context_tokens: int, request: GenerationRequest
-) -> PdError | None:
+def context_problem(whose: str, max_context_tokens: int, ask: Ask) -> PdError | None:
     """Return why the request does not fit, or None when it does.
 
     Args:
         whose: the side, for the message.
         max_context_tokens: prompt and response together.
-        request: the request.
+        request: the ask.
     """
-    num_prompt = len(request.prompt_token_ids)
-    if num_prompt + request.max_tokens <= max_context_tokens:
+    num_prompt = len(ask.prompt_token_ids)
+    if num_prompt + ask.max_tokens <= max_context_tokens:
         return None
     prompt, context = f"the prompt's {num_prompt} tokens", f"{whose}'s context of"
     if num_prompt >= max_context_tokens:  # no limit would help
@@ -27,16 +25,16 @@ def context_problem(
             "shorten the prompt"
         )
     return PromptTooLong(
-        f"{prompt} and an answer of {request.max_tokens} do not fit {context} "
+        f"{prompt} and an answer of {ask.max_tokens} do not fit {context} "
         f"{max_context_tokens}; shorten the prompt or ask for fewer tokens"
     )
 
 
-def cloud_problem(limits: Limits, request: GenerationRequest) -> PdError | None:
+def cloud_problem(limits: Limits, ask: Ask) -> PdError | None:
     """Return why a cloud cannot take a request, or None."""
-    if request.max_tokens > limits.max_output_tokens:
+    if ask.max_tokens > limits.max_output_tokens:
         return TokenLimitTooHigh(
-            f"an answer of {request.max_tokens} tokens is asked for, and the cloud makes at most "
+            f"an answer of {ask.max_tokens} tokens is asked for, and the cloud makes at most "
             f"{limits.max_output_tokens}; ask for fewer"
         )
-    return context_problem("the cloud", limits.max_context_tokens, request)
+    return context_problem("the cloud", limits.max_context_tokens, ask)

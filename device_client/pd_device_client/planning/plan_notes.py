@@ -1,6 +1,7 @@
 """What the user should know of a plan, in words."""
 
-from pd_device_client.planning.planner import Mode, Plan
+from pd_device_client.contract.ask import Mode
+from pd_device_client.planning.planner import Plan
 
 __all__ = ["plan_notes"]
 

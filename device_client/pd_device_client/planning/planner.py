@@ -7,17 +7,15 @@ map; a plan takes microseconds.
 
 import math
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Protocol
 
 from pd_core.errors import InvalidRequest
+from pd_device_client.contract.ask import Mode, Promise
 
 __all__ = [
     "CloudForecast",
     "DeviceForecast",
-    "Mode",
     "Plan",
-    "Promise",
     "fixed_plan",
     "plan_request",
     "ready_s",
@@ -25,23 +23,6 @@ __all__ = [
 
 # Rounding of a duration must not cost a whole token.
 _EPSILON_S = 1e-9
-
-
-class Mode(StrEnum):
-    """Who carries the answer."""
-
-    DEVICE_ONLY = "device-only"
-    CLOUD_ONLY = "cloud-only"
-    PD_DEVICE = "pd-device"
-
-    @classmethod
-    def parse(cls, name: str) -> "Mode":
-        """Return the mode called `name`, or raise InvalidRequest listing the known ones."""
-        try:
-            return cls(name)
-        except ValueError:
-            known = ", ".join(mode.value for mode in cls)
-            raise InvalidRequest(f"unknown mode {name!r}; known modes: {known}") from None
 
 
 class DeviceForecast(Protocol):
@@ -68,19 +49,6 @@ class CloudForecast:
 
     first_token_s: float
     step_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What the reader is promised.
-
-    Attributes:
-        pace_s: tau, the gap between two shown tokens; 0: no pace, each as soon as it is there.
-        ttft_s: the first token's latest instant; None means as early as either side can.
-    """
-
-    pace_s: float
-    ttft_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from pd_core.errors import (
@@ -22,26 +21,17 @@ from pd_core.errors import (
     ProtocolError,
     TransportError,
 )
-from pd_core.generation import (
-    Admitted,
-    Extend,
-    Fingerprints,
-    Finished,
-    RefinedPrompt,
-    Start,
-    Stop,
-    Tokens,
-)
+from pd_core.generation import Admitted, Extend, Finished, RefinedPrompt, Start, Stop, Tokens
+from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.happenings import CloudArrived, CloudAsked, CloudFailed, Tell, silent
-from pd_device_client.contract.outcome import GenerationRequest
-from pd_device_client.contract.ports import CloudLink, CloudStream
-from pd_device_client.planning.estimates import CloudEstimate
+from pd_device_client.contract.ports import CloudStream
 from pd_device_client.session.clock import loop_time
+from pd_device_client.session.sides import Sides
 from pd_device_client.session.silence import Silence
 from pd_device_client.session.token_log import TokenLog
 from pd_device_client.session.wakeup import Signal
 
-__all__ = ["CloudLeg", "CloudTimeouts", "LegState"]
+__all__ = ["CloudLeg", "LegState"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,23 +43,6 @@ class LegState(Enum):
     OPENING = auto()  # Start is on its way, no token has come
     STREAMING = auto()  # tokens come
     FAILED = auto()  # no further try makes sense
-
-
-@dataclass(frozen=True, slots=True)
-class CloudTimeouts:
-    """How long the leg waits, by phase, before it takes a stream for dead.
-
-    Attributes:
-        admitted_s: for the answer to Start.
-        first_token_s: from then to the first token; a queue and a long prefill lie in it.
-        idle_s: between two messages.
-        finish_s: for Finished after Stop, beside the reader, never before them.
-    """
-
-    admitted_s: float = 5.0
-    first_token_s: float = 60.0
-    idle_s: float = 10.0
-    finish_s: float = 1.0
 
 
 # A stream that broke is begun again after these waits, one after another; any token received
@@ -85,13 +58,10 @@ class CloudLeg:
     """Streams of one request.
 
     Args:
-        link: the way to the cloud.
-        request: the request.
+        ask: what to answer.
+        sides: the way to the cloud, which is there, and what is known of its speed.
         log: where its tokens go.
-        estimate: learns the cloud's speed.
         changed: notified whenever something happened.
-        fingerprints: this side's, checked by the cloud.
-        timeouts: per phase.
         useful_for_s: told to the cloud with a first Start.
         tell: told of what comes and what fails.
 
@@ -105,24 +75,22 @@ class CloudLeg:
 
     def __init__(
         self,
-        link: CloudLink,
-        request: GenerationRequest,
+        ask: Ask,
+        sides: Sides,
         log: TokenLog,
-        estimate: CloudEstimate,
         changed: Signal,
         *,
-        fingerprints: Fingerprints,
-        timeouts: CloudTimeouts,
         useful_for_s: float | None = None,
         tell: Tell = silent,
     ) -> None:
-        self._link = link
-        self._request = request
+        assert sides.link is not None, "a cloud's leg needs a way to the cloud"
+        self._ask = ask
+        self._link = sides.link
+        self._fingerprints = sides.fingerprints
+        self._estimate = sides.cloud_estimate
+        self._timeouts = sides.timeouts
         self._log = log
-        self._estimate = estimate
         self._changed = changed
-        self._fingerprints = fingerprints
-        self._timeouts = timeouts
         self._useful_for_s = useful_for_s
         self._tell = tell
         self._time: Callable[[], float] = loop_time
@@ -193,7 +161,7 @@ class CloudLeg:
         if self.state is LegState.STREAMING:
             behind = self._log.stream_behind
             return self._last_arrival_s, (1 + behind) * self._estimate.step_s
-        forecast = self._estimate.forecast(len(self._request.prompt_token_ids))
+        forecast = self._estimate.forecast(len(self._ask.prompt_token_ids))
         start_s = self._opened_s if self.state is LegState.OPENING else self._time()
         return start_s, forecast.first_token_s
 
@@ -240,7 +208,7 @@ class CloudLeg:
         except PdError as error:
             self._fail(error)
         except Exception as error:  # whatever the cloud or the link does, the device goes on
-            logger.exception("request %s: the cloud's leg failed", self._request.request_id)
+            logger.exception("request %s: the cloud's leg failed", self._ask.request_id)
             self._fail(TransportError(f"the cloud's stream failed: {type(error).__name__}"))
         finally:
             if writer is not None:
@@ -250,15 +218,15 @@ class CloudLeg:
 
     def _start(self) -> Start:
         self._streams += 1
-        request, first = self._request, self._streams == 1
+        ask, first = self._ask, self._streams == 1
         return Start(
-            request_id=f"{request.request_id}/{self._streams}",
-            prompt_token_ids=request.prompt_token_ids,
+            request_id=f"{ask.request_id}/{self._streams}",
+            prompt_token_ids=ask.prompt_token_ids,
             committed_token_ids=tuple(self._log.token_ids),
-            sampling=request.sampling,
+            sampling=ask.sampling,
             token_limit=self.limit,
             fingerprints=self._fingerprints,
-            cache_salt=request.cache_salt,
+            cache_salt=ask.cache_salt,
             useful_for_s=self._useful_for_s if first else None,
         )
 
@@ -295,7 +263,7 @@ class CloudLeg:
     def _take_in(self, first_position: int, token_ids: tuple[int, ...], *, first: bool) -> None:
         now = self._time()
         if first:
-            prompt_tokens = len(self._request.prompt_token_ids)
+            prompt_tokens = len(self._ask.prompt_token_ids)
             self._estimate.observe_first(prompt_tokens, now - self._opened_s)
         else:
             self._estimate.observe_step((now - self._last_arrival_s) / len(token_ids))
@@ -329,7 +297,7 @@ class CloudLeg:
             # Whatever broke, nothing was wanted from it any more.
             self.state = LegState.IDLE
             return
-        logger.info("request %s: the cloud's stream ended: %s", self._request.request_id, error)
+        logger.info("request %s: the cloud's stream ended: %s", self._ask.request_id, error)
         self.error = error
         self.state = LegState.IDLE
         now = self._time()

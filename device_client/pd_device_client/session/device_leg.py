@@ -12,6 +12,7 @@ import math
 from typing import Protocol
 
 from pd_core.errors import EngineError, PdError
+from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.happenings import (
     DeviceBegan,
     DeviceFailed,
@@ -19,10 +20,9 @@ from pd_device_client.contract.happenings import (
     Tell,
     silent,
 )
-from pd_device_client.contract.outcome import GenerationRequest
-from pd_device_client.contract.ports import LocalEngine
 from pd_device_client.planning.estimates import DeviceEstimate
-from pd_device_client.session.engine_turns import EngineTurns, Turn
+from pd_device_client.session.engine_turns import Turn
+from pd_device_client.session.sides import Sides
 from pd_device_client.session.token_log import TokenLog
 from pd_device_client.session.wakeup import Signal
 
@@ -51,13 +51,11 @@ class DeviceLeg:
     """The local engine's work for one request.
 
     Args:
-        engine: the local engine.
-        request: the request.
+        ask: what to answer.
+        sides: the local engine, which is there and is worked with during one's turn only, and what
+            is known of its speed.
         log: where its tokens go.
-        estimate: learns the device's speed.
         changed: notified after every pass.
-        policy: when to claim.
-        turns: at the engine; it is worked with during one's turn only.
         tell: told of every pass.
 
     Attributes:
@@ -69,22 +67,19 @@ class DeviceLeg:
 
     def __init__(
         self,
-        engine: LocalEngine,
-        request: GenerationRequest,
+        ask: Ask,
+        sides: Sides,
         log: TokenLog,
-        estimate: DeviceEstimate,
         changed: Signal,
-        policy: ClaimPolicy,
-        turns: EngineTurns,
         tell: Tell = silent,
     ) -> None:
-        self._engine = engine
-        self._request = request
+        assert sides.engine is not None, "a device's leg needs an engine"
+        self._ask = ask
+        self._engine = sides.engine
+        self._estimate = sides.device_estimate
+        self._turns = sides.turns
         self._log = log
-        self._estimate = estimate
         self._changed = changed
-        self._policy = policy
-        self._turns = turns
         self._tell = tell
         self._turn: Turn | None = None
         self._pass_s = 0.0  # forecast of the pass in progress
@@ -92,7 +87,7 @@ class DeviceLeg:
         self.running = False
         self.error: PdError | None = None
         # What an earlier answer left behind is fed already, if it is still there in our turn.
-        self.num_fed = self.num_cached = engine.cached_tokens(request.prompt_token_ids)
+        self.num_fed = self.num_cached = self._engine.cached_tokens(ask.prompt_token_ids)
 
     def ready_s(self, position: int) -> float:
         """Forecast the instant at which the device can show `position`, all before it committed.
@@ -106,7 +101,7 @@ class DeviceLeg:
         wait_s = self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
         return wait_s + forecast_ready_s(
             now_s,
-            len(self._request.prompt_token_ids) + position,
+            len(self._ask.prompt_token_ids) + position,
             self.num_fed,
             self._engine.card.chunk_tokens,
             self._estimate,
@@ -114,25 +109,29 @@ class DeviceLeg:
             self._pass_ends_s,
         )
 
-    async def run(self) -> None:
-        """Work until the log closes or the engine fails; a failure gives the claim back."""
+    async def run(self, policy: ClaimPolicy) -> None:
+        """Work until the log closes or the engine fails; a failure gives the claim back.
+
+        Args:
+            policy: when to claim.
+        """
         sequence = None
         self._turn = self._turns.join()
         try:
             self.running = True
             await self._turn.begin()
-            prompt = self._request.prompt_token_ids
+            prompt = self._ask.prompt_token_ids
             self.num_fed = self.num_cached = self._engine.cached_tokens(prompt)
-            sequence = self._engine.open(self._request.sampling, prompt)
+            sequence = self._engine.open(self._ask.sampling, prompt)
             self._tell(DeviceBegan(self.num_cached))
             while not self._log.closed:
-                candidate = await self._catch_up(sequence.feed)
+                candidate = await self._catch_up(sequence.feed, policy)
                 if candidate is not None:
-                    await self._place(candidate)
+                    await self._place(candidate, policy)
         except PdError as error:
             self._fail(error)
         except Exception as error:  # the outermost frame of the engine's work
-            logger.exception("request %s: the local engine failed", self._request.request_id)
+            logger.exception("request %s: the local engine failed", self._ask.request_id)
             self._fail(EngineError(f"the local engine failed: {type(error).__name__}"))
         finally:
             self.running = False
@@ -141,7 +140,7 @@ class DeviceLeg:
             self._turn.end()
             self._changed.notify()
 
-    async def _catch_up(self, feed: "_Feed") -> int | None:
+    async def _catch_up(self, feed: "_Feed", policy: ClaimPolicy) -> int | None:
         """Feed one pass; return the next position's candidate if all there is was fed."""
         pending = self._pending()
         chunk = pending[: self._engine.card.chunk_tokens]
@@ -150,10 +149,10 @@ class DeviceLeg:
         began_s = loop.time()
         self._pass_s = self._estimate.pass_s(self.num_fed, len(chunk))
         if last and self._log.claimed_at is None:
-            if self._policy.may_claim(began_s + self._pass_s):
+            if policy.may_claim(began_s + self._pass_s):
                 self._log.claim()
                 self._changed.notify()
-            elif (hold_s := self._policy.hold_s(self._pass_s)) > 0 and self._caught_up:
+            elif (hold_s := policy.hold_s(self._pass_s)) > 0 and self._caught_up:
                 await self._changed.wait(hold_s)
                 return None
         self._pass_ends_s = began_s + self._pass_s
@@ -170,28 +169,28 @@ class DeviceLeg:
     @property
     def _caught_up(self) -> bool:
         """Whether the prompt is fed: from here on passes only absorb."""
-        return self.num_fed >= len(self._request.prompt_token_ids)
+        return self.num_fed >= len(self._ask.prompt_token_ids)
 
     def _pending(self) -> list[int]:
         """What is committed and not fed: the prompt's rest, then response tokens."""
-        prompt = self._request.prompt_token_ids
+        prompt = self._ask.prompt_token_ids
         chunk = self._engine.card.chunk_tokens
         if self.num_fed < len(prompt):
             pending = list(prompt[self.num_fed : self.num_fed + chunk + 1])
             return pending + self._log.token_ids[: max(chunk + 1 - len(pending), 0)]
         return self._log.token_ids[self.num_fed - len(prompt) :]
 
-    async def _place(self, candidate: int) -> None:
+    async def _place(self, candidate: int, policy: ClaimPolicy) -> None:
         """Commit the candidate when it may be, or wait until a cloud token takes its place."""
         log, position = self._log, self._log.length
         while not log.closed and log.length == position:
-            if log.claimed_at is None and self._policy.may_claim(asyncio.get_running_loop().time()):
+            if log.claimed_at is None and policy.may_claim(asyncio.get_running_loop().time()):
                 log.claim()
             if log.open_to_device:
                 log.commit_device(position, candidate)
                 self._changed.notify()
                 return
-            await self._changed.wait(self._policy.patience_s())
+            await self._changed.wait(policy.patience_s())
 
     def _fail(self, error: PdError) -> None:
         self.error = error

@@ -6,10 +6,11 @@ Pure questions about the present state of one request; nothing here waits or cha
 import asyncio
 import bisect
 
-from pd_device_client.contract.outcome import Shown
-from pd_device_client.planning.planner import Mode, Plan
+from pd_device_client.contract.ask import Mode
+from pd_device_client.planning.planner import Plan
 from pd_device_client.session.cloud_leg import CloudLeg, LegState
 from pd_device_client.session.device_leg import DeviceLeg
+from pd_device_client.session.seen import Seen
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.speed_controller import Arrivals, steepest_slope_s
 from pd_device_client.session.token_log import TokenLog
@@ -30,14 +31,13 @@ class Handoff:
         plan: the request's plan.
         sides: the estimates.
         log: what is committed.
-        shown: what the reader has seen; grows as it does.
+        seen: what the reader has seen.
+        cloud: the cloud's leg, or None.
+        device: the device's leg, or None.
         expected_tokens: N of the forecasts, a quantile of past answers' lengths.
         max_tokens: the answer's token limit.
 
     Attributes:
-        cloud: the cloud's leg, or None; set by the session.
-        device: the device's leg, or None; set by the session.
-        shown_s: the instant of the last token shown; set by the session.
         expected_tokens: as given, at most the limit.
     """
 
@@ -46,7 +46,9 @@ class Handoff:
         plan: Plan,
         sides: Sides,
         log: TokenLog,
-        shown: list[Shown],
+        seen: Seen,
+        cloud: CloudLeg | None,
+        device: DeviceLeg | None,
         *,
         expected_tokens: int,
         max_tokens: int,
@@ -54,12 +56,11 @@ class Handoff:
         self._plan = plan
         self._sides = sides
         self._log = log
-        self._shown = shown
+        self._seen = seen
+        self._cloud = cloud
+        self._device = device
         self.expected_tokens = min(expected_tokens, max_tokens)
         self._max_tokens = max_tokens
-        self.cloud: CloudLeg | None = None
-        self.device: DeviceLeg | None = None
-        self.shown_s = 0.0
 
     @property
     def _expected_last(self) -> int:
@@ -67,25 +68,25 @@ class Handoff:
 
     def due_s(self, position: int) -> float:
         """When `position` is to be shown if the pace is kept from here on."""
-        last = len(self._shown) - 1
+        last = len(self._seen.shown) - 1
         if last < 0:
             # Something may be there already, with its text held back.
-            first_s = self.cloud.first_token_s if self.cloud is not None else None
+            first_s = self._cloud.first_token_s if self._cloud is not None else None
             first_s = asyncio.get_running_loop().time() if first_s is None else first_s
             return first_s + position * self._plan.pace_s
-        return self.shown_s + (position - last) * self._plan.pace_s
+        return self._seen.last_s + (position - last) * self._plan.pace_s
 
     def tokens_for_no_seam(self) -> int:
         """Cloud tokens needed for an even pace by the present forecast; 0 when the plan's do."""
-        device, cloud = self.device, self.cloud
+        device, cloud = self._device, self._cloud
         if self._plan.mode is Mode.DEVICE_ONLY or device is None or cloud is None:
             return 0
-        if not self._shown or not self._plan.adapts:
+        if not self._seen.shown or not self._plan.adapts:
             return 0
         pace_s = self._plan.pace_s
         if not cloud.coming and not self._new_stream_helps(device, cloud):
             return 0
-        limit = max(cloud.limit, self._log.length, len(self._shown))
+        limit = max(cloud.limit, self._log.length, len(self._seen.shown))
         if self._slope_s(device, limit) <= pace_s * _SEAM_TOLERANCE:
             return 0
         candidates = range(limit, self._max_tokens)
@@ -110,19 +111,19 @@ class Handoff:
         decode_s = self._sides.device_estimate.decode_s
         last = max(self._expected_last, limit)
         tail = Arrivals(limit, last, device.ready_s(limit), decode_s)
-        return steepest_slope_s(len(self._shown) - 1, self.shown_s, [tail])
+        return steepest_slope_s(len(self._seen.shown) - 1, self._seen.last_s, [tail])
 
     def promise_is_lost(self) -> bool:
         """After the claim: whether the device falls behind so far that the cloud is to go on.
 
         A device that slows down, hangs, or meets an answer much longer than expected.
         """
-        cloud, device = self.cloud, self.device
-        if self._log.claimed_at is None or cloud is None or device is None or not self._shown:
+        cloud, device = self._cloud, self._device
+        if self._log.claimed_at is None or cloud is None or device is None or not self._seen.shown:
             return False
         if self._plan.mode is Mode.DEVICE_ONLY or not self._plan.adapts or not cloud.ready:
             return False
-        slope_s = steepest_slope_s(len(self._shown) - 1, self.shown_s, self.arrivals())
+        slope_s = steepest_slope_s(len(self._seen.shown) - 1, self._seen.last_s, self.arrivals())
         if slope_s <= self._plan.pace_s * LOST_TOLERANCE:
             return False
         return self._new_stream_helps(device, cloud)
@@ -133,7 +134,7 @@ class Handoff:
             return []
         pieces = []
         position = self._log.length
-        cloud, device, sides = self.cloud, self.device, self._sides
+        cloud, device, sides = self._cloud, self._device, self._sides
         if cloud is not None and cloud.coming and self._log.claimed_at is None:
             step_s = sides.cloud_estimate.step_s
             pieces.append(Arrivals(position, cloud.limit - 1, cloud.next_arrival_s(), step_s))
@@ -150,21 +151,21 @@ class Handoff:
     def may_claim(self, ready_s: float) -> bool:
         """Whether all cloud tokens are in, or the pace holds to the end without more of them."""
         position = self._log.length
-        if self.cloud is None or self.cloud.state is LegState.FAILED:
+        if self._cloud is None or self._cloud.state is LegState.FAILED:
             return True
-        if not self.cloud.coming:
+        if not self._cloud.coming:
             # All k are in. Should they not last until the device is ready, more are asked for
             # first: after the claim the cloud is gone.
-            return self.tokens_for_no_seam() <= self.cloud.limit
+            return self.tokens_for_no_seam() <= self._cloud.limit
         due_s, pace_s = self.due_s(position), self._plan.pace_s
         decode_s = self._sides.device_estimate.decode_s
         if not self._log.open_to_device and self._overdue_in_s() <= 0:
             return True
         if not self._plan.adapts:
             return False
-        if self._shown:
+        if self._seen.shown:
             # Late is late, but nothing is gained by waiting for what comes later still.
-            due_s = max(due_s, self.cloud.next_arrival_s())
+            due_s = max(due_s, self._cloud.next_arrival_s())
         left = max(self._expected_last - position, 0)
         return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
 
@@ -175,7 +176,7 @@ class Handoff:
         last cloud token comes only delays the last one. But it must not be put off so long that
         the device could not step in should the cloud fall silent.
         """
-        cloud = self.cloud
+        cloud = self._cloud
         if cloud is None or not cloud.coming:
             return 0.0
         now, length = asyncio.get_running_loop().time(), self._log.length
@@ -187,7 +188,7 @@ class Handoff:
 
     def patience_s(self) -> float | None:
         """Until the cloud's next token is overdue."""
-        if self.cloud is None or not self.cloud.coming:
+        if self._cloud is None or not self._cloud.coming:
             return None
         return max(self._overdue_in_s(), 0.001)
 

@@ -5,10 +5,26 @@ from dataclasses import dataclass, field
 from pd_core.generation import Fingerprints
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
-from pd_device_client.session.cloud_leg import CloudTimeouts
 from pd_device_client.session.engine_turns import EngineTurns
 
-__all__ = ["Sides"]
+__all__ = ["CloudTimeouts", "Sides"]
+
+
+@dataclass(frozen=True, slots=True)
+class CloudTimeouts:
+    """How long to wait for the cloud, by phase, before a stream is taken for dead.
+
+    Attributes:
+        admitted_s: for the answer to Start.
+        first_token_s: from then to the first token; a queue and a long prefill lie in it.
+        idle_s: between two messages.
+        finish_s: for Finished after Stop, beside the reader, never before them.
+    """
+
+    admitted_s: float = 5.0
+    first_token_s: float = 60.0
+    idle_s: float = 10.0
+    finish_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ class TokenLog:
     Attributes:
         token_ids: the committed tokens.
         origins: who made each.
+        eos_token_ids: as given.
         claimed_at: position from which only the device commits; None before the claim.
         closed: "" while open, then the finish reason: "stop", "length" or what `close` was given.
         disagreed: dropped cloud tokens that differ from the committed ones.
@@ -43,7 +44,6 @@ class TokenLog:
 
     __slots__ = (
         "_aside",
-        "_eos_token_ids",
         "_max_tokens",
         "_on_commit",
         "_stream_next",
@@ -52,6 +52,7 @@ class TokenLog:
         "closed",
         "disagreed",
         "diverged",
+        "eos_token_ids",
         "origins",
         "stream_began",
         "token_ids",
@@ -65,7 +66,7 @@ class TokenLog:
         tell: Tell = silent,
     ) -> None:
         self._max_tokens = max_tokens
-        self._eos_token_ids = frozenset(eos_token_ids)
+        self.eos_token_ids = frozenset(eos_token_ids)
         self._on_commit = on_commit
         self._tell = tell
         self._aside: list[int] = []  # positions len(token_ids) .. of the present cloud stream
@@ -192,7 +193,7 @@ class TokenLog:
         self.origins.append(origin)
         if self._on_commit is not None:
             self._on_commit(position, token_id)
-        if token_id in self._eos_token_ids:
+        if token_id in self.eos_token_ids:
             self.close("stop")
         elif position + 1 >= self._max_tokens:
             self.close("length")

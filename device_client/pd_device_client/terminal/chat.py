@@ -1,29 +1,52 @@
 """`pd-device chat`: one prompt, its answer streamed to the terminal, and what came of it."""
 
 import re
-from collections.abc import Sequence
 from contextlib import aclosing
 
 from rich.console import Console
 from rich.text import Text
 
+from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import ConfigError
-from pd_device_client.contract.outcome import Origin, Outcome
+from pd_device_client.contract.ask import Ask, Mode, draw_request_id
+from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.device import Device, draw_seed, open_device
 from pd_device_client.device.prompt import prompt_token_ids
-from pd_device_client.planning.planner import Mode
 from pd_device_client.session.session import Session
 from pd_device_client.terminal.load_progress import LoadingLine
 from pd_device_client.terminal.settings import ChatSettings
 
-__all__ = ["ask", "chat", "load", "show", "summary"]
+__all__ = ["asked", "chat", "load", "show", "summary"]
 
 # What a model writes must not steer the terminal; line breaks and tabs are text.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # Readable on dark and light terminals alike.
 _STYLES = {Origin.CLOUD: "dodger_blue1", Origin.DEVICE: "green3"}
+
+
+def asked(
+    settings: ChatSettings,
+    loaded: LoadedModel,
+    prompt_token_ids: tuple[int, ...],
+    mode: Mode,
+    max_tokens: int,
+) -> Ask:
+    """Return what is asked for with such a prompt."""
+    return Ask(
+        draw_request_id(),
+        prompt_token_ids,
+        max_tokens,
+        loaded.sampling_defaults.params(
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            seed=draw_seed() if settings.seed is None else settings.seed,
+        ),
+        settings.stop_strings,
+        mode=mode,
+    )
 
 
 async def chat(settings: ChatSettings, link: CloudLink | None, console: Console) -> Outcome:
@@ -35,7 +58,8 @@ async def chat(settings: ChatSettings, link: CloudLink | None, console: Console)
     device = await load(settings, link)
     try:
         prompt = prompt_token_ids(device.loaded, settings.prompt or "", raw=settings.raw)
-        session = ask(settings, device, prompt, settings.mode, settings.max_tokens)
+        ask = asked(settings, device.loaded, prompt, settings.mode, settings.max_tokens)
+        session = device.client.session(ask)
         await show(session, console, tint=settings.show_origin)
         return session.outcome
     finally:
@@ -52,35 +76,6 @@ async def load(settings: ChatSettings, link: CloudLink | None) -> Device:
         return await open_device(settings.device, link, progress)
 
 
-def ask(
-    settings: ChatSettings, device: Device, prompt: Sequence[int], mode: Mode, max_tokens: int
-) -> Session:
-    """Plan the answer to a prompt.
-
-    Args:
-        settings: how tokens are chosen, and where the answer ends.
-        device: answers.
-        prompt: token ids.
-        mode: who is to carry it.
-        max_tokens: token limit.
-
-    Raises:
-        PdError: no side can take it.
-    """
-    return device.answer(
-        prompt,
-        mode=mode,
-        max_tokens=max_tokens,
-        sampling=device.loaded.sampling_defaults.params(
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            seed=draw_seed() if settings.seed is None else settings.seed,
-        ),
-        stop_strings=settings.stop_strings,
-    )
-
-
 async def show(session: Session, console: Console, *, tint: bool) -> None:
     """Print an answer as it comes, each token at its time.
 
@@ -95,6 +90,7 @@ async def show(session: Session, console: Console, *, tint: bool) -> None:
     """
     async with aclosing(session.run()) as answer:
         async for shown in answer:
+            assert isinstance(shown, Shown), "nobody watches"
             plain = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", shown.text)
             text = plain if console.is_terminal else shown.text
             style = _STYLES[shown.origin] if tint else ""

@@ -2,19 +2,19 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 
 from pd_core.errors import PdError
+from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.device.conversation import Conversation, Turn
+from pd_device_client.device.conversation import Conversation, Prompt
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles, text_token_ids
 from pd_device_client.device.totals import Totals
-from pd_device_client.planning.planner import Mode
-from pd_device_client.terminal.chat import ask, show, summary
+from pd_device_client.terminal.chat import asked, show, summary
 from pd_device_client.terminal.line_input import LineDropped
 from pd_device_client.terminal.settings import ChatSettings
 
@@ -91,8 +91,8 @@ class Repl:
         self._say(f"{loaded.name}; /help for help, Ctrl-D to end")
         if not self._settings.raw and not knows_roles(loaded):
             self._say("It is a base model: it goes on with a text instead of answering it.")
-        if self._device.client.cloud_error is not None:
-            self._say(f"note: the device goes on alone: {self._device.client.cloud_error}")
+        if self._device.client.cloud.error is not None:
+            self._say(f"note: the device goes on alone: {self._device.client.cloud.error}")
 
     # A turn
 
@@ -100,7 +100,7 @@ class Repl:
         loaded = self._device.loaded
         try:
             if self._settings.raw:
-                turn = Turn(said, said, text_token_ids(loaded, said))
+                turn = Prompt(said, said, text_token_ids(loaded, said))
             else:
                 turn = self._conversation.turn(said)
             outcome = await self._answer(turn.token_ids)
@@ -117,11 +117,12 @@ class Repl:
         self.totals.add(outcome)
         self._conversation.answered(turn, outcome)
 
-    async def _answer(self, prompt: Sequence[int]) -> Outcome | None:
+    async def _answer(self, prompt: tuple[int, ...]) -> Outcome | None:
         """Show an answer; where it is stopped, return what was shown, and None for nothing."""
         room = self._device.client.room_tokens(len(prompt), self.mode)
         limit = max(min(self._settings.max_tokens, room), 1)
-        session = ask(self._settings, self._device, prompt, self.mode, limit)
+        ask = asked(self._settings, self._device.loaded, prompt, self.mode, limit)
+        session = self._device.client.session(ask)
         task = asyncio.ensure_future(show(session, self._console, tint=self._settings.show_origin))
         with _on_ctrl_c(task.cancel):
             try:

@@ -7,8 +7,8 @@ from annotated_types import Ge
 
 from pd_core.settings.option import Argument, Option, Part
 from pd_device_client.cloud.settings import CloudSettings
+from pd_device_client.contract.ask import Mode
 from pd_device_client.device.settings import DeviceSettings, LogLevel, ModeOption
-from pd_device_client.planning.planner import Mode
 
 __all__ = ["ChatSettings"]
 

@@ -1,34 +1,24 @@
 """What a server says about itself."""
 
-from dataclasses import dataclass
-
 from pd_core.errors import ConfigError
 from pd_core.generation import Limits, Load, ServerInfo
 from pd_server.engine.contract import ModelCard
 
-__all__ = ["ServerCard", "make_limits"]
+__all__ = ["make_limits", "server_card"]
 
 
-@dataclass(frozen=True, slots=True)
-class ServerCard:
-    """The parts of a ServerInfo that never change while the server runs."""
-
-    server_version: str
-    model: ModelCard
-    limits: Limits
-
-    def info(self, load: Load) -> ServerInfo:
-        """Return the full card at a load."""
-        return ServerInfo(
-            server_version=self.server_version,
-            model_name=self.model.model_name,
-            engine=self.model.engine,
-            fingerprints=self.model.fingerprints,
-            limits=self.limits,
-            load=load,
-            sampler=self.model.sampler,
-            eos_token_ids=self.model.eos_token_ids,
-        )
+def server_card(server_version: str, model: ModelCard, limits: Limits) -> ServerInfo:
+    """Return the server's card without its load, which the caller fills in."""
+    return ServerInfo(
+        server_version=server_version,
+        model_name=model.model_name,
+        engine=model.engine,
+        fingerprints=model.fingerprints,
+        limits=limits,
+        load=Load(),
+        sampler=model.sampler,
+        eos_token_ids=model.eos_token_ids,
+    )
 
 
 def make_limits(

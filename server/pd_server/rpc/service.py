@@ -10,6 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from pd_core.errors import PdError, ProtocolError, ShuttingDown
@@ -20,7 +21,6 @@ from pd_server.engine.live_request import LiveRequest
 from pd_server.engine.stream import EngineStream
 from pd_server.engine.thread import EngineThread
 from pd_server.gate.admission import Admission, Ticket
-from pd_server.gate.server_card import ServerCard
 from pd_server.gate.validation import RequestValidator
 from pd_server.operations.metrics import Metrics
 from pd_server.rpc.convert import event_to_pb, info_to_pb, request_from_pb
@@ -44,7 +44,7 @@ class GenerationService(GenerationServiceServicer):
         engine: runs the requests.
         admission: bounds how many.
         validator: checks each.
-        card: what GetServerInfo returns.
+        card: what GetServerInfo returns, except for the load.
         metrics: counts them.
         start_timeout_s: a stream without a Start after this is refused.
     """
@@ -54,7 +54,7 @@ class GenerationService(GenerationServiceServicer):
         engine: EngineThread,
         admission: Admission,
         validator: RequestValidator,
-        card: ServerCard,
+        card: ServerInfo,
         metrics: Metrics,
         start_timeout_s: float = 10.0,
     ) -> None:
@@ -85,7 +85,7 @@ class GenerationService(GenerationServiceServicer):
 
     def info(self) -> ServerInfo:
         """Return the server's card with the present load."""
-        return self._card.info(self._engine.load)
+        return replace(self._card, load=self._engine.load)
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Any

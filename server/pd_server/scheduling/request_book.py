@@ -134,14 +134,16 @@ class RequestBook(Generic[Block]):
             self.fail(request, request.expiry())
         for request in schedule.preempted:
             self._kv.drop(request, now_s)
+        chunks = schedule.chunks
         for placement in schedule.placed:
             try:
                 self._kv.hold(placement, now_s)
             except PdError as error:
                 self.fail(placement.request, error)
+                chunks = [chunk for chunk in chunks if chunk.request is not placement.request]
             else:
                 self._num_hit_tokens += len(placement.prefix) * BLOCK_TOKENS
-        return schedule.chunks
+        return chunks
 
     def end_step(
         self, chunks: Sequence[Chunk], made: Sequence[int | PdError | None], step_s: float
@@ -204,8 +206,10 @@ class RequestBook(Generic[Block]):
         if request.first_token_at_s is None:
             request.first_token_at_s = now_s
         self._emit(TokensMade(request.request_id, position, (token_id,)))
-        if (reason := request.end(self._eos_token_ids)) is not None:
-            self._finish(request, reason)
+        if token_id in self._eos_token_ids:
+            self._finish(request, FinishReason.EOS)
+        elif position + 1 >= request.token_limit:
+            self._finish(request, FinishReason.LIMIT)
 
     def _finish(self, request: LiveRequest, reason: FinishReason) -> None:
         self._remember(request)

@@ -64,7 +64,7 @@ class TorchEngine:
             fingerprints = replace(fingerprints, numerics_id=sampler)
         self._runner = ModelRunner(lm)
         context = lm.model.config.max_context_tokens
-        blocks = num_blocks(self._runner.make_cache, kv_cache_bytes, max_num_seqs * context)
+        blocks = num_blocks(self._runner.make_cache, kv_cache_bytes, max_num_seqs, context)
         held = blocks * BLOCK_TOKENS // KEY_BLOCK * KEY_BLOCK
         if held < context:
             logger.warning(
@@ -169,10 +169,11 @@ class TorchEngine:
     def _has_room(self, chunk: Chunk, now_s: float) -> bool:
         """Whether the request's KV cache has room for the chunk; if it cannot grow, fail it."""
         try:
-            return self._kv.grow(chunk.request, now_s)
+            self._kv.grow(chunk.request, now_s)
         except PdError as error:
             self._book.fail(chunk.request, error)
             return False
+        return True
 
     def _made(self, chunk: Chunk, result: WorkResult) -> int | PdError | None:
         """Return a chunk's token or error, and report the scores of a prompt it completed."""

@@ -72,30 +72,25 @@ class KVStore:
         request = placement.request
         self._held[request.request_id] = _Held(request, cache, cache.allocated_bytes, now_s)
 
-    def grow(self, request: LiveRequest, now_s: float) -> bool:
+    def grow(self, request: LiveRequest, now_s: float) -> None:
         """Grow a request's cache to the tokens it holds blocks for.
 
         Room for the whole prefix comes with the slot, room for the answer block by block, so a high
         token limit alone takes no memory.
 
-        Returns:
-            Whether the request has a cache.
-
         Raises:
             EngineError: there is no memory for it.
         """
-        held = self._held.get(request.request_id)
-        if held is None:
-            return False
+        held = self._held[request.request_id]
         num_tokens = self.budget.held_by(request.request_id) * BLOCK_TOKENS
-        if num_tokens > held.cache.capacity_tokens:
-            self._count(held, now_s)
-            try:
-                held.cache.reserve(num_tokens)
-            except (MemoryError, RuntimeError) as error:
-                raise model_failed("could not allocate its KV cache", error) from error
-            held.num_bytes = held.cache.allocated_bytes
-        return True
+        if num_tokens <= held.cache.capacity_tokens:
+            return
+        self._count(held, now_s)
+        try:
+            held.cache.reserve(num_tokens)
+        except (MemoryError, RuntimeError) as error:
+            raise model_failed("could not allocate its KV cache", error) from error
+        held.num_bytes = held.cache.allocated_bytes
 
     def cache_of(self, request: LiveRequest) -> KVCache:
         """Return a running request's cache."""
@@ -133,30 +128,41 @@ class KVStore:
 
 
 def num_blocks(
-    make_cache: Callable[[int], KVCache], kv_cache_bytes: int | None, wanted_tokens: int
+    make_cache: Callable[[int], KVCache],
+    kv_cache_bytes: int | None,
+    max_num_seqs: int,
+    context_tokens: int,
 ) -> int:
     """Return how many KV blocks an amount of memory holds.
 
     Args:
         make_cache: returns an empty KV cache with room for N tokens.
-        kv_cache_bytes: the memory; None: for wanted_tokens, but at most half of what is free.
-        wanted_tokens: tokens to make room for if kv_cache_bytes is None.
+        kv_cache_bytes: the memory; None: for max_num_seqs whole contexts, but at most half of what
+            is free.
+        max_num_seqs: requests at once.
+        context_tokens: the longest context.
 
     Raises:
-        ConfigError: it cannot hold the smallest sequence, or exceeds the free memory.
+        ConfigError: it cannot hold the smallest request; or it exceeds the free memory, counting
+            the second copy that the largest cache needs while it grows.
     """
     least = make_cache(1)
     blocks_of_least = least.capacity_tokens // BLOCK_TOKENS
     block_bytes = least.allocated_bytes // blocks_of_least
     free_bytes = _free_bytes(least.keys[0].device)
     if kv_cache_bytes is None:
-        wanted = -(-wanted_tokens // BLOCK_TOKENS) * block_bytes
+        wanted = -(-max_num_seqs * context_tokens // BLOCK_TOKENS) * block_bytes
         kv_cache_bytes = min(wanted, free_bytes // 2)
-    elif kv_cache_bytes > free_bytes:
-        raise ConfigError(
-            f"the KV cache is to have {kv_cache_bytes >> 20} MiB, and of the memory "
-            f"{free_bytes >> 20} MiB are free; lower --kv-cache-mib"
-        )
+    else:
+        of_context = -(-context_tokens // least.capacity_tokens)
+        largest = min(of_context, kv_cache_bytes // least.allocated_bytes)
+        growth_bytes = max(0, largest - 1) * least.growth_bytes
+        if kv_cache_bytes + growth_bytes > free_bytes:
+            raise ConfigError(
+                f"the KV cache is to have {kv_cache_bytes >> 20} MiB, and {growth_bytes >> 20} MiB "
+                f"more while its longest sequence grows, and of the memory {free_bytes >> 20} MiB "
+                "are free; lower --kv-cache-mib"
+            )
     blocks = kv_cache_bytes // block_bytes
     if blocks < blocks_of_least:
         raise ConfigError(

@@ -429,7 +429,7 @@ def test_an_error_shows_nothing_of_the_program(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret of the program")
 
-    monkeypatch.setattr(type(server.device), "answer", broken)
+    monkeypatch.setattr(type(server.device.client), "session", broken)
     for stream in (False, True):
         answer = post(server, TEXT, {"prompt": "x", "stream": stream})
         assert answer.status_code == 500

@@ -20,7 +20,7 @@ from pd_core.sampling_params import SamplingParams
 from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api.event_stream import EventStream
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
 from pd_device_client.session.session import Session
 from tests.api_server import (
     CREATED,
@@ -353,11 +353,11 @@ def test_the_model_s_own_sampling_holds_where_a_request_is_silent(
         ChatTemplate("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"),
         SamplingDefaults(0.7, 20, 0.9),
     )
-    seen = list[GenerationRequest]()
+    seen = list[Ask]()
     with api_server(loaded=loaded) as server:
         inner = DeviceClient.session
 
-        def spy(client: DeviceClient, request: GenerationRequest, *args: Any, **kw: Any) -> Session:
+        def spy(client: DeviceClient, request: Ask, *args: Any, **kw: Any) -> Session:
             seen.append(request)
             return inner(client, request, *args, **kw)
 

@@ -165,7 +165,7 @@ def test_a_fresh_status_sees_that_the_cloud_has_gone(monkeypatch: pytest.MonkeyP
             raise CloudUnavailable("nobody answers")
 
         monkeypatch.setattr(cloud, "info", gone)
-        monkeypatch.setattr("pd_device_client.client.client._CARD_FRESH_S", 0.0)
+        monkeypatch.setattr("pd_device_client.client.cloud_watch._CARD_FRESH_S", 0.0)
         stale = http.get(f"{server.url}/v1/pd/status").json()["cloud"]
         assert stale["state"] == "connected", "a status that is not fresh asks nobody"
         fresh = http.get(f"{server.url}/v1/pd/status?fresh=true").json()["cloud"]

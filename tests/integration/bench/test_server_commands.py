@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pd_bench.cli import main
+from tests.command_here import run_here
+
 
 def _bench(*words: str, out: Path) -> Any:
     done = subprocess.run(
@@ -43,12 +46,6 @@ def test_gaps_are_measured_while_prompts_are_prefilled(tmp_path: Path) -> None:
 
 
 def test_an_unwritable_result_is_found_before_the_run(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pd_bench", "gaps", "--json", str(tmp_path / "no" / "gaps.json")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_here(main, "gaps", "--json", str(tmp_path / "no" / "gaps.json"))
     assert done.returncode == 2
     assert "cannot be written" in done.stderr

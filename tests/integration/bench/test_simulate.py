@@ -24,7 +24,7 @@ from pd_bench.simulation.cloud_measure import measure_cloud
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.simulation import Simulation
 from pd_bench.simulation.validation import (
-    Comparison,
+    FigureComparison,
     comparisons,
     read_replay,
     settings_of,
@@ -114,7 +114,7 @@ async def test_a_simulation_says_what_a_replay_measures(
 
 async def _differences(
     settings: ReplaySettings, progress: Progress, profile: CloudProfile, folder: Path
-) -> list[Comparison]:
+) -> list[FigureComparison]:
     """Replay, and simulate the same; return the figures that do not agree."""
     replayed = await Replay(settings, progress).run()
     file = folder / "replay.json"
@@ -163,7 +163,7 @@ def test_a_replay_of_another_trace_is_refused(trace: Path, tmp_path: Path) -> No
         read_replay(tmp_path / "broken.json")
 
 
-def _is_lateness(c: Comparison) -> bool:
+def _is_lateness(c: FigureComparison) -> bool:
     """Whether a largest gap is longer in the replay by what a busy machine's timers are late."""
     if not c.figure.startswith("largest gap") or c.replayed is None or c.simulated is None:
         return False

@@ -23,7 +23,8 @@ from pd_core.generation import (
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.outcome import Outcome, Shown
 from pd_device_client.contract.ports import (
     CloudLink,
     CloudStream,
@@ -33,12 +34,11 @@ from pd_device_client.contract.ports import (
 )
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
-from pd_device_client.planning.planner import Mode, Plan
+from pd_device_client.planning.planner import Plan
 from pd_device_client.planning.profiles import SpeedProfile
-from pd_device_client.session.cloud_leg import CloudTimeouts
 from pd_device_client.session.handoff import Handoff
 from pd_device_client.session.session import Session
-from pd_device_client.session.sides import Sides
+from pd_device_client.session.sides import CloudTimeouts, Sides
 from tests.fault_proxy import FaultProxy
 from tests.real_server import RealServer, real_server
 
@@ -154,7 +154,7 @@ class _HeldSequence:
 
 
 async def carry(
-    request: GenerationRequest,
+    request: Ask,
     plan: Plan,
     link: CloudLink | None,
     engine: LocalEngine | None,
@@ -184,7 +184,7 @@ def references(loaded: LoadedModel, prompt: tuple[int, ...]) -> dict[SamplingPar
 
     async def alone(sampling: SamplingParams) -> list[int]:
         engine = TorchLocalEngine(loaded, chunk_tokens=100)
-        request = GenerationRequest("reference", prompt, LENGTH, sampling)
+        request = Ask("reference", prompt, LENGTH, sampling)
         plan = Plan(Mode.DEVICE_ONLY, 0, 0.0001)
         outcome = await carry(request, plan, None, engine, loaded)
         await engine.close()
@@ -205,12 +205,11 @@ async def test_the_three_modes_give_the_same_tokens(
     engine = TorchLocalEngine(loaded, chunk_tokens=37)
     client = DeviceClient(cloud=link, engine=engine, pace_s=PACE_S, device_profile=OPTIMISTIC)
     await client.start()
-    assert client.info is not None
-    assert client.info.fingerprints == loaded.fingerprints
+    assert client.cloud.info is not None
+    assert client.cloud.info.fingerprints == loaded.fingerprints
     for mode in Mode:
-        request = GenerationRequest(f"mode-{mode}", prompt, LENGTH, sampling)
-        session = client.session(request, mode)
-        shown = [token.token_id async for token in session.run()]
+        session = client.session(Ask(f"mode-{mode}", prompt, LENGTH, sampling, mode=mode))
+        shown = [t.token_id async for t in session.run() if isinstance(t, Shown)]
         assert shown == references[sampling]
         assert session.outcome.exactness == "identical"
     await client.close()
@@ -242,7 +241,7 @@ async def test_every_forced_handoff_position_gives_the_same_tokens(
         engine = HeldEngine(inner, released)
         if position == 0:
             released.set()
-        request = GenerationRequest(f"at-{position}", prompt, LENGTH, sampling)
+        request = Ask(f"at-{position}", prompt, LENGTH, sampling)
         plan = Plan(Mode.PD_DEVICE, position, PACE_S)
         outcome = await carry(request, plan, WatchedLink(link, release), engine, loaded)
         assert outcome.token_ids == references[sampling]
@@ -277,7 +276,7 @@ async def test_the_cloud_process_is_killed(
 
         inner = TorchLocalEngine(loaded)
         link = WatchedLink(GrpcCloudLink(victim.address), kill)
-        request = GenerationRequest("killed", prompt, LENGTH, sampling)
+        request = Ask("killed", prompt, LENGTH, sampling)
         plan = Plan(Mode.PD_DEVICE, budget, PACE_S)
         outcome = await carry(request, plan, link, HeldEngine(inner, released), loaded)
         assert victim.process.wait(5) == -9
@@ -311,7 +310,7 @@ async def test_the_device_engine_raises_and_the_cloud_finishes(
     inner = TorchLocalEngine(loaded)
     engine = HeldEngine(inner, released, fail_after)
     link = WatchedLink(GrpcCloudLink(server.address), release)
-    request = GenerationRequest("failing", prompt, LENGTH, sampling)
+    request = Ask("failing", prompt, LENGTH, sampling)
     outcome = await carry(request, Plan(Mode.PD_DEVICE, budget, PACE_S), link, engine, loaded)
     assert outcome.token_ids == references[sampling]
     assert outcome.notes == ["device: a fault of the test"]
@@ -346,7 +345,7 @@ async def test_races_through_a_bad_network(
             case "half-cut":
                 proxy.faults.down.cut_after_bytes = 300
         engine = TorchLocalEngine(loaded)
-        request = GenerationRequest(fault, prompt, LENGTH, SEEDED)
+        request = Ask(fault, prompt, LENGTH, SEEDED)
         plan = Plan(Mode.PD_DEVICE, 12, PACE_S)
         timeouts = CloudTimeouts(admitted_s=0.5, first_token_s=1, idle_s=0.5, finish_s=0.1)
         outcome = await carry(request, plan, WatchedLink(link, act), engine, loaded, timeouts)
@@ -363,11 +362,10 @@ async def test_a_reader_who_leaves_frees_the_cloud_within_a_step(
     link, engine = GrpcCloudLink(server.address), TorchLocalEngine(loaded)
     client = DeviceClient(cloud=link, engine=engine, pace_s=0.02, device_profile=OPTIMISTIC)
     await client.start()
-    request = GenerationRequest("leaver", prompt, 1000, GREEDY)
-    session = client.session(request, Mode.CLOUD_ONLY)
+    session = client.session(Ask("leaver", prompt, 1000, GREEDY, mode=Mode.CLOUD_ONLY))
     async with aclosing(session.run()) as answer:
         async for shown in answer:
-            if shown.position == 2:
+            if isinstance(shown, Shown) and shown.position == 2:
                 break
     assert session.outcome.finish_reason == "cancelled"
     for _ in range(100):
@@ -391,7 +389,7 @@ async def test_the_cloud_finish_reason_and_totals_reach_the_outcome(
         if isinstance(event, Finished):
             finished.append(event)
 
-    request = GenerationRequest("totals", prompt, LENGTH, GREEDY)
+    request = Ask("totals", prompt, LENGTH, GREEDY)
     plan = Plan(Mode.CLOUD_ONLY, LENGTH, PACE_S)
     outcome = await carry(request, plan, WatchedLink(link, note), None, loaded)
     assert [f.reason for f in finished] == [FinishReason.LIMIT]
@@ -404,7 +402,7 @@ async def test_an_unreachable_cloud_without_a_device_is_a_typed_error() -> None:
     client = DeviceClient(cloud=link, engine=None, pace_s=0.05)
     await client.start()
     with pytest.raises(PdError, match="cannot be reached"):
-        client.session(GenerationRequest("r", (1, 2), 5), Mode.CLOUD_ONLY)
+        client.session(Ask("r", (1, 2), 5, mode=Mode.CLOUD_ONLY))
     await client.close()
 
 
@@ -417,7 +415,7 @@ async def test_a_link_closed_under_a_session_leaves_the_answer_to_the_device(
     references: dict[SamplingParams, list[int]],
 ) -> None:
     link, engine = GrpcCloudLink(server.address), TorchLocalEngine(loaded)
-    request = GenerationRequest("closed", prompt, LENGTH, SEEDED)
+    request = Ask("closed", prompt, LENGTH, SEEDED)
     answer = asyncio.ensure_future(carry(request, Plan(mode, LENGTH, 0.05), link, engine, loaded))
     await asyncio.sleep(0.15)
     await link.close()

@@ -11,7 +11,7 @@ from pd_core.errors import ConfigError
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.egress import way_out
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Mode
 from tests.api_server import api_server, scripted_cloud
 
 ADDRESS = CloudAddress("127.0.0.1:1", api_key="secret")

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.cli import main
+from pd_device_client.contract.ask import Mode
 from pd_device_client.device.settings import DeviceSettings
-from pd_device_client.planning.planner import Mode
 from pd_device_client.terminal.chat import chat
 from pd_device_client.terminal.settings import ChatSettings
 from tests.command_here import run_here

@@ -11,8 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from pd_core.errors import ConfigError
-from pd_core.settings.command import add_program_command
-from pd_core.settings.option import composed, offered
+from pd_core.settings.command import add_command
+from pd_core.settings.composition import composed, offered
 from pd_core.settings.program import Read
 from pd_core.settings.settings_file import config_path
 from pd_device_client.cli import app, main
@@ -45,9 +45,7 @@ def parsed(name: str, *args: str) -> dict[str, Any]:
     """The values with which a command would run."""
     found: list[Read] = []
     alone = typer.Typer(add_completion=False)
-    add_program_command(
-        alone, lambda _, read: found.append(read), PROGRAM.commands[name], PROGRAM, name
-    )
+    add_command(alone, lambda _, read: found.append(read), PROGRAM.commands[name], PROGRAM, name)
     alone(list(args), standalone_mode=False)
     return dict(found[0].values)
 

@@ -22,8 +22,8 @@ from pd_core.generation import Admitted, CloudEvent, Finished, Start, Tokens
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
-from pd_device_client.contract.outcome import GenerationRequest
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.outcome import Shown
 from tests.real_server import RealServer, real_server
 from tests.server_harness import plain_loop, prompt_of
 
@@ -155,8 +155,11 @@ async def test_a_dead_replica_costs_no_token(balanced: Balanced, loaded: LoadedM
     shown: list[list[int]] = [[] for _ in prompts]
 
     async def read(number: int) -> None:
-        request = GenerationRequest(f"dead-{number}", tuple(prompts[number]), LENGTH, SEEDED)
-        async for token in client.session(request, Mode.CLOUD_ONLY).run():
+        request = Ask(
+            f"dead-{number}", tuple(prompts[number]), LENGTH, SEEDED, mode=Mode.CLOUD_ONLY
+        )
+        async for token in client.session(request).run():
+            assert isinstance(token, Shown)
             shown[number].append(token.token_id)
 
     readers = [asyncio.create_task(read(number)) for number in range(4)]

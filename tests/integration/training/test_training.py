@@ -206,9 +206,9 @@ def wait_for(condition: Callable[[], bool], child: subprocess.Popen[str]) -> Non
 def test_a_run_interrupted_and_killed_ends_as_if_nothing_had_been(
     folder: Path, tmp_path: Path
 ) -> None:
-    steps, out = 400, tmp_path / "out"
+    steps, out = 200, tmp_path / "out"
     command: list[str | Path] = ["pretrain", folder / "data", out, "--steps", str(steps)]
-    options = [*SMALL, "--checkpoint-every", "40", "--threads", "1", "--skip-v1"]
+    options = [*SMALL, "--checkpoint-every", "20", "--threads", "1", "--skip-v1"]
     first = process(*command, *options)
     wait_for(lambda: len(losses(out)) >= 20, first)
     first.send_signal(signal.SIGINT)
@@ -220,12 +220,13 @@ def test_a_run_interrupted_and_killed_ends_as_if_nothing_had_been(
     assert 20 <= stopped_at < steps
 
     second = process(*command, *options, "--resume")
-    wait_for(lambda: len(losses(out)) >= stopped_at + 60, second)
+    wait_for(lambda: len(losses(out)) >= stopped_at + 30, second)
     second.kill()
     ended(second)
     assert not (out / "model").exists(), "the run was too short to be killed in its middle"
 
-    whole = process("pretrain", folder / "data", tmp_path / "whole", "--steps", "400", *options)
+    again: list[str | Path] = [command[0], command[1], tmp_path / "whole", *command[3:]]
+    whole = process(*again, *options)
     third = process(*command, *options, "--resume")
     assert ended(third)[0] == 0
     assert ended(whole)[0] == 0

@@ -1,224 +1,105 @@
-"""`pd-train pretrain` and `pd-train uptrain`: options to settings, and off.
+"""`pd-train pretrain` and `pd-train uptrain`: from their settings to a run.
 
 Torch is imported inside the commands; see pd_training.cli.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from pd_core.host.ending_signals import INTERRUPTED
-from pd_training.commands.options import (
-    Accumulate,
-    Batch,
-    Beta2,
-    CheckpointEvery,
-    Clip,
-    Compile,
-    CondaPeriod,
-    Context,
-    Data,
-    Device,
-    Dtype,
-    EvaluateEvery,
-    Floor,
-    Lr,
-    MaxContext,
-    NamedModel,
-    Optimiser,
-    Out,
-    Phi,
-    Resume,
-    SaveDtype,
-    Schedule,
-    Seed,
-    Steps,
-    Threads,
-    Warmup,
-    WeightDecay,
-)
-from pd_training.recipe.settings import OptimiserSettings, RunSettings, check_count
+from pd_core.settings.option import Argument, Option, Part
+from pd_core.settings.program import Read
+from pd_core.store.model_names import DEFAULT_MODEL
+from pd_training.recipe.model_shape import ModelShape
+from pd_training.recipe.settings import RunSettings, check_count
 
 if TYPE_CHECKING:
     from pd_training.corpus.token_store import TokenStore
     from pd_training.model.model_directory import TrainingDirectory
 
-__all__ = ["pretrain", "uptrain"]
+__all__ = ["PretrainSettings", "UptrainSettings", "pretrain", "uptrain"]
+
+_Data = Annotated[Path, Argument("A corpus made by pd-train prepare.")]
+_Out = Annotated[Path, Argument("A new folder.")]
 
 
-def pretrain(
-    data: Data,
-    out: Out,
-    steps: Steps,
-    hidden: Annotated[int, typer.Option(help="Width.")] = 256,
-    layers: Annotated[int, typer.Option(help="Decoder layers.")] = 6,
-    heads: Annotated[int, typer.Option(help="Query heads.")] = 8,
-    kv_heads: Annotated[int | None, typer.Option(help="KV heads; the query heads if not set.")] = (
-        None
-    ),
-    inter: Annotated[int | None, typer.Option(help="MLP width; 8/3 of the width if not set.")] = (
-        None
-    ),
-    family: Annotated[str, typer.Option(help="llama, qwen2 (biases) or qwen3 (norms).")] = "llama",
-    skip_v1: Annotated[bool, typer.Option("--skip-v1", help="SkipV1Former.")] = False,
-    yoco: Annotated[
-        bool, typer.Option("--yoco", help="SkipV1-YOCO: the upper half reuses keys, too.")
-    ] = False,
-    latent_rank: Annotated[
-        int | None, typer.Option(help="MLA with a latent of so many elements.")
-    ] = None,
-    rope_dim: Annotated[
-        int | None, typer.Option(help="MLA's rotated key; half a head's width if not set.")
-    ] = None,
-    tied: Annotated[bool, typer.Option(help="Output layer = embedding.")] = True,
-    max_context: MaxContext = None,
-    context: Context = 256,
-    batch: Batch = 8,
-    accumulate: Accumulate = 1,
-    optimiser: Optimiser = "adamw",
-    lr: Lr = 2e-3,
-    beta2: Beta2 = None,
-    weight_decay: WeightDecay = 0.0,
-    conda_period: CondaPeriod = 0,
-    schedule: Schedule = "cosine",
-    phi: Phi = 2.0,
-    warmup: Warmup = 0.1,
-    floor: Floor = 0.1,
-    clip: Clip = 1.0,
-    dtype: Dtype = "float32",
-    save_dtype: SaveDtype = "float32",
-    seed: Seed = 0,
-    checkpoint_every: CheckpointEvery = 200,
-    evaluate_every: EvaluateEvery = 200,
-    device: Device = "cpu",
-    threads: Threads = None,
-    compile_: Compile = False,
-    resume: Resume = False,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Execution:
+    """How a run is carried out on this machine, and what only its start asks for."""
+
+    max_context: Annotated[int | None, Option("What the model declares as its context.")] = None
+    beta2: Annotated[
+        float | None, Option("Decay of the second moment; 0.95, for conda 0.99, if not set.")
+    ] = None
+    device: Annotated[str, Option("cpu or cuda.")] = "cpu"
+    threads: Annotated[int | None, Option("Of torch; one makes a resumed run exact.")] = None
+    compiled: Annotated[
+        bool, Option("By torch.compile: half a minute first, then faster steps.", "compile")
+    ] = False
+    resume: Annotated[bool, Option("Go on from the newest checkpoint.")] = False
+
+    def of(self, settings: RunSettings) -> RunSettings:
+        """Return a run's settings with the decay that was given, or that the papers use.
+
+        (arXiv 2510.16807 and 2509.24218.)
+        """
+        optimiser = settings.optimiser
+        usual = 0.99 if optimiser.name == "conda" else 0.95
+        betas = (0.9, usual if self.beta2 is None else self.beta2)
+        return replace(settings, optimiser=replace(optimiser, betas=betas))
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainSettings:
+    """A run from scratch."""
+
+    data: _Data
+    out: _Out
+    run: Annotated[RunSettings, Part()]
+    shape: Annotated[ModelShape, Part("Model")] = field(default_factory=ModelShape)
+    execution: Annotated[_Execution, Part()] = field(default_factory=_Execution)
+
+
+@dataclass(frozen=True, slots=True)
+class UptrainSettings:
+    """A run from a checkpoint."""
+
+    model: Annotated[Path, Argument(f"{DEFAULT_MODEL}, or a Hugging Face directory.")]
+    data: _Data
+    out: _Out
+    run: Annotated[RunSettings, Part(defaults={"lr": 1.5e-4})]
+    original_tokens: Annotated[
+        int | None, Option("What the model was trained on, where it does not say.")
+    ] = None
+    execution: Annotated[_Execution, Part()] = field(default_factory=_Execution)
+
+
+def pretrain(settings: PretrainSettings, _: Read) -> None:
     """Train a model from scratch; under torchrun, on several processes."""
-    settings = RunSettings(
-        steps=steps,
-        batch_sequences=batch,
-        accumulate=accumulate,
-        context_tokens=context,
-        clip=clip,
-        schedule=schedule,
-        phi=phi,
-        warmup=warmup,
-        floor=floor,
-        dtype=dtype,
-        save_dtype=save_dtype,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-        evaluate_every=evaluate_every,
-        optimiser=OptimiserSettings(
-            name=optimiser,
-            lr=lr,
-            betas=(0.9, _beta2(optimiser, beta2)),
-            weight_decay=weight_decay,
-            conda_period=conda_period,
-        ),
-    )
-    from pd_training.commands.terminal import run_in_terminal
+    run = settings.execution.of(settings.run)
     from pd_training.model.model import TrainingModel
     from pd_training.model.model_directory import TrainingDirectory
-    from pd_training.recipe.model_shape import ModelShape
 
+    max_context = settings.execution.max_context
     if max_context is not None:
         check_count("--max-context", max_context)
-    shape = ModelShape(
-        hidden=hidden,
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        inter=inter,
-        family=family,
-        tied=tied,
-        skip_v1=skip_v1,
-        yoco=yoco,
-        latent_rank=latent_rank,
-        rope_dim=rope_dim,
-    )
 
     def make_start(store: "TokenStore") -> "TrainingDirectory":
-        config = shape.config(store.vocab_size, context if max_context is None else max_context)
-        model = TrainingModel(config, seed)
+        context = run.context_tokens if max_context is None else max_context
+        model = TrainingModel(settings.shape.config(store.vocab_size, context), run.seed)
         return TrainingDirectory(model, store.tokenizer, (store.eos_token_id,), 0)
 
-    finished = run_in_terminal(
-        Console(),
-        make_start,
-        data,
-        out,
-        settings,
-        device=device,
-        threads=threads,
-        compiled=compile_,
-        resume=resume,
-    )
-    if not finished:
-        raise typer.Exit(INTERRUPTED)
+    _run(Console(), make_start, settings, run)
 
 
-def uptrain(
-    model: NamedModel,
-    data: Data,
-    out: Out,
-    steps: Steps,
-    original_tokens: Annotated[
-        int | None, typer.Option(help="What the model was trained on, where it does not say.")
-    ] = None,
-    max_context: MaxContext = None,
-    context: Context = 256,
-    batch: Batch = 8,
-    accumulate: Accumulate = 1,
-    optimiser: Optimiser = "adamw",
-    lr: Lr = 1.5e-4,
-    beta2: Beta2 = None,
-    weight_decay: WeightDecay = 0.0,
-    conda_period: CondaPeriod = 0,
-    schedule: Schedule = "cosine",
-    phi: Phi = 2.0,
-    warmup: Warmup = 0.1,
-    floor: Floor = 0.1,
-    clip: Clip = 1.0,
-    dtype: Dtype = "float32",
-    save_dtype: SaveDtype = "float32",
-    seed: Seed = 0,
-    checkpoint_every: CheckpointEvery = 200,
-    evaluate_every: EvaluateEvery = 200,
-    device: Device = "cpu",
-    threads: Threads = None,
-    compile_: Compile = False,
-    resume: Resume = False,
-) -> None:
+def uptrain(settings: UptrainSettings, _: Read) -> None:
     """Train on from a checkpoint, converted or not; 10-15 % of its tokens is the papers' dose."""
-    settings = RunSettings(
-        steps=steps,
-        batch_sequences=batch,
-        accumulate=accumulate,
-        context_tokens=context,
-        clip=clip,
-        schedule=schedule,
-        phi=phi,
-        warmup=warmup,
-        floor=floor,
-        dtype=dtype,
-        save_dtype=save_dtype,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-        evaluate_every=evaluate_every,
-        optimiser=OptimiserSettings(
-            name=optimiser,
-            lr=lr,
-            betas=(0.9, _beta2(optimiser, beta2)),
-            weight_decay=weight_decay,
-            conda_period=conda_period,
-        ),
-    )
-    from pd_training.commands.terminal import run_in_terminal
+    run, original_tokens = settings.execution.of(settings.run), settings.original_tokens
     from pd_training.model.model_directory import read_training_model
 
     if original_tokens is not None:
@@ -226,32 +107,38 @@ def uptrain(
     console = Console()
 
     def make_start(store: "TokenStore") -> "TrainingDirectory":
-        start = read_training_model(model, max_context_tokens=max_context)
+        context = settings.execution.max_context
+        start = read_training_model(settings.model, max_context_tokens=context)
         if original_tokens is not None:
             start = replace(start, trained_tokens=original_tokens)
-        console.print(_dose(start.trained_tokens, settings), highlight=False, soft_wrap=True)
+        console.print(_dose(start.trained_tokens, run), highlight=False, soft_wrap=True)
         return start
 
+    _run(console, make_start, settings, run)
+
+
+def _run(
+    console: Console,
+    make_start: "Callable[[TokenStore], TrainingDirectory]",
+    settings: PretrainSettings | UptrainSettings,
+    run: RunSettings,
+) -> None:
+    from pd_training.commands.terminal import run_in_terminal
+
+    how = settings.execution
     finished = run_in_terminal(
         console,
         make_start,
-        data,
-        out,
-        settings,
-        device=device,
-        threads=threads,
-        compiled=compile_,
-        resume=resume,
+        settings.data,
+        settings.out,
+        run,
+        device=how.device,
+        threads=how.threads,
+        compiled=how.compiled,
+        resume=how.resume,
     )
     if not finished:
         raise typer.Exit(INTERRUPTED)
-
-
-def _beta2(optimiser: str, given: float | None) -> float:
-    """Return what was given, or what the papers use (arXiv 2510.16807 and 2509.24218)."""
-    if given is not None:
-        return given
-    return 0.99 if optimiser == "conda" else 0.95
 
 
 def _dose(original_tokens: int | None, settings: RunSettings) -> str:

@@ -1,11 +1,14 @@
 """The shape of a model that is trained from scratch: from a few numbers to a whole config."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 from pd_core.errors import ConfigError
-from pd_core.models.config import ModelConfig
-from pd_core.models.latent_shape import LatentShape
+from pd_core.settings.option import Option
 from pd_training.recipe.settings import check_count
+
+if TYPE_CHECKING:
+    from pd_core.models.config import ModelConfig
 
 __all__ = ["ModelShape"]
 
@@ -16,39 +19,35 @@ _FAMILIES = ("llama", "qwen2", "qwen3")
 class ModelShape:
     """What `pd-train pretrain` asks of a model.
 
-    Attributes:
-        hidden, layers, heads: width, decoder layers, query heads.
-        kv_heads: the query heads when None.
-        inter: width of the MLP; about 8/3 of the width when None.
-        family: "llama", "qwen2" or "qwen3".
-        tied: the output layer is the embedding.
-        skip_v1: SkipV1Former; with latent_rank SkipV1-MLA.
-        yoco: SkipV1-YOCO, which is a SkipV1Former too.
-        latent_rank: MLA with a latent of so many elements; each head's query and key have
-            hidden / heads unrotated elements, and so has its value.
-        rope_dim: of MLA's rotated key, which all heads share; half of the unrotated part when None,
-            as in DeepSeek-V2 (arXiv 2405.04434).
+    With a latent each head's query and key have hidden / heads unrotated elements, and so has its
+    value; half of that is rotated where nothing else is said, as in DeepSeek-V2 (arXiv 2405.04434).
     """
 
-    hidden: int = 256
-    layers: int = 6
-    heads: int = 8
-    kv_heads: int | None = None
-    inter: int | None = None
-    family: str = "llama"
-    tied: bool = True
-    skip_v1: bool = False
-    yoco: bool = False
-    latent_rank: int | None = None
-    rope_dim: int | None = None
+    hidden: Annotated[int, Option("Width.")] = 256
+    layers: Annotated[int, Option("Decoder layers.")] = 6
+    heads: Annotated[int, Option("Query heads.")] = 8
+    kv_heads: Annotated[int | None, Option("KV heads; the query heads if not set.")] = None
+    inter: Annotated[int | None, Option("MLP width; 8/3 of the width if not set.")] = None
+    family: Annotated[str, Option("llama, qwen2 (biases) or qwen3 (norms).")] = "llama"
+    tied: Annotated[bool, Option("Output layer = embedding.")] = True
+    skip_v1: Annotated[bool, Option("SkipV1Former.")] = False
+    yoco: Annotated[bool, Option("SkipV1-YOCO: the upper half reuses keys, too.")] = False
+    latent_rank: Annotated[int | None, Option("MLA with a latent of so many elements.")] = None
+    rope_dim: Annotated[
+        int | None, Option("MLA's rotated key; half a head's width if not set.")
+    ] = None
 
-    def config(self, vocab_size: int, max_context_tokens: int) -> ModelConfig:
+    def config(self, vocab_size: int, max_context_tokens: int) -> "ModelConfig":
         """Return the whole config.
 
         Raises:
             ConfigError: two options contradict each other, or a number is none.
             ModelError: the numbers do not fit together.
         """
+        # These import torch, which help need not wait for.
+        from pd_core.models.config import ModelConfig
+        from pd_core.models.latent_shape import LatentShape
+
         self._check()
         head_dim = self.hidden // self.heads
         latent = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pd_core.errors import ConfigError
 
-__all__ = ["SCHEDULES", "Schedule", "cosine_factor", "uba_factor"]
+__all__ = ["SCHEDULES", "RateSchedule", "cosine_factor", "uba_factor"]
 
 SCHEDULES = ("cosine", "uba", "constant")
 
@@ -26,7 +26,7 @@ def uba_factor(progress: float, phi: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class RateSchedule:
     """Learning rates of a run.
 
     Attributes:

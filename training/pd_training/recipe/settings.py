@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pd_core.errors import ConfigError
-from pd_training.recipe.schedules import Schedule
+from pd_core.settings.option import Option, Part
+from pd_training.recipe.schedules import RateSchedule
 
 __all__ = [
     "DTYPES",
@@ -71,20 +73,17 @@ def check_share(option: str, value: float) -> None:
 class OptimiserSettings:
     """An optimiser and its numbers.
 
-    Attributes:
-        conda_period: steps between two bases; 0 means 5 % of the run.
-
     Raises:
         ConfigError: a number is out of its range.
     """
 
-    name: str = "adamw"
-    lr: float = 2e-3
+    name: Annotated[str, Option(f"One of {', '.join(OPTIMISERS)}.", "optimiser")] = "adamw"
+    lr: Annotated[float, Option("Peak learning rate.")] = 2e-3
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Option("Decoupled, for matrices.")] = 0.0
     conda_scale: float = 0.25
-    conda_period: int = 0
+    conda_period: Annotated[int, Option("Steps between two bases; 0: 5 % of the run.")] = 0
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMISERS:
@@ -107,40 +106,33 @@ class OptimiserSettings:
 class RunSettings:
     """A training run; two runs with equal settings and data give equal losses.
 
+    Weights, gradients, optimiser state and checkpoints are float32 always.
+
     Attributes:
-        steps: optimiser steps.
-        batch_sequences: per step, over all processes and micro-batches.
-        accumulate: micro-batches per step and process.
-        context_tokens: length of a sequence.
-        clip: largest l2 norm of the gradient; 0 means any.
-        warmup: share of the steps.
-        floor: last learning rate as a share of the peak.
-        dtype: "bfloat16" computes the forward pass in it where autocast allows; weights, gradients
-            and optimiser state are float32 always.
-        checkpoint_every, evaluate_every: steps; 0 means only at the end.
         evaluate_tokens: of the held-out side, at most.
-        save_dtype: of the finished model's weights; checkpoints are float32 always.
 
     Raises:
         ConfigError: a number is out of its range.
     """
 
-    steps: int
-    batch_sequences: int = 8
-    accumulate: int = 1
-    context_tokens: int = 256
-    clip: float = 1.0
-    schedule: str = "cosine"
-    phi: float = 2.0
-    warmup: float = 0.1
-    floor: float = 0.1
-    dtype: str = "float32"
-    seed: int = 0
-    checkpoint_every: int = 200
-    evaluate_every: int = 200
+    steps: Annotated[int, Option("Optimiser steps.")]
+    batch_sequences: Annotated[int, Option("Sequences per step, over all processes.", "batch")] = 8
+    accumulate: Annotated[int, Option("Micro-batches per step and process.")] = 1
+    context_tokens: Annotated[int, Option("Tokens per sequence.", "context")] = 256
+    clip: Annotated[float, Option("Largest norm of the gradient; 0: any.")] = 1.0
+    schedule: Annotated[str, Option("cosine, uba or constant.")] = "cosine"
+    phi: Annotated[float, Option("Of uba; 2 is the cosine.")] = 2.0
+    warmup: Annotated[float, Option("Share of the steps.")] = 0.1
+    floor: Annotated[float, Option("Last learning rate as a share of the peak.")] = 0.1
+    dtype: Annotated[str, Option(f"Of the forward pass: {', '.join(DTYPES)}.")] = "float32"
+    seed: Annotated[int, Option("Of everything that is drawn at random.")] = 0
+    checkpoint_every: Annotated[int, Option("Steps; 0: only at the end.")] = 200
+    evaluate_every: Annotated[int, Option("Steps between looks at held-out text.")] = 200
     evaluate_tokens: int = 65536
-    save_dtype: str = "float32"
-    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    save_dtype: Annotated[str, Option("Of the finished model's weights.")] = "float32"
+    optimiser: Annotated[OptimiserSettings, Part("Optimiser")] = field(
+        default_factory=OptimiserSettings
+    )
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_sequences", "accumulate", "context_tokens"):
@@ -161,10 +153,10 @@ class RunSettings:
         """Tokens that one optimiser step sees."""
         return self.batch_sequences * self.context_tokens
 
-    def rates(self) -> Schedule:
+    def rates(self) -> RateSchedule:
         """Return the learning rates."""
         peak = self.optimiser.lr
-        return Schedule(
+        return RateSchedule(
             self.schedule,
             peak,
             peak * self.floor,

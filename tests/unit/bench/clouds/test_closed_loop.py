@@ -2,7 +2,7 @@
 
 import pytest
 
-from pd_bench.clouds.closed_loop import Answer, run_closed_loop
+from pd_bench.clouds.closed_loop import CloudAnswer, run_closed_loop
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import output_sha256
@@ -23,11 +23,11 @@ def _request(index: int, length: int, limit: int) -> tuple[Work, Start]:
 
 def _run(
     cloud: ScriptedCloud, requests: list[tuple[Work, Start]], in_flight: int, timeout_s: float = 60
-) -> tuple[list[Answer], int]:
+) -> tuple[list[CloudAnswer], int]:
     """Answers, and the most streams that were open at once."""
     most = 0
 
-    def on_answer(_: Answer) -> None:
+    def on_answer(_: CloudAnswer) -> None:
         nonlocal most
         most = max(most, cloud.open_streams)
 

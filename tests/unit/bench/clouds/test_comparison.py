@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pd_bench.clouds import comparison as cloud_comparison
 from pd_bench.clouds import kv_blocks
-from pd_bench.clouds.closed_loop import Answer
+from pd_bench.clouds.closed_loop import CloudAnswer
 from pd_bench.clouds.comparison import CloudComparison
 from pd_bench.clouds.kv_blocks import kv_blocks_of
 from pd_bench.clouds.report import print_comparison
@@ -41,7 +41,7 @@ class Listener:
     def begin(self, what: str, num_requests: int) -> None:
         self.told.append(f"{what}: {num_requests}")
 
-    def ended(self, answer: Answer) -> None:
+    def ended(self, answer: CloudAnswer) -> None:
         self.num_ended += 1
 
 
@@ -228,14 +228,14 @@ def test_the_ratio_is_the_median_of_pairs() -> None:
 
 
 def test_failed_answers_equal_none() -> None:
-    good = Answer(0, 1.0, 3, "a", 0.1, None)
-    bad = Answer(0, 1.0, 3, "a", 0.1, "QueueFull: full")
+    good = CloudAnswer(0, 1.0, 3, "a", 0.1, None)
+    bad = CloudAnswer(0, 1.0, 3, "a", 0.1, "QueueFull: full")
     assert equal_rows([[good], [good]]).equal == 1
     assert equal_rows([[good], [bad]]).equal == 0
 
 
 def test_a_pass_counts_whole_answers_and_all_tokens() -> None:
-    answers = [Answer(0, 2.0, 10, "a", 0.1, None), Answer(1, 4.0, 2, "b", 0.1, "gone")]
+    answers = [CloudAnswer(0, 2.0, 10, "a", 0.1, None), CloudAnswer(1, 4.0, 2, "b", 0.1, "gone")]
     summary = CloudPass.of(3, answers, None)
     assert CloudScheme.of([summary], answers).server_cpu_s_per_request is None
     assert (summary.repeat, summary.failed, summary.wall_s) == (3, 1, 4.0)

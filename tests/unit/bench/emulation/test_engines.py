@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pd_bench.emulation.cloud_engine import STAMP_RANGE, EmulatedEngine, age_s, stamp
+from pd_bench.emulation.cloud_engine import STAMP_RANGE, EmulatedCloudEngine, age_s, stamp
 from pd_core.generation import FinishReason
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import EngineEvent, RequestFinished, TokensMade
@@ -24,7 +24,7 @@ def test_a_stamp_ages_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_request_gets_a_token_a_step_in_its_turn() -> None:
-    engine = EmulatedEngine(step_s=0.004, max_num_seqs=8, groups=2)
+    engine = EmulatedCloudEngine(step_s=0.004, max_num_seqs=8, groups=2)
     for number in range(4):
         engine.add_request(_request(number, 3))
     engine.stop(3)
@@ -49,7 +49,7 @@ def test_each_request_gets_a_token_a_step_in_its_turn() -> None:
 
 
 def test_an_extended_request_goes_on_and_an_aborted_one_is_forgotten() -> None:
-    engine = EmulatedEngine(step_s=0.001, max_num_seqs=8)
+    engine = EmulatedCloudEngine(step_s=0.001, max_num_seqs=8)
     engine.add_request(_request(0, 1))
     engine.add_request(_request(1, 100))
     engine.extend(0, 3)

@@ -9,7 +9,7 @@ import pytest
 
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.endpoint.client import Endpoint, endpoint_record
-from pd_bench.endpoint.completion_stream import Chunk, completion_chunks
+from pd_bench.endpoint.completion_stream import CompletionChunk, completion_chunks
 from pd_bench.endpoint.http_pool import text_lines
 from pd_bench.endpoint.prompt_words import words_of
 from pd_bench.endpoint.settings import EndpointSettings
@@ -25,7 +25,7 @@ from pd_core.errors import (
     ProtocolError,
     QueueFull,
 )
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
 from tests.sse_script import ScriptedHttp, event
 
 TRACE = Path("t.csv")
@@ -56,7 +56,7 @@ async def lines_of(*lines: str) -> AsyncIterator[str]:
         yield line
 
 
-async def chunks(*lines: str) -> list[Chunk]:
+async def chunks(*lines: str) -> list[CompletionChunk]:
     return [chunk async for chunk in completion_chunks(lines_of(*lines))]
 
 
@@ -76,16 +76,16 @@ async def test_events_comments_and_usage() -> None:
         "data: what comes after is not read",
     )
     assert got == [
-        Chunk("a", (5, 6)),
-        Chunk("b", None, "length"),
-        Chunk(output_tokens=3, prompt_tokens=9),
+        CompletionChunk("a", (5, 6)),
+        CompletionChunk("b", None, "length"),
+        CompletionChunk(output_tokens=3, prompt_tokens=9),
     ]
     assert [chunk.adds for chunk in got] == [True, True, False]
 
 
 async def test_a_last_event_without_an_empty_line_counts() -> None:
     assert await chunks('data: {"choices": [{"text": "a", "finish_reason": "stop"}]}') == [
-        Chunk("a", None, "stop")
+        CompletionChunk("a", None, "stop")
     ]
 
 
@@ -127,7 +127,7 @@ def replay(script: ScriptedHttp, *works: Work, **changes: object) -> list[Reques
         dispatcher = Dispatcher(
             "endpoint",
             0,
-            lambda w: GenerationRequest(str(w.id), w.prompt_token_ids, w.output_tokens),
+            lambda w: Ask(str(w.id), w.prompt_token_ids, w.output_tokens),
             timeout_s=30.0,
             make_record=endpoint_record,
         )

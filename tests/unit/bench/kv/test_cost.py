@@ -15,12 +15,12 @@ from pd_bench.commands import kv as kv_command
 from pd_bench.harness.paired_timing import PairedTiming
 from pd_bench.kv.cost import KvCost, measure_kv_cost, total_weight, within_goal
 from pd_bench.kv.report import draw_kv_cost, print_kv_cost
-from pd_bench.kv.settings import PAIR_NAMES, PRESETS, KvSettings, Shape
+from pd_bench.kv.settings import PAIR_NAMES, PRESETS, KvSettings, VariantShape
 from pd_bench.kv.variants import build_model, variant_pair
 from pd_core.identity.numerics import unchecked
 
 SETTINGS = KvSettings(
-    shape=Shape(width=32, inner=48, layers=4, heads=4, kv_heads=2),
+    shape=VariantShape(width=32, inner=48, layers=4, heads=4, kv_heads=2),
     pairs=PAIR_NAMES,
     decode_contexts=(64, 513),
     prefill_contexts=(600,),

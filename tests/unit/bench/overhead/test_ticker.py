@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.overhead.ticker import Jitter, measure_ticker, ticker_table
 from pd_core.errors import EngineError
 from pd_core.generation import Fingerprints
@@ -56,7 +56,7 @@ def test_jitter_of_known_ticks() -> None:
 
 async def test_an_engine_off_the_loop_leaves_the_ticker_alone() -> None:
     profile = SpeedProfile("p", "test", prefill_b_s=0.0001, decode_s=0.001)
-    engine = EmulatedEngine(profile, vocab_size=8, eos_token_ids=[0], chunk_tokens=16)
+    engine = EmulatedDeviceEngine(profile, vocab_size=8, eos_token_ids=[0], chunk_tokens=16)
     result = await measure_ticker(engine, prompt_tokens=64, duration_s=0.2)
     assert result.prefill_tokens > 64
     assert result.idle.num_ticks > 10

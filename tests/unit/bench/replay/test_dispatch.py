@@ -9,7 +9,8 @@ import pytest
 from pd_bench.replay.dispatch import Dispatcher
 from pd_bench.replay.workload import Work
 from pd_core.errors import CloudUnavailable, QueueFull
-from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome, Shown
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Origin, Outcome, Shown
 
 
 class FakeSession:
@@ -51,7 +52,7 @@ class FakeClient:
     async def close(self) -> None:
         self.closed = True
 
-    def session(self, request: GenerationRequest, mode: str) -> FakeSession:
+    def session(self, request: Ask, mode: str) -> FakeSession:
         self.modes.append(mode)
         return FakeSession(*self._made)
 
@@ -62,7 +63,7 @@ def work(index: int, arrival_s: float = 0.0, output_tokens: int = 2) -> Work:
 
 def dispatcher(timeout_s: float = 5.0) -> Dispatcher:
     return Dispatcher(
-        "pd-device", 0, lambda w: GenerationRequest(str(w.id), w.prompt_token_ids, 9),
+        "pd-device", 0, lambda w: Ask(str(w.id), w.prompt_token_ids, 9),
         timeout_s=timeout_s,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.harness.server_process import ServerOptions
 from pd_bench.replay.cloud_meter import CloudMeter
@@ -26,7 +26,7 @@ from pd_core.errors import CloudUnavailable
 from pd_core.generation import Fingerprints, Limits, Load, ServerInfo, Start
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.address import CloudAddress
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.result_documents import record
@@ -47,14 +47,14 @@ def run(
         return scheme_client(
             parse_scheme(name),
             link=lambda: cloud,
-            engine=lambda: EmulatedEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]),
+            engine=lambda: EmulatedDeviceEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]),
             pace_s=PACE_S,
             device_profile=SLOW,
         )
 
-    def request_of(work: Work) -> GenerationRequest:
+    def request_of(work: Work) -> Ask:
         sampling = SamplingParams(forced_length=work.output_tokens)
-        return GenerationRequest(str(work.id), work.prompt_token_ids, CAP, sampling)
+        return Ask(str(work.id), work.prompt_token_ids, CAP, sampling)
 
     dispatcher = Dispatcher(name, 0, request_of, timeout_s=1e3)
     prompt = tuple(i % 40 for i in range(300))

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.dispatch import Dispatcher
 from pd_bench.replay.schemes import parse_scheme, scheme_client
@@ -29,7 +29,8 @@ from pd_core.generation import (
 )
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Outcome
 from pd_device_client.planning.profiles import SpeedProfile
 
 PROMPT = tuple(range(10, 110))
@@ -103,7 +104,7 @@ def _measure(
         dispatcher = Dispatcher(
             scheme,
             0,
-            lambda work: GenerationRequest("a", work.prompt_token_ids, 100, sampling),
+            lambda work: Ask("a", work.prompt_token_ids, 100, sampling),
             timeout_s=60.0,
             on_end=ended,
         )
@@ -112,7 +113,7 @@ def _measure(
             lambda work: scheme_client(
                 parse_scheme(scheme),
                 link=lambda: _ScriptedLink(arrivals_s),
-                engine=lambda: EmulatedEngine(
+                engine=lambda: EmulatedDeviceEngine(
                     device, vocab_size=VOCAB_SIZE, eos_token_ids=(EOS_TOKEN_ID,)
                 ),
                 pace_s=pace_s,

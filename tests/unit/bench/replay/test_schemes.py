@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.dispatch import Client, Dispatcher
 from pd_bench.replay.race import RaceSession
@@ -15,7 +15,8 @@ from pd_bench.results.series import Timeline
 from pd_core.errors import CloudUnavailable, ConfigError, PdError, QueueFull
 from pd_core.generation import ServerInfo
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Shown
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
@@ -37,7 +38,7 @@ def run_one(
     cloud = ScriptedCloud(script)
 
     def engine() -> LocalEngine:
-        return EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        return EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
 
     def client_of(_: Work) -> Client:
         return scheme_client(
@@ -52,7 +53,7 @@ def run_one(
     dispatcher = Dispatcher(
         name,
         0,
-        lambda w: GenerationRequest(str(w.id), w.prompt_token_ids, 200, sampling),
+        lambda w: Ask(str(w.id), w.prompt_token_ids, 200, sampling),
         timeout_s=1000.0,
         watched=[0],
     )
@@ -155,17 +156,17 @@ def test_a_race_without_a_cloud_is_run_by_the_device_alone() -> None:
     client = scheme_client(
         parse_scheme("race-only"),
         link=lambda: _DeadLink(),
-        engine=lambda: EmulatedEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]),
+        engine=lambda: EmulatedDeviceEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]),
         pace_s=0.1,
         device_profile=SLOW,
     )
 
     async def main() -> RaceSession:
         await client.start()
-        request = GenerationRequest("r", PROMPT, 200, SamplingParams(forced_length=5))
+        request = Ask("r", PROMPT, 200, SamplingParams(forced_length=5))
         session = client.session(request, "race-only")
         assert isinstance(session, RaceSession)
-        assert [shown.position async for shown in session.run()] == [0, 1, 2, 3, 4]
+        assert [s.position async for s in session.run() if isinstance(s, Shown)] == [*range(5)]
         await client.close()
         return session
 
@@ -182,7 +183,7 @@ def test_no_side_helps_beyond_its_scheme() -> None:
         raise AssertionError("cloud-only has no engine")
 
     cloud = ScriptedCloud()
-    engine = EmulatedEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+    engine = EmulatedDeviceEngine(SLOW, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
     given = {"pace_s": 0.1, "device_profile": SLOW}
     scheme_client(parse_scheme("device-only"), link=no_link, engine=lambda: engine, **given)  # type: ignore[arg-type]
     scheme_client(parse_scheme("cloud-only"), link=lambda: cloud, engine=no_engine, **given)  # type: ignore[arg-type]

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from pd_bench.replay.dispatch import Session
+from pd_bench.replay.dispatch import DispatchedSession
 from pd_bench.replay.shared_clients import SharedClients
 from pd_bench.replay.workload import Work
 from pd_core.errors import CloudUnavailable
-from pd_device_client.contract.outcome import GenerationRequest
+from pd_device_client.contract.ask import Ask
 
 
 class FakeClient:
@@ -27,7 +27,7 @@ class FakeClient:
     async def close(self) -> None:
         self.events.append("close")
 
-    def session(self, request: GenerationRequest, mode: str) -> Session:
+    def session(self, request: Ask, mode: str) -> DispatchedSession:
         raise AssertionError("not asked for here")
 
 

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from pd_bench.replay.dispatch import record_of
+from pd_bench.replay.dispatch import Dispatched, record_of
 from pd_bench.replay.workload import Work
 from pd_bench.reports.table import print_result
 from pd_bench.results.result import (
@@ -25,7 +25,7 @@ def record(
     outcome = Outcome("r", scheme, 0, 0.1, shown, cloud_tokens=len(shown))
     outcome.notes = list(notes)
     outcome.error = QueueFull("full") if failed else None
-    return record_of(Work(0, 2, 0.0, (1,), len(at_s)), outcome, scheme=scheme)
+    return record_of(Work(0, 2, 0.0, (1,), len(at_s)), outcome, Dispatched(scheme=scheme))
 
 
 def printed(*records: RequestRecord, partial: bool = False, because: tuple[str, ...] = ()) -> str:

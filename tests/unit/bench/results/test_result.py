@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from pd_bench.replay.dispatch import record_of
+from pd_bench.replay.dispatch import Dispatched, record_of
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import (
     CloudTotals,
@@ -49,7 +49,9 @@ def outcome(*at_s: float, handoff: int | None = None) -> Outcome:
 
 def test_golden_figures_of_one_request() -> None:
     # Submitted 0.25 s after its arrival; tokens 1.0, 1.5, 1.75 and 3.0 s after the submit.
-    record = record_of(work(4), outcome(1.0, 1.5, 1.75, 3.0, handoff=2), scheme="s", lag_s=0.25)
+    record = record_of(
+        work(4), outcome(1.0, 1.5, 1.75, 3.0, handoff=2), Dispatched(scheme="s", lag_s=0.25)
+    )
     assert record.shown_at_s == (1.25, 1.75, 2.0, 3.25)
     assert record.ttft_s == 1.25
     assert record.e2e_s == 3.25
@@ -64,9 +66,9 @@ def test_golden_figures_of_one_request() -> None:
 
 def test_golden_figures_of_a_scheme() -> None:
     records = [
-        record_of(work(3, 0), outcome(1.0, 1.1, 1.2), scheme="s"),
-        record_of(work(3, 1), outcome(2.0, 2.5, 2.75, handoff=1), scheme="s"),
-        record_of(work(1, 2), outcome(3.0), scheme="s"),
+        record_of(work(3, 0), outcome(1.0, 1.1, 1.2), Dispatched(scheme="s")),
+        record_of(work(3, 1), outcome(2.0, 2.5, 2.75, handoff=1), Dispatched(scheme="s")),
+        record_of(work(1, 2), outcome(3.0), Dispatched(scheme="s")),
     ]
     result = SchemeResult.of(records, 0.2, CLOUD, device_kv_bytes_peak=512)
     assert result.ttft_s == Distribution(count=3, mean=2.0, p50=2.0, p90=2.8, p99=2.98, max=3.0)
@@ -86,7 +88,7 @@ def test_golden_figures_of_a_scheme() -> None:
 
 
 def test_a_cloud_that_counts_nothing_of_itself_has_no_costs() -> None:
-    records = [record_of(work(3), outcome(1.0, 1.1, 1.2), scheme="s")]
+    records = [record_of(work(3), outcome(1.0, 1.1, 1.2), Dispatched(scheme="s"))]
     result = SchemeResult.of(records, 0.2, None, 0)
     assert (result.cloud_busy_s, result.cloud_kv_byte_s, result.kv_bytes_peak) == (None,) * 3
     assert result.cloud_tokens_generated == records[0].cloud_tokens_generated
@@ -94,14 +96,16 @@ def test_a_cloud_that_counts_nothing_of_itself_has_no_costs() -> None:
 
 def test_one_stall_among_two_hundred_gaps_is_seen_in_the_largest_gap_alone() -> None:
     at_s = [0.1 * i for i in range(200)] + [0.1 * 199 + 2.0]
-    result = SchemeResult.of([record_of(work(201), outcome(*at_s), scheme="s")], 0.1, CLOUD, 0)
+    result = SchemeResult.of(
+        [record_of(work(201), outcome(*at_s), Dispatched(scheme="s"))], 0.1, CLOUD, 0
+    )
     assert result.gap_s.p99 == pytest.approx(0.1)
     assert result.largest_gap_s.p50 == pytest.approx(2.0)
     assert result.stalled_requests == 1
 
 
 def test_a_gap_of_exactly_twice_the_pace_is_no_stall() -> None:
-    record = record_of(work(2), outcome(1.0, 1.5), scheme="s")
+    record = record_of(work(2), outcome(1.0, 1.5), Dispatched(scheme="s"))
     assert not record.stalled(0.25)
     assert record.stalled(0.2499)
 
@@ -111,10 +115,10 @@ def test_a_failed_request_is_counted_and_breaks_its_promise() -> None:
     refused.error = QueueFull("the queue is full")
     cut = outcome(1.0, 1.1)
     records = [
-        record_of(work(2, 0), outcome(1.0, 1.1), scheme="s"),
-        record_of(work(2, 1), refused, scheme="s"),
-        record_of(work(3, 2), cut, scheme="s"),
-        record_of(work(2, 3), outcome(1.0, 9.0), scheme="s"),
+        record_of(work(2, 0), outcome(1.0, 1.1), Dispatched(scheme="s")),
+        record_of(work(2, 1), refused, Dispatched(scheme="s")),
+        record_of(work(3, 2), cut, Dispatched(scheme="s")),
+        record_of(work(2, 3), outcome(1.0, 9.0), Dispatched(scheme="s")),
     ]
     assert records[1].error == "QueueFull: the queue is full"
     assert records[1].ttft_s is None
@@ -138,7 +142,7 @@ def test_the_sha256_is_of_little_endian_int32() -> None:
 
 def test_rows_are_equal_only_when_every_scheme_answered_alike() -> None:
     def row(index: int, scheme: str, *at_s: float, length: int = 2) -> RequestRecord:
-        return record_of(work(length, index), outcome(*at_s), scheme=scheme)
+        return record_of(work(length, index), outcome(*at_s), Dispatched(scheme=scheme))
 
     same = [row(0, "a", 1, 2), row(0, "b", 3, 4)]
     assert EqualRows.of(same, 2) == EqualRows(equal=1, rows=1)
@@ -156,7 +160,7 @@ def test_totals_of_repeats_add_up_and_the_peak_is_the_larger() -> None:
 
 
 def document() -> ResultDocument:
-    records = (record_of(work(2), outcome(1.0, 1.1), scheme="pd-device"),)
+    records = (record_of(work(2), outcome(1.0, 1.1), Dispatched(scheme="pd-device")),)
     return ResultDocument(
         trace="t.csv",
         trace_sha256="00",

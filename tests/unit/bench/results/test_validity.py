@@ -2,7 +2,7 @@
 
 import pytest
 
-from pd_bench.replay.dispatch import record_of
+from pd_bench.replay.dispatch import Dispatched, record_of
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord
 from pd_bench.results.validity import exactness_problems, lag_problems, promised_exactness
@@ -12,7 +12,7 @@ from pd_device_client.contract.outcome import Origin, Outcome, Shown
 
 def sent(scheme: str, lag_s: float) -> RequestRecord:
     work, outcome = Work(0, 2, 0.0, (1,), 1), Outcome("r", scheme, 0, 0.1)
-    return record_of(work, outcome, scheme=scheme, lag_s=lag_s)
+    return record_of(work, outcome, Dispatched(scheme=scheme, lag_s=lag_s))
 
 
 def test_a_run_that_dispatched_late_is_invalid_by_name() -> None:
@@ -34,7 +34,7 @@ def answered(
     outcome = Outcome("r", "s", 0, 0.1, [Shown(0, token_id, "", Origin.CLOUD, 0.5)])
     outcome.exactness = exactness
     outcome.error = QueueFull("full") if failed else None
-    return record_of(Work(row, row + 2, 0.0, (1,), 1), outcome, scheme="s")
+    return record_of(Work(row, row + 2, 0.0, (1,), 1), outcome, Dispatched(scheme="s"))
 
 
 def test_answers_that_differ_against_the_promise_make_a_run_invalid() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pd_bench.cli import main
 from pd_bench.commands.capacity import _gain, num_slots_of
-from pd_bench.replay.dispatch import record_of
+from pd_bench.replay.dispatch import Dispatched, record_of
 from pd_bench.replay.schemes import parse_scheme
 from pd_bench.replay.workload import Work
 from pd_bench.reports.figures import CurveFigure, figures
@@ -20,7 +20,7 @@ from pd_bench.simulation.capacity_table import Gain, capacity_table, progress_li
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
-from pd_bench.simulation.slot_formula import Load, compute_gain, slot_gain
+from pd_bench.simulation.slot_formula import MeanLoad, compute_gain, slot_gain
 from pd_bench.traces.reader import TraceRow
 from pd_core.errors import ConfigError
 from pd_device_client.contract.outcome import Outcome
@@ -73,7 +73,7 @@ def test_rows_that_come_all_at_once_have_no_rate() -> None:
 def test_the_formula_of_the_design() -> None:
     """Azure conversation, k = 14: 15 when prefill is free, about 8 at 0.3 s of prefill."""
     free = CLOUD.model_copy(update={"prefill_token_s": 0.0, "step_s": 0.0, "decode_s": 0.02})
-    whole, share = Load(1237, 211), Load(1237, 14)
+    whole, share = MeanLoad(1237, 211), MeanLoad(1237, 14)
     assert slot_gain(free, whole, share, 1).gain == pytest.approx(211 / 14)
     costly = free.model_copy(update={"prefill_token_s": 0.3 / 1237})
     assert slot_gain(costly, whole, share, 1).gain == pytest.approx(
@@ -88,6 +88,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "_LEAST_REQUESTS", 60)
 
 
+@pytest.mark.slow
 def test_the_capacity_of_two_slots_is_near_what_they_hold(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("the rows are given")
@@ -153,7 +154,7 @@ def test_devices_that_keep_the_promise_alone_bound_nothing(tmp_path: Path) -> No
     shown.print(capacity_table(settings, promise, gains))
     assert "over 64.0" in shown.export_text()
     assert "none above was tried" in reasons(gains)[0]
-    beside = Load(10.0, 5.0)
+    beside = MeanLoad(10.0, 5.0)
     none = _gain("device-only", "slots: 2 slots", found, found, CLOUD, beside)
     assert none.measured is None, "of two lower bounds there is no quotient"
 
@@ -206,7 +207,7 @@ def test_a_broken_promise_has_a_cause(
     record: dict[str, float | str | None], cause: str | None
 ) -> None:
     work = Work(0, 2, 0.0, (1, 2), 0)
-    whole = record_of(work, Outcome("id", "pd-device", 0, 0.0), scheme="pd-device")
+    whole = record_of(work, Outcome("id", "pd-device", 0, 0.0), Dispatched(scheme="pd-device"))
     assert KeptPromise(1.0, 0.4).broken_by(whole.model_copy(update=record)) == cause
 
 

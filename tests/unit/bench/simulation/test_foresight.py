@@ -21,6 +21,7 @@ def _simulate(settings: SimulationSettings) -> ResultDocument:
     return Simulation(settings, lambda scheme, arrival_s: None).run()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     rows=st.lists(

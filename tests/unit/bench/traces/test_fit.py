@@ -7,14 +7,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pd_bench.traces.fit import Arrivals, Lengths, Prefixes, TraceFit, fit_rows
+from pd_bench.traces.fit import GammaArrivals, Lengths, Prefixes, TraceFit, fit_rows
 from pd_bench.traces.generator import generate_rows
 from pd_bench.traces.row import TraceRow
 from pd_bench.traces.summary import profile_trace
 from pd_core.errors import TraceError
 
 FIT = TraceFit(
-    arrivals=Arrivals(rate_per_s=5.0, shape=0.5),
+    arrivals=GammaArrivals(rate_per_s=5.0, shape=0.5),
     prompt_tokens=Lengths(log_mean=7.0, log_deviation=0.5, least=16, most=20_000),
     output_tokens=Lengths(log_mean=4.0, log_deviation=0.8, least=1, most=20_000),
     length_correlation=0.6,
@@ -55,7 +55,7 @@ def test_generated_rows_fit_what_they_were_generated_from() -> None:
 
 
 def test_a_shape_of_one_is_a_poisson_process() -> None:
-    fit = FIT.model_copy(update={"arrivals": Arrivals(rate_per_s=2.0, shape=1.0)})
+    fit = FIT.model_copy(update={"arrivals": GammaArrivals(rate_per_s=2.0, shape=1.0)})
     profile = profile_trace("t", "none", generate_rows(fit, 20_000, seed=1))
     assert profile.gap_cv == pytest.approx(1.0, abs=0.03)
     assert profile.rate_per_s == pytest.approx(2.0, rel=0.03)
@@ -96,7 +96,7 @@ def test_any_fit_gives_valid_rows(
 ) -> None:
     lengths = Lengths(log_mean=log_mean, log_deviation=log_deviation, least=2, most=3000)
     fit = TraceFit(
-        arrivals=Arrivals(rate_per_s=3.0, shape=shape),
+        arrivals=GammaArrivals(rate_per_s=3.0, shape=shape),
         prompt_tokens=lengths,
         output_tokens=lengths,
         length_correlation=correlation,

@@ -13,14 +13,13 @@ from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.api.status import Status
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud import demo_cloud
-from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.cloud.demo_cloud import check_demo
+from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles
 from pd_device_client.device.residency import Phase, Residency
 from pd_device_client.device.totals import Totals
-from pd_device_client.planning.planner import Mode
 from tests.api_server import QUICK, emulated_engine, loaded_model
 
 PLAIN = "{{ messages | map(attribute='content') | join('\\n\\n') }}"
@@ -90,17 +89,16 @@ def test_a_device_that_sleeps_is_told_of_and_its_memory_is_free() -> None:
         return Device(loaded_model(ChatTemplate(ROLES)), client)
 
     async def main() -> tuple[dict[str, Any], dict[str, Any]]:
-        residency = Residency(open_device, keep_alive_s=0.05)
-        status = Status(residency, AnswerSettings(), Places(1), CloudChoice(None, lambda _: None))
-        residency.on_load = status.loaded
+        status = Status(AnswerSettings(), Places(1))
+        residency = Residency(open_device, status, keep_alive_s=0.05)
         await residency.load()
-        ready = status.report()
+        ready = status.report(residency)
         for _ in range(500):
             if residency.phase is Phase.ASLEEP and opened[0]() is None:
                 break
             await asyncio.sleep(0.01)
         assert opened[0]() is None, "the status keeps it alive"
-        asleep = status.report()
+        asleep = status.report(residency)
         await residency.close()
         return ready, asleep
 

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import CloudUnavailable, PdError, QueueFull
 from pd_core.generation import ServerInfo
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.breaker import BreakerPolicy, BreakerState, CircuitBreaker
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Outcome
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, ScriptedCloud
 
@@ -144,7 +145,7 @@ def _flaky(error: PdError) -> FlakyCloud:
 
 async def _ask(client: DeviceClient) -> Outcome:
     prompt = tuple(i % 40 for i in range(200))
-    request = GenerationRequest("r", prompt, 30, SamplingParams(forced_length=20))
+    request = Ask("r", prompt, 30, SamplingParams(forced_length=20))
     session = client.session(request)
     async for _ in session.run():
         pass
@@ -152,7 +153,7 @@ async def _ask(client: DeviceClient) -> Outcome:
 
 
 def _client(cloud: FlakyCloud) -> DeviceClient:
-    engine = EmulatedEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+    engine = EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
     return DeviceClient(cloud=cloud, engine=engine, pace_s=0.1, device_profile=PROFILE)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.shaped_link import ShapedCloudLink
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import (
@@ -21,10 +21,10 @@ from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.handshake import shake_hands
 from pd_device_client.client.measure import measure_engine
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import EngineCard
 from pd_device_client.engine.throttled import ThrottledEngine
-from pd_device_client.planning.planner import Mode
 from pd_device_client.planning.profiles import LINK_PROFILES, SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 
@@ -41,13 +41,13 @@ INFO = ServerInfo(
 )
 
 
-def _request(num_prompt: int = 200, max_tokens: int = 60, length: int = 30) -> GenerationRequest:
+def _request(num_prompt: int = 200, max_tokens: int = 60, length: int = 30) -> Ask:
     sampling = SamplingParams(forced_length=length)
-    return GenerationRequest("r", tuple(i % 40 for i in range(num_prompt)), max_tokens, sampling)
+    return Ask("r", tuple(i % 40 for i in range(num_prompt)), max_tokens, sampling)
 
 
-def _engine(max_context_tokens: int = 100_000) -> EmulatedEngine:
-    return EmulatedEngine(
+def _engine(max_context_tokens: int = 100_000) -> EmulatedDeviceEngine:
+    return EmulatedDeviceEngine(
         PROFILE,
         vocab_size=VOCAB_SIZE,
         eos_token_ids=[EOS],
@@ -92,10 +92,10 @@ def test_a_cloud_with_an_emulated_sampler_is_no_partner_of_a_real_engine() -> No
     assert "samplers" in shake_hands(CARD, replace(INFO, sampler="rolling-hash")).mismatch
 
 
-def _answer(client: DeviceClient, request: GenerationRequest, mode: str) -> Outcome:
+def _answer(client: DeviceClient, request: Ask, mode: str) -> Outcome:
     async def main() -> Outcome:
         await client.start()
-        session = client.session(request, mode)
+        session = client.session(replace(request, mode=Mode(mode)))
         async for _ in session.run():
             pass
         await client.close()
@@ -132,7 +132,7 @@ def test_an_unreachable_cloud_and_no_device_is_the_cloud_error() -> None:
 def test_token_ids_outside_the_vocabulary(token_id: int) -> None:
     client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(), pace_s=0.1)
     with pytest.raises(TokenOutOfVocabulary, match=f"token id {token_id} "):
-        _answer(client, GenerationRequest("r", (1, token_id), 5), "pd-device")
+        _answer(client, Ask("r", (1, token_id), 5), "pd-device")
 
 
 def test_what_fits_only_the_cloud_is_answered_by_the_cloud() -> None:
@@ -155,7 +155,7 @@ def test_it_learns_how_long_answers_are() -> None:
     async def main() -> list[int]:
         client = DeviceClient(
             cloud=ScriptedCloud(Script(first_token_s=0.2)),
-            engine=EmulatedEngine(
+            engine=EmulatedDeviceEngine(
                 SpeedProfile("d", "a test", 1 / 400, 0.15),
                 vocab_size=VOCAB_SIZE,
                 eos_token_ids=[EOS],
@@ -165,7 +165,7 @@ def test_it_learns_how_long_answers_are() -> None:
         await client.start()
         planned = []
         for _ in range(2):
-            session = client.session(_request(length=12), Mode.PD_DEVICE)
+            session = client.session(_request(length=12))
             planned.append(session.plan.cloud_tokens)
             async for _ in session.run():
                 pass
@@ -179,7 +179,7 @@ def test_it_learns_how_long_answers_are() -> None:
 def test_a_throttled_engine_takes_the_profile_s_time() -> None:
     async def main() -> SpeedProfile:
         fast = SpeedProfile("fast", "a test", 1e-6, 1e-6)
-        engine = EmulatedEngine(fast, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        engine = EmulatedDeviceEngine(fast, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         throttled = ThrottledEngine(engine, PROFILE)
         assert "throttled to test" in throttled.card.name
         return await measure_engine(throttled)
@@ -219,8 +219,8 @@ def _differing(**prints: str) -> _Carded:
     return cloud
 
 
-def _with_prints() -> EmulatedEngine:
-    return EmulatedEngine(
+def _with_prints() -> EmulatedDeviceEngine:
+    return EmulatedDeviceEngine(
         PROFILE,
         vocab_size=VOCAB_SIZE,
         eos_token_ids=[EOS],

@@ -7,9 +7,9 @@ from pd_device_client.api.places import Places
 from pd_device_client.api.questions import Questions
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.client.client import DeviceClient
+from pd_device_client.contract.ask import Mode
 from pd_device_client.device.battery import Battery
 from pd_device_client.device.device import Device
-from pd_device_client.planning.planner import Mode
 from tests.api_server import EOS, QUICK, TOKENIZER, emulated_engine, loaded_model
 from tests.scripted_cloud import ScriptedCloud
 
@@ -26,14 +26,20 @@ async def test_a_low_battery_leaves_answers_to_a_cloud_of_the_same_model(
     eos: int, plugged: bool | None, makers: tuple[int, int]
 ) -> None:
     cloud = ScriptedCloud(vocab_size=TOKENIZER.vocab_size, eos=eos)
-    client = DeviceClient(cloud=cloud, engine=emulated_engine(), pace_s=1.0, device_profile=QUICK)
+    client = DeviceClient(
+        cloud=cloud,
+        engine=emulated_engine(),
+        pace_s=1.0,
+        device_profile=QUICK,
+        text=TOKENIZER.stream,
+    )
     await client.start()
     questions = Questions(
         AnswerSettings(Mode.PD_DEVICE), Places(1), lambda _: None, lambda: 0,
         battery=lambda: Battery(5, plugged=plugged),
     )  # fmt: skip
     asked = CompletionParameters(prompt="hello there", max_tokens=5, ignore_eos=True)
-    answer = await questions.completion(Device(loaded_model(), client), asked)
+    answer = await questions.answer(Device(loaded_model(), client), asked, asked_s=0.0)
     told = (await answer.whole())["choices"][0]["pd"]
     await client.close()
     assert (told["cloud_tokens"], told["device_tokens"]) == makers

@@ -8,10 +8,10 @@ from pd_core.sampling_params import SamplingParams
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client import client
 from pd_device_client.client.measure import measure_engine
+from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.ports import LocalEngine
 from pd_device_client.device.device import Device, open_device
 from pd_device_client.device.settings import DeviceSettings
-from pd_device_client.planning.planner import Mode
 from pd_device_client.planning.profiles import SpeedProfile
 
 SETTINGS = DeviceSettings(RANDOM_TINY, pace_s=0.001)
@@ -39,7 +39,9 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measurements:
 
 async def _answer(device: Device) -> list[int]:
     sampling = SamplingParams(temperature=1.0, seed=3)
-    session = device.answer(range(40), mode=Mode.DEVICE_ONLY, max_tokens=12, sampling=sampling)
+    session = device.client.session(
+        Ask("one", tuple(range(40)), 12, sampling, mode=Mode.DEVICE_ONLY)
+    )
     async for _ in session.run():
         pass
     return [token.token_id for token in session.outcome.shown]

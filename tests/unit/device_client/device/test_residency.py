@@ -12,12 +12,12 @@ import pytest
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import ModelError, NotReady
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
+from pd_device_client.contract.ask import Mode
 from pd_device_client.device import residency as residency_module
 from pd_device_client.device.battery import Battery, BatteryPolicy, read_battery
 from pd_device_client.device.device import Device
 from pd_device_client.device.residency import Phase, Residency
 from pd_device_client.engine.memory import check_memory, give_memory_back
-from pd_device_client.planning.planner import Mode
 
 
 class FakeDevice:
@@ -41,6 +41,17 @@ class FakeDevice:
         self.closed += 1
 
 
+class Observer:
+    """Sees devices, and says whether one is in use."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.seen: list[Device] = []
+
+    async def loaded(self, device: Device) -> None:
+        self.seen.append(device)
+
+
 def _run(main: Coroutine[Any, Any, None]) -> None:
     run_virtual(main)
 
@@ -48,7 +59,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 def test_it_is_not_ready_before_it_is_loaded_and_gone_after_it_is_closed() -> None:
     async def main() -> None:
         fake = FakeDevice()
-        residency = Residency(fake.open)
+        residency = Residency(fake.open, Observer())
         with pytest.raises(NotReady, match="loading"):
             await residency.wake()
         assert not residency.phase.serving
@@ -67,8 +78,8 @@ def test_it_is_not_ready_before_it_is_loaded_and_gone_after_it_is_closed() -> No
 
 def test_without_requests_it_is_unloaded_and_the_next_one_loads_it_once_for_all() -> None:
     async def main() -> None:
-        fake, loop = FakeDevice(), asyncio.get_running_loop()
-        residency = Residency(fake.open, keep_alive_s=60.0)
+        fake, loop, observer = FakeDevice(), asyncio.get_running_loop(), Observer()
+        residency = Residency(fake.open, observer, keep_alive_s=60.0)
         await residency.load()
         for _ in range(5):
             await asyncio.sleep(50)
@@ -83,6 +94,7 @@ def test_without_requests_it_is_unloaded_and_the_next_one_loads_it_once_for_all(
         assert loop.time() - asked_s == pytest.approx(3.0)
         assert len({id(d) for d in devices}) == 1
         assert fake.opened == 2
+        assert cast(object, observer.seen) == [fake, fake], "each is seen before it serves"
         await asyncio.sleep(100)
         assert residency.phase.value == "asleep"
         await residency.close()
@@ -96,7 +108,7 @@ def test_what_is_unloaded_is_given_back_to_the_system(monkeypatch: pytest.Monkey
     async def main() -> None:
         fake = FakeDevice()
         monkeypatch.setattr(residency_module, "give_memory_back", lambda: given.append(fake.closed))
-        residency = Residency(fake.open, keep_alive_s=1.0)
+        residency = Residency(fake.open, Observer(), keep_alive_s=1.0)
         await residency.load()
         await asyncio.sleep(2)
         assert given == [1], "after it was closed"
@@ -122,13 +134,13 @@ def test_freed_memory_goes_back_to_the_system() -> None:
 
 def test_an_answer_that_is_carried_keeps_it_however_long_it_takes() -> None:
     async def main() -> None:
-        fake, busy = FakeDevice(), True
-        residency = Residency(fake.open, keep_alive_s=20.0)
-        residency.in_use = lambda: busy
+        fake, observer = FakeDevice(), Observer()
+        observer.busy = True
+        residency = Residency(fake.open, observer, keep_alive_s=20.0)
         await residency.load()
         await asyncio.sleep(1000)
         assert residency.phase is Phase.READY
-        busy = False
+        observer.busy = False
         await asyncio.sleep(15)
         assert residency.phase is Phase.READY, "the time counts from the answer's end"
         await asyncio.sleep(15)
@@ -141,7 +153,7 @@ def test_an_answer_that_is_carried_keeps_it_however_long_it_takes() -> None:
 def test_a_load_that_fails_is_told_and_tried_again_by_the_next_request() -> None:
     async def main() -> None:
         fake = FakeDevice()
-        residency = Residency(fake.open, keep_alive_s=10.0)
+        residency = Residency(fake.open, Observer(), keep_alive_s=10.0)
         await residency.load()
         await asyncio.sleep(20)
         fake.fails = True
@@ -161,7 +173,7 @@ def test_a_first_load_that_fails_is_final() -> None:
     async def main() -> None:
         fake = FakeDevice()
         fake.fails = True
-        residency = Residency(fake.open)
+        residency = Residency(fake.open, Observer())
         with pytest.raises(ModelError):
             await residency.load()
         assert residency.phase is Phase.FAILED

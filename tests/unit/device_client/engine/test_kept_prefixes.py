@@ -12,10 +12,10 @@ from pd_core.models import KVCache
 from pd_core.models.kv_cache import LayerHeads
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.outcome import Outcome
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
 from pd_device_client.engine.torch_engine import KEPT_KV_BYTES, TorchLocalEngine
-from pd_device_client.planning.planner import Mode
 from pd_device_client.planning.profiles import SpeedProfile
 
 CPU = torch.device("cpu")
@@ -102,8 +102,8 @@ def turns(loaded: LoadedModel) -> list[tuple[int, ...]]:
 
 
 async def _answer(client: DeviceClient, prompt: tuple[int, ...], length: int = 12) -> Outcome:
-    request = GenerationRequest("turn", prompt, length, SAMPLING)
-    session = client.session(request, Mode.DEVICE_ONLY)
+    ask = Ask("turn", prompt, length, SAMPLING, mode=Mode.DEVICE_ONLY)
+    session = client.session(ask)
     async for _ in session.run():
         pass
     return session.outcome
@@ -171,7 +171,7 @@ async def test_an_answer_broken_off_leaves_only_what_was_computed(
     loaded: LoadedModel, turns: list[tuple[int, ...]]
 ) -> None:
     client, reference = await _client(loaded, 1 << 30, chunk=64), await _client(loaded, 0)
-    session = client.session(GenerationRequest("r", turns[0], 50, SAMPLING), Mode.DEVICE_ONLY)
+    session = client.session(Ask("r", turns[0], 50, SAMPLING, mode=Mode.DEVICE_ONLY))
     answer = session.run()
     shown = [await anext(answer) for _ in range(5)]
     await answer.aclose()
@@ -190,11 +190,11 @@ async def test_the_planner_knows_what_need_not_be_prefilled(
     profile = SpeedProfile("slow", "a test", 0.01, 0.001)
     client = DeviceClient(cloud=None, engine=engine, pace_s=1e-6, device_profile=profile)
     await client.start()
-    request = GenerationRequest("r", turns[1], 3, SAMPLING)
-    before = client.session(request, Mode.DEVICE_ONLY).plan.first_token_s
+    ask = Ask("r", turns[1], 3, SAMPLING, mode=Mode.DEVICE_ONLY)
+    before = client.session(ask).plan.first_token_s
     await _answer(client, turns[0], 2)
     new_tokens = len(turns[1]) - len(turns[0])
     assert before > 0.01 * len(turns[1]) * 0.99
-    after = client.session(request, Mode.DEVICE_ONLY).plan.first_token_s
+    after = client.session(ask).plan.first_token_s
     assert after < before * (new_tokens + 20) / len(turns[1])
     await client.close()

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pd_core.errors import InvalidRequest
-from pd_device_client.planning.planner import CloudForecast, Mode, Promise, plan_request, ready_s
+from pd_device_client.contract.ask import Mode, Promise
+from pd_device_client.planning.planner import CloudForecast, plan_request, ready_s
 from pd_device_client.planning.profiles import SpeedProfile
 
 

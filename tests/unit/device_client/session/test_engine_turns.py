@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.outcome import GenerationRequest, Outcome
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Outcome
 from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.session.engine_turns import EngineTurns
 from tests.scripted_cloud import EOS, VOCAB_SIZE, ScriptedCloud
@@ -126,17 +127,18 @@ def test_everybody_gets_a_turn_and_never_more_at_once_than_allowed(
 
 
 def _client(cloud: ScriptedCloud | None) -> DeviceClient:
-    engine = EmulatedEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+    engine = EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
     return DeviceClient(cloud=cloud, engine=engine, pace_s=0.1, device_profile=PROFILE)
 
 
-def _request(number: int, length: int = 40) -> GenerationRequest:
+def _ask(number: int, length: int = 40, read_along: bool = True) -> Ask:
     prompt = tuple((i + number) % 40 for i in range(200))
-    return GenerationRequest(f"r{number}", prompt, 60, SamplingParams(forced_length=length))
+    sampling = SamplingParams(forced_length=length)
+    return Ask(f"r{number}", prompt, 60, sampling, read_along=read_along)
 
 
 async def _carry(client: DeviceClient, number: int, read_along: bool = True) -> Outcome:
-    session = client.session(_request(number), read_along=read_along)
+    session = client.session(_ask(number, read_along=read_along))
     async for _ in session.run():
         pass
     return session.outcome

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pd_bench.emulation.device_engine import EmulatedEngine
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import (
     BothEnginesFailed,
@@ -34,6 +34,7 @@ from pd_core.generation import (
 )
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.happenings import (
     Claimed,
     ClaimReturned,
@@ -43,14 +44,14 @@ from pd_device_client.contract.happenings import (
     DeviceBegan,
     DeviceFailed,
     DevicePassed,
+    Happened,
     Happening,
-    Watcher,
 )
-from pd_device_client.contract.outcome import GenerationRequest, Origin, Outcome
+from pd_device_client.contract.outcome import Origin, Outcome
 from pd_device_client.contract.ports import CloudStream, EngineCard, LocalEngine, LocalSequence
 from pd_device_client.contract.text_source import TextSource
 from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
-from pd_device_client.planning.planner import Mode, Plan
+from pd_device_client.planning.planner import Plan
 from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import Sides
@@ -74,7 +75,7 @@ class SlowingEngine:
     """An emulated engine whose passes take longer by a factor after a number of tokens."""
 
     def __init__(self, profile: SpeedProfile, slow_at: int, factor: float) -> None:
-        self._engine = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        self._engine = EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         self.profile = profile
         self.slow_at = slow_at
         self.factor = factor
@@ -114,7 +115,7 @@ class FailingEngine:
     """An emulated engine that raises once it has been fed a number of tokens."""
 
     def __init__(self, fail_at: int) -> None:
-        self._engine = EmulatedEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        self._engine = EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         self._fail_at = fail_at
 
     @property
@@ -170,7 +171,8 @@ def carry(
     expected_tokens: int | None = None,
     cloud: ScriptedCloud | None = None,
     text: TextSource | None = None,
-    watcher: Watcher | None = None,
+    told: list[Happened] | None = None,
+    reads_s: float = 0.0,
     asked_s: float | None = None,
     cloud_estimate: CloudEstimate | None = None,
 ) -> Run:
@@ -178,7 +180,7 @@ def carry(
 
     async def main() -> Run:
         link = cloud or ScriptedCloud(script or Script())
-        emulated = EmulatedEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        emulated = EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         engine: LocalEngine = emulated if fail_at is None else FailingEngine(fail_at)
         if slow_at is not None:
             engine = SlowingEngine(profile, slow_at, factor)
@@ -192,19 +194,23 @@ def carry(
             eos_token_ids=(EOS,),
         )
         sampling = SamplingParams(forced_length=length)
-        request = GenerationRequest("r", PROMPT, max_tokens, sampling)
+        ask = Ask(
+            "r", PROMPT, max_tokens, sampling, mode=mode, asked_s=asked_s, watched=told is not None
+        )
         planned = {Mode.DEVICE_ONLY: 0, Mode.CLOUD_ONLY: max_tokens}.get(mode, cloud_tokens)
         plan = Plan(mode, planned, pace_s)
         expected = expected_tokens or length
-        session = Session(
-            request, plan, sides, expected_tokens=expected, text=text, watcher=watcher
-        )
-        session.asked_s = asked_s
+        session = Session(ask, plan, sides, expected_tokens=expected, text=text)
         error = None
         answer = session.run()
         try:
             async for shown in answer:
-                if leave_after is not None and shown.position + 1 >= leave_after:
+                if reads_s:
+                    await asyncio.sleep(reads_s)
+                if isinstance(shown, Happened):
+                    assert told is not None, "nobody watches"
+                    told.append(shown)
+                elif leave_after is not None and shown.position + 1 >= leave_after:
                     break
         except PdError as caught:
             error = caught
@@ -678,56 +684,53 @@ def test_text_held_back_does_not_hide_that_the_cloud_is_late() -> None:
     assert run.outcome.ttft_s < 1.5
 
 
-class Diary:
-    """A watcher that writes everything down."""
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[float, Happening]] = []
-
-    def __call__(self, at_s: float, happening: Happening) -> None:
-        self.entries.append((at_s, happening))
-
-    def all_of(self, kind: type[Happening]) -> list[tuple[float, Happening]]:
-        return [entry for entry in self.entries if isinstance(entry[1], kind)]
+def all_of(told: list[Happened], kind: type[Happening]) -> list[tuple[float, Happening]]:
+    return [(at_s, what) for at_s, what in told if isinstance(what, kind)]
 
 
 def test_a_watcher_sees_arrivals_passes_and_the_handoff_at_their_instants() -> None:
-    diary = Diary()
-    run = carry(watcher=diary)
+    diary = list[Happened]()
+    run = carry(told=diary)
     check_whole(run)
-    assert [at_s for at_s, _ in diary.entries] == sorted(at_s for at_s, _ in diary.entries)
-    assert diary.all_of(CloudAsked)[0] == (0.0, CloudAsked(10))
-    assert diary.all_of(DeviceBegan) == [(0.0, DeviceBegan(0))]
-    arrived = diary.all_of(CloudArrived)
+    assert [at_s for at_s, _ in diary] == sorted(at_s for at_s, _ in diary)
+    assert all_of(diary, CloudAsked)[0] == (0.0, CloudAsked(10))
+    assert all_of(diary, DeviceBegan) == [(0.0, DeviceBegan(0))]
+    arrived = all_of(diary, CloudArrived)
     assert arrived[0][0] == pytest.approx(0.3)
     assert arrived[0][1] == CloudArrived(0, 1)
     assert arrived[1][0] - arrived[0][0] == pytest.approx(0.02)
-    passes = [told for _, told in diary.all_of(DevicePassed) if isinstance(told, DevicePassed)]
+    passes = [told for _, told in all_of(diary, DevicePassed) if isinstance(told, DevicePassed)]
     # Prompt and answer are fed once each, in order; the last token need not be fed any more.
     assert [p.num_fed for p in passes] == list(accumulate(p.num_tokens for p in passes))
     assert passes[-1].num_fed == len(PROMPT) + 40 - 1
     assert all(p.seconds > 0 for p in passes)
-    [(claimed_s, claimed)] = diary.all_of(Claimed)
+    [(claimed_s, claimed)] = all_of(diary, Claimed)
     assert claimed == Claimed(run.outcome.handoff_position or -1)
     handed = run.outcome.shown[run.outcome.handoff_position or -1]
     assert claimed_s <= handed.at_s
 
 
 def test_a_watched_answer_is_shown_at_the_same_instants() -> None:
-    assert carry(watcher=Diary()).outcome.shown == carry().outcome.shown
+    assert carry(told=[]).outcome.shown == carry().outcome.shown
+
+
+def test_a_slow_watcher_holds_no_token_back() -> None:
+    slowly = carry(told=[], reads_s=3.0).outcome
+    assert slowly.shown == carry().outcome.shown
+    assert slowly.finish_reason == "stop"
 
 
 def test_a_watcher_sees_both_sides_fail() -> None:
-    diary = Diary()
-    carry(Script(cut_after=5, cut_streams=99), watcher=diary)
-    errors = [told for _, told in diary.all_of(CloudFailed) if isinstance(told, CloudFailed)]
+    diary = list[Happened]()
+    carry(Script(cut_after=5, cut_streams=99), told=diary)
+    errors = [told for _, told in all_of(diary, CloudFailed) if isinstance(told, CloudFailed)]
     assert errors
     assert isinstance(errors[0].error, CloudUnavailable)
     assert not errors[0].final
-    diary = Diary()
-    run = carry(watcher=diary, fail_at=220)
+    diary = list[Happened]()
+    run = carry(told=diary, fail_at=220)
     check_whole(run)
-    [(_, failed)] = diary.all_of(DeviceFailed)
+    [(_, failed)] = all_of(diary, DeviceFailed)
     assert isinstance(failed, DeviceFailed)
     assert isinstance(failed.error, EngineError)
-    assert len(diary.all_of(ClaimReturned)) == len(diary.all_of(Claimed)) == 1
+    assert len(all_of(diary, ClaimReturned)) == len(all_of(diary, Claimed)) == 1

@@ -4,10 +4,8 @@ import io
 
 from rich.console import Console
 
-from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.device.device import Device
-from pd_device_client.planning.planner import Mode
+from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.terminal.chat import show
 from tests.api_server import EOS, QUICK, loaded_model
 from tests.saying_engine import SayingEngine
@@ -18,14 +16,15 @@ HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9b1md\re\tf\n"
 async def printed(*, terminal: bool) -> str:
     loaded = loaded_model()
     engine = SayingEngine(loaded.tokenizer, HOSTILE, EOS)
-    client = DeviceClient(cloud=None, engine=engine, pace_s=0.001, device_profile=QUICK)
+    client = DeviceClient(
+        cloud=None, engine=engine, pace_s=0.001, device_profile=QUICK, text=loaded.tokenizer.stream
+    )
     await client.start()
-    device = Device(loaded, client)
     screen = io.StringIO()
     console = Console(file=screen, width=1000, force_terminal=terminal, color_system=None)
-    session = device.answer([1], mode=Mode.DEVICE_ONLY, max_tokens=60, sampling=SamplingParams())
+    session = client.session(Ask("r", (1,), 60, mode=Mode.DEVICE_ONLY))
     await show(session, console, tint=False)
-    await device.close()
+    await client.close()
     return screen.getvalue()
 
 

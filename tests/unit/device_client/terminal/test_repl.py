@@ -5,7 +5,6 @@ import io
 import os
 import signal
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from rich.console import Console
 from pd_core.errors import ConfigError
 from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.client.client import DeviceClient
+from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.conversation import Conversation
 from pd_device_client.device.device import Device
 from pd_device_client.device.settings import DeviceSettings
-from pd_device_client.planning.planner import Mode
+from pd_device_client.session.session import Session
 from pd_device_client.terminal.line_input import LineDropped, history_path, terminal_reader
 from pd_device_client.terminal.repl import COMMANDS, Repl
 from pd_device_client.terminal.settings import ChatSettings
@@ -60,16 +60,23 @@ async def converse(
     """Hold a conversation; return what was printed, the REPL and the prompts of all answers."""
     profile = SLOW if cloud is not None else QUICK
     engine = emulated_engine(profile, max_context_tokens)
-    client = DeviceClient(cloud=cloud, engine=engine, pace_s=pace_s, device_profile=profile)
-    await client.start()
     prompts: list[list[int]] = []
 
-    class Watched(Device):
-        def answer(self, prompt_token_ids: Sequence[int], **how: Any) -> Any:
-            prompts.append(list(prompt_token_ids))
-            return super().answer(prompt_token_ids, **how)
+    class Watched(DeviceClient):
+        def session(self, ask: Ask) -> Session:
+            prompts.append(list(ask.prompt_token_ids))
+            return super().session(ask)
 
-    device = Watched(loaded_model(None if template is None else ChatTemplate(template)), client)
+    loaded = loaded_model(None if template is None else ChatTemplate(template))
+    client = Watched(
+        cloud=cloud,
+        engine=engine,
+        pace_s=pace_s,
+        device_profile=profile,
+        text=loaded.tokenizer.stream,
+    )
+    await client.start()
+    device = Device(loaded, client)
     screen = io.StringIO()
     repl = Repl(
         ChatSettings(

@@ -23,6 +23,7 @@ from pd_server.engine.contract import (
     TokensMade,
 )
 from pd_server.engine.live_request import LiveRequest
+from pd_server.torch_engine import kv_store
 from pd_server.torch_engine.engine import TorchEngine
 from tests.server_harness import plain_loop, prompt_of
 
@@ -176,6 +177,26 @@ def test_the_context_is_what_the_kv_memory_holds(
         TorchEngine(lm, 2, 64, kv_cache_bytes=_kv_bytes(lm, 512) - 1)
 
 
+def test_a_cache_that_grows_counts_beside_its_copy(
+    lm: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = lm.model.make_cache(1024)
+    old = [*cache.keys, *cache.values]
+    of_old = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in old}
+    growth = sum(of_old.values()) - sum(keys.nbytes for keys in cache.keys[1:])
+    assert cache.growth_bytes == growth, "the old values and one layer's old keys"
+    room = 3 * _kv_bytes(lm, 512)  # at its largest a cache has grown from 1,024 tokens
+    for missing in (0, 1):
+        free = room + growth - missing
+        monkeypatch.setattr(kv_store, "available_bytes", lambda free=free: free)
+        if missing:
+            with pytest.raises(ConfigError, match="while its longest sequence grows"):
+                TorchEngine(lm, 1, 64, kv_cache_bytes=room)
+        else:
+            assert TorchEngine(lm, 1, 64, kv_cache_bytes=room).card.max_context_tokens == 1536
+
+
+@pytest.mark.slow
 def test_random_rounds_end_with_no_block_held(lm: LoadedModel) -> None:
     """Add, cancel, stop and step at random, in memory so small that requests are preempted."""
     engine = TorchEngine(lm, 4, 80, kv_cache_bytes=2 * _kv_bytes(lm, 512))

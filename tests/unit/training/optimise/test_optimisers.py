@@ -12,7 +12,7 @@ from pd_core.errors import ConfigError
 from pd_training.optimise.conda import Conda
 from pd_training.optimise.gradient import clip_gradient
 from pd_training.optimise.optimisers import load_optimiser_state, make_optimiser, optimiser_state
-from pd_training.recipe.schedules import Schedule, cosine_factor, uba_factor
+from pd_training.recipe.schedules import RateSchedule, cosine_factor, uba_factor
 from pd_training.recipe.settings import OptimiserSettings, RunSettings
 
 Matrix = npt.NDArray[np.float64]
@@ -141,13 +141,13 @@ def test_uba_with_phi_2_is_the_cosine_to_the_bit() -> None:
 
 
 def test_rates_rise_then_fall_to_the_floor() -> None:
-    rates = Schedule("cosine", 1.0, 0.1, 1000, 100)
+    rates = RateSchedule("cosine", 1.0, 0.1, 1000, 100)
     assert rates.rate(0) == pytest.approx(0.01)
     assert rates.rate(99) == rates.rate(100) == 1.0
     assert rates.rate(550) == pytest.approx(0.55)
     assert rates.rate(999) == pytest.approx(0.1, abs=1e-5)
-    assert Schedule("constant", 1.0, 0.1, 1000, 100).rate(999) == 1.0
-    assert Schedule("uba", 1.0, 0.1, 1000, 100, phi=2).rate(321) == rates.rate(321)
+    assert RateSchedule("constant", 1.0, 0.1, 1000, 100).rate(999) == 1.0
+    assert RateSchedule("uba", 1.0, 0.1, 1000, 100, phi=2).rate(321) == rates.rate(321)
 
 
 @pytest.mark.parametrize(

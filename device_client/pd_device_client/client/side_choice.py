@@ -1,0 +1,127 @@
+"""Which sides take part in an answer: the cases that decide it, then the words for them."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from pd_core.errors import FingerprintMismatch, InvalidRequest, TokenOutOfVocabulary
+from pd_device_client.client.cloud_watch import CloudWatch
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.ports import EngineCard
+from pd_device_client.planning.context_room import cloud_problem, context_problem
+
+__all__ = ["SideChoice", "check_tokens", "choose_sides", "room_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class SideChoice:
+    """The sides of an answer.
+
+    Attributes:
+        cloud: whether the cloud takes part.
+        device: whether the local engine does.
+        notes: of sides that cannot, in words for the user.
+    """
+
+    cloud: bool
+    device: bool
+    notes: tuple[str, ...]
+
+
+class _Out(Enum):
+    """Why a side takes no part."""
+
+    NOT_THERE = auto()
+    NOT_WANTED = auto()
+    NO_CARD = auto()
+    LEFT_ALONE = auto()
+    MISMATCH = auto()
+    NO_ROOM = auto()
+
+
+def choose_sides(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> SideChoice:
+    """Say which sides can take an answer; where none can, the planner refuses it.
+
+    Args:
+        ask: what to answer, and in which mode.
+        cloud: what is known of the cloud.
+        engine: the local engine's card, or None.
+
+    Raises:
+        InvalidRequest: device-only, and there is no local engine.
+        FingerprintMismatch: cloud-only, and the cloud reads or writes another kind of text.
+        PdError: why the sides that are there cannot take it, where none is left.
+    """
+    cloud_only, mismatch = ask.mode is Mode.CLOUD_ONLY, cloud.handshake.mismatch
+    no_cloud_room = no_device_room = None
+    if cloud.info is not None:
+        no_cloud_room = cloud_problem(cloud.info.limits, ask)
+    if engine is not None:
+        no_device_room = context_problem("the local model", engine.max_context_tokens, ask)
+    differ = engine is not None and mismatch != ""
+    cloud_out = _first(
+        (_Out.NOT_THERE, cloud.link is None),
+        (_Out.NOT_WANTED, ask.mode is Mode.DEVICE_ONLY),
+        (_Out.NO_CARD, cloud.info is None),
+        (_Out.LEFT_ALONE, engine is not None and cloud.left_alone),
+        (_Out.MISMATCH, differ and not cloud_only),
+        (_Out.NO_ROOM, no_cloud_room is not None),
+    )
+    device_out = _first(
+        (_Out.NOT_THERE, engine is None),
+        (_Out.MISMATCH, differ and cloud_only and cloud_out in (None, _Out.NO_ROOM)),
+        (_Out.NO_ROOM, no_device_room is not None),
+    )
+    if ask.mode is Mode.DEVICE_ONLY and device_out is _Out.NOT_THERE:
+        raise InvalidRequest("device-only needs a local engine, and there is none")
+    if device_out is _Out.MISMATCH and cloud.handshake.other_text:
+        raise FingerprintMismatch(mismatch)
+    problems = [no_cloud_room] if cloud_out is _Out.NO_ROOM else []
+    problems += [no_device_room] if device_out is _Out.NO_ROOM else []
+    reason = [*problems, cloud.error][0]
+    if cloud_out and device_out and reason is not None:
+        raise reason
+    words = {
+        _Out.NO_CARD: f"the device goes on alone: {cloud.error or 'start() was not called'}",
+        _Out.LEFT_ALONE: "the device goes on alone: the cloud failed several times in a row",
+        _Out.MISMATCH: mismatch,
+    }
+    notes = [words[out] for out in (cloud_out, device_out) if out in words]
+    return SideChoice(
+        cloud_out is None, device_out is None, (*notes, *(str(problem) for problem in problems))
+    )
+
+
+def _first(*cases: tuple[_Out, bool]) -> _Out | None:
+    """Return the first case that holds; None: the side takes part."""
+    return next((out for out, holds in cases if holds), None)
+
+
+def check_tokens(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> None:
+    """Check that every side that is there knows the prompt's token ids.
+
+    Raises:
+        TokenOutOfVocabulary: one is outside a vocabulary.
+    """
+    sizes = [cloud.info.limits.vocab_size] if cloud.info is not None else []
+    if engine is not None:
+        sizes.append(engine.vocab_size)
+    worst, least = max(ask.prompt_token_ids), min(ask.prompt_token_ids)
+    if least < 0 or (sizes and worst >= min(sizes)):
+        wrong = least if least < 0 else worst
+        raise TokenOutOfVocabulary(
+            f"token id {wrong} is not in the vocabulary of {min(sizes, default=0)} ids"
+        )
+
+
+def room_tokens(num_prompt: int, mode: Mode, cloud: CloudWatch, engine: EngineCard | None) -> int:
+    """The highest token limit with which every side of the mode takes such a prompt.
+
+    A side that has no room for the prompt itself is left out; 0 or less when all are.
+    """
+    rooms = []
+    if engine is not None and mode is not Mode.CLOUD_ONLY:
+        rooms.append(engine.max_context_tokens - num_prompt)
+    if cloud.info is not None and mode is not Mode.DEVICE_ONLY:
+        limits = cloud.info.limits
+        rooms.append(min(limits.max_context_tokens - num_prompt, limits.max_output_tokens))
+    return min((room for room in rooms if room > 0), default=max(rooms, default=0))

@@ -1,0 +1,90 @@
+"""What is asked of a device: one value, made at the terminal or the API, and never copied."""
+
+import uuid
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pd_core.errors import InvalidRequest
+from pd_core.sampling_params import SamplingParams
+
+__all__ = ["Ask", "Mode", "Promise", "draw_request_id"]
+
+
+class Mode(StrEnum):
+    """Who carries the answer."""
+
+    DEVICE_ONLY = "device-only"
+    CLOUD_ONLY = "cloud-only"
+    PD_DEVICE = "pd-device"
+
+    @classmethod
+    def parse(cls, name: str) -> "Mode":
+        """Return the mode called `name`, or raise InvalidRequest listing the known ones."""
+        try:
+            return cls(name)
+        except ValueError:
+            known = ", ".join(mode.value for mode in cls)
+            raise InvalidRequest(f"unknown mode {name!r}; known modes: {known}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What the reader is promised.
+
+    Attributes:
+        pace_s: tau, the gap between two shown tokens; 0: no pace, each as soon as it is there.
+        ttft_s: the first token's latest instant; None means as early as either side can.
+    """
+
+    pace_s: float
+    ttft_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One prompt to answer, and how.
+
+    Attributes:
+        request_id: names the request in logs and results.
+        prompt_token_ids: the prompt, at least one token.
+        max_tokens: token limit of the answer.
+        sampling: how tokens are chosen, the seed included.
+        stop_strings: the answer ends before the first of these in its text.
+        cache_salt: requests with different salts never share cached prefixes on the cloud.
+        mode: who is to carry the answer.
+        promise: the reader's; None: the client's.
+        cloud_tokens: a fixed k instead of the planner's, for comparisons; it counts only where
+            both sides can take the request, and in pd-device.
+        asked_s: when the reader asked, on the loop's clock; all times of the answer count from
+            there. None: from when it is begun.
+        read_along: show every token at its time; False: show the rest at once when the answer is
+            complete, for a reader who gets it in one piece.
+        watched: tell what happens, too, beside what is shown.
+
+    Raises:
+        InvalidRequest: the prompt is empty, or the token limit is below 1.
+    """
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    max_tokens: int
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    stop_strings: tuple[str, ...] = ()
+    cache_salt: str = ""
+    mode: Mode = Mode.PD_DEVICE
+    promise: Promise | None = None
+    cloud_tokens: int | None = None
+    asked_s: float | None = None
+    read_along: bool = True
+    watched: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.prompt_token_ids:
+            raise InvalidRequest("the prompt is empty; it needs at least one token")
+        if self.max_tokens < 1:
+            raise InvalidRequest(f"max_tokens is {self.max_tokens}; it must be 1 or more")
+
+
+def draw_request_id() -> str:
+    """Return a new name for a request that brings none."""
+    return uuid.uuid4().hex[:12]

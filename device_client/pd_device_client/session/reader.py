@@ -1,0 +1,150 @@
+"""The reader's side of one answer: text is released, a pace is kept, tokens are shown."""
+
+import asyncio
+from collections.abc import Callable
+
+from pd_device_client.contract.ask import Ask
+from pd_device_client.contract.outcome import Shown
+from pd_device_client.contract.text_source import TextSource
+from pd_device_client.session.clock import loop_time
+from pd_device_client.session.handoff import Handoff
+from pd_device_client.session.seen import Seen
+from pd_device_client.session.speed_controller import SpeedController
+from pd_device_client.session.token_log import TokenLog
+from pd_device_client.session.wakeup import Signal
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """Shows what is committed, each token at its time.
+
+    Args:
+        ask: what is answered.
+        pace_s: the gap between shown tokens; 0: each is shown as soon as it is there.
+        log: what is committed.
+        seen: filled as tokens are shown.
+        handoff: says when the next tokens will come.
+        changed: notified when something was shown; notifies when something was committed.
+        text: detokeniser with stop strings; without one no text is made.
+
+    Attributes:
+        held: nothing is shown while tokens may still come; for a simulation that shows them
+            itself.
+        over: nothing more is committed; set by the session.
+        next_show_s: the instant at which the next token is shown; None while that is not known.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        pace_s: float,
+        log: TokenLog,
+        seen: Seen,
+        handoff: Handoff,
+        changed: Signal,
+        text: TextSource | None,
+    ) -> None:
+        self._pace_s = pace_s
+        self._controller = SpeedController(pace_s)
+        self._read_along = ask.read_along
+        self._log = log
+        self._seen = seen
+        self._handoff = handoff
+        self._changed = changed
+        self._text = text
+        self._texts: list[str] = []  # of the released positions
+        self._time: Callable[[], float] = loop_time
+        self._due_s: float | None = None
+        self.held = False
+        self.over = False
+        self.next_show_s: float | None = None
+
+    @property
+    def makes_text(self) -> bool:
+        """Whether text is made, whose stop strings may end the answer at any token."""
+        return self._text is not None
+
+    def begin(self, asked_s: float | None) -> None:
+        """The answer begins; its times count from `asked_s`, or from now."""
+        self._time = asyncio.get_running_loop().time
+        self._seen.submitted_s = self._time() if asked_s is None else asked_s
+
+    def since_submit_s(self) -> float:
+        """Seconds from submit until now."""
+        return self._time() - self._seen.submitted_s
+
+    # What is committed
+
+    def release(self, token_id: int) -> None:
+        """Take in the next committed token: release the text that is complete with it."""
+        self._seen.arrived_at_s.append(self._time() - self._seen.submitted_s)
+        if self._text is None:
+            self._texts.append("")
+        elif token_id not in self._log.eos_token_ids:
+            self._texts.extend(text for _, text in self._text.push(token_id))
+            if self._text.stopped:
+                self._log.close("stop")
+        self._changed.notify()
+
+    def release_rest(self) -> None:
+        """The log is closed: release everything."""
+        if self._text is not None:
+            self._texts.extend(text for _, text in self._text.flush())
+        self._texts.extend([""] * (self._log.length - len(self._texts)))
+
+    # What is shown
+
+    @property
+    def shows_next(self) -> bool:
+        """Whether a token is there that has not been shown."""
+        return len(self._texts) > len(self._seen.shown)
+
+    async def next_is_due(self) -> bool:
+        """Return True when the next token is to be shown, and False when there is none."""
+        while True:
+            while (self.held or not self.shows_next) and not self.over:
+                await self._changed.wait()
+            if not self.shows_next:
+                return False
+            position = len(self._seen.shown)
+            await self._pace()
+            if len(self._seen.shown) == position:  # else shown ahead of time, by foresight
+                return True
+
+    async def _pace(self) -> None:
+        """Wait until the next token may be shown; without a pace, not at all."""
+        at_once = not self._pace_s or (self.over and not self._read_along)
+        if not self._seen.shown or at_once:
+            return
+        wait_s = self.next_wait_s()
+        self.next_show_s = self._time() + wait_s
+        await asyncio.sleep(wait_s)
+        self._due_s, self.next_show_s = self.next_show_s, None
+
+    def next_wait_s(self) -> float:
+        """Seconds from now after which the next token, which is there, is to be shown."""
+        last = len(self._seen.shown) - 1
+        if last < 0:
+            return 0.0
+        shown_s = self._seen.last_s
+        gap_s = self._controller.next_gap_s(last, shown_s, self._handoff.arrivals())
+        return max(shown_s + gap_s - self._time(), 0.0)
+
+    def show(self) -> Shown:
+        """Show the next token now."""
+        log, seen = self._log, self._seen
+        position = len(seen.shown)
+        now_s = self._time()
+        seen.last_s = self._controller.counted_s(self._due_s, now_s)
+        self._due_s = None
+        shown = Shown(
+            position,
+            log.token_ids[position],
+            self._texts[position],
+            log.origins[position],
+            now_s - seen.submitted_s,
+        )
+        seen.shown.append(shown)
+        self._changed.notify()
+        return shown

@@ -1,0 +1,100 @@
+"""Which sides take part, in every combination of what may be wrong, against the rules in turn."""
+
+import itertools
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from pd_core.errors import CloudUnavailable, FingerprintMismatch, InvalidRequest, PdError
+from pd_core.generation import Fingerprints, Limits, Load, ServerInfo
+from pd_device_client.client.cloud_watch import CloudWatch
+from pd_device_client.client.handshake import Handshake
+from pd_device_client.client.side_choice import choose_sides, room_tokens
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.ports import EngineCard
+
+CARD = EngineCard("d", Fingerprints("t", "c", "w", "n"), 100, (1,), 1000, 128)
+LIMITS = Limits(1000, 500, 4, 4, 100)
+INFO = ServerInfo("v", "m", "torch", CARD.fingerprints, LIMITS, Load(), eos_token_ids=(1,))
+GONE = CloudUnavailable("gone")
+WAYS = [*itertools.product((True, False), ("whole", "no card", "left alone"), ("", "w", "t"))]
+
+
+def watch(has_link: bool, state: str, differs: str, cloud_room: int = 1000) -> CloudWatch:
+    info = replace(INFO, limits=replace(INFO.limits, max_context_tokens=cloud_room))
+    told = SimpleNamespace(
+        link=object() if has_link else None,
+        info=None if state == "no card" or not has_link else info,
+        error=GONE if state == "no card" else None,
+        left_alone=state == "left alone",
+        handshake=Handshake("they differ" if differs else "", differs * (differs == "t"), "x"),
+    )
+    return cast(CloudWatch, told)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize(("has_link", "state", "differs"), WAYS)
+@pytest.mark.parametrize("has_engine", [True, False])
+@pytest.mark.parametrize(("cloud_room", "device_room"), [*itertools.product((1000, 10), repeat=2)])
+def test_every_case(
+    mode: Mode,
+    has_link: bool,
+    state: str,
+    differs: str,
+    has_engine: bool,
+    cloud_room: int,
+    device_room: int,
+) -> None:
+    cloud = watch(has_link, state, differs, cloud_room)
+    engine = replace(CARD, max_context_tokens=device_room) if has_engine else None
+    ask = Ask("r", (1,) * 20, 5, mode=mode)
+    uses_cloud, uses_device, notes = has_link, has_engine, list[str]()
+    failure: type[PdError] | None = None
+    if mode is Mode.DEVICE_ONLY:
+        uses_cloud = False
+        failure = None if has_engine else InvalidRequest
+    if uses_cloud and cloud.info is None:
+        uses_cloud = False
+        notes.append("the device goes on alone: gone")
+    elif uses_cloud and has_engine and state == "left alone":
+        uses_cloud = False
+        notes.append("the device goes on alone: the cloud failed several times in a row")
+    if uses_cloud and has_engine and differs:
+        notes.append("they differ")
+        if mode is not Mode.CLOUD_ONLY:
+            uses_cloud = False
+        elif differs == "t":
+            failure = FingerprintMismatch
+        else:
+            uses_device = False
+    crowded = []
+    if uses_cloud and cloud_room == 10:
+        crowded.append("the cloud's context of 10")
+        uses_cloud = False
+    if uses_device and device_room == 10:
+        crowded.append("the local model's context of 10")
+        uses_device = False
+    if failure is None and not uses_cloud and not uses_device:
+        failure = PdError if crowded or cloud.error is not None else None
+    if failure is not None:
+        with pytest.raises(failure) as raised:
+            choose_sides(ask, cloud, engine)
+        if failure is PdError:
+            assert (crowded[0] if crowded else "gone") in str(raised.value)
+        return
+    choice = choose_sides(ask, cloud, engine)
+    assert (choice.cloud, choice.device) == (uses_cloud, uses_device)
+    assert len(choice.notes) == len(notes) + len(crowded)
+    assert list(choice.notes[: len(notes)]) == notes
+    assert all(word in note for word, note in zip(crowded, choice.notes[len(notes) :], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("mode", "tokens"),
+    [(Mode.DEVICE_ONLY, 980), (Mode.CLOUD_ONLY, 500), (Mode.PD_DEVICE, 500)],
+)
+def test_room_is_what_every_side_of_the_mode_has(mode: Mode, tokens: int) -> None:
+    assert room_tokens(20, mode, watch(True, "whole", ""), CARD) == tokens
+    assert room_tokens(2000, mode, watch(True, "whole", ""), CARD) == -1000
