@@ -71,7 +71,10 @@ def add_command(
         config = flags.pop("config", None)
         read = Read(flags, dict.fromkeys(flags, "flag"))
         if program is not None:
-            read = program.read(command, settings, flags, config)
+            # Costs a tenth of a second, which help and completion need not wait for.
+            from pd_core.settings.sources import read_sources
+
+            read = read_sources(program, command, settings, flags, config)
         run(composed(settings, read.values), read)
 
     variables: dict[str, str] = {}

@@ -72,22 +72,3 @@ class Program:
     def table(self, command: str) -> str:
         """Return the name of a command's table in the file."""
         return self.tables.get(command, command)
-
-    def read(
-        self, command: str, settings: type, flags: Mapping[str, Any], config: Path | None = None
-    ) -> Read:
-        """Return the values of a command's options.
-
-        Args:
-            command: its name.
-            settings: its settings.
-            flags: the values of the command line, by name.
-            config: the settings file it names.
-
-        Raises:
-            ConfigError: a variable or the file is wrong; the message names it and the option.
-        """
-        # Imported here: it takes a tenth of a second, which help and completion need not wait for.
-        from pd_core.settings.sources import read_sources
-
-        return read_sources(self, command, settings, flags, config)

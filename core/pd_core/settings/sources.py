@@ -29,9 +29,20 @@ def read_sources(
     command: str,
     settings: type,
     flags: Mapping[str, Any],
-    given: Path | None,
+    given: Path | None = None,
 ) -> Read:
-    """Return the values of a command's options; see `Program.read`."""
+    """Return the values of a command's options.
+
+    Args:
+        program: the variables and the file.
+        command: the command's name.
+        settings: its settings, a dataclass.
+        flags: the values of the command line, by name.
+        given: the settings file that the command line names.
+
+    Raises:
+        ConfigError: a variable or the file is wrong; both it and the option are named.
+    """
     config = config_path(program, given) if command in program.commands else None
     in_file = {} if config is None else file_values(program, command, config)
     options = {each.name: each for each in offered(settings)}

@@ -63,9 +63,11 @@ def report(config: Path | None) -> Iterator[tuple[str, str, str, str]]:
     Raises:
         ConfigError: the file or a variable cannot be used.
     """
+    from pd_core.settings.sources import read_sources  # not for --help
+
     for command in ("chat", "serve"):
         settings: type = PROGRAM.commands[command]
-        read = PROGRAM.read(command, settings, {}, config)
+        read = read_sources(PROGRAM, command, settings, {}, config)
         for option in offered(settings):
             if option.stored:
                 value = _words(read.values[option.name])

@@ -15,6 +15,7 @@ from pd_core.settings.command import add_command
 from pd_core.settings.composition import composed, offered
 from pd_core.settings.program import Read
 from pd_core.settings.settings_file import config_path
+from pd_core.settings.sources import read_sources
 from pd_device_client.cli import app, main
 from pd_device_client.commands.doctor import report
 from pd_device_client.commands.program import PROGRAM
@@ -119,7 +120,7 @@ def test_a_secret_comes_from_its_variable_alone_and_is_never_shown(
     monkeypatch.setenv("PD_DEVICE_CLIENT_KEY", "hunter2")
     for name in ("chat", "serve", "doctor"):
         settings = PROGRAM.commands[name]
-        read = PROGRAM.read(name, settings, {})
+        read = read_sources(PROGRAM, name, settings, {})
         assert read.values["api_key"] == "hunter2"
         assert "hunter2" not in repr(read) + repr(composed(settings, read.values))
         assert "api-key" not in {option.spelt for option in offered(settings) if option.stored}
