@@ -49,7 +49,7 @@ class EngineConfig:
 
     model: Annotated[str, Option(MODEL_HELP)] = DEFAULT_MODEL
     dtype: Annotated[
-        str, Option("Of weights and KV cache.", choices=("float32", "bfloat16", "float16"))
+        str, Option("Dtype of weights and KV cache.", choices=("float32", "bfloat16", "float16"))
     ] = "float32"
     device: Annotated[
         str, Option("Where the model runs: cpu, cuda, cuda:1; vLLM's build decides for itself.")

@@ -1,4 +1,4 @@
-"""A closed loop: so many requests in flight at all times, straight to a server, without devices."""
+"""A closed loop: N requests in flight at all times, straight to a server, without devices."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,14 +17,14 @@ __all__ = ["CloudAnswer", "run_closed_loop"]
 
 @dataclass(frozen=True, slots=True)
 class CloudAnswer:
-    """What became of a request, seen from the client.
+    """The result of a request, seen from the client.
 
     Attributes:
-        id: the work's.
+        id: the work's id.
         ended_at_s: seconds from the loop's start to the last token, or to the failure.
-        num_tokens: received.
-        output_sha256: of the token ids, little-endian int32.
-        ttft_s: from the request's start to its first token; None: none came.
+        num_tokens: tokens received.
+        output_sha256: digest of the token ids as little-endian int32.
+        ttft_s: seconds from the request's start to its first token; None: no token came.
         error: why it failed, or None.
     """
 

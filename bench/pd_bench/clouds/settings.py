@@ -57,9 +57,9 @@ class CloudSettings:
     trace: Annotated[
         Path | None, Argument("Take the lengths of its rows; without one they are generated.")
     ] = None
-    limit: Annotated[
-        int | None, Option("Only the first so many rows; 64 generated ones if unset.")
-    ] = None
+    limit: Annotated[int | None, Option("Only the first N rows; 64 generated ones if unset.")] = (
+        None
+    )
     prompt_tokens: Annotated[int, Option("Middle of generated prompts' lengths.")] = 256
     output_tokens: Annotated[int, Option("Middle of generated answers' lengths.")] = 64
     max_prompt_tokens: Annotated[
@@ -68,7 +68,7 @@ class CloudSettings:
     max_output_tokens: Annotated[int, Option("Cut longer answers.")] = 256
     cloud_tokens: Annotated[int, Option("Tokens that pd-device asks the cloud for (k).")] = 14
     model: Annotated[str, Option(MODEL_HELP)] = DEFAULT_MODEL
-    dtype: Annotated[str, Option(f"Of every engine: {', '.join(DTYPES)}.")] = "float32"
+    dtype: Annotated[str, Option(f"Dtype of every engine: {', '.join(DTYPES)}.")] = "float32"
     slots: Annotated[int, Option("Requests in flight, and slots of the servers.")] = 16
     max_num_batched_tokens: Annotated[int, Option("Tokens of one step, in every engine.")] = 256
     kv_cache_mib: Annotated[int, Option("Memory for KV caches, in every engine.")] = 1024
@@ -81,7 +81,7 @@ class CloudSettings:
     kv_blocks: Annotated[
         bool, Option("Count the KV blocks of an MHA and a SkipV1Former model too.")
     ] = True
-    seed: Annotated[int, Ge(0), Option("Of prompts and sampling.")] = 0
+    seed: Annotated[int, Ge(0), Option("Seed of prompts and sampling.")] = 0
     timeout_s: Annotated[float, Option("Seconds after which a request has failed.", "timeout")] = (
         600.0
     )

@@ -131,7 +131,7 @@ def _promise(ttft: float, largest_gap: float | None, target: float, pace: float)
     """Return the promise.
 
     Raises:
-        ConfigError: nobody can keep it, whatever the rate.
+        ConfigError: no scheme can keep it at any rate.
     """
     check_between("--ttft", ttft, *_TTFT_S, "seconds")
     gap = 2 * pace if largest_gap is None else largest_gap

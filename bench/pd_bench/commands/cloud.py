@@ -71,7 +71,7 @@ def _compare(settings: CloudSettings, json_out: Path | None) -> None:
 
 
 class _Bar:
-    """One line per pass, with a bar on a terminal; drawn when a request ends, by nobody else."""
+    """One line per pass, with a bar on a terminal; drawn when a request ends, not by a thread."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

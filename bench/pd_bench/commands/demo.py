@@ -1,4 +1,4 @@
-"""One prompt, three modes, told live: who made which token, and what it cost.
+"""One prompt in three modes, shown live: which side made which token, and what it cost.
 
 The prompt is a page of documentation that the shipped model was not trained on, cut off for the
 model to go on. A real server process and a real device engine in this one; the device is throttled

@@ -18,13 +18,13 @@ def api(
     pace: Annotated[
         float, typer.Option(min=0.001, max=60, help="Seconds between shown tokens.")
     ] = 0.02,
-    tokens: Annotated[int, typer.Option(min=8, max=100_000, help="Of each round.")] = 250,
-    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Of each kind.")] = 4,
+    tokens: Annotated[int, typer.Option(min=8, max=100_000, help="Tokens of each round.")] = 250,
+    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Rounds of each kind.")] = 4,
     chats: Annotated[
-        int, typer.Option(min=1, max=10_000, help="At once, against one device.")
+        int, typer.Option(min=1, max=10_000, help="Chats at once, against one device.")
     ] = 100,
     chat_tokens: Annotated[
-        int, typer.Option(min=2, max=100_000, help="Of each chat's answer.")
+        int, typer.Option(min=2, max=100_000, help="Tokens of each chat's answer.")
     ] = 32,
     json_out: JsonOut = None,
 ) -> None:
@@ -49,9 +49,11 @@ def turns(
     profile: Annotated[
         str, typer.Option("--device-profile", help="What the device is slowed to.")
     ] = "slow",
-    prompt_tokens: Annotated[int, typer.Option(min=2, help="Of the first turn.")] = 2000,
-    answer_tokens: Annotated[int, typer.Option(min=2, help="Of each answer.")] = 64,
-    words_tokens: Annotated[int, typer.Option(min=1, help="Added in the second turn.")] = 50,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=2, help="Prompt tokens of the first turn.")
+    ] = 2000,
+    answer_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
+    words_tokens: Annotated[int, typer.Option(min=1, help="Tokens added in the second turn.")] = 50,
     rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Conversations.")] = 3,
     json_out: JsonOut = None,
 ) -> None:

@@ -17,11 +17,11 @@ __all__ = ["measurement_table", "profile"]
 
 
 def profile(
-    cloud: Annotated[str, typer.Option(help="HOST:PORT of the server; nobody else uses it now.")],
+    cloud: Annotated[str, typer.Option(help="HOST:PORT of the server, which must be idle.")],
     out: Annotated[Path, typer.Option(help="Write the profile here, as JSON.")] = Path(
         "cloud-profile.json"
     ),
-    name: Annotated[str, typer.Option(help="Of the profile, in tables.")] = "measured",
+    name: Annotated[str, typer.Option(help="The profile's name, in tables.")] = "measured",
     max_num_batched_tokens: Annotated[
         int | None, typer.Option(min=2, help="As the server was started, if it was told.")
     ] = None,
@@ -29,7 +29,8 @@ def profile(
         int | None, typer.Option(min=64, help="Tokens its KV cache has room for, if little.")
     ] = None,
     max_prompt_tokens: Annotated[
-        int, typer.Option(min=64, help="Of the prompts measured; as long as those to simulate.")
+        int,
+        typer.Option(min=64, help="Longest prompt measured; best as long as those to simulate."),
     ] = 4096,
     tls_ca: Annotated[Path | None, typer.Option(help="Authority to trust.")] = None,
     tls: Annotated[bool, typer.Option("--tls", help="TLS, by the system's authorities.")] = False,

@@ -18,7 +18,7 @@ def streams(
     turns: Annotated[
         int,
         typer.Option(
-            min=1, max=100_000, help="Streams get their tokens in so many turns; 1: all at once."
+            min=1, max=100_000, help="Turns in which streams get their tokens; 1: all at once."
         ),
     ] = 20,
     tokens: Annotated[
@@ -48,10 +48,10 @@ def gaps(
     ] = 4,
     prefills: Annotated[int, typer.Option(min=1, max=1000, help="Long prompts in flight.")] = 2,
     prompt_tokens: Annotated[
-        int, typer.Option(min=1, max=10_000_000, help="Of a long prompt.")
+        int, typer.Option(min=1, max=10_000_000, help="Tokens of a long prompt.")
     ] = 4096,
     tokens: Annotated[
-        int, typer.Option(min=8, max=100_000, help="Of each stream in each round.")
+        int, typer.Option(min=8, max=100_000, help="Tokens of each stream in each round.")
     ] = 200,
     rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Quiet and busy ones each.")] = 5,
     json_out: JsonOut = None,

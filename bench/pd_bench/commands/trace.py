@@ -29,7 +29,7 @@ _SHOWN_ROWS = 20_000  # generated beside a trace, to show what the fit is worth
 Trace = Annotated[
     Path, typer.Argument(help="Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
 ]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many rows.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first N rows.")]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave broken rows out and count them.")
 ]
@@ -66,7 +66,7 @@ def convert(
     to_s: Annotated[
         float | None, typer.Option(help="Leave out what arrives then or later.")
     ] = None,
-    every: Annotated[int, typer.Option(help="Keep the first of every so many rows.")] = 1,
+    every: Annotated[int, typer.Option(help="Keep the first of every N rows.")] = 1,
     max_prompt_tokens: Annotated[int | None, typer.Option(help="Cut longer prompts.")] = None,
     max_output_tokens: Annotated[int | None, typer.Option(help="Cut longer answers.")] = None,
     limit: Limit = None,

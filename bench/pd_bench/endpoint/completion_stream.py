@@ -26,11 +26,11 @@ class CompletionChunk:
     """One event of a completion.
 
     Attributes:
-        text: that it adds.
-        token_ids: the tokens it adds; None where the server does not say.
+        text: the text it adds.
+        token_ids: the tokens it adds; None if the server does not say.
         finish_reason: "" while the answer goes on.
-        output_tokens: of the whole answer, by the server's count; None where it does not say.
-        prompt_tokens: likewise.
+        output_tokens: length of the whole answer by the server's count; None if not reported.
+        prompt_tokens: length of the prompt by the server's count; None if not reported.
     """
 
     text: str = ""

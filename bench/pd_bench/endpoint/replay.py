@@ -1,8 +1,8 @@
 """A replay against any OpenAI-compatible server: open loop, streamed, seen from outside.
 
-The rules are those of `pd_bench.replay.replay` as far as somebody else's server allows: each row's
-length is its token limit (there is no sampler of ours to force the end), nothing is known of what
-the answers cost, and the server's state is not fresh. The document says all of it.
+The rules are those of `pd_bench.replay.replay` as far as a foreign server allows: each row's length
+is its token limit (we have no sampler there to force the end), the cost of the answers is unknown,
+and the server's state is not fresh. The document says so.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class EndpointReplay:
         ConfigError: a limit leaves no room.
 
     Attributes:
-        failure: what ended the replay early, after something had been measured; None: nothing did.
+        failure: the error that ended the replay early, after something had been measured, or None.
     """
 
     def __init__(self, settings: EndpointSettings, progress: Progress) -> None:
@@ -66,7 +66,7 @@ class EndpointReplay:
         self._words = self._counted = 0  # of prompts as sent, and as the server counted them
 
     async def run(self) -> ResultDocument:
-        """Replay, and return the result; when it ends early, what there is of it.
+        """Replay, and return the result; if it ends early, the partial result.
 
         Raises:
             PdError: the server cannot be reached, or its warm-up failed, before anything was

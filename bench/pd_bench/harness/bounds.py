@@ -1,4 +1,4 @@
-"""The bounds of what a measurement can be asked: beyond them it would end in an error or never."""
+"""Bounds of a measurement's inputs: beyond them it would fail or never end."""
 
 from collections.abc import Mapping
 
@@ -81,7 +81,7 @@ def warm_up_failure(error: str, timeout_s: float, scheme: str = "") -> PdError:
         scheme: that it ran in, where there are several.
 
     Returns:
-        A ConfigError when the timeout ended it: that is the reader's to mend.
+        A ConfigError if the timeout ended it, as the user can change that.
     """
     which = f"the warm-up request{' of ' if scheme else ''}{scheme}"
     if error.startswith(f"{TimeoutError.__name__}:"):

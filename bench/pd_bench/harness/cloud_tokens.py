@@ -11,14 +11,14 @@ __all__ = ["cloud_tokens"]
 
 
 async def cloud_tokens(link: CloudLink, start: Start) -> AsyncGenerator[Tokens, None]:
-    """Yield a stream's tokens until Finished; one that is left before is broken off.
+    """Yield a stream's tokens until Finished; leaving it earlier cancels the stream.
 
-    The end of the call is not waited for: a server keeps it open for a second, for what crosses
-    its last message.
+    It does not wait for the end of the call, which a server keeps open for a second for messages
+    that cross its last one.
 
     Raises:
         CloudUnavailable: the stream ended without Finished.
-        PdError: as the link has it.
+        PdError: as the link raises it.
     """
     stream = await link.open(start)
     try:

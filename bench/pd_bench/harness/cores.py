@@ -30,7 +30,7 @@ def split_cores(available: frozenset[int]) -> CoreSplit:
 
 
 def available_cores() -> frozenset[int]:
-    """Return the cores this process may use; none known where the system cannot say."""
+    """Return the cores this process may use; none if the system cannot say."""
     if not hasattr(os, "sched_getaffinity"):
         return frozenset()
     return frozenset(os.sched_getaffinity(0))

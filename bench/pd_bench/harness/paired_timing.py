@@ -1,7 +1,7 @@
-"""Two ways of doing the same, timed in turns, so that what else the machine does hits both alike.
+"""Times two ways of doing the same in turns, so that other load on the machine affects both alike.
 
-The unit is a round: one way and the other go through their steps side by side, step by step, and
-who is first changes from step to step. A round gives one ratio; the figure is the median ratio.
+The unit is a round: both ways take turns step by step, and which one goes first alternates from
+step to step. A round gives one ratio; the figure is the median ratio.
 """
 
 import math
@@ -19,10 +19,10 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class PairedTiming:
-    """What a variant takes beside a plain model.
+    """A variant's times compared with a plain model's.
 
     Attributes:
-        context_tokens: of the step, or of the prompt.
+        context_tokens: context of the step, or length of the prompt.
         num_rounds: rounds behind the figures.
         variant_s: median seconds of the variant's rounds.
         plain_s: median seconds of the plain model's rounds.

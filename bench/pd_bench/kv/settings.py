@@ -172,7 +172,7 @@ class KvSettings:
     clock: Annotated[
         str, Option(f"One of {', '.join(CLOCKS)}; cpu leaves waiting for a core out.")
     ] = "wall"
-    seed: Annotated[int, Ge(0), Option("Of weights and caches.")] = 0
+    seed: Annotated[int, Ge(0), Option("Seed of weights and caches.")] = 0
 
     def __post_init__(self) -> None:
         for option, rounds in (

@@ -1,10 +1,9 @@
-"""What the device's HTTP API adds to a token, and how it bears many chats at once.
+"""The delay that the device's HTTP API adds to a token, and its behaviour with many chats at once.
 
 - *added*: how late tokens are that a client reads from a real `pd-device serve`, less how late a
   bare session of the same pace shows them; rounds of both take turns on one real cloud.
-- *many chats*: so many at once against one device process, twice over: nobody is left waiting
-  (times to the first and last token), and the second wave finds no more memory in use than the
-  first left.
+- *many chats*: two waves of N chats at once against one device process: none is left waiting (times
+  to the first and last token), and the second wave uses no more memory than the first left in use.
 """
 
 import asyncio

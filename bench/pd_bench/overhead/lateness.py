@@ -1,8 +1,8 @@
-"""How late tokens are that should come at an even pace.
+"""The lateness of tokens that should come at an even pace.
 
-Not gap less pace: a token after a late one comes the sooner, and the one's lateness would cancel
-the other's. A token is late against the pace's line through the least late of those just before
-it, so a stream that falls behind is late by all it has lost over them.
+It is not gap minus pace: after a late token the next gap is shorter, and the two would cancel. A
+token's lateness is measured against a line at the given pace through the least late of the tokens
+just before it, so a stream that falls behind is late by all it has lost over them.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 __all__ = ["UNJUDGED_TOKENS", "lateness_s"]
 
 UNJUDGED_TOKENS = 8
-"""At the beginning of an answer: what comes before a token is what it is held against."""
+"""Tokens at the start of an answer that are not judged: a token is compared with those before."""
 
 
 def lateness_s(came_s: Sequence[float], pace_s: float) -> list[float]:

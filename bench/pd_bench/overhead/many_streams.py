@@ -40,7 +40,7 @@ class StreamsSettings:
     Attributes:
         num_streams: open at once, at most; smaller counts are measured on the way there.
         step_s: seconds between a stream's tokens.
-        groups: in how many turns a step gives the streams their tokens; 1: all at one instant.
+        groups: number of turns in which a step gives the streams their tokens; 1: all at once.
         num_tokens: of each stream that are measured.
     """
 
@@ -149,7 +149,7 @@ async def _read_all(
 
 
 class _Countdown:
-    """Waits for so many of something."""
+    """Waits until something has happened N times."""
 
     def __init__(self, count: int) -> None:
         self._left = count

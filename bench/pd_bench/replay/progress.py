@@ -1,4 +1,4 @@
-"""The progress bar of a replay: what has ended, what failed, and who waits for a token now."""
+"""The progress bar of a replay: requests that ended, failed, or wait for a token now."""
 
 import time
 from types import TracebackType

@@ -106,7 +106,7 @@ class RaceSession:
         losers: asyncio.Task[None] | None = None
         try:
             first = await self._race(firsts)
-            # Beside the answer: the winner's reader does not wait for the loser to stop.
+            # Concurrently: the winner's reader does not wait for the loser to stop.
             losers = asyncio.ensure_future(self._stop_losers(firsts, runs))
             yield first
             async for shown in runs[self._winner]:

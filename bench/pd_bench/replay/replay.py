@@ -56,7 +56,7 @@ class Replay:
         progress: told of every token.
 
     Attributes:
-        failure: what ended the replay early, after something had been measured; None: nothing did.
+        failure: the error that ended the replay early, after something had been measured, or None.
 
     Raises:
         TraceError: the trace cannot be read or a row is broken.
@@ -82,7 +82,7 @@ class Replay:
         self._partial = False
 
     async def run(self) -> ResultDocument:
-        """Replay, and return the result; when it ends early, what there is of it.
+        """Replay, and return the result; if it ends early, the partial result.
 
         Raises:
             FingerprintMismatch: the server given does not run the devices' model.

@@ -28,14 +28,14 @@ class TraceRun:
         Path, Argument("Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
     ]
     pace_s: PaceOption = 0.1
-    limit: Annotated[int | None, Option("Only the first so many rows.")] = None
+    limit: Annotated[int | None, Option("Only the first N rows.")] = None
     max_prompt_tokens: Annotated[
         int | None, Option("Cut longer prompts; the context's room when not given.")
     ] = None
     max_output_tokens: Annotated[
         int, Option("Cut longer answers; also every request's token limit.")
     ] = 1024
-    seed: Annotated[int, Ge(0), Option("Of prompts, sampling and every spread.")] = 0
+    seed: Annotated[int, Ge(0), Option("Seed of prompts, sampling and spreads.")] = 0
     timeout_s: Annotated[float, Option("Seconds after which a request has failed.", "timeout")] = (
         600.0
     )

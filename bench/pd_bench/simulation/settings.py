@@ -54,9 +54,7 @@ class SimulationSettings(TraceRun):
         "wifi"
     )
     schemes: SchemesOption = SCHEMES
-    keep_requests: Annotated[int, Option("Hold so many requests of a scheme in the document.")] = (
-        256
-    )
+    keep_requests: Annotated[int, Option("Hold N requests of a scheme in the document.")] = 256
     foresight: bool = True
     timer_lag_s: Distribution | None = None
 

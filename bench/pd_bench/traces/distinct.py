@@ -1,4 +1,4 @@
-"""How many different things a long stream holds, and how often one comes back, in fixed memory."""
+"""Counts the different keys of a long stream, and how many are repeated, in fixed memory."""
 
 import math
 
@@ -7,7 +7,7 @@ from pd_core.sampling.splitmix import mixed
 __all__ = ["MAX_KEYS", "DistinctKeys"]
 
 MAX_KEYS = 1 << 18
-"""Keys held at most; a stream of no more different ones is counted exactly."""
+"""Most keys held; a stream with no more different keys than this is counted exactly."""
 
 
 class DistinctKeys:

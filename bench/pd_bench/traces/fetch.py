@@ -1,4 +1,4 @@
-"""Downloads a trace: resumed where it was cut, checked, and named only when it is whole."""
+"""Downloads a trace: resumes after an interruption, checks it, and names it only when complete."""
 
 import fcntl
 import hashlib
@@ -51,9 +51,9 @@ def fetch_trace(
 ) -> Fetched:
     """Download a trace to `path`; what was downloaded before is used again.
 
-    Until it is whole the file is called `path` + ".part", and stays when the download is broken
-    off. It is continued when it can be known to be of the same content: by the server's entity
-    tag, or because the checksum is known.
+    Until it is complete the file is called `path` + ".part", and it stays if the download is
+    interrupted. It is continued if its content is known to be the same: by the server's entity tag,
+    or because the checksum is known.
 
     Args:
         source: where from.
@@ -93,7 +93,7 @@ def fetch_trace(
 
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
-    """Hold an unfinished file, made where there is none: it has a name that others find too.
+    """Lock an unfinished file, created if missing, since other processes use the same name.
 
     Raises:
         TraceError: another process holds it.
@@ -127,7 +127,7 @@ def _sha256(path: Path) -> str:
 
 
 class _Stale(Exception):
-    """What is there is no beginning of the server's file."""
+    """The part downloaded before is not the beginning of the server's file."""
 
 
 class _Download:
@@ -167,12 +167,12 @@ class _Download:
         )
 
     def _discard(self) -> None:
-        """Empty what was downloaded: it is of no use. The file itself is held."""
+        """Empty the useless download; the file itself stays, because it is locked."""
         self._part.write_bytes(b"")
         self.tag_file.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Leave no file of no bytes behind."""
+        """Remove the file if it is empty."""
         if self._part.exists() and not self._part.stat().st_size:
             self._part.unlink()
             self.tag_file.unlink(missing_ok=True)
@@ -219,7 +219,7 @@ class _Download:
     def _once(self, client: httpx.Client) -> None:
         have = self._part.stat().st_size
         tag = self._tag()
-        # As it lies there: a packed transfer could not be continued.
+        # Unpacked, because a compressed transfer could not be continued.
         headers = {"Accept-Encoding": "identity"}
         if have and (tag or self._wanted):
             headers["Range"] = f"bytes={have}-"

@@ -14,8 +14,8 @@ __all__ = ["generate_rows"]
 _RECENT_ROWS = 1024  # a shared prefix is that of one of them
 _CANDIDATES = 8  # of which the first that is long enough is taken
 _NORMAL = NormalDist()
-# A Beta distribution of so large a sum of parameters is its mean, and Gamma's test would no longer
-# tell its terms from rounding.
+# A Beta distribution with parameters of a larger sum is practically its mean, and the terms of the
+# Gamma sampler's test would be lost in rounding.
 _CERTAIN = 1e9
 _SMALLEST = 2.0**-54  # a uniform number of 0 has no logarithm
 
@@ -27,9 +27,9 @@ def generate_rows(fit: TraceFit, num_rows: int, seed: int) -> Iterator[TraceRow]
     seed gives the same rows everywhere that rounds floating point alike.
 
     Args:
-        fit: what they are to be like.
-        num_rows: how many.
-        seed: another seed gives other rows.
+        fit: the fit to draw from.
+        num_rows: number of rows.
+        seed: different seeds give different rows.
     """
     numbers = _Numbers(seed)
     prefixes = None if fit.prefixes is None else _PrefixMaker(fit.prefixes, numbers)

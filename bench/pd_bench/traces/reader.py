@@ -1,8 +1,8 @@
 """Traces: when requests came and how long they were, read row by row from a published format.
 
-A trace says how long and when, never what. A broken row is an error that names its line: a row
-that were skipped in silence would change the measured load. To leave broken rows out is a choice
-of the reader's, and then they are counted.
+A trace has times and lengths, never content. A broken row is an error that names its line, because
+skipping it silently would change the measured load. The user may choose to skip broken rows; then
+they are counted.
 """
 
 import sys
@@ -47,7 +47,7 @@ class SkippedRows:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label, where there is something to say."""
+        """The label, if any row was skipped."""
         return (self.label,) if self.count else ()
 
 
@@ -73,7 +73,7 @@ def read_trace(
     """
     if limit is not None and limit < 1:
         raise TraceError(f"the limit of rows is {limit}; it must be 1 or more")
-    # islice takes no greater number, and no file has so many rows.
+    # islice takes no larger number, and no file has that many rows.
     most = None if limit is None else min(limit, sys.maxsize)
     return islice(_rows(path, skipped, any_order), most)
 

@@ -18,10 +18,10 @@ class TraceSlice:
     Attributes:
         from_s: rows that arrive before are left out; those kept count from the first of them.
         to_s: rows that arrive then or later are left out.
-        every: keep the first of every so many rows: the load in that share, hour by hour.
+        every: keep the first of every N rows, which scales the load at all hours alike.
         max_prompt_tokens: longer prompts are cut to this, and their hashes with them.
         max_output_tokens: longer answers are cut to this.
-        limit: keep at most so many rows.
+        limit: most rows to keep.
 
     Raises:
         ConfigError: a value is out of range.

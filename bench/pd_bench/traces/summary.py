@@ -30,7 +30,7 @@ class Sharing(_Model):
             would save; None without hashes.
         sessions: different conversations; 0 when the trace has none.
         rows_with_session: rows that belong to one.
-        exact: False when blocks or conversations are so many that a sample of them was counted.
+        exact: False if there were too many blocks or conversations, so that a sample was counted.
     """
 
     rows_with_hashes: int

@@ -21,7 +21,7 @@ __all__ = ["OUTPUT_FORMATS", "trace_text"]
 
 OUTPUT_FORMATS: Final = ("pd-trace", "mooncake")
 
-_OWN_BLOCKS = 1 << 40  # ids from here on are blocks of rows without hashes: nobody shares them
+_OWN_BLOCKS = 1 << 40  # ids from here on are blocks of rows without hashes, never shared
 
 
 def trace_text(rows: Iterable[TraceRow], form: str, source: str) -> Iterator[str]:
