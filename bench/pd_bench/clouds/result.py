@@ -26,11 +26,11 @@ class CloudPass(DocumentPart):
     """One pass of one scheme over all rows, on a server that has just started.
 
     Attributes:
-        repeat: which, from 0.
-        tokens: received, those of failed requests included.
-        wall_s: from the first request to the last end.
+        repeat: number of the pass, from 0.
+        tokens: tokens received, including those of failed requests.
+        wall_s: seconds from the first request to the last end.
         requests_per_s: whole answers over wall_s.
-        server_cpu_s: CPU seconds of the server's processes; None where the system does not tell.
+        server_cpu_s: CPU seconds of the server's processes; None if the system does not report it.
     """
 
     repeat: int
@@ -64,12 +64,12 @@ class CloudScheme(DocumentPart):
     """One scheme on one engine.
 
     Attributes:
-        requests: of all passes.
-        requests_per_s: the median pass's.
-        tokens_per_s: likewise.
-        ttft_s: of every request that got a token, all passes together; from the client's side.
-        server_cpu_s_per_request: over all passes; None where the system does not tell.
-        errors: of failed requests, each once.
+        requests: number of requests in all passes.
+        requests_per_s: median over the passes.
+        tokens_per_s: median over the passes.
+        ttft_s: TTFT seen by the client, of every request in all passes that got a token.
+        server_cpu_s_per_request: over all passes; None if the system does not report it.
+        errors: the errors of failed requests, each once.
     """
 
     requests: int
@@ -103,10 +103,10 @@ class CloudScheme(DocumentPart):
 
 
 class KvBlocks(DocumentPart):
-    """Blocks that the same bytes of KV cache hold of two models that differ in SkipV1 alone.
+    """KV blocks in a cache of the same size, for two models that differ only in SkipV1.
 
     Attributes:
-        cache_bytes: of the cache, in both.
+        cache_bytes: size of both caches.
         plain: blocks with multi-head attention.
         skip_v1: blocks with SkipV1Former.
         ratio: skip_v1 over plain; the papers' formula, (4 L) / (3 L + 1), is `by_formula`.
@@ -124,12 +124,12 @@ class EngineResult(DocumentPart):
     """One engine.
 
     Attributes:
-        versions: of what its interpreter runs.
-        numerics_id: as its server said.
+        versions: versions of its interpreter's packages.
+        numerics_id: as reported by its server.
         command: the server's own part of the command line, without addresses.
         start_s: from starting the process until it was ready.
         schemes: by name.
-        kv_blocks: None where they were not asked for.
+        kv_blocks: None if not requested.
     """
 
     versions: dict[str, str]
@@ -181,8 +181,8 @@ class CloudDocument(DocumentPart):
 def throughput_ratio(torch: CloudScheme, vllm: CloudScheme) -> float | None:
     """Return the median over passes of torch's requests per second over vLLM's.
 
-    The passes of one repeat ran one after the other, so what else the machine did then slowed
-    both; None where a pass of vLLM gave no whole answer.
+    The passes of one repeat ran one after the other, so other load on the machine slowed both. None
+    if a pass of vLLM gave no whole answer.
     """
     pairs = list(zip(torch.passes, vllm.passes, strict=True))
     if any(theirs.requests_per_s == 0 for _, theirs in pairs):

@@ -52,7 +52,7 @@ class EndpointOutcome(Outcome):
     Attributes:
         ids_known: whether the server named its tokens.
         reported_tokens: the answer's length by the server's own count, or None.
-        reported_prompt_tokens: the prompt's, likewise.
+        reported_prompt_tokens: the prompt's length by the server's own count, or None.
     """
 
     ids_known: bool = True

@@ -58,10 +58,10 @@ class Wave:
 
     Attributes:
         failed: chats that did not get their whole answer.
-        first_s: to the first token, median and tail.
-        last_s: to the end of the answer, likewise.
-        gap_s: the largest between two tokens, likewise.
-        rss_bytes: of the device's process, after it.
+        first_s: time to the first token, median and tail.
+        last_s: time to the end of the answer, median and tail.
+        gap_s: largest gap between two tokens, median and tail.
+        rss_bytes: memory of the device's process after the wave.
     """
 
     failed: int
@@ -201,7 +201,7 @@ async def _chat(http: httpx.AsyncClient, num_tokens: int) -> list[float]:
     async with http.stream("POST", "/completions", json=body) as response:
         if response.status_code != httpx.codes.OK:
             raise CloudUnavailable(f"the device answered {response.status_code}")
-        # As they come: what a client makes of them is not the device's.
+        # Parsed as little as possible: a client's own work is not the device's overhead.
         rest = b""
         async for part in response.aiter_raw():
             now_s = time.perf_counter()

@@ -39,13 +39,13 @@ class TurnsSettings:
     """What to measure.
 
     Attributes:
-        model: of both sides.
-        profile: what the device is slowed to.
-        prompt_tokens: of the first turn.
-        answer_tokens: of each answer.
-        words_tokens: that the user adds in the second turn.
-        pace_s: between shown tokens.
-        rounds: conversations.
+        model: the model of both sides.
+        profile: the speed that the device is slowed to.
+        prompt_tokens: prompt tokens of the first turn.
+        answer_tokens: tokens of each answer.
+        words_tokens: tokens that the user adds in the second turn.
+        pace_s: seconds between shown tokens.
+        rounds: number of conversations.
     """
 
     model: str
@@ -62,9 +62,9 @@ class Round:
     """One conversation; times in seconds from the turn's submission.
 
     Attributes:
-        first_s, second_s: to the first token that the device gave.
-        cached_tokens: of the second prompt, what the device had kept.
-        cloud_tokens: shown ones of the cloud, in each turn.
+        first_s, second_s: time to the device's first token in each turn.
+        cached_tokens: tokens of the second prompt that the device had cached.
+        cloud_tokens: shown tokens from the cloud, in each turn.
     """
 
     first_s: float

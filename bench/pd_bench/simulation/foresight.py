@@ -1,11 +1,11 @@
 """Computes at once the rest of an answer that only its device can still generate.
 
-After the claim a session with an emulated engine has nothing random left but the engine's own
-spread, and nobody else takes part: the device decodes, the reader is shown tokens at the pace. The
+After the claim, the only randomness left in a session with an emulated engine is the engine's
+spread, and only two parts act: the device decodes, and the reader is shown tokens at the pace. The
 event loop would need a dozen calls a token for that. Here the same arithmetic runs in one loop, on
-copies; and only if the session would never ask for the cloud again, by its own rule, is the result
-carried out: every commit and every show through the session's own methods, with the clock set to
-its instant. A test holds this against the session's own course, token by token.
+copies. The result is applied only if the session would never use the cloud again, by its own rule:
+every commit and every show through the session's own methods, with the clock set to its instant. A
+test compares this with a normal run of the session, token by token.
 """
 
 import asyncio
