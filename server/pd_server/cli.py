@@ -50,8 +50,6 @@ def _serve(settings: _Settings, _: Read) -> None:
     A second one stops at once.
     """
     configure_logging(settings.log_level, settings.log_json)
-    from pd_server.process import run_server  # gRPC and HTTP, which help need not wait for
-
     config = settings.server
     vllm = replace(config.engine.vllm, max_context_tokens=config.max_context_tokens)
     engine = _engine_builder(replace(config.engine, vllm=vllm))

@@ -106,7 +106,9 @@ def _chosen(classes: tuple[type, ...], part: Part, said: Mapping[str, Any]) -> t
         heard = any(said.get(each.name) not in (None, each.default) for each in options)
         if heard and classes[-1] is NoneType:
             words = " and ".join(f"--{each.spelt}" for each in needed)
-            raise ConfigError(f"{words} belong together; give both")
+            raise ConfigError(
+                f"{words} belong together; give {'both' if len(needed) == 2 else 'all'}"
+            )
     return classes[-1]
 
 
