@@ -5,7 +5,7 @@
     |   |-- ModelError             a checkpoint cannot be loaded
     |   |-- TraceError             a trace row is broken (the line is named)
     |   `-- PortInUse
-    |-- RequestError               this request is wrong; no other is disturbed
+    |-- RequestError               this request is wrong; others are not affected
     |   |-- InvalidRequest
     |   |-- InvalidSamplingParams
     |   |-- PromptTooLong
@@ -19,17 +19,17 @@
     |   |-- RequestExpired         it waited longer than it was useful for
     |   |-- NotReady
     |   `-- ShuttingDown
-    |-- TransportError             the network or the other side
+    |-- TransportError             the network or the other side failed
     |   |-- CloudUnavailable
     |   |-- CloudAuthenticationFailed
     |   |-- CloudTimeout
-    |   `-- HubUnavailable         a hub of models, when one is pulled
+    |   `-- HubUnavailable         a model hub, while pulling a model
     `-- EngineError                the model failed while running
         |-- EngineDead
         `-- BothEnginesFailed      cloud and device failed; what was committed is kept
 
-A message says what is wrong and how to mend it. Codes follow google.rpc.Code by name, so that
-this module needs no gRPC.
+A message says what is wrong and how to fix it. Codes are names of google.rpc.Code, so that this
+module needs no gRPC.
 """
 
 from typing import NamedTuple
@@ -78,7 +78,7 @@ class ConfigError(PdError):
 
 
 class ModelError(ConfigError):
-    """A checkpoint cannot be loaded, and why."""
+    """A checkpoint cannot be loaded; the message says why."""
 
 
 class TraceError(ConfigError):
@@ -110,15 +110,15 @@ class TokenOutOfVocabulary(RequestError):
 
 
 class TokenLimitTooHigh(RequestError):
-    """More tokens were asked for than the server or the context allows."""
+    """The request asks for more tokens than the server or the context allows."""
 
 
 class ProtocolError(RequestError):
-    """The stream's rules were broken, by a second Start for example."""
+    """The stream's rules were broken, for example by a second Start."""
 
 
 class FingerprintMismatch(RequestError):
-    """Both sides do not run the same tokenizer, template or weights."""
+    """The two sides run different tokenizers, templates or weights."""
 
 
 class Unauthenticated(RequestError):
@@ -126,10 +126,10 @@ class Unauthenticated(RequestError):
 
 
 class CapacityError(PdError):
-    """The request is fine, but not now.
+    """The request is valid, but cannot be served now.
 
     Attributes:
-        retry_after_s: seconds after which another try is sensible.
+        retry_after_s: seconds after which a retry makes sense.
     """
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
@@ -150,7 +150,7 @@ class NotReady(CapacityError):
 
 
 class ShuttingDown(CapacityError):
-    """The server drains and admits nothing new."""
+    """The server is draining and admits no new requests."""
 
 
 class TransportError(PdError):
@@ -170,7 +170,7 @@ class CloudTimeout(TransportError):
 
 
 class HubUnavailable(TransportError):
-    """A hub of models cannot be reached, or broke off."""
+    """A model hub cannot be reached, or the connection broke."""
 
 
 class EngineError(PdError):
@@ -193,7 +193,7 @@ class Status(NamedTuple):
     exit_code: int
 
 
-# The nearest listed ancestor holds for a class that is not listed itself.
+# A class that is not listed has the status of its nearest listed ancestor.
 STATUS: dict[type[PdError], Status] = {
     PdError: Status("INTERNAL", 500, 1),
     ConfigError: Status("FAILED_PRECONDITION", 500, 2),
@@ -221,7 +221,7 @@ def status_of(error: PdError | type[PdError]) -> Status:
 
 
 def error_class(name: str) -> type[PdError] | None:
-    """Return the error class called `name`, or None: how a typed error crosses the wire."""
+    """Return the error class called `name`, or None; this is how typed errors cross the wire."""
     pending: list[type[PdError]] = [PdError]
     while pending:
         cls = pending.pop()

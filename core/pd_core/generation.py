@@ -1,8 +1,8 @@
 """The shared vocabulary: what the two sides say to each other, as plain values.
 
 Both sides convert these to and from the wire in one module each (`convert.py`); everything else
-speaks only these. Positions count response tokens from 0. Durations are seconds of one machine's
-monotonic clock, never instants: clocks are not compared across machines.
+uses only these. Positions count response tokens from 0. Times are durations, in seconds of one
+machine's monotonic clock, never instants: clocks are not compared across machines.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ API_VERSION = 1
 class FinishReason(StrEnum):
     """Why a cloud stream ended in order."""
 
-    EOS = "eos"  # an end-of-sequence token was made (it is the last token sent)
+    EOS = "eos"  # an end-of-sequence token was generated (the last token sent)
     LIMIT = "limit"  # the token limit was reached
     STOPPED = "stopped"  # the client sent Stop
 
@@ -44,11 +44,11 @@ class Fingerprints:
     """Digests that say whether two sides run the same model; hex sha256, "" when unknown.
 
     Attributes:
-        tokenizer: of the tokenizer's content.
-        chat_template: of the chat template's text.
-        weights: of sorted tensor names, shapes, bytes and the semantic config.
+        tokenizer: digest of the tokenizer's content.
+        chat_template: digest of the chat template's text.
+        weights: digest of sorted tensor names, shapes, bytes and the semantic config.
         numerics_id: dtype, quantisation, engine, instruction set, sampler version and a digest
-            of a fixed computation: where it is equal on both sides, texts are identical.
+            of a fixed computation: if it is equal on both sides, texts are identical.
     """
 
     tokenizer: str = ""
@@ -59,18 +59,18 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Open a request, or continue one: a continuation is a Start with a committed prefix.
+    """Open a request, or continue one: a continuation is a Start with committed tokens.
 
     Attributes:
         request_id: unique per stream attempt; names the request in logs.
         prompt_token_ids: the prompt.
         committed_token_ids: response tokens that are already fixed.
-        committed_first_position: response position of committed_token_ids[0]; response tokens
-            before it are taken to stand at the end of the prompt already.
+        committed_first_position: response position of committed_token_ids[0]; earlier response
+            tokens are assumed to be the end of the prompt.
         sampling: how to choose tokens.
-        token_limit: generate positions below this one (absolute, only ever raised).
+        token_limit: generate positions below this one (absolute; can only be raised).
         keep_ratio: share of the prompt the refined prompt keeps; 1 means no refinement.
-        fingerprints: the client's; checked against the server's where not "".
+        fingerprints: the client's; checked against the server's unless "".
         cache_salt: requests with different salts never share cached prefixes.
         useful_for_s: drop the request if its prefill has not begun by then; None: never.
         api_version: version of this protocol.
@@ -90,7 +90,7 @@ class Start:
 
     @property
     def first_position(self) -> int:
-        """The first position that the server is to generate."""
+        """The first position for the server to generate."""
         return self.committed_first_position + len(self.committed_token_ids)
 
 
@@ -120,10 +120,10 @@ class Load:
         engine_busy_s: total working time of the engine.
         kv_byte_s: integral over time of the KV bytes held.
         kv_bytes_peak: most KV bytes held at once.
-        tokens_generated: tokens made, those after a Stop included.
-        kv_blocks: blocks of KV memory; 0 where the engine does not say.
-        kv_blocks_held: of them, held by running requests.
-        kv_blocks_cached: of them, with prefixes that may be of use again.
+        tokens_generated: tokens generated, including those after a Stop.
+        kv_blocks: blocks of KV memory; 0 if the engine does not report them.
+        kv_blocks_held: blocks held by running requests.
+        kv_blocks_cached: blocks that cache prefixes for later requests.
         prefix_hit_tokens: prompt tokens found cached, since the start.
         num_preemptions: how often a request lost its KV cache to an earlier one.
     """
@@ -206,9 +206,9 @@ class Finished:
 
     Attributes:
         reason: why it ended.
-        tokens_generated: all tokens made for this stream, those after Stop included.
-        queue_s: waited before prefill.
-        prefill_s: from the start of prefill to the first token.
+        tokens_generated: all tokens generated for this stream, including those after Stop.
+        queue_s: seconds waited before the prefill.
+        prefill_s: seconds from the start of the prefill to the first token.
         engine_busy_s: this request's share of the engine's working time.
         kv_byte_s: integral of the KV bytes it held.
     """

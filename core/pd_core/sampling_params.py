@@ -1,4 +1,4 @@
-"""What a request asks of the sampler. The sampling itself is in `pd_core.sampling.sampling`."""
+"""A request's sampling parameters. The sampling itself is in `pd_core.sampling.sampling`."""
 
 import math
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class SamplingParams:
         ignore_eos: end-of-sequence tokens are never chosen.
         forced_length: for measurements only. The token at position forced_length - 1 is the
             end-of-sequence token, and none comes earlier, so that an answer has exactly the
-            length of a trace's row. Only samplers may read it: planner, controller and
+            length given in a trace row. Only samplers may read it: planner, controller and
             admission must not (DESIGN 8).
-        dry_multiplier: what a token costs that repeats the answer; 0 is off. See
+        dry_multiplier: penalty of a token that repeats the answer; 0 is off. See
             `pd_core.sampling.repetition`.
-        dry_base: by how much the cost grows with each further repeated token.
-        dry_allowed_length: stretches shorter than this repeat for free.
+        dry_base: factor by which the penalty grows with each further repeated token.
+        dry_allowed_length: shorter repetitions are free.
 
     Raises:
         InvalidSamplingParams: a value is out of range; the message names it.
@@ -79,5 +79,5 @@ class SamplingParams:
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is always taken."""
+        """Whether the most likely token is always chosen."""
         return self.temperature == 0.0

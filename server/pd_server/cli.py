@@ -21,8 +21,8 @@ from pd_server.operations.logs import configure_logging
 
 __all__ = ["main"]
 
-# The engine's thread is in Python between kernels, and the event loop waits for it to give way:
-# by default 5 ms each time, half a step of a small model.
+# Between kernels the engine's thread runs Python, and the event loop waits for it to yield: by
+# default 5 ms each time, half a step of a small model.
 _SWITCH_INTERVAL_S = 0.0002
 
 
@@ -50,12 +50,10 @@ def _serve(settings: _Settings, _: Read) -> None:
     A second one stops at once.
     """
     configure_logging(settings.log_level, settings.log_json)
-    from pd_server.process import run_server  # gRPC and HTTP, which help need not wait for
-
     config = settings.server
     vllm = replace(config.engine.vllm, max_context_tokens=config.max_context_tokens)
     engine = _engine_builder(replace(config.engine, vllm=vllm))
-    with quick_imports():  # not for --help, nor for what is wrong with an option
+    with quick_imports():  # only now: --help and a bad option need not wait for the imports
         from pd_server.process import run_server
 
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -109,7 +107,7 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
 def _default_threads(torch_threads: int) -> int:
     """Return torch's own choice, but leave a core to the event loop.
 
-    When both want the same core every short operator waits for it: on two cores a decode step of
+    When both compete for a core, every short operator waits for it: on two cores a decode step of
     a small model took 2.5 ms with two threads and 1.2 ms with one.
     """
     return max(1, min(torch_threads, num_cores() - 1))

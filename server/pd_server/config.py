@@ -20,12 +20,12 @@ ENGINES = ("torch", "vllm")
 
 @dataclass(frozen=True, slots=True)
 class VllmConfig:
-    """What only --engine vllm reads.
+    """Settings that only --engine vllm reads.
 
     Attributes:
         max_context_tokens: the longest sequence it prepares for; None: the model's.
         block_tokens: tokens of one block of the KV cache; None: vLLM's own choice.
-        kv_layout: of SkipV1 models: "unit", or "naive" to do without the saving.
+        kv_layout: KV cache layout of SkipV1 models: "unit", or "naive", which saves no memory.
         prompt_scores: "attention", or "self-information" to use vLLM's own worker.
     """
 
@@ -41,7 +41,7 @@ class VllmConfig:
 class EngineConfig:
     """What runs, and how much of it at once.
 
-    A step is what a newcomer and a cancel wait for: small is smooth, large is fast.
+    A new request or a cancel waits for the running step: small steps are smooth, large ones fast.
 
     Raises:
         ConfigError: there is no such engine.
@@ -49,7 +49,7 @@ class EngineConfig:
 
     model: Annotated[str, Option(MODEL_HELP)] = DEFAULT_MODEL
     dtype: Annotated[
-        str, Option("Of weights and KV cache.", choices=("float32", "bfloat16", "float16"))
+        str, Option("Dtype of weights and KV cache.", choices=("float32", "bfloat16", "float16"))
     ] = "float32"
     device: Annotated[
         str, Option("Where the model runs: cpu, cuda, cuda:1; vLLM's build decides for itself.")

@@ -30,7 +30,7 @@ async def run_server(
         ConfigError: the server could not start, or the ready file cannot be written.
     """
     if ready_file is not None:
-        check_ready_file(ready_file)  # before minutes of loading
+        check_ready_file(ready_file)  # before loading, which may take minutes
     server = Server(config, build_engine)
     signals = _SignalCounter()
     start = asyncio.create_task(server.start())

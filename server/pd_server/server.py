@@ -36,13 +36,13 @@ __all__ = ["MAX_MESSAGE_BYTES", "Server"]
 
 logger = logging.getLogger(__name__)
 
-# A Start of a million-token prompt is 3 to 5 MB; gRPC's own default of 4 MiB is too near.
+# A Start with a million-token prompt is 3 to 5 MB; gRPC's default of 4 MiB is too close.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Two servers on one port would each get half of the calls: refuse instead.
+    # Two servers on one port would each get half of the calls; fail to bind instead.
     ("grpc.so_reuseport", 0),
-    # Pings find a device that vanished without a word; its request is then aborted.
+    # Pings detect a device that vanished without closing; its request is then aborted.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
@@ -57,7 +57,7 @@ class Server:
 
     Args:
         config: its settings.
-        build_engine: makes the engine; called in a worker thread, for loading takes long.
+        build_engine: makes the engine; called in a worker thread, because loading takes long.
     """
 
     def __init__(self, config: ServerConfig, build_engine: Callable[[], Engine]) -> None:
@@ -88,11 +88,11 @@ class Server:
 
     @property
     def phase(self) -> Phase:
-        """Where it stands."""
+        """The present phase."""
         return self._phase
 
     async def start(self) -> None:
-        """Take both ports, load the model, and serve.
+        """Bind both ports, load the model, and serve.
 
         Raises:
             PortInUse: a port is taken.
@@ -105,7 +105,7 @@ class Server:
             raise
 
     async def wait(self) -> EngineDead:
-        """Return when the engine has failed for good, and how."""
+        """Wait until the engine has failed for good; return the error."""
         await self._died.wait()
         await self._health.enter_graceful_shutdown()
         assert self._error is not None, "died without an error"

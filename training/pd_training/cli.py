@@ -195,7 +195,7 @@ def convert(
     fit: Annotated[
         Path | None, typer.Option(help="Prepared corpus to fit the output projections on.")
     ] = None,
-    fit_tokens: Annotated[int, typer.Option(help="Of it, at most.")] = 16384,
+    fit_tokens: Annotated[int, typer.Option(help="Most tokens of it to use.")] = 16384,
     context: Context = 256,
 ) -> None:
     """Make a SkipV1Former of a plain checkpoint; it needs uptraining afterwards."""
@@ -227,7 +227,7 @@ def convert(
 @app.command()
 def inspect(
     model: NamedModel,
-    kv_dtype: Annotated[str, typer.Option(help="Of the KV cache that is accounted.")] = "float32",
+    kv_dtype: Annotated[str, typer.Option(help="Dtype of the KV cache.")] = "float32",
 ) -> None:
     """Say what a checkpoint is and what its KV cache costs; or why it is refused."""
     from pd_core.checkpoints.inspection import inspect_model

@@ -1,7 +1,7 @@
-"""An engine that computes nothing: every request gets a token each step, stamped with its instant.
+"""An engine that computes nothing: in each step every request gets a token, which is a timestamp.
 
-For measuring what a server adds to a token on its way, with more streams than any model could
-decode here.
+It measures the delay that a server adds to a token, with more streams than any model could decode
+here.
 """
 
 import time
@@ -35,8 +35,8 @@ class EmulatedCloudEngine:
 
     Args:
         step_s: seconds from a request's token to its next.
-        max_num_seqs: requests at once; further ones wait for nothing and run too.
-        groups: requests get their tokens in so many turns within a step; 1: all at once.
+        max_num_seqs: the number of slots it reports; requests beyond it run too.
+        groups: number of turns within a step in which requests get their tokens; 1: all at once.
     """
 
     def __init__(self, step_s: float, max_num_seqs: int, groups: int = 1) -> None:
@@ -50,7 +50,7 @@ class EmulatedCloudEngine:
 
     @property
     def card(self) -> ModelCard:
-        """A model that is none."""
+        """The card of a placeholder model."""
         return ModelCard(
             model_name="emulated",
             engine="emulated",

@@ -1,7 +1,7 @@
 """A local engine that only sleeps, as a speed profile says, and takes tokens from a hash.
 
 For fleet measurements: many devices on one machine. Everything measured with it is labelled
-emulated. It sleeps on the running loop, so it serves real and virtual clocks alike.
+emulated. It sleeps on the running loop, so it works with real and virtual clocks.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ class EmulatedDeviceEngine:
         profile: prefill and decode times, with their spread.
         vocab_size: token ids are below this; the cloud's.
         eos_token_ids: the cloud's.
-        seed: of the spread.
+        seed: seed of the spread.
         max_context_tokens: prompt and response together.
         chunk_tokens: tokens of one prefill pass.
-        fingerprints: of the model it stands for; the cloud's.
+        fingerprints: fingerprints of the model it stands for, the cloud's.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class EmulatedDeviceEngine:
 
     @property
     def card(self) -> EngineCard:
-        """What it stands for."""
+        """The card of the model it stands for."""
         return self._card
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
-        """None: nothing is kept."""
+        """Return 0: it keeps no prefixes."""
         return 0
 
     def open(
@@ -71,7 +71,7 @@ class EmulatedDeviceEngine:
         return EmulatedSequence(self, sampling)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: it holds nothing."""
 
     async def work(self, first_position: int, num_tokens: int) -> None:
         """Take the time of one forward pass; passes of several sequences queue."""
@@ -81,7 +81,7 @@ class EmulatedDeviceEngine:
 
     @property
     def random_state(self) -> tuple[Any, ...]:
-        """What the draws to come depend on; may be set back."""
+        """The state of the random generator; can be restored."""
         return self._random.getstate()
 
     @random_state.setter
@@ -98,7 +98,7 @@ class EmulatedSequence:
     """See `LocalSequence`.
 
     Attributes:
-        state: of the hash, after all tokens that were fed.
+        state: the hash after all tokens fed so far.
     """
 
     def __init__(self, engine: EmulatedDeviceEngine, sampling: SamplingParams) -> None:

@@ -1,8 +1,8 @@
-"""A link with the delays of another: an emulated network around any cloud link.
+"""A link with added delays: an emulated network around any cloud link.
 
 Messages keep their order in each direction, as on one connection. A message waits for the line
 (bandwidth), then travels half an RTT with jitter; a lost one is sent again an RTT later. It sleeps
-on the running loop, so it serves real and virtual clocks. Results with it are labelled emulated.
+on the running loop, so it works with real and virtual clocks. Results are labelled emulated.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ _BYTES_PER_TOKEN = 3  # a varint token id
 
 
 class Lane:
-    """One direction of a stream on the link: when does a message sent now arrive?
+    """One direction of a stream on the link; computes when a message arrives.
 
     Args:
-        profile: of the link.
-        rng: of jitter and loss; one for all streams of a link.
+        profile: the link's profile.
+        rng: random numbers for jitter and loss; shared by all streams of a link.
     """
 
     def __init__(self, profile: LinkProfile, rng: random.Random) -> None:
@@ -35,7 +35,7 @@ class Lane:
         self._last_arrival_s = 0.0
 
     def arrival_s(self, now_s: float, num_tokens: int) -> float:
-        """Send a message of so many tokens at `now_s`; return when it arrives."""
+        """Send a message of num_tokens tokens at `now_s`; return when it arrives."""
         profile = self._profile
         sent = self._line_free_s if self._line_free_s > now_s else now_s
         if profile.bytes_per_s is not None:
@@ -73,7 +73,7 @@ class ShapedCloudLink:
     Args:
         link: the link underneath, which it closes.
         profile: RTT, jitter, bandwidth, loss.
-        seed: of jitter and loss.
+        seed: seed of jitter and loss.
     """
 
     def __init__(self, link: CloudLink, profile: LinkProfile, seed: int = 0) -> None:
@@ -105,7 +105,7 @@ class _ShapedStream:
         self._down = down
 
     async def events(self) -> AsyncGenerator[CloudEvent, None]:
-        # A reader task stamps each message as it comes; the delay then runs beside the next one.
+        # A reader task timestamps each message on arrival, so that delays can overlap.
         arrived: asyncio.Queue[tuple[float, CloudEvent | PdError | None]] = asyncio.Queue()
         reader = asyncio.ensure_future(self._read(arrived))
         try:

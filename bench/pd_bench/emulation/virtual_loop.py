@@ -1,9 +1,9 @@
 """An event loop on a virtual clock: it jumps to the next timer, so that waiting costs nothing.
 
-The code that runs on it takes time from the loop alone and so cannot tell it from a real one.
-Whatever would leave the virtual clock is an error: threads, executors, sockets, and a loop with
-nothing scheduled, which is a deadlock. Calls of one instant run in the order in which they were
-scheduled, so the same program does the same thing every time.
+Code that runs on it takes time only from the loop, so it cannot tell it from a real one. Anything
+outside the virtual clock is an error: threads, executors, sockets, and a loop with nothing
+scheduled, which is a deadlock. Calls of one instant run in the order in which they were scheduled,
+so the same program does the same thing every time.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ __all__ = ["Deadlock", "VirtualLoop", "VirtualTimeError", "run_virtual"]
 
 T = TypeVar("T")
 
-# Cancelled timers (timeouts that were not needed) are swept out when there are so many, and more
-# of them than of the others.
+# Cancelled timers (timeouts that were not needed) are removed once there are this many, and more of
+# them than of the others.
 _SWEEP_FROM = 1000
 _NAMED_TASKS = 5
 _CLEAN_UP_ROUNDS = 3
 
 
 class VirtualTimeError(RuntimeError):
-    """The program reached for something outside the virtual clock."""
+    """The program used something outside the virtual clock."""
 
 
 class Deadlock(VirtualTimeError):
@@ -60,11 +60,11 @@ class _Call(asyncio.TimerHandle):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop whose time only moves when all has been done that is due.
+    """An event loop whose time moves only when everything that is due has run.
 
     Args:
-        start_s: the time it begins with.
-        lag_s: says how late the next timer of `call_later` (a sleep) rings; None: all are punctual.
+        start_s: its initial time.
+        lag_s: returns how late the next timer of `call_later` (a sleep) fires; None: all on time.
     """
 
     def __init__(self, start_s: float = 0.0, lag_s: Callable[[], float] | None = None) -> None:
@@ -78,32 +78,33 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._num_cancelled = 0
 
     def time(self) -> float:
-        """The virtual present, in seconds."""
+        """The virtual time, in seconds."""
         return self._now_s
 
     def visit(self, at_s: float) -> None:
-        """Set the clock, for work that is known to happen then; set it back before the next await.
+        """Set the clock to do work of that instant; set it back before the next await.
 
-        Nothing may be scheduled with a delay meanwhile.
+        Meanwhile nothing may be scheduled with a delay.
         """
         self._now_s = at_s
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt out of the run, between two calls; may come from a signal.
+        """Raise KeyboardInterrupt from the run, between two calls; may be called by a signal.
 
-        In the middle of a call it would leave a task that can neither go on nor be cancelled.
+        Raised in the middle of a call, it would leave a task that can neither go on nor be
+        cancelled.
         """
         self._interrupted = True
 
     @property
     def num_timers(self) -> int:
-        """Scheduled calls, those included that were cancelled and not swept out yet."""
+        """Scheduled calls, including cancelled ones that are not removed yet."""
         return len(self._timers)
 
     def call_soon(
         self, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> asyncio.Handle:
-        """Call in this instant, after all that was scheduled for it before."""
+        """Call in this instant, after everything already scheduled for it."""
         call = _Call(self._now_s, callback, args, self, context)
         self._soon.append(call)
         return call
@@ -115,7 +116,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: object,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Call after `delay` seconds, and what such a timer is late."""
+        """Call after `delay` seconds plus the timer's lag."""
         if self._lag_s is not None and delay > 0:
             delay += self._lag_s()
         return self.call_at(self._now_s + delay, callback, *args, context=context)
@@ -127,14 +128,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: object,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Call at the instant `when`, or now when that has passed."""
+        """Call at the instant `when`, or now if that has passed."""
         call = _Call(when, callback, args, self, context)
         self._num_scheduled += 1
         heapq.heappush(self._timers, (when, self._num_scheduled, call))
         return call
 
     def note_cancelled(self) -> None:
-        """A scheduled call was cancelled: once in a while, sweep such calls out."""
+        """Count a cancelled call; once in a while, remove such calls."""
         self._num_cancelled += 1
         if self._num_cancelled > max(_SWEEP_FROM, len(self._timers) // 2):
             # In place: the loop below holds on to the list.
@@ -143,7 +144,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._num_cancelled = 0
 
     def _run_once(self) -> None:
-        """Run until stopped; asyncio asks for one round of calls, and this is many of them."""
+        """Run until stopped; asyncio expects one round of calls, and this runs many."""
         soon, timers = self._soon, self._timers
         while True:
             for _ in range(len(soon)):
@@ -166,13 +167,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._jump(timers)
 
     def _tell_of(self, callback: Callable[..., object], error: BaseException) -> None:
-        """Give a failure to the loop's handler, as any event loop does."""
+        """Pass a failure to the loop's exception handler, as any event loop does."""
         self.call_exception_handler(
             {"message": f"a call on the virtual loop failed: {callback!r}", "exception": error}
         )
 
     def _jump(self, timers: list[tuple[float, int, _Call]]) -> None:
-        """Move the clock to the next timer, and make all that are due then the next calls."""
+        """Move the clock to the next timer, and queue all calls due then."""
         while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
         if not timers:
@@ -186,7 +187,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # What leads out of the virtual clock
 
     def call_soon_threadsafe(self, *_: object, **__: object) -> NoReturn:
-        """Refuse: another thread has another clock."""
+        """Refuse: another thread has a different clock."""
         raise VirtualTimeError("a virtual clock cannot hear from other threads")
 
     def run_in_executor(self, *_: object, **__: object) -> NoReturn:
@@ -215,7 +216,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 def _deadlock(loop: VirtualLoop) -> str:
-    """Say who waits, and where."""
+    """Return a message that names the waiting tasks, and where they wait."""
     waiting = []
     for task in sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name()):
         frames = task.get_stack()
@@ -233,11 +234,11 @@ def run_virtual(
     start_s: float = 0.0,
     lag_s: Callable[[], float] | None = None,
 ) -> T:
-    """Run `main` to its end on a virtual loop of its own; what it leaves running is cancelled.
+    """Run `main` to its end on a new virtual loop, and cancel what it leaves running.
 
     Raises:
         Deadlock: everything waits and nothing can wake it.
-        VirtualTimeError: it reached for something outside the virtual clock.
+        VirtualTimeError: it used something outside the virtual clock.
     """
     loop = VirtualLoop(start_s, lag_s)
     try:
@@ -250,7 +251,7 @@ def run_virtual(
 
 
 def _clean_up(loop: VirtualLoop) -> None:
-    """Cancel what is left; an interruption that tasks pass on while they end is heard already."""
+    """Cancel what is left; ignore an interruption that tasks pass on, which was already handled."""
     for _ in range(_CLEAN_UP_ROUNDS):
         with contextlib.suppress(KeyboardInterrupt):
             loop.run_until_complete(_cancel_the_rest())

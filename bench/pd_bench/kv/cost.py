@@ -1,4 +1,4 @@
-"""What the SkipV1 variants save of the KV cache, and what that costs in time."""
+"""The KV cache that the SkipV1 variants save, and its cost in time."""
 
 import os
 import time
@@ -31,8 +31,8 @@ class CacheSize:
     """Bytes of the KV cache that one token takes.
 
     Attributes:
-        allocated_bytes: distinct storages of a cache over the tokens it holds.
-        formula_bytes: of a plain model of this shape, less the papers' saving.
+        allocated_bytes: bytes of a cache's distinct storages, divided by its tokens.
+        formula_bytes: a plain model's of this shape, less the papers' saving.
         saving: the share of the plain model's cache that is not allocated.
     """
 
@@ -44,7 +44,7 @@ class CacheSize:
 
 @dataclass(frozen=True, slots=True)
 class PairCost:
-    """A SkipV1 variant's times beside its plain model's; decode is one token's step."""
+    """Times of a SkipV1 variant and its plain model; decode is the step of one token."""
 
     name: str
     plain_name: str
@@ -57,12 +57,12 @@ class KvCost:
     """The measurement.
 
     Attributes:
-        settings: as asked.
+        settings: the inputs.
         reproducible: whether the models ran with equal bits; False in the fast mode, and on a
-            machine where that cannot be had.
-        load_average: of the last minute, before and after: what else ran shows here, together
-            with this measurement's own threads. None where the system does not say.
-        caches: of every variant, the plain ones too.
+            machine where that is impossible.
+        load_average: over the last minute, before and after; includes other processes and this
+            measurement's own threads. None if the system does not report it.
+        caches: cache sizes of every variant, including the plain ones.
     """
 
     settings: KvSettings
@@ -75,7 +75,7 @@ class KvCost:
 
 
 def within_goal(phase: str, timing: PairedTiming) -> bool:
-    """Whether the median keeps the goal: 5 %, for decode below 4,096 tokens of context 10 %."""
+    """Whether the median meets the goal: 5 %, or 10 % for decode below 4,096 tokens of context."""
     short = phase == "decode" and timing.context_tokens < _LONG_CONTEXT_TOKENS
     return timing.ratio <= (_SHORT_GOAL if short else _GOAL)
 
@@ -89,7 +89,7 @@ def total_weight(settings: KvSettings) -> int:
 
 
 def _decode_weight(context: int) -> int:
-    """About how many tokens of a prefill take as long as a step."""
+    """The approximate number of prefill tokens that take as long as a decode step."""
     return 16 + context // 128
 
 
@@ -100,7 +100,7 @@ def measure_kv_cost(settings: KvSettings, tick: Tick) -> KvCost:
 
     Args:
         settings: what to measure.
-        tick: called after every round with what is being measured and the round's weight.
+        tick: called after every round with what is measured and the round's weight.
 
     Raises:
         ModelError: the shape has no such variants.
@@ -129,7 +129,7 @@ def _load_average() -> float | None:
 
 
 def _cache_size(variant: Variant, numerics: Numerics) -> CacheSize:
-    """Measure a cache of one block; the weights' memory is not touched."""
+    """Measure a cache of one block, without allocating weights."""
     model = CausalLM(variant.config, numerics)
     cache = model.make_cache(1)
     plain = variant.config.plain_kv_elements() * model.dtype.itemsize
@@ -161,7 +161,7 @@ class _Pairwise:
         )
 
     def _decode(self, context: int) -> PairedTiming:
-        """Time the step of the context's last token, again and again at the same place."""
+        """Time the step of the context's last token, repeatedly at the same position."""
         caches = self._full_caches(context)
         skip, plain = (
             [lambda m=model, c=cache: _step(m, c, context - 1, 1)]
@@ -177,7 +177,7 @@ class _Pairwise:
         )
 
     def _prefill(self, context: int) -> PairedTiming:
-        """Time a prompt in chunks; its cache is there already, so that only work is timed."""
+        """Time a prompt in chunks, with its cache already allocated so that only work is timed."""
         caches = self._full_caches(context)
         places = [(i, min(_CHUNK_TOKENS, context - i)) for i in range(0, context, _CHUNK_TOKENS)]
         skip, plain = (

@@ -1,4 +1,4 @@
-"""The KV cache's savings and costs as tables and as a picture."""
+"""The savings and costs of the KV cache as tables and as a picture."""
 
 import io
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""What `pd-bench kv` is asked to measure, checked before anything runs."""
+"""The inputs of `pd-bench kv`, checked before anything runs."""
 
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -39,8 +39,8 @@ class VariantShape:
 
     Attributes:
         width: hidden_size; a head has width / heads elements.
-        inner: of the MLP.
-        kv_heads: of the GQA variants; MHA has as many as query heads.
+        inner: width of the MLP.
+        kv_heads: KV heads of the GQA variants; MHA has as many as query heads.
     """
 
     width: int
@@ -69,7 +69,7 @@ _SIZE = "Instead of the preset's."
 
 @dataclass(frozen=True, slots=True)
 class ShapeOptions:
-    """A preset, and the sizes that are others.
+    """A preset, and the sizes that differ from it.
 
     Raises:
         ConfigError: there is no such preset.
@@ -115,7 +115,7 @@ def parse_contexts(option: str, text: str) -> tuple[int, ...]:
     """Read a comma-separated list of contexts in tokens; "none" is an empty one.
 
     Raises:
-        ConfigError: one is no number from 1 to the largest that is measured.
+        ConfigError: one is not a number from 1 to MAX_CONTEXT_TOKENS.
     """
     if text.strip() == "none":
         return ()
@@ -139,7 +139,7 @@ def _written(contexts: tuple[int, ...]) -> str:
 class KvSettings:
     """One measurement.
 
-    The seed is of weights, caches and tokens; "cpu" times the seconds that this process computed.
+    The seed is for weights, caches and tokens; the "cpu" clock counts this process's CPU time.
     """
 
     shape: VariantShape = PRESETS["small"]
@@ -172,7 +172,7 @@ class KvSettings:
     clock: Annotated[
         str, Option(f"One of {', '.join(CLOCKS)}; cpu leaves waiting for a core out.")
     ] = "wall"
-    seed: Annotated[int, Ge(0), Option("Of weights and caches.")] = 0
+    seed: Annotated[int, Ge(0), Option("Seed of weights and caches.")] = 0
 
     def __post_init__(self) -> None:
         for option, rounds in (

@@ -1,4 +1,4 @@
-"""The SkipV1 variants of one shape, each beside the plain transformer it is compared with."""
+"""The SkipV1 variants of one shape, each with the plain transformer it is compared with."""
 
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ _VOCAB_SIZE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A kind of model, by the name that tables show."""
+    """A kind of model, with its name in tables."""
 
     name: str
     config: ModelConfig
@@ -36,7 +36,7 @@ def variant_pair(shape: VariantShape, name: str) -> Pair:
     MLA's latent is a quarter of the width; half of each head's key is rotated.
 
     Raises:
-        ModelError: the shape has no such variant (an odd number of KV heads or layers, say).
+        ModelError: the shape has no such variant (for example, an odd number of KV heads).
     """
     mha = _mha(shape)
     if name == "skipv1":
@@ -73,7 +73,7 @@ def _mha(shape: VariantShape) -> ModelConfig:
 
 
 def build_model(config: ModelConfig, numerics: Numerics, seed: int) -> CausalLM:
-    """Return a model with random weights: for its speed and sizes, not for its text."""
+    """Return a model with random weights, for measuring speed and sizes."""
     model = CausalLM(config, numerics)
     numbers = torch.Generator().manual_seed(seed)
     for tensor in model.tensors().values():

@@ -1,4 +1,4 @@
-"""How late tokens are that should come at an even pace.
+"""The lateness of tokens that should come at an even pace.
 
 It is not gap minus pace: the gap after a late token is shorter, so the two would cancel. Lateness
 counts from a line at the given pace through the least late of the tokens just before, so a stream

@@ -1,4 +1,4 @@
-"""Axes of a chart: round ticks, linear or logarithmic, and where a value lies between the ends."""
+"""Axes of a chart: round ticks, linear or logarithmic, and the position of a value."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ __all__ = ["Axis", "fitted_axis"]
 
 _WANTED_TICKS = 5
 _FACTORS = (1, 2, 5, 10)
-_DECADES = 3  # a longer logarithmic axis has a tick a decade only
+_DECADES = 3  # a longer logarithmic axis has only one tick a decade
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Axis:
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies: 0 at the beginning, 1 at the end; beyond them it is cut."""
+        """The position of a value: 0 at the beginning, 1 at the end; beyond them it is clipped."""
         if self.log:
             value = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
         else:
@@ -52,14 +52,14 @@ class Axis:
 
     @staticmethod
     def label(value: float) -> str:
-        """Return a tick's words."""
+        """Return a tick's label."""
         return f"{value:.6g}"
 
 
 def fitted_axis(low: float, high: float, *, log: bool = False) -> Axis:
-    """Return an axis that holds the values from low to high, with ends for the eye.
+    """Return an axis that includes the values from low to high, with round ends.
 
-    A logarithmic axis begins above 0: what is not above 0 is drawn at its beginning.
+    A logarithmic axis begins above 0; values that are not above 0 are drawn at its beginning.
     """
     if not log:
         low = min(low, 0.0)
@@ -67,6 +67,6 @@ def fitted_axis(low: float, high: float, *, log: bool = False) -> Axis:
     if high <= 0:
         return Axis(0.1, 1.0, log=True)
     low = max(low, high / 1e6)
-    if high / low < 4:  # two ticks at least
+    if high / low < 4:  # at least two ticks
         low, high = low / 2, high * 2
     return Axis(low / 1.1, high * 1.1, log=True)

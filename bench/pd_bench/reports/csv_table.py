@@ -8,13 +8,13 @@ from pd_bench.results.result import RequestRecord, ResultDocument
 
 __all__ = ["COLUMNS", "report_csv"]
 
-# Without the instants of tokens, which are as many as tokens: the document has them.
+# Without the times of tokens, one for each token: the document has them.
 COLUMNS = tuple(name for name in RequestRecord.model_fields if name not in ("shown_at_s", "notes"))
-"""The words of RequestRecord, in its order."""
+"""The names of RequestRecord's fields, in order."""
 
 
 def report_csv(document: ResultDocument) -> Iterator[str]:
-    """Yield the lines of the table without line ends; a figure that is not known is empty."""
+    """Yield the table's lines without line ends; an unknown figure is empty."""
     yield ",".join(COLUMNS)
     for record in document.requests:
         buffer = io.StringIO()
@@ -26,5 +26,5 @@ def report_csv(document: ResultDocument) -> Iterator[str]:
 
 
 def _safe(text: str) -> str:
-    """Keep a spreadsheet from taking a text (an error's words, say) for a formula."""
+    """Keep a spreadsheet from taking a text (such as an error message) for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

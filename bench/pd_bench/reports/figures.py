@@ -1,4 +1,4 @@
-"""What a report draws, as plain data: the page and the picture draw the same."""
+"""The figures of a report as plain data, drawn by both the page and the picture."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ _TICKS = 60  # tokens of a row that are shown
 class Curve:
     """One line. Points are (x, y), x ascending; `series` chooses colour and dash.
 
-    A scheme has the same series in every figure of a report, also where others are missing.
+    A scheme has the same series in every figure of a report, even where other schemes are missing.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A vertical line at x, with its words."""
+    """A vertical line at x, with its label."""
 
     x: float
     text: str
@@ -43,8 +43,8 @@ class CurveFigure:
     """Lines over a common axis.
 
     Attributes:
-        title: of the figure.
-        caption: what to read from it.
+        title: title of the figure.
+        caption: how to read it.
         x_label: with its unit.
         y_label: with its unit.
         curves: one a scheme.
@@ -90,7 +90,7 @@ class LaneFigure:
 
 
 def figures(document: ResultDocument) -> list[CurveFigure | LaneFigure]:
-    """Return everything there is to draw; what the document does not hold is not drawn."""
+    """Return all figures for which the document has data."""
     by_scheme: dict[str, list[RequestRecord]] = {name: [] for name in document.schemes}
     for r in document.requests:
         by_scheme.setdefault(r.scheme, []).append(r)
@@ -213,7 +213,7 @@ def _capacity_of(document: ResultDocument, regime: str) -> CurveFigure:
         for curve in curves
         if curve.regime == regime
     }
-    # The document of a search has curves alone, and no requests of any scheme.
+    # The document of a capacity search has only curves, and no requests of any scheme.
     names = dict.fromkeys((*document.schemes, *document.capacity))
     return CurveFigure(
         f"Capacity, bound by {regime}",

@@ -27,7 +27,7 @@ _FIDELITIES = {
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One headline: what it is of, the figure, and its interval in words."""
+    """One headline: its subject, the figure, and its interval in words."""
 
     what: str
     figure: str
@@ -53,7 +53,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class ReportPage:
-    """Everything the page says; the template only lays it out."""
+    """The content of the page; the template only lays it out."""
 
     title: str
     subtitle: str
@@ -73,7 +73,7 @@ class ReportPage:
 
 
 def report_html(document: ResultDocument) -> str:
-    """Return the page: one file that needs no other."""
+    """Return the page as one self-contained file."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     source = resources.files("pd_bench") / "assets" / "report.html.j2"
     template = environment.from_string(source.read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def report_html(document: ResultDocument) -> str:
 
 
 def report_page(document: ResultDocument) -> ReportPage:
-    """Say in words and pictures what a document holds."""
+    """Return a document's content as text and figures."""
     drawn = figures(document)
     equal = document.equal_rows
     held = len(document.requests)
@@ -120,7 +120,7 @@ def _card(headline: Headline) -> Card:
     )
 
 
-# The SVG is made of numbers and escaped words only.
+# The SVG contains only numbers and escaped text.
 
 
 def _curve(figure: CurveFigure) -> Drawn:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["check_can_draw", "report_png"]
 
 _COLUMNS = 2
-_INCHES = (5.2, 3.4)  # of one figure
+_INCHES = (5.2, 3.4)  # size of one figure
 _DPI = 90
 _COLOURS_KEPT = 128
 _TITLE_WIDTH = 120  # letters; a label may be a whole sentence
@@ -28,7 +28,7 @@ _SOURCES = {"c": "#0b6e99", "d": "#c2620f"}
 
 
 def check_can_draw() -> None:
-    """Refuse a picture that could not be drawn, before anything is measured.
+    """Check that a picture can be drawn, before anything is measured.
 
     Raises:
         ConfigError: matplotlib is missing.
@@ -68,7 +68,7 @@ def report_png(document: ResultDocument) -> bytes:
 
 
 def _packed(canvas: "Figure") -> bytes:
-    """Save a figure as a PNG of few colours: a fraction of the size, and it looks the same."""
+    """Save a figure as a PNG with few colours, which looks the same at a fraction of the size."""
     from PIL import Image
 
     drawn, packed = io.BytesIO(), io.BytesIO()

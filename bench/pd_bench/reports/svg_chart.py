@@ -1,7 +1,7 @@
-"""Charts as inline SVG: no script, no outside asset, colours by class so that the page has themes.
+"""Charts as inline SVG: no script, no external asset, colours by class so that the page has themes.
 
-Shapes carry the classes c0, c1, ... of their series, and a dash of their own beside the colour:
-a chart must be readable in grey and by those who see colours otherwise.
+Shapes have the classes c0, c1, ... of their series, and besides the colour a dash pattern of their
+own, so that a chart is readable in grey and by colour-blind people.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ _WIDTH, _HEIGHT = 440, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 14, 40
 _LANE_HEIGHT = 46
 _TICK_HEIGHT = 13
-_LETTER = 6  # width of a letter of a mark, at most
+_LETTER = 6  # largest width of a letter in a mark
 _SOURCES = {"c": "cloud", "d": "device"}
 
 
@@ -104,7 +104,7 @@ def _marks(plot: _Plot, marks: Sequence[Mark]) -> Iterable[str]:
         x = _number(at)
         yield f'<line class="mark" x1="{x}" x2="{x}" y1="{_TOP}" y2="{plot.bottom}"/>'
         if at - half < free_from:
-            continue  # its words would lie over those of the mark before
+            continue  # its label would overlap that of the mark before
         free_from = at + half
         middle = _number(min(at, _WIDTH - half))
         yield (
@@ -157,7 +157,7 @@ def _lane(plot: _Plot, lane: Lane, top: float) -> Iterable[str]:
 def _strokes(
     plot: _Plot, instants: Sequence[float], sources: str, y: float, kind: str
 ) -> Iterable[str]:
-    """Yield one path a source, so that a request costs two shapes and not hundreds."""
+    """Yield one path a source, so that a request needs two shapes instead of hundreds."""
     for source, name in _SOURCES.items():
         path = "".join(
             f"M{_number(plot.x(at))} {_number(y)}v{_TICK_HEIGHT}"

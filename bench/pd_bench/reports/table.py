@@ -13,8 +13,8 @@ from pd_bench.results.result import Distribution, KvBytesPeak, ResultDocument, S
 __all__ = ["document_notes", "print_result", "scheme_rows"]
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_NAME_WIDTH, _SCHEME_WIDTH = 28, 18  # columns that a table takes where there is no terminal
-_NOTES = 10  # distinct notes of requests that are printed, and distinct failures
+_NAME_WIDTH, _SCHEME_WIDTH = 28, 18  # a table's column widths without a terminal
+_NOTES = 10  # most distinct notes of requests, and distinct failures, that are printed
 
 
 def _ms(value: float | None) -> str:
@@ -63,7 +63,7 @@ def print_result(document: ResultDocument, console: Console) -> None:
         table.add_column(scheme, justify="right", no_wrap=True)
     for name, cells in scheme_rows(document):
         table.add_row(name, *cells)
-    # A pipe has no width of its own: cut figures would be of no use there.
+    # A pipe has no width, and cut figures would be useless there.
     if not console.is_terminal:
         needed = _NAME_WIDTH + _SCHEME_WIDTH * len(document.schemes)
         console.width = max(console.width, needed)
@@ -77,7 +77,7 @@ def print_result(document: ResultDocument, console: Console) -> None:
 
 
 def scheme_rows(document: ResultDocument) -> list[tuple[str, list[str]]]:
-    """Return every figure's name and its words in each scheme, in order."""
+    """Return every figure's name and its text in each scheme, in order."""
     return [(name, [cell(s) for s in document.schemes.values()]) for name, cell in _ROWS]
 
 
@@ -97,7 +97,7 @@ def _title(document: ResultDocument) -> str:
 def _notes(document: ResultDocument) -> list[str]:
     cut = document.cut_rows
     lag = document.dispatch_lag_s
-    # Of a server that is not ours the room is not known.
+    # The room of a server that is not ours is unknown.
     known = document.fidelity != "endpoint"
     room = f" (room for both: {cut.max_context_tokens} tokens)" if known else ""
     return [
@@ -110,7 +110,7 @@ def _notes(document: ResultDocument) -> list[str]:
 
 
 def _request_notes(document: ResultDocument) -> list[str]:
-    """Return why requests failed, and what they noted."""
+    """Return why requests failed, and their notes."""
     errors = [(f"{r.scheme}: {r.error}",) for r in document.requests if r.error is not None]
     notes = [r.notes for r in document.requests]
     return [
@@ -120,14 +120,14 @@ def _request_notes(document: ResultDocument) -> list[str]:
 
 
 def _counted(heading: str, kind: str, of_requests: Sequence[Sequence[str]]) -> list[str]:
-    """Return what requests said, the most frequent first, with the number of requests.
+    """Return the requests' texts, most frequent first, with the number of requests.
 
-    Sayings that differ in their numbers alone are one; the first stands for them.
+    Texts that differ only in their numbers are counted as one; the first represents them.
 
     Args:
-        heading: before each, with a place for the number of requests.
-        kind: what the sayings are.
-        of_requests: each request's.
+        heading: comes before each, with a placeholder for the number of requests.
+        kind: what the texts are.
+        of_requests: the texts of each request.
     """
     sayings: dict[str, dict[str, None]] = {}  # by shape, in order
     counts: Counter[str] = Counter()
@@ -147,5 +147,5 @@ def _counted(heading: str, kind: str, of_requests: Sequence[Sequence[str]]) -> l
 
 
 def _printable(text: str) -> str:
-    """Return text without what would move a terminal's cursor: a server's words may be in it."""
+    """Return text without control characters, since it may come from a server."""
     return "".join(c if c.isprintable() else " " for c in text)

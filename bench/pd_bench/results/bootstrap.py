@@ -1,7 +1,7 @@
 """How far a figure over requests can be trusted: paired bootstrap intervals and a rank test.
 
-Requests of the same row are compared with each other, so what the row itself does to a time (a
-long prompt, a busy moment) is in neither the interval nor the test.
+Requests of the same row are compared with each other, so the row's own effect on a time (a long
+prompt, a busy moment) affects neither the interval nor the test.
 """
 
 import math
@@ -28,7 +28,7 @@ __all__ = [
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 2000
-_EXACT_ROWS = 50  # 2 ** 50 ways are exact in float64
+_EXACT_ROWS = 50  # float64 counts 2 ** 50 choices of signs exactly
 _BATCH_VALUES = 2_000_000  # values held at once while resampling
 
 Values = NDArray[np.float64]
@@ -38,13 +38,13 @@ Statistic = Callable[[Values], Values]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and the range in which most of its resampled values lie.
+    """A figure and the range of most of its resampled values.
 
     Attributes:
-        value: of the rows themselves.
+        value: the figure of the rows themselves.
         low: lower end.
         high: upper end.
-        num_rows: rows it rests on.
+        num_rows: number of rows it is computed from.
     """
 
     value: float
@@ -68,14 +68,14 @@ def bootstrap_pair(
 
     Args:
         first: (rows,), one value a row.
-        second: (rows,), of the same rows.
+        second: (rows,), values of the same rows.
         statistic: such as the median.
-        compare: such as the ratio, of the two statistics.
-        seed: of the resampling; the same one gives the same interval.
-        confidence: share of the resampled values that lie in the interval.
+        compare: function of the two statistics, such as the ratio.
+        seed: seed of the resampling; the same seed gives the same interval.
+        confidence: share of the resampled values in the interval.
 
     Returns:
-        None for fewer than two rows, or where the comparison is not finite.
+        None for fewer than two rows, or if the comparison is not finite.
     """
     num_rows = len(first)
     if num_rows < 2:
@@ -100,8 +100,8 @@ def bootstrap_pair(
 def signed_rank_p(differences: Values) -> float:
     """Return the two-sided p-value of Wilcoxon's signed-rank test (Hollander and Wolfe, 1999, 3.1).
 
-    Differences of 0 are left out. Few differences are judged by the exact distribution, more of
-    them by the normal approximation with ties corrected for.
+    Differences of 0 are left out. Few differences are tested by the exact distribution, more by the
+    normal approximation, corrected for ties.
 
     Args:
         differences: (rows,), second minus first.
@@ -122,12 +122,12 @@ def signed_rank_p(differences: Values) -> float:
     variance = n * (n + 1) * (2 * n + 1) / 24 - ties / 48
     if variance <= 0:
         return 1.0
-    distance = abs(positive - mean) - 0.5  # continuity
+    distance = abs(positive - mean) - 0.5  # continuity correction
     return math.erfc(max(distance, 0.0) / math.sqrt(2 * variance))
 
 
 def _exact_rank_p(ranks: Values, positive: float) -> float:
-    """Return the share of all choices of signs that are as far from the middle, ranks given."""
+    """Return the share of all choices of signs that are at least as far from the middle."""
     doubled = np.rint(2 * ranks).astype(int)  # ties have halves
     ways = np.zeros(doubled.sum() + 1)
     ways[0] = 1
@@ -139,12 +139,12 @@ def _exact_rank_p(ranks: Values, positive: float) -> float:
 
 
 def rows_to_tell(level: float) -> int:
-    """Return how many rows a rank test at this level needs to tell any two results apart."""
+    """Return the fewest rows with which a rank test at this level can tell two results apart."""
     return math.ceil(math.log2(2 / level))
 
 
 def sign_p(num_less: int, num_more: int) -> float:
-    """Return the two-sided p-value of the exact sign test: are both as likely?
+    """Return the two-sided p-value of the exact sign test of equal probabilities.
 
     Args:
         num_less: rows that changed one way.

@@ -1,16 +1,16 @@
-"""Two results side by side: what became worse beyond noise.
+"""Compares two results: what has become worse beyond noise.
 
 Where both hold the same rows, each scheme's requests are compared row by row:
 
-- Medians and totals have become worse when the whole 95 % bootstrap interval of the ratio B / A
-  lies above 1 + tolerance and a rank test of the rows' differences finds them different too. The
+- Medians and totals have become worse if the whole 95 % bootstrap interval of the ratio B / A is
+  above 1 + tolerance and a rank test of the rows' differences finds them different too. The
   interval alone would be misled by a few rows, the test alone by many small differences.
-- Tails (p99) rest on a few rows, of which a rank test over all rows knows nothing: there the
-  interval alone decides, at the test's level instead of 5 %.
-- Stalls: rows that stalled in one result only, by the exact sign test.
+- Tails (p99) depend on a few rows, to which a rank test over all rows is blind: there the interval
+  alone decides, at the test's level instead of 5 %.
+- Stalls: rows that stalled in only one result, by the exact sign test.
 
-As many figures are tested, the tests' level is divided among them (Bonferroni). Failures,
-disagreeing tokens and equal answers are compared as they are: there is no noise to allow for.
+Because many figures are tested, the tests' level is divided among them (Bonferroni). Failures,
+disagreeing tokens and equal answers are compared directly: they have no noise.
 """
 
 import math
@@ -35,7 +35,7 @@ from pd_core.errors import ConfigError
 __all__ = ["LEVEL", "Comparison", "Figure", "compare_results"]
 
 LEVEL: Final = 0.05
-"""Probability with which equal results are called different anywhere, by the rank tests."""
+"""Probability that the rank tests call equal results different in any figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Figure:
     """One figure of one scheme in both results.
 
     Attributes:
-        scheme: whose.
-        name: which.
-        first: in A; None when it has none.
-        second: in B.
+        scheme: the scheme.
+        name: the figure's name.
+        first: value in A; None if it has none.
+        second: value in B; None if it has none.
         ratio: B / A over the rows, with its interval; None for counts.
-        p: of the rank test; None for counts.
+        p: the rank test's p-value; None for counts.
         verdict: "worse", "better", or "same" (no difference beyond noise).
-        why: of a verdict that is not "same", in words.
+        why: the reason for a verdict other than "same", in words.
     """
 
     scheme: str
@@ -65,12 +65,12 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything that was compared.
+    """The result of a comparison.
 
     Attributes:
-        rows: that both results hold.
-        figures: in the order of schemes and measures.
-        notes: what speaks against the comparison, in words.
+        rows: number of rows that both results have.
+        figures: all figures, by scheme and measure.
+        notes: reasons to doubt the comparison, in words.
     """
 
     rows: int
@@ -79,7 +79,7 @@ class Comparison:
 
     @property
     def regressions(self) -> tuple[Figure, ...]:
-        """What became worse."""
+        """The figures that became worse."""
         return tuple(f for f in self.figures if f.verdict == "worse")
 
 
@@ -89,12 +89,12 @@ def compare_results(
     """Compare result B with result A, row by row.
 
     Args:
-        first: A, what was.
-        second: B, what is.
-        tolerance: by how much of A a figure may grow before it is worse.
+        first: A, the old result.
+        second: B, the new result.
+        tolerance: share of A by which a figure may grow before it is worse.
 
     Raises:
-        ConfigError: the results cannot be compared: other rows, or no scheme in common.
+        ConfigError: the results cannot be compared: different rows, or no common scheme.
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ConfigError(f"--tolerance is {tolerance}; it must be 0 or more")
@@ -111,7 +111,7 @@ def compare_results(
             f"{', '.join(second.schemes)}"
         )
     rows = _common_rows(first, second)
-    level = LEVEL / (len(schemes) * (len(MEASURES) + 1))  # and stalls
+    level = LEVEL / (len(schemes) * (len(MEASURES) + 1))  # + 1 for stalls
     figures: list[Figure] = []
     for scheme in schemes:
         ours, theirs = _records(first, scheme), _records(second, scheme)
@@ -128,10 +128,10 @@ def compare_results(
 
 
 def _common_rows(first: ResultDocument, second: ResultDocument) -> int:
-    """Check that equal ids are equal requests, and count them.
+    """Check that rows with the same id are the same request, and count them.
 
     Raises:
-        ConfigError: they are not, or there are none.
+        ConfigError: they are not, or there is no common row.
     """
     ours, theirs = _shapes(first), _shapes(second)
     common = ours.keys() & theirs.keys()
@@ -194,7 +194,7 @@ def _stalled(
     second: tuple[list[RequestRecord], float],
     level: float,
 ) -> Figure:
-    """Compare which rows stalled, in any repeat; each result by its own pace."""
+    """Compare which rows stalled in any repeat, each result by its own pace."""
     ours, theirs = (
         {r.id: False for r in records} | {r.id: True for r in records if r.stalled(pace_s)}
         for records, pace_s in (first, second)
@@ -210,7 +210,7 @@ def _stalled(
 
 
 def _counted(scheme: str, first: SchemeResult, second: SchemeResult) -> list[Figure]:
-    """Compare shares of the requests, which may be different in number."""
+    """Compare shares of the requests, whose numbers may differ."""
     found = []
     for name, before, after in (
         ("failed", first.failed, second.failed),
@@ -229,7 +229,7 @@ def _answers(first: ResultDocument, second: ResultDocument) -> Figure:
     before, after = first.equal_rows, second.equal_rows
     ours, theirs = before.equal / max(before.rows, 1), after.equal / max(after.rows, 1)
     verdict = "worse" if theirs < ours else "better" if theirs > ours else "same"
-    if not (before.rows and after.rows):  # one was ended before any row was through all schemes
+    if not (before.rows and after.rows):  # one ended before any row had run in all schemes
         verdict = "same"
     words = f"{before.equal} of {before.rows} to {after.equal} of {after.rows}"
     why = "" if verdict == "same" else words

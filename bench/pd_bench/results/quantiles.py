@@ -1,7 +1,7 @@
 """The one way in which the bench computes a quantile: numpy's, linear between two neighbours.
 
-Only a sketch of too many values to keep, which names its own error, and the planner's nearest rank
-(pd_device_client.planning), which guards promises and describes nothing, do without it.
+The exceptions are the sketch for too many values to keep, which states its own error, and the
+planner's nearest rank (pd_device_client.planning), which guards promises and describes nothing.
 """
 
 import bisect
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["PERCENTILE_METHOD", "counted_quantiles", "quantiles"]
 
 PERCENTILE_METHOD: Final = "linear"
-"""numpy's name of it, as documents tell it."""
+"""numpy's name of the method, as given in documents."""
 
 
 def quantiles(values: ArrayLike, shares: ArrayLike) -> NDArray[np.float64]:
@@ -24,10 +24,10 @@ def quantiles(values: ArrayLike, shares: ArrayLike) -> NDArray[np.float64]:
 
     Args:
         values: (..., n), n > 0; the last axis is reduced.
-        shares: (s,), or one; each from 0 to 1.
+        shares: (s,), or a single share; each from 0 to 1.
 
     Returns:
-        (s, ...), or (...) for one share.
+        (s, ...), or (...) for a single share.
     """
     given, wanted = np.asarray(values, dtype=np.float64), np.asarray(shares, dtype=np.float64)
     found = np.quantile(given, wanted, axis=-1, method=PERCENTILE_METHOD)
@@ -35,9 +35,9 @@ def quantiles(values: ArrayLike, shares: ArrayLike) -> NDArray[np.float64]:
 
 
 def counted_quantiles(counts: Mapping[int, int], shares: tuple[float, ...]) -> list[float]:
-    """Return `quantiles` of whole numbers that stand `counts` times each, without a list of all.
+    """Return `quantiles` of whole numbers that occur `counts` times each, without listing them all.
 
-    They are numpy's but for its rounding of the last bit.
+    They equal numpy's except for the rounding of the last bit.
     """
     ordered = sorted(counts)
     ends = list(itertools.accumulate(counts[value] for value in ordered))

@@ -1,7 +1,7 @@
 """The result of a replay: one JSON document (DESIGN 8), derived from raw timestamps.
 
-The words are those of docs/reference/metrics.md. Every figure of a scheme is computed from the
-records of its requests; a record keeps the instant of every shown token, so that all can be
+The terms are those of docs/reference/metrics.md. Every figure of a scheme is computed from the
+records of its requests; a record keeps the instant of every shown token, so that all figures can be
 computed again.
 """
 
@@ -35,7 +35,7 @@ STALL_FACTOR = 2.0
 
 
 class Distribution(DocumentPart):
-    """What a quantity is like over `count` values; the figures are None when there are none."""
+    """Summary of `count` values; the figures are None if there are none."""
 
     count: int
     mean: float | None
@@ -46,7 +46,7 @@ class Distribution(DocumentPart):
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Self:
-        """Describe the values; None stands for "not measurable" and is left out of `count`."""
+        """Summarise the values; None means "not measurable" and is not counted."""
         known = np.array([value for value in values if value is not None], dtype=np.float64)
         if not len(known):
             return cls(count=0, mean=None, p50=None, p90=None, p99=None, max=None)
@@ -64,16 +64,16 @@ class RequestRecord(DocumentPart):
     """One request of one scheme.
 
     Attributes:
-        id: index of the trace's row among the replayed ones, from 0.
+        id: index of the trace row among the replayed ones, from 0.
         line: line of the row in the trace.
         repeat: which pass over the trace, from 0.
         arrival_s: scheduled arrival since the scheme's start; 0 for sequential arrivals.
         dispatch_lag_s: seconds from the scheduled arrival to the submit.
-        output_tokens: tokens the answer must have (the row's, after cuts).
+        output_tokens: required length of the answer (the row's, after cuts).
         shown_at_s: instant of each shown token, in seconds since the scheduled arrival.
-        output_sha256: of the little-endian int32 token ids shown.
+        output_sha256: digest of the shown token ids as little-endian int32.
         error: why the answer is incomplete, or None.
-        notes: what went wrong on the way and was mended.
+        notes: problems on the way that were recovered from.
     """
 
     id: int
@@ -119,7 +119,7 @@ class KvBytesPeak(DocumentPart):
 
 
 class CloudTotals(DocumentPart):
-    """What a scheme cost the cloud, from the server's own totals (tokens after Stop count)."""
+    """A scheme's cost for the cloud, from the server's own totals (including tokens after Stop)."""
 
     tokens_generated: int
     busy_s: float
@@ -127,7 +127,7 @@ class CloudTotals(DocumentPart):
     kv_bytes_peak: int
 
     def plus(self, other: "CloudTotals") -> "CloudTotals":
-        """Add the totals of another repeat; a peak is the larger one."""
+        """Add the totals of another repeat; of the peaks the larger counts."""
         return CloudTotals(
             tokens_generated=self.tokens_generated + other.tokens_generated,
             busy_s=self.busy_s + other.busy_s,
@@ -139,22 +139,22 @@ class CloudTotals(DocumentPart):
 class SchemeResult(DocumentPart):
     """One scheme over all its requests.
 
-    Distributions count the values they describe: failed requests have a TTFT or gaps only as far
-    as tokens were shown, and are counted in `failed` and `broken_promises` in any case.
+    Distributions count the values they describe: failed requests have a TTFT and gaps only as far
+    as tokens were shown, but always count in `failed` and `broken_promises`.
 
     Attributes:
-        failed: requests without a whole answer, the refused ones included.
-        stalled_requests: a gap exceeded twice the pace.
-        broken_promises: failed or stalled.
+        failed: requests without a whole answer, including refused ones.
+        stalled_requests: requests with a gap of more than two paces.
+        broken_promises: requests that failed or stalled.
         gap_s: every gap, pooled.
         largest_gap_s: the largest gap of each request.
-        cloud_tokens: shown tokens that the cloud made.
-        cloud_tokens_generated: by the server's own count, dropped tokens included.
-        cloud_busy_s: the engine's own working time; None where the cloud does not say.
-        cloud_kv_byte_s: integral over time of the KV bytes it held; None likewise.
-        kv_bytes_peak: None where neither side says.
-        quantiles_s: of a document that does not hold all its requests: the values of "ttft_s",
-            "gap_s", "largest_gap_s" and others at evenly spaced shares from 0 to 1.
+        cloud_tokens: shown tokens that the cloud generated.
+        cloud_tokens_generated: all its tokens by the server's own count, including dropped ones.
+        cloud_busy_s: the engine's own working time; None if the cloud does not report it.
+        cloud_kv_byte_s: integral over time of the KV bytes it held; None if not reported.
+        kv_bytes_peak: most KV bytes held; None if neither side reports it.
+        quantiles_s: in a document without all its requests: the values of "ttft_s", "gap_s",
+            "largest_gap_s" and others at evenly spaced shares from 0 to 1.
     """
 
     requests: int
@@ -184,7 +184,7 @@ class SchemeResult(DocumentPart):
         cloud: CloudTotals | None,
         device_kv_bytes_peak: int,
     ) -> Self:
-        """Summarise the requests of one scheme; a cloud of None counts nothing of itself."""
+        """Summarise the requests of one scheme; cloud is None if it reports no totals."""
         failed = [r.error is not None for r in records]
         stalled = [r.stalled(pace_s) for r in records]
         return cls(
@@ -217,13 +217,13 @@ class SchemeResult(DocumentPart):
 
 
 class CutRows(DocumentPart):
-    """Rows that were shortened to fit, and where to.
+    """Rows that were shortened to fit, and the limits.
 
     Attributes:
-        rows: of the trace, those that were looked at.
-        prompt: of them, those with a longer prompt.
-        output: of them, those with a longer answer.
-        max_context_tokens: prompt and answer together that both sides have room for.
+        rows: number of trace rows read.
+        prompt: how many of them had a longer prompt.
+        output: how many of them had a longer answer.
+        max_context_tokens: room of both sides for prompt and answer together.
     """
 
     rows: int
@@ -235,9 +235,9 @@ class CutRows(DocumentPart):
 
 
 class EqualRows(DocumentPart):
-    """Rows whose answers are the same in every scheme and repeat, of those that went through all.
+    """Rows with the same answer in every scheme and repeat, of the rows that ran in all of them.
 
-    A row that failed anywhere is not equal; one that an interruption kept from a scheme is no row.
+    A row that failed anywhere is not equal; one that an interruption left out does not count.
     """
 
     equal: int
@@ -258,14 +258,14 @@ class ResultDocument(DocumentPart):
     """A replay. DESIGN 8 names the fields without a note here.
 
     Attributes:
-        trace: name of the trace's file.
-        trace_sha256: of its content: a part of a published trace is another trace.
+        trace: name of the trace file.
+        trace_sha256: digest of its content, since a part of a published trace is a different trace.
         valid: False when the run cannot be trusted, or is partial; `invalid_because` says why.
-        partial: the run ended early; the records are those of requests that had ended.
+        partial: the run ended early; the records are of the requests that had ended.
         labels: everything emulated or throttled, in words.
-        settings: every input of the run that is not named elsewhere.
+        settings: all inputs of the run that are not named elsewhere.
         cores: CPU cores the server and the client were pinned to; empty when not pinned.
-        skipped_rows: broken rows of the trace that were left out because that was asked for.
+        skipped_rows: broken rows of the trace that were skipped on request.
         timelines: a few rows token by token, in every scheme.
         cloud_load: per scheme, the cloud's requests over time in its first pass.
         capacity: per scheme, the arrival rates a cloud carries.

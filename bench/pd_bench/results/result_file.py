@@ -1,4 +1,4 @@
-"""Where a result goes: a file that is known to be writable before the measurement begins."""
+"""The file of a result, checked to be writable before the measurement begins."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,13 +11,13 @@ __all__ = ["refuse_same_file", "result_file"]
 
 
 def refuse_same_file(*named: tuple[str, Path | None]) -> None:
-    """Refuse two names of one file: the later output would replace the earlier, or the input.
+    """Refuse two names of one file, since one output would replace another, or the input.
 
     Args:
-        named: what each file is to the reader, and its path; without a path it is left out.
+        named: the user's name of each file, and its path; those without a path are ignored.
 
     Raises:
-        ConfigError: two of them are one file.
+        ConfigError: two of them are the same file.
     """
     seen: dict[Path, str] = {}
     for what, path in named:
@@ -36,28 +36,28 @@ def refuse_same_file(*named: tuple[str, Path | None]) -> None:
 def result_file(
     path: Path, option: str = "--json"
 ) -> Iterator[Callable[[str | bytes | Iterable[str]], None]]:
-    """Yield a function that writes the file; an older file stays as it is until then.
+    """Yield a function that writes the file; until then an older file is not changed.
 
-    The function takes text, bytes, or lines that are made while they are written.
+    The function takes text, bytes, or lines generated while they are written.
 
     Args:
-        path: of the file; its folder exists.
-        option: by which the reader named it.
+        path: the file, in an existing folder.
+        option: the option that names it, for the message.
 
-    Until it is whole the file has a name of its own in the same folder, so that two runs that
-    write the same file at the same time both end with a whole one: the last one's stays.
+    Until it is complete the file has a different name in the same folder. So if two runs write the
+    same file at the same time, it is complete in the end, and that of the last one.
 
     Raises:
-        ConfigError: the file cannot be made there, or is a device or a pipe: found out on entry,
-            not after the run. Or the disk is full, when it is written.
+        ConfigError: the file cannot be created there, or is a device or a pipe (raised on entry,
+            not after the run), or the disk is full (raised when it is written).
     """
-    place = path.resolve()  # a link stays a link to the file that is written
+    place = path.resolve()  # so that a link stays a link
     with ExitStack() as held:
         try:
             if place.is_dir():
                 raise IsADirectoryError(0, "it is a directory")
             if path.exists() and not path.is_file():
-                # To replace it by a file would take /dev/null from everybody.
+                # Otherwise /dev/null, for example, would be replaced with a file.
                 raise OSError(0, "it is not a plain file")
             part = held.enter_context(part_file(place))
         except OSError as error:

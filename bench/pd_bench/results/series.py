@@ -1,4 +1,4 @@
-"""What a result may hold besides figures: single requests in time, the cloud's load, capacity.
+"""Optional parts of a result: single requests over time, the cloud's load, capacity.
 
 All of it is optional and bounded, so that a document stays readable however long its trace is.
 """
@@ -19,10 +19,10 @@ __all__ = [
 ]
 
 MAX_TIMELINES = 12
-"""Rows whose requests are kept token by token, in every scheme."""
+"""Most rows whose requests are kept token by token, in every scheme."""
 
 MAX_LOAD_POINTS = 512
-"""Points of a scheme's load over time; a longer run has them further apart."""
+"""Most points of a scheme's load over time; in a longer run they are further apart."""
 
 
 class Timeline(DocumentPart):
@@ -30,12 +30,12 @@ class Timeline(DocumentPart):
 
     Attributes:
         id: index of its row among the replayed ones.
-        scheme: that it ran in.
+        scheme: the scheme it ran in.
         repeat: which pass over the trace.
         prompt_tokens: length of its prompt.
-        arrived_at_s: when each token was there to be shown; may hold more than were shown.
+        arrived_at_s: when each token was available; may have more tokens than were shown.
         shown_at_s: when each was shown.
-        sources: one letter a shown token: "c" made by the cloud, "d" by the device.
+        sources: one letter a shown token: "c" from the cloud, "d" from the device.
     """
 
     id: int
@@ -62,12 +62,12 @@ class LoadPoint(DocumentPart):
 
 
 class CapacityPoint(DocumentPart):
-    """One arrival rate and how it went.
+    """One arrival rate and its outcome.
 
     Attributes:
         rate_per_s: requests a second.
         kept: share of requests whose promise was kept, of 1.
-        at_most: the rate was left when too many promises were broken; `kept` is an upper bound.
+        at_most: the rate was abandoned as too many promises were broken; `kept` is an upper bound.
     """
 
     rate_per_s: float
@@ -82,10 +82,10 @@ class CapacityCurve(DocumentPart):
         regime: what bounds it, in words ("slots", "compute").
         capacity_per_s: the highest rate found that keeps the promise for `target` of requests;
             0 when none does.
-        bounded: False when no rate that was tried broke it: the capacity is then above this one.
+        bounded: False if no rate tried broke the promise: the capacity is then above this one.
         target: the share of promises to keep, of 1.
-        points: every rate that was tried, ascending.
-        none_because: what breaks the promise even at the lowest rate; None where one keeps it.
+        points: every rate tried, ascending.
+        none_because: what breaks the promise even at the lowest rate; None if a rate keeps it.
     """
 
     regime: str
@@ -97,7 +97,7 @@ class CapacityCurve(DocumentPart):
 
 
 class LoadSeries:
-    """Collects a load over time in bounded memory: when full, every second point goes."""
+    """Collects a load over time in bounded memory: when full, it drops every second point."""
 
     def __init__(self, max_points: int = MAX_LOAD_POINTS) -> None:
         self._max_points = max_points
@@ -106,7 +106,7 @@ class LoadSeries:
         self._seen = 0
 
     def add(self, at_s: float, running: int, waiting: int) -> None:
-        """Take in one moment; moments come in order."""
+        """Add one moment; they must come in order."""
         if self._seen % self._stride == 0:
             self._points.append(LoadPoint(at_s=at_s, running=running, waiting=waiting))
             if len(self._points) == self._max_points:
@@ -116,12 +116,12 @@ class LoadSeries:
 
     @property
     def points(self) -> tuple[LoadPoint, ...]:
-        """What was kept, evenly thinned."""
+        """The kept points, evenly thinned."""
         return tuple(self._points)
 
 
 def sample_rows(ids: Iterable[int], max_rows: int = MAX_TIMELINES) -> Sequence[int]:
-    """Return at most `max_rows` of the row ids, spread evenly; the same ones every time."""
+    """Return at most `max_rows` of the row ids, evenly spread and reproducible."""
     ordered = sorted(set(ids))
     if len(ordered) <= max_rows:
         return ordered

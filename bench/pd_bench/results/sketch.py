@@ -1,8 +1,8 @@
-"""What many values are like, in bounded memory.
+"""A summary of many values in bounded memory.
 
 The first values are kept as they are, and their quantiles are exact. When there are too many, they
-become counts of buckets whose bounds grow by a constant factor, and a quantile is the middle of
-its bucket: at most RELATIVE_ERROR off, however the values lie (the idea of DDSketch, VLDB 2019).
+become counts of buckets whose bounds grow by a constant factor, and a quantile is the middle of its
+bucket: at most RELATIVE_ERROR off for any distribution (the idea of DDSketch, VLDB 2019).
 Count, mean and maximum stay exact.
 """
 
@@ -18,17 +18,17 @@ from pd_bench.results.result import Distribution
 __all__ = ["MAX_EXACT", "RELATIVE_ERROR", "QuantileSketch"]
 
 MAX_EXACT: Final = 16_384
-"""Up to so many values are kept as they are."""
+"""Up to this many values are kept as they are."""
 
 RELATIVE_ERROR: Final = 0.001
-"""Of a quantile, once there are more."""
+"""Relative error of a quantile, once there are more."""
 
 _GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LEAST = 1e-9  # a nanosecond: shorter ones count as 0
 
 
 class QuantileSketch:
-    """Takes in values of 0 or more, and tells what they are like."""
+    """Summarises values of 0 or more."""
 
     def __init__(self) -> None:
         self._exact: list[NDArray[np.float64]] | None = []
@@ -39,7 +39,7 @@ class QuantileSketch:
         self.count = 0
 
     def add(self, values: ArrayLike) -> None:
-        """Take in one value, or an array of them."""
+        """Add one value, or an array of them."""
         found = np.atleast_1d(np.asarray(values, dtype=np.float64))
         if not len(found):
             return
@@ -73,7 +73,7 @@ class QuantileSketch:
         if not self.count:
             return []
         if self._exact is not None:
-            # By way of percents, whose rounding is in the documents that there are.
+            # Via percent, so that rounding is as in existing documents.
             found = quantiles(np.concatenate(self._exact), wanted * 100 / 100)
             return [float(value) for value in found]
         indices = sorted(self._buckets)

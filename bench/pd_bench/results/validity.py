@@ -1,4 +1,4 @@
-"""Whether a replay can be trusted: what was promised, and what speaks against the run."""
+"""Whether a replay can be trusted: promised exactness, and problems of the run."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -13,14 +13,14 @@ LAG_SHARE = 0.1
 
 
 def early_end(failure: PdError | None) -> str:
-    """Say why a replay is partial: Ctrl-C, or a failure that left nothing to go on with."""
+    """Return why a replay is partial: Ctrl-C, or a failure after which it could not go on."""
     if failure is None:
         return "interrupted: requests that had not ended are missing"
     return f"ended early: {failure}; what was to come then is missing"
 
 
 def lag_problems(records: Iterable[RequestRecord], pace_s: float) -> list[str]:
-    """Say in which schemes requests were sent too late to trust their times."""
+    """Return the schemes whose requests were sent too late to trust their times, in words."""
     problems = []
     by_scheme = sorted(records, key=lambda r: r.scheme)
     for scheme, own in itertools.groupby(by_scheme, key=lambda r: r.scheme):
@@ -39,9 +39,9 @@ def promised_exactness(records: Iterable[RequestRecord]) -> str:
 
 
 def exactness_problems(records: Sequence[RequestRecord]) -> list[str]:
-    """Say whether whole answers of a row differ although identical ones were promised.
+    """Return a problem if a row's answers differ although identical ones were promised.
 
-    Failed requests have no whole answer: they are counted elsewhere, and excuse no difference.
+    Failed requests have no whole answer; they are counted elsewhere and excuse no difference.
     """
     if promised_exactness(records) != "identical":
         return []

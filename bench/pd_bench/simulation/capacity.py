@@ -1,8 +1,8 @@
-"""How many requests a second a cloud carries under a scheme, and what a smaller share of it gains.
+"""How many requests a second a cloud carries under a scheme, and the gain of a smaller cloud share.
 
-The arrival rate is raised by overlaying shifted copies of the trace, until the promise is no
-longer kept for the target share of the requests; the highest rate that keeps it is found by
-bisection. Each rate runs for a warm-up and then ten residence times.
+The arrival rate is raised by overlaying shifted copies of the trace until the promise is no longer
+kept for the target share of requests; bisection then finds the highest rate that keeps it. Each
+rate runs for a warm-up and then ten residence times.
 """
 
 from collections import Counter
@@ -23,21 +23,21 @@ __all__ = ["Capacity", "KeptPromise", "TriedRate", "find_capacity"]
 
 _WARM_UP_RESIDENCES = 1.0
 _RESIDENCES = 10.0
-_COOL_DOWN_RESIDENCES = 0.5  # the load stays while the last measured requests are answered
+_COOL_DOWN_RESIDENCES = 0.5  # arrivals go on while the last measured requests are answered
 _PRECISION = 0.05
 _MOST_TRIES = 16
 _MOST_GROWTH = 32.0
-_LEAST_REQUESTS = 200  # measured at a rate: for one in a hundred to mean something
+_LEAST_REQUESTS = 200  # measured per rate, so that a share of 1 % is meaningful
 
 
 @dataclass(frozen=True, slots=True)
 class KeptPromise:
-    """What a reader is promised.
+    """The promise to a reader.
 
     Attributes:
-        ttft_s: the first token within.
-        largest_gap_s: no gap longer.
-        target: share of the requests for which both are to be kept.
+        ttft_s: longest time to the first token.
+        largest_gap_s: longest gap.
+        target: share of the requests that must keep both.
     """
 
     ttft_s: float
@@ -45,7 +45,7 @@ class KeptPromise:
     target: float = 0.99
 
     def broken_by(self, record: RequestRecord) -> str | None:
-        """Say what broke it; None: it was kept. A request that failed has broken it."""
+        """Return what broke it, in words; None: it was kept. A failed request has broken it."""
         if record.error is not None or record.ttft_s is None:
             return "requests that failed"
         if record.ttft_s > self.ttft_s:
@@ -57,13 +57,13 @@ class KeptPromise:
 
 @dataclass(slots=True)
 class Capacity:
-    """What was found for one scheme.
+    """The capacity of one scheme.
 
     Attributes:
-        curve: the rates that were tried, and the highest good one; a capacity of 0, with the
-            reason, where none is good; not bounded where the devices keep the promise alone.
-        cloud_tokens: tokens the cloud made per request, at that rate; 0 without one.
-        busy_s: the engine's working time per request, at that rate; 0 without one.
+        curve: the rates tried, and the highest good one; a capacity of 0, with the reason, if none
+            is good; not bounded if the devices keep the promise alone.
+        cloud_tokens: tokens the cloud generated per request at that rate; 0 without one.
+        busy_s: the engine's working time per request at that rate; 0 without one.
     """
 
     curve: CapacityCurve
@@ -73,14 +73,14 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class TriedRate:
-    """One rate of a search, for whoever watches it.
+    """One rate of a search, for the progress display.
 
     Attributes:
-        scheme: searched for.
+        scheme: the scheme under test.
         rate_per_s: requests a second.
         measured: requests that had ended.
-        broken: of them, those whose promise was broken.
-        left_early: too many were broken for the rest to mend it.
+        broken: how many of them broke the promise.
+        left_early: the rate was abandoned because too many were broken already.
         good: whether the kept share is enough.
     """
 
@@ -106,7 +106,7 @@ class _Run:
 
 
 class _Overloaded(Exception):
-    """So many promises are broken already that the rest cannot mend it."""
+    """Too many promises are already broken for the target to be reached."""
 
 
 def find_capacity(
@@ -122,18 +122,18 @@ def find_capacity(
 ) -> Capacity:
     """Find the highest arrival rate that keeps the promise.
 
-    A rate that breaks it for more requests than may break is left at once; its share in the curve
-    is then at most what it says.
+    A rate is abandoned as soon as more requests have broken the promise than may; its share in the
+    curve is then an upper bound.
 
     Args:
         settings: devices, link, cloud and pace.
         scheme: how requests are carried.
         overlay: the traffic.
-        promise: what is to be kept.
+        promise: the promise to keep.
         regime: what bounds the cloud, in words.
-        mean_output_tokens: of the trace, as cut.
-        guess_per_s: where to begin.
-        progress: told of every rate tried.
+        mean_output_tokens: mean answer length of the trace, as cut.
+        guess_per_s: the rate to begin with.
+        progress: called with every rate tried.
     """
     search = _Search(settings, scheme, overlay, promise, mean_output_tokens, progress)
     best = search.best(guess_per_s)
@@ -154,7 +154,7 @@ def find_capacity(
 
 
 def _why_none(lowest: _Run) -> str:
-    """Say what breaks the promise even at the lowest rate."""
+    """Return, in words, what breaks the promise even at the lowest rate."""
     first = "the first " if lowest.at_most else ""
     causes = ", ".join(f"{cause} ({count})" for cause, count in lowest.broken.items())
     return (
@@ -174,7 +174,7 @@ class _Search:
     points: list[_Run] = field(default_factory=list)
 
     def best(self, guess_per_s: float) -> _Run | None:
-        """Bracket the capacity by factors of two, then halve the bracket's ratio.
+        """Bracket the capacity by factors of two, then bisect the bracket.
 
         Returns:
             The highest good rate; None when none is.
@@ -210,7 +210,7 @@ class _Search:
             for index, row in enumerate(traffic):
                 yield workload.work(index, row)
 
-        # Counting does not make prompts: it only reads the arrivals.
+        # Counting makes no prompts; it only reads the arrivals.
         arrivals = self.overlay.at_rate(rate_per_s, end_s)
         expected = sum(row.arrival_s >= begin_s for row in arrivals)
         may_break = (1 - self.promise.target) * expected

@@ -1,4 +1,4 @@
-"""What `pd-bench capacity` shows: the rates it tries, the table, and why a scheme has no rate."""
+"""The output of `pd-bench capacity`: the rates tried, the table, and why a scheme has no rate."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class Gain:
 
 
 def progress_line(words: str, tried: TriedRate, target: float) -> str:
-    """Say which rate was tried in the regime called `words`, and how it went."""
+    """Return a line on the rate tried in the regime called `words`, and its outcome."""
     first = "the first " if tried.left_early else ""
     verdict = "enough" if tried.good else "too few"
     return (
@@ -65,19 +65,19 @@ def capacity_table(
 
 
 def _found_cells(found: Capacity) -> tuple[str, str]:
-    """Return the rate, and the cloud tokens of a request at it."""
+    """Return the rate, and the cloud tokens per request at that rate."""
     if found.curve.none_because is not None:
         return "none", "-"
     return f"{over(found)}{found.curve.capacity_per_s:.2f}", f"{found.cloud_tokens:.1f}"
 
 
 def over(found: Capacity) -> str:
-    """Say where a rate is only the highest that was tried, and none broke the promise."""
+    """Return a mark for a rate that is only the highest tried, as none broke the promise."""
     return "" if found.curve.bounded else "over "
 
 
 def reasons(gains: list[Gain]) -> list[str]:
-    """Say of every scheme without a rate, or without a bound, why that is so."""
+    """Return why each scheme without a rate, or without a bound, has none."""
     unbounded = [
         f"{g.regime}: {g.scheme}: no rate up to {g.found.curve.capacity_per_s:.3g} requests/s "
         "broke the promise, and none above was tried: what it carries is more than that"

@@ -1,6 +1,6 @@
-"""A simulated cloud and the links to it: admission and validation as the server's, no sockets.
+"""A simulated cloud and the links to it: the server's admission and validation, but no sockets.
 
-A link does what `ShapedCloudLink` does around a real one, with one timer a message instead of a
+A link does the same as `ShapedCloudLink` around a real link, with one timer a message instead of a
 task: the same delays from the same random numbers (a test compares the two).
 """
 
@@ -37,15 +37,15 @@ __all__ = ["EOS_TOKEN_ID", "VOCAB_SIZE", "Reader", "SimulatedCloud", "SimulatedL
 VOCAB_SIZE = 32_000
 EOS_TOKEN_ID = 2
 
-_BATCH_S = 2.0  # below every timeout of a leg's silence but that after Stop
+_BATCH_S = 2.0  # below all timeouts of a leg for silence, except the one after Stop
 
 
 class SimulatedCloud:
     """One server: its engine, its bounds, its card.
 
     Args:
-        profile: what it is like.
-        seed: of its spread.
+        profile: its speeds and bounds.
+        seed: seed of its spread.
     """
 
     def __init__(self, profile: CloudProfile, seed: int = 0) -> None:
@@ -54,7 +54,7 @@ class SimulatedCloud:
         self.engine = SimulatedEngine(profile, VOCAB_SIZE, EOS_TOKEN_ID, seed)
         limits, loop = self.limits, asyncio.get_running_loop()
         self.validator = RequestValidator(limits, Fingerprints())
-        # As the server's own default: as many tokens as slots and queue could hold.
+        # The server's own default: as many tokens as slots and queue could hold.
         most_tokens = (limits.max_num_seqs + limits.max_num_waiting) * limits.max_context_tokens
         self.admission = Admission(
             limits.max_num_seqs, limits.max_num_waiting, most_tokens, clock=loop.time
@@ -75,36 +75,36 @@ class SimulatedCloud:
         )
 
     def load(self) -> Load:
-        """Return how busy it is, and what it has done."""
+        """Return its present load and its totals."""
         return self.engine.load()
 
     def next_request_id(self) -> int:
-        """Return an id that the engine has never seen."""
+        """Return a new id for the engine."""
         return next(self._request_ids)
 
 
 class Reader(Protocol):
-    """Who shows what comes in batches."""
+    """Shows the tokens of answers that arrive in batches."""
 
     def show_until(self, at_s: float) -> None:
-        """Show all that is due before `at_s`; the clock is left anywhere."""
+        """Show all tokens due before `at_s`; the clock's time afterwards is undefined."""
         ...
 
     def look(self, at_s: float) -> None:
-        """Something was taken in at `at_s`, which the clock shows."""
+        """React to input at `at_s`, to which the clock is set."""
         ...
 
 
 class SimulatedLink:
-    """A device's way to the cloud.
+    """A device's link to the cloud.
 
     Args:
-        cloud: where to.
+        cloud: the cloud.
         profile: RTT, jitter, bandwidth, loss.
-        seed: of jitter and loss.
+        seed: seed of jitter and loss.
 
     Attributes:
-        reader: reads the answers of streams opened from now on by the batch; None: as they come.
+        reader: gets the answers of streams opened from now on in batches; None: as they arrive.
     """
 
     def __init__(self, cloud: SimulatedCloud, profile: LinkProfile, seed: int = 0) -> None:
@@ -129,7 +129,7 @@ class SimulatedLink:
         return _SimulatedStream(self._cloud, start, up, down)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: it holds nothing."""
 
 
 class _SimulatedStream:
@@ -144,7 +144,7 @@ class _SimulatedStream:
         self._request_id = cloud.next_request_id()
         self._ticket: Ticket | None = None
         self._token_limit = start.token_limit
-        self._ended = False  # the cloud has said its last word
+        self._ended = False  # the cloud has sent its last message
         self._inbox: deque[CloudEvent | PdError] = deque()
         self._reader: asyncio.Future[None] | None = None
         self._accept()
@@ -178,7 +178,7 @@ class _SimulatedStream:
             self._send_down(end, 0)
 
     def _receive(self, message: Extend | Stop) -> None:
-        """Apply a message of the client's."""
+        """Apply a message from the client."""
         if self._ended:
             return
         if isinstance(message, Stop):
@@ -236,7 +236,7 @@ class _SimulatedStream:
 
 
 class _BatchedStream(_SimulatedStream):
-    """Keeps tokens for a while, and hands them over together, each at its own instant."""
+    """Collects tokens for a while and hands them over together, each at its own instant."""
 
     def __init__(
         self, cloud: SimulatedCloud, start: Start, up: Lane, down: Lane, reader: Reader
@@ -254,7 +254,7 @@ class _BatchedStream(_SimulatedStream):
         leaves_s = self._loop.time() + self._cloud.profile.message_s
         at_s = self._down.arrival_s(leaves_s, num_tokens)
         self._kept.append((at_s, event))
-        # The leg judges a silence by what it has heard: nothing is kept from it for long.
+        # The leg detects silence by the messages it gets, so none may be held back for long.
         waits = self._begun and isinstance(event, Tokens)
         self._begun = self._begun or isinstance(event, Tokens)
         if not waits:

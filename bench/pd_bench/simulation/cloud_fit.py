@@ -1,4 +1,4 @@
-"""From measured prefills and decode steps to a cloud profile's seconds."""
+"""Fits the seconds of a cloud profile to measured prefills and decode steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _FIELDS = ("step_s", "prefill_token_s", "prefill_token2_s", "decode_s", "decode_
 
 @dataclass(frozen=True, slots=True)
 class PrefillSample:
-    """A prompt of so many tokens, computed alone, took so long."""
+    """The measured seconds of a prompt of N tokens, computed alone."""
 
     tokens: int
     seconds: float
@@ -24,7 +24,7 @@ class PrefillSample:
 
 @dataclass(frozen=True, slots=True)
 class DecodeSample:
-    """A step of so many streams, with `keys` tokens in their KV caches in all, took so long."""
+    """The measured seconds of a step of N streams, with `keys` tokens in all their KV caches."""
 
     streams: int
     keys: int
@@ -34,10 +34,10 @@ class DecodeSample:
 def fitted(
     profile: CloudProfile, prefills: Sequence[PrefillSample], decodes: Sequence[DecodeSample]
 ) -> CloudProfile:
-    """Return the profile with the five costs that fit best, by the relative errors.
+    """Return the profile with the five costs of least relative error.
 
-    How many steps a prompt took depends on the step's token budget, which a server may choose by
-    these very costs: so the fit is made a few times.
+    The number of steps of a prompt depends on the token budget, which a server may choose by these
+    same costs, so the fit is repeated a few times.
     """
     chunk = profile.max_num_batched_tokens or max(sample.tokens for sample in prefills)
     for _ in range(_ROUNDS):

@@ -1,8 +1,8 @@
-"""Measure a running server into a cloud profile: prefills, decode steps, the way to it.
+"""Measures a running server and makes a cloud profile: prefills, decode steps, round trip.
 
-Prefill seconds are the server's own, from `Finished`; decode steps are the gaps between tokens as
-they arrive. Every prompt is new, so that no cached prefix shortens a prefill. The server should
-have nothing else to do.
+Prefill seconds are the server's own, from `Finished`; decode steps are the gaps between arriving
+tokens. Every prompt is new, so that no cached prefix shortens a prefill. The server should be
+otherwise idle.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ _SHORT_TOKENS = 16
 _STEPS = 48
 _CARD_CALLS = 20
 _CARD_TRIES = 6
-_ROOM_TOKENS = 512  # of the embedded engine
+_ROOM_TOKENS = 512  # the embedded engine's
 
 
 @dataclass(frozen=True, slots=True)
 class CloudMeasurement:
-    """What was measured, and the profile made of it.
+    """The measurements, and the profile made from them.
 
     Attributes:
-        rtt_s: median seconds of a call for the card: the link, and the service's share.
-        prefills: medians, by length.
-        decodes: medians, by number of streams; the last one far into a context.
-        profile: the fit.
+        rtt_s: median seconds of a call for the card, including the service's share.
+        prefills: medians by prompt length.
+        decodes: medians by number of streams; the last one late in a context.
+        profile: the fitted profile.
     """
 
     rtt_s: float
@@ -70,14 +70,14 @@ async def measure_cloud(
     """Measure the server behind `link`.
 
     Args:
-        link: to it.
-        name: of the profile.
-        max_num_batched_tokens: as the server was started; None: it chose for itself.
-        kv_tokens: room of its KV cache; None: the longest context in every slot, its default
-            where there is memory for it.
-        max_prompt_tokens: of the prompts measured; as long as those to be simulated is best.
-        repeats: of each prefill.
-        tick: told what is measured next.
+        link: the link to it.
+        name: name of the profile.
+        max_num_batched_tokens: the server's setting; None: it chose for itself.
+        kv_tokens: room of its KV cache; None: the longest context in every slot, its default if
+            there is enough memory.
+        max_prompt_tokens: longest prompt measured; best as long as those to be simulated.
+        repeats: repeats of each prefill.
+        tick: called with what is measured next.
 
     Raises:
         PdError: the server cannot be reached, or refused a request.
@@ -90,7 +90,7 @@ async def measure_cloud(
             f"measure in; {128 + _STEPS} are the least"
         )
     server = _Server(link, info, max_prompt_tokens)
-    await server.answer(_SHORT_TOKENS, 8)  # whatever happens for the first time only
+    await server.answer(_SHORT_TOKENS, 8)  # warm-up, for one-time costs
     tick("round trips")
     rtt_s = await server.rtt_s()
     tick("prefill")
@@ -104,7 +104,7 @@ async def measure_cloud(
     for streams in _batch_sizes(info.limits.max_num_seqs):
         tick(f"decode, {streams} at once")
         gaps = await server.gaps(streams, _SHORT_TOKENS)
-        if not gaps:  # the first had ended before the last began
+        if not gaps:  # the first stream ended before the last began
             continue
         gaps_alone = gaps_alone or gaps
         keys = streams * (_SHORT_TOKENS + _STEPS // 2)
@@ -140,7 +140,7 @@ async def measure_cloud(
 
 
 async def _card(link: CloudLink, tick: Callable[[str], None]) -> ServerInfo:
-    """Return the server's card; one that has just opened its port may be slow to answer.
+    """Return the server's card; a server that has just started may be slow to answer.
 
     Raises:
         PdError: it cannot be reached, or does not answer.
@@ -153,7 +153,7 @@ async def _card(link: CloudLink, tick: Callable[[str], None]) -> ServerInfo:
 
 
 class _Server:
-    """Sends prompts that nobody has sent before."""
+    """Sends prompts that were never sent before."""
 
     def __init__(self, link: CloudLink, info: ServerInfo, max_prompt_tokens: int) -> None:
         self._link = link
@@ -199,8 +199,8 @@ class _Server:
         raise CloudUnavailable("the server ended a stream without Finished")
 
     async def gaps(self, streams: int, prompt_tokens: int) -> list[float]:
-        """Return the gaps of streams that decode together, all of them running."""
-        # A token limit each that lets none end before the last has begun.
+        """Return the gaps of streams that decode together, while all of them run."""
+        # Token limits high enough that no stream ends before the last has begun.
         answers = await asyncio.gather(
             *(self.answer(prompt_tokens, _STEPS) for _ in range(streams))
         )
@@ -220,7 +220,7 @@ def _batch_sizes(max_num_seqs: int) -> list[int]:
 
 
 def _spread(gaps_s: Sequence[float]) -> float:
-    """The relative standard deviation, from the quartiles: one hiccup is no spread."""
+    """Return the relative standard deviation, from the quartiles, so that outliers do not count."""
     first, middle, third = statistics.quantiles(gaps_s, n=4)
     if middle <= 0:  # tokens that come several at a time
         return 1.0

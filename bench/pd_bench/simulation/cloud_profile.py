@@ -1,4 +1,4 @@
-"""What a cloud is like: how long its steps take, what it has room for. By name, or from a file.
+"""A cloud's profile: how long its steps take and what it has room for. By name, or from a file.
 
 A step that decodes some streams and prefills chunks of others takes
 
@@ -31,7 +31,7 @@ class CloudProfile(DocumentPart):
     """A cloud's speeds and bounds.
 
     Attributes:
-        name: in tables.
+        name: its name in tables.
         source: where the figures come from.
         step_s: a, seconds of any step.
         prefill_token_s: b, seconds per prefilled token.
@@ -42,7 +42,7 @@ class CloudProfile(DocumentPart):
         message_s: seconds from a step's end to its token leaving the machine.
         kv_bytes_per_token: KV cache bytes of a token.
         kv_tokens: room of the KV cache, of running requests and cached prefixes together.
-        room_tokens: a request's KV cache grows by so many tokens at a time.
+        room_tokens: tokens by which a request's KV cache grows at a time.
         max_num_seqs: slots.
         max_num_batched_tokens: tokens computed in one step; None: chosen by the speed, as the
             server does.
@@ -70,7 +70,7 @@ class CloudProfile(DocumentPart):
     max_output_tokens: int = Field(ge=1)
 
     def limits(self, vocab_size: int) -> Limits:
-        """Return what such a server would publish; a request must fit the KV cache alone."""
+        """Return the limits such a server would publish; one request must fit the KV cache."""
         room = self.kv_tokens // self.room_tokens * self.room_tokens
         context = min(self.max_context_tokens, room)
         return Limits(
@@ -82,28 +82,28 @@ class CloudProfile(DocumentPart):
         )
 
     def prefill_s(self, first: int, num_tokens: int) -> float:
-        """Return what a chunk adds to its step."""
+        """Return the seconds a chunk adds to its step."""
         end = first + num_tokens
         pairs = end * end - first * first
         return self.prefill_token_s * num_tokens + self.prefill_token2_s * pairs
 
     def chunk_s(self, first: int, num_tokens: int) -> float:
-        """Return a step's seconds that computes this chunk of a prompt alone."""
+        """Return the seconds of a step that computes only this chunk of a prompt."""
         return self.step_s + self.prefill_s(first, num_tokens)
 
     def decode_step_s(self, num_streams: int, num_keys: int) -> float:
-        """Return a step's seconds that decodes streams with so many keys in all."""
+        """Return the seconds of a step that decodes streams with num_keys keys in all."""
         return self.step_s + self.decode_s * num_streams + self.decode_key_s * num_keys
 
     def step_cost(self) -> StepCost:
-        """Return what a server would make of its own start-up measurements."""
+        """Return the cost a server would fit to its own start-up measurements."""
         return StepCost.fitted([
             StepSample(streams, streams * tokens, streams * tokens * (first + tokens), seconds)
             for first, streams, tokens, seconds in self.warm_up()
         ])  # fmt: skip
 
     def warm_up(self) -> list[tuple[int, int, int, float]]:
-        """Return those measurements: position, streams, tokens of each, seconds."""
+        """Return a server's start-up measurements: position, streams, tokens of each, seconds."""
         far = min(_WARM_UP_FAR, self.max_context_tokens - _WARM_UP_CHUNK)
         found = []
         for first in (0, far):
@@ -119,7 +119,7 @@ class CloudProfile(DocumentPart):
 
 
 # Weights and KV cache are read once a step at 70 % of the memory's bandwidth, and a prefilled
-# token takes 2 FLOP a parameter at half of the peak: usual shares, and no measurement of anything.
+# token takes 2 FLOP a parameter at half of the peak: typical shares, not measurements.
 _BY_ARITHMETIC = (
     "arithmetic, not a measurement: 8e9 parameters and 128 KiB of KV a token in bf16 at 70 % of "
     "{bandwidth} TB/s and half of {peak} TFLOP/s"
@@ -127,7 +127,7 @@ _BY_ARITHMETIC = (
 
 
 def _gpu(name: str, bandwidth: float, peak: float, kv_tokens: int) -> CloudProfile:
-    """Return an 8B model on one GPU of so many TB/s and TFLOP/s."""
+    """Return an 8B model on one GPU with this bandwidth (TB/s) and peak (TFLOP/s)."""
     bytes_per_s, flop_per_s = 0.7e12 * bandwidth, 0.5e12 * peak
     kv_bytes = 128 * 1024  # 32 layers, 8 KV heads of 128, K and V, 2 bytes
     layers_width = 32 * 4096
@@ -160,7 +160,7 @@ CLOUD_PROFILES: Final = {
 
 
 def read_cloud_profile(name_or_file: str) -> CloudProfile:
-    """Return a named profile, or one from a JSON file (`pd-bench profile` writes such).
+    """Return a named profile, or one from a JSON file (as written by `pd-bench profile`).
 
     Raises:
         ConfigError: neither a known name nor a readable profile; the message names the field.

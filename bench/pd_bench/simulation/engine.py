@@ -1,8 +1,8 @@
-"""An emulated cloud engine: the real scheduling policy over steps that only take their time.
+"""An emulated cloud engine: the real scheduling policy, with steps that only wait.
 
 Slots, queue, KV blocks, prefix cache and step budget are the server's own code; only the forward
-pass is replaced, by the duration its profile says, and the sampler by the rolling hash. Commands
-that come during a step take effect after it, as on a real engine's thread.
+pass is replaced, by the duration in the profile, and the sampler by the rolling hash. Commands
+that arrive during a step take effect after it, as on a real engine's thread.
 """
 
 import asyncio
@@ -28,19 +28,19 @@ __all__ = ["Receiver", "SimulatedEngine"]
 
 
 class Receiver(Protocol):
-    """Who is told of a request's progress."""
+    """Receives a request's progress."""
 
     def tokens(self, first_position: int, token_ids: tuple[int, ...]) -> None:
         """New tokens, in order of position."""
         ...
 
     def end(self, end: Finished | PdError) -> None:
-        """The last word about the request."""
+        """The request has ended; nothing more follows."""
         ...
 
 
 class _CountedKV:
-    """KV blocks with nothing in them: how many there are is all that a simulation needs.
+    """KV blocks without content: a simulation only needs to count them.
 
     See `KVMemory` for the contract.
     """
@@ -53,15 +53,15 @@ class _CountedKV:
         self._block_bytes = block_bytes
 
     def begin_step(self) -> None:
-        """Count what is held at the beginning of a step."""
+        """Count the bytes held at the beginning of a step."""
         self.bytes_peak = max(self.bytes_peak, self.budget.num_held * self._block_bytes)
 
     def end_step(self, step_s: float) -> None:
-        """Count what was held for a step's time."""
+        """Count the bytes held during a step."""
         self.byte_s += self.budget.num_held * self._block_bytes * step_s
 
     def hold(self, placement: Placement[int], now_s: float) -> None:
-        """Do nothing: the blocks are counted already."""
+        """Do nothing: the budget already counts the blocks."""
 
     def block(self, request: LiveRequest, index: int) -> int:
         """Return a stand-in for a block."""
@@ -78,7 +78,7 @@ class SimulatedEngine:
         profile: the cloud.
         vocab_size: token ids are below this.
         eos_token_id: ends an answer.
-        seed: of the steps' spread.
+        seed: seed of the steps' spread.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SimulatedEngine:
             profile.kv_tokens // BLOCK_TOKENS, BLOCK_TOKENS * profile.kv_bytes_per_token
         )
         speeds = SpeedMeter()
-        for first, streams, tokens, seconds in profile.warm_up():  # a server starts with these too
+        for first, streams, tokens, seconds in profile.warm_up():  # as a real server at its start
             if streams == 1 and (first == 0 or tokens == 1):
                 speeds.record(seconds, tokens if tokens > 1 else 0, int(tokens == 1))
         scheduler = Scheduler(
@@ -180,12 +180,12 @@ class SimulatedEngine:
             return
         now_s = self._loop.time()
         chunks = self._book.begin_step(now_s)
-        if not chunks:  # what was queued has expired
+        if not chunks:  # all queued requests have expired
             self._loop.call_soon(self._step)
             return
         self._kv.begin_step()
         step_s = self._duration_s(chunks)
-        # A step ends when it ends: it is no timer of a client, which may ring late.
+        # call_at, as a step's end is never late: only clients' timers (call_later) may be.
         self._loop.call_at(now_s + step_s, self._end_step, chunks, step_s)
 
     def _duration_s(self, chunks: Sequence[Chunk]) -> float:
@@ -202,7 +202,7 @@ class SimulatedEngine:
         return seconds * max(1.0 + profile.spread * self._random.gauss(0, 1), 0.05)
 
     def _end_step(self, chunks: list[Chunk], step_s: float) -> None:
-        """Hand out the step's tokens, and step on."""
+        """Hand out the step's tokens, and begin the next step."""
         self._kv.end_step(step_s)
         next_token = self._hashed.next_token
         made = [next_token(chunk.request) if chunk.samples else None for chunk in chunks]

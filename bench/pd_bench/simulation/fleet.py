@@ -1,7 +1,7 @@
-"""One scheme of a simulation: a cloud, and a device of its own for every row, on one clock.
+"""One scheme of a simulation: a cloud, and one device for every row, on one clock.
 
 The devices are the product's own clients: session, planner, controller and emulated engine as in
-a fleet replay. Only the cloud behind the link is emulated too.
+a fleet replay. In addition the cloud behind the link is emulated.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from pd_device_client.planning.profiles import link_profile
 
 __all__ = ["SimulatedFleet", "workload_of"]
 
-_SALT = "simulated"  # every scheme has a cloud of its own: nothing can be shared by accident
+_SALT = "simulated"  # one is enough: every scheme has its own cloud, so nothing can be shared
 
 
 def workload_of(settings: SimulationSettings) -> Workload:
-    """Return what makes requests of the trace's rows.
+    """Return the workload that turns the trace's rows into requests.
 
     Raises:
         ConfigError: the limits leave no room.
@@ -49,10 +49,10 @@ class SimulatedFleet:
     """Runs one scheme on the running loop's clock.
 
     Args:
-        settings: of the simulation.
+        settings: the simulation's settings.
         scheme: how requests are carried.
-        workload: makes them.
-        on_end: told of every request that ends.
+        workload: makes the requests.
+        on_end: called with every request that ends.
 
     Attributes:
         cloud_load: the cloud's requests over time.
@@ -80,7 +80,7 @@ class SimulatedFleet:
 
     @property
     def totals(self) -> CloudTotals:
-        """What the cloud has done since the warm-up; the peak is of all its time."""
+        """The cloud's totals since the warm-up; the peak includes the warm-up."""
         before, now = self._before, self._cloud.load()
         return CloudTotals(
             tokens_generated=now.tokens_generated - before.tokens_generated,
@@ -112,7 +112,7 @@ class SimulatedFleet:
         await dispatcher.run_stream([self._workload.warm_up()], self._client)
         if error := ended[0].error:
             raise warm_up_failure(error, self._settings.timeout_s, self._scheme.name)
-        await asyncio.sleep(1.0)  # whatever it left behind is done by then
+        await asyncio.sleep(1.0)  # by then everything it started has ended
 
     def _dispatcher(self, on_end: Callable[[RequestRecord, Outcome], None]) -> Dispatcher:
         return Dispatcher(
@@ -125,7 +125,7 @@ class SimulatedFleet:
 
     def _client(self, work: Work) -> Client:
         settings = self._settings
-        # Every device has its own spread and jitter, the same ones in every scheme.
+        # Every device has its own spread and jitter, the same in every scheme.
         seed = settings.seed * 1_000_003 + work.line
         link = SimulatedLink(self._cloud, settings.link, seed)
         make_engine = ForesightEngine if settings.foresight else EmulatedDeviceEngine

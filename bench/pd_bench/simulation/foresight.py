@@ -1,11 +1,11 @@
-"""The rest of an answer that only its own device can still make, worked out at once.
+"""Computes at once the rest of an answer that only its device can still generate.
 
-After the claim a session with an emulated engine has nothing random left but the engine's own
-spread, and nobody else takes part: the device decodes, the reader is shown tokens at the pace. The
+After the claim, the only randomness left in a session with an emulated engine is the engine's
+spread, and only two parts act: the device decodes, and the reader is shown tokens at the pace. The
 event loop would need a dozen calls a token for that. Here the same arithmetic runs in one loop, on
-copies; and only if the session would never ask for the cloud again, by its own rule, is the result
-carried out: every commit and every show through the session's own methods, with the clock set to
-its instant. A test holds this against the session's own course, token by token.
+copies. The result is applied only if the session would never use the cloud again, by its own rule:
+every commit and every show through the session's own methods, with the clock set to its instant. A
+test compares this with a normal run of the session, token by token.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ __all__ = ["ForesightEngine"]
 
 
 class ForesightEngine(EmulatedDeviceEngine):
-    """An emulated engine that foresees the end of its answers.
+    """An emulated engine that computes the rest of its answers ahead of time.
 
-    For one request a device: what it learns in the end is not what a real course would teach it.
+    For one request per device, because its estimates afterwards differ from those of a real run.
 
     Attributes:
-        session: of the present request; None: there is no foresight.
+        session: the present request's session; None: nothing is foreseen.
         ends_by_s: an answer that would go on beyond this instant is not foreseen.
-        num_foreseen: answers that were.
+        num_foreseen: number of answers foreseen.
     """
 
     session: Session | None = None
@@ -42,7 +42,7 @@ class ForesightEngine(EmulatedDeviceEngine):
 
     def watch(self, session: DispatchedSession, ends_by_s: float) -> None:
         """See where the session of the present request stands."""
-        if isinstance(session, Session):  # a race's reader must see its first token come
+        if isinstance(session, Session):  # not a race, whose reader must see its first token arrive
             assert not session.reader.makes_text, "text may end an answer at any token"
             self.session = session
             self.ends_by_s = ends_by_s
@@ -76,7 +76,7 @@ class _ForesightSequence(EmulatedSequence):
 
 
 def _undisturbed(session: Session) -> bool:
-    """Whether only the device can make tokens now, unless it is asked to give the claim back."""
+    """Whether only the device can generate tokens now, unless it must give the claim back."""
     log, cloud = session.log, session.cloud
     if log.claimed_at is None or session.device is None or not log.length:
         return False
@@ -89,13 +89,13 @@ def _is_done(cloud: CloudLeg | None) -> bool:
 
 
 class _Course:
-    """What will happen, as far as it is worked out.
+    """The course of events, as far as it is computed.
 
     Args:
-        session: of the request, at the beginning of a decode step.
+        session: the request's session, at the beginning of a decode step.
         engine: draws the steps' seconds.
-        sequence: of the device, with all tokens but the one being fed.
-        token_id: the one being fed.
+        sequence: the device's sequence, with all tokens except the one being fed.
+        token_id: the token being fed.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class _Course:
         self._watched = _may_return(session.cloud, session.plan.mode, session.plan.adapts)
 
     def foreseen(self, ends_by_s: float) -> bool:
-        """Work out the rest; False, and nothing has happened, where it cannot be foreseen."""
+        """Compute the rest; return False, with no effect, if it cannot be foreseen."""
         before = self._engine.random_state
         now_s = self._loop.time()
         token_id = self._fed
@@ -152,7 +152,7 @@ class _Course:
         return True
 
     def carry_out(self) -> None:
-        """Let it happen: commits and shows, each at its instant."""
+        """Apply the commits and shows, each at its instant."""
         log, show, visit = self._session.log, self._session.reader.show, self._loop.visit
         now_s, position = self._loop.time(), log.length
         try:
@@ -169,9 +169,9 @@ class _Course:
     # The device
 
     def _begin_pass(self, now_s: float) -> None:
-        """Begin the pass of the last committed token, with all that is forecast of it.
+        """Begin the pass of the last committed token, with its forecast.
 
-        As `forecast_ready_s` with one token and one pass to go.
+        The same as `forecast_ready_s` with one token and one pass to go.
         """
         estimate, length = self._estimate, self._length
         end = self._prompt_tokens + length
@@ -207,12 +207,12 @@ class _Course:
         return made
 
     def _slope_s(self, now_s: float) -> float:
-        """As the session's: the steepest line to any arrival that is expected."""
+        """The same as the session's: the steepest line to any expected arrival."""
         if self._closed:
             return 0.0
         length, last, shown = self._length, self._last, self._last_shown
         ready_s = self._fed_s if self._fed_s > now_s else now_s
-        if now_s > self._pass_ends_s:  # a pass that is late is expected to be as late again
+        if now_s > self._pass_ends_s:  # a late pass is expected to be as late again
             ready_s += now_s - self._pass_ends_s
         first_s = (ready_s - self._shown_s) / (length - shown)
         end_s = ready_s + (last - length) * self._decode_s
@@ -221,10 +221,10 @@ class _Course:
         return steepest_s if steepest_s > 0.0 else 0.0
 
     def _look(self, now_s: float) -> None:
-        """What reader and session do after anything has happened.
+        """Do what reader and session do after any event.
 
-        The reader decides when the next token is shown. The session asks itself whether it wants
-        the cloud again; where that is in doubt, its own course is to tell.
+        The reader decides when to show the next token. The session decides whether it wants the
+        cloud again; if that is in doubt, nothing is foreseen and the session runs normally.
         """
         self._looked_s = now_s
         waits = self._next_show_s is None and self._last_shown + 1 < self._length
@@ -242,7 +242,7 @@ class _Course:
             self._lost = True
 
     def _look_until(self, end_s: float) -> None:
-        """The looks that a silent session takes once a pace."""
+        """Do what a session does once a pace while nothing happens."""
         while self._watched and not self._lost:
             next_s = self._looked_s + self._session.plan.pace_s
             if next_s >= end_s:
@@ -269,7 +269,7 @@ class _Course:
 
 
 def _may_return(cloud: CloudLeg | None, mode: Mode, adapts: bool) -> bool:
-    """Whether the session could ask this cloud again."""
+    """Whether the session could use this cloud again."""
     usable = cloud is not None and cloud.state is not LegState.FAILED
     return usable and adapts and mode is not Mode.DEVICE_ONLY
 

@@ -1,4 +1,4 @@
-"""The reader of an answer that only the cloud makes: tokens taken in by the batch, shown in time.
+"""The reader of an answer from the cloud alone: tokens arrive in batches and are shown in time.
 
 With no engine on the device, nothing but the reader depends on the instant at which a token
 arrives. So a stream's messages may be kept for a while and handed over together, each with the
@@ -19,10 +19,10 @@ __all__ = ["LazyReader", "read_lazily"]
 
 
 class LazyReader:
-    """Shows a session's tokens when it is told how far time has come.
+    """Shows a session's tokens up to an instant, when told to.
 
     Args:
-        session: whose reader waits.
+        session: the session, whose own reader is stopped.
         ends_by_s: nothing is shown at or after this instant.
     """
 
@@ -35,7 +35,7 @@ class LazyReader:
         self._next_show_s: float | None = None
 
     def show_until(self, at_s: float) -> None:
-        """Show all that is due before `at_s`; the clock is left anywhere."""
+        """Show all tokens due before `at_s`; the clock's time afterwards is undefined."""
         end_s = min(at_s, self._ends_by_s)
         while self._next_show_s is not None and self._next_show_s < end_s:
             shown_s = self._next_show_s
@@ -45,7 +45,7 @@ class LazyReader:
             self._decide(shown_s)
 
     def look(self, at_s: float) -> None:
-        """Something was taken in at `at_s`, which the clock shows."""
+        """React to input at `at_s`, to which the clock is set."""
         self._decide(at_s)
         if self._log.closed:
             self.show_until(math.inf)
@@ -56,7 +56,7 @@ class LazyReader:
 
 
 def read_lazily(link: SimulatedLink, session: DispatchedSession, ends_by_s: float) -> None:
-    """Have a session's stream over `link` read by the batch."""
+    """Have a session's stream over `link` read in batches."""
     assert isinstance(session, Session), "a race's reader must see its first token come"
     session.reader.held = True
     link.reader = LazyReader(session, ends_by_s)

@@ -1,8 +1,8 @@
-"""More traffic from the same trace: shifted copies laid over each other.
+"""More traffic from the same trace, by overlaying shifted copies.
 
-A trace that is compressed in time has other bursts, and answers that last longer than its gaps.
-Copies keep the trace's own pattern, and every copy's requests come from other devices with other
-prompts. A rate between two whole numbers of copies thins the last one.
+Compressing a trace in time would change its bursts and the ratio of answer lengths to gaps. Copies
+keep the trace's own pattern, and every copy's requests come from different devices with different
+prompts. For a rate between two whole numbers of copies, the last copy is thinned.
 """
 
 import heapq
@@ -15,15 +15,15 @@ from pd_core.errors import ConfigError
 
 __all__ = ["Overlay"]
 
-_LINES = 10_000_000  # more than any trace has: lines of two copies are never equal
-_GOLDEN = 0.6180339887498949  # its multiples lie evenly in [0, 1)
+_LINES = 10_000_000  # more than any trace has, so that lines of two copies are never equal
+_GOLDEN = 0.6180339887498949  # its multiples modulo 1 are spread evenly over [0, 1)
 
 
 class Overlay:
-    """A trace as traffic of any rate.
+    """A trace as traffic at any rate.
 
     Args:
-        rows: of the trace, by arrival.
+        rows: the trace's rows, by arrival.
 
     Raises:
         ConfigError: the rows come all at once, so that they have no rate.
@@ -57,7 +57,7 @@ class Overlay:
             yield row
 
     def _copy(self, number: int, shift_s: float, share: float) -> Iterator[TraceRow]:
-        """Yield one copy's rows round and round, shifted; only `share` of them."""
+        """Yield one copy's rows, repeated endlessly and shifted; only `share` of them."""
         rounds = 0
         while True:
             for index, row in enumerate(self._rows):

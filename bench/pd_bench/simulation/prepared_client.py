@@ -14,8 +14,8 @@ class PreparedClient:
 
     Args:
         client: the client.
-        prepare: given its session, and the instant at which the request will have failed.
-        timeout_s: a request that takes longer has failed.
+        prepare: called with the session, and the instant at which the request times out.
+        timeout_s: a request that takes longer fails.
     """
 
     def __init__(

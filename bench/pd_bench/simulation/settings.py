@@ -1,4 +1,4 @@
-"""What a simulation is asked to do, checked before anything starts."""
+"""The inputs of a simulation, checked before anything starts."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -28,8 +28,8 @@ class SimulationSettings(TraceRun):
     """Every input of a simulation; those of a TraceRun are not told again.
 
     Attributes:
-        foresight: work out at once what only a device can still make; the same figures, sooner.
-        timer_lag_s: how late the clients' timers ring; None: they are punctual.
+        foresight: compute at once what only a device can still generate; same figures, faster.
+        timer_lag_s: how late the clients' timers fire; None: on time.
 
     Raises:
         ConfigError: a name is unknown (the known ones are listed) or a value is out of range.
@@ -54,9 +54,7 @@ class SimulationSettings(TraceRun):
         "wifi"
     )
     schemes: SchemesOption = SCHEMES
-    keep_requests: Annotated[int, Option("Hold so many requests of a scheme in the document.")] = (
-        256
-    )
+    keep_requests: Annotated[int, Option("Hold N requests of a scheme in the document.")] = 256
     foresight: bool = True
     timer_lag_s: Distribution | None = None
 

@@ -40,8 +40,8 @@ class Simulation:
     """One simulation of a trace.
 
     Args:
-        settings: what to do.
-        progress: told of every request that ends: the scheme's name and its arrival.
+        settings: its inputs.
+        progress: called with every request that ends: the scheme's name and its arrival.
 
     Raises:
         ConfigError: the limits leave no room.
@@ -62,7 +62,7 @@ class Simulation:
         self._partial = False
 
     def run(self) -> ResultDocument:
-        """Simulate, and return the result; on Ctrl-C, what there is of it.
+        """Simulate, and return the result; on Ctrl-C, the partial result.
 
         Raises:
             EngineError: a warm-up request failed.
@@ -99,7 +99,7 @@ class Simulation:
         run_virtual(run(), lag_s=late)
 
     def _works(self) -> Iterator[Work]:
-        """Read the trace once more, row by row; what is left out was counted the first time."""
+        """Read the trace again, row by row; skipped rows were counted the first time."""
         for index, row in enumerate(self._settings.rows(SkippedRows())):
             yield self._workload.work(index, row)
 

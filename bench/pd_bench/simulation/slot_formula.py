@@ -1,8 +1,8 @@
-"""The gain that arithmetic expects of a smaller share of the cloud (DESIGN 8).
+"""The expected gain of a smaller cloud share, by arithmetic (DESIGN 8).
 
-Bound by slots, a request costs the seconds it holds one: its prefill and its tokens' steps. Bound
-by compute, it costs the work of its prefill and its share of its tokens' steps, which is small in
-a large batch; so the prefill weighs more there, and the gain is smaller.
+If slots are the bound, a request costs the seconds it holds one: its prefill and its tokens' steps.
+If compute is the bound, it costs the work of its prefill and its share of its tokens' steps, which
+is small in a large batch; so the prefill weighs more, and the gain is smaller.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ __all__ = ["MeanLoad", "SlotGain", "compute_gain", "slot_gain"]
 
 @dataclass(frozen=True, slots=True)
 class MeanLoad:
-    """What the cloud does for a mean request.
+    """The cloud's work for a mean request.
 
     Attributes:
-        prompt_tokens: of the prompt.
-        output_tokens: that the cloud makes.
+        prompt_tokens: tokens of the prompt.
+        output_tokens: tokens that the cloud generates.
     """
 
     prompt_tokens: float
@@ -27,7 +27,7 @@ class MeanLoad:
 
 @dataclass(frozen=True, slots=True)
 class SlotGain:
-    """Bound by slots.
+    """The gain if slots are the bound.
 
     Attributes:
         gain: slot seconds of a whole answer over those of the cloud's share of it.
@@ -43,8 +43,8 @@ def slot_gain(cloud: CloudProfile, whole: MeanLoad, share: MeanLoad, num_slots: 
 
     Args:
         cloud: the cloud.
-        whole: all of a mean answer.
-        share: what of it the cloud makes.
+        whole: a whole mean answer.
+        share: the cloud's part of it.
         num_slots: streams that decode together.
     """
     chunk = cloud.step_tokens()
@@ -56,7 +56,7 @@ def slot_gain(cloud: CloudProfile, whole: MeanLoad, share: MeanLoad, num_slots: 
 
 
 def compute_gain(cloud: CloudProfile, whole: MeanLoad, share: MeanLoad) -> float:
-    """Return the same with the work of a token alone: a step's base is shared by a large batch."""
+    """Return the same without a step's base cost, which a large batch shares."""
     prefill_s = cloud.prefill_s(0, round(whole.prompt_tokens))
 
     def token_s(load: MeanLoad) -> float:

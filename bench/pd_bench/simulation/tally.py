@@ -1,4 +1,4 @@
-"""A scheme's figures, counted as its requests end: memory does not grow with the trace."""
+"""A scheme's figures, counted as its requests end, so that memory does not grow with the trace."""
 
 import hashlib
 import heapq
@@ -19,18 +19,18 @@ _QUANTILE_POINTS = 101
 
 
 class SchemeTally:
-    """Takes in the requests of one scheme.
+    """Counts the requests of one scheme.
 
-    Of some rows, the same ones in every scheme, the records are kept whole: those whose number
+    The full records are kept only of some rows, the same ones in every scheme: those whose number
     hashes lowest.
 
     Args:
-        pace_s: of the promise.
-        max_requests: so many records are kept.
+        pace_s: the promised pace.
+        max_requests: most records to keep.
 
     Attributes:
         lag_s: the dispatch lags.
-        digests: of the answers, by row.
+        digests: digests of the answers, by row.
         exactness: "identical" as long as every request was promised identical text.
     """
 
@@ -52,17 +52,17 @@ class SchemeTally:
 
     @property
     def num_requests(self) -> int:
-        """Requests that have ended, well or not."""
+        """Requests that have ended, failed ones included."""
         return self._requests
 
     @property
     def num_failed(self) -> int:
-        """Of them, those without a whole answer."""
+        """Requests that ended without a whole answer."""
         return self._failed
 
     @property
     def num_stalled(self) -> int:
-        """Of them, those with a gap above two paces."""
+        """Requests with a gap above two paces."""
         return self._stalled
 
     @property
@@ -71,7 +71,7 @@ class SchemeTally:
         return self._longest
 
     def add(self, record: RequestRecord, outcome: Outcome) -> None:
-        """Take in one request that has ended."""
+        """Count one request that has ended."""
         failed, stalled = record.error is not None, record.stalled(self._pace_s)
         self._requests += 1
         self._failed += failed
@@ -104,12 +104,12 @@ class SchemeTally:
 
     @property
     def requests(self) -> tuple[RequestRecord, ...]:
-        """The records that were kept, by row."""
+        """The kept records, by row."""
         return tuple(sorted((kept[2] for kept in self._kept), key=lambda r: r.id))
 
     @property
     def timelines(self) -> tuple[Timeline, ...]:
-        """Of a few of them, every token."""
+        """Every token of a few of the kept requests."""
         best = sorted(self._kept, reverse=True)[:MAX_TIMELINES]
         return tuple(kept[3] for kept in best)
 
@@ -145,7 +145,7 @@ class AnswerDigests:
         self._digests = array("Q")
 
     def add(self, record: RequestRecord) -> None:
-        """Take in an answer."""
+        """Add an answer."""
         missing = record.id + 1 - len(self._digests)
         if missing > 0:
             self._digests.extend([0] * missing)
@@ -168,5 +168,5 @@ class AnswerDigests:
 
 
 def _priority(row: int) -> int:
-    """A number that chooses rows evenly, and the same ones every time."""
+    """Return a hash of the row, which chooses rows evenly and reproducibly."""
     return int.from_bytes(hashlib.blake2b(row.to_bytes(8, "big"), digest_size=8).digest(), "big")

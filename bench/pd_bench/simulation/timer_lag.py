@@ -1,7 +1,7 @@
-"""How late a real client's timers ring, as a replay measured it, drawn again for a virtual clock.
+"""How late a real client's timers fire: measured by a replay, drawn again for a virtual clock.
 
-A replay's dispatch lag is that lateness and nothing else: a request is sent when the timer of its
-arrival rings. So a simulation that is held against the replay can be given the same lateness.
+A replay's dispatch lag is exactly that lateness: a request is sent when the timer of its arrival
+fires. So a simulation that is compared with the replay can be given the same lateness.
 """
 
 import random
@@ -19,14 +19,14 @@ class TimerLag:
     """Draws the seconds by which one timer is late.
 
     Args:
-        measured: the lags of a real run, in seconds; it has values.
-        seed: of the draws.
+        measured: the lags of a real run, in seconds; at least one.
+        seed: seed of the draws.
     """
 
     def __init__(self, measured: Distribution, seed: int) -> None:
         quantiles = (measured.p50, measured.p90, measured.p99, measured.max)
         assert measured.count, "nothing was measured"
-        # Straight lines between the quantiles; nothing rings early.
+        # Linear between the quantiles; no timer fires early.
         self._lags_s = [0.0, *(max(lag_s or 0.0, 0.0) for lag_s in quantiles)]
         self._random = random.Random(seed)
 

@@ -1,4 +1,4 @@
-"""A simulation held against a real replay of the same rows: does it say the same?"""
+"""Compares a simulation with a real replay of the same rows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pd_device_client.planning.profiles import device_profile
 __all__ = ["TOLERANCE", "FigureComparison", "comparisons", "read_replay", "settings_of", "table_of"]
 
 TOLERANCE = 0.1
-"""A simulated figure may be so far from the replayed one, relatively."""
+"""Largest relative difference allowed between a simulated and a replayed figure."""
 
 _FIGURES: tuple[tuple[str, Callable[[SchemeResult], float | None]], ...] = (
     ("TTFT p50, ms", lambda s: _ms(s.ttft_s.p50)),
@@ -33,10 +33,10 @@ class FigureComparison:
     """One figure of one scheme.
 
     Attributes:
-        scheme: whose.
-        figure: which, with its unit.
-        replayed: in the replay; None where it has none.
-        simulated: in the simulation, likewise.
+        scheme: the scheme.
+        figure: the figure's name, with its unit.
+        replayed: its value in the replay; None if it has none.
+        simulated: its value in the simulation; None if it has none.
     """
 
     scheme: str
@@ -46,7 +46,7 @@ class FigureComparison:
 
     @property
     def difference(self) -> float | None:
-        """The simulated figure over the replayed one, less 1; None where one is missing."""
+        """The simulated figure over the replayed one, less 1; None if one is missing."""
         if self.replayed is None or self.simulated is None:
             return None
         if self.replayed == 0:
@@ -65,7 +65,7 @@ def read_replay(path: Path) -> ResultDocument:
     """Read a fleet replay's document.
 
     Raises:
-        ConfigError: it cannot be read, or is no such document.
+        ConfigError: it cannot be read, or is not a fleet replay's document.
     """
     try:
         document = ResultDocument.model_validate_json(path.read_bytes())
@@ -92,7 +92,7 @@ def settings_of(replayed: ResultDocument, trace: Path, cloud: CloudProfile) -> S
     """Return the replay's own inputs, for a simulation with `cloud`.
 
     Raises:
-        ConfigError: the trace is another one, or an input is missing in the document.
+        ConfigError: the trace is a different one, or an input is missing in the document.
     """
     if file_sha256(trace) != replayed.trace_sha256:
         raise ConfigError(f"{trace}: not the trace that was replayed ({replayed.trace})")
@@ -121,7 +121,7 @@ def settings_of(replayed: ResultDocument, trace: Path, cloud: CloudProfile) -> S
 
 
 def _as_replayed(cloud: CloudProfile, inputs: Mapping[str, object]) -> CloudProfile:
-    """Give a cloud the slots that the replay's own server had; of another's, the profile knows."""
+    """Give a cloud the slots of the replay's own server; for another server keep the profile's."""
     if not inputs["own_server"]:
         return cloud
     return cloud.model_copy(update={"max_num_seqs": int(str(inputs["max_num_seqs"]))})
@@ -130,7 +130,7 @@ def _as_replayed(cloud: CloudProfile, inputs: Mapping[str, object]) -> CloudProf
 def comparisons(replayed: ResultDocument, simulated: ResultDocument) -> list[FigureComparison]:
     """Return every figure of every scheme side by side.
 
-    Totals are compared a request, since a replay may have repeats.
+    Totals are compared per request, since a replay may have repeats.
     """
     found = []
     for scheme, real in replayed.schemes.items():

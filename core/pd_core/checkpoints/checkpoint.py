@@ -19,13 +19,13 @@ __all__ = ["Checkpoint", "read_json", "write_tensors"]
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-# Left in old checkpoints; computed from the config.
+# Stored in old checkpoints; we compute it from the config.
 _DERIVED_SUFFIX = "rotary_emb.inv_freq"
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write model.safetensors, in one step: on a full disk an older one stays whole.
+    """Write model.safetensors in one step, so that on a full disk an older one stays whole.
 
     Raises:
         ModelError: it cannot be written.
@@ -35,7 +35,7 @@ def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
         with replaced(directory / _SINGLE) as part:
             mode = part.stat().st_mode
             save_file(separate, part, metadata={"format": "pt"})
-            part.chmod(mode)  # the library leaves it readable for the owner alone
+            part.chmod(mode)  # the library makes it readable only by the owner
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{directory / _SINGLE} cannot be written: {error}") from error
 
@@ -44,7 +44,7 @@ class Checkpoint:
     """The safetensors files of one directory.
 
     Attributes:
-        files: all files, in order of name.
+        files: all files, sorted by name.
 
     Raises:
         ModelError: there are none, or one is truncated or broken.
@@ -66,7 +66,7 @@ class Checkpoint:
         self._size_bytes = sum(file.stat().st_size for file in self.files)
 
     def _file_names(self) -> set[str]:
-        """Return the names of the safetensors files, from the index where there is one."""
+        """Return the names of the safetensors files, from the index if there is one."""
         if (self._directory / _SINGLE).exists():
             return {_SINGLE}
         if (self._directory / _INDEX).exists():
@@ -76,7 +76,7 @@ class Checkpoint:
             for name in weight_map.values():
                 if not isinstance(name, str) or Path(name).name != name:
                     raise ModelError(f"{_INDEX} names {name!r}, which is not a file beside it")
-                # Files of other names are not looked at for links that lead elsewhere.
+                # Files with other suffixes are not checked for links out of the directory.
                 if not name.endswith(".safetensors"):
                     raise ModelError(f"{_INDEX} names {name!r}, which is no .safetensors file")
             return set(weight_map.values())
@@ -89,16 +89,16 @@ class Checkpoint:
         raise ModelError(f"{self._directory} has no {_SINGLE} and no {_INDEX}")
 
     def num_layers(self) -> int:
-        """Count the decoder layers of which there are tensors."""
+        """Count the decoder layers that have tensors."""
         found = (_LAYER.match(name) for name in self._file_of)
         return len({int(match[1]) for match in found if match})
 
     def check_fits(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> None:
-        """Compare names and shapes, which are in the files' headers; no weight is read.
+        """Compare names and shapes, which are in the files' headers; reads no weights.
 
         Args:
-            tensors: the places, by name; only their shapes count.
-            tied_head: an output layer may be stored beside the embedding.
+            tensors: the model's tensors by name; only their shapes matter.
+            tied_head: an output layer may be stored although it is tied to the embedding.
 
         Raises:
             ModelError: a tensor is missing, unknown or of the wrong shape.
@@ -123,10 +123,10 @@ class Checkpoint:
         tied_head: bool,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Copy every tensor into its place.
+        """Copy every stored tensor into the model's.
 
         Args:
-            tensors: the places, by name; their dtype may differ from the file's.
+            tensors: the model's tensors by name; their dtype may differ from the file's.
             tied_head: the output layer is the embedding, so a stored one must be equal to it.
             progress: called after each tensor with the bytes read and the files' size; at the end
                 both are equal.
@@ -149,11 +149,11 @@ class Checkpoint:
         """Check all that `load_into` checks, reading every value and keeping none.
 
         Args:
-            tensors: the places, by name; only their shapes count.
+            tensors: the model's tensors by name; only their shapes matter.
             tied_head: as for `load_into`.
 
         Returns:
-            The types of the stored tensors.
+            The dtypes of the stored tensors.
 
         Raises:
             ModelError: as `load_into`.
@@ -167,7 +167,7 @@ class Checkpoint:
     def _fitting(
         self, tensors: Mapping[str, Tensor], tied_head: bool
     ) -> Iterator[tuple[str, Tensor]]:
-        """Yield the stored tensors, each checked against its place."""
+        """Yield the stored tensors, each checked against the model's."""
         self.check_fits(tensors, tied_head=tied_head)
         surplus = {"lm_head.weight"} & self._file_of.keys() if tied_head else set()
         for name, tensor in self.stored(surplus):
@@ -180,7 +180,7 @@ class Checkpoint:
             yield name, tensor
 
     def stored(self, names: "set[str] | Any") -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, tensor) as stored, by rising name, one at a time."""
+        """Yield (name, tensor) as stored, sorted by name, one at a time."""
         for file in self.files:
             if not file.exists():
                 raise ModelError(f"{file} does not exist")

@@ -1,4 +1,4 @@
-"""Hugging Face's config.json in our words and back, refusing what would be computed wrongly."""
+"""Converts Hugging Face's config.json to our ModelConfig and back; refuses unsupported settings."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from pd_core.models.rope_scaling import RopeScaling
 
 __all__ = ["read_config", "write_config"]
 
-# Their names of RopeScaling's fields that only the type "llama3" has.
+# Hugging Face's names of the RopeScaling fields that only the type "llama3" has.
 _LLAMA3 = {
     "low_freq_factor": "low_freq_factor",
     "high_freq_factor": "high_freq_factor",
@@ -21,7 +21,7 @@ _LLAMA3 = {
 
 
 def read_config(config: Mapping[str, Any]) -> ModelConfig:
-    """Read the keys of config.json; keys without a meaning to us are left alone.
+    """Read the keys of config.json; unknown keys are ignored.
 
     Raises:
         ModelError: the architecture or a setting is not supported, or a key is missing.
@@ -53,7 +53,7 @@ def read_config(config: Mapping[str, Any]) -> ModelConfig:
 
 
 def write_config(config: ModelConfig) -> dict[str, Any]:
-    """Return config.json's content; a plain model's is an ordinary checkpoint's."""
+    """Return config.json's content; a plain model's is that of an ordinary checkpoint."""
     family = FAMILIES[config.family]
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.rope_scaling is not None:
@@ -76,7 +76,7 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "hidden_act": "silu",
     }
     if config.rope_scaling is not None:
-        # Readers from before rope_parameters would else take it for plain RoPE.
+        # Otherwise readers that do not know rope_parameters would assume plain RoPE.
         content["rope_scaling"] = _scaling_keys(config.rope_scaling)
     if family.has_bias_flags:
         content["attention_bias"] = config.attention_bias
@@ -99,7 +99,7 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def _family(config: Mapping[str, Any]) -> tuple[Family, bool]:
-    """Return the family and whether it is a SkipV1 model."""
+    """Return the family, and whether it is a SkipV1 model."""
     family, named = family_of_architecture(config.get("architectures"), config.get("model_type"))
     skip_v1 = _flag(config, "skip_v1", named)
     if skip_v1 and not named:
@@ -111,7 +111,7 @@ def _family(config: Mapping[str, Any]) -> tuple[Family, bool]:
 
 
 def _check_supported(config: Mapping[str, Any], family: Family) -> None:
-    """Refuse what we would compute wrongly, and what wants to run code."""
+    """Refuse settings that we would compute wrongly, and a request to run code."""
     if config.get("auto_map"):
         raise ModelError(
             "config.json: auto_map asks to run the checkpoint's own code, which is never done; "
@@ -148,7 +148,7 @@ def _kv_heads(config: Mapping[str, Any], heads: int, family: Family) -> int:
 
 
 def _latent(config: Mapping[str, Any]) -> LatentShape:
-    """Read the sizes of DeepSeek-V2's attention; only its layers with a dense MLP are ours."""
+    """Read the sizes of DeepSeek-V2's attention; only layers with a dense MLP are supported."""
     layers = _whole(config, "num_hidden_layers")
     if _whole(config, "first_k_dense_replace", 0) < layers:
         raise ModelError(
@@ -186,7 +186,7 @@ def _k_source(config: Mapping[str, Any]) -> int | None:
 
 
 def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return RoPE's settings, from the older key first as `transformers` does."""
+    """Return RoPE's settings, preferring the older key as `transformers` does."""
     for key in ("rope_scaling", "rope_parameters"):
         value = config.get(key)
         if value is not None and not isinstance(value, Mapping):
@@ -215,7 +215,7 @@ def _rope_scaling(config: Mapping[str, Any], context: int) -> RopeScaling | None
     if kind == "default":
         return None
     if kind != "llama3":
-        # An unknown type is refused by RopeScaling, before its settings are looked at.
+        # RopeScaling refuses an unknown type before it checks the other settings.
         factor = _real(rope, "factor") if kind == "linear" else 1.0
         return RopeScaling(kind, factor)
     fallback = {"original_max_position_embeddings": context}

@@ -1,4 +1,4 @@
-"""What a checkpoint is and costs, found without building the model; or why it is refused."""
+"""Reports what a checkpoint is and costs, or why it is refused, without building the model."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,18 +25,18 @@ class ModelReport:
         name: the directory's name.
         architecture: as in config.json.
         config: the shape.
-        num_parameters: weights; tied ones count once.
-        stored_dtypes: of the tensors in the files, in order of name.
+        num_parameters: number of weights; tied ones count once.
+        stored_dtypes: dtypes of the tensors in the files, sorted by name.
         stored_bytes: size of the safetensors files.
-        kv_dtype: of the KV cache that the following sizes are for.
-        kv_bytes_per_token: as a cache of one block allocates them, over the tokens it holds.
-        kv_bytes_per_token_by_formula: of a plain model of this shape, less the papers' saving.
-        kv_bytes_per_token_plain: of a plain model of this shape.
-        kv_block_tokens: a cache is allocated in blocks of so many tokens.
+        kv_dtype: dtype of the KV cache for the following sizes.
+        kv_bytes_per_token: bytes that a cache of one block allocates, divided by its tokens.
+        kv_bytes_per_token_by_formula: a plain model's of this shape, less the papers' saving.
+        kv_bytes_per_token_plain: a plain model's of this shape.
+        kv_block_tokens: tokens of the blocks in which a cache is allocated.
         num_tokenizer_ids: ids the tokenizer has; further rows of the embedding are masked.
         eos_token_ids: ids that end a sequence.
         prefix_ids: ids that the tokenizer puts before a plain text.
-        has_chat_template: it can make prompts of messages.
+        has_chat_template: whether it can turn messages into prompts.
     """
 
     name: str
@@ -59,12 +59,12 @@ class ModelReport:
 def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelReport:
     """Read every file of a Hugging Face directory, the weights tensor by tensor, and report.
 
-    What load_model would refuse is refused here with the same words; memory is needed for one
-    tensor at a time.
+    Whatever load_model would refuse is refused here with the same message; only one tensor is in
+    memory at a time.
 
     Args:
         directory: the checkpoint, or the shipped model's name.
-        kv_dtype: what the KV cache would be held in: "float32", "bfloat16" or "float16".
+        kv_dtype: dtype of the KV cache: "float32", "bfloat16" or "float16".
 
     Raises:
         ModelError: it cannot be served; the message says why.

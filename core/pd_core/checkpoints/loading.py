@@ -40,12 +40,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with all that is needed to serve it.
+    """A model with everything needed to serve it.
 
     Attributes:
-        name: the directory's name, which is that of the shipped model too, or "random-tiny".
+        name: the directory's name, also for the shipped model, or "random-tiny".
         eos_token_ids: ids that end a sequence; may be empty.
-        chat_template: makes prompts of messages; None when the checkpoint has no template.
+        chat_template: turns messages into prompts; None when the checkpoint has no template.
         sampling_defaults: how it is sampled when a request does not say.
     """
 
@@ -69,7 +69,7 @@ def load_model(
 ) -> LoadedModel:
     """Load the shipped model or "random-tiny" by name, or a Hugging Face directory.
 
-    Only float32 on the CPU is bit-reproducible; other dtypes and devices, and the fast mode, run
+    Only float32 on the CPU is bit-reproducible. Other dtypes and devices, and the fast mode, use
     plain kernels and get a numerics id that equals no other.
 
     Args:
@@ -77,8 +77,8 @@ def load_model(
         dtype: "float32", "bfloat16" or "float16".
         device: a torch device.
         fast: give up bit-equality for speed.
-        progress: called with how many bytes of how many of the weights' files are read; not at
-            all for a model without files.
+        progress: called with the bytes read so far and the size of the weights' files; never for a
+            model without files.
 
     Raises:
         ModelError: it cannot be loaded; the message says why.
@@ -98,10 +98,10 @@ def load_model(
 
 
 def read_fingerprints(files: ModelDirectory, numerics_id: str) -> Fingerprints:
-    """Return a checkpoint's fingerprints without loading it: for engines that load it themselves.
+    """Return a checkpoint's fingerprints without loading it, for engines that load it themselves.
 
     Raises:
-        ModelError: its tensors cannot be read, or are not those of its config.
+        ModelError: its tensors cannot be read, or do not match its config.
     """
     files.checkpoint.verify(files.shapes, tied_head=files.config.tie_word_embeddings)
     return _fingerprints(files, files.shapes.keys(), numerics_id)
@@ -118,8 +118,8 @@ def save_model(
     """Write an ordinary Hugging Face directory: config.json, model.safetensors, tokenizer.json.
 
     Args:
-        directory: made if it does not exist.
-        model: its weights are written in its dtype.
+        directory: where to write; created if it does not exist.
+        model: the model, whose weights are written in its dtype.
         tokenizer: its tokenizer.
         eos_token_ids: ids that end a sequence.
         tokenizer_config: special tokens and chat template, written beside the tokenizer.
@@ -137,10 +137,10 @@ def save_model(
 
 
 def _check_device(device: str) -> None:
-    """Compute one number there: torch finds only then that a device does not work.
+    """Compute one number on a device: only then does torch notice that it does not work.
 
     Raises:
-        ModelError: the name is unknown, or this machine or this torch has no such device.
+        ModelError: the name is unknown, or this machine or its torch has no such device.
     """
     try:
         torch.ones(1, device=device).item()
@@ -165,7 +165,7 @@ def _numerics(dtype: str, device: str, *, fast: bool) -> Numerics:
 def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedModel:
     tokenizer = random_tiny_tokenizer()
     config = random_tiny_config(tokenizer.vocab_size)
-    # Its checkpoint, so to say, is float32 whatever it runs in.
+    # The fingerprint is that of the float32 weights, whatever dtype the model runs in.
     source = CausalLM(config, numerics)
     fill_weights(source, tokenizer)
     stored = source.tensors()

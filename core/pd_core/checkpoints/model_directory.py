@@ -1,4 +1,4 @@
-"""A Hugging Face directory, all of it but the weights' values."""
+"""A Hugging Face directory: everything except the weights' values."""
 
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,22 @@ _READ_SUFFIXES = (".json", ".jinja", ".safetensors")
 
 
 class ModelDirectory:
-    """What the files of a directory say, read and checked against each other.
+    """The content of a directory's files, checked against each other.
 
     Attributes:
         name: the directory's name.
-        config: the model.
+        config: the model's shape.
         tokenizer: the tokenizer.
         settings: special tokens and chat template.
-        chat_template: the template compiled; None when there is none.
+        chat_template: the compiled template; None when there is none.
         eos_token_ids: ids that end a sequence; may be empty.
-        sampling_defaults: how the model wants to be sampled.
-        checkpoint: the weights' files, their headers read.
+        sampling_defaults: the model's own sampling parameters.
+        checkpoint: the weights' files, with their headers read.
         shapes: the model's weights by name, on the meta device, which takes no memory.
 
     Raises:
-        ModelError: a file is missing or broken, leads out of the directory, asks to run code, is
-            not supported, or two do not belong together; the message says which and why.
+        ModelError: a file is missing, broken or unsupported, links out of the directory or asks to
+            run code, or two files do not match; the message says which and why.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -62,7 +62,7 @@ class ModelDirectory:
         self.shapes = self._read_shapes()
 
     def _read_shapes(self) -> dict[str, Tensor]:
-        """Compare the config with the weights' headers, before memory of its sizes is asked for."""
+        """Compare the config with the weights' headers, before memory is allocated by its sizes."""
         config, stored = self.config, self.checkpoint.num_layers()
         if config.num_layers > stored:
             raise ModelError(
@@ -74,9 +74,10 @@ class ModelDirectory:
         return shapes
 
     def _read_eos_token_ids(self, directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
-        """Read the end-of-sequence ids, several as a rule for models that chat.
+        """Read the end-of-sequence ids; chat models usually have several.
 
-        generation_config.json goes before config.json, and that before the tokenizer's eos_token.
+        generation_config.json takes precedence over config.json, and that over the tokenizer's
+        eos_token.
         """
         generation = directory / "generation_config.json"
         value = read_json(generation).get("eos_token_id") if generation.exists() else None
@@ -94,9 +95,9 @@ class ModelDirectory:
 
 
 def _check_links(root: Path) -> None:
-    """Refuse links that lead out of the directory, but for Hugging Face's own cache of files.
+    """Refuse links out of the directory, except into Hugging Face's own file cache.
 
-    And whatever else is no file: to read a named pipe would take for ever.
+    Also refuse anything that is neither file nor folder: reading a named pipe would never end.
     """
     homes = [root]
     if root.parent.name == "snapshots":

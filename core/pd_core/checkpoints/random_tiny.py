@@ -1,7 +1,7 @@
 """`random-tiny`: a small SkipV1 model with made-up weights, the same bytes on every machine.
 
-Its text is babble of English syllables. It exists so that everything around a model can run
-and be tested without a download; sampling from it is lively, and greedy decoding rarely loops.
+Its text is a babble of English syllables. With it everything around a model can run and be tested
+without a download. Sampled text varies, and greedy decoding rarely loops.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ __all__ = ["EOS_TOKEN", "fill_weights", "random_tiny_config", "random_tiny_token
 
 EOS_TOKEN = "<eos>"
 _LOGIT_SPREAD = 2.5  # standard deviation of the logits: neither flat nor peaked at temperature 1
-_READABLE_LEAD = 12.0  # by how much a readable token's logit exceeds another's
-_FINAL_RMS = 2.0  # about that of the residual stream before the final norm
+_READABLE_LEAD = 12.0  # by how much a readable token's logit exceeds that of other tokens
+_FINAL_RMS = 2.0  # approximate RMS of the residual stream before the final norm
 _RESIDUAL_GAIN = 1.5  # layers outweigh the embedding, so that the next token needs the context
 
 
@@ -50,9 +50,9 @@ def random_tiny_config(vocab_size: int) -> ModelConfig:
 def fill_weights(model: CausalLM, tokenizer: Tokenizer) -> None:
     """Fill all weights from an integer hash of (tensor name, index).
 
-    Coordinate 0 of the residual stream is 1 for every readable token and written by no layer; the
-    output layer reads it as a constant in favour of readable tokens. The final norm flips the
-    sign of random coordinates: with tied embeddings a token would else favour itself.
+    Coordinate 0 of the residual stream is 1 for every readable token, and no layer writes it; the
+    output layer reads it as a constant that favours readable tokens. The final norm flips the sign
+    of random coordinates, because with tied embeddings a token would otherwise favour itself.
     """
     hidden = model.config.hidden_size
     for name, tensor in model.tensors().items():
@@ -61,7 +61,7 @@ def fill_weights(model: CausalLM, tokenizer: Tokenizer) -> None:
             values[0] = _READABLE_LEAD * _FINAL_RMS
         elif name.endswith("norm.weight"):
             values = np.ones(tensor.shape)
-            values[0] = 0.0  # a constant that the layers saw would drown the context
+            values[0] = 0.0  # if the layers saw the constant, it would drown out the context
         elif name == "model.embed_tokens.weight":
             values = _uniform(name, tensor.shape) * _LOGIT_SPREAD / math.sqrt(hidden)
             values[:, 0] = _readable(tokenizer, model.config.vocab_size)

@@ -1,4 +1,4 @@
-"""How a model wants to be sampled when nobody says otherwise: its generation_config.json."""
+"""A model's own sampling parameters: its generation_config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ _FILE = "generation_config.json"
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """What holds for a request that is silent.
+    """The parameters of a request that sets none.
 
     Attributes:
-        temperature: 0 (greedy) for a model that asks for nothing else.
+        temperature: 0 (greedy) unless the model asks for sampling.
         top_k: 0 keeps all.
         top_p: 1 keeps all.
         dry_multiplier: 0 is off.
-        dry_base: see `pd_core.sampling.repetition`, as the next.
-        dry_allowed_length: see there.
+        dry_base: see `pd_core.sampling.repetition`.
+        dry_allowed_length: see `pd_core.sampling.repetition`.
     """
 
     temperature: float = 0.0
@@ -38,11 +38,11 @@ class SamplingDefaults:
     def from_directory(cls, directory: Path) -> Self:
         """Read a model's generation_config.json; a model without one is greedy.
 
-        As in Hugging Face's own code, nothing is sampled unless `do_sample` says so, and then
-        the temperature is 1 where none is given. The `dry_...` keys are ours; others ignore them.
+        As in Hugging Face's own code, decoding is greedy unless `do_sample` is true, and then the
+        default temperature is 1. The `dry_...` keys are ours; other readers ignore them.
 
         Raises:
-            ModelError: a value is not one to sample with.
+            ModelError: a value is not valid for sampling.
         """
         path = directory / _FILE
         raw = read_json(path) if path.exists() else {}
@@ -74,7 +74,7 @@ class SamplingDefaults:
         dry_base: float | None = None,
         dry_allowed_length: int | None = None,
     ) -> SamplingParams:
-        """Return a request's parameters; None means the model's own.
+        """Return a request's parameters; None means the model's own value.
 
         Raises:
             InvalidSamplingParams: a value is out of its range.

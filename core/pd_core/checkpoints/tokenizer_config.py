@@ -1,4 +1,4 @@
-"""What lies beside tokenizer.json: special tokens by name, and the chat template."""
+"""The files beside tokenizer.json: special tokens by name, and the chat template."""
 
 import json
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ _SETTINGS = "tokenizer_config.json"
 
 @dataclass(frozen=True, slots=True)
 class TokenizerConfig:
-    """What we use of tokenizer_config.json and chat_template.jinja.
+    """The parts of tokenizer_config.json and chat_template.jinja that we use.
 
     Attributes:
-        special_tokens: "bos_token", "eos_token", ... and their text, those that there are.
+        special_tokens: text of "bos_token", "eos_token", ..., as far as they are defined.
         chat_template: the template's text; "" when there is none.
     """
 
@@ -31,7 +31,7 @@ class TokenizerConfig:
 
     @classmethod
     def from_directory(cls, directory: Path) -> Self:
-        """Read both files; either may be missing. chat_template.jinja goes first.
+        """Read both files; either may be missing. chat_template.jinja takes precedence.
 
         Raises:
             ModelError: one cannot be read, or asks to run code.
@@ -59,7 +59,7 @@ class TokenizerConfig:
         return ChatTemplate(self.chat_template, self.special_tokens)
 
     def write(self, directory: Path) -> None:
-        """Write what there is to write."""
+        """Write the files that have content."""
         if self.special_tokens:
             content = json.dumps(dict(self.special_tokens), indent=2, ensure_ascii=False) + "\n"
             (directory / _SETTINGS).write_text(content, encoding="utf-8")
@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _token_text(name: str, value: object) -> str:
-    """Return a token's text, which may be stored bare or as an object with `content`."""
+    """Return a token's text, which is stored as a string or as an object with `content`."""
     text = value.get("content") if isinstance(value, dict) else value
     if text is None:
         return ""

@@ -1,4 +1,4 @@
-"""The bearer key: what may stand in a header, checked alike by every command that takes one."""
+"""The bearer key: checked in the same way by every command that takes one."""
 
 import stat
 from pathlib import Path
@@ -14,17 +14,17 @@ __all__ = [
 ]
 
 MAX_API_KEY_LENGTH = 4096
-"""Characters; gRPC refuses calls whose metadata is longer than 8 KiB in all."""
+"""Characters; gRPC refuses calls with more than 8 KiB of metadata in all."""
 
 
 _CONTAINER_SECRETS = Path("/run/secrets")
 
 
 def key_exposure(path: Path) -> str:
-    """Say in words, with the mend, that others than its owner can read a key file; "" if not.
+    """Return a warning, with the fix, if users other than its owner can read a key file; else "".
 
-    A folder on the way that others may not enter protects it, as one of deploy/make-secrets.sh
-    does. Where containers get their secrets nobody else lives, and the mode is the host's.
+    A folder on its path that others may not enter protects it, as deploy/make-secrets.sh makes one.
+    The secrets folder of a container is exempt: it has no other users, and the host sets the modes.
     """
     try:
         file = path.resolve(strict=True)
@@ -45,7 +45,7 @@ def read_api_key(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            # Bounded, whatever the path names; room for white space about the longest key.
+            # Bounded, whatever file it is, with room for white space around the longest key.
             text = file.read(2 * MAX_API_KEY_LENGTH).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
@@ -56,14 +56,14 @@ def read_api_key(path: Path) -> str:
 
 
 def checked_api_key(text: str, source: str = "the API key") -> str:
-    """Return the key in `text`, without the white space about it, if it can stand in a header.
+    """Return the key in `text`, without surrounding white space, if it fits a header.
 
     Args:
         text: the key.
         source: where it comes from, for the message.
 
     Raises:
-        ConfigError: it cannot; the message names its source, not the key.
+        ConfigError: it does not fit; the message names its source, not the key.
     """
     key = text.strip()
     if not key:
@@ -82,11 +82,11 @@ def checked_api_key(text: str, source: str = "the API key") -> str:
 
 
 def chosen_api_key(path: Path | None, text: str | None, variable: str) -> str | None:
-    """Return the key in a file, or else in a variable; None where neither is given.
+    """Return the key in a file, or else in a variable; None if neither is given.
 
     Args:
         path: the file.
-        text: what the variable holds.
+        text: the variable's value.
         variable: its name, for the message.
 
     Raises:

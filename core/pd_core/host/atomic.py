@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and files that are replaced whole."""
+"""Folders that appear complete or not at all, and files that are replaced in one step."""
 
 import contextlib
 import os
@@ -25,10 +25,10 @@ __all__ = [
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, which takes its name when the block ends.
+    """Yield a temporary folder beside `path`, which is renamed to `path` when the block ends.
 
-    Everything is on the disk before the rename, so that whoever finds `path` finds all of it, even
-    after a power cut. When the block fails (a full disk, Ctrl-C) the temporary folder goes away and
+    Everything is on the disk before the rename, so that `path` is complete if it exists, even
+    after a power cut. If the block fails (a full disk, Ctrl-C), the temporary folder is removed and
     nothing else has changed.
 
     Raises:
@@ -41,7 +41,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.rglob("*"):
-            if file.is_file():  # safetensors leaves its files readable for the owner alone
+            if file.is_file():  # safetensors makes its files readable only by the owner
                 file.chmod(temporary.stat().st_mode & 0o666)
             _sync(file)
         _sync(temporary)
@@ -60,16 +60,16 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def part_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """Yield a new empty file beside `path`, for `put_in_place`; it is gone at the end.
+    """Yield a new empty file beside `path`, for `put_in_place`; it is removed at the end.
 
-    Two processes that write the same file have one each.
+    Two processes that write the same file get different part files.
 
     Args:
-        path: of the file it will be.
-        mode: of its permissions, less what the umask takes.
+        path: the file it will become.
+        mode: its permissions, less the umask.
 
     Raises:
-        OSError: it cannot be made there.
+        OSError: it cannot be created there.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     part.touch(mode, exist_ok=False)
@@ -80,12 +80,12 @@ def part_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
 
 
 def put_in_place(part: Path, path: Path, *, durable: bool) -> None:
-    """Let a whole part file take its name, in one step: a reader sees the older file or all of it.
+    """Rename a complete part file in one step: a reader sees the old file or all of the new one.
 
     Args:
         part: the part file.
-        path: its name from now on.
-        durable: its content is on the disk before, so that a power cut leaves one of the two whole.
+        path: its new name.
+        durable: first force the content to disk, so that one of the two survives a power cut.
 
     Raises:
         OSError: the disk refuses; `path` is as it was.
@@ -97,10 +97,10 @@ def put_in_place(part: Path, path: Path, *, durable: bool) -> None:
 
 @contextlib.contextmanager
 def replaced(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[Path]:
-    """Yield an empty file that takes the place of `path` when the block ends well.
+    """Yield an empty file that replaces `path` if the block succeeds.
 
     Args:
-        path: of the file, which need not exist.
+        path: the file to replace, which need not exist.
         mode: as for `part_file`.
         durable: as for `put_in_place`.
 
@@ -113,10 +113,10 @@ def replaced(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterato
 
 
 def ordinary_file(path: Path) -> Path:
-    """Return where a file is to be written, links followed, before anything is computed for it.
+    """Check, before computing its content, that a file can be written; return its resolved path.
 
     Raises:
-        ConfigError: something else is in its place, or its folder is not there.
+        ConfigError: the path is not an ordinary file, or its folder does not exist.
     """
     real = path.resolve()
     if real.exists() and not real.is_file():
@@ -127,10 +127,10 @@ def ordinary_file(path: Path) -> Path:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file, in one step: on a full disk, or in a process killed, an older one stays whole.
+    """Write a file in one step: on a full disk, or if the process is killed, the old one stays.
 
     Raises:
-        ConfigError: it is no place for a file, or the disk refuses.
+        ConfigError: the path is not an ordinary file, or the disk refuses.
     """
     path = ordinary_file(path)
     try:
@@ -144,12 +144,12 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Tell whether a file or folder is what a killed process left half written."""
+    """Return whether a file or folder was left half written by a killed process."""
     return path.name.startswith(".") and path.name.endswith(".part")
 
 
 def clear_leftovers(directory: Path) -> None:
-    """Remove what killed processes left half written in a folder; there need be none.
+    """Remove what killed processes left half written in a folder, which need not exist.
 
     Raises:
         OSError: the disk refuses.

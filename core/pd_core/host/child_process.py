@@ -1,4 +1,4 @@
-"""A server as a child process: awaited by its ready file, always stopped, its log in its errors."""
+"""A server as a child process: awaited by its ready file, always stopped, its log in errors."""
 
 import asyncio
 import os
@@ -34,23 +34,23 @@ async def serving_process(
     environment: Mapping[str, str] | None = None,
     starting: AbstractContextManager[object] | None = None,
 ) -> AsyncIterator[ReadyServer]:
-    """Start a command that writes a ready file, yield it when it is ready, and stop it in any case.
+    """Start a command that writes a ready file, yield it when it is ready, and always stop it.
 
-    It does not get the settings of servers and devices that the user runs elsewhere, keys among
-    them, and it ends when this process does, however that ends. Cancelled while it stops, it is
-    killed.
+    It does not inherit the settings, keys among them, of servers and devices that the user runs
+    elsewhere. It ends when this process ends, in whatever way. If the caller is cancelled while
+    stopping it, it is killed.
 
     Args:
-        command: its words, given the ready file.
-        what: it is, in errors, such as "the server".
+        command: returns the command's words, given the ready file.
+        what: its name in errors, such as "the server".
         ready_within_s: how long it may take to start.
         stop_within_s: how long it may take to end in order; then it is killed.
-        environment: variables for it, where the user has not set them.
-        starting: held while it is started, for what a child inherits, such as its cores.
+        environment: variables for it, unless the user has set them.
+        starting: entered while it is started, for what a child inherits, such as its cores.
 
     Raises:
         CloudUnavailable: it ended before it was ready; the message has the end of its log.
-        CloudTimeout: it was not ready in time; likewise.
+        CloudTimeout: it was not ready in time; the message has the end of its log.
     """
     with tempfile.TemporaryDirectory(prefix="pd-serving-") as folder:
         ready_file, log_file = Path(folder) / "ready.json", Path(folder) / "server.log"
@@ -61,7 +61,7 @@ async def serving_process(
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for us: we stop it in order
+                start_new_session=True,  # Ctrl-C reaches only us, and we stop it in order
                 preexec_fn=ending_with_parent(),
             )
         try:

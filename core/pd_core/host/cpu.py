@@ -1,4 +1,4 @@
-"""The processor: what results and speeds depend on, and how many cores are ours."""
+"""The processor: what results and speeds depend on, and how many cores we may use."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 __all__ = ["cpu_description", "num_cores"]
 
 _CPUINFO = Path("/proc/cpuinfo")
-# Of one core or of this moment.
+# Values of one core or of this moment.
 _VARYING = {"apicid", "core id", "cpu mhz", "initial apicid", "physical id", "processor"}
 _VARYING |= {"bogomips"}
 
@@ -14,7 +14,7 @@ _VARYING |= {"bogomips"}
 def cpu_description() -> str | None:
     """Return the first processor's model, flags and caches, and the C library's version.
 
-    None where the system does not tell (Linux does): nothing can then be kept by it.
+    None if the system does not tell (Linux does); then it cannot serve as a cache key.
     """
     try:
         first = _CPUINFO.read_text(errors="replace").partition("\n\n")[0]

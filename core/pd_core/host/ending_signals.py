@@ -1,4 +1,4 @@
-"""How a process is told to end in order, and what it then tells."""
+"""The signals that tell a process to end in order, and its exit code."""
 
 import signal
 from typing import Final
@@ -6,13 +6,13 @@ from typing import Final
 __all__ = ["INTERRUPTED", "ending_signals", "is_ctrl_c"]
 
 INTERRUPTED: Final = 130
-"""Exit code, as shells report a command ended by Ctrl-C."""
+"""Exit code that shells report for a command ended by Ctrl-C."""
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return SIGTERM, and SIGHUP, which comes when the terminal is closed.
+    """Return SIGTERM, and SIGHUP, which is sent when the terminal is closed.
 
-    Not SIGHUP where it is ignored, as under nohup: there the process is to outlive the terminal.
+    Not SIGHUP if it is ignored, as under nohup: then the process must outlive the terminal.
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return (signal.SIGTERM,)
@@ -20,5 +20,5 @@ def ending_signals() -> tuple[signal.Signals, ...]:
 
 
 def is_ctrl_c(ended: SystemExit) -> bool:
-    """Tell whether Ctrl-C ended a command: typer turns it into an exit code without a word."""
+    """Return whether Ctrl-C ended a command; typer turns it into an exit code without a message."""
     return isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt)

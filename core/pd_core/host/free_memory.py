@@ -1,4 +1,4 @@
-"""How much of this machine's memory a process may still take."""
+"""How much more of this machine's memory a process may use."""
 
 import sys
 from contextlib import suppress
@@ -10,20 +10,20 @@ __all__ = ["available_bytes", "control_group_bytes"]
 
 
 def available_bytes() -> int:
-    """Bytes that can be taken without swapping, within what a container may take."""
+    """Bytes that can be allocated without swapping, within a container's limit."""
     return min(int(psutil.virtual_memory().available), control_group_bytes())
 
 
 def control_group_bytes(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> int:
-    """Bytes that this process' control groups (version 2) leave it; a huge number where any.
+    """Bytes that this process's control groups (version 2) leave it; sys.maxsize without a limit.
 
-    Of a container with a limit the system tells the whole machine's memory.
+    Needed because in a container with a limit the system reports the whole machine's memory.
 
     Args:
         root: where control groups are mounted.
-        own: the file that names this process' group.
+        own: the file that names this process's group.
     """
     left = sys.maxsize
     with suppress(OSError):
@@ -36,7 +36,7 @@ def control_group_bytes(
 
 
 def _group_bytes(group: Path) -> int:
-    """Return what one group leaves; files of the page cache in it can be let go."""
+    """Return the bytes one group leaves; its inactive page cache counts as free."""
     try:
         limit = int((group / "memory.max").read_text())
         used = int((group / "memory.current").read_text())

@@ -1,7 +1,7 @@
 """Results that are slow to compute, kept for the next process in the user's cache directory.
 
-A small JSON file for each kind of result. A cache that cannot be read or written only costs time,
-and what was damaged on the disk is not found: every entry holds a digest over its key and value.
+A small JSON file for each kind of result. A cache that cannot be read or written only costs time.
+Every entry holds a digest over its key and value, so that an entry damaged on the disk is ignored.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _MOST = 256  # entries of a file; the oldest go first
 
 
 def kept(kind: str, key: object) -> Any:
-    """Return the value kept under a key; None where there is none, or it was damaged.
+    """Return the value kept under a key; None if there is none, or it was damaged.
 
     Args:
         kind: the file's name, such as "weights".
@@ -35,7 +35,7 @@ def kept(kind: str, key: object) -> Any:
 
 
 def keep(kind: str, key: object, value: object) -> None:
-    """Keep a value, of JSON values, under a key; log it at debug level where that cannot be."""
+    """Keep a JSON value under a key; if that fails, log it at debug level."""
     file = _file(kind)
     entries = _read(file)
     entries.pop(_digest(key), None)

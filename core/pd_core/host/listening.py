@@ -1,4 +1,4 @@
-"""A socket of our own to listen on: taken before anything is loaded, and refused in words."""
+"""A listening socket of our own: bound before anything is loaded, with clear errors."""
 
 import errno
 import socket
@@ -12,12 +12,12 @@ def bind(host: str, port: int, option: str) -> socket.socket:
     """Return a listening, non-blocking socket.
 
     Args:
-        host: an address of this machine; an IPv6 one may stand in brackets.
+        host: an address of this machine; an IPv6 address may be in brackets.
         port: 0 picks a free one.
-        option: by which the reader named the port.
+        option: the option that sets the port, for the message.
 
     Raises:
-        PortInUse: somebody else listens there.
+        PortInUse: another process listens there.
         ConfigError: the address is not one of this machine, or may not be used.
     """
     bare = host.strip("[]")
@@ -48,13 +48,13 @@ def bind(host: str, port: int, option: str) -> socket.socket:
 
 
 def format_address(host: str, port: int) -> str:
-    """Return host:port, with brackets about an IPv6 address."""
+    """Return host:port, with brackets around an IPv6 address."""
     bare = host.strip("[]")
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
 
 
 def port_taken(host: str, port: int, option: str) -> PortInUse:
-    """Return the error of a port that somebody else has."""
+    """Return the error for a port that another process uses."""
     return PortInUse(
         f"port {port} on {host} is in use; stop what listens there, or give {option} another "
         "(0 picks a free one)"

@@ -1,4 +1,4 @@
-"""Whether a host is this machine: what plaintext may reach without being asked for by name."""
+"""Whether a host is this machine: only there is plaintext allowed without an explicit option."""
 
 import ipaddress
 

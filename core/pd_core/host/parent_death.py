@@ -1,4 +1,4 @@
-"""A child process that ends when the process that started it does, whatever ended that one."""
+"""A child process that ends when its parent ends, however the parent ends."""
 
 import ctypes
 import signal
@@ -11,14 +11,14 @@ _PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 
 
 def ending_with_parent() -> Callable[[], None] | None:
-    """Return what a child does before it becomes its program: `preexec_fn` of a subprocess.
+    """Return the `preexec_fn` of a subprocess that must end with its parent.
 
-    The child then gets SIGTERM when the thread that started it is gone, after SIGKILL too. None
-    where the system has no such thing: only Linux does.
+    The child gets SIGTERM when the thread that started it is gone, even after SIGKILL. None where
+    the system does not support this; only Linux does.
     """
     if sys.platform != "linux":
         return None
-    # Looked up here: between fork and exec a lock may be held by a thread that is no longer there.
+    # Looked up before the fork: after it, a lock may be held by a thread that no longer exists.
     prctl = ctypes.CDLL(None).prctl
     arguments = (ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal.SIGTERM))
 

@@ -1,4 +1,4 @@
-"""Importing large libraries without collecting garbage: there is none, and looking takes long."""
+"""Importing large libraries without garbage collection: it would find nothing, and takes long."""
 
 import gc
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ __all__ = ["quick_imports"]
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import in the block a fifth faster, for commands; a library leaves this to who uses it.
+    """Make imports in the block a fifth faster; for commands only, as it affects the whole process.
 
-    What is there at the end stays for good, so the collector never looks at it again.
+    All objects at the end of the block are kept for good, so the collector never scans them again.
     """
     gc.disable()
     try:

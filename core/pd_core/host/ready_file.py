@@ -1,4 +1,4 @@
-"""The ready file: by it a server tells its starter that it serves, and where."""
+"""The ready file, by which a server tells the process that started it that and where it serves."""
 
 import errno
 import json
@@ -14,12 +14,12 @@ __all__ = ["ReadyServer", "check_ready_file", "read_ready_file", "write_ready_fi
 
 @dataclass(frozen=True, slots=True)
 class ReadyServer:
-    """What a ready file tells.
+    """The content of a ready file.
 
     Attributes:
-        address: gRPC "host:port"; "" of a device, which has none.
-        http_address: of the control plane or API, likewise.
-        pid: the process.
+        address: gRPC "host:port"; "" for a device, which has none.
+        http_address: "host:port" of the control plane or API.
+        pid: the process's id.
     """
 
     address: str
@@ -28,7 +28,7 @@ class ReadyServer:
 
 
 def check_ready_file(path: Path) -> None:
-    """Find out whether the file could be written, and leave nothing behind.
+    """Check that the file can be written, leaving nothing behind.
 
     Raises:
         ConfigError: it cannot.
@@ -43,7 +43,7 @@ def check_ready_file(path: Path) -> None:
 
 
 def write_ready_file(path: Path, **addresses: str) -> None:
-    """Write addresses, and this process's id; a reader sees the whole file or none.
+    """Write addresses and this process's id; a reader sees the whole file or none.
 
     Raises:
         ConfigError: it cannot be written.
@@ -56,7 +56,7 @@ def write_ready_file(path: Path, **addresses: str) -> None:
 
 
 def read_ready_file(path: Path) -> ReadyServer | None:
-    """Return what the file tells; None where it is not there yet."""
+    """Return the file's content; None if it does not exist yet."""
     if not path.exists():
         return None
     told = json.loads(path.read_text(encoding="utf-8"))

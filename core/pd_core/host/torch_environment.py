@@ -1,4 +1,4 @@
-"""What must be in the environment before torch is loaded: equal results, and threads that sleep."""
+"""Environment variables to set before torch is loaded: equal results, and threads that sleep."""
 
 import os
 import platform
@@ -18,18 +18,18 @@ _FEW_CORES = 16
 def prepare_environment(*, fast: bool = False) -> None:
     """Ask MKL for strict reproducibility. Call it before anything imports torch.
 
-    A value that is already in the environment is kept: `AVX2,STRICT` on a machine with AVX-512,
-    say, makes the bits of one without. What the value is worth is for `probe` to find out.
+    A value that is already set is kept: `AVX2,STRICT` on a machine with AVX-512, for example, gives
+    the bits of a machine without. `probe` finds out what the value achieves.
 
-    Threads of torch that wait for each other sleep rather than spin: where another process keeps a
-    core busy, spinning makes every pass wait until the system takes turns. With many cores waking
-    them all costs more than that, so there the choice is left to torch.
+    Also let torch's threads sleep rather than spin while they wait for each other: if another
+    process keeps a core busy, spinning delays every pass until the scheduler switches. With many
+    cores, waking the threads costs more than that, so there the choice is left to torch.
 
     Args:
-        fast: do without reproducibility, for the fast mode that promises no equal bits.
+        fast: do not ask for reproducibility, for the fast mode, which promises no equal bits.
 
     Raises:
-        ConfigError: torch is imported already, and was not asked to be reproducible.
+        ConfigError: torch is already imported, without the variable being set.
     """
     if num_cores() <= _FEW_CORES and not any(name in os.environ for name in _WAITING):
         os.environ[_WAITING[0]] = "PASSIVE"

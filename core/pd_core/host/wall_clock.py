@@ -1,4 +1,4 @@
-"""The wall clock: for stamps that other programs read, never for durations."""
+"""The wall clock: for timestamps that other programs read, never for durations."""
 
 from datetime import UTC, datetime
 

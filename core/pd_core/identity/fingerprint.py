@@ -1,4 +1,4 @@
-"""Digests and ids that say whether two sides run the same model and make the same bits.
+"""Digests and ids that say whether two sides run the same model and compute the same bits.
 
 The digest of a checkpoint's weights reads every byte, so it is kept in a small file in the user's
 cache directory, by the files' sizes and times.
@@ -31,7 +31,7 @@ def weights_digest(
     """Return the hex sha256 of tensors and the settings that change what they compute.
 
     Args:
-        tensors: (name, tensor) pairs, by rising name; may be made one at a time.
+        tensors: (name, tensor) pairs, sorted by name; may be made one at a time.
         semantic_config: settings, JSON values only.
     """
     import torch
@@ -48,13 +48,12 @@ def weights_digest(
 def cached_digest(kind: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
     """Return compute(), or its earlier result while no file changed its size or times.
 
-    An installer may give every version of a file one modification time, so the time at which the
-    file system itself saw it change counts too. A cache that cannot be read or written only costs
-    time.
+    An installer may give every version of a file the same modification time, so the file system's
+    own time of change counts too. A cache that cannot be read or written only costs time.
 
     Args:
-        kind: what is digested, with everything besides the files that it depends on.
-        files: what it is computed from.
+        kind: what is digested, with everything it depends on besides the files.
+        files: the files it is computed from.
         compute: makes the digest.
     """
     key = [kind, [[str(f.resolve()), *_size_and_times(f)] for f in files]]
@@ -69,11 +68,11 @@ def cached_digest(kind: str, files: Sequence[Path], compute: Callable[[], str]) 
 def numerics_id(dtype: str, engine: str = "torch", numerics: Numerics | None = None) -> str:
     """Return the id that two sides compare: equal ids promise identical text.
 
-    Without reproducible numerics nothing may be promised, not even between two runs of the same
-    program, so the digest's place is then taken by a random value that equals no other.
+    Without reproducible numerics nothing can be promised, not even between two runs of the same
+    program, so a random value, equal to no other, then replaces the digest.
 
     Args:
-        dtype: of weights and activations, such as "float32".
+        dtype: dtype of weights and activations, such as "float32".
         engine: "torch" or another engine's name.
         numerics: the probe's result; None means the fast mode.
     """

@@ -7,9 +7,9 @@ __all__ = ["silu"]
 
 
 def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x) from operations whose last bits do not depend on the place in memory.
+    """x * sigmoid(x) from operations whose last bits do not depend on the position in memory.
 
-    torch's own SiLU treats the end of a buffer (and of each thread's share) by other code than
-    the rest, and the two differ in the last bit; exp does not.
+    torch's own SiLU uses different code for the end of a buffer (and of each thread's share), whose
+    results differ in the last bit; exp does not.
     """
     return x / (1 + torch.exp(-x))

@@ -1,4 +1,4 @@
-"""The checks of the numerics probe: are these bits equal here, and which bits are they?"""
+"""The checks of the numerics probe: whether bits are equal on this machine, and their digest."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +25,8 @@ __all__ = [
     "sums_are_equal",
 ]
 
-# (in, out): thin, wide, the shapes of the two models that go by a name, and widths that no vector
-# divides evenly.
+# (in, out): thin, wide, the shapes of the two built-in models, and widths that are not a multiple
+# of the vector length.
 _SHAPES = (
     *((128, 256), (128, 704), (352, 128), (128, 1024)),  # random-tiny
     *((256, 1472), (736, 256), (256, 4096)),  # skipv1-python-5m
@@ -39,7 +39,7 @@ _ATTENDED = 700
 
 @contextmanager
 def num_threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads, then with as many as before."""
+    """Compute with `count` threads in the block, and with as many as before after it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -49,7 +49,7 @@ def num_threads(count: int) -> Iterator[None]:
 
 
 def _numbers(*shape: int, key: int) -> Tensor:
-    """Return float32 values in [-2, 2) made of integers only, the same on every machine."""
+    """Return float32 values in [-2, 2) from integer arithmetic, the same on every machine."""
     count = torch.Size(shape).numel()
     mixed = (torch.arange(count, dtype=torch.int64) + key * 7919) * 2654435761 % 1000003
     mixed = mixed * mixed % 1000003
@@ -69,7 +69,7 @@ def linear_is_equal(numerics: Numerics, threads: list[int]) -> bool:
 def _products(
     weight: Tensor, numerics: Numerics
 ) -> Iterator[tuple[Callable[[Tensor], Tensor], Sequence[int]]]:
-    """Yield the ways in which a weight (out, in) is used, and the numbers of rows to try."""
+    """Yield each way of using a weight (out, in), with the numbers of rows to try."""
     yield lambda x: linear(x, weight, None, numerics), _ROWS
     if numerics.packed:
         packed, bias = pack(weight), _numbers(len(weight), key=14)
@@ -79,9 +79,9 @@ def _products(
 
 
 def _least_and_most(padded_rows: Callable[[int], int]) -> list[int]:
-    """Return the least and the most of the rows that are padded to one number, for each number.
+    """Return, for each padded number of rows, the fewest and the most rows that are padded to it.
 
-    It is the padded number alone that chooses the code, so more would run the same again.
+    Only the padded number decides which code runs, so other row counts would test nothing new.
     """
     least = {padded_rows(rows): rows for rows in reversed(_ROWS)}
     most = {padded_rows(rows): rows for rows in _ROWS}
@@ -103,7 +103,7 @@ def _rows_are_equal(
 
 
 def sums_are_equal(numerics: Numerics, threads: list[int]) -> bool:
-    """Whether that holds too where a product is added to another, as latent attention does."""
+    """Whether rows are also the same when a product is added to a sum, as in latent attention."""
     x, weight = _numbers(64, 48, key=11), _numbers(_FULL, 48, key=12)
     total = _numbers(64, _FULL, key=13)
     with num_threads(threads[0]):
@@ -145,8 +145,8 @@ def _attention_inputs(kv_heads: int, group: int, dim: int) -> tuple[Tensor, Tens
 def attention_is_equal(threads: list[int], steps: Sequence[int], query_rows: int) -> bool:
     """Whether queries are the same in one pass, in chunks and alone, past 512 keys.
 
-    Each is held against whole blocks of keys, at every length that the steps give; heads in one
-    part and, where they can be, in two.
+    Each is compared with whole blocks of keys, at every length in `steps`, with the heads in one
+    part and, where possible, in two.
     """
     parts = [(0, _ATTENDED), (300, 400), (505, 37), (505, 1), (690, 1), (13, 3)]
     ends = [block + step for block in (0, KEY_BLOCK) for step in steps]
@@ -166,7 +166,7 @@ def attention_is_equal(threads: list[int], steps: Sequence[int], query_rows: int
 
 
 def elementwise_is_equal(threads: list[int]) -> bool:
-    """Whether elementwise functions and row means ignore the place in memory."""
+    """Whether elementwise functions and row means do not depend on the position in memory."""
     functions: tuple[Callable[[Tensor], Tensor], ...] = (
         silu,
         torch.rsqrt,
@@ -192,7 +192,7 @@ def elementwise_is_equal(threads: list[int]) -> bool:
 def bits_digest(numerics: Numerics) -> str:
     """Return the hex sha256 over the bits of a fixed computation.
 
-    The rows are many enough that padding to `min_rows` plays no part in it.
+    There are enough rows that padding to `min_rows` does not affect it.
     """
     outputs = []
     for inner, outer in _SHAPES:

@@ -1,4 +1,4 @@
-"""The Llama family for inference, SkipV1Former as a switch of the config.
+"""The Llama family for inference, with SkipV1Former as a switch in the config.
 
 Legend: T tokens of a ragged batch, R rows, V vocabulary.
 """
@@ -21,8 +21,8 @@ from pd_core.models.rope import RotaryEmbedding
 
 __all__ = ["CausalLM"]
 
-# A long batch goes through the layers in passes of this many tokens: activations stay in the
-# CPU's cache, and no result changes, as rows do not depend on their chunk.
+# A long batch goes through the layers in passes of this many tokens, so that activations stay in
+# the CPU's cache. Results do not change, because rows do not depend on their chunk.
 _PASS_TOKENS = 512
 
 
@@ -46,7 +46,7 @@ class CausalLM(torch.nn.Module):
         self.numerics = numerics
         self.dtype = dtype
         self.device = device
-        # Rows of the output layer past this one belong to no token.
+        # Further rows of the output layer belong to no token.
         self.num_token_ids = config.vocab_size
         shape = (config.vocab_size, config.hidden_size)
         self.embed_tokens = torch.nn.Parameter(
@@ -86,10 +86,10 @@ class CausalLM(torch.nn.Module):
 
     @torch.inference_mode()
     def forward(self, token_ids: Tensor, segments: Sequence[Segment]) -> Tensor:
-        """Run token_ids: (T,), the segments' tokens in their order; return hidden (T, hidden).
+        """Run token_ids: (T,), the segments' tokens in order; return hidden (T, hidden).
 
-        Writes each segment's keys and values into its cache. Rows do not depend on how tokens
-        are cut into calls or batched with other sequences, when the numerics are reproducible.
+        Writes each segment's keys and values into its cache. If the numerics are reproducible, rows
+        do not depend on how tokens are cut into calls or batched with other sequences.
 
         Raises:
             EngineError: a cache is too small for its segment.
@@ -120,7 +120,7 @@ class CausalLM(torch.nn.Module):
         return hidden[: token_ids.shape[0]]
 
     def _enter(self, token_ids: Tensor, segments: Sequence[Segment]) -> tuple[Tensor, Pass]:
-        """Embed a pass's tokens; padded once here so that no linear layer has to pad."""
+        """Embed a pass's tokens, padded once here so that no linear layer has to pad."""
         num_tokens = token_ids.shape[0]
         pad = self.numerics.padded_rows(num_tokens) - num_tokens
         positions = torch.cat(
@@ -139,17 +139,17 @@ class CausalLM(torch.nn.Module):
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Map hidden: (R, hidden) to float32 logits (R, V); ids of no token get -inf."""
+        """Map hidden: (R, hidden) to float32 logits (R, V); ids without a token get -inf."""
         logits: Tensor = self.lm_head(hidden).float()
         logits[:, self.num_token_ids :] = float("-inf")
         return logits
 
     @torch.inference_mode()
     def prompt_scores(self, token_ids: Tensor, cache: KVCache) -> Tensor:
-        """Return how much a prompt's end looks at each of its tokens; see `prompt_scores.py`.
+        """Return how much the end of a prompt attends to each token; see `prompt_scores.py`.
 
-        The prompt's last tokens go through the lower layers once more, whatever chunks or cached
-        blocks its keys came from; what is cached of them is written again as it is.
+        Runs the prompt's last tokens through the lower layers again, whatever chunks or cached
+        blocks its keys came from; this rewrites their cached keys and values with the same bits.
 
         Args:
             token_ids: (n,), the prompt, whose keys and values are cached.
@@ -173,7 +173,7 @@ class CausalLM(torch.nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """Return a checkpoint's tensors by name: views into the fused weights, to fill or save.
 
-        What is written to them after the model has run next is lost.
+        Values written after the model's next run are lost.
         """
         named = {
             "model.embed_tokens.weight": self.embed_tokens.data,

@@ -1,4 +1,4 @@
-"""The families of ordinary checkpoints, and what sets them apart."""
+"""The families of ordinary checkpoints, and their differences."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ __all__ = ["FAMILIES", "Family", "family_of_architecture"]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family; its defaults are those `transformers` takes for keys that config.json lacks.
+    """One family; its defaults are those of `transformers` for keys missing in config.json.
 
     Attributes:
         name: Hugging Face's model_type.
         architecture: Hugging Face's class of the plain model.
-        qkv_bias: biases on q, k and v whatever the config says, and none on o.
+        qkv_bias: always biases on q, k and v, whatever the config says, and none on o.
         qk_norm: each head's query and key go through an RMSNorm before RoPE.
         has_bias_flags: attention_bias is read from config.json.
         has_mlp_bias_flag: mlp_bias is read from config.json.
-        window_flag: a sliding window holds only where use_sliding_window is true.
-        latent: keys and values are made of a cached latent (MLA).
+        window_flag: a sliding window applies only if use_sliding_window is true.
+        latent: keys and values are computed from a cached latent (MLA).
         num_kv_heads: default; None means as many as query heads.
-        head_dim: default; None means hidden_size over query heads.
+        head_dim: default; None means hidden_size divided by the number of query heads.
         max_context_tokens: default.
     """
 
@@ -77,7 +77,7 @@ def family_of_architecture(names: object, model_type: object) -> tuple[Family, b
         model_type: config.json's `model_type`.
 
     Raises:
-        ModelError: it is none of ours.
+        ModelError: the family is not supported.
     """
     if not names and isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type], False

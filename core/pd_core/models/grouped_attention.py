@@ -1,4 +1,4 @@
-"""Attention with keys and values per head, in groups; SkipV1 layers read other layers' in place.
+"""Grouped attention with keys and values per head; SkipV1 layers read other layers' in place.
 
 Legend: T tokens of a ragged batch, H query heads, G KV heads, g = H / G, D head dim.
 """
@@ -60,7 +60,7 @@ class GroupedAttention(torch.nn.Module):
             row = rows.stop
 
     def _sources(self, batch: Pass) -> list[CachedHeads]:
-        """Return what the heads read of each sequence, all of it in place.
+        """Return the keys and values that the heads read for each sequence, in place.
 
         In a SkipV1 layer the upper half of the KV heads reads the first layer's values; in the
         upper half of SkipV1-YOCO all heads read the source layer's keys.
@@ -79,7 +79,7 @@ class GroupedAttention(torch.nn.Module):
 
         Args:
             x: (T, hidden), as in `forward`; the segment's own keys must be cached already.
-            batch: of that one segment.
+            batch: a pass with that segment alone.
         """
         (segment,) = batch.segments
         q, _, _ = self._project(x, batch)
@@ -97,7 +97,7 @@ class GroupedAttention(torch.nn.Module):
         return q, rotated[:, c.num_heads :].transpose(0, 1), heads[:, num_rotated:].transpose(0, 1)
 
     def _normed(self, heads: Tensor) -> Tensor:
-        """Normalise queries and keys, (T, H + own key heads, D), where the family does so."""
+        """Normalise queries and keys, (T, H + own key heads, D), if the family does so."""
         if self.q_norm is None:
             return heads
         q: Tensor = self.q_norm(heads[:, : self._config.num_heads])

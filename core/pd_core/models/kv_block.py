@@ -1,8 +1,8 @@
-"""A run of tokens' keys and values of all layers in one piece: what a prefix cache keeps.
+"""Keys and values of a run of tokens, all layers in one piece: the unit of the prefix cache.
 
-Sequences are contiguous while they run. A block is copied out of one when its tokens are
-computed, and into another that begins with the same tokens: once, at its admission. Keys and
-values do not depend on how a prefix was cut into chunks, so the copy holds the very bits that a
+The cache of a running sequence is contiguous. A block is copied out of it when its tokens are
+computed, and into a sequence that begins with the same tokens once, at its admission. Keys and
+values do not depend on how a prefix was cut into chunks, so the copy holds exactly the bits that a
 prefill would compute.
 """
 
@@ -17,10 +17,10 @@ __all__ = ["KVBlock"]
 
 
 class KVBlock:
-    """Keys and values of some neighbouring tokens, the source layer's shared ones included.
+    """Keys and values of consecutive tokens, including those that layers share.
 
     Attributes:
-        num_tokens: how many.
+        num_tokens: number of tokens.
     """
 
     def __init__(self, cache: KVCache, first: int, num_tokens: int) -> None:
@@ -36,7 +36,7 @@ class KVBlock:
 
     @property
     def allocated_bytes(self) -> int:
-        """Bytes held: those of the tokens, with no rounding."""
+        """Bytes held by the tokens, without rounding to whole cache blocks."""
         return self._storage.untyped_storage().nbytes()
 
     def copy_into(self, cache: KVCache, first: int) -> None:
@@ -54,7 +54,7 @@ class KVBlock:
 
 
 def _parts(cache: KVCache, first: int, num_tokens: int) -> Iterator[Tensor]:
-    """Yield every layer's keys and values of these tokens; layers without have none."""
+    """Yield the keys and values that each layer caches of these tokens."""
     for tensor in (*cache.keys, *cache.values):
         if tensor.shape[0]:
             yield tensor[:, first : first + num_tokens]

@@ -1,4 +1,4 @@
-"""The KV cache of one sequence: per layer only the heads that the model declares."""
+"""The KV cache of one sequence, with only the heads that the model declares for each layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from torch import Tensor
 __all__ = ["KEY_BLOCK", "KVCache", "LayerHeads", "Segment"]
 
 # Attention reads keys in whole blocks of this many tokens (the block of torch's CPU kernel), so
-# capacity is a multiple of it and unwritten places must hold finite values: zeros.
+# capacity is a multiple of it, and unwritten positions must hold finite values: zeros.
 KEY_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
 class LayerHeads:
-    """How many heads one layer caches: a SkipV1 layer keeps fewer values than keys.
+    """How many heads one layer caches: a SkipV1 layer has fewer value heads than key heads.
 
     Attributes:
-        key_dim: elements of a key where it is not the model's head_dim: a layer of latent
-            attention caches one row of latent and rotated key, and no values.
+        key_dim: elements of a key if not the model's head_dim: a layer of latent attention caches
+            one row of latent and rotated key, and no values.
     """
 
     num_key_heads: int
@@ -30,8 +30,8 @@ class LayerHeads:
 class KVCache:
     """Keys and values of one sequence, one pair of tensors per layer.
 
-    All values lie in one storage, the first layer's last: so one view holds what a layer reads of
-    its own values and of the first's.
+    All values are in one storage, the first layer's at the end, so that one view can hold a layer's
+    own values and those it reads of the first layer.
 
     Attributes:
         keys: per layer (num_key_heads, capacity_tokens, key_dim or head_dim).
@@ -70,15 +70,15 @@ class KVCache:
 
     @property
     def allocated_bytes(self) -> int:
-        """Bytes of the distinct storages, the rounding to whole blocks included."""
+        """Bytes of the distinct storages, including the rounding to whole blocks."""
         storages = {t.untyped_storage().data_ptr(): t for t in (*self.keys, *self.values)}
         return sum(t.untyped_storage().nbytes() for t in storages.values())
 
     def values_read(self, layer: int) -> Tensor:
         """Return the values that a layer reads, (P, heads, capacity_tokens, head_dim), in place.
 
-        P is 1 where it has as many as the first layer, its own; and 2 where it has half as many:
-        its own, then the upper half of the first layer's.
+        P is 1 if it has as many value heads as the first layer (its own), and 2 if it has half as
+        many: its own, then the upper half of the first layer's.
         """
         own, first = self.values[layer], self.values[0]
         heads = own.shape[0]
@@ -97,13 +97,13 @@ class KVCache:
 
     @property
     def growth_bytes(self) -> int:
-        """Bytes of old places that `reserve` holds beside the new ones: values, a layer's keys."""
+        """Bytes of old storage that `reserve` keeps beside the new: values and one layer's keys."""
         return self.values[0].untyped_storage().nbytes() + max(keys.nbytes for keys in self.keys)
 
     def reserve(self, num_tokens: int) -> None:
         """Make room for num_tokens in all, keeping what is cached; never shrinks.
 
-        See `growth_bytes` for what it holds meanwhile.
+        Meanwhile it needs `growth_bytes` more.
         """
         capacity = _round_up(num_tokens)
         if capacity <= self.capacity_tokens:
@@ -122,9 +122,9 @@ class Segment:
     """One sequence's part of a ragged batch.
 
     Attributes:
-        cache: the sequence's; it holds positions 0 .. start already, and has room for the rest.
+        cache: the sequence's; positions below start are cached, and there is room for the rest.
         start: position of the part's first token.
-        num_tokens: length of the part; its tokens take positions start .. start + num_tokens.
+        num_tokens: length of the part; its positions are below start + num_tokens.
     """
 
     cache: KVCache

@@ -1,12 +1,12 @@
 """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), and SkipV1-MLA.
 
 A token caches one row: its latent after the norm, and one rotated key for all heads. Queries are
-carried into the latent's space and answers out of it, so the cache is read in place and no key or
-value is ever written out.
+mapped into the latent space and results out of it, so the cache is read in place and keys and
+values are never materialised.
 
-In SkipV1-MLA (arXiv 2510.16807) all layers but the first make and normalise half a latent; the
-other half is the upper half of the first layer's, as that layer cached it after its own norm over
-the whole. Both keys and values come from the two halves; the rotated key is each layer's own.
+In SkipV1-MLA (arXiv 2510.16807) all layers but the first compute and normalise half a latent; the
+other half is the upper half of the first layer's, as cached after that layer's norm over the whole
+latent. Keys and values come from the two halves together; the rotated key is each layer's own.
 
 Legend: T tokens, H heads, C latent, N unrotated, D rotated and E value elements of a head, S keys.
 """
@@ -24,9 +24,9 @@ from pd_core.models.rope import rotate_pairs
 
 __all__ = ["LatentAttention"]
 
-_LATENT_EPS = 1e-6  # DeepSeek-V2 takes this one whatever the config says
+_LATENT_EPS = 1e-6  # DeepSeek-V2 uses this, whatever the config says
 # Elements of scores held at once: a megabyte of float32 stays in a core's cache from the product
-# that makes it to the one that uses it up. Rows do not depend on how they are cut.
+# that computes them to the one that uses them. Rows do not depend on how they are cut.
 _SCORES = 1 << 18
 
 
@@ -76,7 +76,7 @@ class LatentAttention(torch.nn.Module):
 
         Args:
             x: (T, hidden), as in `forward`; the segment's own rows must be cached already.
-            batch: of that one segment.
+            batch: a pass with that segment alone.
         """
         (segment,) = batch.segments
         num_keys = segment.start + segment.num_tokens
@@ -89,24 +89,24 @@ class LatentAttention(torch.nn.Module):
         return products
 
     def _queries(self, x: Tensor, batch: Pass) -> tuple[Tensor, Tensor]:
-        """Make queries in two parts: in the latent's space, (T, H, C), and rotated, (T, H, D)."""
+        """Compute queries in two parts: in the latent space, (T, H, C), and rotated, (T, H, D)."""
         q = self.q_proj(x).view(x.shape[0], self._heads, -1)
         rotated = rotate_pairs(q[..., self._latent.nope_dim :], batch.cos, batch.sin)
         return self._into_latent(q[..., : self._latent.nope_dim]), rotated
 
     def _made_weights(self) -> tuple[Tensor, Tensor]:
-        """Return what makes keys, (H, N, C), and values, (H, E, C), of a latent."""
+        """Return the weights that map a latent to keys, (H, N, C), and to values, (H, E, C)."""
         weight = self.kv_b_proj.weight.view(self._heads, -1, self._latent.kv_rank)
         return weight[:, : self._latent.nope_dim], weight[:, self._latent.nope_dim :]
 
     def _into_latent(self, q: Tensor) -> Tensor:
-        """Carry queries (T, H, N) into the latent's space, (T, H, C)."""
+        """Map queries (T, H, N) into the latent space, (T, H, C)."""
         keys, _ = self._made_weights()
         parts = [linear(q[:, h], keys[h].T, None, self._numerics) for h in range(self._heads)]
         return torch.stack(parts, dim=1)
 
     def _out_of_latent(self, mixed: Tensor) -> Tensor:
-        """Make values (T, H * E) of mixed latents (T, H, C)."""
+        """Map mixed latents (T, H, C) to values (T, H * E)."""
         _, values = self._made_weights()
         parts = [linear(mixed[:, h], values[h], None, self._numerics) for h in range(self._heads)]
         return torch.cat(parts, dim=-1)
@@ -114,8 +114,8 @@ class LatentAttention(torch.nn.Module):
     def _attend(self, carried: Tensor, rotated: Tensor, segment: Segment) -> Tensor:
         """Mix one sequence's latents by its queries, (T, H, C) and (T, H, D), to (T, H, C).
 
-        Tokens that need equally many blocks of keys go together, so that what a token's sums
-        run over does not depend on its chunk.
+        Tokens that need the same number of key blocks go together, so that the length of a token's
+        sums does not depend on its chunk.
         """
         out = torch.empty_like(carried)
         start, end = segment.start, segment.start + segment.num_tokens
@@ -131,7 +131,7 @@ class LatentAttention(torch.nn.Module):
     def _mix(
         self, carried: Tensor, rotated: Tensor, cache: KVCache, start: int, num_keys: int
     ) -> Tensor:
-        """Attend some tokens from position `start` on to num_keys cached rows."""
+        """Attend from consecutive tokens, the first at `start`, to num_keys cached rows."""
         tokens, own = carried.shape[0], self._own
         rows = cache.keys[self._index][0, :num_keys]  # (S, own + D)
         skipped = cache.keys[0][0, :num_keys, own : self._latent.kv_rank]  # (S, C - own)
@@ -140,7 +140,7 @@ class LatentAttention(torch.nn.Module):
         if own < self._latent.kv_rank:
             other = carried[..., own:].flatten(0, 1) * self._scale
             scores = add_linear(scores, other, skipped, self._numerics)
-        # No key before `start` lies in any of these tokens' future.
+        # Keys before `start` need no mask: they are in the past of all these tokens.
         position = torch.arange(start, start + tokens, device=rows.device)
         future = torch.arange(start, num_keys, device=rows.device) > position[:, None]
         late = scores.view(tokens, self._heads, num_keys)[:, :, start:]

@@ -7,7 +7,7 @@ from pd_core.errors import ModelError
 __all__ = ["HEAD_LIMIT", "LatentShape"]
 
 HEAD_LIMIT = 2**14
-"""Numbers of heads and the sizes of one are below this."""
+"""Numbers of heads, and the sizes of heads and latents, are below this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,11 @@ class LatentShape:
 
     Attributes:
         kv_rank: elements of the latent that a token caches.
-        nope_dim: of each head's query and key, the part that is not rotated.
-        value_dim: of each head's value.
+        nope_dim: elements of each head's query and key that are not rotated.
+        value_dim: elements of each head's value.
 
     Raises:
-        ModelError: a size is not positive, or beyond all models.
+        ModelError: a size is not positive, or not below HEAD_LIMIT.
     """
 
     kv_rank: int

@@ -40,7 +40,7 @@ class Layer(torch.nn.Module):
         return out
 
     def products(self, x: Tensor, batch: Pass) -> Tensor:
-        """Return the attention's products with all cached keys; see there."""
+        """Return the attention's `products` with all cached keys."""
         return self.attention.products(self.input_norm(x), batch)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -19,13 +19,13 @@ __all__ = [
     "packed_linear",
 ]
 
-# MKL shares the columns of a result among its threads where it has more columns than rows, and a
-# share of fewer columns than this goes through other code. As many rows as columns prevent it.
+# MKL splits the columns of a result among its threads if it has more columns than rows, and uses
+# different code for a share of fewer columns than this. With as many rows as columns it does not.
 _NARROW = 12
 
 
 def can_pack() -> bool:
-    """Whether this torch multiplies by packed weights on this machine's CPU."""
+    """Whether this torch can multiply by packed weights on this machine's CPU."""
     try:
         product = packed_linear(torch.ones(4, 8), pack(torch.ones(8, 8)), None, unchecked("cpu"))
     except (AttributeError, RuntimeError):
@@ -34,19 +34,19 @@ def can_pack() -> bool:
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Return a float32 weight (out, in) in the order of oneDNN's product; `to_dense` undoes it."""
+    """Return a float32 weight (out, in) in oneDNN's packed order; `to_dense` undoes it."""
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
     return packed
 
 
 def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None, numerics: Numerics) -> Tensor:
-    """Return what `linear` does, two to three times as fast, in other bits.
+    """Like `linear`, but two to three times as fast, and with different low-order bits.
 
     Args:
         x: (R, in), float32.
-        packed: of a weight (out, in).
+        packed: a packed weight (out, in).
         bias: (out,) or None.
-        numerics: says to how many rows x is padded.
+        numerics: the number of rows x is padded to.
     """
     rows = x.shape[0]
     if pad := numerics.padded_rows(rows) - rows:
@@ -62,7 +62,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics) -
         x: (R, in).
         weight: (out, in).
         bias: (out,) or None.
-        numerics: pad to `min_rows`, or to a square when narrow; or cut into tiles of `tile_rows`.
+        numerics: whether to pad to `min_rows` (to a square when narrow), or to cut into tiles of
+            `tile_rows`.
     """
     rows = x.shape[0]
     if numerics.tile_rows:
@@ -83,9 +84,9 @@ def add_linear(total: Tensor, x: Tensor, weight: Tensor, numerics: Numerics) -> 
     """Return total + x @ weight.T in one product, each row bit-equal whatever the other rows.
 
     Args:
-        total: (R, out), the caller's to lose: it may be written over.
+        total: (R, out); may be overwritten.
         x: (R, in).
-        weight: (out, in); so many rows that no product is narrow.
+        weight: (out, in), with enough rows that no product is narrow.
         numerics: as for `linear`.
     """
     rows = x.shape[0]
@@ -100,13 +101,13 @@ def add_linear(total: Tensor, x: Tensor, weight: Tensor, numerics: Numerics) -> 
 
 
 class ReproducibleLinear(torch.nn.Module):
-    """A linear layer for inference, called the way `Numerics` says.
+    """A linear layer for inference, computed as `Numerics` says.
 
-    Where that is with a packed weight, the first call packs it and the plain one is given free.
+    If that is with a packed weight, the first call packs it and frees the plain one.
 
     Attributes:
         out_features: rows of the weight.
-        weight: (out, in); empty while packed, but for one that is shared.
+        weight: (out, in); empty while packed, unless it is shared.
         bias: (out,) or None.
     """
 
@@ -147,22 +148,22 @@ class ReproducibleLinear(torch.nn.Module):
         return packed_linear(x, self._packed, self.bias, self._numerics)
 
     def share(self, weight: torch.nn.Parameter) -> None:
-        """Use another layer's weight, (out, in), which stays as it is when this one packs it."""
+        """Use another layer's weight, (out, in), which is kept when this layer packs it."""
         self.weight, self._shared = weight, True
 
     def unpack(self) -> None:
-        """Have the plain weight only, as after construction; the next call packs it again."""
+        """Go back to the plain weight, as after construction; the next call packs it again."""
         if self._packed is not None and not self._shared:
             self.weight.data = self._packed.to_dense()
         self._packed = None
 
     def split(self, parts: Mapping[str, int]) -> dict[str, Tensor]:
-        """Return the weights, and biases if any, of the layers fused in this one, as views.
+        """Return views of the weights, and biases if any, of the layers fused into this one.
 
         They may be written to until the layer is called again.
 
         Args:
-            parts: name and number of output rows of each, in order.
+            parts: name and number of output rows of each layer, in order.
         """
         self.unpack()
         rows = list(parts.values())
@@ -183,7 +184,7 @@ class Placement:
     device: torch.device
 
     def linear(self, in_features: int, out_features: int, *, bias: bool) -> ReproducibleLinear:
-        """Return a linear layer there, its weights not yet filled."""
+        """Return a linear layer there, with weights not yet filled."""
         return ReproducibleLinear(
             in_features,
             out_features,

@@ -1,4 +1,4 @@
-"""Does this machine make equal bits, and which? What is behind the numerics id."""
+"""Finds out how this machine computes equal bits, and which: the basis of the numerics id."""
 
 import functools
 import hashlib
@@ -29,13 +29,13 @@ __all__ = ["probe", "whole_probe"]
 
 logger = logging.getLogger(__name__)
 
-# MKL cuts a sum over up to 192 products nowhere and one over 384 and more after each 192; between
-# them it halves it, so those lengths make other bits.
+# MKL does not split a sum of up to 192 products, and splits one of 384 or more after every 192. In
+# between it halves the sum, so those lengths give different bits.
 _KEY_STEPS = (64, 128, 192, 384, 448, KEY_BLOCK)
-# Lengths of the last block, and rows of the smallest tile: MKL has other code for 1 to 3 rows.
+# Lengths of the last block, and rows of the smallest tile: MKL has different code for 1 to 3 rows.
 _ATTENTION = ((_KEY_STEPS, 4), (_KEY_STEPS, 8), ((KEY_BLOCK,), 8))
 _KIND = "numerics"
-# What libraries under torch read from the environment, and what puts others in their place.
+# Variables that torch's libraries read, and variables that replace those libraries.
 _VARIABLES = (
     *("ATEN_", "DNNL_", "GLIBC_", "GOMP_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_"),
     *("PYTORCH_", "TORCH_"),
@@ -44,12 +44,11 @@ _VARIABLES = (
 
 @functools.cache
 def probe() -> Numerics:
-    """Return the cheapest way to equal bits on this machine: found before, or found now.
+    """Return the cheapest way to equal bits on this machine, cached or found now.
 
-    What an earlier process found is kept, by everything it depends on. It counts only where the
-    digest of its fixed computation, computed again on one thread, is the same; in any doubt the
-    whole probe runs. The thread count is changed meanwhile, so call it before other threads use
-    torch.
+    The result is cached, keyed by everything it depends on. It is used only if the digest of its
+    fixed computation, computed again on one thread, is the same; in any doubt the whole probe runs.
+    The thread count is changed meanwhile, so call this before other threads use torch.
     """
     key = _key()
     if key is not None and (known := _known(kept(_KIND, key))) is not None:
@@ -63,11 +62,11 @@ def probe() -> Numerics:
 def whole_probe() -> Numerics:
     """Find the cheapest way to equal bits on this machine, in a second or two.
 
-    Tried in order: linear layers with packed weights, called as they are or padded to 4, 8 or 16
-    rows, at one and two threads and the present number; the same with plain weights; then 16-row
-    tiles at the present number of threads. Likewise attention with shorter last blocks of keys
-    and small tiles, then without the one, then without either. If none gives equal bits, or
-    attention or elementwise functions do not, the result says so.
+    Tried in order: linear layers with packed weights, unpadded or padded to 4, 8 or 16 rows, at one
+    and two threads and the present number; the same with plain weights; then 16-row tiles at the
+    present number of threads. For attention: shorter last blocks of keys with small tiles, then
+    without small tiles, then without either. If none of them gives equal bits, or elementwise
+    functions do not, the result says so.
     """
     for candidate, counts in _candidates():
         if not (linear_is_equal(candidate, counts) and sums_are_equal(candidate, counts)):
@@ -82,7 +81,7 @@ def whole_probe() -> Numerics:
 
 
 def _candidates() -> list[tuple[Numerics, list[int]]]:
-    """Return the ways to call linear layers, and at how many threads each is tried."""
+    """Return the ways to call linear layers, each with the thread counts to try."""
     isa, present = _isa(), torch.get_num_threads()
     candidates = [
         (Numerics(True, rows, 0, isa, "", packed=packed), _threads())
@@ -101,7 +100,7 @@ def _isa() -> str:
 
 
 def _known(value: Any) -> Numerics | None:
-    """Return what was kept, when it is one of the probe's ways and still makes its bits."""
+    """Return the cached result if it is one of the probe's ways and still gives the same bits."""
     for candidate, counts in _candidates():
         for steps, rows in _ATTENTION:
             found = replace(candidate, key_steps=steps, query_rows=rows)
@@ -120,7 +119,7 @@ def _as_kept(numerics: Numerics) -> dict[str, Any]:
 
 
 def _key() -> list[object] | None:
-    """Return all that the probe's result depends on; None where that cannot be told."""
+    """Return everything the probe's result depends on; None if that cannot be determined."""
     cpu, sources = cpu_description(), _sources()
     if cpu is None or sources is None:
         return None
@@ -131,7 +130,7 @@ def _key() -> list[object] | None:
 
 
 def _sources() -> str | None:
-    """Return the digest of the code that is checked, and of what checks it."""
+    """Return the digest of the checked code and of the code that checks it."""
     files = [*sorted(Path(__file__).parent.glob("*.py")), Path(identity.__file__)]
     try:
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

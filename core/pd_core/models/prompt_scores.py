@@ -1,8 +1,8 @@
-"""How much the end of a prompt looks at each of its tokens, as SnapKV (arXiv 2404.14469) takes it.
+"""How much the end of a prompt attends to each of its tokens, as in SnapKV (arXiv 2404.14469).
 
-One layer's attention of the prompt's last SCORE_WINDOW tokens, averaged over its heads and over
-those tokens: one number per prompt token, which add up to 1. What a refined prompt keeps is chosen
-by it. Any engine may compute it; this module says what it is.
+The score is one layer's attention of the prompt's last SCORE_WINDOW tokens, averaged over its heads
+and those tokens: one number per prompt token, adding up to 1. It decides which tokens a refined
+prompt keeps. Any engine may compute it; this module defines it.
 """
 
 import torch
@@ -14,9 +14,9 @@ SCORE_WINDOW = 16
 
 
 def score_layer(num_layers: int) -> int:
-    """Return the layer whose attention is taken, from 0.
+    """Return the index of the layer whose attention is used, from 0.
 
-    GemFilter (arXiv 2409.17422) found layers 13 of 32 and 19 of 40 to tell best what matters.
+    GemFilter (arXiv 2409.17422) found layers 13 of 32 and 19 of 40 the best at this.
     """
     return 2 * num_layers // 5
 

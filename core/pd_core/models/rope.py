@@ -13,8 +13,8 @@ _BLOCK = 2048
 class RotaryEmbedding:
     """cos and sin of every angle, computed in whole blocks of positions and kept.
 
-    Frequencies and angles are rounded to float32 as `transformers` does; their cosines are taken in
-    float64 and rounded once, so that they are the same on every machine.
+    Frequencies and angles are rounded to float32 as in `transformers`. Their cosines and sines are
+    computed in float64 and rounded once, so that they are the same on every machine.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class RotaryEmbedding:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x: (T, heads, D); its first and second half are the pairs' coordinates."""
+    """Rotate x: (T, heads, D); a pair is element i of the first and of the second half."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x: (T, heads, D); neighbours are the pairs' coordinates, as in DeepSeek-V2."""
+    """Rotate x: (T, heads, D); a pair is two neighbouring elements, as in DeepSeek-V2."""
     a, b = x[..., 0::2], x[..., 1::2]
     return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)

@@ -17,7 +17,7 @@ class RopeScaling:
 
     Attributes:
         kind: "linear" divides all of them; "llama3" (Llama 3.1) only those whose wavelength is
-            long, with a smooth passage between short and long.
+            long, with a smooth transition between short and long.
         factor: the divisor, 1 or more.
         low_freq_factor: llama3: wavelengths above original_context_tokens / this are long.
         high_freq_factor: llama3: those below original_context_tokens / this are short.

@@ -1,10 +1,10 @@
-"""DRY ("don't repeat yourself"): a token that carries an earlier stretch of the answer on costs.
+"""DRY ("don't repeat yourself"): a penalty for tokens that continue a repetition in the answer.
 
-Small models fall into loops. DRY, as llama.cpp has it, takes dry_multiplier * dry_base ** (n -
-dry_allowed_length) from the logit of a token that would make a stretch of n tokens, already
-written once before, one token longer; what repeats by less than dry_allowed_length is free. Here
-nothing breaks a stretch, and only the response counts, never the prompt. The cost follows from the
-tokens before the position alone, so both sides find the same.
+Small models fall into loops. DRY, as in llama.cpp, subtracts dry_multiplier * dry_base ** (n -
+dry_allowed_length) from the logit of a token that would extend a repetition of n tokens;
+repetitions shorter than dry_allowed_length are free. Here no token breaks a repetition, and only
+the response counts, never the prompt. The penalty depends only on the tokens before the position,
+so both sides compute the same.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _LONGEST = 64  # longer stretches cost no more
 
 
 def repetition_costs(history: Sequence[int], params: SamplingParams) -> dict[int, float]:
-    """Return what to take from the logits of the tokens that would repeat, by token id.
+    """Return the penalties to subtract from the logits of repeating tokens, by token id.
 
     Args:
         history: the response before the position, or its last HISTORY_TOKENS at least.
@@ -26,7 +26,7 @@ def repetition_costs(history: Sequence[int], params: SamplingParams) -> dict[int
     """
     allowed = params.dry_allowed_length
     costs = [params.dry_multiplier]
-    while len(costs) <= _LONGEST:  # by products alone: a power's last bit is the library's choice
+    while len(costs) <= _LONGEST:  # by products: the last bit of a power depends on the library
         costs.append(costs[-1] * params.dry_base)
     return {
         token_id: costs[min(length - allowed, _LONGEST)]
@@ -36,15 +36,16 @@ def repetition_costs(history: Sequence[int], params: SamplingParams) -> dict[int
 
 
 def repeated_lengths(history: Sequence[int]) -> dict[int, int]:
-    """Return, by the token that came after it, the longest end of the history found earlier in it.
+    """Return, for each token that would repeat, the length of the repetition it would extend.
 
-    The Z-algorithm over the reversed history: linear in its length.
+    That is the longest suffix of the history that also occurs earlier, followed by that token. Uses
+    the Z-algorithm on the reversed history, linear in its length.
     """
     backwards = list(reversed(history))
     num_tokens = len(backwards)
-    lengths = [0] * num_tokens  # how far backwards[i:] agrees with backwards
+    lengths = [0] * num_tokens  # length of the common prefix of backwards[i:] and backwards
     found: dict[int, int] = {}
-    left = right = 0  # the agreeing stretch that reaches furthest
+    left = right = 0  # the match that reaches furthest
     for i in range(1, num_tokens):
         n = min(right - i, lengths[i - left]) if i < right else 0
         while i + n < num_tokens and backwards[n] == backwards[i + n]:

@@ -1,9 +1,9 @@
 """A labelled stand-in for a model's sampler: token i is a hash of everything before it.
 
-In a fleet measurement many devices are emulated and have no model, while the cloud makes real
-forward passes. With this sampler on both sides (`sampler: rolling-hash` in every result) the
-tokens of cloud and devices agree exactly when no token is lost, doubled or moved, so a replay
-still checks the handoff. It says nothing about text.
+In a fleet measurement many devices are emulated without a model, while the cloud runs real forward
+passes. With this sampler on both sides (`sampler: rolling-hash` in every result) the tokens of
+cloud and devices agree exactly if no token is lost, duplicated or moved, so a replay still checks
+the handoff. It says nothing about text quality.
 """
 
 from collections.abc import Iterable, Sequence
@@ -49,6 +49,6 @@ class RollingHash:
             return self._eos_token_ids[0]
         key = finalised(self._state ^ finalised(sampling.seed ^ (position + 1)))
         token_id = key % self._num_ordinary
-        for eos_token_id in self._eos_token_ids:  # rising, so each one skipped shifts the rest
+        for eos_token_id in self._eos_token_ids:  # in rising order: each skipped id shifts the rest
             token_id += token_id >= eos_token_id
         return token_id

@@ -3,7 +3,7 @@
 Sampling is keyed by position. The token at response position i is the argmax of
 logit / temperature + Gumbel noise, where the noise of token t is an integer hash of (seed, i, t):
 there is no generator whose state could differ between two sides. Everything after the logits is
-float64, and each row is computed alone, so a row's token never depends on its batch.
+float64, and each row is computed by itself, so a row's token never depends on its batch.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from pd_core.sampling_params import SamplingParams
 
 __all__ = ["SAMPLER_VERSION", "sample"]
 
-# Part of the numerics id: raise it whenever any token could come out differently.
+# Part of the numerics id: raise it with every change that could change a token.
 SAMPLER_VERSION = 2
 
 _NEVER = float("-inf")
@@ -33,23 +33,23 @@ def sample(
 ) -> list[int]:
     """Choose one token per row.
 
-    In this order: end-of-sequence ids are masked where asked; repetition costs; temperature; top-k
-    keeps the k largest; top-p keeps the shortest prefix, in falling order of probability
-    (renormalised after top-k), whose sum reaches top_p, the token that crosses it included;
-    Gumbel-max among what is kept. Every tie, also at top-k's and top-p's edge, goes to the lowest
-    id.
+    In this order: mask end-of-sequence ids if requested; subtract repetition penalties; divide by
+    the temperature; top-k keeps the k largest; top-p keeps the shortest prefix, in falling order of
+    probability (renormalised after top-k), whose sum reaches top_p, including the token that
+    crosses it; Gumbel-max among the kept tokens. Every tie, also at the edge of top-k and top-p,
+    goes to the lowest id.
 
     Args:
-        logits: (R, V), any float dtype; -inf for ids that must never come.
+        logits: (R, V), any float dtype; -inf for ids that must never be chosen.
         sampling: R parameters.
         positions: R response positions, from 0.
-        eos_token_ids: the model's end-of-sequence ids; the first is the one that is forced.
-        histories: R responses before the position, or their ends; only rows whose parameters
-            have a dry_multiplier need theirs.
+        eos_token_ids: the model's end-of-sequence ids; forced_length chooses the first.
+        histories: R responses before the position, or their last tokens; needed only for rows whose
+            parameters have a dry_multiplier.
 
     Raises:
         EngineError: a row holds NaN or +inf, or no token is left to choose.
-        InvalidSamplingParams: forced_length, for a model without an end-of-sequence id.
+        InvalidSamplingParams: forced_length is set, but the model has no end-of-sequence id.
     """
     assert len(logits) == len(sampling) == len(positions), "one row, parameters, position each"
     eos = list(eos_token_ids)
@@ -94,7 +94,7 @@ def _sample_row(
 
 
 def _kept(scores: Tensor, params: SamplingParams) -> Tensor:
-    """Return the ids that top-k and top-p leave, rising."""
+    """Return the ids that top-k and top-p keep, in rising order."""
     falling, ids = torch.sort(scores, descending=True, stable=True)
     if params.top_k:
         falling, ids = falling[: params.top_k], ids[: params.top_k]
@@ -106,7 +106,7 @@ def _kept(scores: Tensor, params: SamplingParams) -> Tensor:
 
 
 def _lowest_argmax(scores: Tensor) -> int:
-    """Return the lowest index of the largest value; torch.argmax leaves ties open."""
+    """Return the lowest index of the largest value; torch.argmax does not define ties."""
     largest = scores.max()
     _check(largest)
     return int((scores == largest).nonzero()[0])
@@ -125,8 +125,8 @@ def _gumbel(
 ) -> Tensor:
     """Return the standard Gumbel noise of the given ids (all: None), float64.
 
-    A uniform in (0, 1) is made of the hash's upper 52 bits, offset by a half so that neither
-    logarithm meets 0.
+    The hash's upper 52 bits give a uniform value in (0, 1), offset by a half so that neither
+    logarithm gets 0.
     """
     if ids is None:
         ids = torch.arange(vocab_size, device=device)

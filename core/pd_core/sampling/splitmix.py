@@ -1,7 +1,7 @@
-"""splitmix64: one integer hash for noise, prompts and samples, in three kinds of number.
+"""splitmix64: one integer hash for noise, prompts and samples, for int, NumPy and torch.
 
-The same bits with every version of every library, on every machine (Steele et al., "Fast
-splittable pseudorandom number generators", 2014).
+It gives the same bits with every library version on every machine (Steele et al., "Fast splittable
+pseudorandom number generators", 2014).
 """
 
 from typing import TYPE_CHECKING

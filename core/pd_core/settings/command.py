@@ -1,7 +1,7 @@
 """A command whose flags are the fields of its settings, as typer takes one.
 
-The flags are typer's from here on: it completes them, checks them and tells of them. Which of them
-were given goes to the settings; where a program has variables and a file, those follow.
+typer completes the flags, checks them and lists them in the help. The flags given become the
+settings; if a program has variables and a file, those fill in the rest.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,12 +59,11 @@ def add_command(
     """Add a command that takes its settings from flags, variables and the program's file.
 
     Args:
-        app: gets it.
-        run: does what it is for, knowing where each value comes from; its docstring is the help.
+        app: the program to add it to.
+        run: the command's function, told where each value comes from; its docstring is the help.
         settings: a dataclass with options (pd_core.settings.option).
-        program: knows the variables and the file; None: there are flags alone.
-        name: the command's, where it is not the function's; the program's own where the command
-            is all of it.
+        program: the variables and the file; None: flags only.
+        name: the command's name if not the function's; the program's name for its only command.
     """
     command = name or run.__name__
 
@@ -97,7 +96,7 @@ def _add(
     more: list[Parameter],
 ) -> None:
     class Command(TyperCommand):
-        """Tells of the variables in its help, and leaves it to the settings to read them."""
+        """Lists the variables in its help, but leaves reading them to the settings."""
 
         def format_help(self, ctx: Any, formatter: Any) -> None:
             for param in self.params:
@@ -116,7 +115,7 @@ def _add(
 
 
 def _take(function: Callable[..., None], parameters: list[Parameter]) -> None:
-    """Let a function look to typer as if it were written with these parameters."""
+    """Make a function look to typer as if it had these parameters."""
     function.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {each.name: each.annotation for each in parameters}
 

@@ -1,4 +1,4 @@
-"""What settings offer as options, and settings made of the options' values."""
+"""The options of a settings class, and settings made from the options' values."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
@@ -20,11 +20,11 @@ class Offered:
     """One field as a command offers it.
 
     Attributes:
-        name: as in Python: of the flag --a-b it is a_b.
-        kind: what its annotation says.
-        taken: the type that a flag has, with its bounds; an Annotated.
-        default: as a flag gives it; MISSING where one must be given.
-        panel: the heading in the help.
+        name: the name in Python: a_b for the flag --a-b.
+        kind: its annotation.
+        taken: the flag's type with its bounds, an Annotated.
+        default: the default as a flag would give it; MISSING if the option is required.
+        panel: its heading in the help.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Offered:
 
     @property
     def spelt(self) -> str:
-        """The name as users write it, without the dashes before."""
+        """The name as users write it, without the leading dashes."""
         return self.name.replace("_", "-")
 
     @property
@@ -50,11 +50,11 @@ class Offered:
 
 
 def offered(settings: type, part: Part = _WHOLE) -> list[Offered]:
-    """Return what a settings class and its parts offer, in the order of the fields.
+    """Return the options of a settings class and its parts, in the order of the fields.
 
     Args:
         settings: a dataclass.
-        part: what the field that holds it says of it.
+        part: the annotation of the field that holds it.
     """
     found: dict[str, Offered] = {}
     for each, taken, kind in _annotated(settings, part):
@@ -68,16 +68,16 @@ def offered(settings: type, part: Part = _WHOLE) -> list[Offered]:
 
 
 def composed(settings: type[S], values: Mapping[str, Any], part: Part = _WHOLE) -> S:
-    """Return settings and their parts, from the values of what they offer.
+    """Return settings and their parts, made from the values of their options.
 
     Args:
         settings: a dataclass.
-        values: by name, as flags give them. A name that is missing is left at its default.
-        part: what the field that holds it says of it.
+        values: values by name, as flags give them; a missing one keeps its default.
+        part: the annotation of the field that holds it.
 
     Raises:
-        ConfigError: of a part not all is given that it needs; or values do not fit together, as
-            the classes say themselves.
+        ConfigError: an option that a part requires is missing, or values do not fit together, as
+            the classes check themselves.
     """
     said = {**part.defaults, **values}
     given: dict[str, Any] = {}
@@ -93,10 +93,10 @@ def composed(settings: type[S], values: Mapping[str, Any], part: Part = _WHOLE) 
 
 
 def _chosen(classes: tuple[type, ...], part: Part, said: Mapping[str, Any]) -> type:
-    """Return the first class that has all it needs, or else the last one.
+    """Return the first class whose required options are all given, or else the last class.
 
     Raises:
-        ConfigError: that is None, and an option was given that then goes unheard.
+        ConfigError: the last one is None, and a given option would be ignored.
     """
     for inner in classes[:-1]:
         options = offered(inner, part)
@@ -106,7 +106,9 @@ def _chosen(classes: tuple[type, ...], part: Part, said: Mapping[str, Any]) -> t
         heard = any(said.get(each.name) not in (None, each.default) for each in options)
         if heard and classes[-1] is NoneType:
             words = " and ".join(f"--{each.spelt}" for each in needed)
-            raise ConfigError(f"{words} belong together; give both")
+            raise ConfigError(
+                f"{words} belong together; give {'both' if len(needed) == 2 else 'all'}"
+            )
     return classes[-1]
 
 
@@ -123,7 +125,7 @@ def _offered(each: Field[Any], taken: Any, kind: Option | Argument | Secret, par
 
 
 def _of_part(classes: tuple[type, ...], part: Part) -> list[Offered]:
-    """Return what a part's classes offer; what only some of them need may be left out."""
+    """Return the options of a part's classes; one that only some of them require is optional."""
     each_s = [[] if inner is NoneType else offered(inner, part) for inner in classes]
     needed = [{each.name for each in options if each.default is MISSING} for options in each_s]
     always = set.intersection(*needed)
@@ -149,7 +151,7 @@ def _classes(taken: Any) -> tuple[type, ...]:
 def _annotated(
     settings: type, part: Part
 ) -> Iterator[tuple[Field[Any], Any, Option | Argument | Secret | Part]]:
-    """Yield the fields that say what they are, with their whole annotation."""
+    """Yield the fields that are options or parts, with their whole annotation."""
     hints = get_type_hints(settings, include_extras=True)
     for each in fields(settings):
         for kind in getattr(hints[each.name], "__metadata__", ()):

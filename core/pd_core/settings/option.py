@@ -4,11 +4,11 @@ The settings of a command are a frozen dataclass. A field becomes an option by i
 
     port: Annotated[int, Ge(0), Le(65535), Option("0 picks a free one.")] = 8088
 
-and from it come the flag, the variable, the key in a settings file, and the help. A field that is
-a dataclass itself, annotated with `Part`, brings its own options: settings are composed as what
-runs is, and typed nowhere else. Where a part may be of several classes, it is of the first whose
-needed options are all given; where it may be None, that is the last of them. A name that several
-parts offer is one option, for all of them. Other fields are left at their defaults.
+from which come the flag, the variable, the key in a settings file, and the help. A field that is
+itself a dataclass, annotated with `Part`, brings its own options, so settings are composed like the
+program and written only once. A part that may be of several classes is of the first whose required
+options are all given; if it may be None, that comes last. A name that several parts have is one
+option for all of them. Other fields keep their defaults.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,14 +23,14 @@ class Option:
     """A field that a flag sets, and a variable and a file where the command reads those.
 
     Attributes:
-        help: says what it does; its unit too.
-        name: as users write it, without the dashes before; None: the field's.
-        short: another spelling of one letter, such as "-y".
-        choices: the only texts that it takes.
-        read: makes the field's value of a text, for a field of another type than a flag has.
-        written: makes a text of the field's default again, for the help.
+        help: what it does, with its unit.
+        name: the name as users write it, without the leading dashes; None: the field's.
+        short: a spelling with one letter, such as "-y".
+        choices: the only texts allowed.
+        read: converts a text to the field's value, for a field of a type that flags cannot have.
+        written: converts the field's default back to text, for the help.
         only_flag: neither a variable nor a file sets it.
-        may_be_path: a text that begins with ./, ../ or ~/ is a path, and begins where its file is.
+        may_be_path: a text that begins with ./, ../ or ~/ is a path, relative to the settings file.
     """
 
     help: str
@@ -55,7 +55,7 @@ class Secret:
     """A field that a variable sets and nothing else; make it `field(default=None, repr=False)`.
 
     Attributes:
-        file_option: the option that names a file with the secret, for who writes it elsewhere.
+        file_option: the option that names a file with the secret, for the hint in an error.
     """
 
     file_option: str
@@ -66,10 +66,10 @@ class Part:
     """A field whose own fields are options too.
 
     Attributes:
-        panel: the heading of its options in the help; None: that of what it is a part of.
-        only: names of the fields that are offered; empty: all.
-        defaults: by option, as flags give them, where this command has others than the class; of
-            its parts' too.
+        panel: the heading of its options in the help; None: that of the enclosing part.
+        only: names of the fields offered; empty: all.
+        defaults: defaults by option, as flags give them, that differ from the class's for this
+            command; also those of its parts.
     """
 
     panel: str | None = None
@@ -77,5 +77,5 @@ class Part:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def inside(self, part: "Part") -> "Part":
-        """Return this part as one of another part."""
+        """Return this part as it is inside another part."""
         return Part(self.panel or part.panel, self.only, {**self.defaults, **part.defaults})

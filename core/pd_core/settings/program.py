@@ -1,5 +1,5 @@
-"""Where a program's settings come from: a flag before a variable, before the file, before
-what is built in."""
+"""Where a program's settings come from: flags first, then variables, the file and built-in
+defaults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ __all__ = ["Program", "Read"]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What was found for a command.
+    """The values read for a command.
 
     Attributes:
-        values: by the options' names; of all that have one. Never shown: secrets are among them.
-        sources: in words, where each value comes from that is not built in.
+        values: all values by the options' names. Never shown, because secrets are among them.
+        sources: the source of each value that is not built in, in words.
         config: the settings file in use.
     """
 
@@ -34,10 +34,10 @@ class Program:
     """A program whose options have variables, and whose commands may read a settings file.
 
     Attributes:
-        name: such as "pd-device": its variables are PD_DEVICE_..., and its file lies in
+        name: such as "pd-device": its variables are PD_DEVICE_..., and its file is
             pd-device/config.toml.
-        commands: that read the file, with their settings; empty: there is no file.
-        tables: the file's table of a command, where it is not the command's own.
+        commands: the commands that read the file, with their settings; empty: there is no file.
+        tables: the file's table of a command, if not called like the command.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Program:
 
     @property
     def prefix(self) -> str:
-        """What the names of its variables begin with."""
+        """The prefix of its variables' names."""
         return self.name.upper().replace("-", "_") + "_"
 
     def variable(self, option: Offered) -> str:

@@ -1,7 +1,7 @@
 """The settings file: TOML that gives a program's options other defaults.
 
-Keys before the first table are for all commands, a table is for its command. The file is checked
-in full when any command reads it.
+Keys before the first table apply to all commands, a table to its command. The whole file is checked
+whenever a command reads it.
 """
 
 import difflib
@@ -22,10 +22,10 @@ __all__ = ["config_path", "file_values"]
 
 
 def config_path(program: Program, given: Path | None) -> Path | None:
-    """Return the settings file: the one that is given, or else the user's if there is one.
+    """Return the settings file: the given one, or else the user's if there is one.
 
     Raises:
-        ConfigError: the one that is given is not there.
+        ConfigError: the given one does not exist.
     """
     if given is not None:
         if not _there(given):
@@ -41,7 +41,7 @@ def _there(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        return True  # in a folder that may not be looked into: reading it will say so
+        return True  # its folder may not be entered: reading the file will say so
 
 
 def _named_by(program: Program) -> str:
@@ -49,10 +49,10 @@ def _named_by(program: Program) -> str:
 
 
 def file_values(program: Program, command: str, path: Path) -> dict[str, Any]:
-    """Check the whole file; return what it says for one command, by the options' names.
+    """Check the whole file; return its values for one command, by the options' names.
 
     Raises:
-        ConfigError: it cannot be read, or says what no command can use; the key is named.
+        ConfigError: it cannot be read, or has a key or value that is not valid; the key is named.
     """
     content = _read(program, path)
     names = sorted({program.table(name) for name in program.commands})
@@ -81,14 +81,14 @@ def _read(program: Program, path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error.strerror}); make it readable for you, or name another "
             f"({_named_by(program)})"
         ) from error
-    except ValueError as error:  # of TOML, or of its text's encoding
+    except ValueError as error:  # invalid TOML, or invalid UTF-8
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
 def _checked(
     program: Program, path: Path, table: str, content: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return a table's values by the options' names, each one that its option takes."""
+    """Return a table's values by the options' names, each checked against its option."""
     commands = [table] if table else program.commands
     known = {each.name: each for name in commands for each in offered(program.commands[name])}
     checked: dict[str, Any] = {}
@@ -121,10 +121,10 @@ def _refusal(name: str, known: Mapping[str, Offered]) -> str:
 
 
 def _value(option: Offered, value: Any, folder: Path) -> Any:
-    """Return a value as its option takes it; a file's paths begin where the file is."""
+    """Convert a value for its option; paths are relative to the file's folder."""
     if isinstance(value, list) != option.many:
         raise TypeError("it takes a list" if option.many else "it takes one value")
-    # As text, as in a variable, so that 80.5 is no port and 1 no word.
+    # Checked as text, so that a file and a variable accept the same values.
     text = [_text(item) for item in value] if isinstance(value, list) else _text(value)
     taken = TypeAdapter(option.taken).validate_python(text)
     local = isinstance(option.kind, Option) and option.kind.may_be_path and isinstance(value, str)

@@ -1,4 +1,4 @@
-"""Flags, variables and the settings file become one set of values, by pydantic-settings."""
+"""Merges flags, variables and the settings file into one set of values, by pydantic-settings."""
 
 import os
 from collections.abc import Mapping
@@ -34,10 +34,10 @@ def read_sources(
     """Return the values of a command's options.
 
     Args:
-        program: knows the variables and the file.
+        program: the variables and the file.
         command: the command's name.
         settings: its settings, a dataclass.
-        flags: what the command line says, by name.
+        flags: the values of the command line, by name.
         given: the settings file that the command line names.
 
     Raises:
@@ -54,7 +54,7 @@ def read_sources(
         values = dict(model(**said))
     except ValidationError as error:
         raise _wrong_variable(program, stored, error) from None
-    # A secret passes no validator, whose error would show it.
+    # A secret goes through no validator, because its error would show it.
     secrets = [each for each in options.values() if isinstance(each.kind, Secret)]
     hidden = {each.name: os.environ.get(program.variable(each)) for each in secrets}
     sources = dict.fromkeys(in_file, str(config))
@@ -66,7 +66,7 @@ def read_sources(
 def _model(
     program: Program, options: Mapping[str, Offered], in_file: dict[str, Any]
 ) -> type[BaseSettings]:
-    """Return the options as a settings model, with its sources in their order."""
+    """Return the options as a settings model, with its sources in order of precedence."""
 
     class Sources(BaseSettings):
         model_config = SettingsConfigDict(
@@ -94,14 +94,14 @@ def _model(
 
 
 def _words(value: Any) -> Any:
-    """Split what a variable says at white space, where an option may be repeated."""
+    """Split a variable's value at white space, for an option that may be repeated."""
     return value.split() if isinstance(value, str) else value
 
 
 def _wrong_variable(
     program: Program, options: Mapping[str, Offered], error: ValidationError
 ) -> ConfigError:
-    """Say what is wrong: of a variable, since flags and file are checked where they are read."""
+    """Return the error for a wrong variable; flags and file are checked where they are read."""
     first = error.errors()[0]
     option = options[str(first["loc"][0])]
     variable = program.variable(option)

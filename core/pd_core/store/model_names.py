@@ -1,4 +1,4 @@
-"""Models that go by a name instead of a path: the shipped one, a made-up one, and pulled ones."""
+"""Models given by name instead of a path: the shipped one, a random one, and pulled ones."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from pd_core.store.model_store import PulledName, find_pulled
 __all__ = ["DEFAULT_MODEL", "MODEL_HELP", "RANDOM_TINY", "model_directory"]
 
 DEFAULT_MODEL = "skipv1-python-5m"
-"""What every command runs when it is told nothing: small, trained, 2,048 tokens of context."""
+"""The default model of every command: small, trained, 2,048 tokens of context."""
 
 RANDOM_TINY = "random-tiny"
-"""Random weights made on the spot: for tests, and for contexts of up to 16,384 tokens."""
+"""Random weights, generated when loaded: for tests, and for contexts of up to 16,384 tokens."""
 
 MODEL_HELP = f"{DEFAULT_MODEL}, {RANDOM_TINY}, a pulled OWNER/MODEL, or a Hugging Face directory."
 
@@ -20,13 +20,13 @@ _NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def model_directory(spec: str) -> Path:
-    """Return the directory of the shipped model or a pulled one, by name, or of any, by its path.
+    """Return the directory of the shipped or a pulled model, by name, or of any model, by path.
 
-    A name goes first; a directory of the same name is reached as "./NAME".
+    A name takes precedence; for a directory of the same name write "./NAME".
 
     Raises:
         ModelError: there is no such directory, this installation lacks the shipped model, or it is
-            "random-tiny", which is not made of files.
+            "random-tiny", which has no files.
     """
     if spec == DEFAULT_MODEL:
         return _shipped(spec)

@@ -1,8 +1,8 @@
 """Where models pulled from a hub are kept, and how they are found by name.
 
 One folder a name: ROOT/owner/model, or ROOT/owner/model@revision. It is an ordinary Hugging Face
-directory with one file more, the manifest, and comes into its place in one move when all of it is
-there and checked. What is being pulled lies under ROOT/.partial, so half a model is never found.
+directory with one more file, the manifest, and is moved into place in one step when it is complete
+and checked. A model being pulled is under ROOT/.partial, so an incomplete model is never found.
 """
 
 import os
@@ -48,8 +48,8 @@ class PulledName:
     """A model's name on a hub.
 
     Attributes:
-        owner: who published it.
-        model: its name there.
+        owner: the account that published it.
+        model: its name on the hub.
         revision: a branch, a tag or a commit.
     """
 
@@ -59,7 +59,7 @@ class PulledName:
 
     @classmethod
     def parse(cls, spec: str) -> Self | None:
-        """Read "owner/model" or "owner/model@revision"; None for what is no such name."""
+        """Read "owner/model" or "owner/model@revision"; None if it is not such a name."""
         found = _NAME.fullmatch(spec)
         if found is None or ".." in spec:
             return None
@@ -68,7 +68,7 @@ class PulledName:
 
     @property
     def repo(self) -> str:
-        """Owner and model, as a hub takes them."""
+        """Owner and model, in the hub's notation."""
         return f"{self.owner}/{self.model}"
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class PulledName:
 
 
 class PulledFile(BaseModel):
-    """One file as it was when it was pulled."""
+    """One file, as it was when pulled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,7 +86,7 @@ class PulledFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a pulled model consists of, and where it came from."""
+    """The files of a pulled model, and its origin."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,7 +97,7 @@ class Manifest(BaseModel):
 
     @property
     def size_bytes(self) -> int:
-        """All files together."""
+        """Size of all files together."""
         return sum(file.size_bytes for file in self.files.values())
 
 
@@ -111,12 +111,12 @@ def store_root() -> Path:
 
 
 def pulled_folder(name: PulledName) -> Path:
-    """Return the place of a model, whether it is there or not."""
+    """Return the folder of a model, whether it exists or not."""
     return store_root() / name.owner / _folder_name(name)
 
 
 def partial_folder(name: PulledName) -> Path:
-    """Return where a model's files lie while it is being pulled."""
+    """Return the folder of a model's files while it is being pulled."""
     return store_root() / _PARTIAL / name.owner / _folder_name(name)
 
 
@@ -127,10 +127,10 @@ def find_pulled(name: PulledName) -> Path | None:
 
 
 def pulled_names(*, partial: bool = False) -> Iterator[PulledName]:
-    """Yield the names of all pulled models, by rising name.
+    """Yield the names of all pulled models, sorted.
 
     Args:
-        partial: those of which only a part is here, instead of the whole ones.
+        partial: yield the incomplete models instead.
     """
     root = store_root() / _PARTIAL if partial else store_root()
     for folder in sorted(root.glob("*/*")):

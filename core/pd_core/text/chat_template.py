@@ -1,4 +1,4 @@
-"""From messages to the text of a prompt, by the checkpoint's own template."""
+"""Turns messages into the text of a prompt, by the checkpoint's own template."""
 
 import datetime
 import re
@@ -17,15 +17,15 @@ _TIME_LIMIT_S = 2.0
 
 
 class ChatTemplate:
-    """A template in jinja2, run in a sandbox with bounds on time and size.
+    """A jinja2 template, run in a sandbox with limits on time and size.
 
-    The text it makes holds the special tokens, the beginning of the sequence too where the model
-    wants one; so it is encoded as it is (`Tokenizer.encode`), and nothing is put before it.
+    Its text contains the special tokens, including the beginning of sequence if the model wants
+    one, so it is encoded as it is (`Tokenizer.encode`), without a prefix.
 
     Args:
         text: the template.
         special_tokens: names such as "bos_token" and their text, which templates refer to.
-        time_limit_s: seconds that one rendering may take.
+        time_limit_s: most seconds for one rendering.
 
     Attributes:
         digest: hex sha256 of the template's text.
@@ -68,13 +68,13 @@ class ChatTemplate:
 
         Args:
             messages: JSON objects, each with "role" and "content".
-            add_generation_prompt: end with what comes before an answer.
-            tools: JSON objects that describe functions, for templates that know them.
-            now: what templates that write the date take it from.
+            add_generation_prompt: end with the text that precedes an answer.
+            tools: JSON objects that describe functions, for templates that support them.
+            now: returns the time, for templates that write the date.
 
         Raises:
-            InvalidRequest: the template refuses the messages, or fails on them, or needs too
-                much time or space.
+            InvalidRequest: the template refuses the messages, fails on them, or needs too much time
+                or space.
         """
         values = {
             **self._special_tokens,
@@ -88,7 +88,7 @@ class ChatTemplate:
                 return self._bounded(values)
         except TemplateError as error:
             raise InvalidRequest(f"the chat template refuses the messages: {error}") from error
-        except Exception as error:  # a template may cause any error, as a program of its own
+        except Exception as error:  # a template is a program, so it may cause any error
             raise InvalidRequest(f"the chat template fails on the messages: {error}") from error
 
     def _bounded(self, values: Mapping[str, object]) -> str:
@@ -102,7 +102,7 @@ class ChatTemplate:
 
 
 def _date(now: datetime.datetime, layout: str) -> str:
-    # A width in a directive, as in %999999Y, would be filled up.
+    # A width in a directive, as in %999999Y, would pad the output to that length.
     if len(layout) > 100 or re.search(r"%[^A-Za-z%-]", layout):
         raise TemplateError("it asks for a date in a layout that is refused")
     return now.strftime(layout)

@@ -1,7 +1,7 @@
-"""A jinja2 sandbox in which a template can neither reach Python nor run or grow without end.
+"""A jinja2 sandbox in which a template can neither reach Python nor run or grow without bound.
 
-A chat template is text from a checkpoint, so it is run as a stranger's program. jinja2's immutable
-sandbox keeps it from attributes, files and imports. On top of that come a time limit, checked at
+A chat template is text from a checkpoint, so it is run as an untrusted program. jinja2's immutable
+sandbox keeps it from attributes, files and imports. In addition there is a time limit, checked at
 every line of Python the template causes, and size limits on everything that multiplies text.
 """
 
@@ -24,7 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 __all__ = ["MAX_CHARACTERS", "TemplateSandbox", "time_limit"]
 
-MAX_CHARACTERS = 4_000_000  # of any one text; a million tokens
+MAX_CHARACTERS = 4_000_000  # in any one text; a million tokens
 _MAX_BITS = 64
 _MAX_INDENT = 16
 # fmt: off
@@ -33,7 +33,7 @@ _FILTERS = (
     "int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr",
     "reverse", "safe", "select", "selectattr", "sort", "title", "trim", "unique", "upper",
 )
-# Of the methods of str, those whose result is no longer than the text, and two that are measured.
+# The methods of str whose result is no longer than the text, and two whose result is measured.
 _TEXT_METHODS = frozenset((
     "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha",
     "isdigit", "islower", "isnumeric", "isspace", "isupper", "join", "lower", "lstrip",
@@ -44,7 +44,7 @@ _TEXT_METHODS = frozenset((
 
 
 class _Measured(CodeGenerator):
-    """Compiles `a ~ b` to a call that looks at the length first."""
+    """Compiles `a ~ b` to a call that checks the length first."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self.write("environment.concatenated((")
@@ -55,7 +55,7 @@ class _Measured(CodeGenerator):
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks training targets; to us its body is all that counts."""
+    """`{% generation %}` marks training targets; we only render its body."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
 
@@ -67,7 +67,7 @@ class _Generation(Extension):
 class TemplateSandbox(ImmutableSandboxedEnvironment):
     """The environment that chat templates are compiled and run in.
 
-    Whatever it refuses raises jinja2's SecurityError.
+    It refuses by raising jinja2's SecurityError.
     """
 
     code_generator_class = _Measured
@@ -92,23 +92,23 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self.globals["raise_exception"] = _raise
 
     def concatenated(self, values: Iterable[object]) -> str:
-        """Return what `a ~ b` means."""
+        """Return the result of `a ~ b`."""
         return joined([printable(v) for v in values])
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Allow of text only methods that cannot multiply it."""
+        """Allow only those methods of text that cannot multiply it."""
         if isinstance(obj, str) and attr not in _TEXT_METHODS:
             return False
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Refuse str.format: the width of a field is a length without bound."""
+        """Refuse str.format, because the width of a field is unbounded."""
         if super().wrap_str_format(value) is not None:
             raise SecurityError("a chat template may not use str.format; join texts with ~")
         return None
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Compute left operator right, when the result is small."""
+        """Compute left operator right if the result is small."""
         if operator == "**" or (operator == "%" and isinstance(left, str)):
             raise SecurityError(f"a chat template may not use the operator {operator!r} this way")
         if operator == "*":
@@ -122,7 +122,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call obj; joining and replacing are measured first."""
+        """Call obj; the results of joining and replacing are measured first."""
         text = getattr(obj, "__self__", None)
         if isinstance(text, str):
             name = getattr(obj, "__name__", "")
@@ -136,8 +136,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 def printable(value: object) -> object:
     """Return the value if it may be printed: text, a number, true, false, none or undefined.
 
-    Lists and objects would come out as Python writes them, which no model was trained on, and one
-    that holds itself many times over would be long beyond measure.
+    Lists and objects would be printed in Python's notation, which no model was trained on, and one
+    that contains itself many times over would be unboundedly long.
     """
     if value is None or isinstance(value, str | int | float | Undefined):
         return value
@@ -169,7 +169,7 @@ def replaced(text: object, old: str, new: str, count: int = -1) -> str:
 
 
 def indented(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    """Indent the lines of a text but the first."""
+    """Indent the lines of a text; the first and blank ones only if asked."""
     space = width if isinstance(width, str) else " " * min(width, _MAX_INDENT)
     _check_size(len(text) + (text.count("\n") + 1) * len(space))
     lines = text.split("\n")
@@ -191,22 +191,22 @@ def json_text(
         separators=separators,
         sort_keys=sort_keys,
     )
-    # Piece by piece, so that both limits hold for a list that contains itself many times over.
+    # Piece by piece, so that both limits also hold for a list that contains itself many times over.
     return joined(encoder.iterencode(value))
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in this thread at the first line of Python after so many seconds.
+    """Raise TimeoutError in this thread at the first line of Python after `seconds`.
 
-    It is a trace function, so it costs speed while it lasts and puts a debugger's aside.
+    It uses a trace function, which slows Python down meanwhile and replaces a debugger's.
     """
     end = time.perf_counter() + seconds
 
     def trace(frame: FrameType, event: str, arg: object) -> Callable[..., Any]:
         nonlocal end
         if time.perf_counter() > end:
-            end += seconds  # leave the way out undisturbed; come again if somebody swallowed it
+            end += seconds  # let the error propagate; raise again later if it was swallowed
             raise TimeoutError(f"it took more than {seconds:g} s")
         return trace
 
@@ -219,7 +219,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def _raise(message: object) -> None:
-    """What templates call to refuse messages."""
+    """Refuse the messages; templates call this."""
     raise TemplateError(str(printable(message)))
 
 

@@ -1,4 +1,4 @@
-"""Incremental detokenising: half characters and possible stop strings are held back."""
+"""Incremental detokenisation: incomplete characters and possible stop strings are held back."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,18 +12,18 @@ _REPLACEMENT = "\ufffd"
 class TextStream:
     """Turns token ids into text, one at a time, releasing only what is final.
 
-    Held back is half a character (bytes that a next token may complete), and text that may be
-    the beginning of a stop string. Each token's text is released exactly once and in order, so
+    It holds back an incomplete character (bytes that the next token may complete) and text that may
+    be the beginning of a stop string. Each token's text is released exactly once and in order, so
     the released texts joined are the decoded text, cut before the stop string that is complete
     first.
 
     Args:
         decode: turns a list of ids into text.
-        stop_strings: end the text before the first of these.
+        stop_strings: the text ends before the first of these.
 
     Attributes:
-        stopped: a stop string was found; the tokens that make it up have trimmed or empty text,
-            and nothing may be pushed any more.
+        stopped: a stop string was found; its tokens have trimmed or empty text, and no more tokens
+            may be pushed.
 
     Raises:
         InvalidRequest: a stop string is empty.
@@ -37,10 +37,10 @@ class TextStream:
         self.stopped = False
         self._decode = decode
         self._stops = tuple(stop_strings)
-        # Tokens whose text is known are dropped but for the last few: decoders look back (a
-        # leading space depends on the token before), and decoding all each time is quadratic.
+        # Of the tokens whose text is known only the last few are kept: decoders look back (a
+        # leading space depends on the token before), but decoding all each time is quadratic.
         self._window: list[int] = []
-        self._known = 0  # tokens of the window whose text is decided
+        self._known = 0  # tokens of the window whose text is known
         self._index = 0  # index of the next token pushed
         self._held: list[tuple[int, str]] = []  # decoded, not yet released
 
@@ -53,12 +53,12 @@ class TextStream:
         return self._release(final=False)
 
     def flush(self) -> list[tuple[int, str]]:
-        """Return all that is held back; broken UTF-8 comes out as U+FFFD."""
+        """Return everything held back; broken UTF-8 becomes U+FFFD."""
         self._decode_new(final=True)
         return self._release(final=True)
 
     def _decode_new(self, *, final: bool) -> None:
-        """Move the text of undecided tokens to `_held` once it ends on a whole character."""
+        """Move the text of new tokens to `_held` once it ends on a whole character."""
         pending = len(self._window) - self._known
         if not pending:
             return
@@ -66,20 +66,20 @@ class TextStream:
         after = self._decode(self._window)
         text = after[len(before) :]
         if text.endswith(_REPLACEMENT) and not final:
-            return  # half a character, or broken bytes: the next whole character tells
+            return  # an incomplete character or broken bytes: the next whole character will tell
         first = self._index - pending
         # The characters belong to the token that completes them.
         self._held += [(i, "") for i in range(first, self._index - 1)]
         self._held.append((self._index - 1, text))
-        if text:  # a special token has none, and the decoder must still see what was before it
+        if text:  # after a special token (no text) the decoder still needs the earlier tokens
             self._window = self._window[self._known :]
         self._known = len(self._window)
 
     def _release(self, *, final: bool) -> list[tuple[int, str]]:
         """Split `_held` into what is final and what may still belong to a stop string."""
         text = "".join(t for _, t in self._held)
-        # The one that is complete first wins, of two that end together the longer: so the cut
-        # does not depend on how the text was split into tokens.
+        # The stop string that is complete first wins; of two that end together, the longer one. So
+        # the cut does not depend on how the text was split into tokens.
         found = [(at + len(s), at) for s in self._stops if (at := text.find(s)) >= 0]
         if found:
             self.stopped = True
@@ -97,7 +97,7 @@ class TextStream:
         return released
 
     def _trimmed(self, length: int) -> list[tuple[int, str]]:
-        """Return all held tokens, their joined text cut to `length` characters."""
+        """Return all held tokens, with their joined text cut to `length` characters."""
         out = []
         for index, piece in self._held:
             out.append((index, piece[: max(length, 0)]))
@@ -106,6 +106,6 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of text that begins stop."""
+    """Return the length of the longest suffix of text that is a proper prefix of stop."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

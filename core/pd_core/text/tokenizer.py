@@ -1,4 +1,4 @@
-"""Text to token ids and back; a stream of ids to text, with stop strings."""
+"""Text to token ids and back, and streams of ids to text, with stop strings."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Tokenizer:
     Attributes:
         digest: hex sha256 of the file's content.
         vocab_size: ids are below this, added tokens included.
-        prefix_ids: what the tokenizer puts before a text, such as a beginning of sequence.
+        prefix_ids: ids the tokenizer puts before a text, such as the beginning of sequence.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, content: str) -> None:
@@ -34,13 +34,13 @@ class Tokenizer:
         """Read the content of a tokenizer.json.
 
         Raises:
-            ModelError: it is not one.
+            ModelError: it is not a tokenizer.json.
         """
         try:
             backend = tokenizers.Tokenizer.from_str(content)
         except Exception as error:  # the library raises nothing narrower
             raise ModelError(f"not a tokenizer.json: {error}") from error
-        # A file may ask for cutting or padding, which must never happen to a prompt silently.
+        # A file may ask for truncation or padding, which must never happen to a prompt silently.
         backend.no_truncation()
         backend.no_padding()
         return cls(backend, content)
@@ -74,7 +74,7 @@ class Tokenizer:
         """Return the ids of a text, without special tokens added around it.
 
         Raises:
-            InvalidRequest: the text holds half a surrogate pair: it was not valid UTF-8.
+            InvalidRequest: the text contains a lone surrogate, so it was not valid UTF-8.
         """
         try:
             text.encode()
@@ -82,14 +82,14 @@ class Tokenizer:
             raise InvalidRequest(
                 f"the text is not valid UTF-8 (character {error.start}); check its encoding"
             ) from error
-        # Of the library's ways only those for several texts let other threads run meanwhile.
+        # Only the library's batch methods let other threads run meanwhile.
         return list(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a plain text as a whole prompt, the tokenizer's prefix before it.
+        """Return the ids of a plain text as a whole prompt, with the tokenizer's prefix.
 
-        A text that begins with that prefix already, because a chat template wrote it, does not
-        get it twice. What the tokenizer puts behind a text is left out: an answer follows.
+        A text that already begins with the prefix, because a chat template wrote it, does not get
+        it twice. The tokenizer's suffix is left out, because an answer follows.
         """
         ids = self.encode(text)
         prefix = list(self.prefix_ids)

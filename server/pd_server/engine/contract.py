@@ -34,7 +34,7 @@ class ModelCard:
         fingerprints: of tokenizer, template, weights and numerics.
         eos_token_ids: ids that end a sequence.
         vocab_size: token ids are below this.
-        max_context_tokens: prompt and response together, as far as the model goes.
+        max_context_tokens: the model's limit on prompt and response together.
         sampler: "model", or "rolling-hash" for fleet measurements.
     """
 
@@ -59,15 +59,15 @@ class ScoreKind(StrEnum):
     """What an engine's prompt scores mean; all add up to 1 over the prompt."""
 
     ATTENTION = "attention"  # as pd_core.models.prompt_scores says
-    SELF_INFORMATION = "self-information"  # how unexpected a token was: another meaning
+    SELF_INFORMATION = "self-information"  # how unexpected a token was: a different measure
 
 
 @dataclass(frozen=True, slots=True)
 class PromptScored:
-    """How much the prompt's end looks at each of its tokens; see pd_core.models.prompt_scores.
+    """How much the end of the prompt attends to each token; see pd_core.models.prompt_scores.
 
-    Comes once, after the prompt's prefill and before the last event; not where nothing is computed.
-    Committed tokens behind the prompt have no scores.
+    Comes once, after the prefill and before the last event; not at all when nothing is computed.
+    Committed tokens after the prompt have no scores.
     """
 
     request_id: int
@@ -126,7 +126,7 @@ class Engine(Protocol):
         """Do a bounded piece of work for all running requests and report what came of it.
 
         Raises:
-            EngineDead: the failure concerns more than single requests; call nothing any more.
+            EngineDead: the failure affects more than single requests; make no further calls.
         """
         ...
 
@@ -135,5 +135,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of everything outside this process; nothing is called any more after it."""
+        """Release everything held outside this process; make no further calls."""
         ...

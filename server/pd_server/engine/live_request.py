@@ -1,6 +1,6 @@
-"""One request, from the server's door to the model: its tokens, its limits, how far it has come.
+"""One request, from the RPC to the model: its tokens, its limits and its progress.
 
-The service makes it and hands it over; from then on the engine's thread alone reads and writes it.
+The service creates it and hands it over; from then on only the engine's thread reads and writes it.
 The scheduler keeps its counters on it, the model reads its tokens from it, and every token made is
 appended to it.
 """
@@ -16,8 +16,8 @@ from pd_core.sampling_params import SamplingParams
 
 __all__ = ["LiveRequest"]
 
-# A request that continues an answer waits as if it had arrived this much later: its reader has
-# tokens to read already, and another has none.
+# A request that continues an answer is queued as if it had arrived this much later: its reader
+# still has tokens to read, while the reader of a new request has none.
 _CONTINUATION_YIELDS_S = 0.5
 
 
@@ -36,14 +36,14 @@ class LiveRequest:
         useful_for_s: fail with RequestExpired if prefill has not begun by then; None: never.
         cache_salt: requests with different salts never share cached prefixes.
         score_prompt: PromptScored is wanted, and not reported yet.
-        block_keys: of the prefix's whole blocks; see `prefix_cache`. None to share none.
+        block_keys: keys of the prefix's whole blocks, see `prefix_cache`; set when it is queued.
         num_prefix_tokens: prompt and committed tokens, at least 1.
         num_computed_tokens: tokens whose keys and values are cached.
-        began_at_s: when it first got a slot; it may have lost it again.
+        began_at_s: when it first got a slot; it may have been preempted since.
         first_token_at_s: when its first token was made.
         busy_s: its share of the engine's working time.
         kv_byte_s: integral of the KV bytes it held.
-        rolling_hash: of its tokens, where tokens are taken from it in the model's place.
+        rolling_hash: hash of its tokens, when the rolling-hash sampler replaces the model's.
     """
 
     request_id: int
@@ -105,13 +105,13 @@ class LiveRequest:
 
     @property
     def decodes(self) -> bool:
-        """Whether all but its last token is computed, and that one was generated."""
+        """Whether its last token was generated and is the only one not yet computed."""
         num_tokens = len(self.token_ids)
         return num_tokens - self.num_computed_tokens == 1 and num_tokens > self.num_prefix_tokens
 
     @property
     def rank(self) -> tuple[float, int]:
-        """Lower ones go first: by arrival, first tokens half a second before continuations."""
+        """Sort key, lowest first: arrival, with continuations counted as half a second later."""
         continues = self.next_position > 0
         return self.arrived_at_s + _CONTINUATION_YIELDS_S * continues, self.request_id
 
@@ -122,7 +122,7 @@ class LiveRequest:
         return FinishReason.LIMIT if self.next_position >= self.token_limit else None
 
     def finished(self, reason: FinishReason, now_s: float) -> Finished:
-        """Return the last word about a request that ends in order now."""
+        """Return the final report of a request that ends in order now."""
         began_at_s = now_s if self.began_at_s is None else self.began_at_s
         first_token_at_s = now_s if self.first_token_at_s is None else self.first_token_at_s
         return Finished(
@@ -135,8 +135,8 @@ class LiveRequest:
         )
 
     def expired(self, now_s: float) -> bool:
-        """Whether it is no longer useful to begin."""
-        # Begun and queued again, it was preempted.
+        """Whether it is too late to begin."""
+        # A request that has begun never expires: if it is queued again, it was preempted.
         if self.useful_for_s is None or self.began_at_s is not None:
             return False
         return now_s - self.arrived_at_s > self.useful_for_s

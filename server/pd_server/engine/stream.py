@@ -1,4 +1,4 @@
-"""One request's events on their way from the engine's thread to the stream that sends them."""
+"""One request's events, on their way from the engine's thread to the RPC stream."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ __all__ = ["EngineStream"]
 class EngineStream:
     """A buffer that never makes the engine wait: it holds at most the request's own tokens.
 
-    Lives on the event loop. A consumer that lags gets everything that gathered as one Tokens.
+    Lives on the event loop. A slow consumer gets everything that has piled up as one Tokens.
 
     Args:
         request_id: the engine's id of the request.
@@ -54,10 +54,10 @@ class EngineStream:
             self._close(error)
 
     async def receive(self) -> Tokens | Finished:
-        """Return the next tokens, or at last Finished.
+        """Return the next tokens, and Finished after the last.
 
         Raises:
-            PdError: the request failed; the tokens made before were returned already.
+            PdError: the request failed; all tokens made before that have been returned.
         """
         while not self._token_ids and self._end is None:
             self._wake.clear()

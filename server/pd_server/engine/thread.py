@@ -1,7 +1,7 @@
 """The one thread that owns an engine, and the only way from asyncio to it.
 
-Commands go in by one queue and are applied between two steps, so that a cancel takes effect within
-one step. Events come back by `call_soon_threadsafe`, one call a step.
+Commands go in through one queue and are applied between steps, so a cancel takes effect within one
+step. Events come back through `call_soon_threadsafe`, one call a step.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ __all__ = ["EngineThread"]
 
 logger = logging.getLogger(__name__)
 
-# An idle engine is asked this often whether it still lives: its processes may die unasked.
+# How often an idle engine is checked: its processes may die while it has nothing to do.
 _IDLE_CHECK_S = 1.0
 
 
@@ -31,8 +31,8 @@ class EngineThread:
 
     Args:
         engine: owned by the thread from `start` on.
-        on_dead: called on the loop when the engine fails for good; its streams have their
-            EngineDead by then.
+        on_dead: called on the loop when the engine fails for good, after all its streams got
+            EngineDead.
     """
 
     def __init__(self, engine: Engine, on_dead: Callable[[EngineDead], None]) -> None:
@@ -45,7 +45,7 @@ class EngineThread:
         self._dead: EngineDead | None = None
         self._coming: dict[int, int] = {}  # tokens of requests that the load does not count yet
         self._load = engine.load()
-        # A daemon: a step that hangs must not keep a stopping process alive.
+        # A daemon thread: a step that hangs must not keep a stopping process alive.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -71,7 +71,7 @@ class EngineThread:
         """Hand a request to the engine.
 
         Args:
-            request: a request with an id never used before; the engine's from here on.
+            request: a request with an id never used before; the engine owns it from here on.
             on_end: called once when it has ended, failed or was aborted.
 
         Raises:
@@ -107,19 +107,19 @@ class EngineThread:
             self.abort(stream, error)
 
     async def close(self, timeout_s: float = 15.0) -> None:
-        """Stop the thread after its present step, and its engine; what hangs is left behind."""
+        """Stop the thread after its present step, and the engine; give up after timeout_s."""
         self._commands.put(None)
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, timeout_s)
 
     def _run(self) -> None:
-        """The thread: apply commands, step, report; until a None or a failure."""
+        """Apply commands, step and report, until a None command or a failure."""
         try:
             while (came := self._apply_commands()) is not None:
                 events = self._engine.step() if self._engine.has_unfinished() else []
                 self._call_loop(partial(self._deliver, came, events, self._engine.load()))
-        except BaseException as error:  # whatever ends this thread, nobody may wait for it for ever
-            logger.exception("the engine failed; this server answers nothing any more")
+        except BaseException as error:  # whatever ends this thread, its streams must hear of it
+            logger.exception("the engine failed; this server no longer answers requests")
             dead = error if isinstance(error, EngineDead) else _died_of(error)
             self._call_loop(partial(self._die, dead))
         self._close_engine()
@@ -134,7 +134,7 @@ class EngineThread:
         """Apply all queued commands, waiting a while for one when there is nothing to compute.
 
         Returns:
-            The ids of the requests that came; None: the thread is to stop.
+            The ids of the new requests; None: the thread must stop.
         """
         came: list[int] = []
         block = not self._engine.has_unfinished()
@@ -155,7 +155,7 @@ class EngineThread:
     def _call_loop(self, callback: Callable[[], None]) -> None:
         try:
             self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # the loop is closed: nobody is left to tell
+        except RuntimeError:  # the loop is closed: there is no one left to tell
             logger.debug("the event loop has ended before the engine's thread")
 
     def _deliver(self, came: list[int], events: list[EngineEvent], load: Load) -> None:

@@ -27,14 +27,14 @@ class Ticket:
 class Admission:
     """Bounds the requests and the tokens in flight.
 
-    A request is in flight from its admission until the engine has finished it, so at most
-    max_num_seqs run and max_num_waiting wait, and no queue behind this one can grow.
+    A request is in flight from its admission until the engine has finished it. So at most
+    max_num_seqs run and max_num_waiting wait, and no later queue can grow beyond that.
 
     Args:
         max_num_seqs: slots of the engine.
         max_num_waiting: requests queued beyond them.
         max_tokens_in_flight: prompt tokens and token limits of all requests in flight together;
-            a request alone is always admitted, and extended.
+            a request that is alone is always admitted and extended.
         clock: seconds, for the retry delay.
     """
 
@@ -67,7 +67,7 @@ class Admission:
         """Admit a request that may come to hold num_tokens tokens.
 
         Raises:
-            QueueFull: over a bound; with the delay after which a place should be free.
+            QueueFull: over a bound; carries the delay after which there should be room.
         """
         if self._num_in_flight >= self._max_in_flight:
             retry_s = self._retry_after_s()
@@ -90,8 +90,8 @@ class Admission:
     def extend(self, ticket: Ticket, num_tokens: int) -> int:
         """Let an admitted request make more tokens than it was admitted for, as far as they fit.
 
-        It is cut rather than refused: a refusal would end a stream that can go on, while a cut
-        limit ends it in order, and to continue is a new request that waits its turn.
+        The extension is cut rather than refused: a refusal would break a stream that can go on. At
+        a cut limit the stream ends in order, and the client continues with a new, queued request.
 
         Args:
             ticket: the request's.
@@ -109,7 +109,7 @@ class Admission:
         return granted
 
     def release(self, ticket: Ticket) -> None:
-        """Give a ticket back; a second time changes nothing."""
+        """Give a ticket back; a second release changes nothing."""
         if ticket.released:
             return
         ticket.released = True
@@ -121,7 +121,7 @@ class Admission:
         )
 
     def _retry_after_s(self) -> float:
-        """Estimate when the next place is free.
+        """Estimate the seconds until the next request leaves.
 
         By Little's law requests leave at a rate of (number in flight) / (mean residence).
         """

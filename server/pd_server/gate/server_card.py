@@ -1,4 +1,4 @@
-"""What a server tells about itself."""
+"""What a server says about itself."""
 
 from pd_core.errors import ConfigError
 from pd_core.generation import Limits, Load, ServerInfo
@@ -8,7 +8,7 @@ __all__ = ["make_limits", "server_card"]
 
 
 def server_card(server_version: str, model: ModelCard, limits: Limits) -> ServerInfo:
-    """Return all that never changes while a server runs; its load is for the caller to fill in."""
+    """Return the server's card without its load, which the caller fills in."""
     return ServerInfo(
         server_version=server_version,
         model_name=model.model_name,
@@ -28,7 +28,7 @@ def make_limits(
     max_context_tokens: int | None,
     max_output_tokens: int | None,
 ) -> Limits:
-    """Resolve the limits a server publishes; None means as much as the model can.
+    """Resolve the limits a server publishes; None means as much as the model allows.
 
     Raises:
         ConfigError: more context was asked for than the model has.

@@ -1,4 +1,4 @@
-"""Is this request one that the server can carry? Every refusal names the bound and the mend."""
+"""Checks whether the server can run a request. Every refusal names the bound and the remedy."""
 
 import re
 
@@ -13,12 +13,12 @@ from pd_core.generation import API_VERSION, Extend, Fingerprints, Limits, Start
 
 __all__ = ["RequestValidator"]
 
-# Printable ASCII without spaces: the id stands in log lines.
+# Printable ASCII without spaces: the id appears in log lines.
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _MAX_SALT_LENGTH = 256
 
-# numerics_id is not here: where it differs, texts may differ, and both sides say so, but no
-# request is refused (DESIGN 2).
+# numerics_id is not here: when it differs, answers may differ and both sides say so, but no request
+# is refused (DESIGN 2).
 _CHECKED_FINGERPRINTS = (
     ("tokenizer", "tokenizers"),
     ("chat_template", "chat templates"),
@@ -39,12 +39,12 @@ class RequestValidator:
         self._fingerprints = fingerprints
 
     def check_start(self, start: Start) -> None:
-        """Refuse a Start that cannot be carried.
+        """Refuse a Start that the server cannot run.
 
         Raises:
             InvalidRequest: version, request id, empty prompt, ranges of single fields.
-            FingerprintMismatch: another tokenizer, chat template or other weights.
-            TokenOutOfVocabulary: a token id that is none.
+            FingerprintMismatch: different tokenizer, chat template or weights.
+            TokenOutOfVocabulary: a token id outside the vocabulary.
             PromptTooLong: prompt and committed tokens leave no room in the context.
             TokenLimitTooHigh: more tokens than the server or the context allows.
         """

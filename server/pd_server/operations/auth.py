@@ -13,7 +13,7 @@ class ApiKey:
     """Checks the `authorization` header of a call or an HTTP request.
 
     Args:
-        key: the expected key, or None when none is asked for.
+        key: the expected key; None: no key is required.
     """
 
     def __init__(self, key: str | None) -> None:
@@ -26,7 +26,7 @@ class ApiKey:
         """Let the right key pass.
 
         Raises:
-            Unauthenticated: a key is asked for, and this is none or another.
+            Unauthenticated: a key is required, and it is missing or wrong.
         """
         if self._key is None:
             return

@@ -28,7 +28,7 @@ def make_control_plane(
 ) -> Starlette:
     """Build the control plane.
 
-    `/healthz` and `/readyz` are open; `/metrics` and `/v1/info` need the key where there is one.
+    `/healthz` and `/readyz` are open; `/metrics` and `/v1/info` require the key if one is set.
 
     Args:
         phase: the server's phase.
@@ -81,7 +81,7 @@ def make_control_plane(
 
 
 def error_response(error: PdError) -> JSONResponse:
-    """Return the HTTP answer of an error, by `pd_core.errors.STATUS`."""
+    """Return the HTTP response for an error, by `pd_core.errors.STATUS`."""
     status = status_of(error)
     headers = {}
     if isinstance(error, CapacityError):

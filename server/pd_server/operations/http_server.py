@@ -1,4 +1,4 @@
-"""uvicorn inside our own event loop, with our own socket and our own signal handling."""
+"""uvicorn inside our event loop, with our socket and our signal handling."""
 
 import asyncio
 import contextlib
@@ -51,16 +51,16 @@ class HttpServer:
         return port
 
     async def start(self) -> None:
-        """Return once it answers."""
+        """Start serving; return once it answers."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:
             if self._task.done():
-                await self._task  # raises what went wrong
+                await self._task  # raises the cause
                 raise RuntimeError("the HTTP server ended before it had started")
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
-        """Stop answering; running answers get two seconds."""
+        """Stop serving; open requests get two seconds."""
         self._server.should_exit = True
         if self._task is not None:
             await self._task

@@ -6,7 +6,7 @@ __all__ = ["Phase"]
 
 
 class Phase(StrEnum):
-    """The server's phase; it is ready in SERVING only."""
+    """The server's phase; it is ready only in SERVING."""
 
     LOADING = "loading"
     SERVING = "serving"

@@ -1,4 +1,4 @@
-"""The server's ports: taken early, so that a taken one is found before a model is loaded."""
+"""The server's ports, bound early, so that a port in use is found before the model is loaded."""
 
 import socket
 
@@ -14,7 +14,7 @@ def bind_http(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
     Raises:
-        PortInUse: somebody else listens there.
+        PortInUse: another process listens there.
         ConfigError: the address is not one of this machine, or may not be used.
     """
     return bind(host, port, "--http-port")
@@ -24,7 +24,7 @@ def add_grpc_port(server: grpc.aio.Server, host: str, port: int, tls: TlsConfig 
     """Let a gRPC server listen, and return the port it got.
 
     Raises:
-        PortInUse: somebody else listens there.
+        PortInUse: another process listens there.
         ConfigError: the address is not one of this machine, or may not be used.
     """
     # gRPC does not say why it cannot bind; a socket does.

@@ -1,4 +1,4 @@
-"""How a server logs: one line a record, text or JSON, the request id where there is one."""
+"""How a server logs: one line a record, text or JSON, with the request id if there is one."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ class _TextFormatter(logging.Formatter):
 
 
 def configure_logging(level: str, as_json: bool) -> None:
-    """Set the process's logging up, to stderr; only an entry point may call this."""
+    """Set up the process's logging, to stderr; only an entry point may call this."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _JsonFormatter()
@@ -40,5 +40,5 @@ def configure_logging(level: str, as_json: bool) -> None:
         else _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # A line for every probe's HTTP request is noise, and the server itself says when it is up.
+    # A line for every health probe is noise, and the server itself logs when it is up.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -15,7 +15,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 
 class _LoadCollector(Collector):
-    """Reads the engine's load when Prometheus asks, and not before."""
+    """Reads the engine's load only when Prometheus asks."""
 
     def __init__(self, load: Callable[[], Load]) -> None:
         self._load = load

@@ -1,4 +1,4 @@
-"""Between the wire's messages and plain values: the only module of the server that knows both."""
+"""Converts between wire messages and plain values; only this module of the server knows both."""
 
 from pd_core.errors import InvalidRequest, ProtocolError
 from pd_core.generation import (
@@ -35,7 +35,7 @@ def request_from_pb(message: pb.GenerateRequest) -> Start | Extend | Stop:
 
     Raises:
         ProtocolError: the message holds nothing that this version knows.
-        InvalidRequest: a Start of another API version; nothing else of it is read.
+        InvalidRequest: a Start of a different API version; nothing else in it is read.
         InvalidSamplingParams: a sampling value is out of its range.
     """
     match message.WhichOneof("message"):

@@ -17,8 +17,8 @@ _DETAILS_KEY = "grpc-status-details-bin"
 def error_to_status(error: Exception) -> Status:
     """Return the rich status of an error.
 
-    A PdError keeps its message and carries an ErrorInfo (reason: the class's name) and, where
-    another try is sensible, a RetryInfo. Of any other exception nothing leaks.
+    A PdError keeps its message and carries an ErrorInfo (reason: the class's name) and, where a
+    retry makes sense, a RetryInfo. No detail of any other exception leaks.
     """
     if not isinstance(error, PdError):
         code: int = grpc.StatusCode.INTERNAL.value[0]

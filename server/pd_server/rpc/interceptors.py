@@ -1,6 +1,6 @@
 """What happens around every RPC: the key is checked, and errors become statuses.
 
-Messages of our own service are parsed here, not by gRPC, so that bytes that are no message end as
+Messages of our own service are parsed here, not by gRPC, so that malformed bytes end as
 INVALID_ARGUMENT like any other bad input.
 """
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _OWN_SERVICE = "/pd_proto.v1."
 _HEALTH_SERVICE = "/grpc.health.v1.Health/"
 
-Handler = Any  # grpc.RpcMethodHandler; its published type says less than it is
+Handler = Any  # grpc.RpcMethodHandler, whose published type lacks most of its attributes
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 
 
@@ -89,7 +89,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             except Exception as error:
                 await self._abort(context, error)
             finally:
-                # Also when the client has gone: the request is aborted now, not at collection.
+                # Also when the client is gone: abort the request now, not at garbage collection.
                 await responses.aclose()
 
         return behaviour
@@ -130,7 +130,7 @@ def _parse(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 def _refusal(error: PdError) -> Handler:
-    """Return a handler that ends any kind of call with the error, reading nothing."""
+    """Return a handler that ends any kind of call with the error without reading from it."""
 
     async def refuse(_requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         await context.abort(*abort_arguments(error))

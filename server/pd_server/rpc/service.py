@@ -1,8 +1,8 @@
 """The gRPC service: one bidirectional stream is one request.
 
-The stream's rules stand in `generation.proto`. Half-closing is not a cancel: the reader of the
-client's messages just ends. A cancelled call or a broken connection cancels the handler, and the
-request is aborted in the engine before its next step.
+`generation.proto` has the stream's rules. Half-closing is not a cancel: only the reading of the
+client's messages ends. A cancelled call or a broken connection cancels the handler, and the request
+is aborted in the engine before its next step.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ __all__ = ["GenerationService"]
 
 logger = logging.getLogger(__name__)
 
-# After Finished the call stays open until the client half-closes, or for this long: an Extend or a
-# Stop that crosses Finished is then read and ignored. Were the call over, gRPC would fail the
-# client's write, and with it the whole call, Finished included.
+# After Finished the call stays open until the client half-closes, or for this long, so that an
+# Extend or Stop that crosses Finished is read and ignored. If the call had ended, gRPC would fail
+# the client's write and with it the whole call, Finished included.
 _LINGER_S = 1.0
 
 Messages = AsyncIterator[pb.GenerateRequest]
@@ -41,10 +41,10 @@ class GenerationService(GenerationServiceServicer):
     """Carries requests from the wire to the engine and back.
 
     Args:
-        engine: where they run.
+        engine: runs the requests.
         admission: bounds how many.
         validator: checks each.
-        card: what GetServerInfo tells, but for the load.
+        card: what GetServerInfo returns, except for the load.
         metrics: counts them.
         start_timeout_s: a stream without a Start after this is refused.
     """
@@ -72,7 +72,7 @@ class GenerationService(GenerationServiceServicer):
 
     @property
     def num_open(self) -> int:
-        """Streams admitted whose last message is not yet handed to gRPC."""
+        """Admitted streams whose last message is not yet handed to gRPC."""
         return len(self._open)
 
     async def wait_idle(self) -> None:
@@ -129,7 +129,7 @@ class GenerationService(GenerationServiceServicer):
             await asyncio.gather(reader, return_exceptions=True)
 
     def _finished(self, start: Start, stream: EngineStream, finished: Finished) -> None:
-        """Count a stream that ended in order; its last message is with gRPC."""
+        """Count a stream that ended in order; gRPC already has its last message."""
         self._close(stream)
         self._metrics.finished(finished)
         logger.info(
@@ -140,7 +140,7 @@ class GenerationService(GenerationServiceServicer):
         )
 
     def _forget(self, start: Start, stream: EngineStream) -> None:
-        """Abort a stream whose client has gone; nothing is left to do for any other."""
+        """Abort a stream whose client has gone; do nothing for one that has ended."""
         self._close(stream)
         if not stream.ended:
             logger.info("the client has gone", extra={"request_id": start.request_id})
@@ -156,7 +156,7 @@ class GenerationService(GenerationServiceServicer):
         """Return the Start that must be the first message.
 
         Raises:
-            ProtocolError: something else came first, nothing came, or not in time.
+            ProtocolError: another message came first, or none came in time.
         """
         try:
             async with asyncio.timeout(self._start_timeout_s):
@@ -181,7 +181,7 @@ class GenerationService(GenerationServiceServicer):
             async for message in messages:
                 value = request_from_pb(message)
                 if stream.ended:
-                    continue  # crossed our last message; nothing to apply it to
+                    continue  # it crossed our last message; there is nothing to apply it to
                 match value:
                     case Start():
                         raise ProtocolError(
@@ -200,6 +200,6 @@ class GenerationService(GenerationServiceServicer):
 
 
 def _num_tokens(start: Start, token_limit: int) -> int:
-    """Tokens that a request may come to hold: its prefix and what it may make."""
+    """Return the most tokens a request may come to hold: its prefix and what it may generate."""
     num_prefix = len(start.prompt_token_ids) + len(start.committed_token_ids)
     return num_prefix + max(0, token_limit - start.first_position)

@@ -1,7 +1,7 @@
-"""How many KV blocks there are, who holds them, and what is cached in the rest.
+"""How many KV blocks there are, which sequences hold them, and how many cache prefixes.
 
 A block is room for BLOCK_TOKENS tokens in all layers. Running sequences hold blocks for their
-whole (contiguous) cache; blocks of finished prefixes stay until somebody needs the room.
+whole (contiguous) cache; cached prefixes keep theirs until a sequence needs the room.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ BLOCK_TOKENS = 64
 
 
 class BlockBudget:
-    """An account, in blocks. Not thread-safe: the engine's thread owns it.
+    """Counts blocks held, cached and free. Not thread-safe: the engine's thread owns it.
 
     Args:
-        num_blocks: all there are.
-        evict: lets go of one cached block; False when there is none.
+        num_blocks: all blocks.
+        evict: evicts one cached block; False when there is none.
 
     Raises:
-        ConfigError: there is no block.
+        ConfigError: num_blocks is below 1.
     """
 
     def __init__(self, num_blocks: int, evict: Callable[[], bool] = lambda: False) -> None:
@@ -39,7 +39,7 @@ class BlockBudget:
 
     @property
     def num_free(self) -> int:
-        """Blocks that nobody uses."""
+        """Blocks neither held nor cached."""
         return self.num_blocks - self.num_held - self.num_cached
 
     def held_by(self, request_id: int) -> int:
@@ -63,21 +63,21 @@ class BlockBudget:
         return True
 
     def release(self, request_id: int) -> int:
-        """Take back all that a sequence holds; return how much that was."""
+        """Free all blocks of a sequence; return how many it held."""
         return self._held.pop(request_id, 0)
 
     def cache_one(self) -> bool:
-        """Make room for one more cached block, evicting another where none is free."""
+        """Make room for one more cached block, evicting another if none is free."""
         if self.num_free < 1 and not self._evict_one():
             return False
         self.num_cached += 1
         return True
 
     def check_integrity(self, num_cached: int) -> None:
-        """Assert that the account is right.
+        """Assert that the counts are right.
 
         Args:
-            num_cached: blocks that the prefix cache really has.
+            num_cached: blocks that the prefix cache actually has.
         """
         assert self.num_cached == num_cached, "cached blocks were miscounted"
         assert self.num_free >= 0, "more blocks are used than there are"

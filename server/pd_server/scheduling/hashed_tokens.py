@@ -1,4 +1,4 @@
-"""The rolling-hash sampler: a request's tokens from a hash of all before them (labelled so)."""
+"""The rolling-hash sampler: each token comes from a hash of all tokens before it (labelled so)."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ __all__ = ["HashedTokens"]
 
 
 class HashedTokens:
-    """Takes tokens in the model's place.
+    """Chooses tokens in the model's place.
 
     Args:
         vocab_size: token ids are below this.
@@ -21,7 +21,7 @@ class HashedTokens:
         self._eos_token_ids = tuple(eos_token_ids)
 
     def next_token(self, request: LiveRequest) -> int:
-        """Return the token to append to a request; ask once for each."""
+        """Return the token to append to a request; call once per token."""
         state = request.rolling_hash
         if state is None:
             state = RollingHash(self._vocab_size, self._eos_token_ids, request.token_ids)

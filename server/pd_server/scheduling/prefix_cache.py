@@ -1,8 +1,8 @@
-"""Computed prefixes, block by block, found by the hash of everything up to a block's end.
+"""Computed prefixes in blocks, keyed by a hash of everything up to the block's end.
 
-A block's key depends on its own tokens, on all tokens before it and on the request's salt; so an
-equal key means an equal prefix (SHA-256), and blocks are shared by all prefixes that begin alike.
-What is stored under a key is the caller's: no torch here.
+A block's key depends on its own tokens, on all tokens before it and on the request's salt. So equal
+keys mean equal prefixes (SHA-256), and prefixes that begin alike share blocks. The caller decides
+what is stored under a key: no torch here.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ Block = TypeVar("Block")
 def block_keys(
     token_ids: Sequence[int], block_tokens: int, salt: str = "", known: Sequence[bytes] = ()
 ) -> tuple[bytes, ...]:
-    """Return the keys of all whole blocks of a sequence, from its start on.
+    """Return the keys of all whole blocks of a sequence, in order.
 
     Args:
-        token_ids: of the sequence.
+        token_ids: the sequence.
         block_tokens: tokens of one block.
-        salt: other salts give other keys.
-        known: keys of its first blocks, or of more, that need no hashing any more.
+        salt: different salts give different keys.
+        known: keys already computed, from the first block on; surplus ones are ignored.
     """
     keys = list(known[: len(token_ids) // block_tokens])
     key = keys[-1] if keys else hashlib.sha256(salt.encode()).digest()
@@ -41,7 +41,7 @@ def block_keys(
 
 
 class PrefixCache(Generic[Block]):
-    """Blocks by key; the least recently used goes first, and no block before those after it."""
+    """Blocks by key, evicted least recently used first, and never before their successors."""
 
     def __init__(self) -> None:
         self._blocks: OrderedDict[bytes, Block] = OrderedDict()
@@ -53,27 +53,27 @@ class PrefixCache(Generic[Block]):
         return key in self._blocks
 
     def match(self, keys: Sequence[bytes]) -> list[Block]:
-        """Return the blocks of the longest known prefix, and count them as used."""
+        """Return the blocks of the longest cached prefix, and mark them as just used."""
         known = list(takewhile(self._blocks.__contains__, keys))
-        # The last block is touched first: it will be evicted before those that it needs.
+        # The last block is touched first, so that it is evicted before the blocks it depends on.
         for key in reversed(known):
             self._blocks.move_to_end(key)
         return [self._blocks[key] for key in known]
 
     def put(self, key: bytes, block: Block) -> None:
-        """Store a block; call `match` with all of its prefix's keys when the last one is stored."""
+        """Store a block; after a prefix's last block, call `match` with all of its keys."""
         assert key not in self._blocks, "a block is stored twice"
         self._blocks[key] = block
 
     def evict(self) -> Block | None:
-        """Let go of the least recently used block and return it; None when there is none."""
+        """Remove the least recently used block and return it; None when there is none."""
         if not self._blocks:
             return None
         _, block = self._blocks.popitem(last=False)
         return block
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Remove all blocks."""
         self._blocks.clear()
 
 
@@ -83,17 +83,17 @@ def remember(
     keys: Sequence[bytes],
     make_block: Callable[[int], Block],
 ) -> None:
-    """Cache a prefix's blocks as far as there is room for them; others are evicted for it.
+    """Cache a prefix's blocks as far as there is room, evicting blocks of other prefixes.
 
     Args:
-        prefixes: where to.
-        budget: the account of the blocks.
-        keys: of the prefix's whole blocks.
-        make_block: returns the block of an index.
+        prefixes: the cache to store them in.
+        budget: the block budget.
+        keys: keys of the prefix's whole blocks.
+        make_block: returns the block with a given index.
     """
     own = len(prefixes.match(keys))
     for index in range(own, len(keys)):
-        # The prefix's own blocks are the latest used: they would go when no others are left.
+        # Only this prefix's own blocks are left to evict; as the latest used, they came last.
         if not budget.num_free and budget.num_cached <= own:
             break
         if not budget.cache_one():

@@ -1,8 +1,8 @@
-"""The life of requests around the scheduler: queued, begun, added to, remembered, ended.
+"""The life of requests around the scheduler: queued, begun, appended to, cached, ended.
 
-An engine asks for a step's chunks, computes them, or only waits as long as that takes, and says
-what came of them; everything between is here, for a real engine and a simulated one alike. No
-torch, and no clock but the one that is given.
+An engine asks for a step's chunks, computes them (or, if simulated, only waits as long as that
+takes), and reports the results; everything in between is here, for real and simulated engines
+alike. No torch, and no clock but the one passed in.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -23,11 +23,11 @@ __all__ = ["KVMemory", "RequestBook"]
 
 
 class KVMemory(Protocol[Block]):
-    """What lies in the KV blocks of running requests and of cached prefixes.
+    """The KV blocks of running requests and of cached prefixes.
 
     Attributes:
-        budget: the account of the blocks.
-        prefixes: the cached ones.
+        budget: the block budget.
+        prefixes: the cached prefixes.
         byte_s: integral over time of the bytes held.
         bytes_peak: most bytes held at once.
     """
@@ -42,19 +42,19 @@ class KVMemory(Protocol[Block]):
     def bytes_peak(self) -> int: ...
 
     def hold(self, placement: Placement[Block], now_s: float) -> None:
-        """Give a request that got a slot its memory, its known prefix copied into it.
+        """Give a request that got a slot its memory, and copy its cached prefix into it.
 
         Raises:
-            PdError: there is none.
+            PdError: there is no memory.
         """
         ...
 
     def block(self, request: LiveRequest, index: int) -> Block:
-        """Return a block of what a request has computed, to be cached."""
+        """Return one block of what a request has computed, for the cache."""
         ...
 
     def drop(self, request: LiveRequest, now_s: float) -> None:
-        """Let go of a request's memory, if it has any."""
+        """Free a request's memory, if it has any."""
         ...
 
 
@@ -63,11 +63,11 @@ class RequestBook(Generic[Block]):
 
     Args:
         scheduler: chooses each step's work.
-        kv: holds what is computed.
-        eos_token_ids: end an answer.
-        clock: seconds; that of the requests' arrivals.
-        emit: is told of every event, at once.
-        speeds: what is measured so far.
+        kv: holds the computed keys and values.
+        eos_token_ids: ids that end an answer.
+        clock: returns seconds; the same clock as the requests' arrivals.
+        emit: called at once with every event.
+        speeds: speeds measured so far.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class RequestBook(Generic[Block]):
         self._clock = clock
         self._emit = emit
         self._speeds = speeds
-        self._prefilled: list[LiveRequest] = []  # their prompts are computed, not yet remembered
+        self._prefilled: list[LiveRequest] = []  # prompts computed, but not yet cached
         self._busy_s = 0.0
         self._num_generated_tokens = 0
         self._num_hit_tokens = 0
@@ -96,7 +96,7 @@ class RequestBook(Generic[Block]):
         return self._scheduler.num_running + self._scheduler.num_waiting
 
     def add(self, request: LiveRequest) -> None:
-        """Queue a request; one with nothing left to make ends at once."""
+        """Queue a request; one with nothing left to generate ends at once."""
         if (reason := request.end(self._eos_token_ids)) is not None:
             self._emit(RequestFinished(request.request_id, Finished(reason, 0)))
             return
@@ -124,8 +124,8 @@ class RequestBook(Generic[Block]):
         self._emit(RequestFailed(request.request_id, error))
 
     def begin_step(self, now_s: float) -> list[Chunk]:
-        """Choose what is to be computed, end what is too late, and give memory to what begins."""
-        for request in self._prefilled:  # their first tokens are out already
+        """Choose the step's chunks, fail expired requests, and give memory to those that begin."""
+        for request in self._prefilled:  # cached only now, so that first tokens did not wait
             if self._scheduler.get(request.request_id) is request:
                 self._keep(request, request.block_keys)
         self._prefilled.clear()
@@ -148,12 +148,12 @@ class RequestBook(Generic[Block]):
     def end_step(
         self, chunks: Sequence[Chunk], made: Sequence[int | PdError | None], step_s: float
     ) -> None:
-        """Share the step's seconds, record its tokens, and end what has ended.
+        """Share out the step's seconds, record its tokens, and end the requests that are done.
 
         Args:
-            chunks: that were computed.
-            made: what came of each: the token it samples, None where it samples none, or an error.
-            step_s: what it took.
+            chunks: the chunks computed.
+            made: the result of each: the sampled token, None if it samples none, or an error.
+            step_s: the step's seconds.
         """
         now_s = self._clock()
         num_tokens = sum([chunk.num_tokens for chunk in chunks])
@@ -199,7 +199,7 @@ class RequestBook(Generic[Block]):
         self._scheduler.check_integrity()
 
     def _append(self, request: LiveRequest, token_id: int, now_s: float) -> None:
-        """Record one new token and end the request where that ends it."""
+        """Record one new token, and end the request if it is the last."""
         position = request.next_position
         request.token_ids.append(token_id)
         self._num_generated_tokens += 1
@@ -222,7 +222,7 @@ class RequestBook(Generic[Block]):
         self._kv.drop(request, self._clock())
 
     def _remember(self, request: LiveRequest) -> None:
-        """Cache what a request has computed: whoever continues its answer begins there."""
+        """Cache what a request has computed, so that a continuation of its answer begins there."""
         computed = request.token_ids[: request.num_computed_tokens]
         keys = block_keys(computed, BLOCK_TOKENS, request.cache_salt, request.block_keys)
         self._keep(request, keys)

@@ -1,4 +1,4 @@
-"""What the scheduler speaks about: chunks of requests, one step's plan. No torch here."""
+"""What the scheduler returns: chunks of requests, one step's plan. No torch here."""
 
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple
@@ -10,13 +10,13 @@ __all__ = ["Chunk", "Placement", "Schedule"]
 
 
 class Chunk(NamedTuple):  # one is made for every token: a third of a frozen dataclass's time
-    """Tokens first .. first + num_tokens of one request, to compute in this step.
+    """The num_tokens tokens of one request from first on, to compute in this step.
 
     Attributes:
-        request: whose.
+        request: the request.
         first: index of the first token, counted from the start of the prompt.
         num_tokens: at least 1.
-        samples: whether the chunk reaches the last known token, so that a new one is sampled.
+        samples: whether it reaches the last known token, so that a new token is sampled.
         decodes: whether it is a decode step of a running stream (else part of a prefill).
     """
 
@@ -32,9 +32,9 @@ class Placement(Generic[Block]):
     """A queued request that got a slot.
 
     Attributes:
-        request: whose.
-        num_room_tokens: for so many tokens it holds blocks.
-        prefix: cached blocks that its tokens begin with, to be copied into its KV cache.
+        request: the request.
+        num_room_tokens: the number of tokens it holds blocks for.
+        prefix: the cached blocks its tokens begin with, to be copied into its KV cache.
     """
 
     request: LiveRequest
@@ -44,13 +44,13 @@ class Placement(Generic[Block]):
 
 @dataclass(frozen=True, slots=True)
 class Schedule(Generic[Block]):
-    """One step: what to compute, and what has changed since the one before.
+    """One step: what to compute, and what has changed since the previous step.
 
     Attributes:
         chunks: what to compute.
         expired: queued requests that were dropped as too old.
         placed: requests that got a slot.
-        preempted: requests that lost theirs, and their KV cache, and are queued again.
+        preempted: requests that lost their slot and KV cache and are queued again.
     """
 
     chunks: list[Chunk]

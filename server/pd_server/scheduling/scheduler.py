@@ -1,13 +1,13 @@
-"""Who computes what in the next step: slots, a queue, KV blocks, one token budget. No torch here.
+"""What the next step computes: slots, a queue, KV blocks, one token budget. No torch here.
 
 A request has known tokens (prefix and generated) of which `num_computed_tokens` are in its KV
 cache. A running request with one token left to compute decodes; with more it prefills.
-Decodes come first in every step, and prefill chunks share what is left of the budget and of the
+Decodes come first in every step. Prefill chunks share what is left of the token budget and of the
 time that the decodes can spare, so a long prefill never stalls a running stream.
 
-A running request holds KV blocks for its whole cache. When a decode needs more than there are,
-the latest arrival gives back all of its own and is computed again later: no token is lost, and the
-earliest arrival always goes on.
+A running request holds KV blocks for its whole cache. When a decode needs more blocks than are
+free, the latest arrival is preempted: it frees all its blocks and is recomputed later. No token is
+lost, and the earliest arrival always goes on.
 """
 
 from collections.abc import Callable
@@ -22,21 +22,21 @@ from pd_server.scheduling.schedule import Chunk, Placement, Schedule
 
 __all__ = ["Scheduler"]
 
-_LEAST_PREFILL_TOKENS = 8  # a step, so that prefill goes on however busy the decodes are
+_LEAST_PREFILL_TOKENS = 8  # per step, so that prefill goes on however many requests decode
 
 
 class Scheduler(Generic[Block]):
     """The policy. Not thread-safe: the engine's thread owns it.
 
     Args:
-        max_num_seqs: slots; requests that may hold a KV cache at once.
+        max_num_seqs: slots: how many requests may hold a KV cache at once.
         max_num_batched_tokens: tokens computed in one step; must exceed max_num_seqs, so that
             prefill goes on even when every other slot decodes.
         budget: the KV blocks.
         prefixes: what is cached in blocks that no request holds.
         room_tokens: a request's room is a multiple of this.
-        spare_tokens: how many tokens may be prefilled beside so many decodes, from a position on,
-            without holding the decodes up; None: as many as the budget has.
+        spare_tokens: returns how many tokens may be prefilled beside N decodes, from a position
+            on, without delaying the decodes; None: as many as the budget has.
 
     Raises:
         ConfigError: the budget is too small.
@@ -131,7 +131,7 @@ class Scheduler(Generic[Block]):
             prefilling = [r for r in self._running.values() if not r.decodes]
             for request in sorted(prefilling, key=_by_rank):
                 spent.prefill(request, plan.chunks)
-        # Who has just lost its blocks shall not take them back from who needed them.
+        # After a preemption start nothing: a preempted request must not take its blocks back.
         while not plan.preempted and spent.open and self._has_candidate():
             placement = self._place(min(self._waiting.values(), key=_by_rank), now_s)
             if placement is None:
@@ -141,17 +141,17 @@ class Scheduler(Generic[Block]):
         return plan
 
     def advance(self, chunk: Chunk) -> None:
-        """Record that a chunk was computed; the token after it is the caller's to append."""
+        """Record that a chunk was computed; the caller appends the token sampled after it."""
         request = chunk.request
         assert chunk.first == request.num_computed_tokens, "a chunk was computed out of order"
         request.num_computed_tokens += chunk.num_tokens
 
     def room_of(self, request_id: int) -> int:
-        """Return for how many tokens a running request holds blocks."""
+        """Return the number of tokens a running request holds blocks for."""
         return self._budget.held_by(request_id) * BLOCK_TOKENS
 
     def check_integrity(self) -> None:
-        """Assert what must always hold; cheap enough to run whenever the engine turns idle."""
+        """Assert the invariants; cheap enough to run whenever the engine becomes idle."""
         assert len(self._running) <= self.max_num_seqs, "more requests run than there are slots"
         assert not self._running.keys() & self._waiting.keys(), "a request is queued and running"
         self._budget.check_integrity(len(self._prefixes))
@@ -163,14 +163,14 @@ class Scheduler(Generic[Block]):
             room = self.room_of(request.request_id)
             assert request.num_computed_tokens <= room, "more is cached than there is room for"
         held = sum(map(self._budget.held_by, self._running))
-        assert held == self._budget.num_held, "blocks are held by nobody"
+        assert held == self._budget.num_held, "blocks are held by no running request"
 
     def _has_candidate(self) -> bool:
         return bool(self._waiting) and len(self._running) < self.max_num_seqs
 
     def _place(self, request: LiveRequest, now_s: float) -> Placement[Block] | None:
-        """Give a queued request a slot, and room for all that is known of it."""
-        # At least the last token is computed, for its logits are wanted.
+        """Give a queued request a slot, and room for all its known tokens."""
+        # The last token is always computed, because its logits are needed.
         usable = (len(request.token_ids) - 1) // BLOCK_TOKENS
         prefix = self._prefixes.match(request.block_keys[:usable])
         if not self._budget.hold(request.request_id, self._blocks_for(len(request.token_ids))):
@@ -184,7 +184,7 @@ class Scheduler(Generic[Block]):
         return Placement(request, self.room_of(request.request_id), tuple(prefix))
 
     def _make_room(self, request: LiveRequest, plan: Schedule[Block]) -> bool:
-        """Hold blocks for a decode's token; False when the request itself had to give way."""
+        """Hold blocks for a decode's token; False when the request itself is preempted."""
         if request.request_id not in self._running:
             return False
         if len(request.token_ids) <= self._budget.held_by(request.request_id) * BLOCK_TOKENS:
@@ -197,7 +197,7 @@ class Scheduler(Generic[Block]):
         return True
 
     def _preempt(self, request: LiveRequest, plan: Schedule[Block]) -> None:
-        """Take a request's slot and blocks; what it has generated is kept and computed again."""
+        """Take a request's slot and blocks; its tokens are kept and recomputed later."""
         assert len(self._running) > 1, "a request is larger than the KV cache"
         self._budget.release(request.request_id)
         del self._running[request.request_id]
@@ -211,7 +211,7 @@ class Scheduler(Generic[Block]):
 
 
 class _Tokens:
-    """The tokens of one step, as they are given away."""
+    """The token budget of one step, as it is given to prefills."""
 
     def __init__(
         self,
@@ -221,12 +221,12 @@ class _Tokens:
         num_prefills: int,
     ) -> None:
         self.left = budget - num_decodes
-        # Few decodes make a short step, and a short step spares little: where most slots wait for a
-        # first token, that state would feed itself, and nobody would gain by it.
+        # Few decodes make a short step, and a short step spares little time for prefill. When most
+        # slots wait for a first token, this would keep them waiting, to no one's benefit.
         self._pressure = max(1.0, num_prefills / num_decodes) if num_decodes else 1.0
         self._num_decodes = num_decodes
         self._spare_tokens = spare_tokens
-        self._share = 1.0  # of the decodes' spare time
+        self._share = 1.0  # the part of the decodes' spare time still left
 
     @property
     def open(self) -> bool:

@@ -1,8 +1,8 @@
-"""What a step costs, from a short measurement: how much prefill fits beside the decodes.
+"""The cost of a step, fitted to a short measurement: how much prefill fits beside the decodes.
 
-A step's seconds are taken as base + sequence * sequences + token * tokens + key * (keys that the
-tokens look at, summed). That holds well enough on CPUs and GPUs alike to keep a decode's gap within
-bounds; it predicts nothing else.
+The model is seconds = base + sequence * sequences + token * tokens + key * (keys that the tokens
+attend to, summed). On CPUs and GPUs alike it is good enough to keep a decode's gap within bounds;
+it is meant for nothing else.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ import numpy as np
 
 __all__ = ["StepCost", "StepSample"]
 
-# With prefill beside it a decode step may take so many times what it takes alone.
+# With prefill beside it, a decode step may take this many times as long as alone.
 _STRETCH = 1.6
 _MOST_TOKENS = 1 << 20
-# A step of prefill alone takes about so long: a cancel and a newcomer wait for it.
+# Target seconds of a step that only prefills: a cancel or a new request waits for it.
 _STEP_S = 0.1
 _STEP_TOKENS = range(64, 2048 + 1, 64)
-_STEP_POSITION = 1024  # the middle of a prompt that is worth cutting
+_STEP_POSITION = 1024  # the middle of a prompt long enough to be cut into chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class StepSample:
     """A measured step.
 
     Attributes:
-        sequences: of which tokens were computed.
-        tokens: of all of them.
-        keys: that the tokens looked at, summed.
-        seconds: it took.
+        sequences: sequences computed.
+        tokens: tokens computed, over all sequences.
+        keys: keys attended to, summed over the tokens.
+        seconds: duration.
     """
 
     sequences: int
@@ -41,13 +41,13 @@ class StepSample:
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """Seconds of a step.
+    """The cost of a step, in seconds.
 
     Attributes:
-        base_s: of any step.
-        sequence_s: of each sequence, be it one token of it or many.
-        token_s: of each token.
-        key_s: of each key that a token looks at.
+        base_s: cost of any step.
+        sequence_s: cost of each sequence, whatever its number of tokens.
+        token_s: cost of each token.
+        key_s: cost of each key that a token attends to.
     """
 
     base_s: float
@@ -72,14 +72,14 @@ class StepCost:
         return cls(*(float(value) for value in cost))
 
     def seconds(self, sequences: int, tokens: int, keys: int) -> float:
-        """Return what a step is expected to take."""
+        """Return the expected seconds of a step."""
         of_sequences = self.base_s + self.sequence_s * sequences
         return of_sequences + self.token_s * tokens + self.key_s * keys
 
     def step_tokens(self, max_num_seqs: int) -> int:
-        """Return a step's token budget: what a tenth of a second prefills, in steps of 64.
+        """Return a step's token budget: what a tenth of a second prefills, a multiple of 64.
 
-        However slow the machine is it leaves room for prefill beside decodes in every slot.
+        On any machine it leaves room for prefill beside decodes in every slot.
         """
         within = [n for n in _STEP_TOKENS if self.seconds(1, n, n * _STEP_POSITION) <= _STEP_S]
         least = -(-2 * max_num_seqs // _STEP_TOKENS.step) * _STEP_TOKENS.step

@@ -1,8 +1,8 @@
 """The embedded engine: continuous batching and chunked prefill over a torch model.
 
-One step is schedule, run, postprocess. New requests join while others decode; a request's KV cache
-is allocated when it gets its slot, begins with what is known of its prefix, grows in blocks, and is
-freed when it ends or is preempted.
+One step is schedule, run, postprocess. New requests join while others decode. A request's KV cache
+is allocated when it gets its slot, starts with its cached prefix, grows in blocks, and is freed
+when the request ends or is preempted.
 """
 
 import logging
@@ -60,7 +60,7 @@ class TorchEngine:
             raise ConfigError(f"sampler is {sampler!r}; it must be one of {', '.join(SAMPLERS)}")
         fingerprints = lm.fingerprints
         if sampler != "model":
-            # Tokens no longer come from the numerics, so nobody may count on theirs.
+            # Tokens do not come from the model, so the id must not promise its numerics.
             fingerprints = replace(fingerprints, numerics_id=sampler)
         self._runner = ModelRunner(lm)
         context = lm.model.config.max_context_tokens
@@ -124,7 +124,7 @@ class TorchEngine:
         self._kv.check_integrity()
 
     def add_request(self, request: LiveRequest) -> None:
-        """Queue a request; one with nothing left to make ends in the next step."""
+        """Queue a request; one with nothing left to generate ends in the next step."""
         self._book.add(request)
 
     def extend(self, request_id: int, token_limit: int) -> None:
@@ -164,10 +164,10 @@ class TorchEngine:
         return self._book.load()
 
     def close(self) -> None:
-        """Do nothing: all it has is in this process."""
+        """Do nothing: the engine holds nothing outside this process."""
 
     def _has_room(self, chunk: Chunk, now_s: float) -> bool:
-        """Whether a request's KV cache has room for the chunk; one that cannot grow fails alone."""
+        """Whether the request's KV cache has room for the chunk; if it cannot grow, fail it."""
         try:
             self._kv.grow(chunk.request, now_s)
         except PdError as error:
@@ -176,7 +176,7 @@ class TorchEngine:
         return True
 
     def _made(self, chunk: Chunk, result: WorkResult) -> int | PdError | None:
-        """Return what came of a chunk, and report the scores of the prompt that it completed."""
+        """Return a chunk's token or error, and report the scores of a prompt it completed."""
         request = chunk.request
         if result.failure is not None:
             return model_failed("failed on this request", result.failure)

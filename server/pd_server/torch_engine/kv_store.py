@@ -1,7 +1,7 @@
 """The KV memory of the embedded engine: contiguous caches of running requests, cached prefixes.
 
-A prefix hit is copied once, when its request gets a slot; nothing is gathered in a step. What a
-request has computed is copied out once, after its prompt and again when it ends.
+A prefix hit is copied once, when its request gets a slot, so a step gathers nothing. A request's
+blocks are copied into the prefix cache after its prompt, and the rest when it ends.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ __all__ = ["KVStore", "num_blocks"]
 
 @dataclass(slots=True)
 class _Held:
-    """A running request's KV cache, and up to when its bytes were counted."""
+    """A running request's KV cache, and the time up to which its bytes are counted."""
 
     request: LiveRequest
     cache: KVCache
@@ -36,17 +36,17 @@ class KVStore:
     """See `KVMemory` for the contract.
 
     Args:
-        make_cache: returns an empty KV cache with room for so many tokens.
-        num_blocks: for running requests and cached prefixes together.
+        make_cache: returns an empty KV cache with room for N tokens.
+        num_blocks: blocks for running requests and cached prefixes together.
 
     Attributes:
-        budget: the account; the scheduler holds blocks in it.
-        prefixes: the cached blocks; the scheduler looks prefixes up in it.
+        budget: the block budget, from which the scheduler takes blocks.
+        prefixes: the cached blocks, in which the scheduler looks up prefixes.
         byte_s: integral over time of the bytes held by running requests.
         bytes_peak: most bytes held by them at once.
 
     Raises:
-        ConfigError: there is no block.
+        ConfigError: num_blocks is below 1.
     """
 
     def __init__(self, make_cache: Callable[[int], KVCache], num_blocks: int) -> None:
@@ -58,7 +58,7 @@ class KVStore:
         self._held: dict[int, _Held] = {}
 
     def hold(self, placement: Placement[KVBlock], now_s: float) -> None:
-        """Make a cache for a request that got a slot, its known prefix copied into it.
+        """Make a cache for a request that got a slot, and copy its cached prefix into it.
 
         Raises:
             EngineError: there is no memory for it.
@@ -73,10 +73,10 @@ class KVStore:
         self._held[request.request_id] = _Held(request, cache, cache.allocated_bytes, now_s)
 
     def grow(self, request: LiveRequest, now_s: float) -> None:
-        """Let a request's cache have room for what it holds blocks for.
+        """Grow a request's cache to the tokens it holds blocks for.
 
-        Room for the whole prefix comes with the slot, room for the answer block by block: a high
-        token limit alone holds no memory.
+        Room for the whole prefix comes with the slot, room for the answer block by block, so a high
+        token limit alone takes no memory.
 
         Raises:
             EngineError: there is no memory for it.
@@ -101,13 +101,13 @@ class KVStore:
         return KVBlock(self.cache_of(request), index * BLOCK_TOKENS, BLOCK_TOKENS)
 
     def drop(self, request: LiveRequest, now_s: float) -> None:
-        """Let go of a request's cache, if it has one."""
+        """Free a request's cache, if it has one."""
         held = self._held.pop(request.request_id, None)
         if held is not None:
             self._count(held, now_s)
 
     def count(self, now_s: float) -> None:
-        """Bring the accounts of all caches up to now."""
+        """Count the bytes of all caches up to now."""
         for held in self._held.values():
             self._count(held, now_s)
         num_bytes = sum(held.num_bytes for held in self._held.values())
@@ -136,15 +136,15 @@ def num_blocks(
     """Return how many KV blocks an amount of memory holds.
 
     Args:
-        make_cache: returns an empty KV cache with room for so many tokens.
+        make_cache: returns an empty KV cache with room for N tokens.
         kv_cache_bytes: the memory; None: for max_num_seqs whole contexts, but at most half of what
             is free.
         max_num_seqs: requests at once.
-        context_tokens: of the longest.
+        context_tokens: the longest context.
 
     Raises:
-        ConfigError: it does not hold one request of the least size; or it is more than is free,
-            with what the largest cache holds twice while it grows.
+        ConfigError: it cannot hold the smallest request; or it exceeds the free memory, counting
+            the second copy that the largest cache needs while it grows.
     """
     least = make_cache(1)
     blocks_of_least = least.capacity_tokens // BLOCK_TOKENS

@@ -1,7 +1,7 @@
 """Run one step's chunks through the model in one ragged batch, and sample.
 
-One request's failure must not end the others: results do not depend on how a batch is composed,
-so a batch that fails is run again one chunk at a time, and only the chunks that fail alone fail.
+One request's failure must not end the others. Results do not depend on how a batch is composed, so
+the chunks of a failed batch are run again one at a time, and only those that fail alone fail.
 """
 
 import logging
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Work(NamedTuple):
-    """One chunk of one request, and the KV cache it is computed into."""
+    """One chunk of one request, and the KV cache it is written to."""
 
     chunk: Chunk
     cache: KVCache
@@ -41,12 +41,12 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """What became of a chunk.
+    """The result of a chunk.
 
     Attributes:
-        token_id: sampled; None: there was nothing to sample.
-        prompt_scores: of the prompt it completed, if that was asked for.
-        failure: what it failed with; the rest is None then.
+        token_id: the sampled token; None: there was nothing to sample.
+        prompt_scores: scores of the prompt it completed, if they were requested.
+        failure: the error it failed with; the other fields are None then.
     """
 
     token_id: int | None = None
@@ -72,11 +72,11 @@ class ModelRunner:
         """Compute a batch and return one result a chunk, in the batch's order.
 
         Raises:
-            EngineDead: every chunk fails alone, and so does a probe that is nobody's request.
+            EngineDead: every chunk fails alone, and so does a probe that belongs to no request.
         """
         try:
             return self._run_together(batch)
-        except Exception as error:  # whatever the model raises, others' requests go on
+        except Exception as error:  # whatever the model raises, the other requests go on
             logger.warning(
                 "a step of %d chunks failed (%s); running each alone",
                 len(batch),
@@ -88,10 +88,10 @@ class ModelRunner:
         return results
 
     def probe(self) -> None:
-        """Compute one token for nobody.
+        """Compute one token that belongs to no request.
 
         Raises:
-            EngineDead: even that fails.
+            EngineDead: that fails too.
         """
         result = self._run_alone(nobodys_work(self.make_cache(1), 0, 1))
         if result.failure is not None:
@@ -118,7 +118,7 @@ class ModelRunner:
         ]
 
     def _sample(self, chunks: Sequence[Chunk], hidden: torch.Tensor) -> list[int | None]:
-        """Choose a token after each chunk that wants one, given hidden: (T, hidden)."""
+        """Sample a token after each chunk that needs one, given hidden: (T, hidden)."""
         ends = accumulate(chunk.num_tokens for chunk in chunks)
         rows = [end - 1 for chunk, end in zip(chunks, ends, strict=True) if chunk.samples]
         if not rows:
@@ -144,21 +144,21 @@ class ModelRunner:
 
 
 def nobodys_work(cache: KVCache, first: int, num_tokens: int) -> Work:
-    """Return tokens to compute and one to choose after them, from a position of a cache on."""
+    """Return num_tokens tokens to compute from a position on, and one to sample, for no request."""
     request = LiveRequest(-1, [0] * (first + num_tokens), 0, 0, 1, SamplingParams(), 0.0)
     return Work(Chunk(request, first, num_tokens, samples=True, decodes=False), cache)
 
 
 def model_failed(what: str, error: Exception) -> PdError:
     """Return the error a request gets when the model failed on it, and log the cause."""
-    if isinstance(error, PdError):  # it says more than we could
+    if isinstance(error, PdError):  # its message is more specific than ours
         return error
     logger.error("the model %s", what, exc_info=error)
     return EngineError(f"the model {what} ({type(error).__name__}); the server's log has the cause")
 
 
 def _response_end(request: LiveRequest) -> list[int]:
-    """Return the last response tokens, as many as sampling may look at."""
+    """Return the last response tokens, as many as sampling needs."""
     if not request.sampling.dry_multiplier:
         return []
     first_of_all = request.num_prefix_tokens - request.first_position

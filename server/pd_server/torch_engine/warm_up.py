@@ -1,4 +1,4 @@
-"""A few steps for nobody: the first request pays no start-up cost, and what steps cost is known."""
+"""A few steps before the first request, to pay its start-up cost and to measure what steps cost."""
 
 import time
 
@@ -14,12 +14,12 @@ _SEQUENCES = 8
 
 
 def warm_up(runner: ModelRunner, speeds: SpeedMeter, max_context_tokens: int) -> StepCost:
-    """Measure chunks and decodes, of one sequence and several, at a context's start and far in it.
+    """Measure chunks and decodes, of one and several sequences, early and late in a context.
 
     Args:
-        runner: runs them.
-        speeds: gets them too, so that the first devices have speeds to plan with.
-        max_context_tokens: they stay within.
+        runner: runs the steps.
+        speeds: records the steps too, so that the first devices have speeds to plan with.
+        max_context_tokens: the context the steps stay within.
 
     Raises:
         PdError: the model failed.
@@ -32,7 +32,7 @@ def warm_up(runner: ModelRunner, speeds: SpeedMeter, max_context_tokens: int) ->
         (first, *shape) for first in (0, far) for shape in ((1, chunk), (1, 1), (_SEQUENCES, 1))
     ]
     for first, sequences, tokens in [shapes[0], *shapes * 3]:
-        # All of them write the same places of one cache: what they compute is nobody's.
+        # All sequences write to the same place of one cache, because the results are not used.
         work = nobodys_work(cache, first, tokens)
         began_at_s = time.perf_counter()
         results = runner.run([work] * sequences)
@@ -44,4 +44,4 @@ def warm_up(runner: ModelRunner, speeds: SpeedMeter, max_context_tokens: int) ->
         samples.append(StepSample(sequences, computed, computed * (first + tokens), seconds))
         if sequences == 1 and (first == 0 or tokens == 1):
             speeds.record(seconds, tokens if tokens > 1 else 0, int(tokens == 1))
-    return StepCost.fitted(samples[1:])  # the very first step also starts the machine up
+    return StepCost.fitted(samples[1:])  # the first step includes start-up costs

@@ -1,7 +1,7 @@
-"""vLLM's AsyncLLM on an event loop and a thread of its own: what production runs.
+"""vLLM's AsyncLLM on its own event loop and thread: the backend for production.
 
-vLLM's scheduler and model live in processes of their own; this thread carries requests to them and
-outputs back, and shares with the server's loop nothing but a queue.
+vLLM's scheduler and model live in their own processes. This thread carries requests to them and
+outputs back; it shares only a queue with the server's loop.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ __all__ = ["AsyncBackend"]
 
 logger = logging.getLogger(__name__)
 
-# How long a poll waits for outputs: what a cancel or a new request may have to wait for.
+# How long a poll waits for outputs; a cancel or a new request may have to wait this long.
 _POLL_S = 0.01
 _SHUTDOWN_S = 3.0
 
@@ -49,7 +49,7 @@ class AsyncBackend:
         self._model = model
         self._outputs: queue.SimpleQueue[Output | EngineDead] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
-        self._tasks: dict[str, asyncio.Task[None]] = {}  # the loop's alone
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # used only on the loop
         self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
         self._thread.start()
         self._llm: Any = None
@@ -79,7 +79,7 @@ class AsyncBackend:
         self._loop.call_soon_threadsafe(self._begin, request)
 
     def abort(self, key: str) -> None:
-        """Forget a request: its task's end frees its blocks."""
+        """Forget a request; cancelling its task frees its blocks."""
         self._loop.call_soon_threadsafe(self._cancel, key)
 
     def poll(self) -> list[Output]:
@@ -98,14 +98,14 @@ class AsyncBackend:
         return outputs
 
     def close(self) -> None:
-        """End vLLM's processes; after a few seconds by force."""
+        """End vLLM's processes, after a few seconds by force."""
         if self._llm is None:
             return
         try:
             self._call(self._shut_down()).result(3 * _SHUTDOWN_S)
-        except Exception as error:  # nothing is left to do but to go on with the exit
+        except Exception as error:  # all we can do is to go on with the exit
             logger.warning("vLLM did not shut down in order (%s)", type(error).__name__)
-        self._llm = None  # while its destructor can still run in order
+        self._llm = None  # now, while its destructor can still run in order
         self._stop_loop()
 
     def _run(self) -> None:
@@ -178,8 +178,8 @@ async def _start(arguments: Any) -> Any:
     """Start vLLM; its processes do not see Ctrl-C, so that the server can drain."""
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    # A process inherits its parent thread's mask. The tracker must run by then: starting it
-    # takes SIGINT out of the mask again.
+    # A process inherits its parent thread's signal mask. The resource tracker must run before:
+    # starting it would unblock SIGINT again.
     resource_tracker.ensure_running()
     before = pthread_sigmask(SIG_BLOCK, {SIGINT})
     try:

@@ -1,4 +1,4 @@
-"""What `VllmEngine` asks of vLLM, in our words: two backends answer it."""
+"""The interface of `VllmEngine` to vLLM, in our terms; two backends implement it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,17 +26,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class BackendRequest:
-    """One request to vLLM; a request of ours becomes several when its limit is raised.
+    """One request to vLLM; one of our requests becomes several when its limit is raised.
 
     Attributes:
-        key: unique for ever.
-        token_ids: everything before the first token to make.
-        num_tokens: how many to make at most.
+        key: never used twice.
+        token_ids: all tokens before the first one to generate.
+        num_tokens: most tokens to generate.
         first_position: response position of the first.
-        sampling: how each is chosen.
+        sampling: how each token is chosen.
         priority: lower goes first.
         cache_salt: requests with different salts never share cached prefixes.
-        num_scored: score the first so many tokens, the prompt; 0: none.
+        num_scored: number of tokens to score from the start, the prompt's; 0: none.
     """
 
     key: str
@@ -51,16 +51,16 @@ class BackendRequest:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What vLLM has to say of one request.
+    """New output of vLLM for one request.
 
     Attributes:
-        key: the request's.
+        key: the request's key.
         token_ids: new tokens; may be none.
         finished: nothing more comes.
         num_cached_tokens: tokens of the prompt that the prefix cache had.
-        queue_s: waited inside vLLM before its prefill began.
-        prefill_s: from there to the first token.
-        prompt_scores: of the prompt's tokens, once after the first token, where asked for.
+        queue_s: seconds in vLLM's queue before the prefill.
+        prefill_s: seconds from the start of the prefill to the first token.
+        prompt_scores: scores of the prompt's tokens, once after the first token, if requested.
         error: the request failed; nothing more comes.
     """
 
@@ -78,7 +78,7 @@ class Backend(Protocol):
     """vLLM, driven by the engine's thread alone.
 
     Attributes:
-        score_kind: what the prompt scores of requests from now on are.
+        score_kind: the kind of the prompt scores of requests from now on.
     """
 
     score_kind: ScoreKind
@@ -95,7 +95,7 @@ class Backend(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether it can still answer; false from the moment its process is gone."""
+        """Whether it can still answer; false once its process is gone."""
         ...
 
     def add(self, request: BackendRequest) -> None:
@@ -107,7 +107,7 @@ class Backend(Protocol):
         ...
 
     def poll(self) -> list[Output]:
-        """Return what there is, waiting a moment when there is nothing.
+        """Return new outputs, waiting a moment if there are none.
 
         Raises:
             EngineDead: vLLM failed for good.
@@ -124,8 +124,8 @@ def request_inputs(
 ) -> tuple[Any, Any]:
     """Return vLLM's prompt and sampling parameters of a request.
 
-    vLLM sees a greedy request: our sampler, a logits processor, leaves one token to choose, and
-    reads what it needs from `extra_args`; so does our worker, which scores prompts.
+    vLLM sees a greedy request: our sampler, a logits processor, leaves only one token possible. The
+    sampler and our worker, which scores prompts, read their parameters from `extra_args`.
     """
     from vllm import SamplingParams as VllmSamplingParams
     from vllm.inputs import tokens_input
@@ -168,7 +168,7 @@ def request_inputs(
 
 
 def to_output(request: BackendRequest, output: Any) -> Output:
-    """Convert vLLM's RequestOutput; its own stamps are seconds of one monotonic clock."""
+    """Convert vLLM's RequestOutput; its timestamps are seconds of one monotonic clock."""
     made = output.outputs[0] if output.outputs else None
     stats = output.metrics
     scheduled = stats is not None and stats.scheduled_ts > 0
@@ -188,5 +188,5 @@ def to_output(request: BackendRequest, output: Any) -> Output:
 
 
 def with_scores(output: Output, of_ranks: Sequence[Sequence[float] | None]) -> Output:
-    """Return the output with the scores that our worker has of its prompt."""
+    """Return the output with our worker's scores of its prompt."""
     return replace(output, prompt_scores=mean_of_ranks(of_ranks))

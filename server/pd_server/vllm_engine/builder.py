@@ -33,11 +33,11 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
 
     Args:
         config: what runs, and how much of it at once.
-        in_process: run it on the caller's thread, for tests; else in processes of its own.
+        in_process: run it on the caller's thread, for tests; else in its own processes.
 
     Raises:
-        ConfigError: this vLLM does not fit, or there is none.
-        ModelError: the model cannot be served by it; the message says why.
+        ConfigError: vLLM is missing or has an unsupported version.
+        ModelError: vLLM cannot serve the model; the message says why.
     """
     found = check_version()
     if config.model == RANDOM_TINY:
@@ -48,8 +48,8 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
     directory = model_directory(config.model)
     files = ModelDirectory(directory)
     check_model(files.config, config.vllm.tensor_parallel_size)
-    # vLLM's numbers depend on the batch, so its id equals no other, not even its own at the next
-    # start.
+    # vLLM's numerics depend on the batch, so its id equals no other id, not even its own after a
+    # restart.
     fingerprints = read_fingerprints(files, numerics_id(config.dtype, engine="vllm"))
     sampler = config.sampler
     if sampler != "model":
@@ -86,7 +86,7 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
 
 
 def _start(config: EngineConfig, directory: str, model: VllmModel, *, in_process: bool) -> Backend:
-    """Start vLLM; what it throws at us becomes one error that names the reason.
+    """Start vLLM; whatever it raises becomes one error that names the reason.
 
     Raises:
         ModelError: it did not start.
@@ -107,7 +107,7 @@ def _start(config: EngineConfig, directory: str, model: VllmModel, *, in_process
 
 
 def _kv_cost(config: EngineConfig, shape: ModelConfig, backend: Backend) -> KVCost:
-    """Return what a block costs; the unit layout saves exactly what the papers' formula says."""
+    """Return the cost of a block; the unit layout saves exactly as much as the papers' formula."""
     from vllm.platforms import current_platform
 
     elements = Fraction(shape.plain_kv_elements())

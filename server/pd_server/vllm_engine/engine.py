@@ -1,8 +1,8 @@
 """The engine interface over vLLM.
 
-vLLM batches, schedules and caches; here is what it does not know: a token limit that may be raised
-while it runs, Stop, requests that are no longer useful, and the accounts. At most as many requests
-as there are slots are handed over, so that the queue, and who is dropped from it, stays ours.
+vLLM batches, schedules and caches. This module adds what vLLM lacks: raising a token limit while a
+request runs, Stop, expiry of queued requests, and accounting. It hands over at most as many
+requests as there are slots, so that we keep the queue and decide which requests expire in it.
 """
 
 import time
@@ -25,12 +25,12 @@ from pd_server.vllm_engine.backend import Backend, BackendRequest, Output
 
 __all__ = ["KVCost", "VllmEngine"]
 
-_FIRST_TOKEN, _GOES_ON = 0, 1  # priorities: a request that has shown nothing yet goes first
+_FIRST_TOKEN, _GOES_ON = 0, 1  # priorities: a request without a first token goes first
 
 
 @dataclass(frozen=True, slots=True)
 class KVCost:
-    """What a sequence holds of the KV cache.
+    """How much of the KV cache a sequence holds.
 
     Attributes:
         block_tokens: tokens of one block.
@@ -41,7 +41,7 @@ class KVCost:
     block_bytes: int
 
     def held_bytes(self, num_tokens: int) -> int:
-        """Return the bytes of a sequence's blocks; a shared prefix counts for each."""
+        """Return the bytes of a sequence's blocks; a shared prefix counts for each sequence."""
         return self.held_blocks(num_tokens) * self.block_bytes
 
     def held_blocks(self, num_tokens: int) -> int:
@@ -51,7 +51,7 @@ class KVCost:
 
 @dataclass(slots=True)
 class _Handed:
-    """A request that vLLM has, or is to get. `key` names its present request to vLLM, if any."""
+    """A request that vLLM has or will get. `key` names its present request to vLLM, if any."""
 
     request: LiveRequest
     key: str | None = None
@@ -80,7 +80,7 @@ class VllmEngine:
         backend: vLLM; owned by the engine, which closes it.
         card: what it runs.
         max_num_seqs: requests handed to vLLM at once.
-        kv_cost: for the accounts.
+        kv_cost: what a sequence holds of the KV cache, for accounting.
     """
 
     def __init__(
@@ -105,18 +105,18 @@ class VllmEngine:
 
     @property
     def backend(self) -> Backend:
-        """vLLM, for those who look behind the interface."""
+        """vLLM, for callers that need more than the interface."""
         return self._backend
 
     def add_request(self, request: LiveRequest) -> None:
-        """Queue a request; one with nothing left to make ends in the next step."""
+        """Queue a request; one with nothing left to generate ends in the next step."""
         if (reason := request.end(self._eos_token_ids)) is not None:
             self._events.append(RequestFinished(request.request_id, Finished(reason, 0)))
             return
         self._waiting[request.request_id] = _Handed(request)
 
     def extend(self, request_id: int, token_limit: int) -> None:
-        """Raise a token limit; vLLM learns of it when the old one is reached."""
+        """Raise a token limit; vLLM gets a new request when the old limit is reached."""
         live = self._find(request_id)
         if live is not None:
             live.request.token_limit = max(live.request.token_limit, token_limit)
@@ -131,11 +131,11 @@ class VllmEngine:
         self._release(request_id)
 
     def has_unfinished(self) -> bool:
-        """Whether there are live requests or events to report, or vLLM's death to be told."""
+        """Whether there are live requests, or events or vLLM's death to report."""
         return bool(self._waiting or self._running or self._events or not self._backend.alive)
 
     def step(self) -> list[EngineEvent]:
-        """Hand over what there are slots for, and take what vLLM has made."""
+        """Hand over requests to free slots, and take vLLM's outputs."""
         now_s = time.perf_counter()
         self._account(now_s)
         for live in [r for r in self._waiting.values() if r.request.expired(now_s)]:
@@ -180,12 +180,12 @@ class VllmEngine:
         self._backend.close()
 
     def warm_up(self, num_tokens: int) -> bool:
-        """Run one request for nobody: the first real one pays no start-up cost.
+        """Run a request of our own, so that the first real one pays no start-up cost.
 
-        It also gives the speeds that the first devices plan with; no other counter sees it.
+        It also measures the speeds that the first devices plan with; no other counter includes it.
 
         Returns:
-            Whether its prompt was scored, as it asks for.
+            Whether its prompt was scored, as it requests.
 
         Raises:
             EngineError: it failed.
@@ -216,7 +216,7 @@ class VllmEngine:
         return self._running.get(request_id) or self._waiting.get(request_id)
 
     def _hand_over(self, live: _Handed) -> None:
-        """Ask vLLM for the tokens up to the present limit."""
+        """Request the tokens up to the present limit from vLLM."""
         request = live.request
         live.key = f"{request.request_id}.{live.num_continued}"
         self._of_key[live.key] = live
@@ -235,7 +235,7 @@ class VllmEngine:
         )
 
     def _take(self, output: Output) -> None:
-        """Record what vLLM made for a request; for one that has ended meanwhile, nothing."""
+        """Record vLLM's output for a request; ignore it if the request has ended meanwhile."""
         live = self._of_key.get(output.key)
         if live is None:
             return
@@ -268,7 +268,7 @@ class VllmEngine:
         self._events.append(TokensMade(request.request_id, position, output.token_ids))
 
     def _end_or_continue(self, live: _Handed) -> None:
-        """vLLM has done what it was asked for: that is the end, or the limit was raised."""
+        """After vLLM has finished: end the request, or continue it if its limit was raised."""
         request = live.request
         if (reason := request.end(self._eos_token_ids)) is not None:
             self._finish(request.request_id, reason)
@@ -295,7 +295,7 @@ class VllmEngine:
             self._events.append(RequestFailed(request_id, error))
 
     def _release(self, request_id: int) -> _Handed | None:
-        """Take a request out; vLLM lets go of it too, where it has not done so already."""
+        """Take a request out, and abort it in vLLM if it is still there."""
         self._account(time.perf_counter())
         live = self._running.pop(request_id, None) or self._waiting.pop(request_id, None)
         if live is not None and live.key is not None:
@@ -304,10 +304,10 @@ class VllmEngine:
         return live
 
     def _placed(self) -> list[LiveRequest]:
-        """Return the requests that vLLM has blocks for, by our account; the others wait in it.
+        """Return the requests that vLLM should have blocks for; the others wait in its queue.
 
-        It takes them by priority and arrival as long as there is room: those that have shown
-        something are in it, and of the others those that fit beside them.
+        By priority and arrival, as long as there is room: first the requests that have generated
+        tokens, then those of the rest that fit beside them.
         """
         placed, room = list[LiveRequest](), self._backend.num_blocks
         running = [live.request for live in self._running.values()]
@@ -319,7 +319,7 @@ class VllmEngine:
         return placed
 
     def _account(self, now_s: float) -> None:
-        """Bring busy seconds and held KV bytes up to now; who is in vLLM's batch shares them."""
+        """Count busy seconds and held KV bytes up to now, shared by the requests in the batch."""
         seconds = now_s - self._totals.counted_to_s
         self._totals.counted_to_s = now_s
         if not self._running:

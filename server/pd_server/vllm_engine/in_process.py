@@ -1,4 +1,4 @@
-"""vLLM in this process and on this thread: what the tests run, for it starts in seconds."""
+"""vLLM in this process and on this thread: used by the tests, because it starts in seconds."""
 
 import logging
 from typing import Any
@@ -32,7 +32,7 @@ class InProcessBackend:
     def __init__(self, arguments: Any, model: VllmModel, score_kind: ScoreKind) -> None:
         import os
 
-        # vLLM would else put its workers into processes of their own.
+        # Otherwise vLLM would start its workers in their own processes.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -107,13 +107,13 @@ class InProcessBackend:
         return with_scores(output, self.engine.collective_rpc(TAKE_SCORES, args=(output.key,)))
 
     def _forget(self, key: str) -> str | None:
-        """Return vLLM's id of a request that is known here no more."""
+        """Forget a request; return vLLM's id of it, or None if it is unknown."""
         self._requests.pop(key, None)
         self._unscored.discard(key)
         return self._internal_ids.pop(key, None)
 
     def close(self) -> None:
-        """Let go of the model and its cache."""
+        """Free the model and its cache."""
         if self.engine is not None:
             self.engine.engine_core.shutdown()
             self.engine = None

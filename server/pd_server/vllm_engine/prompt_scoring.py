@@ -1,4 +1,4 @@
-"""How prompt scores come out of vLLM: from our worker, or from vLLM's own log-probabilities."""
+"""Where vLLM's prompt scores come from: our worker, or vLLM's own log-probabilities."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-INSTEAD = "prompts are scored by self-information instead of attention, which is another measure"
+INSTEAD = "prompts are scored by self-information instead of attention, a different measure"
 WORKER = "pd_server.vllm_plugin.scoring_worker.ScoringCPUWorker"
 TAKE_SCORES = "take_prompt_scores"
 
 
 def score_kind(config: EngineConfig) -> ScoreKind:
-    """Return what prompt scores are to be; our worker is written for vLLM's CPU one.
+    """Return the kind of prompt scores; our worker, for attention, extends vLLM's CPU worker.
 
     Raises:
-        ConfigError: the setting is no kind of score.
+        ConfigError: the setting names no kind of score.
     """
     if config.vllm.prompt_scores not in tuple(ScoreKind):
         raise ConfigError(
@@ -47,19 +47,19 @@ def score_kind(config: EngineConfig) -> ScoreKind:
 
 
 def window_may_be_cached(num_scored: int, num_token_ids: int, block_tokens: int) -> bool:
-    """Whether the prefix cache could have queries that the scores need.
+    """Whether prefix caching could skip tokens whose queries the scores need.
 
     Args:
         num_scored: prompt tokens to score.
         num_token_ids: all tokens of the request, the prompt first.
-        block_tokens: of the cache, which gives whole blocks, and never the last token.
+        block_tokens: tokens of a cache block; hits are whole blocks, never with the last token.
     """
     most_cached = (num_token_ids - 1) // block_tokens * block_tokens
     return most_cached > num_scored - min(SCORE_WINDOW, num_scored)
 
 
 def mean_of_ranks(scores: Sequence[Sequence[float] | None]) -> tuple[float, ...] | None:
-    """Return the scores over all heads, given each rank's over its own; None: there are none."""
+    """Return the mean of each rank's scores, over all heads; None unless every rank has scores."""
     known = [ranks for ranks in scores if ranks is not None]
     if not known or len(known) < len(scores):
         return None
@@ -73,12 +73,12 @@ def self_information(
 ) -> tuple[float, ...]:
     """Return how unexpected each prompt token was, as shares that add up to 1.
 
-    Nothing foretells the first token, so it gets as much as the most unexpected one.
+    The first token has no probability, so it gets as much as the most unexpected one.
 
     Args:
-        prompt_logprobs: vLLM's: per position the tokens' log-probabilities; None for the first.
+        prompt_logprobs: vLLM's log-probabilities of the tokens by position; None for the first.
         token_ids: the request's tokens.
-        num_scored: of them, those of the prompt.
+        num_scored: number of prompt tokens among them.
     """
     surprises = [
         0.0 if found is None else max(0.0, -float(found[token_id].logprob))
@@ -86,6 +86,6 @@ def self_information(
     ]
     surprises[0] = max(surprises)
     total = sum(surprises)
-    if total == 0.0:  # each was certain
+    if total == 0.0:  # every token was certain
         return (1.0 / num_scored,) * num_scored
     return tuple(s / total for s in surprises)

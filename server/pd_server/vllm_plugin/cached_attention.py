@@ -18,14 +18,14 @@ __all__ = ["KVLayout", "NaiveAttention", "UnitAttention"]
 
 
 class KVLayout(StrEnum):
-    """How SkipV1 layers lie in the paged cache."""
+    """How SkipV1 layers are stored in the paged cache."""
 
     UNIT = "unit"  # one page is one tensor of half the KV heads: the saving is real
     NAIVE = "naive"  # every layer caches all its keys and values, shared ones too: no saving
 
 
 class NaiveAttention(torch.nn.Module):
-    """vLLM's own attention, given whole keys and values: correct anywhere, and no saving.
+    """vLLM's own attention over whole keys and values: works on any backend, but saves nothing.
 
     Args:
         num_heads: H.
@@ -55,14 +55,14 @@ class NaiveAttention(torch.nn.Module):
 
 
 class UnitAttention(torch.nn.Module):
-    """Two half-layers, each with a key unit; values in the layer's own unit and the shared one.
+    """Two half-layers, each with a key unit; values are in the layer's own and the shared unit.
 
     Args:
         num_heads: H.
         num_kv_heads: G.
         head_dim: D.
-        first: the first layer's, which owns the shared values; None: this is it.
-        key_source: whose keys to read instead of owning any (SkipV1-YOCO's upper layers).
+        first: the first layer's, which owns the shared values; None: this is the first.
+        key_source: the layer whose keys to read instead of own ones (SkipV1-YOCO's upper layers).
         prefix: the layer's name.
         config: vLLM's.
     """
@@ -91,7 +91,7 @@ class UnitAttention(torch.nn.Module):
             if first is None
             else first.shared_values
         )
-        # A plain reference: a submodule would be registered once more with every layer.
+        # A plain reference, because a submodule would be registered again in every layer.
         object.__setattr__(self, "shared_values", shared_values)
         self.own = HalfAttention(
             heads,

@@ -1,4 +1,4 @@
-"""The two kinds of cache owners of the unit layout: half a layer's attention, and a V unit."""
+"""The unit layout's two kinds of cache owner: half a layer's attention, and a V unit."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,14 +17,14 @@ __all__ = ["HalfAttention", "ValueUnit"]
 
 
 class ValueUnit(torch.nn.Module, AttentionLayerBase):
-    """A unit of the cache that holds values; it computes nothing.
+    """A cache unit that holds values and computes nothing.
 
     Args:
         prefix: its name among vLLM's layers; holds the layer's index.
-        num_heads: query heads that read it; all units of a model must agree.
+        num_heads: query heads that read it; the same for all units of a model.
         num_kv_heads: heads it holds.
         head_dim: D.
-        dtype: of the cache.
+        dtype: the cache's dtype.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ValueUnit(torch.nn.Module, AttentionLayerBase):
         layers[prefix] = self
 
     def get_attn_backend(self) -> type[UnitBackend]:
-        """Return the halves' backend: it decides which layers form one group."""
+        """Return the same backend as the halves', so that all units form one group."""
         return UnitBackend
 
     def get_kv_cache_spec(self, vllm_config: VllmConfig) -> FullAttentionSpec:
@@ -56,13 +56,13 @@ class ValueUnit(torch.nn.Module, AttentionLayerBase):
 
 
 class HalfAttention(Attention):
-    """Attention of half of a layer's heads. Its own unit holds keys; values lie in `value_unit`.
+    """Attention of half of a layer's heads. Its own unit holds keys, `value_unit` the values.
 
     Args:
         num_heads: query heads of the half.
         head_dim: D.
         num_kv_heads: KV heads of the half.
-        value_unit: where the values are; other halves may share it.
+        value_unit: holds the values; other halves may share it.
         prefix: its name among vLLM's layers; holds the layer's index.
         key_source: read this half's keys and own none (SkipV1-YOCO's upper layers).
         config: vLLM's.
@@ -89,7 +89,7 @@ class HalfAttention(Attention):
             attn_backend=UnitBackend,
             kv_sharing_target_layer_name=None if key_source is None else key_source.layer_name,
         )
-        # A plain reference: a submodule would be registered under two names.
+        # A plain reference, because a submodule would be registered under two names.
         object.__setattr__(self, "value_unit", value_unit)
 
     def get_kv_cache_spec(self, vllm_config: VllmConfig) -> FullAttentionSpec:
@@ -99,8 +99,8 @@ class HalfAttention(Attention):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **more: Any) -> Tensor:
         """Map query: (T, H / 2 * D), key and value: (T, G / 2 * D) to (T, H / 2 * D).
 
-        The parent leaves the cache alone where keys are shared; here values are still to be
-        written, so both are, the keys with the bytes that are there already.
+        With shared keys the parent writes nothing to the cache. Here the values must still be
+        written, so both are; the keys are overwritten with the same bytes.
         """
         output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         name = _encode_layer_name(self.layer_name)
@@ -122,6 +122,6 @@ class HalfAttention(Attention):
 def _one_tensor(spec: Any) -> FullAttentionSpec:
     """Shrink the spec of a page of K and V to a page of one of them.
 
-    head_size_v stays what it is: some builders read it as the size of a value.
+    head_size_v stays: some metadata builders read it as the size of a value.
     """
     return replace(spec, state_content_bytes=spec.head_size * get_dtype_size(spec.dtype))

@@ -1,8 +1,8 @@
-"""In which order vLLM's CPU kernels store the keys of a block.
+"""The order in which vLLM's CPU kernels store the keys of a block.
 
-They turn keys around for their instruction set (with AVX-512 a block of one head is stored
-transposed, with AMX in tiles), and nothing says how. So it is found out by writing numbered
-elements through the kernel and looking where they went.
+The kernels rearrange keys for their instruction set (with AVX-512 a block of one head is stored
+transposed, with AMX in tiles), and nothing says how. To find out, numbered elements are written
+through the kernel and located in the block.
 """
 
 import torch
@@ -21,13 +21,13 @@ class KeyLayout:
     """Reads keys back as they were before the kernel stored them.
 
     Args:
-        block_tokens: of one block.
+        block_tokens: tokens of one block.
         head_dim: D.
-        dtype: of the cache.
+        dtype: the cache's dtype.
         isa: vLLM's name of the kernels' instruction set.
 
     Raises:
-        EngineError: the kernel stores something else than the elements in another order.
+        EngineError: the kernel does more than reorder the elements.
     """
 
     def __init__(self, block_tokens: int, head_dim: int, dtype: torch.dtype, isa: str) -> None:
@@ -56,7 +56,7 @@ class KeyLayout:
 
 
 def _stored(key: Tensor, isa: str) -> Tensor:
-    """Write key: (block, 1, D) into an empty block; return the elements as they lie there."""
+    """Write key: (block, 1, D) to an empty block; return the elements in their stored order."""
     block_tokens, _, head_dim = key.shape
     keys = torch.zeros(1, 1, block_tokens, head_dim, dtype=key.dtype)
     values = torch.zeros_like(keys)

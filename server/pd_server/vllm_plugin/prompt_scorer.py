@@ -1,8 +1,8 @@
-"""Collects, step by step, what a prompt's scores are made of; knows nothing of vLLM.
+"""Collects, step by step, the queries that a prompt's scores need; independent of vLLM.
 
-vLLM prefills a prompt in chunks, and one layer's heads may lie in several attention modules (a
-SkipV1 layer's in two). Each module shows every chunk's queries; when a prompt is through, its last
-queries meet all its keys. `pd_core.models.prompt_scores` says what the scores are.
+vLLM prefills a prompt in chunks, and one layer's heads may be split over several attention modules
+(a SkipV1 layer's over two). Each module passes every chunk's queries; at the end of a prompt, its
+last queries are scored against all its keys. `pd_core.models.prompt_scores` defines the scores.
 
 Legend: T tokens, W window, H query heads of a module, G its KV heads, D head dim, n prompt tokens.
 """
@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one module shows of one request in one step.
+    """One module's queries of one request in one step.
 
     Attributes:
         request_id: vLLM's.
         first: position of the first query.
         queries: (T, H, D).
-        keys: returns the keys of the first so many positions: (G, n, D).
+        keys: returns the keys of the first n positions: (G, n, D).
     """
 
     request_id: str
@@ -40,7 +40,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class _Part:
-    """One module's share: the window's queries, (W, H, D), as far as they have come."""
+    """One module's share: the window's queries received so far, (W, H, D)."""
 
     window: Tensor
     seen: Tensor  # (W,), of bool
@@ -55,12 +55,12 @@ class _Request:
 
 
 class PromptScorer:
-    """Scores of the prompts that ask for them.
+    """Scores prompts on request.
 
     Args:
         num_parts: attention modules that make up the layer.
-        scale: of the products of queries and keys.
-        max_results: scores that nobody fetches (of aborted requests) are dropped beyond this.
+        scale: factor of the products of queries and keys.
+        max_results: most results kept; older ones, of aborted requests, are dropped.
     """
 
     def __init__(self, num_parts: int, scale: float, max_results: int) -> None:
@@ -71,15 +71,15 @@ class PromptScorer:
         self._results: dict[str, list[float]] = {}  # by tag, in order of arrival
 
     def wanted(self, request_id: str) -> bool:
-        """Whether chunks of this request are of use."""
+        """Whether chunks of this request are needed."""
         return request_id in self._requests
 
     def begin(self, request_id: str, tag: str, num_tokens: int) -> None:
-        """Expect a request, whose scores are fetched by `tag`; num_tokens is n."""
+        """Expect a request whose scores will be fetched by `tag`; num_tokens is n."""
         self._requests[request_id] = _Request(tag, num_tokens)
 
     def end(self, request_ids: Iterable[str]) -> None:
-        """Forget requests that vLLM has let go of; scores stay until they are fetched."""
+        """Forget requests that vLLM has dropped; their scores stay until they are fetched."""
         for request_id in request_ids:
             self._requests.pop(request_id, None)
 
@@ -88,7 +88,7 @@ class PromptScorer:
         return self._results.pop(tag, None)
 
     def observe(self, part: int, chunk: Chunk) -> None:
-        """Take what module number `part` shows of a wanted request."""
+        """Take a chunk of module number `part` of a wanted request."""
         request = self._requests[chunk.request_id]
         width = min(SCORE_WINDOW, request.num_tokens)
         mine = request.parts.get(part)
@@ -99,7 +99,7 @@ class PromptScorer:
         start, end = request.num_tokens - width, chunk.first + len(chunk.queries)
         first, last = max(chunk.first, start), min(end, request.num_tokens)
         if first < last:
-            # By position: a request that vLLM preempts comes again, and may skip what is cached.
+            # By position: a preempted request is computed again, perhaps without cached tokens.
             mine.window[first - start : last - start] = chunk.queries[
                 first - chunk.first : last - chunk.first
             ]
@@ -108,7 +108,7 @@ class PromptScorer:
             self._complete(chunk, request, mine)
 
     def _complete(self, chunk: Chunk, request: _Request, mine: _Part) -> None:
-        """The prompt is through this module: score its heads; the last module's turn adds up."""
+        """Score a module's heads at the end of a prompt; the last module averages all scores."""
         if not mine.seen.all():
             logger.warning("a prompt has no scores: the prefix cache had its last tokens")
             del self._requests[chunk.request_id]
@@ -117,7 +117,7 @@ class PromptScorer:
         scores = [p.scores for p in request.parts.values() if p.scores is not None]
         if len(scores) < self._num_parts:
             return
-        # Modules have equally many heads.
+        # All modules have the same number of heads.
         self._results[request.tag] = torch.stack(scores).mean(0).tolist()
         del self._requests[chunk.request_id]
         while len(self._results) > self._max_results:

@@ -1,7 +1,7 @@
-"""vLLM's CPU worker that also scores prompts, where a request asks for it.
+"""vLLM's CPU worker that also scores prompts on request.
 
-One layer's attention modules show their queries to a `PromptScorer`; the keys are read from the
-paged cache. Requests that do not ask cost one look-up a step.
+One layer's attention modules pass their queries to a `PromptScorer`; the keys are read from the
+paged cache. Requests without scores cost one look-up a step.
 """
 
 import logging
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class ScoringCPUWorker(CPUWorker):
-    """See the module. Of a tensor-parallel rank, the scores are of the rank's heads."""
+    """See the module. The scores of a tensor-parallel rank cover only the rank's heads."""
 
     _scorer: PromptScorer | None = None
 
@@ -45,7 +45,7 @@ class ScoringCPUWorker(CPUWorker):
             _Tap(module, part, self._scorer, self.model_runner)
 
     def execute_model(self, scheduler_output: Any) -> Any:
-        """Make a step; requests that come and go are noted before it."""
+        """Run a step, after noting which requests begin and end."""
         if self._scorer is not None:
             self._scorer.end(scheduler_output.finished_req_ids)
             for new in scheduler_output.scheduled_new_reqs:
@@ -56,11 +56,11 @@ class ScoringCPUWorker(CPUWorker):
         return super().execute_model(scheduler_output)
 
     def take_prompt_scores(self, tag: str) -> list[float] | None:
-        """Return the scores of the prompt whose request had this tag; None: there are none."""
+        """Return the prompt scores of the request with this tag; None: there are none."""
         return None if self._scorer is None else self._scorer.take(tag)
 
     def _scored_modules(self) -> list[Attention]:
-        """Return the layer's attention modules, in their order; none where they are not ours."""
+        """Return the layer's attention modules in order; none if their backend is unsupported."""
         config = self.vllm_config.model_config.hf_text_config
         layer = score_layer(config.num_hidden_layers)
         modules = [
@@ -73,7 +73,7 @@ class ScoringCPUWorker(CPUWorker):
 
 
 class _Tap:
-    """Stands before one module's attention and shows its queries to the scorer."""
+    """Wraps one module's attention and passes its queries to the scorer."""
 
     def __init__(self, module: Attention, part: int, scorer: PromptScorer, runner: Any) -> None:
         self._module = module
@@ -108,9 +108,9 @@ class _Tap:
     def _chunks(
         self, query: Tensor, kv_cache: Tensor, step: CPUAttentionMetadata
     ) -> Iterator[Chunk]:
-        """Yield the step's part of each request that is to be scored.
+        """Yield the step's part of each request to score.
 
-        The step's own keys are in the cache by now: vLLM writes them before it attends.
+        The step's own keys are already in the cache: vLLM writes them before it attends.
         """
         for row, request_id in enumerate(self._runner.input_batch.req_ids):
             if self._scorer.wanted(request_id):
@@ -127,7 +127,7 @@ class _Tap:
         """Read one sequence's keys: (G, n, D).
 
         Args:
-            kv_cache: a key unit (num_blocks, G, block, D), or vLLM's own (num_blocks, G, block,
+            kv_cache: a key unit (num_blocks, G, block, D), or vLLM's layout (num_blocks, G, block,
                 2 * D), whose blocks have all keys of a head before its values.
         """
         if not isinstance(self._module, HalfAttention):

@@ -1,7 +1,7 @@
-"""Our sampler inside vLLM: the token both sides would choose, from vLLM's logits.
+"""Our sampler inside vLLM: from vLLM's logits it chooses as the device would.
 
-A logits processor sees a step's logits before vLLM samples. This one chooses each request's token
-by `pd_core.sampling.sampling`, keyed by its position, and leaves only that token possible.
+A logits processor gets a step's logits before vLLM samples. This one chooses each request's token
+by `pd_core.sampling.sampling`, keyed by its position, and masks all other tokens.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ class _Row:
     Attributes:
         sampling: how its tokens are chosen.
         first_position: response position of its first output token.
-        response_before: response tokens that stand in the prompt, or their end.
-        output_token_ids: vLLM's own list of what it has made so far; it grows.
-        eos_token_ids: the model's.
+        response_before: response tokens that are part of the prompt, or the last of them.
+        output_token_ids: vLLM's own growing list of output tokens.
+        eos_token_ids: ids that end a sequence.
         num_token_ids: ids from here on belong to no token.
-        rolling_hash: chooses in the model's place (fleet measurements), and has taken in
-            num_hashed of the output tokens.
+        rolling_hash: chooses in the model's place (fleet measurements); it contains the first
+            num_hashed output tokens.
     """
 
     sampling: SamplingParams
@@ -64,7 +64,7 @@ class SeededSampler(LogitsProcessor):
         self._rows: dict[int, _Row] = {}
 
     def is_argmax_invariant(self) -> bool:
-        """Return False: it decides the argmax."""
+        """Return False: it changes the argmax."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
@@ -74,7 +74,7 @@ class SeededSampler(LogitsProcessor):
     def apply(self, logits: Tensor) -> Tensor:
         """Leave one token a row; logits: (R, V), float32, changed in place.
 
-        A request whose prefill is not at its end is sampled as well; vLLM drops that token.
+        A request still in prefill is sampled too; vLLM drops that token.
         """
         for index, row in self._rows.items():
             token_id = row.choose(logits[index])

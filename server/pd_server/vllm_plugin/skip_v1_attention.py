@@ -1,6 +1,6 @@
 """One SkipV1 layer's attention in vLLM: projections, norms and RoPE around the cached attention.
 
-Weights lie in half-layers' order, [own half | shared half] of query and key heads, so that tensor
+Weights are ordered by half-layers, [own half | shared half] of query and key heads, so that tensor
 parallelism can cut each half evenly. Legend: T tokens, H query heads, G KV heads, D head dim, all
 of one rank.
 """
@@ -25,10 +25,10 @@ __all__ = ["Shared", "SkipV1Attention"]
 
 @dataclass(slots=True)
 class Shared:
-    """What later layers take from earlier ones in one pass: keys and values just computed.
+    """Keys and values of earlier layers that later layers use in one forward pass.
 
     Attributes:
-        value: (T, G / 2 * D), the first layer's values that all later layers share.
+        value: (T, G / 2 * D), the first layer's values, shared by all later layers.
         key: (T, G * D), the key source's keys after norm and RoPE (SkipV1-YOCO).
     """
 
@@ -41,9 +41,9 @@ class SkipV1Attention(torch.nn.Module):
 
     Args:
         config: the model's shape.
-        index: the layer's, from 0.
-        earlier: of the layers before this one, whose units it may read.
-        layout: of the cache.
+        index: the layer's index, from 0.
+        earlier: the attention of the layers before this one, whose units it may read.
+        layout: the cache's layout.
         vllm_config: vLLM's.
         prefix: the layer's name in the checkpoint.
 

@@ -67,7 +67,7 @@ class SkipV1Layer(torch.nn.Module):
     def forward(
         self, positions: Tensor, hidden: Tensor, residual: Tensor | None, shared: Shared
     ) -> tuple[Tensor, Tensor]:
-        """Map hidden and residual: (T, hidden) each; what a layer adds comes back apart."""
+        """Map hidden and residual, (T, hidden) each; the layer's output is returned unadded."""
         if residual is None:
             residual, hidden = hidden, self.input_layernorm(hidden)
         else:
@@ -118,7 +118,7 @@ class SkipV1Model(torch.nn.Module):
 
 
 class SkipV1ForCausalLM(torch.nn.Module):
-    """What vLLM runs; the checkpoint's names are those of the plain family."""
+    """The model vLLM runs; checkpoint names are those of the plain family."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class SkipV1ForCausalLM(torch.nn.Module):
         return filled
 
     def _place_of(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """Return the parameter a checkpoint's tensor belongs to, and which parts of it it fills."""
+        """Return the parameter a checkpoint's tensor belongs to, and the parts that it fills."""
         module, _, projection = name.rpartition(".")[0].rpartition(".")
         kind = name.rpartition(".")[2]
         if projection in ("gate_proj", "up_proj"):
@@ -191,15 +191,15 @@ class SkipV1ForCausalLM(torch.nn.Module):
 
 
 def _model_config(vllm_config: VllmConfig) -> ModelConfig:
-    """Return the model's shape in our words, checked as the torch engine checks it."""
+    """Return the model's shape as our ModelConfig, checked as the torch engine checks it."""
     return read_config(vllm_config.model_config.hf_config.to_dict())
 
 
 def _kv_layout(config: ModelConfig, vllm_config: VllmConfig) -> KVLayout:
-    """Choose the cache's layout; say so where the saving is lost.
+    """Choose the cache's layout; warn if it saves nothing.
 
     Raises:
-        ConfigError: `skip_v1_kv_layout` in vLLM's additional config is neither of ours.
+        ConfigError: `skip_v1_kv_layout` in vLLM's additional config is not a known layout.
     """
     extra = vllm_config.additional_config
     wanted = extra.get(_LAYOUT_KEY, KVLayout.UNIT) if isinstance(extra, dict) else KVLayout.UNIT

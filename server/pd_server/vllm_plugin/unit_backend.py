@@ -1,9 +1,9 @@
-"""CPU attention whose keys and values lie in two separate units of the paged cache.
+"""CPU attention with keys and values in two separate units of the paged cache.
 
 vLLM's own layout keeps a layer's K and V in one page. Here a page, called a unit, is one tensor,
-K or V, of half the KV heads: (num_blocks, G / 2, block_size, D). All units have one spec, so there
-is one cache group, one block table and one slot mapping for all of them, and prefix caching,
-preemption and chunked prefill work as for any model.
+K or V, of half the KV heads: (num_blocks, G / 2, block_size, D). All units have the same spec, so
+they share one cache group, one block table and one slot mapping, and prefix caching, preemption
+and chunked prefill work as for any model.
 """
 
 from typing import Any
@@ -24,12 +24,12 @@ class UnitBackend(CPUAttentionBackend):
 
     @staticmethod
     def get_impl_cls() -> type["UnitImpl"]:
-        """Return what reads and writes the units."""
+        """Return the class that reads and writes the units."""
         return UnitImpl
 
 
 class UnitImpl(CPUAttentionBackendImpl):
-    """The same kernels as the parent's, called with keys of one unit and values of another."""
+    """Calls the parent's kernels with the keys of one unit and the values of another."""
 
     def forward(
         self,
@@ -43,8 +43,8 @@ class UnitImpl(CPUAttentionBackendImpl):
         output_scale: Tensor | None = None,
         output_block_scale: Tensor | None = None,
     ) -> Tensor:
-        """Attend query: (T, H / 2, D) to the layer's units; fills output, of the same shape."""
-        if attn_metadata is None:  # vLLM measures its memory
+        """Attend from query: (T, H / 2, D) to the layer's units; fill output, of the same shape."""
+        if attn_metadata is None:  # vLLM is measuring its memory use
             return output
         values = _value_unit(layer, kv_cache)
         num_tokens = attn_metadata.num_actual_tokens
@@ -72,8 +72,8 @@ class UnitImpl(CPUAttentionBackendImpl):
     ) -> None:
         """Write key and value: (T, G / 2, D) to their units.
 
-        A unit that several layers share is written by each of them, with the same bytes: the
-        kernel takes both tensors or none.
+        Every layer that shares a unit writes it again, with the same bytes, because the kernel
+        always writes both tensors.
         """
         ops.cpu_attn_reshape_and_cache(
             key, value, kv_cache, _value_unit(layer, kv_cache), slot_mapping, layer.isa
@@ -82,6 +82,6 @@ class UnitImpl(CPUAttentionBackendImpl):
 
 def _value_unit(layer: Any, keys: Tensor) -> Tensor:
     values: Tensor = layer.value_unit.kv_cache
-    # The kernels use the keys' strides for both: unequal ones give wrong numbers and no error.
+    # The kernels use the keys' strides for both; unequal strides give wrong results and no error.
     assert values.stride() == keys.stride(), "key unit and value unit have different strides"
     return values

@@ -1,4 +1,4 @@
-"""A campaign: many runs that differ in one thing each, done cell by cell and never twice.
+"""A campaign: many runs that each differ in one thing, run cell by cell and never twice.
 
 WORK/<cell>/            the run, which can be interrupted anywhere (see pd_training.run.run)
 RESULTS/<cell>.json     what came out; a cell with a result is done
@@ -38,12 +38,12 @@ _FIT_TOKENS = 16384
 
 @dataclass(frozen=True, slots=True)
 class Uptrained:
-    """Where a cell begins that trains on from another.
+    """The start of a cell that continues from another cell's model.
 
     Attributes:
-        cell: the cell whose model is taken.
-        init: how it is converted to a SkipV1Former first; None leaves it as it is.
-        fit: the conversion fits the output projections.
+        cell: the other cell.
+        init: how its model is first converted to a SkipV1Former; None: not at all.
+        fit: whether the conversion fits the output projections.
     """
 
     cell: str
@@ -56,12 +56,12 @@ class Cell:
     """One run.
 
     Attributes:
-        name: of its files.
-        variant: what it shows.
-        pair: cells of one variant differ in it only; across variants, those of one pair have the
-            same data order, and are compared.
-        settings: of the run; the seed is that of weights and data order.
-        start: a shape to be trained from scratch, or where to go on.
+        name: name of its files.
+        variant: what it measures.
+        pair: number of the repetition within a variant; cells of different variants with the same
+            pair have the same data order and are compared.
+        settings: the run's settings; the seed is that of weights and data order.
+        start: a shape to train from scratch, or another cell's model to continue from.
     """
 
     name: str
@@ -73,17 +73,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What came out of a cell, as its file has it.
+    """The result of a cell, as stored in its file.
 
     Attributes:
         cell: name, variant, pair, settings and start.
         data: digest of the corpus.
         parameters: weights; tied ones count once.
-        kv_bytes_per_token: as a float32 cache allocates them.
-        held_out_loss: nats per token over the whole held-out side, of the finished model.
+        kv_bytes_per_token: bytes that a float32 cache allocates.
+        held_out_loss: nats per token of the finished model over the whole held-out side.
         bits_per_byte: the same loss per byte of text.
-        before_loss: the same before the first step.
-        curve: (step, held-out loss on a part of that side) as the run went.
+        before_loss: held-out loss before the first step.
+        curve: (step, held-out loss on a part of that side) during the run.
         step_s: the median step's seconds.
     """
 
@@ -124,16 +124,16 @@ def read_result(file: Path) -> CellResult:
 
 
 class Campaign:
-    """Does the cells that have no result yet.
+    """Runs the cells that have no result yet.
 
     Args:
-        cells: in order; one that goes on from another comes after it.
+        cells: in order; a cell that continues from another comes after it.
         store: the corpus.
-        work: where runs lie.
-        results: where results lie.
+        work: the folder of the runs.
+        results: the folder of the results.
 
     Raises:
-        ConfigError: a result is there that was made with other settings or data.
+        ConfigError: an existing result was made with different settings or data.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Campaign:
         on_step: Callable[[StepFacts], None] = lambda facts: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> CellResult | None:
-        """Do a cell, or what is left of it; None when `should_stop` ended it before its end."""
+        """Run a cell, or the rest of it; return None if `should_stop` ended it early."""
         folder = self._work / cell.name
         start = self._start(cell)
         before_loss = self._held_out(start.model, cell.settings)[0]
@@ -243,19 +243,19 @@ class Campaign:
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a value as JSON gives it back."""
+    """Return a value as it is after a round trip through JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(value))
     return plain
 
 
 def _kv_bytes_per_token(config: ModelConfig) -> int:
-    """Count what a cache of one block allocates, over the tokens it holds."""
+    """Return the bytes that a cache of one block allocates, divided by its tokens."""
     cpu = torch.device("cpu")
     cache = KVCache(config.layer_heads(), config.head_dim, 1, dtype=torch.float32, device=cpu)
     return cache.allocated_bytes // cache.capacity_tokens
 
 
 def _median_step_s(elapsed_s: Sequence[float]) -> float:
-    """Return the median time of a step; looks at held-out text and pauses are rare outliers."""
+    """Return the median time of a step; evaluations and pauses are rare outliers."""
     steps = [after - before for before, after in itertools.pairwise(elapsed_s)]
     return statistics.median([step for step in steps if step > 0] or [0.0])

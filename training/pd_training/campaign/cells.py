@@ -1,4 +1,4 @@
-"""What the campaigns consist of: quality at equal budget, optimisers, uptraining."""
+"""The cells of the campaigns: quality at equal budget, optimisers, uptraining."""
 
 from dataclasses import dataclass, replace
 
@@ -14,8 +14,8 @@ CAMPAIGNS = ("quality", "optimisers", "uptraining")
 SEEDS = (0, 1, 2)
 _UBA_PHI = 1.0  # fixed before the first run: between the cosine (2) and a constant rate (0)
 _RATES = {"adamw": (1e-3, 2e-3, 4e-3), "conda": (5e-3, 1e-2, 2e-2)}
-_DOSE = 0.15  # of the original tokens (arXiv 2510.16807)
-# Peak rates of uptraining over pretraining's last: the paper's 1.5, and one that is far higher.
+_DOSE = 0.15  # share of the original tokens (arXiv 2510.16807)
+# Uptraining's peak rate over pretraining's last rate: the paper's 1.5, and a much higher one.
 _UPTRAINING_RATES = {"": 1.5, "-fast": 6.0}
 
 
@@ -25,7 +25,7 @@ class Scale:
 
     Attributes:
         latent: the rank of MLA's latent, a quarter of the width.
-        tokens: of a run from scratch.
+        tokens: tokens of a run from scratch.
         batch: sequences per step.
     """
 
@@ -40,7 +40,7 @@ class Scale:
     tokens: int
 
     def settings(self, lr: float, seed: int, share: float = 1.0) -> RunSettings:
-        """Return a run of a share of the tokens by AdamW and cosine, evaluated 20 times."""
+        """Return the settings of a run: AdamW, cosine, a share of the tokens, 20 evaluations."""
         steps = round(self.tokens * share / (self.batch * self.context))
         return RunSettings(
             steps=steps,
@@ -65,7 +65,7 @@ def campaign_cells(name: str, scale: Scale, vocab_size: int, lr: float) -> list[
     """Return the cells of one of CAMPAIGNS.
 
     Args:
-        name: which; "uptraining" goes on from cells of "quality", which must be done.
+        name: the campaign; "uptraining" continues from finished cells of "quality".
         lr: AdamW's peak rate, chosen on the plain model; "optimisers" has its own.
     """
     if name == "quality":
@@ -92,7 +92,7 @@ def variant_config(variant: str, scale: Scale, vocab_size: int) -> ModelConfig:
     latent = replace(
         plain,
         family="deepseek_v2",
-        head_dim=dim // 2,  # the rotated part, half of the other as in DeepSeek-V2
+        head_dim=dim // 2,  # the rotated part, half of the unrotated one as in DeepSeek-V2
         latent=LatentShape(kv_rank=scale.latent, nope_dim=dim, value_dim=dim),
     )
     return {
@@ -148,7 +148,7 @@ def _optimisers(scale: Scale, vocab_size: int) -> list[Cell]:
 
 
 def _uptraining(scale: Scale, lr: float) -> list[Cell]:
-    """The plain model trained on as it is, and converted in every way."""
+    """The plain model trained further unchanged, and converted in every way."""
     ways = {
         "mha-on": (None, False),
         "mean": ("mean", False),
@@ -165,7 +165,7 @@ def _uptraining(scale: Scale, lr: float) -> list[Cell]:
             rate = factor * lr * base.floor
             settings = replace(
                 base,
-                seed=seed + len(SEEDS),  # another order of the data than the first training's
+                seed=seed + len(SEEDS),  # a different data order from the first training's
                 warmup=0.05,
                 evaluate_every=max(1, base.steps // 3),
                 evaluate_tokens=2**40,  # all of the held-out side

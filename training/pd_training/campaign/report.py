@@ -10,7 +10,7 @@ from pd_training.campaign.campaign import CellResult, read_result
 
 __all__ = ["draw_report", "markdown_report", "paired_difference", "read_results", "steps_to"]
 
-# What a variant is compared with.
+# The variant that each one is compared with.
 _PLAIN = {
     "skipv1": "mha",
     "skipv1-yoco": "mha",
@@ -22,11 +22,11 @@ _T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36}
 _BASELINE = "adamw-cosine"
 
 Results = Mapping[str, Mapping[int, CellResult]]
-"""By variant and pair; of the optimisers' cells the pair is a running number."""
+"""By variant and pair; for the optimisers' cells the pair is a running number."""
 
 
 def read_results(folder: Path) -> list[CellResult]:
-    """Read every result of a campaign, in order of the files' names.
+    """Read every result of a campaign, sorted by file name.
 
     Raises:
         ConfigError: there is none, or a file is not one.
@@ -53,7 +53,7 @@ def paired_difference(one: Sequence[float], other: Sequence[float]) -> tuple[flo
 
 
 def steps_to(curve: Sequence[tuple[int, float]], loss: float) -> float | None:
-    """Return after how many steps a curve first reaches a loss, between points by a line."""
+    """Return the steps after which a curve first reaches a loss, interpolated linearly."""
     before: tuple[int, float] | None = None
     for step, value in curve:
         if value <= loss:
@@ -71,9 +71,9 @@ def markdown_report(
     """Return a campaign's tables.
 
     Args:
-        name: of the campaign.
-        results: what is there of it; missing cells leave gaps.
-        baseline: for "uptraining" the results of "quality".
+        name: the campaign.
+        results: its results so far; missing cells leave gaps.
+        baseline: for "uptraining", the results of "quality".
     """
     if name == "quality":
         return _quality(_grouped(results))
@@ -101,7 +101,7 @@ def draw_report(name: str, results: Sequence[CellResult], out: Path) -> None:
         colour = colours.setdefault(result.variant, f"C{len(colours) % 10}")
         points = [(0, result.before_loss), *result.curve]
         if name != "uptraining":
-            points = points[2:]  # the first steps would squeeze the rest
+            points = points[2:]  # the first points would stretch the axis too far
         style = ("-", "--", ":")[len(colours) // 11]
         axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, label=label, lw=1)
     axes.set_xlabel("steps")
@@ -184,9 +184,9 @@ def _optimisers(results: Sequence[CellResult]) -> str:
 
 
 def _least_step_s(results: Sequence[CellResult]) -> dict[str, float]:
-    """Return an optimiser's seconds a step: the least of its runs', as others' load only adds.
+    """Return each optimiser's seconds a step: the least of its runs, since other load only adds.
 
-    Schedules and rates cost nothing.
+    Schedules and rates take no time.
     """
     least: dict[str, float] = {}
     for result in results:
@@ -214,7 +214,7 @@ def _uptraining(groups: Results, baseline: Results) -> str:
 
 
 def _against(cells: Mapping[int, CellResult], plain: Mapping[int, CellResult]) -> str:
-    """Say how two variants' losses differ over the pairs that both have."""
+    """Return the difference of two variants' losses, as text, over the pairs that both have."""
     common = sorted(cells.keys() & plain.keys())
     if not common:
         return ""

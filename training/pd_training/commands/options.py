@@ -34,10 +34,12 @@ Model = Annotated[Path, typer.Argument(help="A Hugging Face directory.")]
 NamedModel = Annotated[Path, typer.Argument(help=f"{DEFAULT_MODEL}, or a Hugging Face directory.")]
 Out = Annotated[Path, typer.Argument(help="A new folder.")]
 Context = Annotated[int, typer.Option(help="Tokens per sequence.")]
-Dtype = Annotated[str, typer.Option(help=f"Of the forward pass: {', '.join(DTYPES)}.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.")]
+Dtype = Annotated[str, typer.Option(help=f"Dtype of the forward pass: {', '.join(DTYPES)}.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(help="Of torch; one makes a resumed run exact.")]
+Threads = Annotated[
+    int | None, typer.Option(help="Torch's threads; one makes a resumed run exact.")
+]
 Compile = Annotated[
     bool,
     typer.Option("--compile", help="By torch.compile: half a minute first, then faster steps."),

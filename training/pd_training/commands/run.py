@@ -37,7 +37,7 @@ class _Execution:
         float | None, Option("Decay of the second moment; 0.95, for conda 0.99, if not set.")
     ] = None
     device: Annotated[str, Option("cpu or cuda.")] = "cpu"
-    threads: Annotated[int | None, Option("Of torch; one makes a resumed run exact.")] = None
+    threads: Annotated[int | None, Option("Torch's threads; one makes a resumed run exact.")] = None
     compiled: Annotated[
         bool, Option("By torch.compile: half a minute first, then faster steps.", "compile")
     ] = False

@@ -27,19 +27,20 @@ def judge(
     data: Data,
     count: Annotated[int, typer.Option(help="Functions, and pages, to be written.")] = 100,
     temperature: Annotated[
-        float | None, typer.Option(help="0 is greedy; the model's own when not given.")
+        float | None, typer.Option(help="0 is greedy; the model's if unset.")
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Keep the most likely tokens up to this; likewise.")
+        float | None,
+        typer.Option(help="Keep the most likely tokens up to this share; the model's if unset."),
     ] = None,
     dry_multiplier: Annotated[
-        float | None, typer.Option(help="What a token costs that repeats the text; likewise.")
+        float | None, typer.Option(help="Penalty of a token that repeats; the model's if unset.")
     ] = None,
     dry_base: Annotated[
-        float | None, typer.Option(help="The cost's growth with each token; likewise.")
+        float | None, typer.Option(help="Growth of the penalty per token; the model's if unset.")
     ] = None,
     dry_allowed_length: Annotated[
-        int | None, typer.Option(help="Shorter stretches repeat for free; likewise.")
+        int | None, typer.Option(help="Shorter repetitions are free; the model's if unset.")
     ] = None,
     seed: Seed = 0,
     json_out: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

@@ -14,11 +14,11 @@ _NUM_BYTES = 256
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
-    """Train a byte-level BPE tokenizer; every text can be encoded, and comes back unchanged.
+    """Train a byte-level BPE tokenizer; every text can be encoded and decodes to itself.
 
     Args:
         texts: the corpus's documents.
-        vocab_size: ids, the end-of-sequence token included; a small corpus gives fewer.
+        vocab_size: number of ids, including the end-of-sequence token; a small corpus gives fewer.
 
     Returns:
         The content of a tokenizer.json.
@@ -52,7 +52,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
 class CorpusEncoder:
     """Encodes documents, each followed by the end-of-sequence token.
 
-    A document that mentions "<eos>" in its text gets the letters, not the token.
+    In a document that contains the text "<eos>", it is encoded as letters, not as the token.
 
     Attributes:
         eos_token_id: the token between documents.

@@ -1,7 +1,7 @@
 """A corpus as documents: text files, folders of them, JSONL and parquet.
 
 A text file is one document, and so is a row of JSONL or parquet (its "text" field). Every error
-names the file and the line or row. A file is read once, however many links lead to it.
+names the file and the line or row. A file is read only once, even if several links lead to it.
 """
 
 import fnmatch
@@ -20,7 +20,7 @@ __all__ = ["TEXT_SUFFIXES", "Document", "corpus_files", "read_documents"]
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
 _ROW_SUFFIXES = (".jsonl", ".parquet")
 _PARQUET_BATCH_ROWS = 256
-# JSON can write one as an escape; tokenizers cannot take it.
+# JSON can contain one as an escape; tokenizers cannot encode it.
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -29,7 +29,7 @@ class Document:
     """One text.
 
     Attributes:
-        source: the file, with the line or row where a file holds many.
+        source: the file, with the line or row if it holds many documents.
     """
 
     source: str
@@ -37,11 +37,11 @@ class Document:
 
 
 def corpus_files(paths: Sequence[Path], exclude: Sequence[str] = ()) -> list[Path]:
-    """Return a corpus's files: resolved, each once, in order of their paths.
+    """Return a corpus's files: resolved, each once, sorted by path.
 
     Args:
-        paths: files, taken whatever they are called, and folders, of which the files with a known
-            suffix are taken at any depth; links are followed.
+        paths: files, with any name, and folders, searched at any depth for files with a known
+            suffix; links are followed.
         exclude: patterns such as "*/test/*", matched against whole paths as found in a folder.
 
     Raises:
@@ -70,7 +70,7 @@ def corpus_files(paths: Sequence[Path], exclude: Sequence[str] = ()) -> list[Pat
 
 
 def read_documents(files: Sequence[Path]) -> Iterator[Document]:
-    """Yield the documents of files, in their order; empty texts are left out.
+    """Yield the documents of files, in order; empty texts are skipped.
 
     Raises:
         ConfigError: a file cannot be read; the message names the line or row.
@@ -86,7 +86,7 @@ def read_documents(files: Sequence[Path]) -> Iterator[Document]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield files with a known suffix below a folder; a link that leads in a circle is left out."""
+    """Yield files with a known suffix below a folder; one reached again by a link is skipped."""
     visited: set[Path] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = Path(parent).resolve()

@@ -1,8 +1,8 @@
 """Choosing documents for a budget of tokens: by microscopic diversity, or at random.
 
-`micro` is our reading of the micro strategy of arXiv 2505.24768, of which only a summary is known
-to us: look at the token types seen 10 to 500 times in all, cover them with few documents by
-reverse-greedy pruning, then fill the budget by sampling documents that are dense in such types.
+`micro` is our reading of the micro strategy of arXiv 2505.24768, of which we know only a summary:
+take the token types seen 10 to 500 times in all, cover them with few documents by reverse-greedy
+pruning, then fill the budget by sampling documents that are dense in such types.
 """
 
 import heapq
@@ -27,11 +27,11 @@ Types = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to choose, applied to the training side alone.
+    """What to choose; applied only to the training side.
 
     Attributes:
         strategy: "micro" or "random".
-        budget_tokens: at most so many, the end-of-sequence tokens included.
+        budget_tokens: most tokens to choose, including the end-of-sequence tokens.
 
     Raises:
         ConfigError: the strategy is unknown, or the budget is not positive.
@@ -54,10 +54,10 @@ class Selection:
         encoder: CorpusEncoder,
         held_out_fraction: float,
     ) -> Iterator[Document]:
-        """Yield the held-out documents and the chosen ones of the rest, in the corpus's order.
+        """Yield the held-out documents and the chosen ones of the rest, in corpus order.
 
         Args:
-            documents: gives the corpus; called twice, and only counts are kept in between.
+            documents: returns the corpus; called twice, and only counts are kept in between.
 
         Raises:
             ConfigError: no document fits the budget.
@@ -122,10 +122,11 @@ def mid_frequency_types(contents: Sequence[tuple[Types, Types]]) -> frozenset[in
 def prune_cover(
     kept: Sequence[frozenset[int]], lengths: Sequence[int], budget_tokens: int
 ) -> set[int]:
-    """Drop documents, the least missed first, while they cover nothing alone or the budget is over.
+    """Drop documents, lowest loss first, while they have no unique type or the budget is exceeded.
 
-    A document's loss is the number of types that no other remaining document has, per token; among
-    equals the longest goes first. Losses only grow as others go, so a heap of old losses serves.
+    A document's loss is the number of types that no other remaining document has, per token; of
+    equal ones the longest goes first. Losses only grow as documents are dropped, so a heap of old
+    losses is enough.
     """
     holders: dict[int, int] = {}
     for types in kept:
@@ -154,7 +155,7 @@ def prune_cover(
 
 
 def _filled(chosen: set[int], order: list[int], lengths: Sequence[int], budget: int) -> set[int]:
-    """Add documents in an order, leaving out those that do not fit any more."""
+    """Add documents in the given order, skipping those that no longer fit."""
     chosen = set(chosen)
     total = sum(lengths[i] for i in chosen)
     for i in order:

@@ -1,9 +1,8 @@
-"""Packed sequences in a seeded order that can be taken up at any step.
+"""Packed sequences in a seeded order that can be resumed at any step.
 
-The stream of tokens is cut into windows of `context_tokens` without a gap, documents one after
-the other; each window comes with the token after it, so that every token but the first is a
-target once.
-Window i of the run is a pure function of (seed, i): nothing has to be remembered to resume.
+The documents, one after another, are cut into windows of `context_tokens` without gaps; each
+window comes with the token after it, so that every token except the first is a target once.
+Window i of the run is a pure function of (seed, i), so resuming needs no stored state.
 """
 
 import numpy as np
@@ -22,13 +21,13 @@ class PackedSequences:
     Args:
         tokens: ids, (num_tokens,).
         context_tokens: inputs per window.
-        seed: of the order; None keeps the corpus's.
+        seed: seed of the order; None keeps the corpus order.
 
     Attributes:
-        num_windows: an epoch has this many.
+        num_windows: windows per epoch.
 
     Raises:
-        ConfigError: there is not one whole window.
+        ConfigError: the corpus is shorter than one window.
     """
 
     def __init__(
@@ -49,13 +48,13 @@ class PackedSequences:
     def window(self, index: int) -> npt.NDArray[np.int64]:
         """Return window `index` of an endless run: (context_tokens + 1,) ids.
 
-        Every epoch visits every window once, each in an order of its own.
+        Every epoch visits every window once, in its own order.
         """
         epoch, place = divmod(index, self.num_windows)
         if self._seed is not None:
             if epoch != self._epoch:
                 generator = np.random.Generator(np.random.PCG64([self._seed, epoch]))
-                # Sorting random integers: its result is fixed by the bit generator alone.
+                # Sorting random integers gives an order that depends on the bit generator alone.
                 keys = generator.bit_generator.random_raw(self.num_windows)
                 self._order, self._epoch = np.argsort(keys, kind="stable"), epoch
             place = int(self._order[place])

@@ -1,4 +1,4 @@
-"""A tokenised corpus: two memory-mapped files of ids, and what is in them.
+"""A tokenised corpus: two memory-mapped files of ids, and their description.
 
 train.bin, held_out.bin    little-endian uint16, or uint32 for large vocabularies; documents
                            in the corpus's order, the end-of-sequence id after each
@@ -29,10 +29,10 @@ TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
 def held_out(text: str, fraction: float) -> bool:
-    """Tell whether a document is held out, from a hash of its text.
+    """Return whether a document is held out, by a hash of its text.
 
-    So copies of a text land on one side whatever they are called, and a document keeps its side
-    when the corpus around it grows.
+    So all copies of a text are on the same side whatever their names, and a document stays on its
+    side when the corpus grows.
     """
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
@@ -44,7 +44,7 @@ class Split:
 
     Attributes:
         tokens: ids, (num_tokens,), memory-mapped.
-        text_bytes: of the documents in UTF-8, end-of-sequence tokens not counted.
+        text_bytes: bytes of the documents in UTF-8, without end-of-sequence tokens.
     """
 
     tokens: TokenArray
@@ -57,7 +57,7 @@ class TokenStore:
     """A tokenised corpus, opened.
 
     Attributes:
-        digest: of the settings, counts and content of data.json: what a resumed run compares.
+        digest: digest of settings, counts and content in data.json, compared by a resumed run.
     """
 
     train: Split
@@ -111,10 +111,10 @@ def write_token_store(
     held_out_fraction: float,
     selection: Mapping[str, Any] | None = None,
 ) -> TokenStore:
-    """Tokenise documents into a new folder, which appears when all of it is written.
+    """Tokenise documents into a new folder, which appears once it is complete.
 
     Args:
-        selection: how the documents were chosen, to be written down.
+        selection: how the documents were chosen, for the record.
 
     Raises:
         ConfigError: nothing is left to train on, the tokenizer does not fit, or the disk is full.

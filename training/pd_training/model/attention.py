@@ -1,6 +1,6 @@
 """Attention for training: batched, differentiable, the same layouts as pd_core's inference.
 
-Keys and values are written out in full; what later layers read of earlier ones is handed on.
+Keys and values are materialised in full; those that later layers read are passed on.
 
 Legend: B batch, T tokens, H query heads, G KV heads, D head dim, C latent, E value elements.
 """
@@ -20,7 +20,7 @@ __all__ = ["GroupedAttention", "Handed", "LatentAttention", "RMSNorm", "Rope", "
 Rope = tuple[Tensor, Tensor]
 """cos and sin of all angles, (T, D / 2) each."""
 
-_LATENT_EPS = 1e-6  # DeepSeek-V2 takes this one whatever the config says
+_LATENT_EPS = 1e-6  # DeepSeek-V2 uses this, whatever the config says
 
 
 class RMSNorm(nn.Module):
@@ -40,11 +40,11 @@ class RMSNorm(nn.Module):
 
 @dataclass
 class Handed:
-    """What one forward pass hands from layer to layer.
+    """Keys and values that one forward pass passes from layer to layer.
 
     Attributes:
         first: the first layer's values, (B, G, T, D), or its latent after the norm, (B, T, C).
-        keys: of SkipV1-YOCO's source layer, after norm and RoPE, (B, G, T, D).
+        keys: the keys of SkipV1-YOCO's source layer, after norm and RoPE, (B, G, T, D).
     """
 
     first: Tensor | None = None
@@ -126,7 +126,7 @@ class LatentAttention(nn.Module):
         key = rotate_pairs(down[:, None, :, self._own :], *rope).to(v.dtype)  # one for all heads
         k = torch.cat((made[..., :nope], key.expand(-1, self._heads, -1, -1)), dim=-1)
         q = torch.cat((q[..., :nope], rotate_pairs(q[..., nope:], *rope).to(v.dtype)), dim=-1)
-        # The fast kernels want values as wide as keys: the rest is zeros, and is cut off again.
+        # The fast kernels need values as wide as keys: pad with zeros, and cut them off again.
         padded = F.pad(v, (0, max(0, k.shape[-1] - value)))
         mixed = attend(q, k, padded)
         out: Tensor = self.o_proj(_merged(mixed[..., :value]))
@@ -168,5 +168,5 @@ def _merged(x: Tensor) -> Tensor:
 
 
 def _turned(x: Tensor, norm: RMSNorm | None, rope: Rope) -> Tensor:
-    """Normalise queries or keys where the family does so, and rotate them: (B, heads, T, D)."""
+    """Normalise queries or keys if the family does so, and rotate them: (B, heads, T, D)."""
     return rotate(x if norm is None else norm(x), *rope)

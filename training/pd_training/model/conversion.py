@@ -1,8 +1,8 @@
-"""A plain checkpoint turned into a SkipV1Former, to be uptrained (arXiv 2510.16807, uptraining).
+"""Converts a plain checkpoint to a SkipV1Former for uptraining (arXiv 2510.16807, uptraining).
 
-In every layer but the first, G KV heads' values become G / 2: own head j is made of two of the
-checkpoint's, by default their mean. Queries, keys, outputs, MLPs and the first layer stay as they
-are. The result predicts worse than the checkpoint until it has been trained on.
+In every layer but the first, the values of G KV heads become those of G / 2: own head j is made
+from two of the checkpoint's, by default their mean. Queries, keys, outputs, MLPs and the first
+layer are unchanged. The result predicts worse than the checkpoint until it is trained further.
 """
 
 import json
@@ -46,15 +46,15 @@ class ConversionFacts:
 def own_values(
     values: Tensor, num_kv_heads: int, init: str, generator: torch.Generator, weight: Tensor
 ) -> Tensor:
-    """Return the values' weight or bias of a SkipV1 layer, from a plain layer's.
+    """Return the weight or bias of a SkipV1 layer's values, from a plain layer's.
 
     Args:
         values: (G * D, ...), head by head.
         num_kv_heads: G, even.
         init: "mean" of heads j and j + G/2, "adjacent" for the mean of heads 2j and 2j + 1, "first"
             for head j, "top" for the G/2 heads whose weights have the largest Frobenius norm, in
-            their order, "random" for normal numbers of the same deviation (zeros for a bias).
-        generator: of the random ones.
+            order, "random" for normal numbers of the same deviation (zeros for a bias).
+        generator: source of the random numbers.
         weight: the layer's whole weight, (G * D, hidden), by which "top" ranks.
 
     Returns:
@@ -78,7 +78,7 @@ def own_values(
 
 
 def _top_heads(weight: Tensor, num_kv_heads: int) -> Tensor:
-    """Return the indices of the larger half of the heads, rising; of equals the earlier."""
+    """Return the indices of the larger half of the heads, rising; ties go to the earlier head."""
     norms = weight.double().view(num_kv_heads, -1).norm(dim=1)
     ranked = norms.argsort(descending=True, stable=True)
     kept: Tensor = ranked[: num_kv_heads // 2].sort().values
@@ -96,11 +96,11 @@ def convert_to_skip_v1(
     """Write the SkipV1Former of a plain model directory into a new folder.
 
     Args:
-        init: see `own_values`; `seed` is of the random one.
-        calibration: ids (B, T) on which the output projections are then fitted; none: they stay.
+        init: see `own_values`; `seed` is for "random".
+        calibration: ids (B, T) to fit the output projections on; empty: they are unchanged.
 
     Raises:
-        ModelError: the source is broken, a SkipV1Former already, has latent attention, or an odd
+        ModelError: the source is broken, already a SkipV1Former, or has latent attention or an odd
             number of KV heads.
         ConfigError: `init` is unknown, or `out` cannot be written.
     """
@@ -129,7 +129,7 @@ def convert_to_skip_v1(
 
 
 def _stored(checkpoint: Checkpoint, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """Yield a checkpoint's weights, by rising name in each file, each weight once."""
+    """Yield a checkpoint's weights, each once, sorted by name in each file."""
     for file in checkpoint.files:
         with safe_open(file, framework="pt") as opened:
             for name in sorted(opened.keys()):
@@ -175,7 +175,7 @@ def _fit_outputs(
     after: ModelConfig,
     calibration: Sequence[Tensor],
 ) -> None:
-    """Replace the later layers' output weights by fitted ones, in the stored type."""
+    """Replace the later layers' output weights with fitted ones, in the stored dtype."""
     original, converted = TrainingModel(before), TrainingModel(after)
     checkpoint.load_into(original.state_dict(), tied_head=before.tie_word_embeddings)
     for name, place in converted.state_dict().items():

@@ -1,7 +1,7 @@
 """The Llama family for training: batched, differentiable, every layout that pd_core can run.
 
 The modules are named so that `state_dict()` has the names and shapes of a Hugging Face checkpoint,
-which `load_model` reads: nothing is renamed, fused or split on the way to a file.
+which `load_model` reads: nothing is renamed, fused or split when saving.
 
 Legend: B batch, T tokens, V vocabulary.
 """
@@ -38,7 +38,7 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention and MLP, each behind a norm and added to the residual stream."""
+    """Attention and MLP, each after a norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
@@ -84,8 +84,8 @@ class TrainingModel(nn.Module):
 
     Args:
         config: any that pd_core runs.
-        seed: of the initial weights: normal with deviation 0.02, the layers' outputs smaller by
-            the square root of twice their number; norms 1, biases 0.
+        seed: seed of the initial weights: normal with deviation 0.02, divided for the layers'
+            outputs by the square root of twice the number of layers; norms 1, biases 0.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:

@@ -25,9 +25,9 @@ __all__ = [
     "write_training_model",
 ]
 
-# How the weights came to be; tells uptraining how many tokens a model has seen.
+# How the weights were trained; from it uptraining knows how many tokens a model has seen.
 TRAINING_FILE = "training.json"
-# What else belongs to a model; training changes none of it.
+# The model's other files; training does not change them.
 COMPANIONS = (
     *("tokenizer_config.json", "special_tokens_map.json"),
     *("generation_config.json", "chat_template.jinja"),
@@ -41,9 +41,9 @@ class TrainingDirectory:
     Attributes:
         model: float32, on the CPU.
         tokenizer: the content of tokenizer.json.
-        eos_token_ids: as the directory gives them; may be empty.
-        trained_tokens: tokens that it was trained on; None when nobody wrote that down.
-        companions: `COMPANIONS` that there are, by name.
+        eos_token_ids: as in the directory; may be empty.
+        trained_tokens: tokens that it was trained on; None if not recorded.
+        companions: content of the `COMPANIONS` that exist, by name.
     """
 
     model: TrainingModel
@@ -63,15 +63,15 @@ def write_training_model(
     dtype: torch.dtype = torch.float32,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the files of a Hugging Face directory into a folder that exists.
+    """Write the files of a Hugging Face directory into an existing folder.
 
     Args:
         companions: further files by name, see `COMPANIONS`.
-        dtype: of the stored weights.
-        notes: what training.json says; no file when None.
+        dtype: dtype of the stored weights.
+        notes: content of training.json; None: no such file.
 
     Raises:
-        OSError: the disk is full, say.
+        OSError: a file cannot be written; for example, the disk is full.
     """
     config = write_config(model.config) | {"torch_dtype": str(dtype).removeprefix("torch.")}
     if eos_token_ids:
@@ -97,10 +97,10 @@ def read_training_model(
 
     Args:
         directory: the checkpoint, or the shipped model's name.
-        max_context_tokens: what the config shall declare instead of its own value.
+        max_context_tokens: the context that the config declares instead of its own value.
 
     Raises:
-        ModelError: what `ModelDirectory` and `Checkpoint.load_into` refuse.
+        ModelError: as for `ModelDirectory` and `Checkpoint.load_into`.
     """
     directory = model_directory(str(directory))
     files = ModelDirectory(directory)

@@ -1,9 +1,9 @@
 """A converted model's output projections, fitted to the original's attention by least squares.
 
-Layer by layer from the second on: X are the heads' outputs of the converted model, with the layers
-below fitted already; Y is what the original's attention adds to the residual stream. The new W_O
-minimises |X W_O^T - Y|^2 + r |W_O - W_O^old|^2, so directions that the text never shows stay as
-they were.
+Layer by layer from the second on: X are the heads' outputs of the converted model, whose lower
+layers are already fitted; Y is what the original's attention adds to the residual stream. The new
+W_O minimises |X W_O^T - Y|^2 + r |W_O - W_O^old|^2, so directions that do not occur in the text
+stay unchanged.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from pd_training.model.model import TrainingModel
 
 __all__ = ["calibration_batches", "fit_output_projections", "ridge_update"]
 
-_RIDGE = 1e-4  # of the mean square of the heads' outputs
+_RIDGE = 1e-4  # as a share of the mean square of the heads' outputs
 _BATCH_SEQUENCES = 4
 
 
@@ -56,7 +56,7 @@ def fit_output_projections(
     """Fit the converted model's W_O in place, every layer but the first.
 
     Args:
-        original: the plain model that `converted` was made of.
+        original: the plain model that `converted` was made from.
         batches: calibration text, (B, T) ids each.
     """
     for index in range(1, converted.config.num_layers):

@@ -1,7 +1,7 @@
-"""glibc's allocator, told to keep what a training step frees.
+"""Makes glibc's allocator keep the memory that a training step frees.
 
-A step allocates and frees the same large tensors as the one before it. By default glibc returns
-each to the system and faults every page in again: a sixth to a third of a step on a CPU.
+Every step allocates and frees the same large tensors. By default glibc returns each to the system
+and faults every page in again, which takes a sixth to a third of a step on a CPU.
 """
 
 import ctypes
@@ -18,12 +18,12 @@ def keep_freed_memory() -> bool:
     """Let this process reuse freed memory instead of returning it.
 
     Returns:
-        Whether the C library was told; False where it is not glibc.
+        Whether the settings took effect; False if the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
     settings = [(_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, _PAD_BYTES)]
-    told = [mallopt(parameter, value) for parameter, value in settings]  # every one, come what may
+    told = [mallopt(parameter, value) for parameter, value in settings]  # all, even if one fails
     return all(answer == 1 for answer in told)

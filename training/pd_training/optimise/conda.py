@@ -1,8 +1,8 @@
 """Conda, column-normalised Adam (arXiv 2509.24218), written from the rule in the paper.
 
-Adam divides each entry of the momentum by the root of its own second moment. Conda does so in a
-rotated basis: the singular vectors of the momentum, on the matrix's shorter side, renewed every
-`period` steps.
+Adam divides each entry of the momentum by the root of its second moment. Conda does so in a rotated
+basis: the momentum's singular vectors on the matrix's shorter side, recomputed every `period`
+steps.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,12 +22,12 @@ class Conda(Optimizer):
 
     Args:
         groups: parameter groups; each may have its own lr, weight_decay and `project`.
-        lr: learning rate of both kinds.
+        lr: learning rate of all groups.
         betas: decay of first and second moment.
         eps: added to the root of the second moment.
-        weight_decay: decoupled, taken after the step.
-        scale: of the projected matrices' updates.
-        period: steps between two bases.
+        weight_decay: decoupled, applied after the step.
+        scale: factor of the projected matrices' updates.
+        period: steps between recomputations of the basis.
 
     Raises:
         ConfigError: period is below 1, or a projected parameter is not a matrix.
@@ -86,7 +86,7 @@ class Conda(Optimizer):
                 state["basis"] = _short_side_basis(momentum)
             basis, tall = state["basis"], _is_tall(parameter)
             rotated = gradient @ basis if tall else basis.T @ gradient
-            # As the paper has it, the second moment is not turned along when the basis changes.
+            # As in the paper, the second moment is not rotated when the basis changes.
             second.mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
             turned = momentum @ basis if tall else basis.T @ momentum
             turned = turned / (second.sqrt() + group["eps"])
@@ -106,7 +106,7 @@ def _is_tall(matrix: Tensor) -> bool:
 
 def _short_side_basis(momentum: Tensor) -> Tensor:
     """Return all singular vectors of the shorter side as columns: (n, n), n = min(shape)."""
-    # At least float32, for the decomposition exists in no smaller type.
+    # At least float32, because no smaller type has the decomposition.
     wide = momentum if momentum.dtype == torch.float64 else momentum.float()
     left, _, right = torch.linalg.svd(wide, full_matrices=False)
     basis: Tensor = right.mT if _is_tall(momentum) else left

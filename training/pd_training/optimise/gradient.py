@@ -1,4 +1,4 @@
-"""Facts about a model's gradient, and clipping."""
+"""Statistics of a model's gradient, and clipping."""
 
 import math
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ __all__ = ["GradientFacts", "clip_gradient"]
 
 @dataclass(frozen=True, slots=True)
 class GradientFacts:
-    """Of all gradients as one vector of d entries, before clipping.
+    """Norms of all gradients as one vector of d entries, before clipping.
 
     Attributes:
-        l2: its length.
-        l1_ratio: |g|_1 / (sqrt(d) |g|_2), between 1/sqrt(d) (one entry) and 1 (all alike); AdamW's
-            rate in the l1 norm depends on it.
+        l2: its l2 norm.
+        l1_ratio: |g|_1 / (sqrt(d) |g|_2), between 1/sqrt(d) (one nonzero entry) and 1 (all of the
+            same size); AdamW's rate in the l1 norm depends on it.
     """
 
     l2: float
@@ -25,9 +25,9 @@ class GradientFacts:
 
 @torch.no_grad()
 def clip_gradient(model: nn.Module, limit: float) -> GradientFacts:
-    """Scale the gradient so that its l2 norm is at most `limit`; 0 leaves it as it is.
+    """Scale the gradient so that its l2 norm is at most `limit`; 0: do not scale.
 
-    A gradient with NaN or infinite entries is left alone and shows in the facts.
+    A gradient with NaN or infinite entries is not scaled; the returned norms show it.
     """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     l1, l2 = _norm(gradients, 1), _norm(gradients, 2)

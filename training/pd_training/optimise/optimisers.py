@@ -18,9 +18,9 @@ _IN_ATTENTION_OR_MLP = re.compile(r"attn|mlp")
 
 
 def make_optimiser(model: nn.Module, settings: OptimiserSettings, steps: int) -> Optimizer:
-    """Return the optimiser of a run of `steps` steps.
+    """Return the optimiser for a run of `steps` steps.
 
-    Weight decay is for matrices; norms and biases have none.
+    Only matrices get weight decay; norms and biases do not.
     """
     decayed: list[nn.Parameter] = []
     projected: list[nn.Parameter] = []
@@ -68,10 +68,10 @@ def optimiser_state(model: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]
 def load_optimiser_state(
     model: nn.Module, optimiser: Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimiser_state` returned.
+    """Restore the state that `optimiser_state` returned.
 
     Raises:
-        ConfigError: a tensor belongs to no parameter, or has another shape than the parameter.
+        ConfigError: a tensor belongs to no parameter, or its shape differs from the parameter's.
     """
     parameters = dict(model.named_parameters())
     for name, tensor in tensors.items():

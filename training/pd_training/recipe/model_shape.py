@@ -32,7 +32,7 @@ class ModelShape:
     tied: Annotated[bool, Option("Output layer = embedding.")] = True
     skip_v1: Annotated[bool, Option("SkipV1Former.")] = False
     yoco: Annotated[bool, Option("SkipV1-YOCO: the upper half reuses keys, too.")] = False
-    latent_rank: Annotated[int | None, Option("MLA with a latent of so many elements.")] = None
+    latent_rank: Annotated[int | None, Option("MLA with a latent of N elements.")] = None
     rope_dim: Annotated[
         int | None, Option("MLA's rotated key; half a head's width if not set.")
     ] = None

@@ -1,4 +1,4 @@
-"""The arithmetic of a forward pass: float32, or bfloat16 where autocast allows."""
+"""The arithmetic of a forward pass: float32, or bfloat16 where autocast allows it."""
 
 import contextlib
 

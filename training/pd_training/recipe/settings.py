@@ -121,15 +121,15 @@ class RunSettings:
     context_tokens: Annotated[int, Option("Tokens per sequence.", "context")] = 256
     clip: Annotated[float, Option("Largest norm of the gradient; 0: any.")] = 1.0
     schedule: Annotated[str, Option("cosine, uba or constant.")] = "cosine"
-    phi: Annotated[float, Option("Of uba; 2 is the cosine.")] = 2.0
+    phi: Annotated[float, Option("Parameter of uba; 2 is the cosine.")] = 2.0
     warmup: Annotated[float, Option("Share of the steps.")] = 0.1
     floor: Annotated[float, Option("Last learning rate as a share of the peak.")] = 0.1
-    dtype: Annotated[str, Option(f"Of the forward pass: {', '.join(DTYPES)}.")] = "float32"
-    seed: Annotated[int, Option("Of everything that is drawn at random.")] = 0
+    dtype: Annotated[str, Option(f"Dtype of the forward pass: {', '.join(DTYPES)}.")] = "float32"
+    seed: Annotated[int, Option("Seed of everything random.")] = 0
     checkpoint_every: Annotated[int, Option("Steps; 0: only at the end.")] = 200
     evaluate_every: Annotated[int, Option("Steps between looks at held-out text.")] = 200
     evaluate_tokens: int = 65536
-    save_dtype: Annotated[str, Option("Of the finished model's weights.")] = "float32"
+    save_dtype: Annotated[str, Option("Dtype of the finished model's weights.")] = "float32"
     optimiser: Annotated[OptimiserSettings, Part("Optimiser")] = field(
         default_factory=OptimiserSettings
     )

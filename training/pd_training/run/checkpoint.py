@@ -1,4 +1,4 @@
-"""Checkpoints of a run: a model directory with the optimiser's state beside the weights.
+"""Checkpoints of a run: model directories that also hold the optimiser's state.
 
 OUT/checkpoints/step-00000200/    model.safetensors, config.json, tokenizer.json,
                                   optimiser.safetensors, training.json
@@ -35,7 +35,7 @@ class RunCheckpoints:
     directory: Path
 
     def latest(self) -> Path | None:
-        """Return the newest whole checkpoint, or None."""
+        """Return the newest complete checkpoint, or None."""
         found = self._whole()
         return found[-1] if found else None
 
@@ -51,10 +51,10 @@ class RunCheckpoints:
         """Write a checkpoint, then remove older ones.
 
         Args:
-            notes: for training.json; must hold "step".
+            notes: content of training.json; must have "step".
 
         Raises:
-            ConfigError: the disk is full, say; the checkpoints that were there stay whole.
+            ConfigError: it cannot be written (disk full); earlier checkpoints stay intact.
         """
         place = self.directory / f"step-{notes['step']:08d}"
         with new_folder(place) as folder:
@@ -94,6 +94,6 @@ class RunCheckpoints:
         return read_json(checkpoint / TRAINING_FILE)
 
     def _whole(self) -> list[Path]:
-        """Return the checkpoints by rising step."""
+        """Return the complete checkpoints, sorted by step."""
         found = [path for path in self.directory.glob("step-*") if _NAME.fullmatch(path.name)]
         return sorted(found)

@@ -18,7 +18,7 @@ __all__ = ["Evaluation", "PositionLoss", "evaluate"]
 
 @dataclass(frozen=True, slots=True)
 class PositionLoss:
-    """The mean loss of the targets that see between `first + 1` and `end` tokens."""
+    """The mean loss of the targets with `first + 1` to `end` tokens before them."""
 
     first: int
     end: int
@@ -27,11 +27,11 @@ class PositionLoss:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was found.
+    """The result of an evaluation.
 
     Attributes:
-        tokens: targets that were looked at.
-        loss: nats per token, the end-of-sequence tokens among them.
+        tokens: number of targets evaluated.
+        loss: nats per token, including end-of-sequence tokens.
         bits_per_byte: the loss over the split's bytes per token; comparable between tokenizers.
         by_position: positions 0, 1, 2..3, 4..7, ... up to the context.
     """
@@ -53,7 +53,7 @@ def evaluate(
     dtype: str = "float32",
     device: torch.device | None = None,
 ) -> Evaluation:
-    """Evaluate on windows in the corpus's order, spread evenly over it when not all are used.
+    """Evaluate on windows in corpus order, spread evenly if not all are used.
 
     Raises:
         ConfigError: the split is shorter than one window.

@@ -1,4 +1,4 @@
-"""Ctrl-C and ending signals as a wish that a run fulfils between two steps."""
+"""Turns Ctrl-C and ending signals into a request to stop between two steps."""
 
 import signal
 from types import FrameType
@@ -10,7 +10,7 @@ __all__ = ["InterruptRequest"]
 
 
 class InterruptRequest:
-    """While entered, the first signal only sets `requested`; the second Ctrl-C ends at once."""
+    """In its block, the first signal only sets `requested`; a second Ctrl-C ends at once."""
 
     def __init__(self) -> None:
         self.requested = False

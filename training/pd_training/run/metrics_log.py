@@ -22,9 +22,9 @@ class MetricsRow:
     """One step.
 
     Attributes:
-        tokens: seen so far by this run.
-        held_out_loss: None where the step was not evaluated.
-        elapsed_s: seconds of training so far, interruptions left out.
+        tokens: tokens seen so far by this run.
+        held_out_loss: None if there was no evaluation after the step.
+        elapsed_s: seconds of training so far, without interruptions.
     """
 
     step: int
@@ -41,8 +41,8 @@ class MetricsLog:
     """metrics.csv and loss.png in a run's folder.
 
     Args:
-        directory: exists.
-        resumed_step: rows after it are dropped, for they are done again; 0 starts afresh.
+        directory: an existing folder.
+        resumed_step: later rows are dropped, since their steps are run again; 0: start afresh.
 
     Raises:
         ConfigError: matplotlib is missing, or the file cannot be read or written.
@@ -95,7 +95,7 @@ def _lines(rows: list[tuple[object, ...]]) -> str:
 
 
 def read_metrics(file: Path) -> list[MetricsRow]:
-    """Read a metrics.csv; none where there is no file.
+    """Read a metrics.csv; return no rows if there is no file.
 
     Raises:
         ConfigError: a line is not a row of this log.
@@ -103,7 +103,7 @@ def read_metrics(file: Path) -> list[MetricsRow]:
     if not file.exists():
         return []
     text = file.read_text(encoding="utf-8")
-    # The last line may be half a line when the process was killed.
+    # The last line may be incomplete if the process was killed.
     whole = text[: text.rfind("\n") + 1].splitlines()
     lines = csv.DictReader(whole)
     try:
@@ -116,7 +116,7 @@ def read_metrics(file: Path) -> list[MetricsRow]:
 
 def _cells(row: MetricsRow) -> tuple[object, ...]:
     values = (getattr(row, column) for column in _COLUMNS)
-    # repr gives a float's shortest form that reads back as the same float.
+    # repr gives the shortest text that reads back as the same float.
     return tuple("" if value is None else repr(value) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""One process or several, as torchrun starts them; torch's own DDP does the work."""
+"""One process or several, started by torchrun; torch's own DDP does the work."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ class Processes:
     """The processes of one run.
 
     Attributes:
-        rank, world: this process, and how many there are.
+        rank, world: the index of this process, and the number of processes.
         device: where this process computes.
 
     Args:
@@ -45,8 +45,7 @@ class Processes:
             compiled: as for the class.
 
         Raises:
-            ConfigError: CUDA or compiling was asked for and what it needs is not there, or the
-                device is unknown.
+            ConfigError: the device is unknown, or CUDA or compiling is not possible here.
         """
         if device not in ("cpu", "cuda"):
             raise ConfigError(f"unknown device {device!r}; known: cpu, cuda")
@@ -71,7 +70,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this process writes files and prints messages."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -80,7 +79,7 @@ class Processes:
         It shares the model's parameters.
         """
         if self._compiled:
-            torch.compiler.reset()  # a run before it counts towards the limit of recompilations
+            torch.compiler.reset()  # earlier runs count towards the limit of recompilations
             model = cast(nn.Module, torch.compile(model))
         if self.world == 1:
             return model
@@ -90,7 +89,7 @@ class Processes:
     def unsynchronised(
         self, module: nn.Module, wanted: bool
     ) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which gradients are only added up locally, if wanted."""
+        """Return a context in which gradients are only accumulated locally, if wanted."""
         if wanted and isinstance(module, DistributedDataParallel):
             context: contextlib.AbstractContextManager[None] = module.no_sync()
             return context

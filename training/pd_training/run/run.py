@@ -1,4 +1,4 @@
-"""A training run in a folder: it can be interrupted at any step and taken up again.
+"""A training run in a folder; it can be interrupted at any step and resumed.
 
 OUT/run.json       settings, data and start; a resumed run must agree with it
 OUT/metrics.csv    one row a step; OUT/loss.png draws it
@@ -29,7 +29,7 @@ from pd_training.run.trainer import StepFacts, Trainer
 
 __all__ = ["RunOutcome", "TrainingRun"]
 
-# These change what is written when, and nothing of the training itself.
+# These change what is written and when, but not the training itself.
 _FREE_TO_CHANGE = frozenset({"checkpoint_every", "evaluate_every", "evaluate_tokens", "save_dtype"})
 
 
@@ -38,7 +38,7 @@ class RunOutcome:
     """How `execute` ended.
 
     Attributes:
-        step: steps that are done.
+        step: number of steps done.
         model: the finished model's folder; None when the run was interrupted.
     """
 
@@ -53,7 +53,7 @@ class TrainingRun:
         directory: the run's folder.
         start: the model to begin with, and its tokenizer.
         store: the corpus; its tokenizer must be the model's.
-        settings: of the run.
+        settings: the run's settings.
         processes: this process and its peers.
         resume: go on from the newest checkpoint.
 
@@ -90,7 +90,7 @@ class TrainingRun:
             notes = self._checkpoints.restore(checkpoint, self._trainer)
             self._done = int(notes["step"])
             self._elapsed_before_s = float(notes["elapsed_s"])
-        processes.wait()  # all have looked before the first one writes
+        processes.wait()  # until all have checked the folder, before the first one writes
         if processes.first:
             self._prepare_folder(identity)
 
@@ -99,10 +99,10 @@ class TrainingRun:
         on_step: Callable[[StepFacts], None] = lambda facts: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> RunOutcome:
-        """Train to the end, or until `should_stop` says so after a step; then save.
+        """Train to the end, or until `should_stop` returns true after a step; then save.
 
         Raises:
-            ConfigError: something cannot be written; the last checkpoint stays whole.
+            ConfigError: a file cannot be written; the last checkpoint stays intact.
             EngineError: the run diverged.
         """
         log = MetricsLog(self._directory, self._done) if self._processes.first else None
@@ -170,7 +170,7 @@ class TrainingRun:
         tokens, before = self._done * self._settings.tokens_per_step, self._start.trained_tokens
         return {
             "step": self._done,
-            # Unknown stays unknown: these tokens alone would pass for all.
+            # Unknown stays unknown: this run's tokens alone would be taken for the total.
             "trained_tokens": None if before is None else before + tokens,
             "settings": asdict(self._settings),
             "data": self._store.digest,
@@ -189,7 +189,7 @@ class TrainingRun:
             )
 
     def _find_checkpoint(self, identity: dict[str, Any], resume: bool) -> Path | None:
-        """Return where to go on, or None for a fresh start."""
+        """Return the checkpoint to resume from, or None for a fresh start."""
         record = self._directory / "run.json"
         if self._directory.exists() and not self._directory.is_dir():
             raise ConfigError(f"{self._directory} is not a folder; name another place")
@@ -215,7 +215,7 @@ class TrainingRun:
         return self._checkpoints.latest()
 
     def _is_empty(self) -> bool:
-        """Tell whether nothing is there but what a run killed at its very start has left."""
+        """Return whether the folder is empty, except for what a run killed at its start left."""
         folder = self._directory
         return not folder.exists() or all(map(is_leftover, folder.iterdir()))
 
@@ -230,7 +230,7 @@ class TrainingRun:
 
 
 def _identity(start: TrainingDirectory, store: TokenStore, settings: RunSettings) -> dict[str, Any]:
-    """Return what a resumed run must agree with, as JSON gives it back."""
+    """Return what a resumed run must agree with, as it is after a round trip through JSON."""
     kept = {k: v for k, v in asdict(settings).items() if k not in _FREE_TO_CHANGE}
     facts = {"settings": kept, "config": asdict(start.model.config), "data": store.digest}
     plain: dict[str, Any] = json.loads(json.dumps(facts))
@@ -238,7 +238,7 @@ def _identity(start: TrainingDirectory, store: TokenStore, settings: RunSettings
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Name every value that is not what it was."""
+    """Return a text for every value that has changed."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             line

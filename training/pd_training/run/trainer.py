@@ -22,10 +22,10 @@ __all__ = ["StepFacts", "Trainer"]
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """What one step did.
+    """The result of one step.
 
     Attributes:
-        step: how many steps are done.
+        step: number of steps done.
         loss: nats per token, before the update.
         gradient_l2, gradient_l1_ratio: before clipping; see `GradientFacts`.
     """
@@ -40,11 +40,11 @@ class StepFacts:
 class Trainer:
     """Model, optimiser and data of a run; every step is a function of these and its number.
 
-    A step's batch is shared by processes and micro-batches in a fixed way, so their numbers change
-    only the order in which floating-point numbers are added.
+    A step's batch is split over processes and micro-batches in a fixed way, so how many there are
+    changes only the order in which floating-point numbers are added.
 
     Raises:
-        ConfigError: the batch cannot be shared evenly, or model and data do not fit together.
+        ConfigError: the batch cannot be split evenly, or model and data do not fit together.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Trainer:
         self._wrapped = processes.wrap(self.model)
 
     def step(self, index: int) -> StepFacts:
-        """Do step `index` (from 0).
+        """Run step `index` (from 0).
 
         Raises:
             EngineError: the loss is not finite; the weights are those before the step.

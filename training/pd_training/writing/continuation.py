@@ -1,4 +1,4 @@
-"""Texts that a model writes, many at a time, by the inference code that also serves it."""
+"""Texts written by a model, many at a time, with the inference code that also serves it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,17 +27,17 @@ def continue_prompts(
     """Yield each prompt's continuation, in order; the end-of-sequence token is left out.
 
     Args:
-        prompts: token ids, one or more each; with max_tokens within the model's context.
+        prompts: token ids, one or more each; together with max_tokens they must fit the context.
         sampling: prompt i is sampled with the seed plus i.
         max_tokens: longest continuation.
-        is_done: ends a continuation early, given its prompt's index and what is there of it.
+        is_done: ends a continuation early, given its prompt's index and its tokens so far.
     """
     waiting = iter(enumerate(prompts))
     rows: list[_Row] = []
     ended: dict[int, list[int]] = {}
     due = 0
     while True:
-        # A place that is free is taken at once: lengths differ, and a batch of few is slow.
+        # A free row is filled at once, since lengths differ and small batches are slow.
         rows += (
             _Row(loaded.model, index, list(prompt), sampling, max_tokens)
             for index, prompt in islice(waiting, _BATCH - len(rows))
@@ -53,7 +53,7 @@ def continue_prompts(
 
 
 class _Row:
-    """One continuation on its way."""
+    """One continuation in progress."""
 
     def __init__(
         self,

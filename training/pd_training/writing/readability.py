@@ -1,9 +1,9 @@
-"""Whether a model writes what can be read: functions that parse, and no repetition loops.
+"""Whether a model writes readable text: functions that parse, and no repetition loops.
 
-Prompts are held-out documents. A function is begun by real text up to the end of its `def` line,
-without the line break, which tokens hold together with the indentation after it; the model writes
-its body, up to the first line that is not indented as far. A loop is a text whose
-end repeats the same few tokens.
+Prompts are held-out documents. A function's prompt is the real text up to the end of its `def`
+line, without the line break, which is part of the same token as the indentation after it. The model
+writes the body, up to the first line that is indented less. A loop is a text whose end repeats the
+same few tokens.
 """
 
 import ast
@@ -30,25 +30,25 @@ __all__ = [
     "repeated_share",
 ]
 
-_BEFORE_TOKENS = 512  # of a document before what is to be continued
-_BODY_TOKENS = 1024  # most functions end long before
+_BEFORE_TOKENS = 512  # tokens of a document before the continuation
+_BODY_TOKENS = 1024  # most functions are much shorter
 _PAGE_TOKENS = 256
-# A loop: this many tokens at the end, of a period at most this long.
+# A loop: this many tokens at the end repeat with at most this period.
 _LOOP_TOKENS, _LONGEST_PERIOD = 64, 16
 _RUN_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Readability:
-    """What was found.
+    """The result of judging a model.
 
     Attributes:
-        functions: that were begun.
-        parsed: of them, with the model's body, by Python's own parser.
-        texts: continuations that were looked at for loops, the functions' bodies among them.
-        loops: of them.
-        repeated, repeated_by_people: mean share of a page's runs of four tokens that stood in it
-            before, as the model wrote it on and as people did.
+        functions: number of functions begun.
+        parsed: how many of them parse with the model's body, by Python's own parser.
+        texts: number of continuations checked for loops, including the functions' bodies.
+        loops: how many of them are loops.
+        repeated, repeated_by_people: mean share of a page's runs of four tokens that occur earlier
+            in it, as continued by the model and by its human author.
         samples: some continuations, with the line before them.
     """
 
@@ -67,7 +67,7 @@ class Begun:
 
     Attributes:
         before: the document up to the end of that line, without its line break.
-        head: the `def` line or lines, likewise.
+        head: the `def` line or lines, without the last line break.
     """
 
     before: str
@@ -82,7 +82,7 @@ def documents_of(ids: np.ndarray, eos_token_id: int) -> list[list[int]]:
 
 
 def begun_functions(source: str) -> list[Begun]:
-    """Return a Python document's functions, begun; none where it does not parse."""
+    """Return the beginnings of a Python document's functions; none if it does not parse."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -92,7 +92,7 @@ def begun_functions(source: str) -> list[Begun]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        # A body on the line of its head leaves nothing to write.
+        # If the body is on the line of its head, there is nothing to write.
         if node.body[0].lineno > node.lineno:
             end = _end_of_head(lines, node)
             if end is not None:
@@ -102,8 +102,8 @@ def begun_functions(source: str) -> list[Begun]:
 
 
 def parses(begun: Begun, body: str) -> bool:
-    """Tell whether Python parses a function with this body, cut where its indentation ends."""
-    # An indented function stands in a block: to dedent it would change strings at the margin.
+    """Return whether Python parses a function with this body, cut where its indentation ends."""
+    # An indented function is put into a block: dedenting it would change multi-line strings.
     block = "if True:\n" if begun.head[:1].isspace() else ""
     whole = block + begun.head + own_part(begun.head, body)[0]
     try:
@@ -114,15 +114,15 @@ def parses(begun: Begun, body: str) -> bool:
 
 
 def repeated_share(ids: Sequence[int]) -> float:
-    """Return which share of a text's runs of four tokens stood in it before; 0 for a short one."""
+    """Return the share of a text's runs of four tokens that occur earlier in it; 0 if too short."""
     runs = list(zip(*(ids[i:] for i in range(_RUN_TOKENS)), strict=False))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def own_part(head: str, body: str) -> tuple[str, bool]:
-    """Return the rest of the head's line and the lines indented further, and whether they ended.
+    """Return the rest of the head's line with the lines indented further, and whether they ended.
 
-    A text that was cut for its length ends in half a line, which is left out.
+    A text that was cut for its length ends in an incomplete line, which is left out.
     """
     margin = len(head) - len(head.lstrip())
     first, *lines = _lines(body) or [""]
@@ -138,7 +138,7 @@ def own_part(head: str, body: str) -> tuple[str, bool]:
 
 
 def is_loop(ids: Sequence[int]) -> bool:
-    """Tell whether a text ends in the same few tokens over and over."""
+    """Return whether a text ends in the same few tokens over and over."""
     tail = list(ids[-_LOOP_TOKENS:])
     if len(tail) < _LOOP_TOKENS:
         return False
@@ -151,12 +151,12 @@ def judge(
     sampling: SamplingParams,
     count: int = 100,
 ) -> Readability:
-    """Have a model write `count` functions and as many pages, and look at them.
+    """Have a model write `count` functions and as many pages, and judge them.
 
     Args:
         loaded: the model.
         documents: held-out, as token ids.
-        sampling: its seed also chooses the places.
+        sampling: its seed also chooses where the texts begin.
 
     Raises:
         ConfigError: the model's context is too short, or there is no document.
@@ -202,7 +202,7 @@ def _check(loaded: LoadedModel, documents: Sequence[Sequence[int]]) -> None:
 
 
 def _end_of_head(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef) -> int | None:
-    """Return how many lines end with the head: the first whose code ends in a colon."""
+    """Return the number of lines up to the end of the head: the first that ends in a colon."""
     for number in range(node.lineno, node.body[0].lineno):
         if lines[number - 1].split("#")[0].rstrip().endswith(":"):
             return number
@@ -210,12 +210,12 @@ def _end_of_head(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def _lines(text: str) -> list[str]:
-    """Return a text's lines as Python's parser counts them: a form feed, say, ends none."""
+    """Return a text's lines as Python's parser counts them: a form feed, for example, ends none."""
     return io.StringIO(text, newline="").readlines()
 
 
 def _in_string(lines: list[str]) -> bool:
-    """Tell whether the lines leave a triple-quoted string open."""
+    """Return whether the lines leave a triple-quoted string open."""
     text = "".join(lines)
     return text.count('"""') % 2 == 1 or text.count("'''") % 2 == 1
 
@@ -223,7 +223,7 @@ def _in_string(lines: list[str]) -> bool:
 def _some_page(
     documents: Sequence[Sequence[int]], chance: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    """Return a stretch of a document, from any place in it, and how it goes on."""
+    """Return a stretch of a document from a random position, and its real continuation."""
     ids = documents[int(chance.integers(len(documents)))]
     end = int(chance.integers(1, len(ids) + 1))
     return list(ids[max(0, end - _BEFORE_TOKENS) : end]), list(ids[end : end + _PAGE_TOKENS])

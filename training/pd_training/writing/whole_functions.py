@@ -1,8 +1,8 @@
-"""Functions that a model wrote and that Python parses, as text to train it on further.
+"""Functions that a model wrote and Python can parse, as text to train the model further.
 
-A small base model's code fails where the model repeats itself or loses count of its brackets.
-Trained on those of its own continuations that are whole, it does so less often: rejection sampling,
-as in STaR (arXiv 2203.14465) and Llama 2 (arXiv 2307.09288, section 3.2), with a parser as judge.
+A small base model's code fails when the model repeats itself or miscounts its brackets. Trained on
+its own complete continuations, it does so less often: rejection sampling, as in STaR
+(arXiv 2203.14465) and Llama 2 (arXiv 2307.09288, section 3.2), with a parser as the judge.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,16 @@ from pd_training.writing.readability import Begun, begun_functions, is_loop, own
 __all__ = ["choose_functions", "write_functions"]
 
 _PROMPT_TOKENS = 512
-# Of the prompt, what goes into the text: enough to begin a body, and most of the text is the body.
+# Tokens of the prompt that go into the text: enough to begin a body, which is most of the text.
 _KEPT_TOKENS = 192
 _BODY_TOKENS = 600
 
 
 def choose_functions(sources: Sequence[str], seed: int, count: int) -> list[Begun]:
-    """Begin the functions of Python documents, at most `count` of them, drawn at random.
+    """Return the beginnings of functions in Python documents, at most `count`, drawn at random.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no function.
     """
     begun = [b for source in sources for b in begun_functions(source)]
     if not begun:
@@ -40,11 +40,11 @@ def choose_functions(sources: Sequence[str], seed: int, count: int) -> list[Begu
 def write_functions(
     loaded: LoadedModel, chosen: Sequence[Begun], sampling: SamplingParams
 ) -> Iterator[str | None]:
-    """Have a model write the bodies of functions; yield each whole one behind what precedes it.
+    """Have a model write the bodies of functions; yield each complete one with the text before it.
 
     Yields:
-        The text, which ends where the function does; None for a function that does not end, does
-        not parse, or ends in a loop.
+        The text up to the end of the function; None for a function that does not end, does not
+        parse, or ends in a loop.
 
     Raises:
         ConfigError: the model's context is too short.
@@ -75,9 +75,9 @@ def write_functions(
 
 
 def _whole_lines(before: str, head: str) -> str:
-    """Return a text that ends in a head from its first whole line on, or the head if it has none.
+    """Return a text that ends in a head, from its first complete line on, but at least the head.
 
-    A head that is cut itself would not parse.
+    A head that is cut would not parse.
     """
     start = before.find("\n", 0, max(0, len(before) - len(head))) + 1
     return before[start:] if start else head
