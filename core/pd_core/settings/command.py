@@ -66,12 +66,16 @@ def add_command(
         name: the command's name if not the function's; the program's name for its only command.
     """
     command = name or run.__name__
+    stored = [] if program is None else [each for each in offered(settings) if each.stored]
+    built_in = {each.name: each.default for each in stored if each.default is not MISSING}
 
     def called(flags: dict[str, Any]) -> None:
         config = flags.pop("config", None)
-        read = Read(flags, dict.fromkeys(flags, "flag"))
-        if program is not None:
-            # Costs a tenth of a second, which help and completion need not wait for.
+        read = Read({**built_in, **flags}, dict.fromkeys(flags, "flag"))
+        if program is not None and command in program.commands:
+            config = program.config_path(config)
+        if program is not None and (config is not None or program.has_variables):
+            # Takes a fifth of a second to import, which most starts need not wait for.
             from pd_core.settings.sources import read_sources
 
             read = read_sources(program, command, settings, flags, config)
@@ -80,7 +84,7 @@ def add_command(
     variables: dict[str, str] = {}
     more: list[Parameter] = []
     if program is not None:
-        variables = {each.name: program.variable(each) for each in offered(settings) if each.stored}
+        variables = {each.name: program.variable(each) for each in stored}
         more += [program.config_parameter] if command in program.commands else []
         more += [_version_parameter(command)] if command == program.name else []
     _add(app, command, run.__doc__, settings, called, variables, more)

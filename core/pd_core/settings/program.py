@@ -1,6 +1,7 @@
 """Where a program's settings come from: flags first, then variables, the file and built-in
 defaults."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import Parameter
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pd_core.errors import ConfigError
 from pd_core.settings.composition import Offered
 
 __all__ = ["Program", "Read"]
@@ -72,3 +74,35 @@ class Program:
     def table(self, command: str) -> str:
         """Return the name of a command's table in the file."""
         return self.tables.get(command, command)
+
+    @property
+    def config_named_by(self) -> str:
+        """How a user names the settings file, in words."""
+        return f"--config FILE or the variable {self.config_variable}"
+
+    def config_path(self, given: Path | None) -> Path | None:
+        """Return the settings file: the given one, or else the user's if there is one.
+
+        Raises:
+            ConfigError: the given one does not exist.
+        """
+        if given is not None:
+            if not _there(given):
+                raise ConfigError(f"there is no settings file {given}; see {self.config_named_by}")
+            return given
+        base = os.environ.get("XDG_CONFIG_HOME", "")
+        root = Path(base) if Path(base).is_absolute() else Path.home() / ".config"
+        usual = root / self.name / "config.toml"
+        return usual if _there(usual) else None
+
+    @property
+    def has_variables(self) -> bool:
+        """Whether any variable with the program's prefix is set; names are read in any case."""
+        return any(name.upper().startswith(self.prefix) for name in os.environ)
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # its folder may not be entered: reading the file will say so

@@ -5,7 +5,6 @@ whenever a command reads it.
 """
 
 import difflib
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,34 +17,7 @@ from pd_core.settings.composition import Offered, offered
 from pd_core.settings.option import Option, Secret
 from pd_core.settings.program import Program
 
-__all__ = ["config_path", "file_values"]
-
-
-def config_path(program: Program, given: Path | None) -> Path | None:
-    """Return the settings file: the given one, or else the user's if there is one.
-
-    Raises:
-        ConfigError: the given one does not exist.
-    """
-    if given is not None:
-        if not _there(given):
-            raise ConfigError(f"there is no settings file {given}; see {_named_by(program)}")
-        return given
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".config"
-    usual = root / program.name / "config.toml"
-    return usual if _there(usual) else None
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return True  # its folder may not be entered: reading the file will say so
-
-
-def _named_by(program: Program) -> str:
-    return f"--config FILE or the variable {program.config_variable}"
+__all__ = ["file_values"]
 
 
 def file_values(program: Program, command: str, path: Path) -> dict[str, Any]:
@@ -74,12 +46,12 @@ def file_values(program: Program, command: str, path: Path) -> dict[str, Any]:
 def _read(program: Program, path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():  # a device or a pipe may never end
-            raise ConfigError(f"{path} is no file of settings; see {_named_by(program)}")
+            raise ConfigError(f"{path} is no file of settings; see {program.config_named_by}")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}); make it readable for you, or name another "
-            f"({_named_by(program)})"
+            f"({program.config_named_by})"
         ) from error
     except ValueError as error:  # invalid TOML, or invalid UTF-8
         raise ConfigError(f"{path} is not TOML: {error}") from error

@@ -19,7 +19,7 @@ from pd_core.errors import ConfigError
 from pd_core.settings.composition import Offered, offered
 from pd_core.settings.option import Secret
 from pd_core.settings.program import Program, Read
-from pd_core.settings.settings_file import config_path, file_values
+from pd_core.settings.settings_file import file_values
 
 __all__ = ["read_sources"]
 
@@ -29,7 +29,7 @@ def read_sources(
     command: str,
     settings: type,
     flags: Mapping[str, Any],
-    given: Path | None = None,
+    config: Path | None = None,
 ) -> Read:
     """Return the values of a command's options.
 
@@ -38,12 +38,11 @@ def read_sources(
         command: the command's name.
         settings: its settings, a dataclass.
         flags: the values of the command line, by name.
-        given: the settings file that the command line names.
+        config: the settings file in use.
 
     Raises:
         ConfigError: a variable or the file is wrong; both it and the option are named.
     """
-    config = config_path(program, given) if command in program.commands else None
     in_file = {} if config is None else file_values(program, command, config)
     options = {each.name: each for each in offered(settings)}
     stored = {name: each for name, each in options.items() if each.stored}

@@ -10,24 +10,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 from urllib.parse import quote, unquote
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from pd_core.errors import ModelError
 
 __all__ = [
     "MANIFEST",
     "ROOT_VARIABLE",
-    "Manifest",
-    "PulledFile",
     "PulledName",
     "find_pulled",
     "partial_folder",
     "pulled_folder",
     "pulled_names",
-    "read_manifest",
     "store_root",
 ]
 
@@ -40,7 +33,6 @@ DEFAULT_REVISION = "main"
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(rf"({_PART})/({_PART})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,127}}))?")
 _PARTIAL = ".partial"
-_FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,31 +66,6 @@ class PulledName:
     def __str__(self) -> str:
         named = "" if self.revision == DEFAULT_REVISION else f"@{self.revision}"
         return f"{self.repo}{named}"
-
-
-class PulledFile(BaseModel):
-    """One file, as it was when pulled."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size_bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Manifest(BaseModel):
-    """The files of a pulled model, and its origin."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    commit: str
-    endpoint: str
-    files: dict[Annotated[str, Field(pattern=_FILE_NAME)], PulledFile]
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of all files together."""
-        return sum(file.size_bytes for file in self.files.values())
 
 
 def store_root() -> Path:
@@ -137,26 +104,6 @@ def pulled_names(*, partial: bool = False) -> Iterator[PulledName]:
         name = PulledName.parse(f"{folder.parent.name}/{unquote(folder.name)}")
         if name is not None and folder.is_dir() and (partial or find_pulled(name) is not None):
             yield name
-
-
-def read_manifest(name: PulledName) -> Manifest:
-    """Return the manifest of a pulled model.
-
-    Raises:
-        ModelError: there is none, or it cannot be read.
-    """
-    path = pulled_folder(name) / MANIFEST
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{name} is not here; get it with: pd-device models pull {name}"
-        ) from error
-    except (OSError, ValidationError) as error:
-        raise ModelError(
-            f"{path} cannot be read as a manifest ({type(error).__name__}); pull the model again: "
-            f"pd-device models pull {name}"
-        ) from error
 
 
 def _folder_name(name: PulledName) -> str:

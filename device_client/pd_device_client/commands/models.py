@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from pd_core.errors import ConfigError, ModelError
 from pd_core.host.api_key import read_api_key
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
-from pd_core.store.model_store import pulled_names, read_manifest, store_root
+from pd_core.store.model_store import pulled_names, store_root
 from pd_device_client.terminal.columns import aligned
 
 __all__ = ["models"]
@@ -30,6 +30,7 @@ Name = Annotated[str, typer.Argument(help="OWNER/MODEL, or OWNER/MODEL@REVISION.
 @models.command("list")
 def list_models() -> None:
     """List the models on this machine."""
+    from pd_core.store.manifest import read_manifest
     from pd_device_client.hub.pulled_models import partial_bytes
 
     rows = [

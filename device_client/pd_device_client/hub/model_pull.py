@@ -10,16 +10,14 @@ from pathlib import Path
 from pd_core.checkpoints.hf_config import read_config
 from pd_core.errors import ModelError
 from pd_core.store.json_file import read_json
+from pd_core.store.manifest import Manifest, PulledFile, read_manifest
 from pd_core.store.model_store import (
     MANIFEST,
     ROOT_VARIABLE,
-    Manifest,
-    PulledFile,
     PulledName,
     find_pulled,
     partial_folder,
     pulled_folder,
-    read_manifest,
 )
 from pd_device_client.hub.model_hub import HubFile, ModelHub, Repo
 from pd_device_client.hub.pulled_models import differences, sole_use

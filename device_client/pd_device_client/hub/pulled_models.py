@@ -9,13 +9,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pd_core.errors import ConfigError, ModelError
+from pd_core.store.manifest import read_manifest
 from pd_core.store.model_store import (
     ROOT_VARIABLE,
     PulledName,
     find_pulled,
     partial_folder,
     pulled_folder,
-    read_manifest,
 )
 
 __all__ = ["differences", "partial_bytes", "pulled_name", "remove", "sole_use"]

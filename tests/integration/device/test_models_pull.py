@@ -16,6 +16,7 @@ import pytest
 
 from pd_core.checkpoints.loading import load_model
 from pd_core.errors import ConfigError, HubUnavailable, ModelError, PdError
+from pd_core.store.manifest import read_manifest
 from pd_core.store.model_names import DEFAULT_MODEL, model_directory
 from pd_core.store.model_store import (
     MANIFEST,
@@ -24,7 +25,6 @@ from pd_core.store.model_store import (
     partial_folder,
     pulled_folder,
     pulled_names,
-    read_manifest,
 )
 from pd_device_client.cli import main
 from pd_device_client.hub import model_pull

@@ -14,7 +14,6 @@ from pd_core.errors import ConfigError
 from pd_core.settings.command import add_command
 from pd_core.settings.composition import composed, offered
 from pd_core.settings.program import Read
-from pd_core.settings.settings_file import config_path
 from pd_core.settings.sources import read_sources
 from pd_device_client.cli import app, main
 from pd_device_client.commands.doctor import report
@@ -147,18 +146,18 @@ def test_every_kind_of_value_is_taken_and_paths_begin_where_the_file_is(tmp_path
 def test_the_file_is_found_in_the_users_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert config_path(PROGRAM, None) is None
+    assert PROGRAM.config_path(None) is None
     usual = tmp_path / "config" / "pd-device" / "config.toml"
     usual.parent.mkdir(parents=True)
     usual.write_text("pace = 0.4")
-    assert config_path(PROGRAM, None) == usual
+    assert PROGRAM.config_path(None) == usual
     assert parsed("chat")["pace"] == 0.4
     other = write(tmp_path, "pace = 0.5")
     monkeypatch.setenv("PD_DEVICE_CONFIG", str(other))
     assert parsed("chat")["pace"] == 0.5
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert config_path(PROGRAM, None) is None
+    assert PROGRAM.config_path(None) is None
 
 
 @pytest.mark.parametrize(

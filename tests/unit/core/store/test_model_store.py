@@ -5,17 +5,15 @@ from pathlib import Path
 import pytest
 
 from pd_core.errors import ModelError
+from pd_core.store.manifest import Manifest, PulledFile, read_manifest
 from pd_core.store.model_names import model_directory
 from pd_core.store.model_store import (
     MANIFEST,
-    Manifest,
-    PulledFile,
     PulledName,
     find_pulled,
     partial_folder,
     pulled_folder,
     pulled_names,
-    read_manifest,
     store_root,
 )
 
