@@ -76,7 +76,7 @@ class EngineConfig:
         int | None, Ge(1), Option("Threads of torch; all cores but one if unset.")
     ] = None
     fast_numerics: Annotated[bool, Option("Faster, not bit-reproducible.")] = False
-    engine: Annotated[str, Option("vllm: see docs/vllm.md.", choices=ENGINES)] = "torch"
+    engine: Annotated[str, Option("vllm: see docs/guides/vllm.md.", choices=ENGINES)] = "torch"
     vllm: Annotated[VllmConfig, Part("Engine")] = field(default_factory=VllmConfig)
 
     @property

@@ -118,7 +118,10 @@ def ordinary_file(path: Path) -> Path:
     Raises:
         ConfigError: the path is not an ordinary file, or its folder does not exist.
     """
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle; the class is Python's choice
+        raise ConfigError(f"{path} cannot be written: {error}; name another place") from error
     if real.exists() and not real.is_file():
         raise ConfigError(f"{path} is there and is no ordinary file; name another place")
     if not real.parent.is_dir():

@@ -19,6 +19,7 @@ __all__ = ["keep", "kept"]
 logger = logging.getLogger(__name__)
 
 _MOST = 256  # entries of a file; the oldest go first
+_MOST_BYTES = 1 << 22  # a larger file is not one of ours
 
 
 def kept(kind: str, key: object) -> Any:
@@ -54,6 +55,8 @@ def _digest(content: object) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
+        if not file.is_file() or file.stat().st_size > _MOST_BYTES:
+            return {}
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}

@@ -97,8 +97,8 @@ class Program:
 
     @property
     def has_variables(self) -> bool:
-        """Whether any variable with the program's prefix is set; names are read in any case."""
-        return any(name.upper().startswith(self.prefix) for name in os.environ)
+        """Whether any variable with the program's prefix is set."""
+        return any(name.startswith(self.prefix) for name in os.environ)
 
 
 def _there(path: Path) -> bool:

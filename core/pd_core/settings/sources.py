@@ -8,9 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     InitSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -46,8 +44,8 @@ def read_sources(
     in_file = {} if config is None else file_values(program, command, config)
     options = {each.name: each for each in offered(settings)}
     stored = {name: each for name, each in options.items() if each.stored}
-    model = _model(program, stored, in_file)
-    in_variables = EnvSettingsSource(model)()
+    in_variables = {n: text for n, each in stored.items() if (text := _text(program, each))}
+    model = _model(stored, in_variables, in_file)
     said = {name: value for name, value in flags.items() if name in stored}
     try:
         values = dict(model(**said))
@@ -62,15 +60,18 @@ def read_sources(
     return Read({**flags, **values, **hidden}, sources, config)
 
 
+def _text(program: Program, option: Offered) -> str | None:
+    """Return what an option's variable says; an empty one says nothing, as for typer."""
+    return os.environ.get(program.variable(option))
+
+
 def _model(
-    program: Program, options: Mapping[str, Offered], in_file: dict[str, Any]
+    options: Mapping[str, Offered], in_variables: dict[str, str], in_file: dict[str, Any]
 ) -> type[BaseSettings]:
     """Return the options as a settings model, with its sources in order of precedence."""
 
     class Sources(BaseSettings):
-        model_config = SettingsConfigDict(
-            env_prefix=program.prefix, env_ignore_empty=True, validate_default=False
-        )
+        model_config = SettingsConfigDict(validate_default=False)
 
         @classmethod
         def settings_customise_sources(
@@ -81,10 +82,12 @@ def _model(
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
+            # pydantic-settings' own source would read variables in any case of letters.
+            variables = InitSettingsSource(settings_cls, in_variables)
+            return init_settings, variables, InitSettingsSource(settings_cls, in_file)
 
     fields: dict[str, Any] = {
-        name: (Annotated[each.taken, NoDecode, BeforeValidator(_words)], each.default)
+        name: (Annotated[each.taken, BeforeValidator(_words)], each.default)
         if each.many
         else (each.taken, each.default)
         for name, each in options.items()

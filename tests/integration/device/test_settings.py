@@ -274,3 +274,11 @@ def test_a_wrong_file_is_one_clear_line(run: Run, tmp_path: Path) -> None:
 def test_help_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PD_DEVICE_CONFIG", str(write(tmp_path, "nonsense = ")))
     assert CliRunner().invoke(app, ["serve", "--help"]).exit_code == 0
+
+
+def test_a_variable_in_small_letters_is_somebody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PD_DEVICE_PORT", "9001")
+    monkeypatch.setenv("pd_device_port", "abc")
+    monkeypatch.setenv("Pd_Device_Host", "nowhere")
+    assert parsed("serve")["port"] == 9001
+    assert parsed("serve")["host"] == "127.0.0.1"

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,22 @@ def test_a_user_without_a_home_loses_it_too(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Path, "home", homeless)
     keep("things", "key", 1)
     assert kept("things", "key") is None
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["pipe", "circle of links", "folder", "huge"])
+def test_what_is_no_file_of_ours_costs_time_only(kind: str, file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "circle of links":
+        file.symlink_to(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        keep("things", "key", 1)
+        with file.open("a") as huge:
+            huge.write(" " * (5 << 20))
+    assert kept("things", "key") is None
+    keep("things", "key", 2)
+    assert kept("things", "key") in (None, 2)
