@@ -183,9 +183,9 @@ def test_a_bad_parameter_is_a_400_that_names_it(
         (b'{"prompt": "x", "temperature": 1e999}', "temperature"),
         (b'{"prompt": "x", "prompt": "y"}', "'prompt' stands twice"),
         (b'{"prompt": "x", "seed": ' + b"9" * 10_000 + b"}", "too long"),
-        (b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "deeper"),
+        (b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deeply"),
         (b'{"prompt": "\\ud800"}', "prompt"),
-        (b'{"a": ' * 100_000, "deeper"),
+        (b'{"a": ' * 100_000, "too deeply"),
     ],
 )
 def test_a_body_that_is_no_sound_json_is_a_400(

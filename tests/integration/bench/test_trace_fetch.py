@@ -138,7 +138,7 @@ def test_a_download_that_is_cut_goes_on_where_it_was(home: Home, tmp_path: Path)
 def test_a_later_command_goes_on_where_the_one_before_stopped(home: Home, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     home.cut_after = [5000, 0, 0, 0, 0, 0]
-    with pytest.raises(TraceError, match="start the command again later: it goes on"):
+    with pytest.raises(TraceError, match="start the command again later to resume"):
         fetch_trace(source(home), path, wait_s=0.0)
     assert (tmp_path / "t.csv.part").stat().st_size == 5000
     fetched = fetch_trace(source(home), path)

@@ -120,6 +120,7 @@ def test_the_vocabulary_imports_no_torch() -> None:
     assert _import(vocabulary)["heavy"] == []
 
 
+@pytest.mark.slow
 def test_importing_everything_has_no_side_effect() -> None:
     report = _import(MODULES)
     # torch itself sets variables; ours would carry one of these names.

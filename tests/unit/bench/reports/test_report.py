@@ -168,6 +168,7 @@ def test_lanes_show_what_was_there_and_what_was_shown() -> None:
     assert pd_device.arrived_s[0] == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "records",
     [
@@ -184,6 +185,7 @@ def test_small_and_odd_results_have_a_page_and_a_picture(records: list) -> None:
     assert report_png(made).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_picture_is_a_png_and_an_empty_result_has_none() -> None:
     png = report_png(full_document())
     assert png.startswith(b"\x89PNG\r\n")
@@ -217,6 +219,7 @@ def result(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, result: Path, tmp_path: Path
 ) -> None:

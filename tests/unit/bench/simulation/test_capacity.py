@@ -129,6 +129,7 @@ def test_the_capacity_of_two_slots_is_near_what_they_hold(tmp_path: Path) -> Non
     assert len(told) == len(cloud_only.points) + len(pd_device.points)
 
 
+@pytest.mark.slow
 def test_devices_that_keep_the_promise_alone_bound_nothing(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("the rows are given")
@@ -211,6 +212,7 @@ def test_a_broken_promise_has_a_cause(
     assert KeptPromise(1.0, 0.4).broken_by(whole.model_copy(update=record)) == cause
 
 
+@pytest.mark.slow
 def test_a_scheme_without_a_rate_is_a_row_and_the_others_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -291,6 +291,7 @@ def test_broken_rows_are_left_out_only_on_demand_and_counted(tmp_path: Path) -> 
         list(read_trace(write(tmp_path, "a,b\n1,2\n"), skipped=SkippedRows()))
 
 
+@pytest.mark.slow
 def test_rows_stream_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
     with path.open("w") as file:

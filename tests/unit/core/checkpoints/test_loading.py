@@ -60,6 +60,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -81,6 +81,7 @@ def run(
     return model.logits(torch.cat(hidden))
 
 
+@pytest.mark.slow
 def test_the_machine_is_reproducible() -> None:
     assert probe().reproducible, "the strict setting of MKL was not in force"
 
@@ -105,10 +106,12 @@ def test_chunks_equal_one_pass(tiny: LoadedModel, chunk: int) -> None:
     check_chunks(tiny.model, ids, whole, chunk)
 
 
+@pytest.mark.slow
 def test_a_whole_prompt_in_single_steps_equals_one_pass(tiny: LoadedModel) -> None:
     assert torch.equal(run(tiny.model, prompt(), 1), run(tiny.model, prompt(), LENGTH))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_threads")
 def test_chunks_of_the_shipped_model_equal_one_pass() -> None:
     model, ids = load_model(DEFAULT_MODEL).model, prompt()

@@ -166,6 +166,7 @@ def test_cached_equals_the_slow_reference(config: ModelConfig) -> None:
     torch.testing.assert_close(fast_logits(model, ids).double(), want, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

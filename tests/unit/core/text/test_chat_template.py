@@ -170,6 +170,7 @@ def _template_processing(*, bos: bool, eos: bool) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer_class", [None, "PreTrainedTokenizerFast", "LlamaTokenizer"])
 @pytest.mark.parametrize("add_bos_token", [None, True, False])
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.api_server import EOS, QUICK, TOKENIZER, emulated_engine, loaded_mode
 from tests.scripted_cloud import ScriptedCloud
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eos", "plugged", "makers"),
     [

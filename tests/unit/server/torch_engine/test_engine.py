@@ -151,6 +151,7 @@ def test_other_salts_and_other_tokens_share_nothing(lm: LoadedModel) -> None:
     assert hits == [0, 0, 64, 192]
 
 
+@pytest.mark.slow
 def test_preempted_requests_lose_no_token(lm: LoadedModel) -> None:
     # Long answers: however slowly prompts go beside decodes, two grow past a block together.
     room = 3 * _kv_bytes(lm, 512)

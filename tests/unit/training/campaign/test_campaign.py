@@ -119,6 +119,7 @@ def test_a_cell_is_done_once_and_uptraining_follows(store: TokenStore, tmp_path:
         do_all("uptraining", store, tmp_path, "mean-seed1")
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_goes_on(store: TokenStore, tmp_path: Path) -> None:
     cell = replace(cells("quality", store)[0], name="x")
     whole = Campaign([cell], store, tmp_path / "one", tmp_path / "r1", ONE).execute(cell)
