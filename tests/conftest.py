@@ -11,6 +11,9 @@ from pd_core.host.torch_environment import prepare_environment
 prepare_environment()
 # Two-thread tests on a busy machine: a waiting thread must sleep, not spin away the other's core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Commands run in this process, so gRPC has threads here when a test starts a process: nothing of
+# gRPC is to run between fork and exec.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 _PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if _PARALLEL:  # a core for each; what is about two threads asks for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")

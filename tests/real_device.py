@@ -36,10 +36,8 @@ def real_device(folder: Path, *options: str, ready_within_s: float = 100) -> Ite
         *("--model", "random-tiny", "--ready-file", str(ready_file), *options),
     ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PD_DEVICE_")}
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, env=environment, preexec_fn=_hang_up_as_usual
-        )
+    with log.open("wb") as out, _hang_up_as_usual():
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
     try:
         deadline = time.monotonic() + ready_within_s
         while not ready_file.exists():
@@ -57,6 +55,14 @@ def real_device(folder: Path, *options: str, ready_within_s: float = 100) -> Ite
             process.wait()
 
 
-def _hang_up_as_usual() -> None:
-    """Undo nohup, if the tests run under it: the device would rightly ignore SIGHUP as well."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+@contextmanager
+def _hang_up_as_usual() -> Iterator[None]:
+    """Let what is started here end when its terminal closes, under nohup too.
+
+    Set here and not in the child: between fork and exec gRPC's threads would be in the way.
+    """
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
