@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-from pd_core.generation import Fingerprints
+from pd_core.generation import Fingerprints, ModelCard
 from pd_core.sampling_params import SamplingParams
 from pd_core.text.tokenizer import Tokenizer
-from pd_device_client.contract.ports import EngineCard, LocalSequence
+from pd_device_client.contract.ports import LocalSequence
 
 
 class SayingEngine:
@@ -22,17 +22,19 @@ class SayingEngine:
     def __init__(self, tokenizer: Tokenizer, text: str, eos: int, pass_s: float = 0.0005) -> None:
         self.token_ids = [*tokenizer.encode(text), eos]
         self.pass_s = pass_s
-        self._card = EngineCard(
+        self._card = ModelCard(
             name="saying",
+            engine="saying",
             fingerprints=Fingerprints(),
             vocab_size=tokenizer.vocab_size,
             eos_token_ids=(eos,),
             max_context_tokens=100_000,
-            chunk_tokens=4096,
         )
 
+    chunk_tokens = 4096
+
     @property
-    def card(self) -> EngineCard:
+    def card(self) -> ModelCard:
         return self._card
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:

@@ -15,6 +15,7 @@ from pd_core.generation import (
     FinishReason,
     Limits,
     Load,
+    ModelCard,
     ServerInfo,
     Start,
     Stop,
@@ -66,17 +67,16 @@ class ScriptedCloud:
     open_streams: int = 0
 
     async def info(self) -> ServerInfo:
-        limits = Limits(10000, 4096, 8, 8, self.vocab_size)
-        return ServerInfo(
-            server_version="test",
-            model_name="scripted",
+        model = ModelCard(
+            name="scripted",
             engine="scripted",
             fingerprints=Fingerprints(),
-            limits=limits,
-            load=Load(),
-            sampler="rolling-hash",
+            vocab_size=self.vocab_size,
             eos_token_ids=(self.eos,),
+            max_context_tokens=10000,
+            sampler="rolling-hash",
         )
+        return ServerInfo("test", model, Limits(4096, 8, 8), Load())
 
     async def open(self, start: Start) -> CloudStream:
         self.starts.append(start)
@@ -132,12 +132,12 @@ class _ScriptedStream:
         vocab_size, eos = self._cloud.vocab_size, self._cloud.eos
         state = RollingHash(vocab_size, [eos], start.prompt_token_ids + start.committed_token_ids)
         wait_s, made, position = script.first_token_s - script.admitted_s, 0, start.first_position
-        reason = FinishReason.LIMIT
+        reason = FinishReason.LENGTH
         while position < self._limit:
             if made == script.stall_after:
                 await self._sleep(1e6)
             if await self._sleep(wait_s):
-                reason = FinishReason.STOPPED
+                reason = FinishReason.CANCELLED
                 break
             if made == cut:
                 raise CloudUnavailable("the stream broke")
@@ -150,7 +150,7 @@ class _ScriptedStream:
                 yield Tokens(position, (token_id,))
             position, wait_s = position + 1, script.step_s
             if token_id == eos:
-                reason = FinishReason.EOS
+                reason = FinishReason.STOP
                 break
         if made == cut:
             raise CloudUnavailable("the stream broke")

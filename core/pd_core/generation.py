@@ -21,6 +21,7 @@ __all__ = [
     "Finished",
     "Limits",
     "Load",
+    "ModelCard",
     "RefinedPrompt",
     "ServerInfo",
     "Start",
@@ -32,11 +33,12 @@ API_VERSION = 1
 
 
 class FinishReason(StrEnum):
-    """Why a cloud stream ended in order."""
+    """Why a cloud's stream or a whole answer ended; the words are OpenAI's where it has one."""
 
-    EOS = "eos"  # an end-of-sequence token was generated (the last token sent)
-    LIMIT = "limit"  # the token limit was reached
-    STOPPED = "stopped"  # the client sent Stop
+    STOP = "stop"  # an end-of-sequence token, the last one made; in an answer also a stop string
+    LENGTH = "length"  # the token limit was reached
+    CANCELLED = "cancelled"  # a stream: the client sent Stop; an answer: its reader went away
+    ERROR = "error"  # only of an answer: no side could go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,36 +148,54 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a server accepts.
+class ModelCard:
+    """What an engine runs, on either side.
 
     Attributes:
-        max_context_tokens: prompt and response together.
+        name: the model's, as shown to users.
+        engine: "torch" or "vllm"; another word for an emulation.
+        fingerprints: of tokenizer, template, weights and numerics.
+        vocab_size: token ids are below this.
+        eos_token_ids: ids that end a sequence.
+        max_context_tokens: limit of prompt and response together.
+        sampler: "model", or "rolling-hash" for fleet measurements.
+    """
+
+    name: str
+    engine: str
+    fingerprints: Fingerprints
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    max_context_tokens: int
+    sampler: str = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server accepts, beside its model's own limits.
+
+    Attributes:
         max_output_tokens: highest token limit of a request.
         max_num_seqs: requests decoded together.
         max_num_waiting: requests queued before new ones are refused.
-        vocab_size: token ids are below this.
     """
 
-    max_context_tokens: int
     max_output_tokens: int
     max_num_seqs: int
     max_num_waiting: int
-    vocab_size: int
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """A server's card: what it runs, what it accepts, how busy it is."""
+    """What a server says about itself: its model, what it accepts, how busy it is.
+
+    Its model's `max_context_tokens` is the server's limit, which may be below the model's own.
+    """
 
     server_version: str
-    model_name: str
-    engine: str
-    fingerprints: Fingerprints
+    model: ModelCard
     limits: Limits
     load: Load
-    sampler: str = "model"
-    eos_token_ids: tuple[int, ...] = ()
     api_version: int = API_VERSION
 
 

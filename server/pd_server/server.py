@@ -21,7 +21,7 @@ from pd_server.config import ServerConfig
 from pd_server.engine.contract import Engine
 from pd_server.engine.thread import EngineThread
 from pd_server.gate.admission import Admission
-from pd_server.gate.server_card import make_limits, server_card
+from pd_server.gate.server_card import server_card
 from pd_server.gate.validation import RequestValidator
 from pd_server.operations.auth import ApiKey
 from pd_server.operations.control_plane import make_control_plane
@@ -170,25 +170,28 @@ class Server:
 
     def _make_service(self, engine: Engine) -> GenerationService:
         config = self._config
-        limits = make_limits(
+        card = server_card(
+            version("pd-device"),
             engine.card,
             config.engine.max_num_seqs,
             config.max_num_waiting,
             config.max_context_tokens,
             config.max_output_tokens,
         )
+        limits = card.limits
         self._engine = EngineThread(engine, self._on_dead)
         self._engine.start()
         thread = self._engine
         self._metrics = Metrics(lambda: thread.load)
         max_tokens = config.max_tokens_in_flight
         if max_tokens is None:
-            max_tokens = (limits.max_num_seqs + limits.max_num_waiting) * limits.max_context_tokens
+            max_requests = limits.max_num_seqs + limits.max_num_waiting
+            max_tokens = max_requests * card.model.max_context_tokens
         self._service = GenerationService(
             self._engine,
             Admission(limits.max_num_seqs, limits.max_num_waiting, max_tokens),
-            RequestValidator(limits, engine.card.fingerprints),
-            server_card(version("pd-device"), engine.card, limits),
+            RequestValidator(card),
+            card,
             self._metrics,
             config.start_timeout_s,
         )

@@ -111,7 +111,7 @@ def test_stop_and_abort_free_the_blocks_within_a_step(engine: VllmEngine) -> Non
     ends = run(engine, made)
     assert list(ends) == [3]
     assert isinstance(ends[3], Finished)
-    assert ends[3].reason is FinishReason.STOPPED
+    assert ends[3].reason is FinishReason.CANCELLED
 
 
 def test_what_is_aborted_or_too_late_while_queued_never_runs(engine: VllmEngine) -> None:

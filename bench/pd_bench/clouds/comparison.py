@@ -132,8 +132,8 @@ class CloudComparison:
         if self._workload is None:
             settings = self._settings
             self._workload = Workload(
-                info.limits,
-                info.eos_token_ids,
+                info.model,
+                info.limits.max_output_tokens,
                 seed=settings.seed,
                 temperature=0.0,
                 max_prompt_tokens=settings.max_prompt_tokens,
@@ -221,7 +221,7 @@ class CloudComparison:
         command = options.command(Path("ready.json"))[1:]
         return EngineResult(
             versions=versions_of(options.python),
-            numerics_id=self._infos[name].fingerprints.numerics_id,
+            numerics_id=self._infos[name].model.fingerprints.numerics_id,
             command=tuple(_without_paths(command)),
             start_s=Distribution.of(self._starts_s[name]),
             schemes={
@@ -241,7 +241,7 @@ class CloudComparison:
             for scheme, result in engine.schemes.items()
             if result.failed
         ]
-        if len({info.fingerprints.weights for info in self._infos.values()}) > 1:
+        if len({info.model.fingerprints.weights for info in self._infos.values()}) > 1:
             problems.append("the servers ran different weights")
         return tuple(problems)
 

@@ -6,10 +6,9 @@ here.
 
 import time
 
-from pd_core.generation import Fingerprints, Finished, FinishReason, Load
+from pd_core.generation import Fingerprints, Finished, FinishReason, Load, ModelCard
 from pd_server.engine.contract import (
     EngineEvent,
-    ModelCard,
     RequestFinished,
     TokensMade,
 )
@@ -52,7 +51,7 @@ class EmulatedCloudEngine:
     def card(self) -> ModelCard:
         """The card of a placeholder model."""
         return ModelCard(
-            model_name="emulated",
+            name="emulated",
             engine="emulated",
             fingerprints=Fingerprints("", "", "", "emulated"),
             eos_token_ids=(),
@@ -73,7 +72,7 @@ class EmulatedCloudEngine:
     def stop(self, request_id: int) -> None:
         """End a request in order."""
         if request_id in self._requests:
-            self._finish(request_id, FinishReason.STOPPED)
+            self._finish(request_id, FinishReason.CANCELLED)
 
     def abort(self, request_id: int) -> None:
         """Forget a request."""

@@ -9,10 +9,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from pd_core.generation import Fingerprints
+from pd_core.generation import Fingerprints, ModelCard
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.ports import EngineCard
 from pd_device_client.planning.profiles import SpeedProfile
 
 __all__ = ["EmulatedDeviceEngine", "EmulatedSequence"]
@@ -45,18 +44,19 @@ class EmulatedDeviceEngine:
         self._profile = profile
         self._random = random.Random(seed)
         self._one_at_a_time = asyncio.Lock()
-        self._card = EngineCard(
+        self.chunk_tokens = chunk_tokens
+        self._card = ModelCard(
             name=f"emulated {profile.name}",
+            engine="emulated",
             fingerprints=fingerprints or Fingerprints(),
             sampler="rolling-hash",
             vocab_size=vocab_size,
             eos_token_ids=tuple(eos_token_ids),
             max_context_tokens=max_context_tokens,
-            chunk_tokens=chunk_tokens,
         )
 
     @property
-    def card(self) -> EngineCard:
+    def card(self) -> ModelCard:
         """The card of the model it stands for."""
         return self._card
 

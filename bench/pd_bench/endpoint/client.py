@@ -53,11 +53,13 @@ class EndpointOutcome(Outcome):
         ids_known: whether the server sent token ids.
         reported_tokens: the answer's length by the server's count, or None.
         reported_prompt_tokens: the prompt's length by the server's count, or None.
+        reported_reason: why it ended, in the server's own word; "" if it has not said.
     """
 
     ids_known: bool = True
     reported_tokens: int | None = None
     reported_prompt_tokens: int | None = None
+    reported_reason: str = ""
 
     @property
     def num_tokens(self) -> int:
@@ -182,7 +184,7 @@ class _EndpointSession:
     def _take(self, chunk: CompletionChunk, at_s: float) -> list[Shown]:
         """Record a chunk's fields, and return its tokens."""
         outcome = self.outcome
-        outcome.finish_reason = chunk.finish_reason or outcome.finish_reason
+        outcome.reported_reason = chunk.finish_reason or outcome.reported_reason
         if chunk.output_tokens is not None:
             outcome.reported_tokens = chunk.output_tokens
         if chunk.prompt_tokens is not None:
@@ -238,7 +240,7 @@ def endpoint_record(work: Work, outcome: Outcome, sent: Dispatched) -> RequestRe
     if error is None and tokens != work.output_tokens:
         error = (
             f"the answer has {tokens} tokens instead of {work.output_tokens} "
-            f"(finish_reason {outcome.finish_reason!r}: does the server know ignore_eos?)"
+            f"(finish_reason {outcome.reported_reason!r}: does the server know ignore_eos?)"
         )
     if not outcome.ids_known and tokens != len(outcome.shown):
         notes.append(

@@ -27,7 +27,7 @@ from pd_bench.results.validity import early_end, lag_problems
 from pd_bench.traces.formats import MAX_TOKENS
 from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
-from pd_core.generation import Limits
+from pd_core.generation import Fingerprints, ModelCard
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.outcome import Outcome
@@ -199,16 +199,17 @@ class EndpointReplay:
 def _workload(settings: EndpointSettings) -> Workload:
     """Return the workload; the server's limits are unknown, so only the settings cut rows."""
     longest = settings.max_prompt_tokens or MAX_TOKENS
-    limits = Limits(
-        max_context_tokens=longest + settings.max_output_tokens,
-        max_output_tokens=settings.max_output_tokens,
-        max_num_seqs=0,
-        max_num_waiting=0,
+    model = ModelCard(
+        name="unknown",
+        engine="unknown",
+        fingerprints=Fingerprints(),
         vocab_size=settings.vocab_size,
+        eos_token_ids=tuple(range(RESERVED_IDS)),
+        max_context_tokens=longest + settings.max_output_tokens,
     )
     return Workload(
-        limits,
-        tuple(range(RESERVED_IDS)),
+        model,
+        settings.max_output_tokens,
         seed=settings.seed,
         temperature=settings.temperature,
         max_prompt_tokens=longest,

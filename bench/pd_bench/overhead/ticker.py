@@ -84,8 +84,8 @@ async def _prefill(engine: LocalEngine, prompt_tokens: int, fed: list[int]) -> N
     while True:
         sequence = engine.open(SamplingParams())
         try:
-            for first in range(0, length, card.chunk_tokens):
-                num_tokens = min(card.chunk_tokens, length - first)
+            for first in range(0, length, engine.chunk_tokens):
+                num_tokens = min(engine.chunk_tokens, length - first)
                 ids = [(first + i) % card.vocab_size for i in range(num_tokens)]
                 await sequence.feed(ids, None)
                 fed[0] += num_tokens

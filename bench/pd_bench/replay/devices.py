@@ -101,7 +101,7 @@ class RealDevice:
     def check(self, info: ServerInfo) -> None:
         """Refuse a different sampler or model."""
         _check_sampler(info, self._settings)
-        mismatch = shake_hands(TorchLocalEngine(self._loaded).card, info).mismatch
+        mismatch = shake_hands(TorchLocalEngine(self._loaded).card, info.model).mismatch
         if mismatch:
             raise FingerprintMismatch(f"{mismatch}: give --model what the server was started with")
 
@@ -192,11 +192,11 @@ class FleetDevices:
             link=lambda: _link(cloud, settings.link, seed),
             engine=lambda: EmulatedDeviceEngine(
                 speed,
-                vocab_size=info.limits.vocab_size,
-                eos_token_ids=info.eos_token_ids,
+                vocab_size=info.model.vocab_size,
+                eos_token_ids=info.model.eos_token_ids,
                 seed=seed,
-                max_context_tokens=info.limits.max_context_tokens,
-                fingerprints=info.fingerprints,
+                max_context_tokens=info.model.max_context_tokens,
+                fingerprints=info.model.fingerprints,
             ),
             pace_s=settings.pace_s,
             device_profile=speed,
@@ -204,10 +204,10 @@ class FleetDevices:
 
 
 def _check_sampler(info: ServerInfo, settings: ReplaySettings) -> None:
-    if info.sampler != settings.sampler:
+    if info.model.sampler != settings.sampler:
         raise ConfigError(
-            f"the server samples by {info.sampler!r}, and fidelity {settings.fidelity!r} needs "
-            f"{settings.sampler!r}: start it with --sampler {settings.sampler}"
+            f"the server samples by {info.model.sampler!r}, and fidelity {settings.fidelity!r} "
+            f"needs {settings.sampler!r}: start it with --sampler {settings.sampler}"
         )
 
 

@@ -165,18 +165,18 @@ class Replay:
         settings = self._settings
         devices.check(info)
         self._server_labels = (
-            f"cloud: real server process, {info.engine} engine, model {info.model_name}, "
-            f"{info.limits.max_num_seqs} slots, sampler {info.sampler}",
+            f"cloud: real server process, {info.model.engine} engine, model {info.model.name}, "
+            f"{info.limits.max_num_seqs} slots, sampler {info.model.sampler}",
         )
         if settings.cloud is not None:
             self._server_labels += (
                 "cloud: not ours; its KV peak counts from its start, and it was not pinned",
             )
         # The weights' fingerprint does not include the context length, so the sides' may differ.
-        window = min(info.limits.max_context_tokens, devices.max_context_tokens or sys.maxsize)
+        window = min(info.model.max_context_tokens, devices.max_context_tokens or sys.maxsize)
         self._workload = Workload(
-            replace(info.limits, max_context_tokens=window),
-            info.eos_token_ids,
+            replace(info.model, max_context_tokens=window),
+            info.limits.max_output_tokens,
             seed=settings.seed,
             temperature=settings.temperature,
             max_prompt_tokens=settings.max_prompt_tokens,

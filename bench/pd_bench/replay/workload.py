@@ -8,7 +8,7 @@ from pd_bench.replay.prompts import PromptMaker
 from pd_bench.results.result import CutRows
 from pd_bench.traces.row import TraceRow
 from pd_core.errors import ConfigError
-from pd_core.generation import Limits
+from pd_core.generation import ModelCard
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ask import Ask
 
@@ -42,8 +42,8 @@ class Workload:
     """Cuts rows to the server's limits and makes their prompts and requests.
 
     Args:
-        limits: the server's limits, with a context no larger than the devices'.
-        eos_token_ids: the model's.
+        model: the server's model, with a context no larger than the devices'.
+        most_output_tokens: the server's limit of an answer.
         seed: for prompts and sampling.
         temperature: 0 means greedy.
         max_prompt_tokens: longer prompts are cut; None: the room in the context.
@@ -55,36 +55,36 @@ class Workload:
 
     def __init__(
         self,
-        limits: Limits,
-        eos_token_ids: tuple[int, ...],
+        model: ModelCard,
+        most_output_tokens: int,
         *,
         seed: int,
         temperature: float,
         max_prompt_tokens: int | None,
         max_output_tokens: int,
     ) -> None:
-        if not eos_token_ids:
+        if not model.eos_token_ids:
             raise ConfigError(
                 "the model has no end-of-sequence token, so no answer can be forced to the "
                 "length of its row; take another model"
             )
-        if not 1 <= max_output_tokens <= limits.max_output_tokens:
+        if not 1 <= max_output_tokens <= most_output_tokens:
             raise ConfigError(
                 f"--max-output-tokens is {max_output_tokens}; it must lie between 1 and the "
-                f"server's limit of {limits.max_output_tokens}"
+                f"server's limit of {most_output_tokens}"
             )
-        room = limits.max_context_tokens - max_output_tokens
+        room = model.max_context_tokens - max_output_tokens
         if max_prompt_tokens is None:
             max_prompt_tokens = room
         if not 1 <= max_prompt_tokens <= room:
             raise ConfigError(
                 f"--max-prompt-tokens is {max_prompt_tokens}; it must lie between 1 and {room}, "
-                f"the context of {limits.max_context_tokens} tokens less --max-output-tokens"
+                f"the context of {model.max_context_tokens} tokens less --max-output-tokens"
             )
         self.max_prompt_tokens = max_prompt_tokens
         self.max_output_tokens = max_output_tokens
-        self._prompts = PromptMaker(limits.vocab_size, eos_token_ids, seed)
-        self.max_context_tokens = limits.max_context_tokens
+        self._prompts = PromptMaker(model.vocab_size, model.eos_token_ids, seed)
+        self.max_context_tokens = model.max_context_tokens
         self._seed = seed
         self._temperature = temperature
 

@@ -9,6 +9,7 @@ import itertools
 import random
 from collections import deque
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Protocol
 
 from pd_bench.emulation.shaped_link import Lane, tokens_in
@@ -20,7 +21,6 @@ from pd_core.generation import (
     Admitted,
     CloudEvent,
     Extend,
-    Fingerprints,
     Finished,
     Load,
     ServerInfo,
@@ -50,12 +50,13 @@ class SimulatedCloud:
 
     def __init__(self, profile: CloudProfile, seed: int = 0) -> None:
         self.profile = profile
-        self.limits = profile.limits(VOCAB_SIZE)
+        self._card = profile.info(VOCAB_SIZE, (EOS_TOKEN_ID,))
         self.engine = SimulatedEngine(profile, VOCAB_SIZE, EOS_TOKEN_ID, seed)
-        limits, loop = self.limits, asyncio.get_running_loop()
-        self.validator = RequestValidator(limits, Fingerprints())
+        limits, loop = self._card.limits, asyncio.get_running_loop()
+        self.validator = RequestValidator(self._card)
         # The server's own default: as many tokens as slots and queue could hold.
-        most_tokens = (limits.max_num_seqs + limits.max_num_waiting) * limits.max_context_tokens
+        max_requests = limits.max_num_seqs + limits.max_num_waiting
+        most_tokens = max_requests * self._card.model.max_context_tokens
         self.admission = Admission(
             limits.max_num_seqs, limits.max_num_waiting, most_tokens, clock=loop.time
         )
@@ -63,16 +64,7 @@ class SimulatedCloud:
 
     def info(self) -> ServerInfo:
         """Return the card with the present load."""
-        return ServerInfo(
-            "simulated",
-            self.profile.name,
-            "simulated",
-            Fingerprints(),
-            self.limits,
-            self.load(),
-            "rolling-hash",
-            (EOS_TOKEN_ID,),
-        )
+        return replace(self._card, load=self.load())
 
     def load(self) -> Load:
         """Return its present load and its totals."""

@@ -84,9 +84,9 @@ async def measure_cloud(
         ConfigError: its context is too short to measure anything in.
     """
     info = await _card(link, tick)
-    if info.limits.max_context_tokens < 128 + _STEPS:
+    if info.model.max_context_tokens < 128 + _STEPS:
         raise ConfigError(
-            f"the server's context of {info.limits.max_context_tokens} tokens is too short to "
+            f"the server's context of {info.model.max_context_tokens} tokens is too short to "
             f"measure in; {128 + _STEPS} are the least"
         )
     server = _Server(link, info, max_prompt_tokens)
@@ -117,22 +117,22 @@ async def measure_cloud(
         for found in answers.values()
         for a in found
     ]
-    room_tokens = _ROOM_TOKENS if info.engine == "torch" else BLOCK_TOKENS
+    room_tokens = _ROOM_TOKENS if info.model.engine == "torch" else BLOCK_TOKENS
     draft = CloudProfile(
         name=name,
-        source=f"measured: {info.model_name} on the {info.engine} engine, alone; KV room "
+        source=f"measured: {info.model.name} on the {info.model.engine} engine, alone; KV room "
         + ("given" if kv_tokens else "taken as every slot's longest context"),
         step_s=0.0,
         prefill_token_s=0.0,
         spread=_spread(gaps_alone),
         message_s=max(statistics.median(messages), 0.0),
         kv_bytes_per_token=_kv_bytes_per_token(answers[far], far, room_tokens),
-        kv_tokens=kv_tokens or info.limits.max_num_seqs * info.limits.max_context_tokens,
+        kv_tokens=kv_tokens or info.limits.max_num_seqs * info.model.max_context_tokens,
         room_tokens=room_tokens,
         max_num_seqs=info.limits.max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         max_num_waiting=info.limits.max_num_waiting,
-        max_context_tokens=info.limits.max_context_tokens,
+        max_context_tokens=info.model.max_context_tokens,
         max_output_tokens=info.limits.max_output_tokens,
     )
     profile = fitted(draft, prefills, decodes)
@@ -159,10 +159,10 @@ class _Server:
         self._link = link
         self._info = info
         self._random = random.Random(0)
-        ends = set(info.eos_token_ids)
-        self._ordinary = [i for i in range(min(info.limits.vocab_size, 50_000)) if i not in ends]
+        ends = set(info.model.eos_token_ids)
+        self._ordinary = [i for i in range(min(info.model.vocab_size, 50_000)) if i not in ends]
         self._count = 0
-        room = min(info.limits.max_context_tokens - _STEPS, max_prompt_tokens)
+        room = min(info.model.max_context_tokens - _STEPS, max_prompt_tokens)
         self.lengths = [n for n in _LENGTHS if n <= room]
 
     async def rtt_s(self) -> float:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from pd_bench.results.document_part import DocumentPart
 from pd_core.errors import ConfigError
-from pd_core.generation import Limits
+from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo
 from pd_server.scheduling.step_cost import StepCost, StepSample
 
 _WARM_UP_CHUNK = 64
@@ -69,16 +69,24 @@ class CloudProfile(DocumentPart):
     max_context_tokens: int = Field(ge=128)
     max_output_tokens: int = Field(ge=1)
 
-    def limits(self, vocab_size: int) -> Limits:
-        """Return the limits such a server would publish; one request must fit the KV cache."""
+    def info(self, vocab_size: int, eos_token_ids: tuple[int, ...]) -> ServerInfo:
+        """Return what such a server would say of itself; one request must fit the KV cache."""
         room = self.kv_tokens // self.room_tokens * self.room_tokens
         context = min(self.max_context_tokens, room)
-        return Limits(
-            max_context_tokens=context,
-            max_output_tokens=min(self.max_output_tokens, context),
-            max_num_seqs=self.max_num_seqs,
-            max_num_waiting=self.max_num_waiting,
-            vocab_size=vocab_size,
+        output = min(self.max_output_tokens, context)
+        return ServerInfo(
+            "simulated",
+            ModelCard(
+                self.name,
+                "simulated",
+                Fingerprints(),
+                vocab_size,
+                eos_token_ids,
+                context,
+                "rolling-hash",
+            ),
+            Limits(output, self.max_num_seqs, self.max_num_waiting),
+            Load(),
         )
 
     def prefill_s(self, first: int, num_tokens: int) -> float:

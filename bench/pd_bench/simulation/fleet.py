@@ -35,9 +35,10 @@ def workload_of(settings: SimulationSettings) -> Workload:
     Raises:
         ConfigError: the limits leave no room.
     """
+    info = settings.cloud.info(VOCAB_SIZE, (EOS_TOKEN_ID,))
     return Workload(
-        settings.cloud.limits(VOCAB_SIZE),
-        (EOS_TOKEN_ID,),
+        info.model,
+        info.limits.max_output_tokens,
         seed=settings.seed,
         temperature=0.0,
         max_prompt_tokens=settings.max_prompt_tokens,
@@ -134,7 +135,7 @@ class SimulatedFleet:
             vocab_size=VOCAB_SIZE,
             eos_token_ids=(EOS_TOKEN_ID,),
             seed=seed,
-            max_context_tokens=self._cloud.limits.max_context_tokens,
+            max_context_tokens=self._cloud.info().model.max_context_tokens,
         )
         client = scheme_client(
             self._scheme,

@@ -199,11 +199,13 @@ class Answer:
 
     def _closed(self, choice: Choice) -> dict[str, Any]:
         reason = choice.session.outcome.finish_reason
+        assert reason is not None, "closed before the end"
         report = final_report(choice.session)
         return {**self._shape.closing(choice.index, reason), "pd": report}
 
     def _complete(self, choice: Choice) -> dict[str, Any]:
         outcome = choice.session.outcome
+        assert outcome.finish_reason is not None, "whole before the end"
         whole = self._shape.whole(choice.index, outcome.text, outcome.finish_reason)
         report = final_report(choice.session)
         if self._telling.tokens:

@@ -91,7 +91,7 @@ class Status:
             "settable": self.cloud.settable,
             "state": state,
             "detail": detail,
-            "model": None if info is None else info.model_name,
+            "model": None if info is None else info.model.name,
             "exactness": client.cloud.handshake.exactness if client and connected else None,
         }
 

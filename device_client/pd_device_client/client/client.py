@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from pd_core.errors import CloudUnavailable
-from pd_core.generation import Fingerprints
+from pd_core.generation import Fingerprints, FinishReason
 from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.measure import measure_engine
@@ -73,7 +73,7 @@ class DeviceClient:
         self.promise = Promise(pace_s, ttft_s)
         # Without an engine the device's estimate is never used.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
-        chunk_tokens = None if self._card is None else self._card.chunk_tokens
+        chunk_tokens = None if engine is None else engine.chunk_tokens
         self.device_estimate = DeviceEstimate(device_profile or unused, chunk_tokens)
         self._measure = device_profile is None
         self._timeouts = timeouts or CloudTimeouts()
@@ -152,9 +152,9 @@ class DeviceClient:
         if choice.device and card is not None:
             eos_token_ids, fingerprints = card.eos_token_ids, card.fingerprints
         else:
-            eos_token_ids = () if info is None else info.eos_token_ids
+            eos_token_ids = () if info is None else info.model.eos_token_ids
             fingerprints = Fingerprints()
-        if info is not None and info.sampler != "model":
+        if info is not None and info.model.sampler != "model":
             # An emulation has no weights to compare.
             fingerprints = replace(fingerprints, weights="")
         return Sides(
@@ -203,6 +203,6 @@ class DeviceClient:
             await self._engine.close()
 
     def _learn(self, cloud: CloudWatch, outcome: Outcome) -> None:
-        if outcome.finish_reason in {"stop", "length"}:
+        if outcome.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}:
             self._lengths.add(len(outcome.shown))
         cloud.judge(outcome)

@@ -5,11 +5,11 @@ import logging
 import math
 
 from pd_core.errors import EngineError, PdError, TransportError
-from pd_core.generation import ServerInfo
+from pd_core.generation import ModelCard, ServerInfo
 from pd_device_client.client.breaker import BreakerState, CircuitBreaker
 from pd_device_client.client.handshake import Handshake, shake_hands
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.contract.ports import CloudLink, EngineCard
+from pd_device_client.contract.ports import CloudLink
 from pd_device_client.planning.estimates import CloudEstimate
 
 __all__ = ["CloudWatch"]
@@ -42,7 +42,7 @@ class CloudWatch:
     def __init__(
         self,
         link: CloudLink | None,
-        engine: EngineCard | None,
+        engine: ModelCard | None,
         breaker: CircuitBreaker | None = None,
         error: PdError | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class CloudWatch:
         self.estimate.rtt_s = min(answer_s)
         self.estimate.load = info.load
         if self._engine is not None:
-            self.handshake = shake_hands(self._engine, info)
+            self.handshake = shake_hands(self._engine, info.model)
 
     def refresh(self) -> None:
         """Start to renew the card if it is old; the present one stays until then.

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from pd_core.generation import ServerInfo
-from pd_device_client.contract.ports import EngineCard
+from pd_core.generation import ModelCard
 
 __all__ = ["Handshake", "shake_hands"]
 
@@ -24,7 +23,7 @@ class Handshake:
     exactness: str
 
 
-def shake_hands(device: EngineCard, cloud: ServerInfo) -> Handshake:
+def shake_hands(device: ModelCard, cloud: ModelCard) -> Handshake:
     """Compare both sides; a digest that is missing on either side is skipped."""
     ours, theirs = device.fingerprints, cloud.fingerprints
     parts = (
@@ -40,7 +39,7 @@ def shake_hands(device: EngineCard, cloud: ServerInfo) -> Handshake:
     mismatch = ""
     if differing:
         mismatch = (
-            f"the {' and the '.join(differing)} of device and cloud ({cloud.model_name}) differ, "
+            f"the {' and the '.join(differing)} of device and cloud ({cloud.name}) differ, "
             "so no answer can be handed over; run the same model on both sides"
         )
     # An emulation's tokens do not come from floating point, so rounding cannot differ.

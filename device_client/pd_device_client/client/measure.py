@@ -27,9 +27,8 @@ async def measure_engine(engine: LocalEngine) -> SpeedProfile:
         EngineError: the engine failed.
     """
     card = engine.card
-    chunk = [
-        i % card.vocab_size for i in range(min(card.chunk_tokens, card.max_context_tokens // 4))
-    ]
+    length = min(engine.chunk_tokens, card.max_context_tokens // 4)
+    chunk = [i % card.vocab_size for i in range(length)]
     warm_up = engine.open(SamplingParams())
     await _timed(warm_up, chunk)
     await _timed(warm_up, chunk[:1])

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from pd_core.errors import FingerprintMismatch, InvalidRequest, TokenOutOfVocabulary
+from pd_core.generation import ModelCard
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.contract.ask import Ask, Mode
-from pd_device_client.contract.ports import EngineCard
 from pd_device_client.planning.context_room import cloud_problem, context_problem
 
 __all__ = ["SideChoice", "check_tokens", "choose_sides", "room_tokens"]
@@ -38,7 +38,7 @@ class _Out(Enum):
     NO_ROOM = auto()
 
 
-def choose_sides(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> SideChoice:
+def choose_sides(ask: Ask, cloud: CloudWatch, engine: ModelCard | None) -> SideChoice:
     """Choose the sides that can take a request; if there are none at all, the planner refuses it.
 
     Args:
@@ -54,7 +54,7 @@ def choose_sides(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> Side
     cloud_only, mismatch = ask.mode is Mode.CLOUD_ONLY, cloud.handshake.mismatch
     no_cloud_room = no_device_room = None
     if cloud.info is not None:
-        no_cloud_room = cloud_problem(cloud.info.limits, ask)
+        no_cloud_room = cloud_problem(cloud.info, ask)
     if engine is not None:
         no_device_room = context_problem("the local model", engine.max_context_tokens, ask)
     differ = engine is not None and mismatch != ""
@@ -96,13 +96,13 @@ def _first(*cases: tuple[_Out, bool]) -> _Out | None:
     return next((out for out, holds in cases if holds), None)
 
 
-def check_tokens(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> None:
+def check_tokens(ask: Ask, cloud: CloudWatch, engine: ModelCard | None) -> None:
     """Check that the vocabulary of every present side has the prompt's token ids.
 
     Raises:
         TokenOutOfVocabulary: a vocabulary lacks one.
     """
-    sizes = [cloud.info.limits.vocab_size] if cloud.info is not None else []
+    sizes = [cloud.info.model.vocab_size] if cloud.info is not None else []
     if engine is not None:
         sizes.append(engine.vocab_size)
     worst, least = max(ask.prompt_token_ids), min(ask.prompt_token_ids)
@@ -113,7 +113,7 @@ def check_tokens(ask: Ask, cloud: CloudWatch, engine: EngineCard | None) -> None
         )
 
 
-def room_tokens(num_prompt: int, mode: Mode, cloud: CloudWatch, engine: EngineCard | None) -> int:
+def room_tokens(num_prompt: int, mode: Mode, cloud: CloudWatch, engine: ModelCard | None) -> int:
     """The highest token limit that every side of the mode accepts for such a prompt.
 
     A side without room for the prompt itself does not count; 0 or less when no side has room.
@@ -122,6 +122,6 @@ def room_tokens(num_prompt: int, mode: Mode, cloud: CloudWatch, engine: EngineCa
     if engine is not None and mode is not Mode.CLOUD_ONLY:
         rooms.append(engine.max_context_tokens - num_prompt)
     if cloud.info is not None and mode is not Mode.DEVICE_ONLY:
-        limits = cloud.info.limits
-        rooms.append(min(limits.max_context_tokens - num_prompt, limits.max_output_tokens))
+        context, output = cloud.info.model.max_context_tokens, cloud.info.limits.max_output_tokens
+        rooms.append(min(context - num_prompt, output))
     return min((room for room in rooms if room > 0), default=max(rooms, default=0))

@@ -26,6 +26,7 @@ from pd_core.generation import (
     FinishReason,
     Limits,
     Load,
+    ModelCard,
     RefinedPrompt,
     ServerInfo,
     Start,
@@ -51,9 +52,9 @@ _NO_GRPC = re.compile("http2 header with status|Trying to connect an http1.x ser
 _UNTRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED|[Hh]andshak|[Hh]ostname|peer name")
 
 _FINISH_REASONS = {
-    pb.FINISH_REASON_EOS: FinishReason.EOS,
-    pb.FINISH_REASON_LIMIT: FinishReason.LIMIT,
-    pb.FINISH_REASON_STOPPED: FinishReason.STOPPED,
+    pb.FINISH_REASON_EOS: FinishReason.STOP,
+    pb.FINISH_REASON_LIMIT: FinishReason.LENGTH,
+    pb.FINISH_REASON_STOPPED: FinishReason.CANCELLED,
 }
 
 
@@ -157,21 +158,19 @@ def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
     prints, limits = info.fingerprints, info.limits
     return ServerInfo(
         server_version=_words(info.server_version),
-        model_name=_words(info.model_name),
-        engine=_words(info.engine),
-        fingerprints=Fingerprints(
-            prints.tokenizer, prints.chat_template, prints.weights, prints.numerics_id
-        ),
-        limits=Limits(
-            max_context_tokens=limits.max_context_tokens,
-            max_output_tokens=limits.max_output_tokens,
-            max_num_seqs=limits.max_num_seqs,
-            max_num_waiting=limits.max_num_waiting,
+        model=ModelCard(
+            name=_words(info.model_name),
+            engine=_words(info.engine),
+            fingerprints=Fingerprints(
+                prints.tokenizer, prints.chat_template, prints.weights, prints.numerics_id
+            ),
             vocab_size=limits.vocab_size,
+            eos_token_ids=tuple(info.eos_token_ids),
+            max_context_tokens=limits.max_context_tokens,
+            sampler=_words(info.sampler),
         ),
+        limits=Limits(limits.max_output_tokens, limits.max_num_seqs, limits.max_num_waiting),
         load=_load_from_pb(info.load),
-        sampler=_words(info.sampler),
-        eos_token_ids=tuple(info.eos_token_ids),
         api_version=info.api_version,
     )
 

@@ -154,12 +154,12 @@ async def _cloud(way_out: Callable[[], CloudLink | None], ours: Fingerprints | N
         name.replace("_", " ")
         for name in _COMPARED
         if ours is not None
-        and getattr(ours, name) != getattr(card.fingerprints, name)
-        and getattr(card.fingerprints, name)
+        and getattr(ours, name) != getattr(card.model.fingerprints, name)
+        and getattr(card.model.fingerprints, name)
     ]
     if other:
         words = (
-            f"it runs {card.model_name}, whose {' and '.join(other)} differ from this device's, so "
+            f"it runs {card.model.name}, whose {' and '.join(other)} differ from this device's, so "
             "nothing can be handed over; run the same model on both sides (--model)"
         )
         return Finding("cloud", False, words)
@@ -167,6 +167,6 @@ async def _cloud(way_out: Callable[[], CloudLink | None], ours: Fingerprints | N
     return Finding(
         "cloud",
         True,
-        f"{card.model_name} on {card.engine}, {load.num_running} of {load.max_num_seqs} slots in "
-        f"use, card in {took_ms:.0f} ms",
+        f"{card.model.name} on {card.model.engine}, {load.num_running} of {load.max_num_seqs} "
+        f"slots in use, card in {took_ms:.0f} ms",
     )

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from pd_core.errors import PdError
+from pd_core.generation import FinishReason
 
 __all__ = ["Origin", "Outcome", "Shown"]
 
@@ -45,7 +46,7 @@ class Outcome:
         pace_s: the controller's target gap.
         shown: everything shown, in order of position.
         arrived_at_s: seconds from submit to each position's commit, shown or not.
-        finish_reason: "stop" (end of sequence or stop string), "length", "cancelled" or "error".
+        finish_reason: why it ended; None while it goes on.
         handoff_position: first position committed by the device after cloud tokens; None without
             a handoff.
         cloud_tokens: committed tokens that the cloud made.
@@ -66,7 +67,7 @@ class Outcome:
     pace_s: float
     shown: list[Shown] = field(default_factory=list)
     arrived_at_s: list[float] = field(default_factory=list)
-    finish_reason: str = ""
+    finish_reason: FinishReason | None = None
     handoff_position: int | None = None
     cloud_tokens: int = 0
     cloud_tokens_generated: int = 0

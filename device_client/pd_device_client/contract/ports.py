@@ -5,13 +5,12 @@ are timers on the running loop, so the same session runs on a real or a virtual 
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from pd_core.generation import CloudEvent, Extend, Fingerprints, ServerInfo, Start, Stop
+from pd_core.generation import CloudEvent, Extend, ModelCard, ServerInfo, Start, Stop
 from pd_core.sampling_params import SamplingParams
 
-__all__ = ["CloudLink", "CloudStream", "EngineCard", "LocalEngine", "LocalSequence"]
+__all__ = ["CloudLink", "CloudStream", "LocalEngine", "LocalSequence"]
 
 
 class CloudStream(Protocol):
@@ -54,31 +53,6 @@ class CloudLink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class EngineCard:
-    """What a local engine runs.
-
-    Attributes:
-        name: shown to users.
-        fingerprints: the model's.
-        sampler: "model", or "rolling-hash" for an emulation.
-        vocab_size: token ids are below this.
-        eos_token_ids: ids that end a sequence.
-        max_context_tokens: limit of prompt and response together.
-        chunk_tokens: tokens per prefill pass; a cancel waits for at most one pass.
-        kv_bytes_per_token: KV cache bytes per token; 0 for an engine without a KV cache.
-    """
-
-    name: str
-    fingerprints: Fingerprints
-    vocab_size: int
-    eos_token_ids: tuple[int, ...]
-    max_context_tokens: int
-    chunk_tokens: int
-    sampler: str = "model"
-    kv_bytes_per_token: int = 0
-
-
 class LocalSequence(Protocol):
     """One sequence on the local engine, with its KV cache."""
 
@@ -106,8 +80,13 @@ class LocalEngine(Protocol):
     """A model on the device."""
 
     @property
-    def card(self) -> EngineCard:
+    def card(self) -> ModelCard:
         """What it runs."""
+        ...
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens of one prefill pass; a cancel waits for at most one pass."""
         ...
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:

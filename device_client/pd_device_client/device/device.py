@@ -94,7 +94,7 @@ async def open_device(
         loaded, num_threads=settings.num_threads, kept_kv_bytes=settings.kept_kv_bytes
     )
     threads = settings.num_threads or torch.get_num_threads()
-    speed_key = _speed_key(loaded, threads, engine.card.chunk_tokens)
+    speed_key = _speed_key(loaded, threads, engine.chunk_tokens)
     if settings.slowed_to is not None:
         speed_key = None
         engine = ThrottledEngine(engine, settings.slowed_to)

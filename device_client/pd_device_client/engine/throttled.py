@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pd_core.generation import ModelCard
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.ports import EngineCard, LocalEngine, LocalSequence
+from pd_device_client.contract.ports import LocalEngine, LocalSequence
 from pd_device_client.planning.profiles import SpeedProfile
 
 __all__ = ["ThrottledEngine"]
@@ -19,9 +20,10 @@ class ThrottledEngine:
         self._profile = profile
         name = f"{engine.card.name}, throttled to {profile.name}"
         self._card = replace(engine.card, name=name)
+        self.chunk_tokens = engine.chunk_tokens
 
     @property
-    def card(self) -> EngineCard:
+    def card(self) -> ModelCard:
         """The real engine's card, labelled."""
         return self._card
 

@@ -13,11 +13,11 @@ import torch
 
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import EngineError, PromptTooLong
+from pd_core.generation import ModelCard
 from pd_core.models import Segment
 from pd_core.sampling.repetition import HISTORY_TOKENS
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.ports import EngineCard
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
 
 __all__ = ["KEPT_KV_BYTES", "TorchLocalEngine"]
@@ -53,19 +53,18 @@ class TorchLocalEngine:
         if num_threads is not None:
             self._worker.submit(torch.set_num_threads, num_threads).result()
         config = loaded.model.config
-        block = loaded.model.make_cache(1)
-        self._card = EngineCard(
+        self.chunk_tokens = chunk_tokens
+        self._card = ModelCard(
             name=f"{loaded.name} (torch)",
+            engine="torch",
             fingerprints=loaded.fingerprints,
             vocab_size=loaded.model.num_token_ids,
             eos_token_ids=loaded.eos_token_ids,
             max_context_tokens=config.max_context_tokens,
-            chunk_tokens=chunk_tokens,
-            kv_bytes_per_token=block.allocated_bytes // block.capacity_tokens,
         )
 
     @property
-    def card(self) -> EngineCard:
+    def card(self) -> ModelCard:
         """What it runs."""
         return self._card
 

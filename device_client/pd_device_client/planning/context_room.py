@@ -1,7 +1,7 @@
 """Whether a request fits a side's context."""
 
 from pd_core.errors import PdError, PromptTooLong, TokenLimitTooHigh
-from pd_core.generation import Limits
+from pd_core.generation import ServerInfo
 from pd_device_client.contract.ask import Ask
 
 __all__ = ["cloud_problem", "context_problem"]
@@ -30,11 +30,11 @@ def context_problem(whose: str, max_context_tokens: int, ask: Ask) -> PdError | 
     )
 
 
-def cloud_problem(limits: Limits, ask: Ask) -> PdError | None:
+def cloud_problem(cloud: ServerInfo, ask: Ask) -> PdError | None:
     """Return why a cloud cannot take a request, or None."""
-    if ask.max_tokens > limits.max_output_tokens:
+    if ask.max_tokens > cloud.limits.max_output_tokens:
         return TokenLimitTooHigh(
             f"an answer of {ask.max_tokens} tokens is asked for, and the cloud makes at most "
-            f"{limits.max_output_tokens}; ask for fewer"
+            f"{cloud.limits.max_output_tokens}; ask for fewer"
         )
-    return context_problem("the cloud", limits.max_context_tokens, ask)
+    return context_problem("the cloud", cloud.model.max_context_tokens, ask)

@@ -102,7 +102,7 @@ class DeviceLeg:
             now_s,
             len(self._ask.prompt_token_ids) + position,
             self.num_fed,
-            self._engine.card.chunk_tokens,
+            self._engine.chunk_tokens,
             self._estimate,
             self._pass_s,
             self._pass_ends_s,
@@ -138,7 +138,7 @@ class DeviceLeg:
     async def _catch_up(self, feed: "_Feed", policy: ClaimPolicy) -> int | None:
         """Feed one pass; return the next position's candidate once everything is fed."""
         pending = self._pending()
-        chunk = pending[: self._engine.card.chunk_tokens]
+        chunk = pending[: self._engine.chunk_tokens]
         last = len(chunk) == len(pending)
         loop = asyncio.get_running_loop()
         began_s = loop.time()
@@ -169,7 +169,7 @@ class DeviceLeg:
     def _pending(self) -> list[int]:
         """Committed tokens that are not fed: the rest of the prompt, then response tokens."""
         prompt = self._ask.prompt_token_ids
-        chunk = self._engine.card.chunk_tokens
+        chunk = self._engine.chunk_tokens
         if self.num_fed < len(prompt):
             pending = list(prompt[self.num_fed : self.num_fed + chunk + 1])
             return pending + self._log.token_ids[: max(chunk + 1 - len(pending), 0)]

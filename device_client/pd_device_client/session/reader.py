@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from pd_core.generation import FinishReason
 from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.outcome import Shown
 from pd_device_client.contract.text_source import TextSource
@@ -83,7 +84,7 @@ class Reader:
         elif token_id not in self._log.eos_token_ids:
             self._texts.extend(text for _, text in self._text.push(token_id))
             if self._text.stopped:
-                self._log.close("stop")
+                self._log.close(FinishReason.STOP)
         self._changed.notify()
 
     def release_rest(self) -> None:

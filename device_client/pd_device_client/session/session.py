@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from pd_core.errors import BothEnginesFailed, PdError
+from pd_core.generation import FinishReason
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.happenings import Happened, Happening, Tell, silent
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
@@ -260,8 +261,8 @@ class Session:
     def _complete(self) -> None:
         log, outcome = self.log, self.outcome
         if outcome.error is not None:
-            outcome.finish_reason = "error"
-        outcome.finish_reason = outcome.finish_reason or "cancelled"
+            outcome.finish_reason = FinishReason.ERROR
+        outcome.finish_reason = outcome.finish_reason or FinishReason.CANCELLED
         outcome.cloud_tokens = log.origins.count(Origin.CLOUD)
         outcome.disagreed = log.disagreed
         outcome.handoff_position = log.handoff_position

@@ -16,6 +16,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from pd_core.errors import ProtocolError
+from pd_core.generation import FinishReason
 from pd_device_client.contract.happenings import Claimed, ClaimReturned, Tell, silent
 from pd_device_client.contract.outcome import Origin
 
@@ -36,7 +37,7 @@ class TokenLog:
         origins: the side that made each.
         eos_token_ids: as given.
         claimed_at: position from which only the device commits; None before the claim.
-        closed: "" while open, then the finish reason: "stop", "length" or the argument of `close`.
+        closed: None while open, then why: STOP, LENGTH or the argument of `close`.
         disagreed: dropped cloud tokens that differ from the committed ones.
         stream_began: whether the current cloud stream has sent a token.
         diverged: whether the current cloud stream continues a different text.
@@ -74,7 +75,7 @@ class TokenLog:
         self.token_ids: list[int] = []
         self.origins: list[Origin] = []
         self.claimed_at: int | None = None
-        self.closed = ""
+        self.closed: FinishReason | None = None
         self.disagreed = 0
         self.stream_began = False
         self.diverged = False
@@ -173,7 +174,7 @@ class TokenLog:
                 return
             self._commit(token_id, Origin.CLOUD)
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: FinishReason) -> None:
         """Close the log; only the first reason counts."""
         self.closed = self.closed or reason
 
@@ -191,6 +192,6 @@ class TokenLog:
         if self._on_commit is not None:
             self._on_commit(position, token_id)
         if token_id in self.eos_token_ids:
-            self.close("stop")
+            self.close(FinishReason.STOP)
         elif position + 1 >= self._max_tokens:
-            self.close("length")
+            self.close(FinishReason.LENGTH)

@@ -9,42 +9,18 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from pd_core.errors import PdError
-from pd_core.generation import Fingerprints, Finished, Load
+from pd_core.generation import Finished, Load, ModelCard
 from pd_server.engine.live_request import LiveRequest
 
 __all__ = [
     "Engine",
     "EngineEvent",
-    "ModelCard",
     "PromptScored",
     "RequestFailed",
     "RequestFinished",
     "ScoreKind",
     "TokensMade",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What an engine runs.
-
-    Attributes:
-        model_name: as the user named it.
-        engine: "torch" or "vllm".
-        fingerprints: of tokenizer, template, weights and numerics.
-        eos_token_ids: ids that end a sequence.
-        vocab_size: token ids are below this.
-        max_context_tokens: the model's limit on prompt and response together.
-        sampler: "model", or "rolling-hash" for fleet measurements.
-    """
-
-    model_name: str
-    engine: str
-    fingerprints: Fingerprints
-    eos_token_ids: tuple[int, ...]
-    vocab_size: int
-    max_context_tokens: int
-    sampler: str = "model"
 
 
 class TokensMade(NamedTuple):  # one is made for every token: a third of a frozen dataclass's time

@@ -118,8 +118,8 @@ class LiveRequest:
     def end(self, eos_token_ids: Container[int]) -> FinishReason | None:
         """Return why there is nothing more to generate; None: there is."""
         if self.token_ids[-1] in eos_token_ids and len(self.token_ids) > self.num_prompt_tokens:
-            return FinishReason.EOS
-        return FinishReason.LIMIT if self.next_position >= self.token_limit else None
+            return FinishReason.STOP
+        return FinishReason.LENGTH if self.next_position >= self.token_limit else None
 
     def finished(self, reason: FinishReason, now_s: float) -> Finished:
         """Return the final report of a request that ends in order now."""

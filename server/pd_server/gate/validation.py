@@ -9,7 +9,7 @@ from pd_core.errors import (
     TokenLimitTooHigh,
     TokenOutOfVocabulary,
 )
-from pd_core.generation import API_VERSION, Extend, Fingerprints, Limits, Start
+from pd_core.generation import API_VERSION, Extend, Fingerprints, ServerInfo, Start
 
 __all__ = ["RequestValidator"]
 
@@ -30,13 +30,12 @@ class RequestValidator:
     """Checks one request at a time against what the server runs and accepts.
 
     Args:
-        limits: the published limits.
-        fingerprints: the server's own.
+        card: what the server says about itself.
     """
 
-    def __init__(self, limits: Limits, fingerprints: Fingerprints) -> None:
-        self._limits = limits
-        self._fingerprints = fingerprints
+    def __init__(self, card: ServerInfo) -> None:
+        self._model = card.model
+        self._limits = card.limits
 
     def check_start(self, start: Start) -> None:
         """Refuse a Start that the server cannot run.
@@ -83,7 +82,7 @@ class RequestValidator:
 
     def _check_fingerprints(self, theirs: Fingerprints) -> None:
         for name, words in _CHECKED_FINGERPRINTS:
-            mine, other = getattr(self._fingerprints, name), getattr(theirs, name)
+            mine, other = getattr(self._model.fingerprints, name), getattr(theirs, name)
             if mine and other and mine != other:
                 raise FingerprintMismatch(
                     f"the {words} of server and client differ: the server's fingerprint begins "
@@ -91,7 +90,7 @@ class RequestValidator:
                 )
 
     def _check_vocabulary(self, name: str, token_ids: tuple[int, ...]) -> None:
-        size = self._limits.vocab_size
+        size = self._model.vocab_size
         if token_ids and not 0 <= min(token_ids) <= max(token_ids) < size:
             index = next(i for i, token_id in enumerate(token_ids) if not 0 <= token_id < size)
             raise TokenOutOfVocabulary(
@@ -101,7 +100,7 @@ class RequestValidator:
 
     def _check_lengths(self, start: Start) -> None:
         num_tokens = len(start.prompt_token_ids) + len(start.committed_token_ids)
-        context = self._limits.max_context_tokens
+        context = self._model.max_context_tokens
         if num_tokens >= context:
             raise PromptTooLong(
                 f"prompt and committed tokens are {num_tokens}; with one token of answer they must "
@@ -111,7 +110,7 @@ class RequestValidator:
 
     def _check_token_limit(self, start: Start, token_limit: int) -> None:
         context_room = (
-            self._limits.max_context_tokens
+            self._model.max_context_tokens
             - len(start.prompt_token_ids)
             + start.committed_first_position
         )
@@ -122,7 +121,7 @@ class RequestValidator:
         if context_room < output_limit:
             raise TokenLimitTooHigh(
                 f"token_limit is {token_limit}; beside this prompt the context of "
-                f"{self._limits.max_context_tokens} has room for {highest}: ask for at most "
+                f"{self._model.max_context_tokens} has room for {highest}: ask for at most "
                 f"{highest} tokens, or shorten the prompt by {token_limit - highest}"
             )
         raise TokenLimitTooHigh(

@@ -56,7 +56,7 @@ def make_control_plane(
         card = info()
         if card is None:
             raise ShuttingDown(f"the server is {phase().value}; try again shortly")
-        return JSONResponse(dataclasses.asdict(card))
+        return JSONResponse(_card_json(card))
 
     async def typed_error(_request: Request, error: PdError) -> JSONResponse:
         return error_response(error)
@@ -78,6 +78,15 @@ def make_control_plane(
         ],
         exception_handlers=errors,
     )
+
+
+def _card_json(card: ServerInfo) -> dict[str, Any]:
+    """Return the card with its model's fields beside its own, named as on the wire."""
+    fields = dataclasses.asdict(card)
+    model = fields.pop("model")
+    name, vocab, context = (model.pop(n) for n in ("name", "vocab_size", "max_context_tokens"))
+    limits = {"max_context_tokens": context, **fields.pop("limits"), "vocab_size": vocab}
+    return {"model_name": name, **model, "limits": limits, **fields}
 
 
 def error_response(error: PdError) -> JSONResponse:

@@ -24,9 +24,9 @@ __all__ = ["event_to_pb", "info_to_pb", "request_from_pb"]
 _NS_PER_S = 1_000_000_000
 
 _REASONS = {
-    FinishReason.EOS: pb.FINISH_REASON_EOS,
-    FinishReason.LIMIT: pb.FINISH_REASON_LIMIT,
-    FinishReason.STOPPED: pb.FINISH_REASON_STOPPED,
+    FinishReason.STOP: pb.FINISH_REASON_EOS,
+    FinishReason.LENGTH: pb.FINISH_REASON_LIMIT,
+    FinishReason.CANCELLED: pb.FINISH_REASON_STOPPED,
 }
 
 
@@ -76,27 +76,28 @@ def event_to_pb(event: CloudEvent) -> pb.GenerateResponse:
 
 def info_to_pb(info: ServerInfo) -> pb.GetServerInfoResponse:
     """Return the message of a server's card."""
+    model, prints, limits = info.model, info.model.fingerprints, info.limits
     return pb.GetServerInfoResponse(
         api_version=info.api_version,
         server_version=info.server_version,
-        model_name=info.model_name,
-        engine=info.engine,
+        model_name=model.name,
+        engine=model.engine,
         fingerprints=pb.Fingerprints(
-            tokenizer=info.fingerprints.tokenizer,
-            chat_template=info.fingerprints.chat_template,
-            weights=info.fingerprints.weights,
-            numerics_id=info.fingerprints.numerics_id,
+            tokenizer=prints.tokenizer,
+            chat_template=prints.chat_template,
+            weights=prints.weights,
+            numerics_id=prints.numerics_id,
         ),
         limits=pb.Limits(
-            max_context_tokens=info.limits.max_context_tokens,
-            max_output_tokens=info.limits.max_output_tokens,
-            max_num_seqs=info.limits.max_num_seqs,
-            max_num_waiting=info.limits.max_num_waiting,
-            vocab_size=info.limits.vocab_size,
+            max_context_tokens=model.max_context_tokens,
+            max_output_tokens=limits.max_output_tokens,
+            max_num_seqs=limits.max_num_seqs,
+            max_num_waiting=limits.max_num_waiting,
+            vocab_size=model.vocab_size,
         ),
         load=_load_to_pb(info.load),
-        sampler=info.sampler,
-        eos_token_ids=info.eos_token_ids,
+        sampler=model.sampler,
+        eos_token_ids=model.eos_token_ids,
     )
 
 

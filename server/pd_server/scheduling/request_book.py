@@ -110,7 +110,7 @@ class RequestBook(Generic[Block]):
     def stop(self, request_id: int) -> None:
         """End a request in order; the tokens made since the client's Stop are counted."""
         if (request := self._scheduler.get(request_id)) is not None:
-            self._finish(request, FinishReason.STOPPED)
+            self._finish(request, FinishReason.CANCELLED)
 
     def abort(self, request_id: int) -> None:
         """Forget a request and free its KV cache; no event follows."""
@@ -207,9 +207,9 @@ class RequestBook(Generic[Block]):
             request.first_token_at_s = now_s
         self._emit(TokensMade(request.request_id, position, (token_id,)))
         if token_id in self._eos_token_ids:
-            self._finish(request, FinishReason.EOS)
+            self._finish(request, FinishReason.STOP)
         elif position + 1 >= request.token_limit:
-            self._finish(request, FinishReason.LIMIT)
+            self._finish(request, FinishReason.LENGTH)
 
     def _finish(self, request: LiveRequest, reason: FinishReason) -> None:
         self._remember(request)

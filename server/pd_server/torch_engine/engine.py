@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import ConfigError, PdError
-from pd_core.generation import Load
+from pd_core.generation import Load, ModelCard
 from pd_core.models.kv_cache import KEY_BLOCK
-from pd_server.engine.contract import EngineEvent, ModelCard, PromptScored
+from pd_server.engine.contract import EngineEvent, PromptScored
 from pd_server.engine.live_request import LiveRequest
 from pd_server.scheduling.block_budget import BLOCK_TOKENS
 from pd_server.scheduling.hashed_tokens import HashedTokens
@@ -75,7 +75,7 @@ class TorchEngine:
                 context,
             )
         self._card = ModelCard(
-            model_name=lm.name,
+            name=lm.name,
             engine="torch",
             fingerprints=fingerprints,
             eos_token_ids=tuple(lm.eos_token_ids),

@@ -8,11 +8,12 @@ from textwrap import shorten
 from pd_core.checkpoints.loading import DTYPES, read_fingerprints
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import EngineError, ModelError, PdError
+from pd_core.generation import ModelCard
 from pd_core.identity.fingerprint import numerics_id
 from pd_core.models import ModelConfig
 from pd_core.store.model_names import RANDOM_TINY, model_directory
 from pd_server.config import EngineConfig
-from pd_server.engine.contract import ModelCard, ScoreKind
+from pd_server.engine.contract import ScoreKind
 from pd_server.vllm_engine.backend import Backend
 from pd_server.vllm_engine.engine import KVCost, VllmEngine
 from pd_server.vllm_engine.prompt_scoring import INSTEAD, score_kind
@@ -59,7 +60,7 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
     backend = _start(config, str(directory), model, in_process=in_process)
     context = config.vllm.max_context_tokens or files.config.max_context_tokens
     card = ModelCard(
-        model_name=files.name,
+        name=files.name,
         engine="vllm",
         fingerprints=fingerprints,
         eos_token_ids=files.eos_token_ids,

@@ -9,11 +9,10 @@ import time
 from dataclasses import dataclass, replace
 
 from pd_core.errors import EngineError, PdError
-from pd_core.generation import Finished, FinishReason, Load
+from pd_core.generation import Finished, FinishReason, Load, ModelCard
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
-    ModelCard,
     PromptScored,
     RequestFailed,
     RequestFinished,
@@ -124,7 +123,7 @@ class VllmEngine:
     def stop(self, request_id: int) -> None:
         """End a request in order."""
         if self._find(request_id) is not None:
-            self._finish(request_id, FinishReason.STOPPED)
+            self._finish(request_id, FinishReason.CANCELLED)
 
     def abort(self, request_id: int) -> None:
         """Forget a request; vLLM frees its blocks."""

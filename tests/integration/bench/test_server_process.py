@@ -38,7 +38,7 @@ async def test_a_server_answers_and_is_gone_afterwards(monkeypatch: pytest.Monke
         link = GrpcCloudLink(target)
         info = await link.info()
         await link.close()
-        assert (info.sampler, info.limits.max_num_seqs) == ("rolling-hash", 3)
+        assert (info.model.sampler, info.limits.max_num_seqs) == ("rolling-hash", 3)
         assert len(server_processes()) == 1
     assert not server_processes()
 

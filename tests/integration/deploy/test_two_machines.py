@@ -96,7 +96,7 @@ async def test_a_client_with_certificate_and_key_gets_the_card(cloud: _Cloud) ->
     link = GrpcCloudLink(cloud.grpc, tls_ca=cloud.secrets / "tls.crt", api_key=cloud.key)
     info = await link.info()
     await link.close()
-    assert info.model_name == "random-tiny"
+    assert info.model.name == "random-tiny"
 
 
 async def test_a_client_without_the_key_is_refused(cloud: _Cloud) -> None:

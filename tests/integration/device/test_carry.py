@@ -15,6 +15,7 @@ from pd_core.generation import (
     Extend,
     Finished,
     FinishReason,
+    ModelCard,
     ServerInfo,
     Start,
     Stop,
@@ -28,7 +29,6 @@ from pd_device_client.contract.outcome import Outcome, Shown
 from pd_device_client.contract.ports import (
     CloudLink,
     CloudStream,
-    EngineCard,
     LocalEngine,
     LocalSequence,
 )
@@ -123,8 +123,12 @@ class HeldEngine:
         self.fail_after = fail_after  # tokens fed
 
     @property
-    def card(self) -> EngineCard:
+    def card(self) -> ModelCard:
         return self._engine.card
+
+    @property
+    def chunk_tokens(self) -> int:
+        return self._engine.chunk_tokens
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         return 0
@@ -206,7 +210,7 @@ async def test_the_three_modes_give_the_same_tokens(
     client = DeviceClient(cloud=link, engine=engine, pace_s=PACE_S, device_profile=OPTIMISTIC)
     await client.start()
     assert client.cloud.info is not None
-    assert client.cloud.info.fingerprints == loaded.fingerprints
+    assert client.cloud.info.model.fingerprints == loaded.fingerprints
     for mode in Mode:
         session = client.session(Ask(f"mode-{mode}", prompt, LENGTH, sampling, mode=mode))
         shown = [t.token_id async for t in session.run() if isinstance(t, Shown)]
@@ -392,7 +396,7 @@ async def test_the_cloud_finish_reason_and_totals_reach_the_outcome(
     request = Ask("totals", prompt, LENGTH, GREEDY)
     plan = Plan(Mode.CLOUD_ONLY, LENGTH, PACE_S)
     outcome = await carry(request, plan, WatchedLink(link, note), None, loaded)
-    assert [f.reason for f in finished] == [FinishReason.LIMIT]
+    assert [f.reason for f in finished] == [FinishReason.LENGTH]
     assert outcome.cloud_tokens_generated == finished[0].tokens_generated == LENGTH
     await link.close()
 

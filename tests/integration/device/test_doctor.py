@@ -27,7 +27,8 @@ class _Cloud(ScriptedCloud):
     async def info(self) -> ServerInfo:
         if self._fingerprints is None:
             raise CloudUnavailable("nobody listens there")
-        return replace(await super().info(), fingerprints=self._fingerprints)
+        info = await super().info()
+        return replace(info, model=replace(info.model, fingerprints=self._fingerprints))
 
 
 async def _examine(

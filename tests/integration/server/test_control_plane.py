@@ -106,7 +106,7 @@ async def test_metrics_count_what_happened(server: Server, http: httpx.AsyncClie
     lines = dict(
         line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#")
     )
-    assert lines['pd_requests_finished_total{reason="limit"}'] == "1.0"
+    assert lines['pd_requests_finished_total{reason="length"}'] == "1.0"
     assert lines['pd_requests_failed_total{error="InvalidRequest"}'] == "1.0"
     assert lines["pd_tokens_generated_total"] == "7.0"
     assert lines["pd_requests_running"] == lines["pd_requests_waiting"] == "0.0"

@@ -60,7 +60,6 @@ async def slow_server(lm: LoadedModel) -> AsyncIterator[Server]:
         pause_s=0.01,
         engine_config=EngineConfig(max_num_seqs=2, max_num_batched_tokens=64),
         max_num_waiting=1,
-        start_timeout_s=0.3,
     ) as server:
         yield server
 
@@ -220,9 +219,13 @@ async def test_a_stream_without_any_message_is_refused(stub: Any) -> None:
     assert (await typed_error(stream))[:2] == ("INVALID_ARGUMENT", "ProtocolError")
 
 
-async def test_a_start_that_does_not_come_is_not_waited_for(slow_stub: Any) -> None:
-    began_at_s = time.perf_counter()
-    code, name, message, _ = await typed_error(Stream(slow_stub))
+async def test_a_start_that_does_not_come_is_not_waited_for(lm: LoadedModel) -> None:
+    async with (
+        running_server(lm, start_timeout_s=0.3) as server,
+        connect(server.grpc_address) as stub,
+    ):
+        began_at_s = time.perf_counter()
+        code, name, message, _ = await typed_error(Stream(stub))
     assert (code, name) == ("INVALID_ARGUMENT", "ProtocolError")
     assert "0.3 s" in message
     assert time.perf_counter() - began_at_s < 5

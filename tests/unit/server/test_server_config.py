@@ -6,11 +6,10 @@ import pytest
 import trustme
 
 from pd_core.errors import ConfigError
-from pd_core.generation import Fingerprints
+from pd_core.generation import Fingerprints, ModelCard
 from pd_core.host.loopback import is_loopback
 from pd_server.config import ServerConfig, TlsConfig
-from pd_server.engine.contract import ModelCard
-from pd_server.gate.server_card import make_limits
+from pd_server.gate.server_card import server_card
 
 
 @pytest.fixture
@@ -70,8 +69,9 @@ def test_files_that_are_no_certificate_are_refused(tmp_path: Path, tls: TlsConfi
 
 
 def test_limits_default_to_the_model_and_cannot_exceed_it() -> None:
-    card = ModelCard("m", "torch", Fingerprints(), (0,), 16, 100)
-    assert make_limits(card, 2, 3, None, None).max_output_tokens == 100
-    assert make_limits(card, 2, 3, 50, 70).max_output_tokens == 50
+    card = ModelCard("m", "torch", Fingerprints(), 16, (0,), 100)
+    assert server_card("1", card, 2, 3, None, None).limits.max_output_tokens == 100
+    lower = server_card("1", card, 2, 3, 50, 70)
+    assert (lower.limits.max_output_tokens, lower.model.max_context_tokens) == (50, 50)
     with pytest.raises(ConfigError, match="--max-context-tokens"):
-        make_limits(card, 2, 3, 101, None)
+        server_card("1", card, 2, 3, 101, None)

@@ -41,11 +41,11 @@ def test_each_request_gets_a_token_a_step_in_its_turn() -> None:
         own = [e for e in events if e.request_id == number]
         assert [e.first_position for e in own if isinstance(e, TokensMade)] == [0, 1, 2]
         assert isinstance(own[-1], RequestFinished)
-        assert own[-1].finished.reason is FinishReason.LIMIT
+        assert own[-1].finished.reason is FinishReason.LENGTH
         assert own[-1].finished.tokens_generated == 3
     (stopped,) = [e for e in events if e.request_id == 3]
     assert isinstance(stopped, RequestFinished)
-    assert stopped.finished.reason is FinishReason.STOPPED
+    assert stopped.finished.reason is FinishReason.CANCELLED
 
 
 def test_an_extended_request_goes_on_and_an_aborted_one_is_forgotten() -> None:

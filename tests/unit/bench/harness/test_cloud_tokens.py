@@ -67,7 +67,7 @@ async def _read(cloud: Cloud, at_most: int = 99) -> tuple[list[int], float]:
 
 
 def test_the_end_of_the_call_is_not_waited_for() -> None:
-    cloud = Cloud(Tokens(0, (5, 6)), Tokens(2, (7,)), Finished(FinishReason.LIMIT, 3))
+    cloud = Cloud(Tokens(0, (5, 6)), Tokens(2, (7,)), Finished(FinishReason.LENGTH, 3))
     found, took_s = run_virtual(_read(cloud))
     assert found == [5, 6, 7]
     assert took_s == pytest.approx(0.3)

@@ -7,9 +7,8 @@ import pytest
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.overhead.ticker import Jitter, measure_ticker, ticker_table
 from pd_core.errors import EngineError
-from pd_core.generation import Fingerprints
+from pd_core.generation import Fingerprints, ModelCard
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.contract.ports import EngineCard
 from pd_device_client.planning.profiles import SpeedProfile
 
 
@@ -31,7 +30,8 @@ class _BlockingSequence:
 class BlockingEngine:
     """Holds the event loop for `pass_s` in every pass; a negative one fails."""
 
-    card = EngineCard("blocking", Fingerprints(), 8, (0,), 1024, 16)
+    card = ModelCard("blocking", "blocking", Fingerprints(), 8, (0,), 1024)
+    chunk_tokens = 16
 
     def __init__(self, pass_s: float) -> None:
         self._pass_s = pass_s

@@ -6,7 +6,7 @@ import pytest
 from pd_bench.replay.cloud_meter import CloudMeter
 from pd_bench.results.result import CloudTotals
 from pd_core.errors import CloudTimeout
-from pd_core.generation import Fingerprints, Limits, Load, ServerInfo, Start
+from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo, Start
 from pd_device_client.contract.ports import CloudStream
 
 
@@ -21,7 +21,8 @@ class FakeLink:
         load = self._loads.pop(0) if len(self._loads) > 1 else self._loads[0]
         if len(self._loads) == 1:
             self.last_told.set()
-        return ServerInfo("0", "m", "torch", Fingerprints(), Limits(1, 1, 1, 1, 1), load)
+        model = ModelCard("m", "torch", Fingerprints(), 1, (), 1)
+        return ServerInfo("0", model, Limits(1, 1, 1), load)
 
     async def open(self, start: Start) -> CloudStream:
         raise AssertionError("a meter opens no stream")

@@ -23,7 +23,7 @@ from pd_bench.replay.settings import ReplaySettings
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord, ResultDocument
 from pd_core.errors import CloudUnavailable
-from pd_core.generation import Fingerprints, Limits, Load, ServerInfo, Start
+from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo, Start
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.contract.ask import Ask
@@ -104,10 +104,11 @@ class FakeLink:
         self._on_close = on_close
 
     async def info(self) -> ServerInfo:
-        limits = Limits(4096, 512, 4, 4, VOCAB_SIZE)
         load = Load(tokens_generated=SERVERS[self._target])
-        card = Fingerprints()
-        return ServerInfo("0", self._target, "fake", card, limits, load, "rolling-hash", (EOS,))
+        model = ModelCard(
+            self._target, "fake", Fingerprints(), VOCAB_SIZE, (EOS,), 4096, "rolling-hash"
+        )
+        return ServerInfo("0", model, Limits(512, 4, 4), load)
 
     async def open(self, start: Start) -> CloudStream:
         raise AssertionError("the replay itself opens no stream")

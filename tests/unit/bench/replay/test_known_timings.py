@@ -22,6 +22,7 @@ from pd_core.generation import (
     FinishReason,
     Limits,
     Load,
+    ModelCard,
     ServerInfo,
     Start,
     Stop,
@@ -43,9 +44,16 @@ class _ScriptedLink:
         self._arrivals_s = arrivals_s
 
     async def info(self) -> ServerInfo:
-        limits = Limits(10_000, 1000, 8, 8, VOCAB_SIZE)
-        return ServerInfo("1", "scripted", "scripted", Fingerprints(), limits, Load(),
-                          "rolling-hash", (EOS_TOKEN_ID,))  # fmt: skip
+        model = ModelCard(
+            "scripted",
+            "scripted",
+            Fingerprints(),
+            VOCAB_SIZE,
+            (EOS_TOKEN_ID,),
+            10_000,
+            "rolling-hash",
+        )
+        return ServerInfo("1", model, Limits(1000, 8, 8), Load())
 
     async def open(self, start: Start) -> "_ScriptedStream":
         return _ScriptedStream(start, self._arrivals_s)
@@ -74,7 +82,7 @@ class _ScriptedStream:
             state.extend((token_id,))
             made += 1
             yield Tokens(position, (token_id,))
-        yield Finished(FinishReason.EOS, made)
+        yield Finished(FinishReason.STOP, made)
 
     async def send(self, message: Extend | Stop) -> None:
         self._limit = message.token_limit if isinstance(message, Extend) else 0

@@ -1,18 +1,14 @@
+from dataclasses import replace
+
 import pytest
 
 from pd_bench.replay.workload import Workload
 from pd_bench.results.result import CutRows
 from pd_bench.traces.reader import TraceRow
 from pd_core.errors import ConfigError
-from pd_core.generation import Limits
+from pd_core.generation import Fingerprints, ModelCard
 
-LIMITS = Limits(
-    max_context_tokens=100,
-    max_output_tokens=40,
-    max_num_seqs=1,
-    max_num_waiting=1,
-    vocab_size=50,
-)
+MODEL = ModelCard("m", "torch", Fingerprints(), 50, (1,), 100)
 ROWS = [TraceRow(2, 0.0, 30, 10), TraceRow(3, 1.5, 80, 20), TraceRow(4, 2.0, 10, 99)]
 
 
@@ -20,8 +16,8 @@ def workload(
     max_prompt_tokens: int | None = None, max_output_tokens: int = 40, temperature: float = 0.0
 ) -> Workload:
     return Workload(
-        LIMITS,
-        (1,),
+        MODEL,
+        40,
         seed=3,
         temperature=temperature,
         max_prompt_tokens=max_prompt_tokens,
@@ -90,4 +86,11 @@ def test_impossible_cuts_are_refused(
 
 def test_a_model_without_an_end_cannot_be_forced_to_a_length() -> None:
     with pytest.raises(ConfigError, match="no end-of-sequence token"):
-        Workload(LIMITS, (), seed=0, temperature=0.0, max_prompt_tokens=None, max_output_tokens=1)
+        Workload(
+            replace(MODEL, eos_token_ids=()),
+            40,
+            seed=0,
+            temperature=0.0,
+            max_prompt_tokens=None,
+            max_output_tokens=1,
+        )

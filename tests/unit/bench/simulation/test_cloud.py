@@ -75,7 +75,7 @@ def test_a_lone_request_takes_what_its_profile_says() -> None:
             state.extend((token_id,))
         finished = events[-1][1]
         assert isinstance(finished, Finished)
-        assert (finished.reason, finished.tokens_generated) == (FinishReason.LIMIT, 3)
+        assert (finished.reason, finished.tokens_generated) == (FinishReason.LENGTH, 3)
         assert finished.prefill_s == pytest.approx(first_s)
         load = cloud.load()
         assert load.engine_busy_s == pytest.approx(first_s + 0.024)
@@ -136,7 +136,7 @@ def test_stop_extend_and_cancel_take_effect_within_a_step() -> None:
         await stream.send(Stop())
         end_s, finished = (await stopped)[-1]
         assert isinstance(finished, Finished)
-        assert finished.reason is FinishReason.STOPPED
+        assert finished.reason is FinishReason.CANCELLED
         assert end_s - sent_s <= 0.012 + 1e-9
         stream = await link.open(_start("cancelled", 20, 500))
         await asyncio.sleep(0.1)

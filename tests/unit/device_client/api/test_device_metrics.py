@@ -7,6 +7,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from pd_core.errors import QueueFull
+from pd_core.generation import FinishReason
 from pd_device_client.api.app import make_app
 from pd_device_client.api.metrics import DeviceMetrics
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
@@ -18,7 +19,7 @@ _ROW = re.compile(r"^\| `(pd_\w+)` \| (\w+) \|(.*?)\|", re.MULTILINE)
 
 def _outcome(mode: str, reason: str, **fields: object) -> Outcome:
     outcome = Outcome("r", mode, 3, 0.1)
-    outcome.finish_reason = reason
+    outcome.finish_reason = FinishReason(reason) if reason else None
     for name, value in fields.items():
         setattr(outcome, name, value)
     return outcome

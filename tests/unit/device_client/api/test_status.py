@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pd_core.errors import ConfigError
+from pd_core.generation import FinishReason
 from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api.places import Places
 from pd_device_client.api.settings import AnswerSettings
@@ -40,7 +41,7 @@ def outcome(origins: str, generated: int, reason: str = "length") -> Outcome:
     made = {"c": Origin.CLOUD, "d": Origin.DEVICE}
     told = Outcome("r", "pd-device", 3, 0.1, cloud_tokens_generated=generated)
     told.shown = [Shown(i, i, "x", made[o], 0.1 * i) for i, o in enumerate(origins)]
-    told.finish_reason = reason
+    told.finish_reason = FinishReason(reason) if reason else None
     told.handoff_position = origins.index("cd") + 1 if "cd" in origins else None
     return told
 

@@ -16,29 +16,21 @@ from pd_core.errors import (
     PromptTooLong,
     TokenOutOfVocabulary,
 )
-from pd_core.generation import Fingerprints, Limits, Load, ServerInfo
+from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.handshake import shake_hands
 from pd_device_client.client.measure import measure_engine
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.contract.ports import EngineCard
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.planning.profiles import LINK_PROFILES, SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 
 PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
-CARD = EngineCard("d", Fingerprints("t", "c", "w", "n"), VOCAB_SIZE, (EOS,), 1000, 128)
-INFO = ServerInfo(
-    server_version="v",
-    model_name="m",
-    engine="torch",
-    fingerprints=CARD.fingerprints,
-    limits=Limits(1000, 500, 4, 4, VOCAB_SIZE),
-    load=Load(),
-    eos_token_ids=(EOS,),
-)
+CARD = ModelCard("d", "torch", Fingerprints("t", "c", "w", "n"), VOCAB_SIZE, (EOS,), 1000)
+THEIRS = replace(CARD, name="m")
+INFO = ServerInfo("v", THEIRS, Limits(500, 4, 4), Load())
 
 
 def _request(num_prompt: int = 200, max_tokens: int = 60, length: int = 30) -> Ask:
@@ -61,12 +53,12 @@ class _Unreachable(ScriptedCloud):
 
 
 def test_equal_fingerprints_allow_a_handoff() -> None:
-    assert shake_hands(CARD, INFO).mismatch == ""
-    assert shake_hands(CARD, INFO).exactness == "identical"
+    assert shake_hands(CARD, THEIRS).mismatch == ""
+    assert shake_hands(CARD, THEIRS).exactness == "identical"
 
 
 def test_other_numerics_are_consistent_only() -> None:
-    other = replace(INFO, fingerprints=replace(INFO.fingerprints, numerics_id="cuda"))
+    other = replace(THEIRS, fingerprints=replace(THEIRS.fingerprints, numerics_id="cuda"))
     assert shake_hands(CARD, other).mismatch == ""
     assert shake_hands(CARD, other).exactness == "consistent"
 
@@ -76,20 +68,20 @@ def test_other_numerics_are_consistent_only() -> None:
     [("tokenizer", "tokenizers"), ("chat_template", "chat templates"), ("weights", "weights")],
 )
 def test_a_mismatch_is_named(field: str, word: str) -> None:
-    other = replace(INFO, fingerprints=replace(INFO.fingerprints, **{field: "x"}))
+    other = replace(THEIRS, fingerprints=replace(THEIRS.fingerprints, **{field: "x"}))
     assert word in shake_hands(CARD, other).mismatch
 
 
 def test_an_unknown_digest_is_not_compared() -> None:
-    assert shake_hands(replace(CARD, fingerprints=Fingerprints()), INFO).mismatch == ""
+    assert shake_hands(replace(CARD, fingerprints=Fingerprints()), THEIRS).mismatch == ""
 
 
 def test_other_end_of_sequence_ids_are_no_partner() -> None:
-    assert "end-of-sequence" in shake_hands(CARD, replace(INFO, eos_token_ids=(1, EOS))).mismatch
+    assert "end-of-sequence" in shake_hands(CARD, replace(THEIRS, eos_token_ids=(1, EOS))).mismatch
 
 
 def test_a_cloud_with_an_emulated_sampler_is_no_partner_of_a_real_engine() -> None:
-    assert "samplers" in shake_hands(CARD, replace(INFO, sampler="rolling-hash")).mismatch
+    assert "samplers" in shake_hands(CARD, replace(THEIRS, sampler="rolling-hash")).mismatch
 
 
 def _answer(client: DeviceClient, request: Ask, mode: str) -> Outcome:
@@ -212,10 +204,14 @@ class _Carded(ScriptedCloud):
         return self.card
 
 
+def _of(model: ModelCard) -> ServerInfo:
+    return replace(INFO, model=model)
+
+
 def _differing(**prints: str) -> _Carded:
     cloud = _Carded()
     known = Fingerprints("t", "c", "w", "n")
-    cloud.card = replace(INFO, sampler="rolling-hash", fingerprints=replace(known, **prints))
+    cloud.card = _of(replace(THEIRS, sampler="rolling-hash", fingerprints=replace(known, **prints)))
     return cloud
 
 
@@ -264,7 +260,7 @@ def test_a_broken_promise_and_another_mode_are_told() -> None:
 def _busy() -> _Carded:
     cloud = _Carded()
     load = Load(queued_prefill_tokens=100_000, prefill_tokens_per_s=1000, decode_step_s=0.02)
-    cloud.card = replace(INFO, sampler="rolling-hash", load=load)
+    cloud.card = replace(_of(replace(THEIRS, sampler="rolling-hash")), load=load)
     return cloud
 
 

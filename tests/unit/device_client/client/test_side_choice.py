@@ -8,22 +8,20 @@ from typing import cast
 import pytest
 
 from pd_core.errors import CloudUnavailable, FingerprintMismatch, InvalidRequest, PdError
-from pd_core.generation import Fingerprints, Limits, Load, ServerInfo
+from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.handshake import Handshake
 from pd_device_client.client.side_choice import choose_sides, room_tokens
 from pd_device_client.contract.ask import Ask, Mode
-from pd_device_client.contract.ports import EngineCard
 
-CARD = EngineCard("d", Fingerprints("t", "c", "w", "n"), 100, (1,), 1000, 128)
-LIMITS = Limits(1000, 500, 4, 4, 100)
-INFO = ServerInfo("v", "m", "torch", CARD.fingerprints, LIMITS, Load(), eos_token_ids=(1,))
+CARD = ModelCard("d", "torch", Fingerprints("t", "c", "w", "n"), 100, (1,), 1000)
+INFO = ServerInfo("v", replace(CARD, name="m"), Limits(500, 4, 4), Load())
 GONE = CloudUnavailable("gone")
 WAYS = [*itertools.product((True, False), ("whole", "no card", "left alone"), ("", "w", "t"))]
 
 
 def watch(has_link: bool, state: str, differs: str, cloud_room: int = 1000) -> CloudWatch:
-    info = replace(INFO, limits=replace(INFO.limits, max_context_tokens=cloud_room))
+    info = replace(INFO, model=replace(INFO.model, max_context_tokens=cloud_room))
     told = SimpleNamespace(
         link=object() if has_link else None,
         info=None if state == "no card" or not has_link else info,

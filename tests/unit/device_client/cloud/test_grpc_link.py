@@ -109,7 +109,7 @@ def test_extend_and_stop() -> None:
                     reason=pb.FINISH_REASON_EOS, tokens_generated=3, queue_ns=10**9, kv_byte_s=2.5
                 )
             ),
-            Finished(FinishReason.EOS, 3, queue_s=1.0, kv_byte_s=2.5),
+            Finished(FinishReason.STOP, 3, queue_s=1.0, kv_byte_s=2.5),
         ),
     ],
 )
@@ -136,7 +136,8 @@ def test_a_card_s_words_are_bounded_and_steer_no_terminal() -> None:
         model_name=hostile, engine=hostile, server_version=hostile, sampler=hostile
     )
     info = info_from_pb(card)
-    for words in (info.model_name, info.engine, info.server_version, info.sampler):
+    model = info.model
+    for words in (model.name, model.engine, info.server_version, model.sampler):
         assert words.startswith("a\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}b")
         assert words.isprintable()
         assert len(words) == 1000

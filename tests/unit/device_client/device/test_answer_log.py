@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pd_core.errors import ConfigError
+from pd_core.generation import FinishReason
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.device.answer_log import AnswerLog
 
@@ -22,7 +23,7 @@ def outcome() -> Outcome:
         planned_tokens=9,
         pace_s=0.05,
         shown=shown,
-        finish_reason="stop",
+        finish_reason=FinishReason.STOP,
         handoff_position=1,
         cloud_tokens=1,
         cloud_tokens_generated=4,

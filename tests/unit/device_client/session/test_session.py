@@ -28,6 +28,7 @@ from pd_core.generation import (
     Finished,
     FinishReason,
     Load,
+    ModelCard,
     Start,
     Stop,
     Tokens,
@@ -48,7 +49,7 @@ from pd_device_client.contract.happenings import (
     Happening,
 )
 from pd_device_client.contract.outcome import Origin, Outcome
-from pd_device_client.contract.ports import CloudStream, EngineCard, LocalEngine, LocalSequence
+from pd_device_client.contract.ports import CloudStream, LocalEngine, LocalSequence
 from pd_device_client.contract.text_source import TextSource
 from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.planning.planner import Plan
@@ -81,8 +82,12 @@ class SlowingEngine:
         self.factor = factor
 
     @property
-    def card(self) -> EngineCard:
+    def card(self) -> ModelCard:
         return self._engine.card
+
+    @property
+    def chunk_tokens(self) -> int:
+        return self._engine.chunk_tokens
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         return 0
@@ -119,8 +124,12 @@ class FailingEngine:
         self._fail_at = fail_at
 
     @property
-    def card(self) -> EngineCard:
+    def card(self) -> ModelCard:
         return self._engine.card
+
+    @property
+    def chunk_tokens(self) -> int:
+        return self._engine.chunk_tokens
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         return 0
@@ -613,7 +622,7 @@ class _IdleStream:
     async def events(self) -> AsyncGenerator[CloudEvent, None]:
         await asyncio.sleep(0.01)
         yield Admitted(Load())
-        yield Finished(FinishReason.EOS, 0)
+        yield Finished(FinishReason.STOP, 0)
 
     async def send(self, message: Extend | Stop) -> None:
         pass

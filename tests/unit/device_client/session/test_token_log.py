@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pd_core.errors import ProtocolError
+from pd_core.generation import FinishReason
 from pd_device_client.contract.outcome import Origin
 from pd_device_client.session.token_log import TokenLog
 
@@ -101,7 +102,9 @@ def test_the_log_closes_by_itself(tokens: list[int], kept: list[int], reason: st
 
 
 def test_closing_from_within_a_commit_drops_the_rest_of_the_message() -> None:
-    log = TokenLog(9, [], lambda position, _: log.close("stop") if position == 1 else None)
+    log = TokenLog(
+        9, [], lambda position, _: log.close(FinishReason.STOP) if position == 1 else None
+    )
     log.receive(0, [5, 6, 7])
     assert (log.token_ids, log.closed) == ([5, 6], "stop")
 

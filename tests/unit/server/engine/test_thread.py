@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from pd_core.errors import EngineDead, ProtocolError
-from pd_core.generation import Fingerprints, Finished, FinishReason, Load, Tokens
+from pd_core.generation import Fingerprints, Finished, FinishReason, Load, ModelCard, Tokens
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
-    ModelCard,
     RequestFinished,
     TokensMade,
 )
@@ -24,7 +23,7 @@ from pd_server.engine.thread import EngineThread
 class ScriptedEngine:
     """Makes token 7 for every request in every step; `gate` holds a step back."""
 
-    card = ModelCard("scripted", "scripted", Fingerprints(), (0,), 16, 1000)
+    card = ModelCard("scripted", "scripted", Fingerprints(), 16, (0,), 1000)
 
     def __init__(self) -> None:
         self.live: dict[int, list[int]] = {}  # request id: [next position, limit]
@@ -48,7 +47,7 @@ class ScriptedEngine:
         if request_id in self.live:
             position, _ = self.live.pop(request_id)
             self.pending.append(
-                RequestFinished(request_id, Finished(FinishReason.STOPPED, position))
+                RequestFinished(request_id, Finished(FinishReason.CANCELLED, position))
             )
 
     def abort(self, request_id: int) -> None:
@@ -69,7 +68,7 @@ class ScriptedEngine:
             state[0] += 1
             if state[0] >= state[1]:
                 del self.live[request_id]
-                events.append(RequestFinished(request_id, Finished(FinishReason.LIMIT, state[0])))
+                events.append(RequestFinished(request_id, Finished(FinishReason.LENGTH, state[0])))
         return events
 
     def load(self) -> Load:
@@ -114,7 +113,7 @@ async def test_requests_are_answered_on_one_thread(
     ended: list[int] = []
     streams = [thread.submit(_request(i), lambda i=i: ended.append(i)) for i in range(5)]  # type: ignore[misc]
     answers = await asyncio.gather(*(_drain(stream) for stream in streams))
-    assert answers == [([7, 7, 7], Finished(FinishReason.LIMIT, 3))] * 5
+    assert answers == [([7, 7, 7], Finished(FinishReason.LENGTH, 3))] * 5
     assert sorted(ended) == [0, 1, 2, 3, 4]
     assert engine.threads == {"engine"}
     assert thread.num_streams == 0
@@ -126,7 +125,7 @@ async def test_a_consumer_that_lags_gets_one_message(
     stream = thread.submit(_request(0, limit=50), lambda: None)
     await _until(lambda: stream.ended)
     assert await stream.receive() == Tokens(0, (7,) * 50)
-    assert await stream.receive() == Finished(FinishReason.LIMIT, 50)
+    assert await stream.receive() == Finished(FinishReason.LENGTH, 50)
 
 
 async def test_abort_takes_effect_before_the_next_step(
@@ -151,7 +150,7 @@ async def test_stop_and_extend(thread: EngineThread, engine: ScriptedEngine) -> 
     await _until(lambda: engine.num_steps == 1)
     thread.extend(stream, 5)
     engine.gate.set()
-    assert await _drain(stream) == ([7] * 5, Finished(FinishReason.LIMIT, 5))
+    assert await _drain(stream) == ([7] * 5, Finished(FinishReason.LENGTH, 5))
     thread.extend(stream, 9)
     thread.stop(stream)  # both after the end: ignored
 
@@ -161,7 +160,7 @@ async def test_stop_and_extend(thread: EngineThread, engine: ScriptedEngine) -> 
     thread.stop(stopped)
     engine.gate.set()
     tokens, finished = await _drain(stopped)
-    assert finished == Finished(FinishReason.STOPPED, len(tokens))
+    assert finished == Finished(FinishReason.CANCELLED, len(tokens))
 
 
 async def test_the_load_includes_requests_on_their_way(
@@ -225,7 +224,7 @@ async def test_a_death_while_idle_is_noticed(
     await asyncio.sleep(0.05)
     assert not died
     engine.fail_at_step = 1
-    engine.pending.append(RequestFinished(1, Finished(FinishReason.LIMIT, 0)))  # work of its own
+    engine.pending.append(RequestFinished(1, Finished(FinishReason.LENGTH, 0)))  # work of its own
     await _until(lambda: bool(died))
     await thread.close()
     assert engine.closed_on == "engine"

@@ -12,15 +12,13 @@ from pd_core.errors import (
     TokenLimitTooHigh,
     TokenOutOfVocabulary,
 )
-from pd_core.generation import Extend, Fingerprints, Limits, Start
+from pd_core.generation import Extend, Fingerprints, Limits, Load, ModelCard, ServerInfo, Start
 from pd_server.gate.validation import RequestValidator
 
-_LIMITS = Limits(
-    max_context_tokens=100, max_output_tokens=50, max_num_seqs=2, max_num_waiting=2, vocab_size=16
-)
 _OURS = Fingerprints("tok", "tmpl", "w", "num")
 _GOOD = Start("r1", (1, 2, 3), 20)
-_VALIDATOR = RequestValidator(_LIMITS, _OURS)
+_CARD = ServerInfo("1", ModelCard("m", "torch", _OURS, 16, (0,), 100), Limits(50, 2, 2), Load())
+_VALIDATOR = RequestValidator(_CARD)
 
 
 def _start(**changes: object) -> Start:
@@ -105,4 +103,5 @@ def test_extend_has_the_bounds_of_start() -> None:
 
 
 def test_unknown_fingerprints_of_the_server_refuse_nobody() -> None:
-    RequestValidator(_LIMITS, Fingerprints()).check_start(_start(fingerprints=_OURS))
+    unknown = replace(_CARD, model=replace(_CARD.model, fingerprints=Fingerprints()))
+    RequestValidator(unknown).check_start(_start(fingerprints=_OURS))

@@ -11,6 +11,7 @@ from pd_core.generation import (
     FinishReason,
     Limits,
     Load,
+    ModelCard,
     RefinedPrompt,
     ServerInfo,
     Start,
@@ -116,7 +117,7 @@ def test_events() -> None:
     refined = event_to_pb(RefinedPrompt(((0, 2), (5, 6)))).refined_prompt
     assert [(r.first, r.end) for r in refined.kept_ranges] == [(0, 2), (5, 6)]
     assert event_to_pb(
-        Finished(FinishReason.STOPPED, 3, 0.1, 0.2, 0.3, 4.5)
+        Finished(FinishReason.CANCELLED, 3, 0.1, 0.2, 0.3, 4.5)
     ).finished == pb.Finished(
         reason=pb.FINISH_REASON_STOPPED,
         tokens_generated=3,
@@ -127,22 +128,27 @@ def test_events() -> None:
     )
 
 
-@pytest.mark.parametrize("reason", FinishReason)
-def test_every_reason_has_its_own_number(reason: FinishReason) -> None:
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        (FinishReason.STOP, "EOS"),
+        (FinishReason.LENGTH, "LIMIT"),
+        (FinishReason.CANCELLED, "STOPPED"),
+    ],
+)
+def test_every_reason_of_a_stream_has_its_own_number(reason: FinishReason, name: str) -> None:
     number = event_to_pb(Finished(reason, 0)).finished.reason
-    assert pb.FinishReason.Name(number) == f"FINISH_REASON_{reason.name}"
+    assert pb.FinishReason.Name(number) == f"FINISH_REASON_{name}"
 
 
 def test_the_card() -> None:
     info = ServerInfo(
         server_version="1.2",
-        model_name="m",
-        engine="torch",
-        fingerprints=Fingerprints("a", "b", "c", "d"),
-        limits=Limits(10, 20, 30, 40, 50),
+        model=ModelCard(
+            "m", "torch", Fingerprints("a", "b", "c", "d"), 50, (6, 7), 10, "rolling-hash"
+        ),
+        limits=Limits(20, 30, 40),
         load=_LOAD,
-        sampler="rolling-hash",
-        eos_token_ids=(6, 7),
     )
     message = info_to_pb(info)
     assert (message.api_version, message.server_version, message.sampler) == (

@@ -88,9 +88,9 @@ def test_a_request_s_times_are_those_of_the_given_clock() -> None:
     engine.add(0, 4, 2)
     engine.add(1, 4, 1)
     assert engine.step() == [TokensMade(0, 0, (5,))]
-    first = Finished(FinishReason.LIMIT, 2, queue_s=0.0, prefill_s=1.0, engine_busy_s=2.0)
+    first = Finished(FinishReason.LENGTH, 2, queue_s=0.0, prefill_s=1.0, engine_busy_s=2.0)
     assert engine.step() == [TokensMade(0, 1, (5,)), RequestFinished(0, first)]
-    second = Finished(FinishReason.LIMIT, 1, queue_s=2.0, prefill_s=1.0, engine_busy_s=1.0)
+    second = Finished(FinishReason.LENGTH, 1, queue_s=2.0, prefill_s=1.0, engine_busy_s=1.0)
     assert engine.step() == [TokensMade(1, 0, (5,)), RequestFinished(1, second)]
     load = engine.book.load()
     assert (load.engine_busy_s, load.tokens_generated) == (3.0, 3)
@@ -110,14 +110,14 @@ def test_an_end_of_sequence_and_nothing_left_to_make_are_ends() -> None:
     engine.add(0, 4, 9, committed=[5, EOS])
     engine.add(1, 4, 2, committed=[5, 6])
     assert engine.step() == [
-        RequestFinished(0, Finished(FinishReason.EOS, 0)),
-        RequestFinished(1, Finished(FinishReason.LIMIT, 0)),
+        RequestFinished(0, Finished(FinishReason.STOP, 0)),
+        RequestFinished(1, Finished(FinishReason.LENGTH, 0)),
     ]
     engine.add(2, 4, 9)
     (made, finished) = engine.step(EOS)
     assert made == TokensMade(2, 0, (EOS,))
     assert isinstance(finished, RequestFinished)
-    assert finished.finished.reason is FinishReason.EOS
+    assert finished.finished.reason is FinishReason.STOP
 
 
 def test_what_an_ended_request_has_computed_is_found_by_its_continuation() -> None:
@@ -167,7 +167,7 @@ def test_stop_is_an_end_and_abort_says_nothing() -> None:
     engine.book.abort(77)
     (stopped,) = engine.events
     assert isinstance(stopped, RequestFinished)
-    assert stopped.finished.reason is FinishReason.STOPPED
+    assert stopped.finished.reason is FinishReason.CANCELLED
     assert stopped.finished.tokens_generated == 1
     assert engine.book.num_requests == 0
 

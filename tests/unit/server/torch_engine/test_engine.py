@@ -108,7 +108,7 @@ def test_batched_tokens_equal_theplain_loop(lm: LoadedModel) -> None:
     answers.run()
     for i, prompt in enumerate(prompts):
         assert answers.tokens[i] == plain_loop(lm, prompt, 12, _SAMPLINGS[i % 3])
-        assert answers.finished(i).reason is FinishReason.LIMIT
+        assert answers.finished(i).reason is FinishReason.LENGTH
         assert answers.finished(i).tokens_generated == 12
 
 
@@ -243,7 +243,7 @@ def test_end_of_sequence_is_the_last_token(lm: LoadedModel) -> None:
     answers.run()
     assert answers.tokens[0][-1] in lm.eos_token_ids
     assert len(answers.tokens[0]) == 5
-    assert answers.finished(0).reason is FinishReason.EOS
+    assert answers.finished(0).reason is FinishReason.STOP
 
 
 def test_prompts_are_scored_once_in_chunks_with_hits_and_continuations(lm: LoadedModel) -> None:
@@ -283,8 +283,8 @@ def test_a_closed_prefix_finishes_at_once_without_work(lm: LoadedModel) -> None:
     answers.engine.add_request(_request(1, prompt_of(9), 2, committed=(5, 6)))
     answers.engine.add_request(_request(2, [*prompt_of(9), eos], 2))  # of the prompt: no end
     answers.step()
-    assert answers.finished(0) == Finished(FinishReason.EOS, 0)
-    assert answers.finished(1) == Finished(FinishReason.LIMIT, 0)
+    assert answers.finished(0) == Finished(FinishReason.STOP, 0)
+    assert answers.finished(1) == Finished(FinishReason.LENGTH, 0)
     answers.run()
     assert len(answers.tokens) == 1
     assert answers.first[2] == 0
@@ -334,7 +334,7 @@ def test_stop_counts_the_tokens_made(lm: LoadedModel) -> None:
     answers.engine.stop(0)
     answers.engine.stop(1)
     answers.run()
-    assert answers.finished(0).reason is FinishReason.STOPPED
+    assert answers.finished(0).reason is FinishReason.CANCELLED
     assert answers.finished(0).tokens_generated == len(answers.tokens[0]) == 4
     assert answers.finished(1).tokens_generated == 0
     assert answers.finished(1).queue_s > 0
@@ -386,7 +386,7 @@ def test_the_rolling_hash_takes_the_place_of_the_logits_only(lm: LoadedModel) ->
         expected.append(state.next_token(position, sampling))
         state.extend(expected[-1:])
     assert answers.tokens[0] == expected
-    assert answers.finished(0).reason is FinishReason.EOS
+    assert answers.finished(0).reason is FinishReason.STOP
     assert engine.load().kv_bytes_peak > 0
 
 

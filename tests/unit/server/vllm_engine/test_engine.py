@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from pd_core.errors import EngineDead, EngineError, RequestExpired
-from pd_core.generation import Fingerprints, Finished, FinishReason
+from pd_core.generation import Fingerprints, Finished, FinishReason, ModelCard
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
-    ModelCard,
     PromptScored,
     RequestFailed,
     RequestFinished,
@@ -22,7 +21,7 @@ from pd_server.vllm_engine.backend import BackendRequest, Output
 from pd_server.vllm_engine.engine import KVCost, VllmEngine
 
 EOS = 0
-CARD = ModelCard("scripted", "vllm", Fingerprints(), (EOS,), 100, 64)
+CARD = ModelCard("scripted", "vllm", Fingerprints(), 100, (EOS,), 64)
 
 
 class ScriptedBackend:
@@ -177,7 +176,7 @@ def test_a_request_runs_to_its_limit(engine: VllmEngine, backend: ScriptedBacken
     events = _run(engine)
     assert _tokens(events) == [14, 15, 16]
     assert [e.first_position for e in events if isinstance(e, TokensMade)] == [4, 5, 6]
-    assert (_end(events).reason, _end(events).tokens_generated) == (FinishReason.LIMIT, 3)
+    assert (_end(events).reason, _end(events).tokens_generated) == (FinishReason.LENGTH, 3)
     assert _end(events).prefill_s == 0.25
     (asked,) = backend.requests
     assert (asked.num_tokens, asked.first_position, asked.cache_salt) == (3, 4, "s")
@@ -188,14 +187,14 @@ def test_an_end_of_sequence_token_ends_it(engine: VllmEngine, backend: ScriptedB
     engine.add_request(_request(limit=9))
     events = _run(engine)
     assert _tokens(events) == [10, EOS]
-    assert _end(events).reason is FinishReason.EOS
+    assert _end(events).reason is FinishReason.STOP
 
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"first_position": 3, "limit": 3}, FinishReason.LIMIT),
-        ({"token_ids": (5, EOS), "num_committed_tokens": 1}, FinishReason.EOS),
+        ({"first_position": 3, "limit": 3}, FinishReason.LENGTH),
+        ({"token_ids": (5, EOS), "num_committed_tokens": 1}, FinishReason.STOP),
     ],
 )
 def test_nothing_left_to_make_never_reaches_vllm(
@@ -227,7 +226,7 @@ def test_stop_ends_in_order_and_frees(engine: VllmEngine, backend: ScriptedBacke
     engine.step()
     engine.stop(1)
     assert backend.aborted == ["1.0"]
-    assert _end(_run(engine)).reason is FinishReason.STOPPED
+    assert _end(_run(engine)).reason is FinishReason.CANCELLED
 
 
 def test_abort_frees_and_says_nothing(engine: VllmEngine, backend: ScriptedBackend) -> None:
