@@ -15,6 +15,7 @@ from pd_device_client.contract.happenings import (
     DevicePassed,
     Happened,
     Happening,
+    Replanned,
 )
 from pd_device_client.session.session import Session
 
@@ -64,6 +65,8 @@ def _told(happening: Happening) -> tuple[str, dict[str, Any]]:
             return "handoff", {"position": position}
         case ClaimReturned():
             return "handoff_undone", {}
+        case Replanned(mode, why):
+            return "replan", {"mode": mode.value, "why": why}
 
 
 def _error(error: PdError) -> dict[str, Any]:

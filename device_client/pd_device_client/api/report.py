@@ -38,6 +38,7 @@ def final_report(session: Session) -> dict[str, Any]:
         "cloud_tokens": outcome.cloud_tokens,
         "cloud_tokens_generated": outcome.cloud_tokens_generated,
         "device_tokens": outcome.device_tokens,
+        "device_tokens_generated": outcome.device_tokens_generated,
         "device_cached_tokens": outcome.device_cached_tokens,
         "disagreed": outcome.disagreed,
         "exactness": outcome.exactness,

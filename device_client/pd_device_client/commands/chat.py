@@ -53,9 +53,7 @@ async def _answer(settings: ChatSettings, link: CloudLink | None) -> None:
     from pd_device_client.terminal.chat import summary
 
     console, notices = Console(highlight=False), Console(stderr=True, highlight=False)
-    outcome = await answer(settings, link, console)
-    for note in outcome.notes:
-        notices.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
+    outcome = await answer(settings, link, console, notices)
     if settings.show_origin:
         console.print(summary(outcome), soft_wrap=True)
 

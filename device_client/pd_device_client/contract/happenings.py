@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pd_core.errors import PdError
+from pd_device_client.contract.ask import Mode
 
 __all__ = [
     "ClaimReturned",
@@ -21,6 +22,7 @@ __all__ = [
     "DevicePassed",
     "Happened",
     "Happening",
+    "Replanned",
     "Tell",
     "silent",
 ]
@@ -90,6 +92,14 @@ class ClaimReturned:
     """The device gave its claim back, so the cloud may continue."""
 
 
+@dataclass(frozen=True, slots=True)
+class Replanned:
+    """The rest of the answer is carried in another mode than planned; `why` in words."""
+
+    mode: Mode
+    why: str
+
+
 Happening = (
     CloudAsked
     | CloudArrived
@@ -99,6 +109,7 @@ Happening = (
     | DeviceFailed
     | Claimed
     | ClaimReturned
+    | Replanned
 )
 """One thing that happened."""
 

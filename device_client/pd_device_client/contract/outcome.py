@@ -51,6 +51,7 @@ class Outcome:
             a handoff.
         cloud_tokens: committed tokens that the cloud made.
         cloud_tokens_generated: all tokens the cloud made, unused ones included.
+        device_tokens_generated: all tokens the device made, unused ones included.
         disagreed: dropped tokens that differ from the committed ones.
         device_cached_tokens: prompt tokens that the device had cached from earlier answers.
         cloud_ttft_s: seconds from submit to the first cloud token's arrival; None without one.
@@ -71,6 +72,7 @@ class Outcome:
     handoff_position: int | None = None
     cloud_tokens: int = 0
     cloud_tokens_generated: int = 0
+    device_tokens_generated: int = 0
     disagreed: int = 0
     device_cached_tokens: int = 0
     cloud_ttft_s: float | None = None
@@ -93,6 +95,12 @@ class Outcome:
     def device_tokens(self) -> int:
         """Tokens shown that the device made."""
         return sum(s.origin is Origin.DEVICE for s in self.shown)
+
+    @property
+    def unused_tokens(self) -> int:
+        """Tokens that either side made and nobody was shown."""
+        made = self.cloud_tokens_generated + self.device_tokens_generated
+        return max(made - len(self.shown), 0)
 
     @property
     def ttft_s(self) -> float | None:

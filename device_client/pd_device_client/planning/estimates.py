@@ -18,6 +18,7 @@ __all__ = ["GUARD_QUANTILE", "CloudEstimate", "DeviceEstimate", "Ratios"]
 # The quantile of past ratios with which a forecast guards a promise.
 GUARD_QUANTILE = 0.9
 _WINDOW = 32
+_USUAL_AFTER = 3  # observations
 
 
 class Ratios:
@@ -46,6 +47,11 @@ class Ratios:
         bisect.insort(ordered, ratio)
         size = len(ordered)  # as quantile(GUARD_QUANTILE), without a call
         self.guard = ordered[min(int(GUARD_QUANTILE * size), size - 1)]
+
+    @property
+    def num_values(self) -> int:
+        """Observations in the window."""
+        return len(self._ordered)
 
     def quantile(self, q: float) -> float:
         """The q-quantile of the window (nearest rank); 1 before the first observation."""
@@ -91,6 +97,12 @@ class DeviceEstimate:
     def decode_s(self) -> float:
         """D, guarded."""
         return self.profile.decode_s * self.decode.guard
+
+    @property
+    def usual_decode_s(self) -> float:
+        """D as it usually is, with which no single stall is taken for a slow device."""
+        usual = self.decode.quantile(0.5) if self.decode.num_values >= _USUAL_AFTER else 1.0
+        return self.profile.decode_s * usual
 
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), guarded."""

@@ -8,9 +8,7 @@ __all__ = ["plan_notes"]
 
 def plan_notes(plan: Plan, mode: Mode) -> list[str]:
     """Return notes for the user: a mode that differs from the one asked for, broken promises."""
-    notes = [f"the promise cannot be kept: {broken}" for broken in plan.broken]
-    if mode is Mode.PD_DEVICE and plan.mode is Mode.DEVICE_ONLY:
-        notes.append(f"planned device-only: this device alone needs {plan.first_token_s:.2f} s")
-    elif mode is Mode.PD_DEVICE and plan.mode is Mode.CLOUD_ONLY:
-        notes.append("planned cloud-only: this device would not catch up in time")
+    notes = list(plan.broken)
+    if mode is Mode.PD_DEVICE and plan.mode is not mode and plan.why:
+        notes.append(f"planned {plan.mode.value}: {plan.why}")
     return notes

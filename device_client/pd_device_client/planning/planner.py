@@ -13,16 +13,23 @@ from pd_core.errors import InvalidRequest
 from pd_device_client.contract.ask import Mode, Promise
 
 __all__ = [
+    "PACE_TOLERANCE",
     "CloudForecast",
     "DeviceForecast",
     "Plan",
+    "below_pace",
     "fixed_plan",
+    "is_below_pace",
     "plan_request",
     "ready_s",
 ]
 
+PACE_TOLERANCE = 1.25
+"""A gap up to this factor over the pace is only smoothed."""
+
 # Rounding of a duration must not cost a whole token.
 _EPSILON_S = 1e-9
+_NOT_IN_TIME = "this device would not catch up in time"
 
 
 class DeviceForecast(Protocol):
@@ -62,9 +69,10 @@ class Plan:
         keep_ratio: rho; 1 is exact.
         ready_s: R(k), when the device can show token k + 1, from submit.
         first_token_s: when the first token is expected, from submit.
-        broken: promises that cannot be kept, and by how much, in words.
+        broken: promises that cannot be kept, and what comes instead, in words.
         adapts: whether the session may deviate from k when its forecast changes; False for a
             baseline with a fixed k.
+        why: why the mode is not the one asked for, in words.
     """
 
     mode: Mode
@@ -75,6 +83,7 @@ class Plan:
     first_token_s: float = 0.0
     broken: tuple[str, ...] = ()
     adapts: bool = True
+    why: str = ""
 
 
 def ready_s(
@@ -178,24 +187,29 @@ def plan_request(
         raise InvalidRequest("there is neither a cloud nor a local engine to answer the request")
     if cloud is None or (mode is Mode.DEVICE_ONLY and device is not None):
         assert device is not None
-        return _device_only(prompt_tokens, output_tokens, promise, device)
+        has_cloud = cloud is not None
+        return _device_only(prompt_tokens, output_tokens, promise, device, has_cloud=has_cloud)
     if device is None or mode is Mode.CLOUD_ONLY:
         return _cloud_only(max_tokens, promise, cloud)
-    alone = _device_only(prompt_tokens, output_tokens, promise, device)
+    alone = _device_only(prompt_tokens, output_tokens, promise, device, has_cloud=True)
     wanted = promise.ttft_s if promise.ttft_s is not None else cloud.first_token_s
     if alone.first_token_s <= wanted and device.decode_s <= promise.pace_s:
         return alone
     k = _least_cloud_tokens(prompt_tokens, output_tokens, max_tokens, promise, device, cloud)
     if k >= max_tokens:
         # The device would not catch up in time, so its prefill would be wasted.
-        return _cloud_only(max_tokens, promise, cloud)
+        return _cloud_only(max_tokens, promise, cloud, _NOT_IN_TIME)
+    if is_below_pace(device.decode_s, promise.pace_s) and k > output_tokens / 2:
+        # It would absorb most of the answer to make the rest, if the answer has a rest at all.
+        why = below_pace("this device", device.decode_s, promise.pace_s)
+        return _cloud_only(max_tokens, promise, cloud, why)
     return Plan(
         mode=Mode.PD_DEVICE,
         cloud_tokens=k,
         pace_s=promise.pace_s,
         ready_s=ready_s(k, prompt_tokens, device, cloud),
         first_token_s=cloud.first_token_s,
-        broken=_broken(promise, cloud.first_token_s, cloud.step_s if k > 1 else 0.0),
+        broken=_broken(promise, cloud.first_token_s, "the cloud", cloud.step_s if k > 1 else 0.0),
     )
 
 
@@ -224,34 +238,56 @@ def fixed_plan(
 
 
 def _device_only(
-    prompt_tokens: int, output_tokens: int, promise: Promise, device: DeviceForecast
+    prompt_tokens: int,
+    output_tokens: int,
+    promise: Promise,
+    device: DeviceForecast,
+    *,
+    has_cloud: bool,
 ) -> Plan:
     first = device.prefill_s(prompt_tokens) + device.decode_s
     return Plan(
+        why=f"this device alone needs {first:.2f} s" if has_cloud else "",
         mode=Mode.DEVICE_ONLY,
         cloud_tokens=0,
         pace_s=promise.pace_s,
         ready_s=first,
         first_token_s=first,
-        broken=_broken(promise, first, device.decode_s if output_tokens > 1 else 0.0),
+        broken=_broken(
+            promise, first, "this device", device.decode_s if output_tokens > 1 else 0.0
+        ),
     )
 
 
-def _cloud_only(max_tokens: int, promise: Promise, cloud: CloudForecast) -> Plan:
+def _cloud_only(max_tokens: int, promise: Promise, cloud: CloudForecast, why: str = "") -> Plan:
     return Plan(
         mode=Mode.CLOUD_ONLY,
         cloud_tokens=max_tokens,
         pace_s=promise.pace_s,
+        why=why,
         first_token_s=cloud.first_token_s,
-        broken=_broken(promise, cloud.first_token_s, cloud.step_s),
+        broken=_broken(promise, cloud.first_token_s, "the cloud", cloud.step_s),
     )
 
 
-def _broken(promise: Promise, first_token_s: float, step_s: float) -> tuple[str, ...]:
-    """Name each promise that cannot be kept, and by how much."""
+def is_below_pace(step_s: float, pace_s: float) -> bool:
+    """Whether a side's tokens come too slowly for the pace, by more than is smoothed."""
+    return step_s > pace_s * PACE_TOLERANCE > 0
+
+
+def below_pace(whose: str, step_s: float, pace_s: float) -> str:
+    """Say that a side makes tokens more slowly than they should be shown."""
+    return f"{whose} makes {1 / step_s:.3g} tokens a second; {1 / pace_s:.3g} were asked for"
+
+
+def _broken(promise: Promise, first_token_s: float, whose: str, step_s: float) -> tuple[str, ...]:
+    """Say of each promise that cannot be kept what comes instead."""
     broken = []
     if promise.ttft_s is not None and first_token_s > promise.ttft_s + _EPSILON_S:
-        broken.append(f"TTFT by {first_token_s - promise.ttft_s:.3f} s")
+        broken.append(
+            f"the first token comes after {first_token_s:.2f} s; "
+            f"{promise.ttft_s:.2f} s was asked for"
+        )
     if promise.pace_s and step_s > promise.pace_s + _EPSILON_S:
-        broken.append(f"largest gap by {step_s - promise.pace_s:.3f} s")
+        broken.append(below_pace(whose, step_s, promise.pace_s))
     return tuple(broken)

@@ -62,6 +62,7 @@ class DeviceLeg:
         error: why it failed, or None.
         num_fed: tokens fed so far, the prompt's included.
         num_cached: tokens of the prompt that were cached from earlier answers.
+        generated: all tokens it made, unused ones included.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class DeviceLeg:
         self._pass_s = 0.0  # forecast of the pass in progress
         self._pass_ends_s: float | None = None  # None between passes
         self.running = False
+        self.generated = 0
         self.error: PdError | None = None
         # Cached tokens count as fed; `run` looks again, as the cache may change before our turn.
         self.num_fed = self.num_cached = self._engine.cached_tokens(ask.prompt_token_ids)
@@ -154,6 +156,7 @@ class DeviceLeg:
         position = self._log.length
         sampled = await feed(chunk, position if last else None)
         self._pass_ends_s = None
+        self.generated += last
         took_s = loop.time() - began_s
         self._estimate.observe_pass(self.num_fed, len(chunk), took_s)
         self.num_fed += len(chunk)

@@ -7,7 +7,7 @@ import asyncio
 import bisect
 
 from pd_device_client.contract.ask import Mode
-from pd_device_client.planning.planner import Plan
+from pd_device_client.planning.planner import PACE_TOLERANCE, Plan, is_below_pace
 from pd_device_client.session.cloud_leg import CloudLeg, LegState
 from pd_device_client.session.device_leg import DeviceLeg
 from pd_device_client.session.seen import Seen
@@ -17,9 +17,6 @@ from pd_device_client.session.token_log import TokenLog
 
 __all__ = ["LOST_TOLERANCE", "Handoff", "expected_last"]
 
-# The cloud is asked for more tokens when the best possible gap at the seam would exceed the pace
-# by this factor. The controller smooths a smaller excess; a new stream costs a whole prefill.
-_SEAM_TOLERANCE = 1.25
 LOST_TOLERANCE = 1.5
 """A claim is given back when the device's own gaps would exceed the pace by this factor."""
 
@@ -87,7 +84,8 @@ class Handoff:
         if not cloud.coming and not self._new_stream_helps(device, cloud):
             return 0
         limit = max(cloud.limit, self._log.length, len(self._seen.shown))
-        if self._slope_s(device, limit) <= pace_s * _SEAM_TOLERANCE:
+        # The controller smooths a smaller excess; a new stream costs a whole prefill.
+        if self._slope_s(device, limit) <= pace_s * PACE_TOLERANCE:
             return 0
         candidates = range(limit, self._max_tokens)
         found = bisect.bisect_left(
@@ -112,6 +110,31 @@ class Handoff:
         last = max(self._expected_last, limit)
         tail = Arrivals(limit, last, device.ready_s(limit), decode_s)
         return steepest_slope_s(len(self._seen.shown) - 1, self._seen.last_s, [tail])
+
+    @property
+    def device_is_below_pace(self) -> bool:
+        """Whether the device decodes more slowly than the reader should read.
+
+        Then no handoff holds the pace for longer than the tokens that the reader has not seen.
+        """
+        return is_below_pace(self._sides.device_estimate.usual_decode_s, self._plan.pace_s)
+
+    def cloud_should_finish(self) -> bool:
+        """Whether the cloud should make the rest, and the device stop its work.
+
+        A device below the pace may still save the end of an answer, as planned. But where the cloud
+        would have to make most of what is expected, or the device has taken over and fallen behind,
+        the device's work would be for nothing.
+        """
+        if self._plan.mode is not Mode.PD_DEVICE or not self._plan.adapts:
+            return False
+        if not self.device_is_below_pace:
+            return False
+        if self._log.claimed_at is not None:
+            return self.promise_is_lost()
+        assert self._cloud is not None, "a plan for both sides has a cloud"
+        needed = self.tokens_for_no_seam()
+        return needed > self._cloud.limit and needed > (self._expected_last + 1) / 2
 
     def promise_is_lost(self) -> bool:
         """Whether, after the claim, the device is so far behind that the cloud should continue.

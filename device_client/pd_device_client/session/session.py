@@ -13,10 +13,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pd_core.errors import BothEnginesFailed, PdError
 from pd_core.generation import FinishReason
 from pd_device_client.contract.ask import Ask, Mode
-from pd_device_client.contract.happenings import Happened, Happening, Tell, silent
+from pd_device_client.contract.happenings import Happened, Happening, Replanned, Tell, silent
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.text_source import TextSource
-from pd_device_client.planning.planner import Plan
+from pd_device_client.planning.planner import Plan, below_pace
 from pd_device_client.session.clock import loop_time
 from pd_device_client.session.cloud_leg import CloudLeg, LegState
 from pd_device_client.session.device_leg import DeviceLeg
@@ -74,7 +74,8 @@ class Session:
         self._on_end = on_end
         self._changed = Signal()
         self._told = asyncio.Queue[Shown | Happened | None]()  # used only when watched
-        self._device_started = False
+        self._mode = plan.mode  # the session may leave the rest to the cloud
+        self._device_task: asyncio.Task[None] | None = None  # None while the device has no part
         self._claims_given_back = 0
         tell: Tell = self._tell if ask.watched else silent
         changed, self.seen = self._changed, Seen()
@@ -171,14 +172,13 @@ class Session:
     async def _drive(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = []
+                cloud_task = None
                 if self.cloud is not None:
-                    tasks.append(group.create_task(self.cloud.run()))
+                    cloud_task = group.create_task(self.cloud.run())
                 while not self._over():
                     self._steer()
                     if self.device is not None and self._device_wanted():
-                        self._device_started = True
-                        tasks.append(group.create_task(self.device.run(self.handoff)))
+                        self._device_task = group.create_task(self.device.run(self.handoff))
                     await self._changed.wait(self._look_again_s())
                 self.reader.release_rest()
                 if self.cloud is not None:
@@ -186,8 +186,9 @@ class Session:
                 self.reader.over = True
                 self._changed.notify()
                 await self._let_cloud_finish()
-                for task in tasks:
-                    task.cancel()
+                for task in (cloud_task, self._device_task):
+                    if task is not None:
+                        task.cancel()
         finally:
             self.reader.over = True
             self._changed.notify()
@@ -196,7 +197,7 @@ class Session:
         """Seconds until a silent side should be checked; None while there is no alternative."""
         if not self._cloud_usable or not self._device_usable:
             return None
-        if not self._device_started:
+        if self._device_task is None:
             return max(self._cloud_late_in_s(), _LEAST_LOOK_S)
         assert self.device is not None, "a usable device is there"
         return self.plan.pace_s if self.device.running else None
@@ -214,10 +215,10 @@ class Session:
 
     def _device_wanted(self) -> bool:
         """Whether to start the device; in cloud-only, once the cloud has failed or is late."""
-        if self._device_started:
+        if self._device_task is not None:
             return False
         failed = self.cloud is None or self.cloud.error is not None
-        return failed or self.plan.mode is not Mode.CLOUD_ONLY or self._cloud_late_in_s() <= 0
+        return failed or self._mode is not Mode.CLOUD_ONLY or self._cloud_late_in_s() <= 0
 
     def _cloud_late_in_s(self) -> float:
         assert self.cloud is not None, "asked where there is a cloud"
@@ -227,15 +228,31 @@ class Session:
         """Tell the cloud's leg what to ask for now."""
         if self.cloud is None:
             return
+        if self._mode is Mode.PD_DEVICE and self._device_usable and self._cloud_usable:
+            self._leave_to_cloud_if_better()
         if self._claims_given_back < _CLAIMS and self.handoff.promise_is_lost():
             self._claims_given_back += 1
             self.log.release_claim()
         if self.log.claimed_at is not None:
             self.cloud.stop()
-        elif not self._device_usable or self.plan.mode is Mode.CLOUD_ONLY:
+        elif not self._device_usable or self._mode is Mode.CLOUD_ONLY:
             self.cloud.carry_to(self.ask.max_tokens)
         else:
             self.cloud.carry_to(max(self.outcome.planned_tokens, self.handoff.tokens_for_no_seam()))
+
+    def _leave_to_cloud_if_better(self) -> None:
+        """Let the cloud make the rest where the device cannot hold the pace."""
+        if self._device_task is None or not self.handoff.cloud_should_finish():
+            return
+        self._mode = Mode.CLOUD_ONLY
+        self._device_task.cancel()
+        self._device_task = None
+        self.log.release_claim()
+        decode_s = self.sides.device_estimate.usual_decode_s
+        why = f"{below_pace('this device', decode_s, self.plan.pace_s)}: the cloud makes the rest"
+        self.outcome.notes.append(why)
+        if self.ask.watched:
+            self._tell(Replanned(self._mode, why))
 
     async def _let_cloud_finish(self) -> None:
         """Wait briefly for Finished, which says how many tokens the cloud made."""
@@ -275,6 +292,7 @@ class Session:
                 outcome.notes.append(f"cloud: {self.cloud.error}")
         if self.device is not None:
             outcome.device_cached_tokens = self.device.num_cached
+            outcome.device_tokens_generated = self.device.generated
         if self.device is not None and self.device.error is not None and outcome.error is None:
             outcome.notes.append(f"device: {self.device.error}")
         if self._on_end is not None:

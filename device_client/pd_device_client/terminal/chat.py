@@ -1,6 +1,7 @@
 """`pd-device chat` with one prompt: its answer streamed to the terminal, and a summary."""
 
 import re
+from collections.abc import Iterable
 from contextlib import aclosing
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from pd_device_client.session.session import Session
 from pd_device_client.terminal.load_progress import LoadingLine
 from pd_device_client.terminal.settings import ChatSettings
 
-__all__ = ["asked", "chat", "load", "show", "summary"]
+__all__ = ["asked", "chat", "load", "say_notes", "show", "summary"]
 
 # A model's text must not control the terminal; line breaks and tabs are allowed.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -49,8 +50,10 @@ def asked(
     )
 
 
-async def chat(settings: ChatSettings, link: CloudLink | None, console: Console) -> Outcome:
-    """Answer one prompt.
+async def chat(
+    settings: ChatSettings, link: CloudLink | None, console: Console, notices: Console
+) -> Outcome:
+    """Answer one prompt; what the user should know goes to `notices`, if possible beforehand.
 
     Raises:
         PdError: no side can answer; everything committed was shown before.
@@ -60,10 +63,20 @@ async def chat(settings: ChatSettings, link: CloudLink | None, console: Console)
         prompt = prompt_token_ids(device.loaded, settings.prompt or "", raw=settings.raw)
         ask = asked(settings, device.loaded, prompt, settings.mode, settings.max_tokens)
         session = device.client.session(ask)
+        notes = session.outcome.notes
+        say_notes(notices, notes)
+        num_said = len(notes)
         await show(session, console, tint=settings.show_origin)
+        say_notes(notices, notes[num_said:])
         return session.outcome
     finally:
         await device.close()
+
+
+def say_notes(notices: Console, notes: Iterable[str]) -> None:
+    """Print notes on an answer, a line each."""
+    for note in notes:
+        notices.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
 
 
 async def load(settings: ChatSettings, link: CloudLink | None) -> Device:
@@ -114,6 +127,8 @@ def summary(outcome: Outcome) -> Text:
     text.append(f"{outcome.cloud_tokens} tokens  ")
     text.append("device ", _STYLES[Origin.DEVICE])
     text.append(f"{outcome.device_tokens} tokens  ")
+    if outcome.unused_tokens:
+        text.append(f"unused {outcome.unused_tokens}  ")
     if outcome.disagreed:
         text.append(f"disagreed {outcome.disagreed}  ", "red")
     handoff = outcome.handoff_position

@@ -14,7 +14,7 @@ from pd_device_client.device.conversation import Conversation, Prompt
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles, text_token_ids
 from pd_device_client.device.totals import Totals
-from pd_device_client.terminal.chat import asked, show, summary
+from pd_device_client.terminal.chat import asked, say_notes, show, summary
 from pd_device_client.terminal.line_input import LineDropped
 from pd_device_client.terminal.settings import ChatSettings
 
@@ -109,8 +109,6 @@ class Repl:
             return
         if outcome is None:
             return
-        for note in outcome.notes:
-            self._say(f"note: {note}", "yellow")
         if self._settings.show_origin:
             self._console.print(summary(outcome), soft_wrap=True)
         self._last = outcome
@@ -123,6 +121,9 @@ class Repl:
         limit = max(min(self._settings.max_tokens, room), 1)
         ask = asked(self._settings, self._device.loaded, prompt, self.mode, limit)
         session = self._device.client.session(ask)
+        notes = session.outcome.notes
+        say_notes(self._console, notes)
+        num_said = len(notes)
         task = asyncio.ensure_future(show(session, self._console, tint=self._settings.show_origin))
         with _on_ctrl_c(task.cancel):
             try:
@@ -132,6 +133,7 @@ class Repl:
                 if current is not None and current.cancelling():
                     raise  # the whole chat was cancelled
                 self._say("\n(stopped)")
+        say_notes(self._console, notes[num_said:])
         return session.outcome if session.outcome.shown else None
 
     # Commands

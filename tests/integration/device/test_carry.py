@@ -246,7 +246,7 @@ async def test_every_forced_handoff_position_gives_the_same_tokens(
         if position == 0:
             released.set()
         request = Ask(f"at-{position}", prompt, LENGTH, sampling)
-        plan = Plan(Mode.PD_DEVICE, position, PACE_S)
+        plan = Plan(Mode.PD_DEVICE, position, PACE_S, adapts=False)
         outcome = await carry(request, plan, WatchedLink(link, release), engine, loaded)
         assert outcome.token_ids == references[sampling]
         assert outcome.cloud_tokens == position

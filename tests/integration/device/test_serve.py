@@ -81,7 +81,7 @@ def said_by_chat(seed: int) -> str:
         top_p=0.95,
         seed=seed,
     )
-    asyncio.run(chat(settings, None, Console(file=screen, width=10_000)))
+    asyncio.run(chat(settings, None, Console(file=screen, width=10_000), Console(stderr=True)))
     return screen.getvalue().removesuffix("\n")
 
 

@@ -255,6 +255,71 @@ def test_the_handoff_is_exact_even_and_frees_the_cloud() -> None:
     assert outcome.disagreed == 0
 
 
+SLOW = SpeedProfile("slow", "a test", 1 / 400, 0.09)  # below a pace of 0.05 s
+
+
+def _names(told: list[Happened]) -> list[str]:
+    return [type(happened.what).__name__ for happened in told]
+
+
+@pytest.mark.parametrize("cloud_step_s", [0.02, 0.045])
+def test_a_device_below_the_pace_leaves_a_long_answer_to_the_cloud(cloud_step_s: float) -> None:
+    told = list[Happened]()
+    run = carry(
+        Script(step_s=cloud_step_s),
+        cloud_tokens=20,
+        expected_tokens=60,
+        length=457,
+        max_tokens=500,
+        pace_s=0.05,
+        profile=SLOW,
+        told=told,
+        cloud_estimate=CloudEstimate(0.01, Load(decode_step_s=cloud_step_s), step_s=cloud_step_s),
+    )
+    check_whole(run, 457)
+    outcome = run.outcome
+    assert outcome.cloud_tokens > 400
+    assert outcome.unused_tokens < 40  # hundreds when both work to the end
+    assert len(run.cloud.starts) <= 2
+    names = _names(told)
+    assert names.count("Replanned") == 1
+    assert "DevicePassed" not in names[names.index("Replanned") :]
+    assert any("11.1 tokens a second; 20 were asked for" in note for note in outcome.notes)
+
+
+def test_a_device_below_the_pace_is_there_when_the_cloud_fails() -> None:
+    told = list[Happened]()
+    run = carry(
+        Script(step_s=0.045, cut_after=100, cut_streams=99),
+        cloud_tokens=20,
+        expected_tokens=60,
+        length=457,
+        max_tokens=500,
+        pace_s=0.05,
+        profile=SLOW,
+        told=told,
+        cloud_estimate=CloudEstimate(0.01, Load(decode_step_s=0.045), step_s=0.045),
+    )
+    check_whole(run, 457)
+    names = _names(told)
+    assert "DevicePassed" in names[names.index("Replanned") :]
+
+
+def test_one_stall_is_no_slow_device() -> None:
+    told = list[Happened]()
+    run = carry(pace_s=0.06, length=200, max_tokens=200, slow_at=260, factor=1.0, told=told)
+    assert "Replanned" not in _names(told)
+    assert run.outcome.device_tokens > 150
+
+
+def test_what_nobody_was_shown_is_counted() -> None:
+    run = carry()
+    made = run.outcome.device_tokens_generated
+    assert made >= run.outcome.device_tokens > 0
+    unused = made + run.outcome.cloud_tokens_generated - 40
+    assert run.outcome.unused_tokens == unused
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 def test_the_same_answer_in_every_mode(mode: Mode) -> None:
     run = carry(mode=mode)
