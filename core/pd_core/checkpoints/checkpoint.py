@@ -1,7 +1,8 @@
 """Reading and writing the tensors of Hugging Face directories: safetensors, sharded or not."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ __all__ = ["Checkpoint", "read_json", "write_tensors"]
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_FLOATS = ("F32", "F16", "BF16")  # in the words of the files' headers
+# Names of what quantised checkpoints (GPTQ, AWQ, FP8, bitsandbytes, MLX) store beside a weight.
+_QUANTISED = re.compile(
+    r"\.(qweight|qzeros|scales|g_idx|biases|weight_scale(_inv)?|weight_packed|absmax|quant_map)\b"
+)
+_CHECKED_NUMBERS = 1 << 24  # checked at once, so that checking takes little memory
 # Stored in old checkpoints; we compute it from the config.
 _DERIVED_SUFFIX = "rotary_emb.inv_freq"
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
@@ -45,9 +52,10 @@ class Checkpoint:
 
     Attributes:
         files: all files, sorted by name.
+        has_embedding: the embedding is stored; a tied model may store its output layer instead.
 
     Raises:
-        ModelError: there are none, or one is truncated or broken.
+        ModelError: there are none, or one is truncated or broken or cannot be mapped into memory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -56,13 +64,17 @@ class Checkpoint:
         self.files = tuple(directory / name for name in sorted(names))
         self._file_of: dict[str, Path] = {}
         self._shapes: dict[str, list[int]] = {}
+        self._types: dict[str, str] = {}
         for file in self.files:
             with _opened(file) as opened:
                 for name in opened.keys():  # noqa: SIM118  (not a mapping)
                     if name in self._file_of:
                         raise ModelError(f"tensor {name} is in two files of {directory}")
                     self._file_of[name] = file
-                    self._shapes[name] = opened.get_slice(name).get_shape()
+                    header = opened.get_slice(name)
+                    self._shapes[name] = header.get_shape()
+                    self._types[name] = header.get_dtype()
+        self.has_embedding = _EMBEDDING in self._file_of
         self._size_bytes = sum(file.stat().st_size for file in self.files)
 
     def _file_names(self) -> set[str]:
@@ -98,23 +110,35 @@ class Checkpoint:
 
         Args:
             tensors: the model's tensors by name; only their shapes matter.
-            tied_head: an output layer may be stored although it is tied to the embedding.
+            tied_head: the output layer is the embedding; either may be stored, or both.
 
         Raises:
-            ModelError: a tensor is missing, unknown or of the wrong shape.
+            ModelError: a tensor is missing, unknown, or of the wrong shape or type.
         """
         found = {n for n in self._file_of if not n.endswith(_DERIVED_SUFFIX)}
-        surplus = {"lm_head.weight"} if tied_head else set()
+        if quantised := sorted(filter(_QUANTISED.search, found - tensors.keys())):
+            raise ModelError(
+                f"the weights are quantised (there is {_some(quantised)}), which is not supported; "
+                "use the model they were made from, in float32, bfloat16 or float16"
+            )
+        if tied_head and _HEAD in found:
+            found = found - {_HEAD} | {_EMBEDDING}
         if missing := sorted(tensors.keys() - found):
             raise ModelError(f"the checkpoint lacks {_some(missing)}")
-        if extra := sorted(found - tensors.keys() - surplus):
+        if extra := sorted(found - tensors.keys()):
             raise ModelError(
                 f"the checkpoint has tensors the model has no place for: {_some(extra)}"
             )
         for name in sorted(tensors):
-            shape, wanted = self._shapes[name], list(tensors[name].shape)
+            place = self._place(name)
+            shape, wanted = self._shapes[place], list(tensors[name].shape)
             if shape != wanted:
-                raise ModelError(f"tensor {name} has shape {shape}; the config asks for {wanted}")
+                raise ModelError(f"tensor {place} has shape {shape}; the config asks for {wanted}")
+            if (dtype := self._types[place]) not in _FLOATS:
+                raise ModelError(
+                    f"tensor {place} has type {dtype}, which is not supported; supported are "
+                    f"{', '.join(_FLOATS)}"
+                )
 
     def load_into(
         self,
@@ -169,29 +193,39 @@ class Checkpoint:
     ) -> Iterator[tuple[str, Tensor]]:
         """Yield the stored tensors, each checked against the model's."""
         self.check_fits(tensors, tied_head=tied_head)
-        surplus = {"lm_head.weight"} & self._file_of.keys() if tied_head else set()
-        for name, tensor in self.stored(surplus):
-            embedding = next(t for _, t in self.stored({"model.embed_tokens.weight"}))
-            if not torch.equal(tensor, embedding):
-                raise ModelError(f"tie_word_embeddings is true, but {name} is not the embedding")
-        for name, tensor in self.stored(tensors.keys()):
-            if tensor.dtype not in _FLOATS:
-                raise ModelError(f"tensor {name} has type {tensor.dtype}, which is not supported")
-            yield name, tensor
+        if tied_head and self._file_of.keys() >= {_EMBEDDING, _HEAD}:
+            (_, embedding), (_, head) = self.stored((_EMBEDDING, _HEAD))
+            if not torch.equal(embedding, head):
+                raise ModelError(f"tie_word_embeddings is true, but {_HEAD} is not the embedding")
+        yield from self.stored(tensors.keys())
 
-    def stored(self, names: "set[str] | Any") -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, tensor) as stored, sorted by name, one at a time."""
+    def stored(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, tensor) as stored, sorted by name, one at a time.
+
+        The embedding of a tied model may be stored as its output layer alone.
+
+        Raises:
+            ModelError: a file is gone, or cannot be mapped into memory.
+        """
         for file in self.files:
             if not file.exists():
                 raise ModelError(f"{file} does not exist")
         for name in sorted(names):
-            with _opened(self._file_of[name]) as opened:
-                yield name, opened.get_tensor(name)
+            place = self._place(name)
+            file = self._file_of[place]
+            with _opened(file) as opened, _our_errors(file):
+                tensor = opened.get_tensor(place)
+            yield name, tensor
+
+    def _place(self, name: str) -> str:
+        """Return the name under which a tensor of the model is stored."""
+        return _HEAD if name == _EMBEDDING and name not in self._file_of else name
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    if not torch.isfinite(tensor).all():
-        raise ModelError(f"tensor {name} holds NaN or infinite values")
+    for part in tensor.reshape(-1).split(_CHECKED_NUMBERS):
+        if not torch.isfinite(part).all():
+            raise ModelError(f"tensor {name} holds NaN or infinite values")
 
 
 def _some(names: list[str]) -> str:
@@ -201,9 +235,20 @@ def _some(names: list[str]) -> str:
 
 def _opened(file: Path) -> Any:
     """Open a safetensors file; the library checks header, offsets and length."""
-    try:
+    with _our_errors(file):
         return safe_open(file, framework="pt", device="cpu")
+
+
+@contextmanager
+def _our_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise ModelError(f"{file} does not exist") from error
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is truncated or not a safetensors file: {error}") from error
+    except (RuntimeError, MemoryError) as error:  # torch's, where the system maps no more
+        raise ModelError(
+            f"{file} cannot be mapped into memory ({error}); free memory, or use a smaller model "
+            "or one whose weights are split over several files"
+        ) from error

@@ -49,6 +49,11 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
     directory = model_directory(config.model)
     files = ModelDirectory(directory)
     check_model(files.config, config.vllm.tensor_parallel_size)
+    if not (files.checkpoint.has_embedding or files.config.skip_v1):
+        raise ModelError(
+            f"{files.name} stores its embedding as lm_head.weight alone, which vLLM does not read; "
+            "use --engine torch"
+        )
     # vLLM's numerics depend on the batch, so its id equals no other id, not even its own after a
     # restart.
     fingerprints = read_fingerprints(files, numerics_id(config.dtype, engine="vllm"))

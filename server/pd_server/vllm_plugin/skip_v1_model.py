@@ -161,8 +161,10 @@ class SkipV1ForCausalLM(torch.nn.Module):
         places = dict(self.named_parameters())
         filled: set[str] = set()
         for name, tensor in weights:
-            if name.endswith(_DERIVED_SUFFIX) or (self._tied and name.startswith("lm_head.")):
+            if name.endswith(_DERIVED_SUFFIX):
                 continue
+            if self._tied and name == "lm_head.weight":  # the same, and may be stored alone
+                name = "model.embed_tokens.weight"
             place, shards = self._place_of(name)
             if place not in places:
                 raise ModelError(f"tensor {name} has no place in a SkipV1 model of this shape")

@@ -8,19 +8,19 @@ layer are unchanged. The result predicts worse than the checkpoint until it is t
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.checkpoints.checkpoint import Checkpoint, read_json
 from pd_core.checkpoints.hf_config import read_config
 from pd_core.checkpoints.inspection import inspect_model
+from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import ConfigError, ModelError
 from pd_core.host.atomic import new_folder
 from pd_core.models.config import ModelConfig
@@ -109,8 +109,9 @@ def convert_to_skip_v1(
     before = inspect_model(source).config  # refuses whatever cannot be loaded
     raw_after = _skip_v1_config(source, before)
     after = read_config(raw_after)
-    checkpoint = Checkpoint(source)
-    plain = dict(_stored(checkpoint, before))
+    files = ModelDirectory(source)
+    checkpoint = files.checkpoint
+    plain = dict(checkpoint.stored(files.shapes))
     generator = torch.Generator().manual_seed(seed)
     tensors = {name: _converted(name, plain, before, init, generator) for name in plain}
     if calibration:
@@ -126,16 +127,6 @@ def convert_to_skip_v1(
         parameters=(_count(plain), _count(tensors)),
         kv_elements=(_kv_elements(before), _kv_elements(after)),
     )
-
-
-def _stored(checkpoint: Checkpoint, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """Yield a checkpoint's weights, each once, sorted by name in each file."""
-    for file in checkpoint.files:
-        with safe_open(file, framework="pt") as opened:
-            for name in sorted(opened.keys()):
-                tied = config.tie_word_embeddings and name == "lm_head.weight"
-                if not tied and not name.endswith("rotary_emb.inv_freq"):
-                    yield name, opened.get_tensor(name)
 
 
 def _skip_v1_config(source: Path, config: ModelConfig) -> dict[str, Any]:

@@ -216,7 +216,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "wrong type": (
         edit_tensors(lambda t: t.update({NORM: torch.ones(32, dtype=torch.int8)})),
-        "type torch.int8",
+        "type I8, which is not supported",
     ),
     "nan": (edit_tensors(set_nan), "up_proj.weight holds NaN"),
     "full v": (
@@ -296,6 +296,28 @@ def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
     edit_tensors(lambda t: t.update({"lm_head.weight": embedding + 1}))(tmp_path / "m")
     with pytest.raises(ModelError, match="is not the embedding"):
         load_model(str(tmp_path / "m"))
+
+
+def keep_only_the_head(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+
+
+def test_a_tied_model_may_store_its_output_layer_alone(tmp_path: Path) -> None:
+    write(tmp_path / "m", replace(CONFIG, tie_word_embeddings=True))
+    before = load_model(str(tmp_path / "m"))
+    edit_tensors(keep_only_the_head)(tmp_path / "m")
+    loaded = load_model(str(tmp_path / "m"))
+    assert loaded.fingerprints == before.fingerprints, "it is the same model"
+    assert torch.equal(logits(loaded.model), logits(before.model))
+    assert inspect_model(tmp_path / "m").num_parameters == sum(
+        t.numel() for t in before.model.tensors().values()
+    )
+
+
+def test_an_untied_model_needs_its_embedding(directory: Path) -> None:
+    edit_tensors(lambda t: t.pop("model.embed_tokens.weight"))(directory)
+    with pytest.raises(ModelError, match=r"lacks model\.embed_tokens\.weight"):
+        load_model(str(directory))
 
 
 def test_links_inside_and_in_the_cache_of_hugging_face_are_followed(

@@ -286,3 +286,16 @@ def test_a_fit_brings_the_original_back_where_it_can(tmp_path: Path) -> None:
         want = original.model(fresh)
         before, after = ((m.model(fresh) - want).square().mean() for m in (skip, fitted))
     assert after < 0.8 * before
+
+
+def test_a_tied_model_that_stores_its_output_layer_alone_is_converted(tmp_path: Path) -> None:
+    plain_directory(tmp_path / "plain", GQA, torch.float32)
+    convert_to_skip_v1(tmp_path / "plain", tmp_path / "want")
+    file = tmp_path / "plain" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, file)
+    convert_to_skip_v1(tmp_path / "plain", tmp_path / "found")
+    want, found = (load_file(tmp_path / d / "model.safetensors") for d in ("want", "found"))
+    assert want.keys() == found.keys()
+    assert all(torch.equal(want[name], found[name]) for name in want)
