@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from reprlib import repr as _short  # a file may hold a value of megabytes
 from typing import Any
 
 from pd_core.errors import ModelError
@@ -12,6 +13,8 @@ from pd_core.models.rope_scaling import RopeScaling
 
 __all__ = ["read_config", "write_config"]
 
+# What quantised checkpoints have in their config.json; "quantization" is MLX's.
+_QUANTISED = ("quantization_config", "compression_config", "quantization")
 # Hugging Face's names of the RopeScaling fields that only the type "llama3" has.
 _LLAMA3 = {
     "low_freq_factor": "low_freq_factor",
@@ -118,10 +121,28 @@ def _check_supported(config: Mapping[str, Any], family: Family) -> None:
             "remove the key if the model is an ordinary one"
         )
     if config.get("hidden_act", "silu") != "silu":
-        raise ModelError(f"config.json: hidden_act {config['hidden_act']!r} is not supported")
-    if config.get("quantization_config") is not None:
-        raise ModelError("config.json: quantization_config is set, and is not supported")
+        raise ModelError(f"config.json: hidden_act {_short(config['hidden_act'])} is not supported")
+    _check_plain_weights(config)
     _check_window(config, family)
+
+
+def _check_plain_weights(config: Mapping[str, Any]) -> None:
+    """Refuse quantised weights (GPTQ, AWQ, bitsandbytes, FP8, MLX and others)."""
+    for key in _QUANTISED:
+        how = config.get(key)
+        if how is None:
+            continue
+        facts = how if isinstance(how, Mapping) else {}
+        found = [_short(facts[name]) for name in ("quant_method", "quant_type") if facts.get(name)]
+        found += [
+            f"{_short(facts[name])} {name}" for name in ("bits", "num_bits") if facts.get(name)
+        ]
+        said = f", {', '.join(found)}" if found else ""
+        raise ModelError(
+            f"config.json: the weights are quantised ({key}{said}), which is not supported; use "
+            "the model that they were made from, whose weights are float32, bfloat16 or float16 "
+            "(its model card names it)"
+        )
 
 
 def _check_window(config: Mapping[str, Any], family: Family) -> None:
@@ -190,11 +211,11 @@ def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in ("rope_scaling", "rope_parameters"):
         value = config.get(key)
         if value is not None and not isinstance(value, Mapping):
-            raise ModelError(f"config.json: {key} is {value!r}; it must be an object")
+            raise ModelError(f"config.json: {key} is {_short(value)}; it must be an object")
         if value:
             if nested := [name for name, part in value.items() if isinstance(part, Mapping)]:
                 raise ModelError(
-                    f"config.json: {key} gives {nested[0]!r} a RoPE of its own, which is not "
+                    f"config.json: {key} gives {_short(nested[0])} a RoPE of its own, which is not "
                     "supported"
                 )
             return value
@@ -240,14 +261,14 @@ def _scaling_keys(scaling: RopeScaling) -> dict[str, Any]:
 def _whole(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = config.get(key, default)
     if type(value) is not int:
-        raise ModelError(f"config.json: {key} is {value!r}; it must be a whole number")
+        raise ModelError(f"config.json: {key} is {_short(value)}; it must be a whole number")
     return value
 
 
 def _real(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
     value = config.get(key, default)
     if type(value) not in (int, float):
-        raise ModelError(f"config.json: {key} is {value!r}; it must be a number")
+        raise ModelError(f"config.json: {key} is {_short(value)}; it must be a number")
     try:
         return float(value)
     except OverflowError as error:
@@ -257,5 +278,5 @@ def _real(config: Mapping[str, Any], key: str, default: float | None = None) -> 
 def _flag(config: Mapping[str, Any], key: str, default: bool = False) -> bool:
     value = config.get(key, default)
     if type(value) is not bool:
-        raise ModelError(f"config.json: {key} is {value!r}; it must be true or false")
+        raise ModelError(f"config.json: {key} is {_short(value)}; it must be true or false")
     return value

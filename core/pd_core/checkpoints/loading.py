@@ -199,7 +199,7 @@ def _load_directory(
     progress: Callable[[int, int], None] | None,
 ) -> LoadedModel:
     files = ModelDirectory(directory)
-    model = CausalLM(files.config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
+    model = _built(files, numerics, dtype, device)
     model.num_token_ids = files.tokenizer.vocab_size
     places = model.tensors()
     tied_head = files.config.tie_word_embeddings
@@ -216,6 +216,25 @@ def _load_directory(
         chat_template=files.chat_template,
         sampling_defaults=files.sampling_defaults,
     )
+
+
+def _built(files: ModelDirectory, numerics: Numerics, dtype: str, device: str) -> CausalLM:
+    """Allocate a model's weights.
+
+    Raises:
+        ModelError: the device has no memory for them.
+    """
+    kind = DTYPES[dtype]
+    try:
+        return CausalLM(files.config, numerics, dtype=kind, device=torch.device(device))
+    except (RuntimeError, MemoryError) as error:  # torch's, on every device
+        size_bytes = sum(t.numel() for t in files.shapes.values()) * kind.itemsize
+        reason = shorten(str(error), 100, placeholder=" ...")
+        raise ModelError(
+            f"there is no memory on {device} for the weights of {files.name} "
+            f"({-(-size_bytes >> 20)} MiB as {dtype}): {reason}; free memory, or use a smaller "
+            "model or a smaller dtype"
+        ) from error
 
 
 def _fingerprints(files: ModelDirectory, names: Iterable[str], numerics_id: str) -> Fingerprints:

@@ -14,6 +14,7 @@ from pd_core.errors import ModelError
 from pd_core.identity.numerics import unchecked
 from pd_core.models.causal_lm import CausalLM
 from pd_core.store.json_file import read_json
+from pd_core.store.mistaken_models import what_directory_is
 from pd_core.text.tokenizer import Tokenizer
 
 __all__ = ["ModelDirectory"]
@@ -45,6 +46,8 @@ class ModelDirectory:
         if not root.is_dir():
             raise ModelError(f"{directory} is not a directory")
         _check_links(root)
+        if not (root / "config.json").exists():
+            raise ModelError(what_directory_is(directory))
         raw = read_json(directory / "config.json")
         self.name = root.name
         self.config = read_config(raw)

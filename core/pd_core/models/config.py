@@ -1,6 +1,5 @@
 """What a model is made of, read from and written to Hugging Face's config.json."""
 
-import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,9 +18,11 @@ _LATER = {"family": "llama", "rope_scaling": None, "skip_v1_k_source": None, "la
 
 # Sizes are below these, so that no weight has more bytes than a number of 63 bits can count.
 _SIZE_LIMIT = 2**24
-_SIZE_LIMITS = {"max_context_tokens": 2**31} | dict.fromkeys(
+_SIZE_LIMITS = {"max_context_tokens": 2**31, "num_layers": 2**10} | dict.fromkeys(
     ("num_heads", "num_kv_heads", "head_dim"), HEAD_LIMIT
 )
+# Outside of these, float32 computes nothing of use: infinite frequencies, norms of zero.
+_RANGES = {"rms_norm_eps": (1e-20, 1.0), "rope_theta": (1.0, 1e20)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,12 @@ class ModelConfig:
             raise ModelError(f"config: attention_bias means nothing to the family {self.family}")
         if self.mlp_bias and not family.has_mlp_bias_flag:
             raise ModelError(f"config: mlp_bias means nothing to the family {self.family}")
-        for name, number in (("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)):
-            if not (math.isfinite(number) and number > 0):
-                raise ModelError(f"config: {name} is {number}; it must be positive")
+        for name, (least, most) in _RANGES.items():
+            number = getattr(self, name)
+            if not least <= number <= most:  # nor NaN
+                raise ModelError(
+                    f"config: {name} is {number}; it must be from {least:g} to {most:g}"
+                )
 
     def _check_sizes(self) -> None:
         sizes = {k: v for k, v in asdict(self).items() if type(v) is int}

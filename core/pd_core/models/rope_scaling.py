@@ -10,6 +10,10 @@ from pd_core.errors import ModelError
 
 __all__ = ["RopeScaling"]
 
+# Outside of these, float32 would compute infinite frequencies, or none.
+_MOST_FACTOR = 2**20
+_LEAST_FREQ_FACTOR = 1e-3
+
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
@@ -39,17 +43,21 @@ class RopeScaling:
                 f"config.json: RoPE of type {self.kind!r} is not supported; "
                 "supported are 'default', 'linear' and 'llama3'"
             )
-        if not (math.isfinite(self.factor) and self.factor >= 1):
-            raise ModelError(f"config.json: RoPE's factor is {self.factor}; it must be 1 or more")
-        if not 0 < self.low_freq_factor < self.high_freq_factor < math.inf:
+        if not 1 <= self.factor <= _MOST_FACTOR:
             raise ModelError(
-                f"config.json: RoPE's low_freq_factor {self.low_freq_factor} must be positive and "
-                f"below high_freq_factor {self.high_freq_factor}"
+                f"config.json: RoPE's factor is {self.factor}; it must be 1 or more, and at most "
+                f"{_MOST_FACTOR}"
             )
-        if self.original_context_tokens < 1:
+        low, high = self.low_freq_factor, self.high_freq_factor
+        if not (_LEAST_FREQ_FACTOR <= low < high <= _MOST_FACTOR and high - low > 1e-6 * high):
+            raise ModelError(
+                f"config.json: RoPE's low_freq_factor {low} must be positive and below "
+                f"high_freq_factor {high}, and both from {_LEAST_FREQ_FACTOR:g} to {_MOST_FACTOR}"
+            )
+        if not 1 <= self.original_context_tokens < 2**31:
             raise ModelError(
                 "config.json: RoPE's original_max_position_embeddings is "
-                f"{self.original_context_tokens}; it must be 1 or more"
+                f"{self.original_context_tokens}; it must be 1 or more, and below {2**31}"
             )
 
     def apply(self, frequency: Tensor) -> Tensor:

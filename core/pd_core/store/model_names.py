@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pd_core.errors import ModelError
-from pd_core.store.model_store import PulledName, find_pulled
+from pd_core.store.mistaken_models import what_spec_is
+from pd_core.store.model_store import PulledName, find_pulled, pulled_names
 
 __all__ = ["DEFAULT_MODEL", "MODEL_HELP", "RANDOM_TINY", "model_directory"]
 
@@ -22,7 +23,8 @@ _NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
 def model_directory(spec: str) -> Path:
     """Return the directory of the shipped or a pulled model, by name, or of any model, by path.
 
-    A name takes precedence; for a directory of the same name write "./NAME".
+    A name takes precedence; for a directory of the same name write "./NAME". A leading "~" is the
+    user's home, as settings files and variables do not pass through a shell.
 
     Raises:
         ModelError: there is no such directory, this installation lacks the shipped model, or it is
@@ -36,14 +38,14 @@ def model_directory(spec: str) -> Path:
     pulled = None if name is None else find_pulled(name)
     if pulled is not None:
         return pulled
-    directory = Path(spec)
-    if directory.is_dir():
-        return directory
-    get = "" if name is None else f"; get it from a hub with: pd-device models pull {name}"
-    raise ModelError(
-        f"{spec!r} is neither a directory nor the name of a model that is here; known names: "
-        f"{DEFAULT_MODEL}, {RANDOM_TINY}, and those of pd-device models list{get}"
-    )
+    try:
+        directory = Path(spec).expanduser()
+        if spec and directory.is_dir():
+            return directory
+        words = what_spec_is(spec, [DEFAULT_MODEL, RANDOM_TINY, *map(str, pulled_names())])
+    except (OSError, ValueError, RuntimeError) as error:  # too long, forbidden, "~" without a home
+        raise ModelError(f"{spec!r} cannot be looked at: {error}; give another path") from error
+    raise ModelError(words)
 
 
 def _shipped(name: str) -> Path:

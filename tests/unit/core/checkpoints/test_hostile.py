@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from pd_core.checkpoints.inspection import inspect_model
@@ -78,10 +80,38 @@ def templates(name: object) -> str:
     return json.dumps({"chat_template": [{"name": name, "template": "x"}, {"name": "default"}, 3]})
 
 
+def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], object]:
+    def edit(directory: Path) -> None:
+        file = directory / "model.safetensors"
+        stored = load_file(file)
+        change(stored)
+        save_file(stored, file)
+
+    return edit
+
+
+def sparse(directory: Path) -> None:
+    """Announce eight terabytes of weights in a file that takes no room on the disk."""
+    size = 2**43
+    entry = {"dtype": "F16", "shape": [size // 2], "data_offsets": [0, size]}
+    header = json.dumps({"model.embed_tokens.weight": entry}).encode()
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + size)
+
+
+INF, NAN = float("inf"), float("nan")
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 100,
+}
 SAMPLED = '{"do_sample": true, "%s": %s}'
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     # Sizes that nothing in the files stands behind.
-    "layers": (config(num_hidden_layers=30_000), "is 30000, but the checkpoint has weights of 2"),
+    "layers": (config(num_hidden_layers=1000), "is 1000, but the checkpoint has weights of 2"),
     "vocabulary": (config(vocab_size=2**24 - 1), "the config asks for [16777215, 16]"),
     "mlp": (config(intermediate_size=2**24 - 1), "the config asks for [16, 16777215]"),
     "sizes without end": (
@@ -89,6 +119,49 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         "it must be 1 or more, and below 16777216",
     ),
     "heads without end": (config(num_attention_heads=2**30), "num_heads is 1073741824"),
+    "a model of layers": (config(num_hidden_layers=2**10), "num_layers is 1024; it must be 1 or"),
+    "negative size": (config(vocab_size=-1), "vocab_size is -1; it must be 1 or more"),
+    "no theta": (config(rope_theta=0, rope_parameters={}), "rope_theta is 0.0; it must be from 1"),
+    "endless theta": (config(rope_parameters={"rope_theta": INF}), "rope_theta is inf; it must"),
+    "theta beyond float32": (config(rope_parameters={"rope_theta": 1e300}), "rope_theta is 1e+300"),
+    "theta that is too small": (config(rope_parameters={"rope_theta": 1e-9}), "theta is 1e-09; it"),
+    "NaN eps": (config(rms_norm_eps=NAN), "rms_norm_eps is nan; it must be from 1e-20 to 1"),
+    "eps beyond float32": (config(rms_norm_eps=1e300), "rms_norm_eps is 1e+300"),
+    "eps of nothing": (config(rms_norm_eps=1e-300), "rms_norm_eps is 1e-300"),
+    "endless factor": (
+        config(rope_parameters={"rope_type": "linear", "factor": 1e300}),
+        "RoPE's factor is 1e+300; it must be 1 or more, and at most",
+    ),
+    "original context": (
+        config(rope_parameters=LLAMA3 | {"original_max_position_embeddings": 10**400}),
+        "original_max_position_embeddings is 1000",
+    ),
+    "factors that touch": (
+        config(rope_parameters=LLAMA3 | {"low_freq_factor": 5e-324, "high_freq_factor": 1e-323}),
+        "RoPE's low_freq_factor 5e-324 must be positive and below",
+    ),
+    "a size of megabytes": (config(vocab_size="9" * 10**6), "vocab_size is '999999999999...999"),
+    # Weights that were made smaller.
+    "gptq": (
+        config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        "the weights are quantised (quantization_config, 'gptq', 4 bits), which is not supported; "
+        "use the model that they were made from",
+    ),
+    "fp8": (config(quantization_config={"quant_method": "fp8"}), "quantised (quantization_config,"),
+    "mlx": (config(quantization={"group_size": 64, "bits": 4}), "quantised (quantization, 4 bits)"),
+    "quantised, unsaid": (
+        tensors(
+            lambda t: t.update(
+                {"model.layers.0.mlp.up_proj.qweight": torch.ones(1, dtype=torch.int32)}
+            )
+        ),
+        "the weights are quantised (there is model.layers.0.mlp.up_proj.qweight)",
+    ),
+    "fp8, unsaid": (
+        tensors(lambda t: t.update({"model.norm.weight": torch.ones(16).to(torch.float8_e4m3fn)})),
+        "tensor model.norm.weight has type F8_E4M3, which is not supported; supported are F32",
+    ),
+    "weights without end": (sparse, "cannot be mapped into memory"),
     "long number": (config(rms_norm_eps=10**400), "rms_norm_eps is too large a number"),
     # Links and files that are none.
     "linked shard": (linked_shard, "names 'weights', which is no .safetensors file"),
@@ -132,6 +205,15 @@ def test_what_is_made_to_harm_is_refused_at_once(
     with pytest.raises(ModelError, match=re.escape(message)):
         inspect_model(directory)
     with pytest.raises(ModelError, match=re.escape(message)):
+        load_model(str(directory))
+
+
+def test_memory_that_is_not_there_is_said(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        torch.empty(2**62, dtype=torch.uint8)
+
+    monkeypatch.setattr("pd_core.checkpoints.loading.CausalLM", refuse)
+    with pytest.raises(ModelError, match=r"no memory on cpu for the weights of model \(1 MiB as"):
         load_model(str(directory))
 
 

@@ -93,7 +93,7 @@ def test_facts_of_the_files(tmp_path: Path) -> None:
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="neither a directory"):
+    with pytest.raises(ModelError, match="there is no directory"):
         inspect_model(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="unknown dtype"):
         inspect_model(tmp_path, kv_dtype="int8")

@@ -250,7 +250,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no layers": (edit_config(num_hidden_layers=0), "num_layers is 0"),
     "text size": (edit_config(hidden_size="32"), "whole number"),
     "no size": (edit_config(vocab_size=None), "vocab_size is None"),
-    "bad eps": (edit_config(rms_norm_eps=-1), "must be positive"),
+    "bad eps": (edit_config(rms_norm_eps=-1), "must be from 1e-20 to 1"),
     "text flag": (edit_config(attention_bias="no"), "true or false"),
     "yarn": (edit_config(rope_parameters={"rope_type": "yarn", "factor": 4}), "'yarn'"),
     "old scaling": (
@@ -269,7 +269,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "partial rope": (edit_config(partial_rotary_factor=0.5), "partial_rotary_factor"),
     "rope text": (edit_config(rope_parameters="plain"), "must be an object"),
     "activation": (edit_config(hidden_act="gelu"), "gelu"),
-    "quantised": (edit_config(quantization_config={"bits": 4}), "quantization_config"),
+    "quantised": (edit_config(quantization_config={"bits": 4}), "quantised .*4 bits"),
     "small vocabulary": (edit_config(vocab_size=1000), "do not belong together"),
     "eos": (edit_config(eos_token_id=1024), "eos_token_id 1024"),
 }
@@ -354,7 +354,7 @@ def test_a_failed_write_leaves_the_older_checkpoint_whole(
 
 
 def test_unknown_specs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="neither a directory nor"):
+    with pytest.raises(ModelError, match="there is no directory"):
         load_model(str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match="unknown dtype"):
         load_model("random-tiny", dtype="int3")

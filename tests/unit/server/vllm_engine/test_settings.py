@@ -92,7 +92,7 @@ def test_ranks_share_halves_evenly_or_not_at_all() -> None:
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [("random-tiny", "is no checkpoint"), ("no/such/folder", "neither a directory")],
+    [("random-tiny", "is no checkpoint"), ("no/such/folder", "there is no directory")],
 )
 def test_models_that_are_no_directory_are_refused(
     monkeypatch: pytest.MonkeyPatch, model: str, words: str
