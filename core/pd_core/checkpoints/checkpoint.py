@@ -223,7 +223,7 @@ class Checkpoint:
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    for part in tensor.reshape(-1).split(_CHECKED_NUMBERS):
+    for part in torch.split(tensor.reshape(-1), _CHECKED_NUMBERS):
         if not torch.isfinite(part).all():
             raise ModelError(f"tensor {name} holds NaN or infinite values")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pd_core.errors import ModelError
-from pd_core.store.json_file import read_json
+from pd_core.store.json_file import read_json, read_text
 from pd_core.text.chat_template import ChatTemplate
 
 __all__ = ["TokenizerConfig"]
@@ -15,6 +15,7 @@ __all__ = ["TokenizerConfig"]
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 _TEMPLATE = "chat_template.jinja"
 _SETTINGS = "tokenizer_config.json"
+_MOST_TEMPLATE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def _template_text(directory: Path, value: object) -> str:
     file = directory / _TEMPLATE
     if file.exists():
         try:
-            return file.read_text(encoding="utf-8")
+            return read_text(file, _MOST_TEMPLATE_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{file} cannot be read: {error}") from error
     if isinstance(value, list):  # several by name

@@ -7,10 +7,15 @@ from typing import Self
 
 import tokenizers
 
-from pd_core.errors import InvalidRequest, ModelError
+from pd_core.errors import EngineError, InvalidRequest, ModelError
+from pd_core.store.json_file import read_text
 from pd_core.text.text_stream import TextStream
+from pd_core.text.tokenizer_errors import our_errors
+from pd_core.text.tokenizer_trial import try_out
 
 __all__ = ["TextStream", "Tokenizer"]
+
+_MOST_BYTES = 64 << 20  # the largest of ordinary models have 35 MB
 
 
 class Tokenizer:
@@ -36,14 +41,17 @@ class Tokenizer:
         Raises:
             ModelError: it is not a tokenizer.json.
         """
-        try:
+        with our_errors(ModelError, "not a tokenizer.json"):
             backend = tokenizers.Tokenizer.from_str(content)
-        except Exception as error:  # the library raises nothing narrower
-            raise ModelError(f"not a tokenizer.json: {error}") from error
         # A file may ask for truncation or padding, which must never happen to a prompt silently.
         backend.no_truncation()
         backend.no_padding()
-        return cls(backend, content)
+        with our_errors(ModelError, "it cannot read a text as short as 'a'"):
+            tokenizer = cls(backend, content)
+            tokenizer.decode(tokenizer.encode("a"))
+        if not tokenizer.vocab_size:
+            raise ModelError("it has no tokens, so it is not a language model's")
+        return tokenizer
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -53,7 +61,7 @@ class Tokenizer:
             ModelError: there is none, or it is broken.
         """
         try:
-            content = path.read_text(encoding="utf-8")
+            content = read_text(path, _MOST_BYTES)
         except FileNotFoundError as error:
             raise ModelError(
                 f"{path} does not exist, and no other form of tokenizer is read; `transformers` "
@@ -62,6 +70,7 @@ class Tokenizer:
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
         try:
+            try_out(content)
             return cls.from_str(content)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
@@ -83,7 +92,8 @@ class Tokenizer:
                 f"the text is not valid UTF-8 (character {error.start}); check its encoding"
             ) from error
         # Only the library's batch methods let other threads run meanwhile.
-        return list(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+        with our_errors(InvalidRequest, "the model's tokenizer has no tokens for the text"):
+            return list(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Return the ids of a plain text as a whole prompt, with the tokenizer's prefix.
@@ -103,7 +113,8 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids; special tokens have none, broken UTF-8 becomes U+FFFD."""
-        return self._backend.decode(list(token_ids), skip_special_tokens=True)
+        with our_errors(EngineError, "the model's tokenizer has no text for its tokens"):
+            return self._backend.decode(list(token_ids), skip_special_tokens=True)
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token such as "<eos>", or None."""

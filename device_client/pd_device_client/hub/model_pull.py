@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pd_core.checkpoints.hf_config import read_config
 from pd_core.errors import ModelError
-from pd_core.store.json_file import read_json
+from pd_core.store.json_file import MOST_JSON_BYTES, read_json
 from pd_core.store.manifest import Manifest, PulledFile, read_manifest
 from pd_core.store.model_store import (
     MANIFEST,
@@ -19,7 +19,8 @@ from pd_core.store.model_store import (
     partial_folder,
     pulled_folder,
 )
-from pd_device_client.hub.model_hub import HubFile, ModelHub, Repo
+from pd_device_client.hub.model_card import HubFile, Repo
+from pd_device_client.hub.model_hub import ModelHub
 from pd_device_client.hub.pulled_models import differences, sole_use
 
 __all__ = ["Progress", "pull"]
@@ -28,10 +29,13 @@ Progress = Callable[[str, int, int], None]
 """Called with (a word for the step, bytes done, bytes in all)."""
 
 _KEPT_SUFFIXES = (".json", ".txt", ".jinja", ".model")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _NEEDED = ("config.json", "tokenizer.json")
+_FIRST = ("config.json", _INDEX)  # they say whether and which others are fetched
+_MOST_SMALL_FILES = 200
+_DISK_BLOCK_BYTES = 4096  # even the smallest file takes so much
 _ARRIVED_SUFFIX = ".arrived"
 _SPARE_BYTES = 64 << 20  # left free on the disk
 
@@ -57,10 +61,12 @@ def pull(hub: ModelHub, name: PulledName, progress: Progress) -> tuple[Manifest,
                 return older, False
         folder = partial_folder(name)
         small = _small_files(name, repo)
-        _bring(hub, name, repo, small, older, progress)
+        first = [file for file in small if file.name in _FIRST]
+        _check_room(name, small, folder, older)
+        _bring(hub, name, repo, first, older, progress)
         _check_config(name, folder / "config.json")
         files = [*small, *_weights(name, repo, folder)]
-        _check_room(name, files, folder)
+        _check_room(name, files, folder, older)
         pulled = _bring(hub, name, repo, files, older, progress)
         manifest = Manifest(
             name=str(name), commit=repo.commit, endpoint=hub.endpoint, files=dict(sorted(pulled))
@@ -87,10 +93,26 @@ def _small_files(name: PulledName, repo: Repo) -> list[HubFile]:
     ]
     there = {file.name for file in files}
     if missing := [needed for needed in _NEEDED if needed not in there]:
+        if any(file.name.lower().endswith(".gguf") for file in repo.files):
+            raise ModelError(
+                f"{name} holds GGUF files, llama.cpp's format, which is not read; pull the model "
+                "that they were made from (the model's card names it)"
+            )
         raise ModelError(
             f"{name} has no {' and no '.join(missing)}, so it is not an ordinary Hugging Face "
             "directory of a language model; choose another model, or its conversion to one"
         )
+    if len(files) > _MOST_SMALL_FILES:
+        raise ModelError(
+            f"{name} has {len(files)} files beside its weights, and no language model needs more "
+            f"than {_MOST_SMALL_FILES}; choose another model"
+        )
+    for file in files:
+        if file.name in _FIRST and file.size_bytes > MOST_JSON_BYTES:
+            raise ModelError(
+                f"{file.name} of {name} has {file.size_bytes >> 20} MiB, and no model's is larger "
+                f"than {MOST_JSON_BYTES >> 20} MiB; choose another model"
+            )
     return files
 
 
@@ -127,15 +149,37 @@ def _check_config(name: PulledName, config: Path) -> None:
         ) from error
 
 
-def _check_room(name: PulledName, files: Sequence[HubFile], folder: Path) -> None:
-    here = sum(file.stat().st_size for file in folder.iterdir())
-    missing = sum(file.size_bytes for file in files) - here + _SPARE_BYTES
+def _check_room(
+    name: PulledName, files: Sequence[HubFile], folder: Path, older: Manifest | None
+) -> None:
+    """Refuse files that do not fit on the disk, less those bytes that are here already."""
+    here = {path.name: path.stat().st_size for path in folder.iterdir()}
+    kept = {file.sha256 for file in older.files.values()} if older is not None else set()
+    missing = _SPARE_BYTES
+    for file in files:
+        if file.sha256 not in kept:
+            there = max(here.get(file.name, 0), here.get(_arriving(file), 0))
+            missing += max(file.size_bytes - there, 0) + _DISK_BLOCK_BYTES
     free = shutil.disk_usage(folder).free
     if missing > free:
         raise ModelError(
             f"{name} needs {missing >> 20} MiB more on the disk of {folder}, and {free >> 20} MiB "
             f"are free; make room, or name another folder with the variable {ROOT_VARIABLE}"
         )
+
+
+def _check_still_room(name: PulledName, folder: Path) -> None:
+    """Stop before other programs and we together fill the disk to the last byte."""
+    if shutil.disk_usage(folder).free < _SPARE_BYTES // 2:
+        raise ModelError(
+            f"the disk of {folder} is nearly full while {name} is pulled; make room and pull "
+            "again, what has arrived is kept"
+        )
+
+
+def _arriving(file: HubFile) -> str:
+    """Return the name of a file that has not wholly arrived."""
+    return f"{file.key}{_ARRIVED_SUFFIX}"
 
 
 def _bring(
@@ -155,13 +199,17 @@ def _bring(
         done = before
         return lambda size_bytes: progress(what, done + size_bytes, total)
 
+    def arrived(size_bytes: int) -> None:
+        _check_still_room(name, folder)
+        said("pulling")(size_bytes)
+
     for file in files:
-        target, arriving = folder / file.name, folder / f"{file.key}{_ARRIVED_SUFFIX}"
+        target, arriving = folder / file.name, folder / _arriving(file)
         if target.exists():
             target.replace(arriving)  # from an earlier pull: checked like a new one
         elif older is not None and not arriving.exists():
             _take_over(name, older, file, arriving)
-        hub.fetch(name, repo.commit, file, arriving, said("pulling"))
+        hub.fetch(name, repo.commit, file, arriving, arrived)
         try:
             digest = file.digest_of(arriving, said("checking"))
         except ModelError:

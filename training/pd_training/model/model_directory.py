@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pd_core.checkpoints.checkpoint import read_json
 from pd_core.checkpoints.hf_config import write_config
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import ModelError
+from pd_core.store.json_file import MOST_JSON_BYTES, read_json, read_text
 from pd_core.store.model_names import model_directory
 from pd_training.model.model import TrainingModel
 
@@ -129,7 +129,7 @@ def _companions(directory: Path) -> dict[str, str]:
     for name in COMPANIONS:
         try:
             if (directory / name).is_file():
-                found[name] = (directory / name).read_text(encoding="utf-8")
+                found[name] = read_text(directory / name, MOST_JSON_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{directory / name} cannot be read: {error}") from error
     return found

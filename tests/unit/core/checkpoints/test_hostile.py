@@ -90,6 +90,16 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
     return edit
 
 
+def endless(name: str) -> Callable[[Path], object]:
+    """Make a file of a terabyte that takes no room on the disk."""
+
+    def edit(directory: Path) -> None:
+        with (directory / name).open("wb") as file:
+            file.truncate(2**40)
+
+    return edit
+
+
 def sparse(directory: Path) -> None:
     """Announce eight terabytes of weights in a file that takes no room on the disk."""
     size = 2**43
@@ -141,6 +151,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         "RoPE's low_freq_factor 5e-324 must be positive and below",
     ),
     "a size of megabytes": (config(vocab_size="9" * 10**6), "vocab_size is '999999999999...999"),
+    "config without end": (endless("config.json"), "config.json is larger than 32 MiB"),
+    "settings without end": (endless("tokenizer_config.json"), "is larger than 32 MiB"),
+    "template without end": (endless("chat_template.jinja"), "is larger than 4 MiB"),
+    "tokenizer without end": (endless("tokenizer.json"), "is larger than 64 MiB"),
     # Weights that were made smaller.
     "gptq": (
         config(quantization_config={"quant_method": "gptq", "bits": 4}),

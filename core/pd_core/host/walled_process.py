@@ -1,0 +1,112 @@
+"""A program of ours in a child process that can be killed: for work that strangers' data steers.
+
+In this process nothing can stop an operation in C or take its memory back; a child can always be
+killed. It is a fresh interpreter, as a fork of a process with threads may hang. It gets no secrets:
+its environment is empty, and its requests and replies are lines of JSON over pipes.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["WalledProcess"]
+
+_START_WITHIN_S = 30.0
+# What an interpreter itself may need to start.
+_KEPT_VARIABLES = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+class WalledProcess:
+    """A child process that calls one function of ours with each request.
+
+    It ends when this object is no longer referenced, and with this process, in whatever way that
+    ends: it waits for requests on a pipe that breaks then.
+
+    Args:
+        module: the module of the function; the child imports nothing else.
+        function: called without arguments; it calls `serve_behind_wall`.
+        most_reply_bytes: a longer reply is an error.
+
+    Raises:
+        OSError: the system starts no process.
+    """
+
+    def __init__(self, module: str, function: str, most_reply_bytes: int) -> None:
+        begin = f"import sys; sys.path[:] = sys.argv[1:]; import {module} as m; m.{function}()"
+        # The child finds modules where we find them; "" is the folder we were started in.
+        places = [place or str(Path.cwd()) for place in sys.path]
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", begin, *places],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
+            start_new_session=True,  # Ctrl-C is for us
+        )
+        self._process = process
+        self._most_reply_bytes = most_reply_bytes
+        self._ready = False
+        self.end: Callable[[], object] = weakref.finalize(self, _end, process)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        return self._process.poll() is None
+
+    def ask(self, request: Mapping[str, Any], within_s: float) -> dict[str, Any]:
+        """Return the reply to a request. After an error the child is dead: call `end`.
+
+        Args:
+            request: what JSON can hold.
+            within_s: most seconds for the reply; the child's own start does not count.
+
+        Raises:
+            TimeoutError: there was none in time.
+            ConnectionError: the child ended without one, or the reply is too long or no JSON.
+        """
+        if not self._ready:
+            self._exchange(b"", _START_WITHIN_S)
+            self._ready = True
+        return self._exchange(json.dumps(request).encode() + b"\n", within_s)
+
+    def _exchange(self, line: bytes, within_s: float) -> dict[str, Any]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None, "asked for in Popen"
+        assert stdout is not None, "asked for in Popen"
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(within_s, kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):  # then the reply is missing too
+                stdin.write(line)
+                stdin.flush()
+            reply = stdout.readline(self._most_reply_bytes)
+        finally:
+            timer.cancel()
+        if reply.endswith(b"\n"):
+            return dict(json.loads(reply))
+        if late.is_set():
+            raise TimeoutError(f"it took more than {within_s:g} s")
+        raise ConnectionError("its process ended, or its reply is too long")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.wait()
