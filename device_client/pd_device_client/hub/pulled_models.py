@@ -31,7 +31,11 @@ def pulled_name(spec: str) -> PulledName:
     """
     name = PulledName.parse(spec)
     if name is None:
-        raise ModelError(f"{spec!r} is no model's name; give OWNER/MODEL or OWNER/MODEL@REVISION")
+        raise ModelError(
+            f"{spec!r} is no model's name; give OWNER/MODEL or OWNER/MODEL@REVISION, as the end of "
+            "its page's address has it (a directory or file on this machine is not pulled: give a "
+            "model's directory to --model)"
+        )
     return name
 
 
