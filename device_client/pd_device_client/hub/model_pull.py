@@ -205,20 +205,31 @@ def _bring(
 
     for file in files:
         target, arriving = folder / file.name, folder / _arriving(file)
-        if target.exists():
-            target.replace(arriving)  # from an earlier pull: checked like a new one
-        elif older is not None and not arriving.exists():
-            _take_over(name, older, file, arriving)
-        hub.fetch(name, repo.commit, file, arriving, arrived)
-        try:
-            digest = file.digest_of(arriving, said("checking"))
-        except ModelError:
-            arriving.unlink()
-            raise
-        arriving.replace(target)
+        digest = _digest_if_whole(file, target, said("checking"))
+        if digest is None:
+            if older is not None and not arriving.exists():
+                _take_over(name, older, file, arriving)
+            hub.fetch(name, repo.commit, file, arriving, arrived)
+            try:
+                digest = file.digest_of(arriving, said("checking"))
+            except ModelError:
+                arriving.unlink()
+                raise
+            arriving.replace(target)
         pulled.append((file.name, PulledFile(size_bytes=file.size_bytes, sha256=digest)))
         before += file.size_bytes
     return pulled
+
+
+def _digest_if_whole(file: HubFile, target: Path, read: Callable[[int], None]) -> str | None:
+    """Return the digest of a file from an earlier pull; remove one that is another commit's."""
+    if not target.exists():
+        return None
+    try:
+        return file.digest_of(target, read)
+    except ModelError:
+        target.unlink()
+        return None
 
 
 def _take_over(name: PulledName, older: Manifest, file: HubFile, arriving: Path) -> None:

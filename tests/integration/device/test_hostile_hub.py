@@ -198,6 +198,20 @@ def test_an_honest_hub_is_pulled_from(hub: Hub) -> None:
     assert find_pulled(NAME) is not None
 
 
+def test_what_arrived_of_another_commit_is_no_obstacle(hub: Hub) -> None:
+    hub.answers[WEIGHTS] = nothing
+    with pytest.raises(HubUnavailable):
+        get(hub)
+    del hub.answers[WEIGHTS]
+    hub.card["sha"] = "2" * 40
+    hub.files["tokenizer.json"] += b"\n"
+    hub.entry("tokenizer.json").update(sibling("tokenizer.json", hub.files["tokenizer.json"]))
+    assert get(hub)
+    folder = find_pulled(NAME)
+    assert folder is not None
+    assert (folder / "tokenizer.json").read_bytes() == hub.files["tokenizer.json"]
+
+
 @pytest.mark.parametrize(
     "answer", [short(5 << 20), short(5 << 20, ranges=False), nothing], ids=["range", "all", "none"]
 )
