@@ -25,6 +25,8 @@ _FLOATS = ("F32", "F16", "BF16")  # in the words of the files' headers
 _QUANTISED = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|biases|weight_scale(_inv)?|weight_packed|absmax|quant_map)\b"
 )
+# The largest models' have a few; each name in a header takes time and twenty times its memory.
+_MOST_HEADER_BYTES = 8 << 20
 _CHECKED_NUMBERS = 1 << 24  # checked at once, so that checking takes little memory
 # Stored in old checkpoints; we compute it from the config.
 _DERIVED_SUFFIX = "rotary_emb.inv_freq"
@@ -65,7 +67,15 @@ class Checkpoint:
         self._file_of: dict[str, Path] = {}
         self._shapes: dict[str, list[int]] = {}
         self._types: dict[str, str] = {}
+        header_bytes = 0
         for file in self.files:
+            header_bytes += _header_bytes(file)
+            if header_bytes > _MOST_HEADER_BYTES:
+                raise ModelError(
+                    f"the headers of the weights' files have {header_bytes >> 20} MiB up to "
+                    f"{file.name}, and no model's have {_MOST_HEADER_BYTES >> 20} MiB; get "
+                    "it again from where it is from"
+                )
             with _opened(file) as opened:
                 for name in opened.keys():  # noqa: SIM118  (not a mapping)
                     if name in self._file_of:
@@ -231,6 +241,13 @@ def _check_finite(name: str, tensor: Tensor) -> None:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
+
+
+def _header_bytes(file: Path) -> int:
+    """Return the length of a file's header, or 0 where the library will refuse the file."""
+    with _our_errors(file), file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+    return length if length < file.stat().st_size else 0
 
 
 def _opened(file: Path) -> Any:

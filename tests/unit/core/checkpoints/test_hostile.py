@@ -110,6 +110,12 @@ def sparse(directory: Path) -> None:
         file.truncate(8 + len(header) + size)
 
 
+def many_tensors(directory: Path) -> None:
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({f"tensor number {i}": empty for i in range(120_000)}).encode()
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+
+
 INF, NAN = float("inf"), float("nan")
 LLAMA3 = {
     "rope_type": "llama3",
@@ -174,6 +180,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "fp8, unsaid": (
         tensors(lambda t: t.update({"model.norm.weight": torch.ones(16).to(torch.float8_e4m3fn)})),
         "tensor model.norm.weight has type F8_E4M3, which is not supported; supported are F32",
+    ),
+    "a header of tensors": (
+        many_tensors,
+        "headers of the weights' files have 9 MiB up to model.sa",
     ),
     "weights without end": (sparse, "cannot be mapped into memory"),
     "long number": (config(rms_norm_eps=10**400), "rms_norm_eps is too large a number"),
