@@ -12,7 +12,7 @@ from pd_core.text.tokenizer import Tokenizer
 
 __all__ = ["MEMORY_BYTES", "main"]
 
-MEMORY_BYTES = 4 << 30
+MEMORY_BYTES = 2 << 30
 _ORPHAN_S = 60.0
 
 
