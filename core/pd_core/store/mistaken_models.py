@@ -44,7 +44,7 @@ def what_spec_is(spec: str, known: Sequence[str]) -> str:
     if "/" in spec and (name is None or path.parent.is_dir()):
         get = f"; from a hub it comes with: pd-device models pull {name}" if name else ""
         return f"there is no directory {spec!r}: {_nearest(path)}{get}"
-    near = get_close_matches(spec, known, 1)
+    near = get_close_matches(spec, [*known, *_entries(Path())], 1)
     guess = f"; is it {near[0]!r}?" if near else ""
     get = f"; get it from a hub with: pd-device models pull {name}" if name else ""
     return (
