@@ -42,7 +42,7 @@ def what_spec_is(spec: str, known: Sequence[str]) -> str:
         return _what_file_is(path)
     name = PulledName.parse(spec)
     if "/" in spec and (name is None or path.parent.is_dir()):
-        get = f"; from a hub it comes with: pd-device models pull {name}" if name else ""
+        get = f"; or get it from a hub with: pd-device models pull {name}" if name else ""
         return f"there is no directory {spec!r}: {_nearest(path)}{get}"
     near = get_close_matches(spec, [*known, *_entries(Path())], 1)
     guess = f"; is it {near[0]!r}?" if near else ""
