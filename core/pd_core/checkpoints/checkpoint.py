@@ -262,7 +262,7 @@ def _our_errors(file: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ModelError(f"{file} does not exist") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:  # a name may hold a zero byte
         raise ModelError(f"{file} is truncated or not a safetensors file: {error}") from error
     except (RuntimeError, MemoryError) as error:  # torch's, where the system maps no more
         raise ModelError(

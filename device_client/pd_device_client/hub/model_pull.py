@@ -62,7 +62,9 @@ def pull(hub: ModelHub, name: PulledName, progress: Progress) -> tuple[Manifest,
         folder = partial_folder(name)
         small = _small_files(name, repo)
         first = [file for file in small if file.name in _FIRST]
-        _check_room(name, small, folder, older)
+        # Which shards are needed the index says, so those are counted later.
+        single = [file for file in repo.files if file.name == _SINGLE]
+        _check_room(name, [*small, *single], folder, older)
         _bring(hub, name, repo, first, older, progress)
         _check_config(name, folder / "config.json")
         files = [*small, *_weights(name, repo, folder)]

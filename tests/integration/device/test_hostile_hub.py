@@ -340,8 +340,8 @@ def test_thousands_of_small_files_are_refused_before_the_first(hub: Hub) -> None
     assert len(hub.asked) == 1
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
-def test_small_files_that_do_not_fit_are_refused_before_the_first(hub: Hub, name: str) -> None:
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", WEIGHTS])
+def test_files_that_do_not_fit_are_refused_before_the_first(hub: Hub, name: str) -> None:
     hub.card["siblings"] = [s for s in hub.card["siblings"] if s["rfilename"] != name]
     hub.card["siblings"].append(sibling(name, b"") | {"size": 1 << 50})
     with pytest.raises(ModelError, match="MiB more on the disk"):

@@ -193,6 +193,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "tokenizer from a pipe": (pipe("tokenizer.json"), "neither a file nor a folder"),
     # Values of a type that nobody expects.
     "shards as lists": (indexed({"a": ["b.safetensors"]}), "names ['b.safetensors'], which is not"),
+    "a shard that no system can name": (indexed({"a": "a\0.safetensors"}), "is truncated or not"),
     "rope by layer": (
         config(rope_parameters={"sliding_attention": {"rope_theta": 10.0}}),
         "gives 'sliding_attention' a RoPE of its own",
