@@ -12,7 +12,7 @@ from pd_core.text.chat_template import ChatTemplate
 
 __all__ = ["TokenizerConfig"]
 
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+_SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _TEMPLATE = "chat_template.jinja"
 _SETTINGS = "tokenizer_config.json"
 _MOST_TEMPLATE_BYTES = 4 << 20
@@ -50,10 +50,10 @@ class TokenizerConfig:
         )
 
     def template(self) -> ChatTemplate | None:
-        """Compile the chat template, if there is one.
+        """Return the chat template, if there is one; `ChatTemplate.check` compiles it.
 
         Raises:
-            ModelError: it is broken.
+            ModelError: it is too long.
         """
         if not self.chat_template:
             return None

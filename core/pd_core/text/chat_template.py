@@ -1,26 +1,27 @@
 """Turns messages into the text of a prompt, by the checkpoint's own template."""
 
 import datetime
-import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from jinja2.exceptions import TemplateError
-
-from pd_core.errors import InvalidRequest, ModelError
+from pd_core.errors import EngineError, InvalidRequest, ModelError
+from pd_core.host.walled_process import WalledProcess
 from pd_core.identity.fingerprint import text_digest
-from pd_core.text.template_sandbox import MAX_CHARACTERS, TemplateSandbox, time_limit
+from pd_core.text.template_bounds import MAX_CHARACTERS, MAX_TEMPLATE_CHARACTERS
 
 __all__ = ["ChatTemplate"]
 
-_MAX_TEMPLATE_CHARACTERS = 262_144
 _TIME_LIMIT_S = 2.0
+_MAX_REPLY_BYTES = 12 * MAX_CHARACTERS + 4096  # JSON writes a rare character as twelve bytes
 
 
 class ChatTemplate:
-    """A jinja2 template, run in a sandbox with limits on time and size.
+    """A jinja2 template, rendered by a child process with limits on time and memory.
 
     Its text contains the special tokens, including the beginning of sequence if the model wants
-    one, so it is encoded as it is (`Tokenizer.encode`), without a prefix.
+    one, so it is encoded as it is (`Tokenizer.encode`), without a prefix. The process starts when
+    it is first needed, and is kept for the next rendering.
 
     Args:
         text: the template.
@@ -31,7 +32,7 @@ class ChatTemplate:
         digest: hex sha256 of the template's text.
 
     Raises:
-        ModelError: the template is too long or broken.
+        ModelError: the template is too long.
     """
 
     def __init__(
@@ -41,20 +42,29 @@ class ChatTemplate:
         *,
         time_limit_s: float = _TIME_LIMIT_S,
     ) -> None:
-        if len(text) > _MAX_TEMPLATE_CHARACTERS:
+        if len(text) > MAX_TEMPLATE_CHARACTERS:
             raise ModelError(
                 f"the chat template has {len(text)} characters; more than "
-                f"{_MAX_TEMPLATE_CHARACTERS} are refused"
+                f"{MAX_TEMPLATE_CHARACTERS} are refused"
             )
         self.text = text
         self.digest = text_digest(text)
         self._special_tokens = dict(special_tokens or {})
         self._time_limit_s = time_limit_s
-        try:
-            with time_limit(time_limit_s):
-                self._template = TemplateSandbox().from_string(text)
-        except (TemplateError, TimeoutError, ValueError, RecursionError, SyntaxError) as error:
-            raise ModelError(f"the chat template is broken: {error}; mend or remove it") from error
+        self._lock = threading.Lock()  # one rendering at a time
+        self._process: WalledProcess | None = None
+        self._compiled = False
+
+    def check(self) -> None:
+        """Compile the template.
+
+        Raises:
+            ModelError: it is broken.
+            EngineError: the system starts no process.
+        """
+        reply = self._ask(None)
+        if "failed" in reply:
+            raise ModelError(f"the chat template is broken: {reply['failed']}; mend or remove it")
 
     def render(
         self,
@@ -75,34 +85,63 @@ class ChatTemplate:
         Raises:
             InvalidRequest: the template refuses the messages, fails on them, or needs too much time
                 or space.
+            ModelError: the template is broken.
+            EngineError: the system starts no process.
         """
         values = {
             **self._special_tokens,
-            "messages": [dict(m) for m in messages],
-            "tools": None if tools is None else [dict(t) for t in tools],
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
             "add_generation_prompt": add_generation_prompt,
-            "strftime_now": lambda layout: _date(now(), layout),
+            "now": now().isoformat(),
         }
-        try:
-            with time_limit(self._time_limit_s):
-                return self._bounded(values)
-        except TemplateError as error:
-            raise InvalidRequest(f"the chat template refuses the messages: {error}") from error
-        except Exception as error:  # a template is a program, so it may cause any error
-            raise InvalidRequest(f"the chat template fails on the messages: {error}") from error
+        reply = self._ask(values)
+        if "refused" in reply:
+            raise InvalidRequest(f"the chat template refuses the messages: {reply['refused']}")
+        if "failed" in reply:
+            raise InvalidRequest(f"the chat template fails on the messages: {reply['failed']}")
+        return str(reply["text"])
 
-    def _bounded(self, values: Mapping[str, object]) -> str:
-        parts, size = [], 0
-        for part in self._template.generate(values):
-            parts.append(part)
-            size += len(part)
-            if size > MAX_CHARACTERS:
-                raise ValueError(f"it makes more than {MAX_CHARACTERS} characters")
-        return "".join(parts)
+    def _ask(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the process's reply; if it came to none, the reply says why.
 
+        Raises:
+            ModelError: the template is broken.
+            EngineError: the system starts no process.
+        """
+        with self._lock:
+            process = self._begun()
+            request: dict[str, Any] = {} if self._compiled else {"template": self.text}
+            if values is not None:
+                request["values"] = values
+            try:
+                reply = process.ask(request, self._time_limit_s)
+            except (TimeoutError, ConnectionError) as error:
+                reply = {"failed": str(error), "last": True}
+            self._compiled = "broken" not in reply
+            if reply.get("last"):
+                self._end()
+        if "broken" in reply:
+            raise ModelError(f"the chat template is broken: {reply['broken']}; mend or remove it")
+        return reply
 
-def _date(now: datetime.datetime, layout: str) -> str:
-    # A width in a directive, as in %999999Y, would pad the output to that length.
-    if len(layout) > 100 or re.search(r"%[^A-Za-z%-]", layout):
-        raise TemplateError("it asks for a date in a layout that is refused")
-    return now.strftime(layout)
+    def _begun(self) -> WalledProcess:
+        if self._process is not None and not self._process.alive:
+            self._end()
+        if self._process is None:
+            try:
+                self._process = WalledProcess(
+                    "pd_core.text.template_program", "main", _MAX_REPLY_BYTES
+                )
+            except OSError as error:
+                raise EngineError(
+                    f"a chat template needs a process of its own, and none can be started: {error};"
+                    " allow this user more processes, or send prompts without the template"
+                ) from error
+        return self._process
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.end()
+        self._process, self._compiled = None, False

@@ -126,7 +126,10 @@ def _model(model: str, kept_kv_bytes: int) -> tuple[str, Fingerprints | None]:
     if model == RANDOM_TINY:
         return f"{RANDOM_TINY} is made on the spot; {free}", None
     report = inspect_model(model)
-    fingerprints = read_fingerprints(ModelDirectory(model_directory(model)), "")
+    files = ModelDirectory(model_directory(model))
+    if files.chat_template is not None:
+        files.chat_template.check()
+    fingerprints = read_fingerprints(files, "")
     return (
         f"{report.name}: {report.num_parameters:,} parameters, {report.kv_bytes_per_token} bytes "
         f"of KV cache a token, a context of {report.config.max_context_tokens} tokens; {free}",

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 
 from pd_core.checkpoints.loading import LoadedModel, load_model
+from pd_core.errors import EngineError
 from pd_core.host.cpu import cpu_description
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
@@ -117,7 +119,11 @@ def _load(settings: DeviceSettings, progress: Progress | None) -> LoadedModel:
     if settings.num_threads is not None:
         # Loading probes the numerics, which depend on the number of threads.
         torch.set_num_threads(settings.num_threads)
-    return load_model(settings.model, fast=settings.fast_numerics, progress=progress)
+    loaded = load_model(settings.model, fast=settings.fast_numerics, progress=progress)
+    if loaded.chat_template is not None:
+        with suppress(EngineError):  # told to whoever needs it; other prompts can be answered
+            loaded.chat_template.check()
+    return loaded
 
 
 def _speed_key(loaded: LoadedModel, threads: int, chunk_tokens: int) -> list[object] | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pd_core.checkpoints.loading import LoadedModel
-from pd_core.errors import InvalidRequest
+from pd_core.errors import EngineError, InvalidRequest
 
 __all__ = ["conversation_token_ids", "knows_roles", "prompt_token_ids", "text_token_ids"]
 
@@ -51,11 +51,12 @@ def conversation_token_ids(
         special: add the tokenizer's special tokens; None: only without a template.
 
     Raises:
-        InvalidRequest: there is no text, it is not valid UTF-8, or the template refuses it.
+        InvalidRequest: there is no text at all, not even the template's; it is not valid UTF-8; or
+            the template refuses it.
     """
-    if not any(message["content"] for message in messages):
-        raise InvalidRequest("the prompt is empty; it needs at least one token")
     if loaded.chat_template is None:
+        if not any(message["content"] for message in messages):
+            raise InvalidRequest("the prompt is empty; it needs at least one token")
         text = "\n\n".join(message["content"] for message in messages)
         return text_token_ids(loaded, text, special=special is not False)
     return text_token_ids(loaded, loaded.chat_template.render(messages), special=bool(special))
@@ -72,6 +73,6 @@ def knows_roles(loaded: LoadedModel) -> bool:
     for role in ("user", "assistant"):
         try:
             texts.add(loaded.chat_template.render([{"role": role, "content": "x"}]))
-        except InvalidRequest:
-            return True  # it refuses a role, so it knows them
+        except (InvalidRequest, EngineError):
+            return True  # it refuses a role, so it knows them; or it cannot be asked
     return len(texts) > 1

@@ -525,6 +525,15 @@ def test_a_text_of_which_the_tokenizer_leaves_nothing_is_an_empty_prompt(
     assert (done.status_code, done.json()["error"]["param"]) == (400, next(iter(body)))
 
 
+def test_a_chat_of_empty_texts_is_answered_if_its_template_makes_tokens() -> None:
+    template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+    with api_server(loaded=loaded_model(template)) as server:
+        for messages in ([{"role": "user", "content": ""}], [{"role": "user", "content": []}]):
+            done = post(server, CHAT, {"messages": messages, "max_tokens": 1})
+            assert done.status_code == 200, done.text
+            assert done.json()["usage"]["prompt_tokens"] == len(TOKENIZER.encode("<user>"))
+
+
 def test_detokenize_bounds_its_ids(server: ApiServer) -> None:
     assert post(server, "/detokenize", {"tokens": [10**6]}).status_code == 400
 

@@ -12,7 +12,7 @@ from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
 from pd_core.errors import InvalidRequest
 from pd_core.text.chat_template import ChatTemplate
 from pd_core.text.tokenizer import Tokenizer
-from pd_device_client.device.prompt import prompt_token_ids
+from pd_device_client.device.prompt import conversation_token_ids, prompt_token_ids
 
 BOS = random_tiny_tokenizer().token_id("<bos>")
 SPECIAL = {"bos_token": "<bos>", "eos_token": "<eos>"}
@@ -77,9 +77,19 @@ def test_without_a_template_every_prompt_is_raw(chatty: LoadedModel) -> None:
     assert prompt_token_ids(bare, "hello", raw=False) == prompt_token_ids(bare, "hello", raw=True)
 
 
-@pytest.mark.parametrize("raw", [True, False])
-def test_an_empty_prompt_is_refused_though_something_would_come_before_it(
-    chatty: LoadedModel, raw: bool
+def test_an_empty_text_is_refused_though_something_would_come_before_it(
+    chatty: LoadedModel,
 ) -> None:
     with pytest.raises(InvalidRequest, match="prompt is empty"):
-        prompt_token_ids(chatty, "", raw=raw)
+        prompt_token_ids(chatty, "", raw=True)
+    bare = replace(chatty, chat_template=None)
+    with pytest.raises(InvalidRequest, match="prompt is empty"):
+        conversation_token_ids(bare, [{"role": "user", "content": ""}] * 2)
+
+
+def test_a_chat_of_empty_texts_is_what_the_template_makes_of_it(chatty: LoadedModel) -> None:
+    ids = prompt_token_ids(chatty, "", raw=False)
+    assert chatty.tokenizer.decode(ids) == "[user] \n[assistant] "
+    nothing = replace(chatty, chat_template=ChatTemplate("{{ messages[0].content }}"))
+    with pytest.raises(InvalidRequest, match="prompt is empty"):
+        prompt_token_ids(nothing, "", raw=False)

@@ -1,0 +1,86 @@
+"""A child process for strangers' work: bounded, killed when late, gone with its parent."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from pd_core.host.walled_process import WalledProcess
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+
+
+@pytest.fixture
+def child() -> Iterator[WalledProcess]:
+    process = WalledProcess("tests.walled_programs", "serve", 1 << 16)
+    yield process
+    process.end()
+    assert not process.alive
+
+
+def test_it_answers_as_often_as_it_is_asked(child: WalledProcess) -> None:
+    for text in ("a", "é\ud800\n\x00"):
+        assert child.ask({"do": "echo", "text": text}, 10) == {"text": text}
+    assert child.alive
+
+
+def test_it_knows_none_of_our_variables(
+    child: WalledProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PD_DEVICE_API_KEY", "secret")
+    late = WalledProcess("tests.walled_programs", "serve", 1 << 16)
+    assert "secret" not in json.dumps(late.ask({"do": "environment"}, 10))
+
+
+@LINUX
+def test_it_can_open_nothing_and_take_no_more_memory_than_allowed(child: WalledProcess) -> None:
+    assert child.ask({"do": "open"}, 10) == {"errors": ["OSError", "OSError"]}
+    assert child.ask({"do": "grow", "bytes": 32 << 20}, 10) == {"bytes": 32 << 20}
+    assert child.ask({"do": "grow", "bytes": 512 << 20}, 10) == {"error": "MemoryError"}
+
+
+@LINUX
+def test_one_that_holds_much_ends_with_its_reply(child: WalledProcess) -> None:
+    assert child.ask({"do": "keep", "bytes": 1 << 20}, 10) == {}
+    assert child.ask({"do": "keep", "bytes": 100 << 20}, 10) == {"last": True}
+
+
+def test_a_late_one_is_killed(child: WalledProcess) -> None:
+    with pytest.raises(TimeoutError, match=r"more than 0\.2 s"):
+        child.ask({"do": "sleep", "s": 100}, 0.2)
+    child.end()
+
+
+def test_one_that_ends_or_says_too_much_is_an_error(child: WalledProcess) -> None:
+    other = WalledProcess("tests.walled_programs", "serve", 1 << 16)
+    with pytest.raises(ConnectionError, match="ended"):
+        other.ask({"do": "end"}, 10)
+    with pytest.raises(ConnectionError, match="too long"):
+        child.ask({"do": "echo", "text": "x" * (1 << 17)}, 10)
+
+
+PARENT = """
+import sys, time
+from pd_core.host.walled_process import WalledProcess
+child = WalledProcess("tests.walled_programs", "serve", 1 << 16)
+child.ask({"do": "echo"}, 20)
+print(child._process.pid, flush=True)
+if sys.argv[1] == "busy":
+    child.ask({"do": "sleep", "s": 100}, 100)
+time.sleep(100)
+"""
+
+
+@LINUX
+@pytest.mark.parametrize("state", ["idle", "busy"])
+def test_it_ends_when_its_parent_is_killed(state: str) -> None:
+    """A busy one too, within its own time limit of three seconds."""
+    with subprocess.Popen([sys.executable, "-c", PARENT, state], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    psutil.wait_procs([child], timeout=20)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
