@@ -64,6 +64,7 @@ __all__ = [
     "TraceError",
     "TransportError",
     "Unauthenticated",
+    "drop_frames",
     "error_class",
     "status_of",
 ]
@@ -218,6 +219,22 @@ def status_of(error: PdError | type[PdError]) -> Status:
     """Return the gRPC code, HTTP status and exit code of an error or error class."""
     cls = error if isinstance(error, type) else type(error)
     return next(STATUS[base] for base in cls.__mro__ if base in STATUS)
+
+
+def drop_frames(error: BaseException) -> None:
+    """Forget where an error and its causes were raised, once it is told.
+
+    The frames hold the whole request, and a frame that holds its own error is a cycle: a refused
+    prompt of millions of tokens would stay until the collector looks at its generation.
+    """
+    pending: list[BaseException | None] = [error]
+    seen = set[int]()
+    while pending:
+        one = pending.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            pending += [one.__cause__, one.__context__]
 
 
 def error_class(name: str) -> type[PdError] | None:

@@ -1,12 +1,13 @@
-"""How much more of this machine's memory a process may use."""
+"""How much more of this machine's memory a process may use, and giving back what it does not."""
 
+import ctypes
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-__all__ = ["available_bytes", "control_group_bytes"]
+__all__ = ["available_bytes", "control_group_bytes", "trim_heap"]
 
 
 def available_bytes() -> int:
@@ -33,6 +34,19 @@ def control_group_bytes(
             left = min(left, _group_bytes(group))
             group = group.parent
     return left
+
+
+def trim_heap() -> None:
+    """Return freed blocks to the system, which glibc keeps for later; other libraries do not.
+
+    It takes milliseconds for each gigabyte, in which other threads may wait for memory.
+    """
+    try:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    except (OSError, TypeError):
+        return  # some systems have no handle of the process itself
+    if trim is not None:
+        trim(0)
 
 
 def _group_bytes(group: Path) -> int:

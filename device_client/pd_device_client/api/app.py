@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from pd_core.errors import ConfigError, InvalidRequest, NotReady, PdError
+from pd_core.errors import ConfigError, InvalidRequest, NotReady, PdError, drop_frames
 from pd_device_client.api.body import read_body
 from pd_device_client.api.endpoints import Endpoints
 from pd_device_client.api.errors import Refusal, error_response
@@ -238,6 +238,7 @@ def _add_metrics(endpoints: Endpoints, metrics: DeviceMetrics) -> None:
 def _errors(metrics: DeviceMetrics) -> Mapping[Any, Callable[[Request, Any], Awaitable[Response]]]:
     async def typed_error(_request: Request, error: PdError) -> Response:
         metrics.refused(error)
+        drop_frames(error)
         return error_response(error)
 
     async def http_error(_request: Request, error: HTTPException) -> Response:

@@ -164,20 +164,35 @@ class Questions:
 
 
 async def chat_prompt(
-    device: Device, messages: Sequence[Message], special: bool | None = None
+    device: Device,
+    messages: Sequence[Message],
+    special: bool | None = None,
+    max_context_tokens: int | None = None,
 ) -> tuple[int, ...]:
     """Return a chat's token ids; the template may take seconds, so it runs in a worker thread.
 
+    Args:
+        device: its model's template is used.
+        messages: the chat.
+        special: add the tokenizer's special tokens; None: only without a template.
+        max_context_tokens: a text that cannot fit so many is refused early; None: none is.
+
     Raises:
-        Refusal: a message is wrong, or the template refuses them.
+        Refusal: a message is wrong, the template refuses them, or they cannot fit.
     """
     plain = plain_messages(messages)
     try:
         return await device.encoded(
             sum(len(message["content"]) for message in plain),
-            partial(conversation_token_ids, device.loaded, plain, special=special),
+            partial(
+                conversation_token_ids,
+                device.loaded,
+                plain,
+                special=special,
+                max_context_tokens=max_context_tokens,
+            ),
         )
-    except InvalidRequest as error:
+    except (InvalidRequest, PromptTooLong) as error:
         raise _blamed(error, "messages") from error
 
 
@@ -189,7 +204,8 @@ async def _prompts(
     device: Device, asked: ChatParameters | CompletionParameters
 ) -> list[tuple[int, ...]]:
     if isinstance(asked, ChatParameters):
-        return [await chat_prompt(device, asked.messages, asked.add_special_tokens)]
+        longest = device.client.max_context_tokens
+        return [await chat_prompt(device, asked.messages, asked.add_special_tokens, longest)]
     prompt, special = asked.prompt, asked.add_special_tokens is not False
     if isinstance(prompt, str):
         return [await _text_prompt(device, prompt, "prompt", special=special)]
@@ -205,10 +221,16 @@ async def _prompts(
 
 
 async def _text_prompt(device: Device, text: str, where: str, *, special: bool) -> tuple[int, ...]:
-    encode = partial(text_token_ids, device.loaded, text, special=special)
+    encode = partial(
+        text_token_ids,
+        device.loaded,
+        text,
+        special=special,
+        max_context_tokens=device.client.max_context_tokens,
+    )
     try:
         return await device.encoded(len(text), encode)
-    except InvalidRequest as error:
+    except (InvalidRequest, PromptTooLong) as error:
         raise _blamed(error, where) from error
 
 

@@ -10,7 +10,13 @@ from pd_core.generation import Fingerprints, FinishReason
 from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.measure import measure_engine
-from pd_device_client.client.side_choice import SideChoice, check_tokens, choose_sides, room_tokens
+from pd_device_client.client.side_choice import (
+    SideChoice,
+    check_tokens,
+    choose_sides,
+    longest_context_tokens,
+    room_tokens,
+)
 from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import CloudLink, LocalEngine
@@ -145,6 +151,11 @@ class DeviceClient:
     def room_tokens(self, num_prompt: int, mode: Mode) -> int:
         """The highest token limit that every side of the mode accepts for such a prompt."""
         return room_tokens(num_prompt, mode, self.cloud, self._card)
+
+    @property
+    def max_context_tokens(self) -> int | None:
+        """The longest context of any side, for prompt and answer together; None: unknown."""
+        return longest_context_tokens(self.cloud, self._card)
 
     def _sides(self, choice: SideChoice) -> Sides:
         """Return what a session with these sides works with; without any, planning fails."""

@@ -9,7 +9,7 @@ from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.planning.context_room import cloud_problem, context_problem
 
-__all__ = ["SideChoice", "check_tokens", "choose_sides", "room_tokens"]
+__all__ = ["SideChoice", "check_tokens", "choose_sides", "longest_context_tokens", "room_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,14 @@ def check_tokens(ask: Ask, cloud: CloudWatch, engine: ModelCard | None) -> None:
         raise TokenOutOfVocabulary(
             f"token id {wrong} is not in the vocabulary of {min(sizes, default=0)} ids"
         )
+
+
+def longest_context_tokens(cloud: CloudWatch, engine: ModelCard | None) -> int | None:
+    """The longest context of any present side; None if no side's is known."""
+    contexts = [] if cloud.info is None else [cloud.info.model.max_context_tokens]
+    if engine is not None:
+        contexts.append(engine.max_context_tokens)
+    return max(contexts, default=None)
 
 
 def room_tokens(num_prompt: int, mode: Mode, cloud: CloudWatch, engine: ModelCard | None) -> int:

@@ -13,6 +13,7 @@ import torch
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import EngineError
 from pd_core.host.cpu import cpu_description
+from pd_core.host.free_memory import trim_heap
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.ports import CloudLink, LocalEngine
@@ -59,7 +60,7 @@ class Device:
         if num_characters < _LARGE_CHARACTERS:
             return await asyncio.to_thread(encode)
         await self._large_text.acquire()
-        work = asyncio.get_running_loop().run_in_executor(None, encode)
+        work = asyncio.get_running_loop().run_in_executor(None, _trimmed, encode)
         work.add_done_callback(self._encoded)
         # A cancelled caller does not stop the thread; the lock is held until the thread is done.
         return await asyncio.shield(work)
@@ -124,6 +125,14 @@ def _load(settings: DeviceSettings, progress: Progress | None) -> LoadedModel:
         with suppress(EngineError):  # told to whoever needs it; other prompts can be answered
             loaded.chat_template.check()
     return loaded
+
+
+def _trimmed(encode: Callable[[], T]) -> T:
+    """Call `encode`, and give back the memory that a large text needed meanwhile."""
+    try:
+        return encode()
+    finally:
+        trim_heap()
 
 
 def _speed_key(loaded: LoadedModel, threads: int, chunk_tokens: int) -> list[object] | None:

@@ -1,12 +1,11 @@
 """This machine's memory: whether a model fits, and returning what a model used."""
 
-import ctypes
 import gc
 from collections.abc import Callable
 
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.errors import ModelError
-from pd_core.host.free_memory import available_bytes
+from pd_core.host.free_memory import available_bytes, trim_heap
 from pd_core.store.model_names import RANDOM_TINY
 
 __all__ = ["check_memory", "give_memory_back"]
@@ -51,12 +50,7 @@ def give_memory_back() -> None:
     form reference cycles, and glibc keeps freed blocks of the size of weights.
     """
     gc.collect()
-    try:
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-    except (OSError, TypeError):
-        return  # some systems have no handle of the process itself
-    if trim is not None:
-        trim(0)
+    trim_heap()
 
 
 def _mib(num_bytes: int) -> int:

@@ -60,7 +60,12 @@ async def chat(
     """
     device = await load(settings, link)
     try:
-        prompt = prompt_token_ids(device.loaded, settings.prompt or "", raw=settings.raw)
+        prompt = prompt_token_ids(
+            device.loaded,
+            settings.prompt or "",
+            raw=settings.raw,
+            max_context_tokens=device.client.max_context_tokens,
+        )
         ask = asked(settings, device.loaded, prompt, settings.mode, settings.max_tokens)
         session = device.client.session(ask)
         notes = session.outcome.notes

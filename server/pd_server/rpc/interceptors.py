@@ -6,13 +6,13 @@ INVALID_ARGUMENT like any other bad input.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from pd_core.errors import InvalidRequest, PdError, Unauthenticated
+from pd_core.errors import InvalidRequest, PdError, Unauthenticated, drop_frames
 from pd_server.operations.auth import ApiKey
 from pd_server.rpc.grpc_errors import abort_arguments
 
@@ -81,7 +81,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap_stream(self, handler: Handler) -> Callable[..., AsyncIterator[Any]]:
         async def behaviour(raw: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
-            messages = _parsed(handler.request_deserializer, raw)
+            received: Any = aiter(raw)
+            messages = _parsed(handler.request_deserializer, received)
             responses = handler.stream_stream(messages, context)
             try:
                 async for response in responses:
@@ -91,6 +92,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             finally:
                 # Also when the client is gone: abort the request now, not at garbage collection.
                 await responses.aclose()
+                # Each is part of a cycle and holds the last message, perhaps a prompt of megabytes.
+                await messages.aclose()
+                await received.aclose()
 
         return behaviour
 
@@ -110,12 +114,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if not isinstance(error, PdError):
             logger.error("an RPC failed", exc_info=error)
         self._on_error(error)
-        await context.abort(*abort_arguments(error))
+        arguments = abort_arguments(error)
+        drop_frames(error)  # gRPC's own error, a cycle, refers to this one
+        await context.abort(*arguments)
 
 
 async def _parsed(
     deserializer: Callable[[bytes], Any], raw: AsyncIterator[bytes]
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     async for data in raw:
         yield _parse(deserializer, data)
 
