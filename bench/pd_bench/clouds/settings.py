@@ -9,6 +9,7 @@ from annotated_types import Ge
 
 from pd_bench.harness.bounds import check_counts, check_timeout
 from pd_bench.harness.server_process import ServerOptions
+from pd_bench.traces.columns import COLUMNS_HELP, parse_columns
 from pd_bench.traces.reader import TraceRow, read_trace
 from pd_core.errors import ConfigError
 from pd_core.settings.option import Argument, Option
@@ -57,6 +58,7 @@ class CloudSettings:
     trace: Annotated[
         Path | None, Argument("Take the lengths of its rows; without one they are generated.")
     ] = None
+    columns: Annotated[str | None, Option(COLUMNS_HELP)] = None
     limit: Annotated[int | None, Option("Only the first N rows; 64 generated ones if unset.")] = (
         None
     )
@@ -124,10 +126,12 @@ class CloudSettings:
         """Return the rows of the trace, or generated ones.
 
         Raises:
+            ConfigError: the columns are not named as they must be.
             TraceError: the trace cannot be read or a row is broken.
         """
         if self.trace is not None:
-            return list(read_trace(self.trace, self.limit))
+            columns = parse_columns(self.columns)
+            return list(read_trace(self.trace, self.limit, columns=columns))
         return [
             TraceRow(i + 1, 0.0, _spread(self.prompt_tokens, i), _spread(self.output_tokens, i))
             for i in range(self.limit or _GENERATED_ROWS)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from pd_bench.results.result_file import refuse_same_file, result_file
+from pd_bench.traces.columns import COLUMNS_HELP, parse_columns
 from pd_bench.traces.fit import TraceFit, fit_rows
 from pd_bench.traces.generator import generate_rows
 from pd_bench.traces.reader import SkippedRows, TraceRow, format_name, read_trace
@@ -29,6 +30,7 @@ _SHOWN_ROWS = 20_000  # rows generated to compare a fit with its trace
 Trace = Annotated[
     Path, typer.Argument(help="Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
 ]
+ColumnNames = Annotated[str | None, typer.Option("--columns", help=COLUMNS_HELP)]
 Limit = Annotated[int | None, typer.Option(help="Only the first N rows.")]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave broken rows out and count them.")
@@ -44,12 +46,16 @@ def _tell(message: str) -> None:
 
 @trace_app.command()
 def info(
-    trace: Trace, limit: Limit = None, skip_broken: SkipBroken = False, as_json: AsJson = False
+    trace: Trace,
+    columns: ColumnNames = None,
+    limit: Limit = None,
+    skip_broken: SkipBroken = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read a whole trace and print its rows, rate, lengths and sharing."""
-    skipped = SkippedRows() if skip_broken else None
-    rows = read_trace(trace, limit, skipped=skipped)
-    profile = profile_trace(trace.name, format_name(trace), rows, skipped)
+    skipped, meant = SkippedRows() if skip_broken else None, parse_columns(columns)
+    rows = read_trace(trace, limit, skipped=skipped, columns=meant)
+    profile = profile_trace(trace.name, format_name(trace, meant), rows, skipped)
     if as_json:
         typer.echo(profile.model_dump_json())
     else:
@@ -69,6 +75,7 @@ def convert(
     every: Annotated[int, typer.Option(help="Keep the first of every N rows.")] = 1,
     max_prompt_tokens: Annotated[int | None, typer.Option(help="Cut longer prompts.")] = None,
     max_output_tokens: Annotated[int | None, typer.Option(help="Cut longer answers.")] = None,
+    columns: ColumnNames = None,
     limit: Limit = None,
     sort: Annotated[
         bool, typer.Option("--sort", help="Sort rows by arrival; holds them all in memory.")
@@ -86,24 +93,31 @@ def convert(
         limit,
     )
     skipped = SkippedRows() if skip_broken else None
-    rows = read_trace(trace, skipped=skipped, any_order=sort)
+    rows = read_trace(trace, skipped=skipped, any_order=sort, columns=parse_columns(columns))
     num_rows = _write(out, part.of(sorted_rows(rows) if sort else rows), to, trace.name)
     _tell(f"{out}: {num_rows} rows of {trace.name} as {to}")
     _tell_skipped(skipped)
 
 
 @trace_app.command()
-def fit(trace: Trace, out: Out, limit: Limit = None, skip_broken: SkipBroken = False) -> None:
+def fit(
+    trace: Trace,
+    out: Out,
+    columns: ColumnNames = None,
+    limit: Limit = None,
+    skip_broken: SkipBroken = False,
+) -> None:
     """Fit arrivals, lengths and shared prefixes to a trace, and show how good the fit is."""
     refuse_same_file(("the trace", trace), ("--out", out))
-    skipped = SkippedRows() if skip_broken else None
-    name = format_name(trace)
+    skipped, meant = SkippedRows() if skip_broken else None, parse_columns(columns)
+    name = format_name(trace, meant)
     with result_file(out, "--out") as write:
-        fitted = fit_rows(trace.name, read_trace(trace, limit, skipped=skipped))
+        rows = read_trace(trace, limit, skipped=skipped, columns=meant)
+        fitted = fit_rows(trace.name, rows)
         write(fitted.model_dump_json(indent=2))
     console = Console()
     again = SkippedRows() if skip_broken else None
-    rows = read_trace(trace, limit, skipped=again)
+    rows = read_trace(trace, limit, skipped=again, columns=meant)
     console.print(trace_table(profile_trace(trace.name, name, rows, again)))
     generated = generate_rows(fitted, min(fitted.rows, _SHOWN_ROWS), seed=0)
     console.print(trace_table(profile_trace("generated from the fit", "none", generated)))

@@ -24,7 +24,7 @@ from pd_bench.results.result import (
 )
 from pd_bench.results.series import Timeline, sample_rows
 from pd_bench.results.validity import early_end, lag_problems
-from pd_bench.traces.formats import MAX_TOKENS
+from pd_bench.traces.cells import MAX_TOKENS
 from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
 from pd_core.generation import Fingerprints, ModelCard

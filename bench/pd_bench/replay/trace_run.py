@@ -9,6 +9,7 @@ from annotated_types import Ge
 
 from pd_bench.results.provenance import file_sha256, hardware, versions
 from pd_bench.results.result import ResultDocument
+from pd_bench.traces.columns import COLUMNS_HELP, parse_columns
 from pd_bench.traces.reader import SkippedRows, TraceRow, read_trace
 from pd_core.settings.option import Argument, Option
 
@@ -24,6 +25,7 @@ class TraceRun:
     trace: Annotated[
         Path, Argument("Azure or BurstGPT CSV; Mooncake, Qwen or our JSONL; may be gzip.")
     ]
+    columns: Annotated[str | None, Option(COLUMNS_HELP)] = None
     pace_s: PaceOption = 0.1
     limit: Annotated[int | None, Option("Only the first N rows.")] = None
     max_prompt_tokens: Annotated[
@@ -43,9 +45,15 @@ class TraceRun:
             skipped: counts broken rows, if they may be left out.
 
         Raises:
+            ConfigError: the columns are not named as they must be.
             TraceError: the trace cannot be read or a row is broken.
         """
-        return read_trace(self.trace, self.limit, skipped=skipped if self.skip_broken else None)
+        return read_trace(
+            self.trace,
+            self.limit,
+            skipped=skipped if self.skip_broken else None,
+            columns=parse_columns(self.columns),
+        )
 
     def document(
         self, skipped: SkippedRows, problems: Sequence[str], **measured: Any
@@ -57,6 +65,8 @@ class TraceRun:
             problems: why the run is not valid.
             measured: the other fields of the document.
         """
+        if self.columns is not None:
+            measured["settings"] = {**measured["settings"], "columns": self.columns}
         return ResultDocument(
             trace=self.trace.name,
             trace_sha256=file_sha256(self.trace),

@@ -97,10 +97,12 @@ def settings_of(replayed: ResultDocument, trace: Path, cloud: CloudProfile) -> S
     if file_sha256(trace) != replayed.trace_sha256:
         raise ConfigError(f"{trace}: not the trace that was replayed ({replayed.trace})")
     inputs, late = replayed.settings, replayed.dispatch_lag_s
+    columns = inputs.get("columns")
     try:
         limit = inputs["limit"]
         return SimulationSettings(
             trace=trace,
+            columns=None if columns is None else str(columns),
             device=device_profile(str(replayed.profiles["device"]["name"])),
             cloud=_as_replayed(cloud, inputs),
             link_profile=str(replayed.profiles["link"]["name"]),

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from pd_bench.results.document_part import DocumentPart
-from pd_bench.traces.formats import MAX_TOKENS
+from pd_bench.traces.cells import MAX_TOKENS
 from pd_bench.traces.moments import Moments
 from pd_bench.traces.row import TraceRow
 from pd_core.errors import TraceError

@@ -7,17 +7,20 @@ change the measured load. The caller may choose to skip broken rows, which are t
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
-from pd_bench.traces.formats import Parsed, TraceFormat, told_by
+from pd_bench.traces.columns import Columns
+from pd_bench.traces.dialect import separator_named, whole_records
+from pd_bench.traces.formats import TraceFormat, told_by
 from pd_bench.traces.lines import Line, trace_lines
-from pd_bench.traces.row import BLOCK_TOKENS, TraceRow
+from pd_bench.traces.row import BLOCK_TOKENS, Parsed, TraceRow
 from pd_core.errors import TraceError
 
 __all__ = ["BLOCK_TOKENS", "SkippedRows", "TraceRow", "format_name", "read_trace"]
 
 _KEPT_REASONS = 5
+_BLANK = " ,;|\t"  # a spreadsheet writes its empty rows too
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ def read_trace(
     *,
     skipped: SkippedRows | None = None,
     any_order: bool = False,
+    columns: Columns | None = None,
 ) -> Iterator[TraceRow]:
     """Yield the rows of a trace in order, without holding the file in memory.
 
@@ -65,6 +69,7 @@ def read_trace(
         skipped: leave broken rows out and count them here; without it they are errors. A row
             that arrives before the one above it is also broken.
         any_order: accept rows that are not sorted by time; arrivals may then be below 0.
+        columns: what the file's columns mean; None: it has one of the known formats.
 
     Raises:
         TraceError: the file cannot be read, its format is unknown, it has no rows, or a row is
@@ -74,28 +79,31 @@ def read_trace(
         raise TraceError(f"the limit of rows is {limit}; it must be 1 or more")
     # islice accepts no larger number.
     most = None if limit is None else min(limit, sys.maxsize)
-    return islice(_rows(path, skipped, any_order), most)
+    return islice(_rows(path, columns, skipped, any_order), most)
 
 
-def format_name(path: Path) -> str:
+def format_name(path: Path, columns: Columns | None = None) -> str:
     """Return the name of a trace's format, after reading its first line.
 
     Raises:
         TraceError: the file cannot be read, or its format is unknown.
     """
-    return _format(path, next(trace_lines(path), None)).name
+    trace_format, _ = _begun(path, columns)
+    return trace_format.name
 
 
-def _rows(path: Path, skipped: SkippedRows | None, any_order: bool) -> Iterator[TraceRow]:
+def _rows(
+    path: Path, columns: Columns | None, skipped: SkippedRows | None, any_order: bool
+) -> Iterator[TraceRow]:
     first_ns: int | None = None
     last_ns = 0
-    for line, parsed in _parsed(path, skipped):
+    for line, parsed in _parsed(path, columns, skipped):
         if first_ns is None:
             first_ns = parsed.at_ns
         elif parsed.at_ns < last_ns and not any_order:
             late_s = (last_ns - parsed.at_ns) / 1e9
             why = f"arrives {late_s:g} s before the row above it; sort the trace by time"
-            _broken(path, line, why, skipped)
+            _broken(path, line, f"{why} (pd-bench trace convert --sort)", skipped)
             continue
         last_ns = parsed.at_ns
         yield TraceRow(line, (parsed.at_ns - first_ns) / 1e9, *parsed[1:])
@@ -103,33 +111,46 @@ def _rows(path: Path, skipped: SkippedRows | None, any_order: bool) -> Iterator[
         raise TraceError(f"{path}: the trace has no rows")
 
 
-def _parsed(path: Path, skipped: SkippedRows | None) -> Iterator[tuple[int, Parsed]]:
-    """Yield (line number, parsed row); the first line determines the format."""
-    lines = trace_lines(path)
-    first = next(lines, None)
-    trace_format = _format(path, first)
-    if first is not None and not trace_format.has_header:
-        yield from _row(path, first, trace_format, skipped)
+def _parsed(
+    path: Path, columns: Columns | None, skipped: SkippedRows | None
+) -> Iterator[tuple[int, Parsed]]:
+    """Yield (line number, parsed row)."""
+    trace_format, lines = _begun(path, columns)
     empty_line: int | None = None
-    for line in lines:
-        if line.problem is None and not line.text.strip():
+    for line in whole_records(lines) if trace_format.is_table else lines:
+        if _is_blank(line):
             empty_line = empty_line or line.number
             continue
         if empty_line is not None:
-            _broken(path, empty_line, "is empty, yet rows follow it", skipped)
+            _broken(path, empty_line, "is empty, yet rows follow it; take it out", skipped)
             empty_line = None
         yield from _row(path, line, trace_format, skipped)
 
 
-def _format(path: Path, first: Line | None) -> TraceFormat:
-    if first is None or (first.problem is None and not first.text.strip()):
+def _begun(path: Path, columns: Columns | None) -> tuple[TraceFormat, Iterator[Line]]:
+    """Return the format, which the first line determines, and the lines of the rows."""
+    lines = trace_lines(path)
+    first = _first(lines)
+    delimiter = None if first is None else separator_named(first.text)
+    if delimiter is not None:
+        first = _first(lines)
+    if first is None:
         raise TraceError(f"{path}: the file is empty; it has neither a header nor a row")
     try:
         if first.problem is not None:
             raise ValueError(first.problem)
-        return told_by(first.text)
+        trace_format = told_by(first.text, columns, delimiter)
     except ValueError as error:
         raise TraceError(f"{path}, line {first.number}: {error}") from None
+    return trace_format, lines if trace_format.has_header else chain([first], lines)
+
+
+def _first(lines: Iterator[Line]) -> Line | None:
+    return next((line for line in lines if not _is_blank(line)), None)
+
+
+def _is_blank(line: Line) -> bool:
+    return line.problem is None and not line.text.strip(_BLANK)
 
 
 def _row(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Final
 
-from pd_bench.traces.formats import Header
+from pd_bench.traces.json_rows import Header
 from pd_bench.traces.row import BLOCK_TOKENS, TraceRow
 from pd_core.errors import ConfigError
 
