@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from itertools import count
 
 from pd_bench.results.result import CloudTotals
 from pd_bench.results.series import LoadPoint, LoadSeries
@@ -14,6 +15,7 @@ __all__ = ["CloudMeter"]
 _IDLE_WITHIN_S = 60.0
 _POLL_S = 0.05
 _LOAD_EVERY_S = 0.25  # one small call: negligible beside a forward pass
+_SAMPLES = 1 << 15  # 2.3 hours; then half as often, so that a trace of months ends
 
 
 class CloudMeter:
@@ -22,7 +24,8 @@ class CloudMeter:
     Args:
         link: the link to the server.
         idle_within_s: how long the server may take to become idle.
-        load_every_s: seconds between two samples of its load; shorter peaks may be missed.
+        load_every_s: seconds between two samples of its load; shorter peaks may be missed. They
+            double after every 32,768 samples.
     """
 
     def __init__(
@@ -77,10 +80,10 @@ class CloudMeter:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         with contextlib.suppress(PdError):
-            while True:
+            for number in count(1):
                 load = (await self._link.info()).load
                 self._load.add(loop.time() - began_s, load.num_running, load.num_waiting)
-                await asyncio.sleep(self._load_every_s)
+                await asyncio.sleep(self._load_every_s * 2 ** (number // _SAMPLES))
 
     async def _idle_load(self) -> Load:
         try:

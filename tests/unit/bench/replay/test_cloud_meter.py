@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.cloud_meter import CloudMeter
 from pd_bench.results.result import CloudTotals
 from pd_core.errors import CloudTimeout
@@ -16,8 +17,10 @@ class FakeLink:
     def __init__(self, loads: Sequence[Load]) -> None:
         self._loads = list(loads)
         self.last_told = asyncio.Event()
+        self.num_asked = 0
 
     async def info(self) -> ServerInfo:
+        self.num_asked += 1
         load = self._loads.pop(0) if len(self._loads) > 1 else self._loads[0]
         if len(self._loads) == 1:
             self.last_told.set()
@@ -76,3 +79,19 @@ async def test_the_load_is_watched_from_the_start_of_a_pass_to_its_end() -> None
     watched = len(meter.load)
     await asyncio.sleep(0.01)
     assert len(meter.load) == watched
+
+
+@pytest.mark.slow
+def test_a_trace_of_a_year_is_watched_ever_more_rarely() -> None:
+    link = FakeLink([load(1.0, 5)])
+    meter = CloudMeter(link, load_every_s=2.0)
+
+    async def watched(seconds: float) -> int:
+        await meter.start()
+        await asyncio.sleep(seconds)
+        await meter.stop()
+        return link.num_asked
+
+    assert run_virtual(watched(3600)) == 1 + 1800
+    assert run_virtual(watched(365 * 86_400)) < 10 * (1 << 15)
+    assert meter.load[-1].at_s > 360 * 86_400
