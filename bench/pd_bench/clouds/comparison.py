@@ -24,12 +24,13 @@ from pd_bench.clouds.result import (
     throughput_ratio,
 )
 from pd_bench.clouds.settings import CLOUD_SCHEMES, CloudSettings, rotated
-from pd_bench.harness.cores import available_cores, pinned, split_cores
+from pd_bench.harness.cores import available_cores, num_processors, pinned, split_cores
 from pd_bench.harness.process_meter import session_cpu_s
 from pd_bench.harness.server_process import serving
 from pd_bench.replay.workload import Work, Workload
 from pd_bench.results.provenance import file_sha256, hardware, versions, versions_of
 from pd_bench.results.result import Distribution
+from pd_bench.results.validity import sharing_problems
 from pd_core.errors import EngineError
 from pd_core.generation import ServerInfo, Start
 from pd_core.sampling_params import SamplingParams
@@ -73,6 +74,7 @@ class CloudComparison:
         self._progress = progress
         self._rows = settings.rows()
         self._cores = split_cores(available_cores())
+        self._sharing = sharing_problems(num_processors())
         self._workload: Workload | None = None
         self._infos: dict[str, ServerInfo] = {}
         self._starts_s: dict[str, list[float]] = {name: [] for name in settings.engines}
@@ -241,6 +243,7 @@ class CloudComparison:
             for scheme, result in engine.schemes.items()
             if result.failed
         ]
+        problems += self._sharing
         if len({info.model.fingerprints.weights for info in self._infos.values()}) > 1:
             problems.append("the servers ran different weights")
         return tuple(problems)

@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 from pd_bench.harness.command_run import run_to_end
+from pd_bench.harness.cores import num_processors
 from pd_bench.results.result_file import result_file
+from pd_bench.results.validity import sharing_problems
 
 __all__ = ["JsonOut", "json_file", "run_measurement"]
 
@@ -32,5 +34,7 @@ def json_file(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
 def run_measurement(measure: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> T:
     """Run a measurement, with a status line on a terminal."""
     console = Console(stderr=True)
+    for problem in sharing_problems(num_processors()):
+        console.print(f"not to be quoted: {problem}", soft_wrap=True, highlight=False)
     with console.status("starting the server") as status:
         return run_to_end(measure(lambda doing: status.update(doing)))

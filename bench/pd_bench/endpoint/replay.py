@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pd_bench.endpoint.client import RESERVED_IDS, Endpoint, EndpointOutcome, endpoint_record
 from pd_bench.endpoint.settings import EndpointSettings
 from pd_bench.harness.bounds import warm_up_failure
+from pd_bench.harness.cores import num_processors
 from pd_bench.replay.dispatch import Dispatched, Dispatcher
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.workload import Work, Workload
@@ -23,7 +24,7 @@ from pd_bench.results.result import (
     SchemeResult,
 )
 from pd_bench.results.series import Timeline, sample_rows
-from pd_bench.results.validity import early_end, lag_problems
+from pd_bench.results.validity import early_end, lag_problems, sharing_problems
 from pd_bench.traces.cells import MAX_TOKENS
 from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
@@ -146,6 +147,8 @@ class EndpointReplay:
         settings = self._settings
         records = sorted(self._records, key=lambda r: (r.repeat, r.id))
         problems = lag_problems(records, settings.pace_s)
+        if settings.is_here:
+            problems += sharing_problems(num_processors())
         if self._partial:
             problems.insert(0, early_end(self.failure))
         return settings.document(

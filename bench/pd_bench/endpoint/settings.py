@@ -75,6 +75,11 @@ class EndpointSettings(TraceRun):
             )
 
     @property
+    def is_here(self) -> bool:
+        """Whether the server runs on this machine."""
+        return is_loopback(urlsplit(self.url).hostname or "")
+
+    @property
     def base_url(self) -> str:
         """The address to which "/completions" is added."""
         url = self.url.rstrip("/").removesuffix("/completions")

@@ -13,7 +13,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pd_bench.harness.bounds import warm_up_failure
-from pd_bench.harness.cores import CoreSplit, available_cores, pinned, split_cores
+from pd_bench.harness.cores import (
+    CoreSplit,
+    available_cores,
+    num_processors,
+    pinned,
+    split_cores,
+)
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.replay.cloud_meter import CloudMeter
 from pd_bench.replay.devices import Devices, FleetDevices, RealDevice
@@ -36,6 +42,7 @@ from pd_bench.results.validity import (
     exactness_problems,
     lag_problems,
     promised_exactness,
+    sharing_problems,
 )
 from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
@@ -79,6 +86,8 @@ class Replay:
         self._timelines: list[Timeline] = []
         self._load: dict[str, tuple[LoadPoint, ...]] = {}
         self._problems: list[str] = []
+        if settings.cloud_is_here:
+            self._problems += sharing_problems(num_processors())
         self._partial = False
 
     async def run(self) -> ResultDocument:

@@ -7,6 +7,7 @@ from pd_bench.harness.bounds import check_counts, check_pace, check_timeout
 from pd_bench.replay.schemes import SCHEMES, Scheme, SchemesOption, parse_schemes
 from pd_bench.replay.trace_run import TraceRun
 from pd_core.errors import ConfigError
+from pd_core.host.loopback import is_loopback
 from pd_core.sampling_params import SamplingParams
 from pd_core.settings.option import Option
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
@@ -78,6 +79,11 @@ class ReplaySettings(TraceRun):
     def speed(self) -> SpeedProfile | None:
         """The devices' speed profile; None: the real device's own speed."""
         return None if self.device_profile is None else device_profile(self.device_profile)
+
+    @property
+    def cloud_is_here(self) -> bool:
+        """Whether the server runs on this machine: our own does."""
+        return self.cloud is None or is_loopback(self.cloud.target.rpartition(":")[0])
 
     @property
     def link(self) -> LinkProfile:

@@ -9,6 +9,8 @@ Where both hold the same rows, each scheme's requests are compared row by row:
   alone decides, at the test's level instead of 5 %.
 - Stalls: rows that stalled in only one result, by the exact sign test.
 
+Results of different fidelities are refused: a simulation is no better or worse than a replay.
+
 Because many figures are tested, the tests' level is divided among them (Bonferroni). Failures,
 disagreeing tokens and equal answers are compared directly: they have no noise.
 """
@@ -94,7 +96,8 @@ def compare_results(
         tolerance: share of A by which a figure may grow before it is worse.
 
     Raises:
-        ConfigError: the results cannot be compared: different rows, or no common scheme.
+        ConfigError: the results cannot be compared: different rows, no common scheme, or one is
+            simulated and the other is not.
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ConfigError(f"--tolerance is {tolerance}; it must be 0 or more")
@@ -109,6 +112,12 @@ def compare_results(
         raise ConfigError(
             f"the results have no scheme in common: {', '.join(first.schemes)} against "
             f"{', '.join(second.schemes)}"
+        )
+    if first.fidelity != second.fidelity:
+        raise ConfigError(
+            f"A is of the fidelity {first.fidelity} and B of {second.fidelity}: what differs "
+            "between them is neither better nor worse; compare runs of one fidelity. How well a "
+            "simulation agrees with a replay: pd-bench simulate TRACE --validate REPLAY.json"
         )
     rows = _common_rows(first, second)
     level = LEVEL / (len(schemes) * (len(MEASURES) + 1))  # + 1 for stalls
@@ -247,7 +256,6 @@ def _notes(first: ResultDocument, second: ResultDocument) -> list[str]:
         if not document.valid:
             notes.append(f"{name} is not valid: {'; '.join(document.invalid_because)}")
     for words, get in (
-        ("fidelity", lambda d: d.fidelity),
         ("pace", lambda d: d.pace_s),
         ("trace", lambda d: d.trace_sha256[:12]),
         ("seed", lambda d: d.seed),

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 from pd_bench.results.result import Distribution, RequestRecord
 from pd_core.errors import PdError
 
-__all__ = ["LAG_SHARE", "early_end", "exactness_problems", "lag_problems", "promised_exactness"]
+__all__ = [
+    "LAG_SHARE",
+    "early_end",
+    "exactness_problems",
+    "lag_problems",
+    "promised_exactness",
+    "sharing_problems",
+]
 
 LAG_SHARE = 0.1
 """A run is invalid when the p99 of its dispatch lag exceeds this share of the pace."""
@@ -31,6 +38,17 @@ def lag_problems(records: Iterable[RequestRecord], pace_s: float) -> list[str]:
                 f"{LAG_SHARE:g} of the pace: this machine could not send the requests in time"
             )
     return problems
+
+
+def sharing_problems(num_processors: float) -> list[str]:
+    """Return a problem if a server and a client on this machine have less than a core each."""
+    if num_processors >= 2:
+        return []
+    shared = "one core" if num_processors == 1 else f"{num_processors:g} of a core's time"
+    return [
+        f"server and client share {shared}: each waits for the other, so no time can be trusted; "
+        "give them two cores or more"
+    ]
 
 
 def promised_exactness(records: Iterable[RequestRecord]) -> str:

@@ -214,6 +214,50 @@ def test_the_schemes_order_rotates_over_repeats(
     ]
 
 
+@pytest.mark.parametrize(
+    ("cloud", "shared"),
+    [
+        (None, True),
+        ("localhost:1", True),
+        ("[::1]:1", True),
+        ("cloud.example:443", False),
+    ],
+)
+def test_a_server_and_a_client_on_one_core_are_not_to_be_trusted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cloud: str | None, shared: bool
+) -> None:
+    trace = tmp_path / "t.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.0,30,3\n")
+    SERVERS["one"] = SERVERS[cloud or "one"] = 0
+
+    @asynccontextmanager
+    async def own_server(options: ServerOptions) -> AsyncIterator[str]:
+        yield "one"
+
+    monkeypatch.setattr("pd_bench.replay.replay.own_server", own_server)
+    monkeypatch.setattr(
+        "pd_bench.replay.replay.GrpcCloudLink.to", lambda c: FakeLink(c.target, lambda: None)
+    )
+    monkeypatch.setattr(Replay, "_devices", lambda _: FakeDevices())
+    settings = ReplaySettings(
+        trace=trace,
+        schemes=("cloud-only",),
+        device_profile="slow",
+        max_output_tokens=64,
+        cloud=None if cloud is None else CloudAddress(cloud),
+    )
+
+    async def main() -> ResultDocument:
+        with Progress(Console(quiet=True), 0.1) as progress:
+            return await Replay(settings, progress).run()
+
+    for cores, valid in ((1, not shared), (2, True)):
+        monkeypatch.setattr("pd_bench.replay.replay.num_processors", lambda cores=cores: cores)
+        document = asyncio.run(main())
+        told = any("share one core" in why for why in document.invalid_because)
+        assert (document.valid, told) == (valid, not valid)
+
+
 # A cloud that dies on the way
 
 

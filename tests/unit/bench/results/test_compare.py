@@ -103,11 +103,10 @@ def test_more_failures_and_other_answers_are_regressions_without_noise() -> None
 
 def test_what_speaks_against_the_comparison_is_said() -> None:
     other = full_document().model_copy(
-        update={"valid": False, "invalid_because": ("late",), "pace_s": 0.2, "fidelity": "real"}
+        update={"valid": False, "invalid_because": ("late",), "pace_s": 0.2}
     )
     notes = compare_results(full_document(), other).notes
     assert notes[0] == "B is not valid: late"
-    assert "other fidelity: fleet in A, real in B" in notes
     assert "other pace: 0.1 in A, 0.2 in B" in notes
     faster = full_document().model_copy(
         update={"profiles": {"device": {"name": "slow", "decode_s": 0.01}, "link": {"name": "lte"}}}
@@ -131,6 +130,23 @@ def test_results_of_other_requests_are_refused(second: ResultDocument, why: str)
         compare_results(document([record(0, "pd-device")]), second)
     with pytest.raises(ConfigError, match="--tolerance is -1"):
         compare_results(second, second, -1.0)
+
+
+def test_a_simulation_is_no_better_or_worse_than_a_replay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    replayed, simulated = tmp_path / "a.json", tmp_path / "b.json"
+    replayed.write_text(noisy(1).model_dump_json())
+    slow = noisy(2, change=slower(1.5)).model_copy(update={"fidelity": "simulated"})
+    simulated.write_text(slow.model_dump_json())
+    for pair in ((replayed, simulated), (simulated, replayed)):
+        assert run(monkeypatch, *map(str, pair)) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "neither better nor worse; compare runs of one fidelity" in captured.err
+        assert "simulate TRACE --validate" in captured.err
+    # Two simulations are of one kind.
+    assert run(monkeypatch, str(simulated), str(simulated)) == 0
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

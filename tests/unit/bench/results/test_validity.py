@@ -5,7 +5,12 @@ import pytest
 from pd_bench.replay.dispatch import Dispatched, record_of
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord
-from pd_bench.results.validity import exactness_problems, lag_problems, promised_exactness
+from pd_bench.results.validity import (
+    exactness_problems,
+    lag_problems,
+    promised_exactness,
+    sharing_problems,
+)
 from pd_core.errors import QueueFull
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 
@@ -55,3 +60,12 @@ def test_one_request_without_the_promise_takes_it_from_the_run(other: str) -> No
     records = [answered(0, 5), answered(0, 6, exactness=other)]
     assert promised_exactness(records) == other
     assert bool(exactness_problems(records)) == (other == "identical")
+
+
+def test_two_sides_on_less_than_two_cores_make_a_run_invalid() -> None:
+    assert sharing_problems(2) == sharing_problems(64) == []
+    (problem,) = sharing_problems(1)
+    assert problem.startswith("server and client share one core: ")
+    assert problem.endswith("give them two cores or more")
+    (problem,) = sharing_problems(1.5)
+    assert problem.startswith("server and client share 1.5 of a core's time: ")
