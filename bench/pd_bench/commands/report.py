@@ -17,6 +17,9 @@ __all__ = ["read_result", "report", "report_files"]
 Html = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")]
 Png = Annotated[Path | None, typer.Option("--png", help="Write the figures as one picture.")]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write one line per request.")]
+Markdown = Annotated[
+    bool, typer.Option("--markdown", help="Print the main figures as a Markdown table.")
+]
 
 
 def read_result(path: Path) -> ResultDocument:
@@ -83,10 +86,11 @@ def report(
     html: Html = None,
     png: Png = None,
     csv: Csv = None,
+    markdown: Markdown = False,
 ) -> None:
-    """Show a result: one self-contained page, a picture, or a table of its requests."""
-    if html is None and png is None and csv is None:
-        raise ConfigError("say what to write: --html FILE, --png FILE or --csv FILE")
+    """Show a result: one self-contained page, a picture, or tables of its requests and figures."""
+    if html is None and png is None and csv is None and not markdown:
+        raise ConfigError("say what to write: --html FILE, --png FILE, --csv FILE or --markdown")
     refuse_same_file(("RESULT", result), ("--html", html), ("--png", png), ("--csv", csv))
     document = read_result(result)
     with report_files(html, png, csv) as write:
@@ -94,3 +98,7 @@ def report(
     for path in (html, png, csv):
         if path is not None:
             typer.echo(f"{path}: {path.stat().st_size} bytes")
+    if markdown:
+        from pd_bench.reports.short_table import short_table
+
+        typer.echo(short_table(document))
