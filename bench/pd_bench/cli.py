@@ -14,16 +14,17 @@ from rich.console import Console
 from pd_bench.commands.capacity import CapacityAsked, capacity
 from pd_bench.commands.cloud import Compared, cloud
 from pd_bench.commands.compare import compare
-from pd_bench.commands.device import api, turns
+from pd_bench.commands.device import ApiAsked, TurnsAsked, api, overhead, ticker, turns
 from pd_bench.commands.kv import KvAsked, kv
 from pd_bench.commands.profile_cloud import profile
 from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
-from pd_bench.commands.server import gaps, streams
+from pd_bench.commands.server import GapsAsked, StreamsAsked, gaps, streams
 from pd_bench.commands.simulate import Simulated, simulate
-from pd_bench.commands.startup import startup
+from pd_bench.commands.startup import StartupAsked, startup
 from pd_bench.commands.trace import trace_app
 from pd_bench.harness.command_run import prepare, run_to_end
+from pd_bench.overhead.settings import OverheadSettings, TickerSettings
 from pd_core.errors import PdError, status_of
 from pd_core.host.ending_signals import INTERRUPTED, ending_signals, is_ctrl_c
 from pd_core.settings.command import add_command, program_app
@@ -36,54 +37,20 @@ app = program_app(
 )
 app.add_typer(trace_app, name="trace")
 
-Pace = Annotated[float, typer.Option(help="Seconds between shown tokens.")]
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 
-
-@app.command()
-def overhead(
-    pace: Pace = 0.02,
-    tokens: Annotated[
-        int, typer.Option(min=8, max=1_000_000, help="Paced tokens to measure.")
-    ] = 1000,
-) -> None:
-    """Measure what gRPC, session and pacing add to a token on loopback."""
-    prepare()
-    from pd_bench.overhead.overhead import measure_overhead, overhead_table
-
-    Console().print(overhead_table(run_to_end(measure_overhead(pace, tokens))))
-
-
-@app.command()
-def ticker(
-    model: Model = DEFAULT_MODEL,
-    prompt_tokens: Annotated[
-        int, typer.Option(min=1, help="Length of the prompts; at most the model's context.")
-    ] = 8192,
-    duration: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="Seconds of idle and of busy time.")
-    ] = 10.0,
-) -> None:
-    """Measure how late the device's event loop is while its engine prefills."""
-    prepare()
-    from pd_bench.overhead.ticker import measure_ticker, ticker_table
-    from pd_core.checkpoints.loading import load_model
-    from pd_device_client.engine.torch_engine import TorchLocalEngine
-
-    engine = TorchLocalEngine(load_model(model))
-    Console().print(ticker_table(run_to_end(measure_ticker(engine, prompt_tokens, duration))))
-
-
+add_command(app, overhead, OverheadSettings)
+add_command(app, ticker, TickerSettings)
 add_command(app, replay, Replayed)
 add_command(app, kv, KvAsked)
 app.command()(report)
 app.command()(compare)
-app.command()(streams)
-app.command()(gaps)
+add_command(app, streams, StreamsAsked)
+add_command(app, gaps, GapsAsked)
 add_command(app, cloud, Compared)
-app.command()(api)
-app.command()(turns)
-app.command()(startup)
+add_command(app, api, ApiAsked)
+add_command(app, turns, TurnsAsked)
+add_command(app, startup, StartupAsked)
 add_command(app, simulate, Simulated)
 app.command()(profile)
 add_command(app, capacity, CapacityAsked)

@@ -1,77 +1,89 @@
-"""`pd-bench api` and `pd-bench turns`: the device's overhead, and its savings."""
+"""What the device adds and saves: `pd-bench overhead`, `ticker`, `api` and `turns`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
-import typer
 from rich.console import Console
 
 from pd_bench.commands.measuring import JsonOut, json_file, run_measurement
-from pd_bench.harness.command_run import prepare
-from pd_core.store.model_names import MODEL_HELP, RANDOM_TINY
-from pd_device_client.planning.profiles import device_profile
+from pd_bench.harness.command_run import prepare, run_to_end
+from pd_bench.overhead.settings import (
+    ApiSettings,
+    OverheadSettings,
+    TickerSettings,
+    TurnsSettings,
+)
+from pd_core.settings.option import Part
+from pd_core.settings.program import Read
 
-__all__ = ["api", "turns"]
+__all__ = ["ApiAsked", "TurnsAsked", "api", "overhead", "ticker", "turns"]
 
 
-def api(
-    pace: Annotated[
-        float, typer.Option(min=0.001, max=60, help="Seconds between shown tokens.")
-    ] = 0.02,
-    tokens: Annotated[int, typer.Option(min=8, max=100_000, help="Tokens per round.")] = 250,
-    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Rounds of each kind.")] = 4,
-    chats: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Chats at once against one device.")
-    ] = 100,
-    chat_tokens: Annotated[
-        int, typer.Option(min=2, max=100_000, help="Tokens of each chat's answer.")
-    ] = 32,
-    json_out: JsonOut = None,
-) -> None:
+def overhead(asked: OverheadSettings, _: Read) -> None:
+    """Measure what gRPC, session and pacing add to a token on loopback."""
+    prepare()
+    from pd_bench.overhead.overhead import measure_overhead, overhead_table
+
+    found = run_measurement(lambda _: measure_overhead(asked.pace_s, asked.num_tokens))
+    Console().print(overhead_table(found))
+
+
+def ticker(asked: TickerSettings, _: Read) -> None:
+    """Measure how late the device's event loop is while its engine prefills."""
+    prepare()
+    from pd_bench.overhead.ticker import measure_ticker, ticker_table
+    from pd_core.checkpoints.loading import load_model
+    from pd_device_client.engine.torch_engine import TorchLocalEngine
+
+    engine = TorchLocalEngine(load_model(asked.model))
+    found = run_to_end(measure_ticker(engine, asked.prompt_tokens, asked.duration_s))
+    Console().print(ticker_table(found))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAsked:
+    """What to measure of the API, and where the figures go."""
+
+    run: Annotated[ApiSettings, Part()] = field(default_factory=ApiSettings)
+    json_out: JsonOut = None
+
+
+def api(asked: ApiAsked, _: Read) -> None:
     """Measure what the device's HTTP API adds to a token, and how it handles many chats at once.
 
     Uses a real cloud and a real `pd-device serve` in cloud-only mode; rounds
     of a bare session alternate with rounds over HTTP. Linux only.
     """
     prepare()
-    from pd_bench.overhead.api_overhead import ApiSettings, api_tables, measure_api
+    from pd_bench.overhead.api_overhead import api_tables, measure_api
 
-    settings = ApiSettings(pace, tokens, rounds, chats, chat_tokens)
-    with json_file(json_out) as write:
+    settings = asked.run
+    with json_file(asked.json_out) as write:
         found = run_measurement(lambda tick: measure_api(settings, tick))
         for table in api_tables(found, settings):
             Console().print(table)
         write({"settings": asdict(settings), "added": asdict(found.added), **asdict(found)})
 
 
-def turns(
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = RANDOM_TINY,
-    profile: Annotated[
-        str, typer.Option("--device-profile", help="The profile to slow the device to.")
-    ] = "slow",
-    prompt_tokens: Annotated[int, typer.Option(min=2, help="Tokens of the first turn.")] = 2000,
-    answer_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
-    words_tokens: Annotated[int, typer.Option(min=1, help="New tokens of the second turn.")] = 50,
-    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Conversations.")] = 3,
-    json_out: JsonOut = None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class TurnsAsked:
+    """What to measure of two turns, and where the figures go."""
+
+    run: Annotated[TurnsSettings, Part()] = field(default_factory=TurnsSettings)
+    json_out: JsonOut = None
+
+
+def turns(asked: TurnsAsked, _: Read) -> None:
     """Measure how soon the device takes over in a conversation's second turn.
 
     Uses a real cloud and a real engine, slowed to a profile. The aim is a
     fifth of the first turn's time.
     """
     prepare()
-    from pd_bench.overhead.second_turn import TurnsSettings, measure_turns, turns_table
+    from pd_bench.overhead.second_turn import measure_turns, turns_table
 
-    settings = TurnsSettings(
-        model,
-        device_profile(profile),
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens,
-        words_tokens=words_tokens,
-        rounds=rounds,
-    )
-    with json_file(json_out) as write:
+    settings = asked.run
+    with json_file(asked.json_out) as write:
         found = run_measurement(lambda tick: measure_turns(settings, tick))
         Console().print(turns_table(found, settings))
         write({"settings": asdict(settings), "rounds": [asdict(each) for each in found]})

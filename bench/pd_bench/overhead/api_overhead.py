@@ -22,34 +22,16 @@ from pd_bench.harness.process_meter import rss_bytes
 from pd_bench.harness.server_process import ServerOptions, own_server, server_process
 from pd_bench.overhead.lateness import lateness_s
 from pd_bench.overhead.overhead import Latency, bare_answer
+from pd_bench.overhead.settings import ApiSettings
 from pd_core.errors import CloudUnavailable
 from pd_core.store.model_names import RANDOM_TINY
 
-__all__ = ["ApiOverhead", "ApiSettings", "Wave", "api_tables", "measure_api"]
+__all__ = ["ApiOverhead", "Wave", "api_tables", "measure_api"]
 
 GOAL_P50_S, GOAL_P99_S = 0.0005, 0.003
 _WARM_UP_TOKENS = 16
 _TOKEN = b'"token_id"'
 _PROMPT = "the same words for everybody"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiSettings:
-    """What to measure.
-
-    Attributes:
-        pace_s: seconds between shown tokens.
-        num_tokens: tokens per round.
-        rounds: rounds of each kind.
-        chats: chats at once.
-        chat_tokens: tokens of each chat's answer.
-    """
-
-    pace_s: float = 0.02
-    num_tokens: int = 250
-    rounds: int = 4
-    chats: int = 100
-    chat_tokens: int = 32
 
 
 @dataclass(frozen=True, slots=True)

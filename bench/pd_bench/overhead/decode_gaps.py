@@ -15,47 +15,16 @@ from rich.table import Table
 from pd_bench.harness.cloud_tokens import cloud_tokens
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
+from pd_bench.overhead.settings import LEADING_GAPS, GapsSettings
 from pd_bench.results.quantiles import quantiles
-from pd_core.errors import ConfigError
 from pd_core.generation import Start, Tokens
 from pd_core.sampling_params import SamplingParams
-from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
-__all__ = ["GOAL", "DecodeGaps", "GapsSettings", "gaps_table", "measure_gaps"]
+__all__ = ["GOAL", "DecodeGaps", "gaps_table", "measure_gaps"]
 
 GOAL = 2.0  # p99 while prefills arrive, over p99 without
-_LEADING_GAPS = 5  # not counted: the round's streams are still being opened
 _ids = count()
-
-
-@dataclass(frozen=True, slots=True)
-class GapsSettings:
-    """What to measure.
-
-    Attributes:
-        model: its context must hold the prompts.
-        num_decodes: streams whose gaps are measured.
-        num_prefills: long prompts in flight at any time of a busy round.
-        prompt_tokens: length of a long prompt.
-        num_tokens: tokens per measured stream and round.
-        rounds: number of quiet rounds, and of busy ones.
-    """
-
-    model: str = RANDOM_TINY
-    num_decodes: int = 4
-    num_prefills: int = 2
-    prompt_tokens: int = 4096
-    num_tokens: int = 200
-    rounds: int = 5
-
-    def __post_init__(self) -> None:
-        least = min(self.num_decodes, self.num_prefills, self.prompt_tokens, self.rounds)
-        if least < 1 or self.num_tokens <= _LEADING_GAPS + 1:
-            raise ConfigError(
-                f"decodes, prefills, prompt and rounds must be positive, and a stream needs more "
-                f"than {_LEADING_GAPS + 1} tokens"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +99,7 @@ async def _gaps(link: GrpcCloudLink, num_tokens: int) -> list[float]:
     async with aclosing(_tokens(link, 32, num_tokens)) as arrivals:
         async for tokens in arrivals:
             at_s += [loop.time()] * len(tokens.token_ids)
-    return [b - a for a, b in pairwise(at_s)][_LEADING_GAPS:]
+    return [b - a for a, b in pairwise(at_s)][LEADING_GAPS:]
 
 
 def _tokens(

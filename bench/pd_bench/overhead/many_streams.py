@@ -15,49 +15,21 @@ from rich.table import Table
 
 from pd_bench.emulation.cloud_engine import age_s
 from pd_bench.emulation.emulated_server import command
-from pd_bench.harness.bounds import check_between
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.process_meter import rss_bytes
 from pd_bench.harness.server_process import server_process
+from pd_bench.overhead.settings import StreamsSettings
 from pd_bench.results.quantiles import quantiles
-from pd_core.errors import ConfigError
 from pd_core.generation import Start, Tokens
 from pd_core.host.ready_file import ReadyServer
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
-__all__ = ["ManyStreams", "StreamsSettings", "measure_streams", "streams_table"]
+__all__ = ["ManyStreams", "measure_streams", "streams_table"]
 
 _STREAMS_PER_CONNECTION = 50  # about as many devices as share a proxy
 _OPENED_TOGETHER = 32
 _PROMPT_TOKENS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class StreamsSettings:
-    """What to measure.
-
-    Attributes:
-        num_streams: largest number of open streams; smaller ones are measured first.
-        step_s: seconds between a stream's tokens.
-        groups: groups of streams that get their tokens in turn within a step; 1: all at once.
-        num_tokens: measured tokens per stream.
-    """
-
-    num_streams: int = 2000
-    step_s: float = 1.0
-    groups: int = 20
-    num_tokens: int = 10
-
-    def __post_init__(self) -> None:
-        if min(self.num_streams, self.groups, self.num_tokens) < 1:
-            raise ConfigError("streams, groups and tokens must be positive")
-        check_between("--step", self.step_s, 0.001, 60, "seconds")
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Numbers of streams: one, a tenth, and all."""
-        return tuple(sorted({1, max(1, self.num_streams // 10), self.num_streams}))
 
 
 @dataclass(frozen=True, slots=True)

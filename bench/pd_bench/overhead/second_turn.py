@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
+from pd_bench.overhead.settings import TurnsSettings
 from pd_core.checkpoints.loading import load_model
 from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
@@ -23,38 +24,14 @@ from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.outcome import Origin, Outcome
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
-from pd_device_client.planning.profiles import SpeedProfile
 
-__all__ = ["GOAL", "Round", "TurnsSettings", "measure_turns", "turns_table"]
+__all__ = ["GOAL", "Round", "measure_turns", "turns_table"]
 
 GOAL = 0.2
 """The largest ratio of the second turn's time to handoff to the first's."""
 
 _KEPT_BYTES = 256 << 20
 _LOWEST_ID = 300  # many tokenizers have bytes and special tokens below
-
-
-@dataclass(frozen=True, slots=True)
-class TurnsSettings:
-    """What to measure.
-
-    Attributes:
-        model: the model of both sides.
-        profile: the profile to which the device is slowed.
-        prompt_tokens: tokens of the first turn.
-        answer_tokens: tokens of each answer.
-        words_tokens: tokens that the user adds in the second turn.
-        pace_s: seconds between shown tokens.
-        rounds: number of conversations.
-    """
-
-    model: str
-    profile: SpeedProfile
-    prompt_tokens: int = 2000
-    answer_tokens: int = 64
-    words_tokens: int = 50
-    pace_s: float = 0.1
-    rounds: int = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from pd_bench.overhead.settings import StartupSettings
 from pd_core.errors import EngineError
 from pd_core.host.parent_death import ending_with_parent
 
-__all__ = ["Start", "StartupSettings", "measure_startup", "startup_table", "timed_start"]
+__all__ = ["Start", "measure_startup", "startup_table", "timed_start"]
 
 # The log line at which each part ends. The import ends when the loading begins.
 _LOADING = {
@@ -34,19 +35,6 @@ _FIRST_TOKEN = "first token"
 _GOALS_S = {"chat": 2.0, "server": 2.5}
 _OTHERS = ("PD_SERVER_", "PD_DEVICE_", "XDG_")
 _PROMPT = "def read_lines(path):"
-
-
-@dataclass(frozen=True, slots=True)
-class StartupSettings:
-    """What to start.
-
-    Attributes:
-        model: a name or a directory.
-        rounds: starts of each kind.
-    """
-
-    model: str
-    rounds: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.endpoint.settings import EndpointSettings
 from pd_bench.harness.bounds import WARM_UP_TOKENS, check_between, check_timeout, warm_up_failure
 from pd_bench.kv.settings import PRESETS, KvSettings
-from pd_bench.overhead.many_streams import StreamsSettings
 from pd_bench.overhead.overhead import measure_overhead
+from pd_bench.overhead.settings import StreamsSettings
 from pd_bench.replay.settings import ReplaySettings
 from pd_core.errors import ConfigError, EngineError
 
