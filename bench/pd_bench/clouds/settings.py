@@ -3,17 +3,19 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
 from pd_bench.harness.bounds import check_counts, check_timeout
-from pd_bench.harness.server_process import ServerOptions
 from pd_bench.traces.columns import COLUMNS_HELP, parse_columns
-from pd_bench.traces.reader import TraceRow, read_trace
 from pd_core.errors import ConfigError
 from pd_core.settings.option import Argument, Option
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP, RANDOM_TINY
+
+if TYPE_CHECKING:
+    from pd_bench.harness.server_process import ServerOptions
+    from pd_bench.traces.reader import TraceRow
 
 __all__ = ["CLOUD_SCHEMES", "DTYPES", "ENGINES", "CloudSettings", "parse_engines", "rotated"]
 
@@ -122,13 +124,15 @@ class CloudSettings:
                 "vllm-env, name its interpreter with --vllm-python, or give --engines torch"
             )
 
-    def rows(self) -> list[TraceRow]:
+    def rows(self) -> "list[TraceRow]":
         """Return the rows of the trace, or generated ones.
 
         Raises:
             ConfigError: the columns are not named as they must be.
             TraceError: the trace cannot be read or a row is broken.
         """
+        from pd_bench.traces.reader import TraceRow, read_trace
+
         if self.trace is not None:
             columns = parse_columns(self.columns)
             return list(read_trace(self.trace, self.limit, columns=columns))
@@ -137,8 +141,10 @@ class CloudSettings:
             for i in range(self.limit or _GENERATED_ROWS)
         ]
 
-    def server(self, engine: str, cores: tuple[int, ...]) -> ServerOptions:
+    def server(self, engine: str, cores: tuple[int, ...]) -> "ServerOptions":
         """Return how to start an engine's server, with the same options for both where possible."""
+        from pd_bench.harness.server_process import ServerOptions
+
         flags = {
             "torch": ("--fast-numerics",) * self.fast_numerics,
             "vllm": ("--eager",) * self.eager,

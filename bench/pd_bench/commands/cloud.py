@@ -6,18 +6,19 @@ This process computes nothing, so it does not set torch's environment: the serve
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pd_bench.clouds.closed_loop import CloudAnswer
 from pd_bench.clouds.settings import CloudSettings
 from pd_bench.harness.command_run import run_to_end
 from pd_bench.results.result_file import result_file
 from pd_core.settings.option import Option, Part
 from pd_core.settings.program import Read
+
+if TYPE_CHECKING:
+    from pd_bench.clouds.closed_loop import CloudAnswer
 
 __all__ = ["Compared", "cloud"]
 
@@ -74,6 +75,14 @@ class _Bar:
     """One line per pass, with a bar on a terminal; drawn only when a request ends."""
 
     def __init__(self, console: Console) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
         self._console = console
         self._bar = Progress(
             TextColumn("{task.description:20}"),
@@ -106,7 +115,7 @@ class _Bar:
         if self._bar.disable:
             self._console.print(f"{what}: {num_requests} requests", highlight=False)
 
-    def ended(self, answer: CloudAnswer) -> None:
+    def ended(self, answer: "CloudAnswer") -> None:
         """Count a request."""
         self._failed += answer.error is not None
         self._bar.update(self._task, advance=1, failed=self._failed, refresh=True)

@@ -3,15 +3,15 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from pd_bench.commands.report import read_result
-from pd_bench.results.compare import LEVEL, Comparison, Figure, compare_results
-from pd_bench.results.headlines import MEASURES
+
+if TYPE_CHECKING:
+    from pd_bench.results.compare import Comparison, Figure
 
 __all__ = ["compare"]
 
@@ -31,6 +31,8 @@ def compare(
     ] = False,
 ) -> None:
     """Compare two results row by row; exit with code 1 when B is worse beyond noise."""
+    from pd_bench.results.compare import compare_results
+
     comparison = compare_results(read_result(first), read_result(second), tolerance)
     if as_json:
         fields = asdict(comparison) | {"regressions": len(comparison.regressions)}
@@ -43,7 +45,11 @@ def compare(
         raise typer.Exit(_REGRESSION)
 
 
-def _show(comparison: Comparison, console: Console, tolerance: float) -> None:
+def _show(comparison: "Comparison", console: Console, tolerance: float) -> None:
+    from rich.table import Table
+
+    from pd_bench.results.compare import LEVEL
+
     table = Table(title=f"B against A over {comparison.rows} rows")
     for column in ("scheme", "figure", "A", "B", "B / A [interval]", "p", ""):
         left = column in ("scheme", "figure", "")
@@ -64,7 +70,7 @@ def _show(comparison: Comparison, console: Console, tolerance: float) -> None:
     )
 
 
-def _cells(figure: Figure) -> list[str]:
+def _cells(figure: "Figure") -> list[str]:
     ratio = figure.ratio
     return [
         figure.scheme,
@@ -77,7 +83,9 @@ def _cells(figure: Figure) -> list[str]:
     ]
 
 
-def _value(figure: Figure, value: float | None) -> str:
+def _value(figure: "Figure", value: float | None) -> str:
+    from pd_bench.results.headlines import MEASURES
+
     if value is None:
         return "-"
     if figure.name not in MEASURES or "tokens" in figure.name:

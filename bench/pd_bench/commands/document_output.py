@@ -4,14 +4,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pd_bench.commands.report import report_files
-from pd_bench.results.result import ResultDocument
 from pd_bench.results.result_file import refuse_same_file, result_file
 from pd_core.settings.option import Option
+
+if TYPE_CHECKING:
+    from pd_bench.results.result import ResultDocument
 
 __all__ = ["Outputs", "document_into"]
 
@@ -29,8 +31,8 @@ class Outputs:
 
 
 def document_into(
-    trace: Path, outputs: Outputs, run: Callable[[], ResultDocument]
-) -> ResultDocument:
+    trace: Path, outputs: Outputs, run: "Callable[[], ResultDocument]"
+) -> "ResultDocument":
     """Run, write the document, and return it.
 
     Args:

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pd_bench.kv.settings import KvSettings, ShapeOptions
 from pd_bench.results.result_file import result_file
@@ -101,6 +100,14 @@ class _Bar:
     """A progress bar, drawn only between rounds: a drawing thread would disturb the timing."""
 
     def __init__(self, total: int) -> None:
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description:22}"),

@@ -11,7 +11,6 @@ from rich.console import Console
 from pd_bench.harness.command_run import run_to_end
 from pd_bench.harness.cores import num_processors
 from pd_bench.results.result_file import result_file
-from pd_bench.results.validity import sharing_problems
 from pd_core.settings.option import Option
 
 __all__ = ["JsonOut", "json_file", "run_measurement"]
@@ -40,6 +39,8 @@ def run_measurement(
         measure: called with a function that says what is being done.
         two_sides: a server and a client run on this machine, and disturb each other on one core.
     """
+    from pd_bench.results.validity import sharing_problems
+
     console = Console(stderr=True)
     for problem in sharing_problems(num_processors()) if two_sides else ():
         console.print(f"not to be quoted: {problem}", soft_wrap=True, highlight=False)

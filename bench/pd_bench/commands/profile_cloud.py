@@ -1,17 +1,20 @@
 """`pd-bench profile`: a running server into a cloud profile that `pd-bench simulate` reads."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from pd_bench.harness.command_run import run_to_end
 from pd_bench.results.result_file import result_file
-from pd_bench.simulation.cloud_measure import CloudMeasurement, measure_cloud
 from pd_core.host.api_key import read_api_key
 from pd_device_client.cloud.address import CloudAddress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pd_bench.simulation.cloud_measure import CloudMeasurement
 
 __all__ = ["measurement_table", "profile"]
 
@@ -39,13 +42,14 @@ def profile(
     ] = False,
 ) -> None:
     """Measure a server's prefill, decode and round trip into a profile for simulations."""
+    from pd_bench.simulation.cloud_measure import measure_cloud
     from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
     key = None if api_key_file is None else read_api_key(api_key_file)
     access = CloudAddress(cloud, tls_ca, tls, key, insecure)
     with result_file(out, "--out") as write, Console(stderr=True).status("connecting") as status:
 
-        async def measure() -> CloudMeasurement:
+        async def measure() -> "CloudMeasurement":
             link = GrpcCloudLink.to(access)
             try:
                 return await measure_cloud(
@@ -65,8 +69,10 @@ def profile(
     typer.echo(f"written to {out}; use it: pd-bench simulate TRACE --cloud-profile {out}")
 
 
-def measurement_table(found: CloudMeasurement) -> Table:
+def measurement_table(found: "CloudMeasurement") -> "Table":
     """Return the measured times beside those that the profile predicts."""
+    from rich.table import Table
+
     profile = found.profile
     table = Table(title=f"{profile.name}: {profile.source}")
     for column in ("", "measured, ms", "profile, ms"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,12 +12,14 @@ from pd_bench.endpoint.settings import EndpointSettings
 from pd_bench.harness.command_run import prepare, run_to_end
 from pd_bench.replay.cloud_options import CloudOptions
 from pd_bench.replay.settings import ReplaySettings
-from pd_bench.results.result import ResultDocument
 from pd_core.errors import ConfigError, PdError
 from pd_core.host.api_key import chosen_api_key
 from pd_core.host.ending_signals import INTERRUPTED
 from pd_core.settings.option import Part
 from pd_core.settings.program import Read
+
+if TYPE_CHECKING:
+    from pd_bench.results.result import ResultDocument
 
 __all__ = ["Replayed", "replay"]
 
@@ -72,7 +74,9 @@ def _refuse_useless(given: Collection[str]) -> None:
         raise ConfigError(f"{', '.join(found)} says nothing {where}")
 
 
-def _replay(settings: ReplaySettings | EndpointSettings, failures: list[PdError]) -> ResultDocument:
+def _replay(
+    settings: ReplaySettings | EndpointSettings, failures: list[PdError]
+) -> "ResultDocument":
     """Run a replay, print its table, return its document; append the error that ended it early."""
     prepare()
     from pd_bench.endpoint.replay import EndpointReplay

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
-from pd_bench.results.result import ResultDocument
 from pd_bench.results.result_file import refuse_same_file, result_file
 from pd_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pd_bench.results.result import ResultDocument
 
 __all__ = ["read_result", "report", "report_files"]
 
@@ -22,12 +23,16 @@ Markdown = Annotated[
 ]
 
 
-def read_result(path: Path) -> ResultDocument:
+def read_result(path: Path) -> "ResultDocument":
     """Read a result document.
 
     Raises:
         ConfigError: it cannot be read, or is not a result; the message names the field.
     """
+    from pydantic import ValidationError
+
+    from pd_bench.results.result import ResultDocument
+
     try:
         return ResultDocument.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -51,7 +56,7 @@ def report_files(
     png: Path | None = None,
     csv: Path | None = None,
     html_option: str = "--html",
-) -> Iterator[Callable[[ResultDocument], None]]:
+) -> "Iterator[Callable[[ResultDocument], None]]":
     """Yield a function that writes the requested reports.
 
     The files are opened on entry, so that a wrong path fails before a long run, not after it.
@@ -70,7 +75,7 @@ def report_files(
         write_png = files.enter_context(result_file(png, "--png")) if png else None
         write_csv = files.enter_context(result_file(csv, "--csv")) if csv else None
 
-        def write(document: ResultDocument) -> None:
+        def write(document: "ResultDocument") -> None:
             if write_html is not None:
                 write_html(report_html(document))
             if write_png is not None:

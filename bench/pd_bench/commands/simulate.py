@@ -2,33 +2,25 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pd_bench.commands.document_output import Outputs, document_into
-from pd_bench.emulation.virtual_loop import VirtualLoop
-from pd_bench.results.result import ResultDocument
 from pd_bench.results.result_file import refuse_same_file
 from pd_bench.simulation.settings import SimulationSettings
-from pd_bench.simulation.validation import (
-    TOLERANCE,
-    comparisons,
-    read_replay,
-    settings_of,
-    table_of,
-)
 from pd_core.host.ending_signals import INTERRUPTED, ending_signals
 from pd_core.settings.option import Option, Part
 from pd_core.settings.program import Read
+
+if TYPE_CHECKING:
+    from pd_bench.results.result import ResultDocument
 
 __all__ = ["Simulated", "interruptible", "simulate"]
 
@@ -52,6 +44,14 @@ def simulate(asked: Simulated, _: Read) -> None:
 
     With --validate all inputs but trace and cloud profile come from the replay.
     """
+    from pd_bench.simulation.validation import (
+        TOLERANCE,
+        comparisons,
+        read_replay,
+        settings_of,
+        table_of,
+    )
+
     settings, outputs, replayed = asked.run, asked.outputs, None
     if asked.validate is not None:
         refuse_same_file(
@@ -74,12 +74,13 @@ def simulate(asked: Simulated, _: Read) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
-def _simulate(settings: SimulationSettings) -> ResultDocument:
+def _simulate(settings: SimulationSettings) -> "ResultDocument":
     """Run a simulation, print its table, and return its document."""
+    from pd_bench.commands.simulated_bars import SimulatedBars
     from pd_bench.reports.table import print_result
     from pd_bench.simulation.simulation import Simulation
 
-    with _Bars(Console(stderr=True)) as bars, interruptible():
+    with SimulatedBars(Console(stderr=True)) as bars, interruptible():
         document = Simulation(settings, bars.ended).run()
     print_result(document, Console())
     return document
@@ -91,6 +92,8 @@ def interruptible() -> Iterator[None]:
 
     Further signals have no effect.
     """
+    from pd_bench.emulation.virtual_loop import VirtualLoop
+
     heard = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -112,37 +115,3 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-
-
-class _Bars(Progress):
-    """Each scheme's requests, simulated and elapsed time; on a terminal only."""
-
-    _REDRAWS_PER_S = 4
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(
-            TextColumn("{task.description:16}"),
-            BarColumn(),
-            TextColumn("{task.completed} requests"),
-            TextColumn("{task.fields[traffic_s]:.0f} s of traffic in"),
-            TimeElapsedColumn(),
-            console=console,
-            auto_refresh=False,
-            disable=not console.is_terminal,
-        )
-        self._scheme = ""
-        self._task = self.add_task("", total=None, traffic_s=0.0, visible=False)
-        self._drawn_s = 0.0
-
-    def ended(self, scheme: str, arrival_s: float) -> None:
-        """Count a request that arrived at `arrival_s`."""
-        if self.disable:
-            return
-        if scheme != self._scheme:
-            self._scheme = scheme
-            self._task = self.add_task(scheme, total=None, traffic_s=0.0)
-        self.update(self._task, advance=1, traffic_s=arrival_s)
-        now = time.perf_counter()
-        if now - self._drawn_s > 1 / self._REDRAWS_PER_S:
-            self._drawn_s = now
-            self.refresh()

@@ -3,23 +3,21 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from pd_bench.results.result_file import refuse_same_file, result_file
 from pd_bench.traces.columns import COLUMNS_HELP, parse_columns
-from pd_bench.traces.fit import TraceFit, fit_rows
-from pd_bench.traces.generator import generate_rows
 from pd_bench.traces.reader import SkippedRows, TraceRow, format_name, read_trace
 from pd_bench.traces.slicing import TraceSlice, sorted_rows
 from pd_bench.traces.sources import TRACE_SOURCES, trace_source
-from pd_bench.traces.summary import profile_trace, trace_table
 from pd_bench.traces.writer import OUTPUT_FORMATS, trace_text
 from pd_core.errors import ConfigError, TraceError
+
+if TYPE_CHECKING:
+    from pd_bench.traces.fit import TraceFit
 
 __all__ = ["read_fit", "trace_app"]
 
@@ -53,6 +51,8 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Read a whole trace and print its rows, rate, lengths and sharing."""
+    from pd_bench.traces.summary import profile_trace, trace_table
+
     skipped, meant = SkippedRows() if skip_broken else None, parse_columns(columns)
     rows = read_trace(trace, limit, skipped=skipped, columns=meant)
     profile = profile_trace(trace.name, format_name(trace, meant), rows, skipped)
@@ -108,6 +108,10 @@ def fit(
     skip_broken: SkipBroken = False,
 ) -> None:
     """Fit arrivals, lengths and shared prefixes to a trace, and show how good the fit is."""
+    from pd_bench.traces.fit import fit_rows
+    from pd_bench.traces.generator import generate_rows
+    from pd_bench.traces.summary import profile_trace, trace_table
+
     refuse_same_file(("the trace", trace), ("--out", out))
     skipped, meant = SkippedRows() if skip_broken else None, parse_columns(columns)
     name = format_name(trace, meant)
@@ -133,6 +137,8 @@ def generate(
     to: Annotated[str, typer.Option(help=f"One of {', '.join(OUTPUT_FORMATS)}.")] = "pd-trace",
 ) -> None:
     """Write rows like those of a trace; the same seed gives the same rows."""
+    from pd_bench.traces.generator import generate_rows
+
     refuse_same_file(("FIT", fit_file), ("--out", out))
     fitted = read_fit(fit_file)
     source = f"generated from a fit to {fitted.fitted_to}, seed {seed}"
@@ -165,6 +171,14 @@ def fetch(
 @contextlib.contextmanager
 def _download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """Yield a function that shows (bytes done, bytes in all), on a terminal only."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TransferSpeedColumn,
+    )
+
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -178,12 +192,16 @@ def _download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def read_fit(path: Path) -> TraceFit:
+def read_fit(path: Path) -> "TraceFit":
     """Read a fit.
 
     Raises:
         ConfigError: it cannot be read, or is not a fit.
     """
+    from pydantic import ValidationError
+
+    from pd_bench.traces.fit import TraceFit
+
     try:
         return TraceFit.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -6,7 +6,8 @@ from typing import Protocol
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.shaped_link import ShapedCloudLink
 from pd_bench.replay.dispatch import Client, Dispatcher
-from pd_bench.replay.schemes import Scheme, scheme_client
+from pd_bench.replay.scheme_client import scheme_client
+from pd_bench.replay.schemes import Scheme
 from pd_bench.replay.settings import ReplaySettings
 from pd_bench.replay.shared_clients import SharedClients
 from pd_bench.replay.workload import Work

@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
-from pd_bench.results.provenance import file_sha256, hardware, versions
-from pd_bench.results.result import ResultDocument
 from pd_bench.traces.columns import COLUMNS_HELP, parse_columns
-from pd_bench.traces.reader import SkippedRows, TraceRow, read_trace
 from pd_core.settings.option import Argument, Option
+
+if TYPE_CHECKING:  # the settings are read without them, for a help at once
+    from pd_bench.results.result import ResultDocument
+    from pd_bench.traces.reader import SkippedRows, TraceRow
 
 __all__ = ["PaceOption", "TraceRun"]
 
@@ -38,7 +39,7 @@ class TraceRun:
     timeout_s: Annotated[float, Option("Seconds after which a request fails.", "timeout")] = 600.0
     skip_broken: Annotated[bool, Option("Leave broken rows of the trace out; count them.")] = False
 
-    def rows(self, skipped: SkippedRows) -> Iterator[TraceRow]:
+    def rows(self, skipped: "SkippedRows") -> "Iterator[TraceRow]":
         """Yield the rows, without holding the file in memory.
 
         Args:
@@ -48,6 +49,8 @@ class TraceRun:
             ConfigError: the columns are not named as they must be.
             TraceError: the trace cannot be read or a row is broken.
         """
+        from pd_bench.traces.reader import read_trace
+
         return read_trace(
             self.trace,
             self.limit,
@@ -56,8 +59,8 @@ class TraceRun:
         )
 
     def document(
-        self, skipped: SkippedRows, problems: Sequence[str], **measured: Any
-    ) -> ResultDocument:
+        self, skipped: "SkippedRows", problems: Sequence[str], **measured: Any
+    ) -> "ResultDocument":
         """Return the result document.
 
         Args:
@@ -65,6 +68,9 @@ class TraceRun:
             problems: why the run is not valid.
             measured: the other fields of the document.
         """
+        from pd_bench.results.provenance import file_sha256, hardware, versions
+        from pd_bench.results.result import ResultDocument
+
         if self.columns is not None:
             measured["settings"] = {**measured["settings"], "columns": self.columns}
         return ResultDocument(

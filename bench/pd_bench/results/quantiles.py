@@ -8,10 +8,11 @@ import bisect
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["PERCENTILE_METHOD", "counted_quantiles", "quantiles"]
 
@@ -19,7 +20,7 @@ PERCENTILE_METHOD: Final = "linear"
 """numpy's name of the method, as given in documents."""
 
 
-def quantiles(values: ArrayLike, shares: ArrayLike) -> NDArray[np.float64]:
+def quantiles(values: "ArrayLike", shares: "ArrayLike") -> "NDArray[np.float64]":
     """Return the values below which these shares of all values lie.
 
     Args:
@@ -29,6 +30,8 @@ def quantiles(values: ArrayLike, shares: ArrayLike) -> NDArray[np.float64]:
     Returns:
         (s, ...), or (...) for a single share.
     """
+    import numpy as np  # not before figures are wanted: it takes a tenth of a second
+
     given, wanted = np.asarray(values, dtype=np.float64), np.asarray(shares, dtype=np.float64)
     found = np.quantile(given, wanted, axis=-1, method=PERCENTILE_METHOD)
     return np.asarray(found, dtype=np.float64)

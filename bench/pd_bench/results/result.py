@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Literal, Self
 
-import numpy as np
 from pydantic import Field
 
 from pd_bench.results.document_part import DocumentPart
@@ -47,6 +46,8 @@ class Distribution(DocumentPart):
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Self:
         """Summarise the values; None means "not measurable" and is not counted."""
+        import numpy as np
+
         known = np.array([value for value in values if value is not None], dtype=np.float64)
         if not len(known):
             return cls(count=0, mean=None, p50=None, p90=None, p99=None, max=None)
@@ -57,6 +58,8 @@ class Distribution(DocumentPart):
 
 def output_sha256(token_ids: Sequence[int]) -> str:
     """Return the hex sha256 of token ids as little-endian int32."""
+    import numpy as np
+
     return hashlib.sha256(np.asarray(token_ids, dtype="<i4").tobytes()).hexdigest()
 
 

@@ -11,14 +11,16 @@ a + b n + c n^2, and a decode step of a batch a + (d + e l) times its size.
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import Field, ValidationError
 
 from pd_bench.results.document_part import DocumentPart
 from pd_core.errors import ConfigError
 from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo
-from pd_server.scheduling.step_cost import StepCost, StepSample
+
+if TYPE_CHECKING:
+    from pd_server.scheduling.step_cost import StepCost
 
 _WARM_UP_CHUNK = 64
 _WARM_UP_FAR = 2048
@@ -103,8 +105,10 @@ class CloudProfile(DocumentPart):
         """Return the seconds of a step that decodes streams with num_keys keys in all."""
         return self.step_s + self.decode_s * num_streams + self.decode_key_s * num_keys
 
-    def step_cost(self) -> StepCost:
+    def step_cost(self) -> "StepCost":
         """Return the cost a server would fit to its own start-up measurements."""
+        from pd_server.scheduling.step_cost import StepCost, StepSample
+
         return StepCost.fitted([
             StepSample(streams, streams * tokens, streams * tokens * (first + tokens), seconds)
             for first, streams, tokens, seconds in self.warm_up()

@@ -12,7 +12,8 @@ from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.harness.bounds import warm_up_failure
 from pd_bench.replay.cloud_meter import CloudMeter
 from pd_bench.replay.dispatch import Client, Dispatcher
-from pd_bench.replay.schemes import Scheme, scheme_client
+from pd_bench.replay.scheme_client import scheme_client
+from pd_bench.replay.schemes import Scheme
 from pd_bench.replay.workload import Work, Workload
 from pd_bench.results.result import CloudTotals, RequestRecord
 from pd_bench.results.series import LoadPoint

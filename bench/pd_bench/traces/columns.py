@@ -53,8 +53,8 @@ class Columns:
         Raises:
             ValueError: the file lacks a column.
         """
-        at, prompt, output = (dialect.index(name) for name in self.needed[:3])
-        session = None if self.session is None else dialect.index(self.session)
+        at, prompt, output = (dialect.place(name) for name in self.needed[:3])
+        session = None if self.session is None else dialect.place(self.session)
 
         def parse(text: str) -> Parsed:
             cells = dialect.cells(text)

@@ -49,7 +49,7 @@ class Dialect(NamedTuple):
         more = ", ..." if len(self.columns) > _SHOWN_COLUMNS else ""
         return ", ".join(repr(name[:40]) for name in self.columns[:_SHOWN_COLUMNS]) + more
 
-    def index(self, name: str) -> int:
+    def place(self, name: str) -> int:
         """Return where a column is.
 
         Raises:

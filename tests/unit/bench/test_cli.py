@@ -1,12 +1,14 @@
 """Every error of the command line is one clear line and an exit code of its class."""
 
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from pd_bench.cli import main
-from pd_bench.commands import capacity as capacity_command
+from pd_bench.commands import capacity_search
 from pd_bench.commands.report import read_result
 from pd_bench.replay.schemes import Scheme
 from pd_bench.results.series import CapacityCurve
@@ -218,7 +220,7 @@ def test_a_search_that_is_interrupted_keeps_what_it_found(
             CapacityCurve(regime="slots: 4 slots", capacity_per_s=2.5, points=()), 8.0, 0.1
         )
 
-    monkeypatch.setattr(capacity_command, "find_capacity", find)
+    monkeypatch.setattr(capacity_search, "find_capacity", find)
     out = tmp_path / "out.json"
     assert run(monkeypatch, "capacity", str(trace), "--json", str(out)) == 130
     assert out.exists() == bool(found_before)
@@ -227,3 +229,12 @@ def test_a_search_that_is_interrupted_keeps_what_it_found(
         assert document.partial
         assert not document.valid
         assert list(document.capacity) == ["cloud-only"]
+
+
+def test_a_help_waits_for_nothing_that_only_a_run_needs() -> None:
+    heavy = ("numpy", "torch", "grpc", "httpx", "matplotlib", "pd_device_client.session.session")
+    asked = f"import sys, pd_bench.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"

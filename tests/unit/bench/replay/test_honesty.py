@@ -18,7 +18,8 @@ from pd_bench.replay.cloud_meter import CloudMeter
 from pd_bench.replay.dispatch import Client, Dispatcher
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.replay import Replay
-from pd_bench.replay.schemes import Scheme, parse_scheme, scheme_client
+from pd_bench.replay.scheme_client import scheme_client
+from pd_bench.replay.schemes import Scheme, parse_scheme
 from pd_bench.replay.settings import ReplaySettings
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord, ResultDocument

@@ -8,7 +8,8 @@ import pytest
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.dispatch import Dispatcher
-from pd_bench.replay.schemes import parse_scheme, scheme_client
+from pd_bench.replay.scheme_client import scheme_client
+from pd_bench.replay.schemes import parse_scheme
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import CloudTotals, RequestRecord, SchemeResult
 from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE

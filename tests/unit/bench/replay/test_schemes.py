@@ -8,7 +8,8 @@ from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.dispatch import Client, Dispatcher
 from pd_bench.replay.race import RaceSession
-from pd_bench.replay.schemes import SCHEMES, parse_scheme, parse_schemes, scheme_client
+from pd_bench.replay.scheme_client import scheme_client
+from pd_bench.replay.schemes import SCHEMES, parse_scheme, parse_schemes
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord
 from pd_bench.results.series import Timeline

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pd_bench.cli import main
-from pd_bench.commands.capacity import _gain, num_slots_of
+from pd_bench.commands.capacity_search import _gain, num_slots_of
 from pd_bench.replay.dispatch import Dispatched, record_of
 from pd_bench.replay.schemes import parse_scheme
 from pd_bench.replay.workload import Work
