@@ -105,6 +105,20 @@ def test_a_fleet_replay_gives_equal_answers_in_every_scheme(trace: Path) -> None
     assert str(trace.parent) not in last  # no path of this machine in a result
 
 
+def test_nothing_but_the_command_writes_on_stderr(trace: Path) -> None:
+    # The second server is started while gRPC's threads run, outside a terminal without a bar.
+    words = ["replay", str(trace), "--limit", "1", "--schemes", "cloud-only,pd-device"]
+    words += ["--device-profile", "edge-box", "--pace", "0.02", "--max-output-tokens", "16"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pd_bench", *words, "--model", "random-tiny"],
+        env={k: v for k, v in os.environ.items() if not k.startswith("GRPC_")},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_real_replay_uses_a_real_engine_one_request_after_another(
     trace: Path, tmp_path: Path
 ) -> None:
