@@ -68,7 +68,7 @@ def demo(model: Model = DEFAULT_MODEL) -> None:
 
 def main() -> None:
     """Run the command; an error is printed as one line on stderr and sets the exit code."""
-    # Servers are started while gRPC's threads run here: its handlers would hold up the fork, or write
+    # Servers are started while gRPC's threads run here: its handlers would hold up the fork, or say
     # on stderr that they could not. The children replace themselves at once and need none.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     for number in ending_signals():  # end like Ctrl-C, with cleanup

@@ -84,7 +84,7 @@ def separator_named(text: str) -> str | None:
     return None if match is None else match[1]
 
 
-def whole_records(lines: Iterator[Line]) -> Iterator[Line]:
+def whole_records(lines: Iterator[Line], delimiter: str) -> Iterator[Line]:
     """Join the lines of a record whose quoted cells have line ends in them.
 
     A quote that never closes breaks its own line only; those after it are records again.
@@ -94,7 +94,8 @@ def whole_records(lines: Iterator[Line]) -> Iterator[Line]:
         line = waiting.popleft() if waiting else next(lines, None)
         if line is None:
             return
-        yield line if line.problem or not _open(line.text) else _joined(line, waiting, lines)
+        opened = not line.problem and _opens(line.text, delimiter)
+        yield _joined(line, waiting, lines) if opened else line
 
 
 def _joined(first: Line, waiting: deque[Line], lines: Iterator[Line]) -> Line:
@@ -108,15 +109,21 @@ def _joined(first: Line, waiting: deque[Line], lines: Iterator[Line]) -> Line:
             break
         parts.append(line.text)
         size += len(line.text) + 1
-        if _open(line.text):
+        if line.text.count('"') % 2:  # quotes within quotes are doubled
             return Line(first.number, "\n".join(parts))
     waiting.extendleft(reversed(taken))
     return Line(first.number, "", "has a quote that is not closed")
 
 
-def _open(text: str) -> bool:
-    """Whether a line ends inside quotes, if it began outside; quotes within quotes are doubled."""
-    return text.count('"') % 2 == 1
+def _opens(text: str, delimiter: str) -> bool:
+    """Whether a record's first line ends inside quotes; a quote opens a cell only at its start."""
+    if '"' not in text:
+        return False
+    try:
+        next(csv.reader([text], delimiter=delimiter, strict=True), None)
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
+    return False
 
 
 def _cells(text: str, delimiter: str) -> list[str]:

@@ -48,14 +48,14 @@ class TraceFormat(NamedTuple):
     Attributes:
         name: its name in tables and documents.
         has_header: whether the first line is a header.
-        is_table: whether a record may go on over line ends in quotes.
+        delimiter: between the cells of a CSV, whose records may go on over line ends in quotes.
         parse: parses a record, or raises ValueError that says what is wrong; it has state, so each
             file needs its own.
     """
 
     name: str
     has_header: bool
-    is_table: bool
+    delimiter: str | None
     parse: Callable[[str], Parsed]
 
 
@@ -83,7 +83,7 @@ def told_by(
         return _of_objects(text, columns)
     if columns is not None:
         dialect = Dialect.told_by(first_line, columns.needed, delimiter)
-        return TraceFormat("CSV by --columns", True, True, columns.of_table(dialect))
+        return TraceFormat("CSV by --columns", True, dialect.delimiter, columns.of_table(dialect))
     return _of_table(first_line, delimiter)
 
 
@@ -94,7 +94,7 @@ def _of_table(header: str, delimiter: str | None) -> TraceFormat:
             continue
         if columns is _BURST and _BURST_SESSION in dialect.columns:
             columns = replace(columns, session=_BURST_SESSION)
-        return TraceFormat(name, True, True, columns.of_table(dialect))
+        return TraceFormat(name, True, dialect.delimiter, columns.of_table(dialect))
     raise ValueError(
         f"is neither a header with the columns {','.join(_AZURE.needed)} (Azure) or "
         f"{','.join(_BURST.needed)} (BurstGPT), nor a JSON object (Mooncake, Qwen-Bailian, "
@@ -105,18 +105,18 @@ def _of_table(header: str, delimiter: str | None) -> TraceFormat:
 def _of_objects(first_line: str, columns: Columns | None) -> TraceFormat:
     keys = _keys(first_line)
     if columns is not None:
-        return TraceFormat("JSONL by --columns", False, False, columns.of_json)
+        return TraceFormat("JSONL by --columns", False, None, columns.of_json)
     if "chat_id" in keys:
-        return TraceFormat("qwen-bailian", False, False, qwen_parser())
+        return TraceFormat("qwen-bailian", False, None, qwen_parser())
     if "format" in keys and not keys & _MOONCAKE_KEYS:
-        return TraceFormat(OWN_FORMAT, True, False, own_parser(first_line))
+        return TraceFormat(OWN_FORMAT, True, None, own_parser(first_line))
     if keys and not keys & _MOONCAKE_KEYS:
         named = ", ".join(repr(key[:40]) for key in sorted(keys)[:12])
         raise ValueError(
             "is a JSON object without the keys timestamp, input_length, output_length (Mooncake, "
             f'Qwen-Bailian) or "format": "{OWN_FORMAT}"; {_MAPPED}; here are {named}'
         )
-    return TraceFormat("mooncake", False, False, parse_mooncake)
+    return TraceFormat("mooncake", False, None, parse_mooncake)
 
 
 def _keys(line: str) -> set[str]:

@@ -117,7 +117,9 @@ def _parsed(
     """Yield (line number, parsed row)."""
     trace_format, lines = _begun(path, columns)
     empty_line: int | None = None
-    for line in whole_records(lines) if trace_format.is_table else lines:
+    if trace_format.delimiter is not None:
+        lines = whole_records(lines, trace_format.delimiter)
+    for line in lines:
         if _is_blank(line):
             empty_line = empty_line or line.number
             continue

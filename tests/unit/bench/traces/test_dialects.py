@@ -133,6 +133,11 @@ def test_a_quoted_cell_may_have_line_ends_and_rows_keep_their_lines(tmp_path: Pa
     ]
 
 
+def test_a_quote_within_a_cell_opens_nothing(tmp_path: Path) -> None:
+    content = BURST.replace("ChatGPT", '5" disk').replace("GPT-4", '3" disk')
+    assert list(read_trace(write(tmp_path, content))) == BURST_ROWS
+
+
 def test_a_quote_that_never_closes_breaks_one_row(tmp_path: Path) -> None:
     path = write(tmp_path, BURST.replace("ChatGPT", '"ChatGPT'))
     with pytest.raises(TraceError, match="line 2: has a quote that is not closed"):
@@ -152,7 +157,7 @@ def test_an_open_quote_holds_no_more_than_a_line_may() -> None:
             taken += 1
             yield Line(1 + taken, "x" * 1000)
 
-    records = whole_records(endless())  # type: ignore[arg-type]
+    records = whole_records(endless(), ",")  # type: ignore[arg-type]
     assert next(records).problem == "has a quote that is not closed"
     assert next(records) == Line(2, "x" * 1000)
     assert taken * 1000 < 2 * MAX_LINE_BYTES
