@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.models import Segment
+from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_proto.v1 import generation_pb2 as pb
@@ -233,7 +234,13 @@ def plain_loop(
         hidden = lm.model.forward(torch.tensor(pending), [Segment(cache, start, len(pending))])
         start += len(pending)
         logits = lm.model.logits(hidden[-1:])
-        pending = sample(logits, [sampling], [len(made)], lm.eos_token_ids, [made])
+        pending = sample(
+            logits,
+            [sampling],
+            [len(made)],
+            lm.eos_token_ids,
+            [History([*prompt, *made], len(prompt))],
+        )
         made += pending
         if pending[0] in lm.eos_token_ids:
             break

@@ -13,6 +13,7 @@ from pd_core.sampling_params import SamplingParams
 
 __all__ = [
     "API_VERSION",
+    "OLDEST_API_VERSION",
     "Admitted",
     "CloudEvent",
     "Extend",
@@ -27,9 +28,30 @@ __all__ = [
     "Start",
     "Stop",
     "Tokens",
+    "needed_api_version",
 ]
 
-API_VERSION = 1
+OLDEST_API_VERSION = 1
+API_VERSION = 2
+"""The versions of the protocol that this code speaks.
+
+Version 2 adds min_p and the penalties of `SamplingParams`.
+"""
+
+
+def needed_api_version(sampling: SamplingParams) -> int:
+    """Return the oldest version of the protocol that has these parameters.
+
+    A server skips fields that it does not know, and would choose other tokens than the device. So a
+    request names the version it needs: an older server refuses it, and still takes all others.
+    """
+    added = (
+        sampling.min_p,
+        sampling.repetition_penalty,
+        sampling.presence_penalty,
+        sampling.frequency_penalty,
+    )
+    return OLDEST_API_VERSION if added == (0.0, 1.0, 0.0, 0.0) else 2
 
 
 class FinishReason(StrEnum):
@@ -75,7 +97,6 @@ class Start:
         fingerprints: the client's; checked against the server's unless "".
         cache_salt: requests with different salts never share cached prefixes.
         useful_for_s: drop the request if its prefill has not begun by then; None: never.
-        api_version: version of this protocol.
     """
 
     request_id: str
@@ -88,7 +109,6 @@ class Start:
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
     cache_salt: str = ""
     useful_for_s: float | None = None
-    api_version: int = API_VERSION
 
     @property
     def first_position(self) -> int:

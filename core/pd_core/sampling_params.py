@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from pd_core.errors import InvalidSamplingParams
 
-__all__ = ["MAX_SEED", "SamplingParams"]
+__all__ = ["LEAST_TEMPERATURE", "MAX_SEED", "SamplingParams"]
 
 MAX_SEED = 2**64 - 1
-# Below this, logits divided by the temperature may leave the range of a float64.
-_LEAST_TEMPERATURE = 1e-6
+LEAST_TEMPERATURE = 1e-6
+"""Below this, logits divided by the temperature may leave the range of a float64."""
+
+_LARGEST_PENALTY = 100.0  # of repetition_penalty, and its inverse the smallest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class SamplingParams:
             `pd_core.sampling.repetition`.
         dry_base: factor by which the penalty grows with each further repeated token.
         dry_allowed_length: shorter repetitions are free.
+        min_p: keep tokens at least this many times as likely as the most likely one; 0 keeps all.
+        repetition_penalty: divides positive and multiplies negative logits of tokens that stand in
+            the prompt or the response; 1 is off.
+        presence_penalty: subtracted from the logits of the response's tokens; 0 is off.
+        frequency_penalty: subtracted once for each time a token stands in the response; 0 is off.
 
     Raises:
         InvalidSamplingParams: a value is out of range; the message names it.
@@ -44,20 +51,30 @@ class SamplingParams:
     dry_multiplier: float = 0.0
     dry_base: float = 1.75
     dry_allowed_length: int = 2
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.temperature != 0.0 and not _LEAST_TEMPERATURE <= self.temperature <= 10.0:
+        if self.temperature != 0.0 and not LEAST_TEMPERATURE <= self.temperature <= 10.0:
             raise InvalidSamplingParams(
                 f"temperature is {self.temperature}; it must be 0 (greedy), or lie between "
-                f"{_LEAST_TEMPERATURE:g} and 10"
+                f"{LEAST_TEMPERATURE:g} and 10"
             )
         if not 0 <= self.top_k < 2**31:
             raise InvalidSamplingParams(f"top_k is {self.top_k}; it must be 0 (off) or more")
         if not (math.isfinite(self.top_p) and 0.0 < self.top_p <= 1.0):
-            raise InvalidSamplingParams(f"top_p is {self.top_p}; it must lie in (0, 1]")
+            raise InvalidSamplingParams(
+                f"top_p is {self.top_p}; it must lie in (0, 1]; temperature 0 is for the single "
+                "most likely token"
+            )
+        if not 0.0 <= self.min_p <= 1.0:
+            raise InvalidSamplingParams(f"min_p is {self.min_p}; it must lie between 0 (off) and 1")
         if not 0 <= self.seed <= MAX_SEED:
             raise InvalidSamplingParams(f"seed is {self.seed}; it must lie between 0 and 2**64 - 1")
         self._check_dry()
+        self._check_penalties()
         if self.forced_length is not None and not 1 <= self.forced_length < 2**31:
             raise InvalidSamplingParams(
                 f"forced_length is {self.forced_length}; it must be 1 or more"
@@ -76,6 +93,29 @@ class SamplingParams:
             raise InvalidSamplingParams(
                 f"dry_allowed_length is {self.dry_allowed_length}; it must lie between 1 and 512"
             )
+
+    def _check_penalties(self) -> None:
+        if not 1.0 / _LARGEST_PENALTY <= self.repetition_penalty <= _LARGEST_PENALTY:
+            raise InvalidSamplingParams(
+                f"repetition_penalty is {self.repetition_penalty}; it must lie between "
+                f"{1.0 / _LARGEST_PENALTY:g} and {_LARGEST_PENALTY:g}, and 1 is off"
+            )
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            if not -2.0 <= value <= 2.0:
+                raise InvalidSamplingParams(
+                    f"{name} is {value}; it must lie between -2 and 2, and 0 is off"
+                )
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a token's choice depends on which tokens came before, beyond the logits."""
+        return (
+            self.dry_multiplier != 0.0
+            or self.repetition_penalty != 1.0
+            or self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+        )
 
     @property
     def greedy(self) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pd_core.errors import EngineError, InvalidSamplingParams
+from pd_core.sampling.history import History
 from pd_core.sampling.repetition import repetition_costs
 from pd_core.sampling.splitmix import mixed, mixed_tensor, shifted, signed
 from pd_core.sampling_params import SamplingParams
@@ -29,23 +30,23 @@ def sample(
     sampling: Sequence[SamplingParams],
     positions: Sequence[int],
     eos_token_ids: Sequence[int],
-    histories: Sequence[Sequence[int]] | None = None,
+    histories: Sequence[History | None] | None = None,
 ) -> list[int]:
     """Choose one token per row.
 
-    In this order: mask end-of-sequence ids if requested; subtract repetition penalties; divide by
-    the temperature; top-k keeps the k largest; top-p keeps the shortest prefix, in falling order of
-    probability (renormalised after top-k), whose sum reaches top_p, including the token that
-    crosses it; Gumbel-max among the kept tokens. Every tie, also at the edge of top-k and top-p,
-    goes to the lowest id.
+    In this order: mask end-of-sequence ids if requested; repetition_penalty; subtract the costs of
+    presence, frequency and DRY; divide by the temperature; top-k keeps the k largest; top-p keeps
+    the shortest prefix, in falling order of probability (renormalised after top-k), whose sum
+    reaches top_p, including the token that crosses it; min-p drops those less likely than min_p
+    times the most likely one; Gumbel-max among the kept tokens. Every tie, also at the edge of
+    top-k and top-p, goes to the lowest id.
 
     Args:
         logits: (R, V), any float dtype; -inf for ids that must never be chosen.
         sampling: R parameters.
         positions: R response positions, from 0.
         eos_token_ids: the model's end-of-sequence ids; forced_length chooses the first.
-        histories: R responses before the position, or their last tokens; needed only for rows whose
-            parameters have a dry_multiplier.
+        histories: R histories up to the position; needed only for rows whose parameters look back.
 
     Raises:
         EngineError: a row holds NaN or +inf, or no token is left to choose.
@@ -53,8 +54,7 @@ def sample(
     """
     assert len(logits) == len(sampling) == len(positions), "one row, parameters, position each"
     eos = list(eos_token_ids)
-    known = histories if histories is not None else [()] * len(sampling)
-    assert histories is not None or not any(p.dry_multiplier for p in sampling), "no histories"
+    known = histories if histories is not None else [None] * len(sampling)
     return [
         _sample_row(row, params, position, eos, history)
         for row, params, position, history in zip(logits, sampling, positions, known, strict=True)
@@ -62,7 +62,7 @@ def sample(
 
 
 def _sample_row(
-    row: Tensor, params: SamplingParams, position: int, eos: list[int], history: Sequence[int]
+    row: Tensor, params: SamplingParams, position: int, eos: list[int], history: History | None
 ) -> int:
     """Choose the token of one row: (V,)."""
     if params.forced_length is not None:
@@ -75,17 +75,15 @@ def _sample_row(
     scores = row.double()
     if eos and (params.ignore_eos or params.forced_length is not None):
         scores = scores.index_fill(0, torch.tensor(eos, device=row.device), _NEVER)
-    if params.dry_multiplier:
-        costs = repetition_costs(history, params)
-        ids_of_costs = torch.tensor(list(costs), dtype=torch.int64, device=row.device)
-        off = torch.tensor(list(costs.values()), dtype=torch.float64, device=row.device)
-        scores = scores.index_add(0, ids_of_costs, -off)
+    if params.looks_back:
+        assert history is not None, "no history"
+        scores = _with_costs(scores, params, history)
     if params.greedy:
         return _lowest_argmax(scores)
     _check(scores.max())
     ids = None
     scores = scores / params.temperature
-    if 0 < params.top_k < len(scores) or params.top_p < 1.0:
+    if 0 < params.top_k < len(scores) or params.top_p < 1.0 or params.min_p:
         ids = _kept(scores, params)
         scores = scores[ids]
     scores = scores + _gumbel(params.seed, position, ids, len(row), row.device)
@@ -93,16 +91,35 @@ def _sample_row(
     return choice if ids is None else int(ids[choice])
 
 
+def _with_costs(scores: Tensor, params: SamplingParams, history: History) -> Tensor:
+    """Return the scores after everything that repetitions cost."""
+    device = scores.device
+    if params.repetition_penalty != 1.0:
+        ids = torch.tensor(list(history.seen()), dtype=torch.int64, device=device)
+        seen, penalty = scores[ids], params.repetition_penalty
+        scores = scores.index_copy(0, ids, torch.where(seen < 0, seen * penalty, seen / penalty))
+    if costs := repetition_costs(history, params):
+        ids = torch.tensor(list(costs), dtype=torch.int64, device=device)
+        off = torch.tensor(list(costs.values()), dtype=torch.float64, device=device)
+        scores = scores.index_add(0, ids, -off)
+    return scores
+
+
 def _kept(scores: Tensor, params: SamplingParams) -> Tensor:
-    """Return the ids that top-k and top-p keep, in rising order."""
-    falling, ids = torch.sort(scores, descending=True, stable=True)
-    if params.top_k:
-        falling, ids = falling[: params.top_k], ids[: params.top_k]
-    if params.top_p < 1.0:
-        before = torch.softmax(falling, 0).cumsum(0).roll(1)
-        before[0] = 0.0  # the most likely token always stays
-        ids = ids[before < params.top_p]
-    return ids.sort().values
+    """Return the ids that top-k, top-p and min-p keep, in rising order."""
+    ids = torch.arange(len(scores), device=scores.device)
+    if params.top_k or params.top_p < 1.0:
+        falling, ids = torch.sort(scores, descending=True, stable=True)
+        if params.top_k:
+            falling, ids = falling[: params.top_k], ids[: params.top_k]
+        if params.top_p < 1.0:
+            before = torch.softmax(falling, 0).cumsum(0).roll(1)
+            before[0] = 0.0  # the most likely token always stays
+            ids = ids[before < params.top_p]
+        ids = ids.sort().values
+    if params.min_p:
+        ids = ids[torch.exp(scores[ids] - scores.max()) >= params.min_p]
+    return ids
 
 
 def _lowest_argmax(scores: Tensor) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pd_core.checkpoints.sampling_defaults import AskedSampling
 from pd_device_client.api.errors import Refusal
 from pd_device_client.contract.ask import Mode
 
@@ -85,7 +86,7 @@ class Sampled(_Parameters):
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -95,6 +96,10 @@ class Sampled(_Parameters):
     dry_multiplier: Annotated[float, Field(ge=0, le=10)] | None = None
     dry_base: Annotated[float, Field(ge=1, le=10)] | None = None
     dry_allowed_length: Annotated[int, Field(ge=1, le=512)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     pd: Extension | None = None
 
     @property
@@ -111,6 +116,27 @@ class Sampled(_Parameters):
     def stops(self) -> tuple[str, ...]:
         """The stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def fixed_seed(self) -> int | None:
+        """The seed; None draws one. As in vLLM -1 does too."""
+        return None if self.seed == -1 else self.seed
+
+    @property
+    def sampling(self) -> AskedSampling:
+        """What is asked of sampling."""
+        return {
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repetition_penalty": self.repetition_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "dry_multiplier": self.dry_multiplier,
+            "dry_base": self.dry_base,
+            "dry_allowed_length": self.dry_allowed_length,
+        }
 
     @property
     def num_choices(self) -> int:
@@ -182,7 +208,8 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "continue_final_message": (False,),
     "documents": ([],),
     "echo": (False,),
-    "frequency_penalty": (0, 0.0),
+    "epsilon_cutoff": (0, 0.0),
+    "eta_cutoff": (0, 0.0),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "guided_choice": (),
@@ -194,24 +221,31 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "logit_bias": ({},),
     "logits_processors": ([],),
     "logprobs": (False,),
-    "min_p": (0, 0.0),
     "min_tokens": (0,),
+    "mirostat": (0,),
+    "mirostat_mode": (0,),
     "modalities": (["text"],),
-    "presence_penalty": (0, 0.0),
+    "no_repeat_ngram_size": (0,),
+    "penalty_alpha": (0, 0.0),
     "prompt_embeds": (),
     "prompt_logprobs": (),
-    "repetition_penalty": (1, 1.0),
+    "repeat_penalty": (1, 1.0),
     "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
     "stop_token_ids": ([],),
     "structured_outputs": (),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
+    "tfs": (1, 1.0),
+    "tfs_z": (1, 1.0),
     "tools": ([],),
+    "top_a": (0, 0.0),
     "top_logprobs": (0,),
     "truncate_prompt_tokens": (),
+    "typical_p": (1, 1.0),
     "use_beam_search": (False,),
     "web_search_options": (),
+    "xtc_probability": (0, 0.0),
 }
 
 

@@ -127,7 +127,7 @@ class Questions:
             max_tokens = asked.limit[0]
             if max_tokens is None:  # the default shrinks to the room in the context
                 max_tokens = max(min(usual_tokens, client.room_tokens(len(prompt), mode)), 1)
-            seed = draw_seed() if asked.seed is None else asked.seed
+            seed = draw_seed() if asked.fixed_seed is None else asked.fixed_seed
             for i in range(asked.num_choices):
                 yield Ask(
                     draw_request_id(),
@@ -135,13 +135,8 @@ class Questions:
                     max_tokens,
                     device.loaded.sampling_defaults.params(
                         seed=(seed + i) & MAX_SEED,
-                        temperature=asked.temperature,
-                        top_k=None if asked.top_k is None else max(asked.top_k, 0),
-                        top_p=asked.top_p,
                         ignore_eos=bool(asked.ignore_eos),
-                        dry_multiplier=asked.dry_multiplier,
-                        dry_base=asked.dry_base,
-                        dry_allowed_length=asked.dry_allowed_length,
+                        **asked.sampling,
                     ),
                     asked.stops,
                     mode=mode,

@@ -32,6 +32,7 @@ from pd_core.generation import (
     Start,
     Stop,
     Tokens,
+    needed_api_version,
 )
 from pd_core.sampling_params import SamplingParams
 from pd_proto.v1 import generation_pb2 as pb
@@ -72,7 +73,7 @@ def request_to_pb(message: Start | Extend | Stop) -> pb.GenerateRequest:
 def _start_to_pb(start: Start) -> pb.Start:
     useful_for_s = start.useful_for_s
     return pb.Start(
-        api_version=start.api_version,
+        api_version=needed_api_version(start.sampling),
         request_id=start.request_id,
         prompt_token_ids=start.prompt_token_ids,
         committed_token_ids=start.committed_token_ids,
@@ -102,6 +103,10 @@ def _sampling_to_pb(sampling: SamplingParams) -> pb.Sampling:
         dry_multiplier=sampling.dry_multiplier,
         dry_base=sampling.dry_base,
         dry_allowed_length=sampling.dry_allowed_length,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
     )
 
 

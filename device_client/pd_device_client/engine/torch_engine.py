@@ -15,7 +15,7 @@ from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import EngineError, PromptTooLong
 from pd_core.generation import ModelCard
 from pd_core.models import Segment
-from pd_core.sampling.repetition import HISTORY_TOKENS
+from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
@@ -102,8 +102,9 @@ class _TorchSequence:
         self._cache = loaded.model.make_cache(1)
         # Tokens surely in the cache: a pass whose caller was cancelled does not count.
         self._held = list(prompt_token_ids[: self._num_tokens])
-        # The last tokens fed, for samplers with a history; it never reaches into a cached prefix.
-        self._recent: list[int] = []
+        # Only where sampling looks back, and only on the worker: all tokens in the cache.
+        self._token_ids = list(self._held) if sampling.looks_back else []
+        self._history: History | None = None
 
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
         loop = asyncio.get_running_loop()
@@ -143,11 +144,12 @@ class _TorchSequence:
         segment = Segment(self._cache, self._num_tokens, len(token_ids))
         hidden = model.forward(torch.tensor(token_ids), [segment])
         self._num_tokens = end
-        if self._sampling.dry_multiplier:
-            self._recent = (self._recent + token_ids)[-HISTORY_TOKENS:]
+        if self._sampling.looks_back:
+            self._token_ids += token_ids
         if sample_position is None:
             return None
+        if self._sampling.looks_back and self._history is None:
+            self._history = History(self._token_ids, len(self._token_ids) - sample_position)
         logits = model.logits(hidden[-1:])
-        response = self._recent[-sample_position:] if sample_position else []
         eos = self._loaded.eos_token_ids
-        return sample(logits, [self._sampling], [sample_position], eos, [response])[0]
+        return sample(logits, [self._sampling], [sample_position], eos, [self._history])[0]

@@ -1,7 +1,7 @@
-"""Whether a request fits a side's context."""
+"""Whether a side can take a request: its context, its limits, its version."""
 
-from pd_core.errors import PdError, PromptTooLong, TokenLimitTooHigh
-from pd_core.generation import ServerInfo
+from pd_core.errors import InvalidRequest, PdError, PromptTooLong, TokenLimitTooHigh
+from pd_core.generation import ServerInfo, needed_api_version
 from pd_device_client.contract.ask import Ask
 
 __all__ = ["cloud_problem", "context_problem"]
@@ -32,6 +32,11 @@ def context_problem(whose: str, max_context_tokens: int, ask: Ask) -> PdError | 
 
 def cloud_problem(cloud: ServerInfo, ask: Ask) -> PdError | None:
     """Return why a cloud cannot take a request, or None."""
+    if cloud.api_version < needed_api_version(ask.sampling):
+        return InvalidRequest(
+            "the cloud is of an older version, which has neither min_p nor penalties; update it, "
+            "or leave them out"
+        )
     if ask.max_tokens > cloud.limits.max_output_tokens:
         return TokenLimitTooHigh(
             f"an answer of {ask.max_tokens} tokens is asked for, and the cloud makes at most "

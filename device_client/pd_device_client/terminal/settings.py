@@ -34,6 +34,18 @@ class ChatSettings:
     temperature: Annotated[float | None, Option("0 is greedy; default: the model's own.")] = None
     top_k: Annotated[int | None, Option("Keep the k most likely tokens; 0 keeps all.")] = None
     top_p: Annotated[float | None, Option("Keep the most likely tokens up to this mass.")] = None
+    min_p: Annotated[
+        float | None, Option("Keep tokens this many times as likely as the first; 0 keeps all.")
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, Option("Divide the logits of tokens that came before; 1 is off.")
+    ] = None
+    presence_penalty: Annotated[
+        float | None, Option("What a token of the answer costs when it comes again; 0 is off.")
+    ] = None
+    frequency_penalty: Annotated[
+        float | None, Option("The same, for each time that it came before; 0 is off.")
+    ] = None
     seed: Annotated[
         int | None, Option("The same seed gives the same answer; drawn when not given.")
     ] = None

@@ -157,7 +157,9 @@ class Start(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     USEFUL_FOR_NS_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
-    """Version of this protocol; the server refuses one it does not speak."""
+    """Oldest version of this protocol that has all that is set here; the server refuses one it does
+    not speak.
+    """
     request_id: _builtins.str
     """Unique per stream."""
     committed_first_position: _builtins.int
@@ -270,6 +272,10 @@ class Sampling(_message.Message):
     DRY_MULTIPLIER_FIELD_NUMBER: _builtins.int
     DRY_BASE_FIELD_NUMBER: _builtins.int
     DRY_ALLOWED_LENGTH_FIELD_NUMBER: _builtins.int
+    MIN_P_FIELD_NUMBER: _builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
+    PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
+    FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """0 means greedy."""
     top_k: _builtins.int
@@ -288,6 +294,16 @@ class Sampling(_message.Message):
     """Growth of the cost with each further repeated token; unset means 1.75."""
     dry_allowed_length: _builtins.int
     """Stretches shorter than this repeat for free; unset means 2."""
+    min_p: _builtins.float
+    """Keep tokens at least this many times as likely as the most likely one; 0 means off. This and
+    the fields below are of version 2: a Start with any of them says so in its api_version.
+    """
+    repetition_penalty: _builtins.float
+    """Divides positive, multiplies negative logits of tokens of prompt and answer; unset means 1."""
+    presence_penalty: _builtins.float
+    """What a token costs that stands in the answer; 0 means off."""
+    frequency_penalty: _builtins.float
+    """What a token costs for each time it stands in the answer; 0 means off."""
     def __init__(
         self,
         *,
@@ -300,10 +316,14 @@ class Sampling(_message.Message):
         dry_multiplier: _builtins.float = ...,
         dry_base: _builtins.float | None = ...,
         dry_allowed_length: _builtins.int | None = ...,
+        min_p: _builtins.float = ...,
+        repetition_penalty: _builtins.float | None = ...,
+        presence_penalty: _builtins.float = ...,
+        frequency_penalty: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length", "_dry_base", b"_dry_base", "_forced_length", b"_forced_length", "_top_p", b"_top_p", "dry_allowed_length", b"dry_allowed_length", "dry_base", b"dry_base", "forced_length", b"forced_length", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length", "_dry_base", b"_dry_base", "_forced_length", b"_forced_length", "_repetition_penalty", b"_repetition_penalty", "_top_p", b"_top_p", "dry_allowed_length", b"dry_allowed_length", "dry_base", b"dry_base", "forced_length", b"forced_length", "repetition_penalty", b"repetition_penalty", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length", "_dry_base", b"_dry_base", "_forced_length", b"_forced_length", "_top_p", b"_top_p", "dry_allowed_length", b"dry_allowed_length", "dry_base", b"dry_base", "dry_multiplier", b"dry_multiplier", "forced_length", b"forced_length", "ignore_eos", b"ignore_eos", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length", "_dry_base", b"_dry_base", "_forced_length", b"_forced_length", "_repetition_penalty", b"_repetition_penalty", "_top_p", b"_top_p", "dry_allowed_length", b"dry_allowed_length", "dry_base", b"dry_base", "dry_multiplier", b"dry_multiplier", "forced_length", b"forced_length", "frequency_penalty", b"frequency_penalty", "ignore_eos", b"ignore_eos", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dry_allowed_length: _TypeAlias = _typing.Literal["dry_allowed_length"]  # noqa: Y015
     _WhichOneofArgType__dry_allowed_length: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length"]  # noqa: Y015
@@ -311,6 +331,8 @@ class Sampling(_message.Message):
     _WhichOneofArgType__dry_base: _TypeAlias = _typing.Literal["_dry_base", b"_dry_base"]  # noqa: Y015
     _WhichOneofReturnType__forced_length: _TypeAlias = _typing.Literal["forced_length"]  # noqa: Y015
     _WhichOneofArgType__forced_length: _TypeAlias = _typing.Literal["_forced_length", b"_forced_length"]  # noqa: Y015
+    _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
+    _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
     _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
     _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
     @_typing.overload
@@ -319,6 +341,8 @@ class Sampling(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dry_base) -> _WhichOneofReturnType__dry_base | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__forced_length) -> _WhichOneofReturnType__forced_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
@@ -593,7 +617,7 @@ class GetServerInfoResponse(_message.Message):
     SAMPLER_FIELD_NUMBER: _builtins.int
     EOS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
-    """Version of this protocol."""
+    """Newest version of this protocol that the server speaks."""
     server_version: _builtins.str
     """Version of the server."""
     model_name: _builtins.str

@@ -11,6 +11,7 @@ from typing import Self
 
 from pd_core.errors import RequestExpired
 from pd_core.generation import Finished, FinishReason, Start
+from pd_core.sampling.history import History
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 
@@ -43,6 +44,7 @@ class LiveRequest:
         first_token_at_s: when its first token was made.
         busy_s: its share of the engine's working time.
         kv_byte_s: integral of the KV bytes it held.
+        history: its tokens as sampling looks back at them; None where it does not.
         rolling_hash: hash of its tokens, when the rolling-hash sampler replaces the model's.
     """
 
@@ -63,10 +65,15 @@ class LiveRequest:
     first_token_at_s: float | None = field(init=False, default=None)
     busy_s: float = field(init=False, default=0.0)
     kv_byte_s: float = field(init=False, default=0.0)
+    history: History | None = field(init=False, default=None)
     rolling_hash: RollingHash | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.num_prefix_tokens = len(self.token_ids)
+        if self.sampling.looks_back:
+            # Response tokens before the first committed one stand at the end of the prompt.
+            num_before = max(0, self.num_prefix_tokens - self.first_position)
+            self.history = History(self.token_ids, num_before)
 
     @classmethod
     def of(cls, request_id: int, start: Start, arrived_at_s: float) -> Self:

@@ -9,7 +9,7 @@ from pd_core.errors import (
     TokenLimitTooHigh,
     TokenOutOfVocabulary,
 )
-from pd_core.generation import API_VERSION, Extend, Fingerprints, ServerInfo, Start
+from pd_core.generation import Extend, Fingerprints, ServerInfo, Start
 
 __all__ = ["RequestValidator"]
 
@@ -41,7 +41,7 @@ class RequestValidator:
         """Refuse a Start that the server cannot run.
 
         Raises:
-            InvalidRequest: version, request id, empty prompt, ranges of single fields.
+            InvalidRequest: request id, empty prompt, ranges of single fields.
             FingerprintMismatch: different tokenizer, chat template or weights.
             TokenOutOfVocabulary: a token id outside the vocabulary.
             PromptTooLong: prompt and committed tokens leave no room in the context.
@@ -62,11 +62,6 @@ class RequestValidator:
         self._check_token_limit(start, extend.token_limit)
 
     def _check_fields(self, start: Start) -> None:
-        if start.api_version != API_VERSION:
-            raise InvalidRequest(
-                f"api_version is {start.api_version}; this server speaks version {API_VERSION}: "
-                "use a client of that version"
-            )
         if not _REQUEST_ID.fullmatch(start.request_id):
             raise InvalidRequest(
                 "request_id must be 1 to 128 printable ASCII characters without spaces"

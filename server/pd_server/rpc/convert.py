@@ -3,6 +3,7 @@
 from pd_core.errors import InvalidRequest, ProtocolError
 from pd_core.generation import (
     API_VERSION,
+    OLDEST_API_VERSION,
     Admitted,
     CloudEvent,
     Extend,
@@ -35,7 +36,7 @@ def request_from_pb(message: pb.GenerateRequest) -> Start | Extend | Stop:
 
     Raises:
         ProtocolError: the message holds nothing that this version knows.
-        InvalidRequest: a Start of a different API version; nothing else in it is read.
+        InvalidRequest: a Start of an API version not spoken here; nothing else in it is read.
         InvalidSamplingParams: a sampling value is out of its range.
     """
     match message.WhichOneof("message"):
@@ -102,10 +103,10 @@ def info_to_pb(info: ServerInfo) -> pb.GetServerInfoResponse:
 
 
 def _start_from_pb(start: pb.Start) -> Start:
-    if start.api_version != API_VERSION:
+    if not OLDEST_API_VERSION <= start.api_version <= API_VERSION:
         raise InvalidRequest(
-            f"api_version is {start.api_version}; this server speaks version {API_VERSION}: use a "
-            "client of that version"
+            f"api_version is {start.api_version}; this server speaks versions "
+            f"{OLDEST_API_VERSION} to {API_VERSION}: use a client of one of them, or another server"
         )
     return Start(
         request_id=start.request_id,
@@ -123,7 +124,6 @@ def _start_from_pb(start: pb.Start) -> Start:
         ),
         cache_salt=start.cache_salt,
         useful_for_s=(start.useful_for_ns / _NS_PER_S if start.HasField("useful_for_ns") else None),
-        api_version=start.api_version,
     )
 
 
@@ -148,7 +148,7 @@ def _ns(seconds: float) -> int:
 
 def _sampling_from_pb(sampling: pb.Sampling) -> SamplingParams:
     unset = SamplingParams()
-    length = sampling.dry_allowed_length
+    length, penalty = sampling.dry_allowed_length, sampling.repetition_penalty
     return SamplingParams(
         temperature=sampling.temperature,
         top_k=sampling.top_k,
@@ -161,4 +161,10 @@ def _sampling_from_pb(sampling: pb.Sampling) -> SamplingParams:
         dry_allowed_length=(
             length if sampling.HasField("dry_allowed_length") else unset.dry_allowed_length
         ),
+        min_p=sampling.min_p,
+        repetition_penalty=(
+            penalty if sampling.HasField("repetition_penalty") else unset.repetition_penalty
+        ),
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
     )

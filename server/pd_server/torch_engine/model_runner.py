@@ -15,7 +15,6 @@ import torch
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import EngineDead, EngineError, PdError
 from pd_core.models import KVCache, Segment
-from pd_core.sampling.repetition import HISTORY_TOKENS
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.live_request import LiveRequest
@@ -130,7 +129,7 @@ class ModelRunner:
                 [request.sampling for request in requests],
                 [request.next_position for request in requests],
                 self._lm.eos_token_ids,
-                [_response_end(request) for request in requests],
+                [request.history for request in requests],
             )
         )
         return [next(chosen) if chunk.samples else None for chunk in chunks]
@@ -155,11 +154,3 @@ def model_failed(what: str, error: Exception) -> PdError:
         return error
     logger.error("the model %s", what, exc_info=error)
     return EngineError(f"the model {what} ({type(error).__name__}); the server's log has the cause")
-
-
-def _response_end(request: LiveRequest) -> list[int]:
-    """Return the last response tokens, as many as sampling needs."""
-    if not request.sampling.dry_multiplier:
-        return []
-    first_of_all = request.num_prefix_tokens - request.first_position
-    return request.token_ids[max(0, first_of_all, len(request.token_ids) - HISTORY_TOKENS) :]

@@ -1,7 +1,7 @@
 """The interface of `VllmEngine` to vLLM, in our terms; two backends implement it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from pd_core.errors import PdError
@@ -131,7 +131,6 @@ def request_inputs(
     from vllm.inputs import tokens_input
     from vllm.sampling_params import RequestOutputKind
 
-    sampling = request.sampling
     num_scored = request.num_scored
     by_worker = num_scored > 0 and score_kind is ScoreKind.ATTENTION
     by_logprobs = num_scored > 0 and score_kind is ScoreKind.SELF_INFORMATION
@@ -146,15 +145,7 @@ def request_inputs(
         output_kind=RequestOutputKind.DELTA,
         extra_args={
             "pd": {
-                "temperature": sampling.temperature,
-                "top_k": sampling.top_k,
-                "top_p": sampling.top_p,
-                "seed": sampling.seed,
-                "ignore_eos": sampling.ignore_eos,
-                "forced_length": sampling.forced_length,
-                "dry_multiplier": sampling.dry_multiplier,
-                "dry_base": sampling.dry_base,
-                "dry_allowed_length": sampling.dry_allowed_length,
+                "sampling": asdict(request.sampling),
                 "first_position": request.first_position,
                 "eos_token_ids": list(model.eos_token_ids),
                 "num_token_ids": model.num_token_ids,

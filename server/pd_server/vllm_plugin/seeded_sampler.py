@@ -13,7 +13,7 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
-from pd_core.sampling.repetition import HISTORY_TOKENS
+from pd_core.sampling.history import History
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
@@ -28,33 +28,37 @@ class _Row:
     Attributes:
         sampling: how its tokens are chosen.
         first_position: response position of its first output token.
-        response_before: response tokens that are part of the prompt, or the last of them.
         output_token_ids: vLLM's own growing list of output tokens.
         eos_token_ids: ids that end a sequence.
         num_token_ids: ids from here on belong to no token.
-        rolling_hash: chooses in the model's place (fleet measurements); it contains the first
-            num_hashed output tokens.
+        rolling_hash: chooses in the model's place (fleet measurements).
+        token_ids: prompt and output as far as history has them; empty where there is none.
+        history: what sampling looks back at; None where it does not.
+        num_taken: output tokens that rolling_hash or history has.
     """
 
     sampling: SamplingParams
     first_position: int
-    response_before: Sequence[int]
     output_token_ids: Sequence[int]
     eos_token_ids: list[int]
     num_token_ids: int
     rolling_hash: RollingHash | None
-    num_hashed: int = 0
+    token_ids: list[int]
+    history: History | None
+    num_taken: int = 0
 
     def choose(self, logits: Tensor) -> int:
         """Return the next token, given its logits: (V,)."""
         position = self.first_position + len(self.output_token_ids)
+        new = self.output_token_ids[self.num_taken :]
+        self.num_taken = len(self.output_token_ids)
         if self.rolling_hash is not None:
-            self.rolling_hash.extend(self.output_token_ids[self.num_hashed :])
-            self.num_hashed = len(self.output_token_ids)
+            self.rolling_hash.extend(new)
             return self.rolling_hash.next_token(position, self.sampling)
+        if self.history is not None:
+            self.token_ids += new
         row = logits[None, : self.num_token_ids]
-        history = [*self.response_before, *self.output_token_ids]
-        return sample(row, [self.sampling], [position], self.eos_token_ids, [history])[0]
+        return sample(row, [self.sampling], [position], self.eos_token_ids, [self.history])[0]
 
 
 class SeededSampler(LogitsProcessor):
@@ -87,21 +91,13 @@ def _new_row(params: Any, prompt: list[int] | None, output: list[int]) -> _Row |
     ours = (params.extra_args or {}).get("pd")
     if ours is None:
         return None
-    sampling = SamplingParams(
-        temperature=ours["temperature"],
-        top_k=ours["top_k"],
-        top_p=ours["top_p"],
-        seed=ours["seed"],
-        ignore_eos=ours["ignore_eos"],
-        forced_length=ours["forced_length"],
-        dry_multiplier=ours["dry_multiplier"],
-        dry_base=ours["dry_base"],
-        dry_allowed_length=ours["dry_allowed_length"],
-    )
-    first = ours["first_position"]
+    sampling = SamplingParams(**ours["sampling"])
     eos = list(ours["eos_token_ids"])
     hashed = None
     if ours["sampler"] != "model":
         hashed = RollingHash(ours["num_token_ids"], eos, prompt or ())
-    before = (prompt or [])[-min(first, HISTORY_TOKENS) :] if first else []
-    return _Row(sampling, first, before, output, eos, ours["num_token_ids"], hashed)
+    first, token_ids, history = ours["first_position"], list[int](), None
+    if sampling.looks_back:
+        token_ids = list(prompt or ())  # its last `first` tokens are of the response
+        history = History(token_ids, max(0, len(token_ids) - first))
+    return _Row(sampling, first, output, eos, ours["num_token_ids"], hashed, token_ids, history)

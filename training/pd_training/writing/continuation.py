@@ -9,6 +9,7 @@ import torch
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.models import CausalLM, Segment
 from pd_core.models.kv_cache import KVCache
+from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 
@@ -66,6 +67,9 @@ class _Row:
         self.index = index
         self.sampling = replace(sampling, seed=sampling.seed + index)
         self.cache: KVCache = model.make_cache(len(prompt) + max_tokens)
+        self.token_ids = prompt[:]
+        looks_back = sampling.looks_back
+        self.history = History(self.token_ids, len(prompt)) if looks_back else None
         self.todo = prompt
         self.start = 0
         self.out: list[int] = []
@@ -83,7 +87,7 @@ def _step(
     last = torch.tensor([len(row.todo) for row in rows]).cumsum(0) - 1
     logits = loaded.model.logits(loaded.model.forward(ids, segments)[last])
     positions = [len(row.out) for row in rows]
-    sampling, histories = [row.sampling for row in rows], [row.out for row in rows]
+    sampling, histories = [row.sampling for row in rows], [row.history for row in rows]
     tokens = sample(logits, sampling, positions, loaded.eos_token_ids, histories)
     for row, token in zip(rows, tokens, strict=True):
         row.start += len(row.todo)
@@ -92,4 +96,5 @@ def _step(
             row.done = True
         else:
             row.out.append(token)
+            row.token_ids.append(token)
             row.done = len(row.out) == max_tokens or is_done(row.index, row.out)

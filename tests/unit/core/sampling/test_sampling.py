@@ -1,7 +1,9 @@
 """The sampler against a slow one in plain Python, and its rules one by one."""
 
 import math
+import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pd_core.errors import EngineError, InvalidSamplingParams
+from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import MAX_SEED, SamplingParams
 
@@ -28,12 +31,26 @@ def uniform(seed: int, position: int, token_id: int) -> float:
     return ((mix(mix(mix(seed) ^ position) ^ token_id) >> 12) + 0.5) / 2**52
 
 
-def slow_sample(logits: list[float], params: SamplingParams, position: int) -> int:
+def slow_sample(
+    logits: list[float],
+    params: SamplingParams,
+    position: int,
+    prompt: Sequence[int] = (),
+    response: Sequence[int] = (),
+) -> int:
     if params.forced_length is not None and position >= params.forced_length - 1:
         return EOS[0]
     scores = dict(enumerate(logits))
     if params.ignore_eos or params.forced_length is not None:
         scores = {t: s for t, s in scores.items() if t not in EOS}
+    for t in scores:
+        if t in prompt or t in response:
+            factor = params.repetition_penalty
+            scores[t] = scores[t] * factor if scores[t] < 0 else scores[t] / factor
+        if t in response:
+            scores[t] -= params.presence_penalty
+        for _ in range(response.count(t)):
+            scores[t] -= params.frequency_penalty
     order = sorted(scores, key=lambda t: (-scores[t], t))
     if params.greedy:
         return order[0]
@@ -49,6 +66,8 @@ def slow_sample(logits: list[float], params: SamplingParams, position: int) -> i
             if reached >= params.top_p:
                 break
         order = kept
+    if params.min_p:
+        order = [t for t in order if math.exp(scores[t] - scores[order[0]]) >= params.min_p]
     return max(
         sorted(order),
         key=lambda t: scores[t] - math.log(-math.log(uniform(params.seed, position, t))),
@@ -63,28 +82,39 @@ PARAMS = st.builds(
     seed=st.integers(0, MAX_SEED),
     ignore_eos=st.booleans(),
     forced_length=st.none() | st.integers(1, 40),
+    min_p=st.sampled_from([0.0, 0.0, 0.02, 0.3, 1.0]),
+    repetition_penalty=st.sampled_from([1.0, 1.0, 2.0, 0.5]),
+    presence_penalty=st.sampled_from([0.0, 0.0, 0.5, -0.25, 2.0]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, 0.5, -0.25]),
 )
+TOKENS = st.lists(st.integers(0, 7), max_size=12)
 # Quarters, so that ties are common and sums are exact.
 LOGITS = st.lists(st.integers(-40, 40).map(lambda x: x / 4), min_size=8, max_size=24)
 
 
-@given(LOGITS, PARAMS, st.integers(0, 2**31))
-@settings(max_examples=300, deadline=None)
-def test_equals_the_slow_sampler(logits: list[float], params: SamplingParams, at: int) -> None:
-    got = sample(torch.tensor([logits]), [params], [at], EOS)
-    assert got == [slow_sample(logits, params, at)]
+@given(LOGITS, PARAMS, st.integers(0, 2**31), TOKENS, TOKENS)
+@settings(max_examples=400, deadline=None)
+def test_equals_the_slow_sampler(
+    logits: list[float], params: SamplingParams, at: int, prompt: list[int], response: list[int]
+) -> None:
+    history = History([*prompt, *response], len(prompt))
+    got = sample(torch.tensor([logits]), [params], [at], EOS, [history])
+    assert got == [slow_sample(logits, params, at, prompt, response)]
 
 
-@given(st.lists(st.tuples(LOGITS, PARAMS, st.integers(0, 50)), min_size=2, max_size=5))
+@given(st.lists(st.tuples(LOGITS, PARAMS, st.integers(0, 50), TOKENS), min_size=2, max_size=5))
 @settings(max_examples=50, deadline=None)
 def test_rows_do_not_depend_on_each_other(
-    rows: list[tuple[list[float], SamplingParams, int]],
+    rows: list[tuple[list[float], SamplingParams, int, list[int]]],
 ) -> None:
     logits = torch.full((len(rows), 24), -math.inf)
-    for i, (values, _, _) in enumerate(rows):
+    for i, (values, _, _, _) in enumerate(rows):
         logits[i, : len(values)] = torch.tensor(values)
-    together = sample(logits, [r[1] for r in rows], [r[2] for r in rows], EOS)
-    alone = [sample(logits[i : i + 1], [r[1]], [r[2]], EOS)[0] for i, r in enumerate(rows)]
+    told = [History(r[3], len(r[3]) // 2) for r in rows]
+    together = sample(logits, [r[1] for r in rows], [r[2] for r in rows], EOS, told)
+    alone = [
+        sample(logits[i : i + 1], [r[1]], [r[2]], EOS, [told[i]])[0] for i, r in enumerate(rows)
+    ]
     assert together == alone
 
 
@@ -150,6 +180,55 @@ def test_top_p_keeps_the_token_that_crosses_it() -> None:
     assert seen(0.51) == {0, 1}
     assert seen(0.76) == {0, 1, 2}
     assert seen(1.0) == {0, 1, 2, 3}
+
+
+def test_min_p_is_a_share_of_the_most_likely_token_s_probability() -> None:
+    row = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
+
+    def seen(min_p: float, temperature: float = 1.0) -> set[int]:
+        params = [SamplingParams(temperature, min_p=min_p, seed=s) for s in range(200)]
+        return set(sample(row.expand(200, -1), params, [0] * 200, ()))
+
+    assert seen(0.0) == seen(0.24) == {0, 1, 2, 3}
+    assert seen(0.26) == seen(0.49) == {0, 1}
+    assert seen(0.51) == seen(1.0) == {0}
+    assert seen(0.51, temperature=2.0) == {0, 1}, "of the probabilities after the temperature"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_equals_the_processors_of_transformers(seed: int) -> None:
+    process = pytest.importorskip("transformers.generation.logits_process")
+    chance = random.Random(seed)
+    logits = torch.randn(1, 60, generator=torch.Generator().manual_seed(seed)) * 3
+    prompt = [chance.randrange(60) for _ in range(20)]
+    response = [chance.randrange(60) for _ in range(10)]
+    params = SamplingParams(
+        temperature=chance.choice([0.6, 1.0, 1.7]),
+        top_k=chance.choice([0, 5, 25]),
+        top_p=chance.choice([1.0, 0.95, 0.5]),
+        seed=seed,
+        min_p=chance.choice([0.0, 0.05, 0.3]),
+        repetition_penalty=chance.choice([1.05, 1.3, 0.8]),
+    )
+    chain = [
+        process.RepetitionPenaltyLogitsProcessor(params.repetition_penalty),
+        process.TemperatureLogitsWarper(params.temperature),
+    ]
+    if params.top_k:
+        chain.append(process.TopKLogitsWarper(params.top_k))
+    if params.top_p < 1.0:
+        chain.append(process.TopPLogitsWarper(params.top_p))
+    if params.min_p:
+        chain.append(process.MinPLogitsWarper(params.min_p))
+    scores = logits.double()
+    for processor in chain:
+        scores = processor(torch.tensor([[*prompt, *response]]), scores)
+    for position in range(30):
+        noise = [-math.log(-math.log(uniform(seed, position, t))) for t in range(60)]
+        theirs = int((scores[0] + torch.tensor(noise, dtype=torch.float64)).argmax())
+        history = History([*prompt, *response], len(prompt))
+        assert sample(logits, [params], [position], (), [history]) == [theirs]
 
 
 def test_forced_length_ends_exactly_there() -> None:
