@@ -65,10 +65,18 @@ def test_seeded_sampling_is_the_torch_engine_s(engine: VllmEngine, directory: Pa
         SamplingParams(temperature=0.7, seed=3, top_k=50, top_p=0.9, ignore_eos=True),
         SamplingParams(temperature=1.0, seed=4, forced_length=7),
         SamplingParams(temperature=0.5, seed=5, dry_multiplier=2.0, dry_allowed_length=1),
+        SamplingParams(
+            temperature=0.9,
+            seed=6,
+            min_p=0.05,
+            repetition_penalty=1.5,
+            presence_penalty=1.0,
+            frequency_penalty=0.5,
+        ),
     ]
     requests = [
         request(i, prompt_of(length, i), 5 + 12, parameters[i], first_position=5)
-        for i, length in enumerate((3, 31, 64, 150, 129, 20, 90))
+        for i, length in enumerate((3, 31, 64, 150, 129, 20, 90, 40))
     ]
     made = answers(engine, requests)
     assert made == answers(torch_engine(directory), requests)

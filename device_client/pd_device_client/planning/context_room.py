@@ -1,6 +1,6 @@
 """Whether a side can take a request: its context, its limits, its version."""
 
-from pd_core.errors import InvalidRequest, PdError, PromptTooLong, TokenLimitTooHigh
+from pd_core.errors import InvalidSamplingParams, PdError, PromptTooLong, TokenLimitTooHigh
 from pd_core.generation import ServerInfo, needed_api_version
 from pd_device_client.contract.ask import Ask
 
@@ -33,7 +33,7 @@ def context_problem(whose: str, max_context_tokens: int, ask: Ask) -> PdError | 
 def cloud_problem(cloud: ServerInfo, ask: Ask) -> PdError | None:
     """Return why a cloud cannot take a request, or None."""
     if cloud.api_version < needed_api_version(ask.sampling):
-        return InvalidRequest(
+        return InvalidSamplingParams(
             "the cloud is of an older version, which has neither min_p nor penalties; update it, "
             "or leave them out"
         )

@@ -351,7 +351,7 @@ def test_the_model_s_own_sampling_holds_where_a_request_is_silent(
 ) -> None:
     loaded = loaded_model(
         ChatTemplate("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"),
-        SamplingDefaults(0.7, 20, 0.9),
+        SamplingDefaults(0.7, 20, 0.9, repetition_penalty=1.1, min_p=0.05),
     )
     seen = list[Ask]()
     with api_server(loaded=loaded) as server:
@@ -367,13 +367,20 @@ def test_the_model_s_own_sampling_holds_where_a_request_is_silent(
             {"role": "developer", "content": "Be brief."},
             {"role": "user", "content": "Hi"},
         ]
-        for extra in ({}, {"temperature": 0, "top_p": 1, "top_k": -1, "seed": -1}):
+        every: dict[str, Any] = {
+            "temperature": 0.5, "top_p": 1, "top_k": -1, "seed": 5, "min_p": 0,
+            "repetition_penalty": 1.3, "presence_penalty": -1, "frequency_penalty": 2,
+            "dry_multiplier": 0.5, "dry_base": 1.5, "dry_allowed_length": 3,
+        }  # fmt: skip
+        for extra in ({}, every, {"top_p": 0, "seed": -1}, {"temperature": 1e-9, "seed": -1}):
             done = http.post(url, json={"messages": messages, "max_tokens": 2, **extra})
             assert done.status_code == 200
-    silent, spoken = (request.sampling for request in seen)
+    silent, spoken, *greedy = (request.sampling for request in seen)
     assert (silent.temperature, silent.top_k, silent.top_p) == (0.7, 20, 0.9)
-    assert (spoken.temperature, spoken.top_k, spoken.top_p) == (0.0, 0, 1.0)
-    assert spoken.seed == 2**64 - 1
+    assert (silent.repetition_penalty, silent.min_p) == (1.1, 0.05)
+    assert spoken == SamplingParams(**{**every, "top_k": 0})
+    assert all(sampling.greedy for sampling in greedy), "the single most likely token"
+    assert len({sampling.seed for sampling in greedy}) == 2, "-1 draws a seed, as in vLLM"
     assert TOKENIZER.decode(seen[0].prompt_token_ids) == "[system]Be brief.[user]Hi"
 
 

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -52,6 +52,10 @@ SEEDED = SamplingParams(
     ignore_eos=True,
     dry_multiplier=1.0,
     dry_allowed_length=1,
+    min_p=0.001,
+    repetition_penalty=1.3,
+    presence_penalty=0.5,
+    frequency_penalty=0.25,
 )
 BOTH = pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
 
@@ -195,6 +199,24 @@ def references(loaded: LoadedModel, prompt: tuple[int, ...]) -> dict[SamplingPar
         return outcome.token_ids
 
     return {sampling: asyncio.run(alone(sampling)) for sampling in (GREEDY, SEEDED)}
+
+
+async def test_each_cost_of_the_seeded_answer_changes_it(
+    loaded: LoadedModel, prompt: tuple[int, ...], references: dict[SamplingParams, list[int]]
+) -> None:
+    """Else the other tests would not see whether both sides compute it."""
+    for name, off in {
+        "dry_multiplier": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "min_p": 0.0,
+    }.items():
+        engine = TorchLocalEngine(loaded)
+        request = Ask("without", prompt, LENGTH, replace(SEEDED, **{name: off}))
+        outcome = await carry(request, Plan(Mode.DEVICE_ONLY, 0, 0.0001), None, engine, loaded)
+        await engine.close()
+        assert outcome.token_ids != references[SEEDED], name
 
 
 @BOTH

@@ -339,6 +339,9 @@ _BAD_STARTS: list[tuple[dict[str, Any], str, str]] = [
     ({"keep_ratio": 2.0}, "INVALID_ARGUMENT", "InvalidRequest"),
     ({"sampling": pb.Sampling(temperature=-1)}, "INVALID_ARGUMENT", "InvalidSamplingParams"),
     ({"sampling": pb.Sampling(top_p=0)}, "INVALID_ARGUMENT", "InvalidSamplingParams"),
+    ({"sampling": pb.Sampling(min_p=2)}, "INVALID_ARGUMENT", "InvalidSamplingParams"),
+    ({"sampling": pb.Sampling(repetition_penalty=0)}, "INVALID_ARGUMENT", "InvalidSamplingParams"),
+    ({"sampling": pb.Sampling(presence_penalty=3)}, "INVALID_ARGUMENT", "InvalidSamplingParams"),
     (
         {"sampling": pb.Sampling(temperature=float("nan"))},
         "INVALID_ARGUMENT",
@@ -437,7 +440,7 @@ async def test_a_message_over_sixteen_mebibytes_is_refused(stub: Any) -> None:
 
 async def test_the_card_tells_what_runs(stub: Any, lm: LoadedModel) -> None:
     info = await stub.GetServerInfo(pb.GetServerInfoRequest())
-    assert (info.api_version, info.model_name, info.engine) == (1, "random-tiny", "torch")
+    assert (info.api_version, info.model_name, info.engine) == (2, "random-tiny", "torch")
     assert info.sampler == "model"
     assert info.fingerprints.weights == lm.fingerprints.weights
     assert info.fingerprints.numerics_id == lm.fingerprints.numerics_id

@@ -7,8 +7,15 @@ from typing import cast
 
 import pytest
 
-from pd_core.errors import CloudUnavailable, FingerprintMismatch, InvalidRequest, PdError
+from pd_core.errors import (
+    CloudUnavailable,
+    FingerprintMismatch,
+    InvalidRequest,
+    InvalidSamplingParams,
+    PdError,
+)
 from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo
+from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.handshake import Handshake
 from pd_device_client.client.side_choice import choose_sides, room_tokens
@@ -96,3 +103,19 @@ def test_every_case(
 def test_room_is_what_every_side_of_the_mode_has(mode: Mode, tokens: int) -> None:
     assert room_tokens(20, mode, watch(True, "whole", ""), CARD) == tokens
     assert room_tokens(2000, mode, watch(True, "whole", ""), CARD) == -1000
+
+
+def test_an_older_cloud_is_not_asked_for_what_it_would_skip() -> None:
+    cloud = watch(True, "whole", "")
+    assert cloud.info is not None
+    cloud.info = replace(cloud.info, api_version=1)
+    plain = Ask("r", (1,), 5, SamplingParams(0.5, 7, 0.9, dry_multiplier=1.0))
+    assert choose_sides(plain, cloud, CARD).cloud
+    penalised = replace(plain, sampling=replace(plain.sampling, presence_penalty=0.5))
+    choice = choose_sides(penalised, cloud, CARD)
+    assert (choice.cloud, choice.device) == (False, True)
+    assert "older version" in choice.notes[0]
+    with pytest.raises(InvalidSamplingParams, match="neither min_p nor penalties; update it"):
+        choose_sides(penalised, cloud, None)
+    cloud.info = replace(cloud.info, api_version=2)
+    assert choose_sides(penalised, cloud, CARD).cloud

@@ -73,6 +73,23 @@ def test_a_start_keeps_every_field() -> None:
     assert prints.numerics_id == "n"
 
 
+@pytest.mark.parametrize(
+    ("sampling", "version"),
+    [
+        (SamplingParams(0.5, 7, 0.25, 3, True, 12, 0.5, 1.25, 9), 1),
+        (SamplingParams(min_p=0.1), 2),
+        (SamplingParams(repetition_penalty=1.1), 2),
+        (SamplingParams(presence_penalty=0.1), 2),
+        (SamplingParams(frequency_penalty=-0.1), 2),
+    ],
+)
+def test_a_start_names_the_oldest_version_that_has_its_parameters(
+    sampling: SamplingParams, version: int
+) -> None:
+    """So an older server serves what it understands, and refuses what it would skip."""
+    assert request_to_pb(Start("r", (1,), 1, sampling)).start.api_version == version
+
+
 def test_what_is_unset_stays_unset() -> None:
     message = request_to_pb(Start("r", (1,), 1)).start
     assert not message.HasField("useful_for_ns")

@@ -20,7 +20,8 @@ from pd_device_client.planning.profiles import SpeedProfile
 
 CPU = torch.device("cpu")
 PROFILE = SpeedProfile("test", "a test", 1e-6, 1e-6)
-SAMPLING = SamplingParams(temperature=0.8, seed=11, ignore_eos=True)
+# Whatever is in the prompt costs something, so its cached part must be known too.
+SAMPLING = SamplingParams(temperature=0.8, seed=11, ignore_eos=True, repetition_penalty=1.5)
 
 
 def _cache(num_tokens: int = 1) -> KVCache:

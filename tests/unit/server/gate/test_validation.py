@@ -47,7 +47,6 @@ def test_good_starts_pass(start: Start) -> None:
 @pytest.mark.parametrize(
     ("start", "error", "words"),
     [
-        (_start(api_version=2), InvalidRequest, "version 1"),
         (_start(request_id=""), InvalidRequest, "request_id"),
         (_start(request_id="a b"), InvalidRequest, "request_id"),
         (_start(request_id="a\nb"), InvalidRequest, "request_id"),

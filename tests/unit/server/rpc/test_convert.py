@@ -1,5 +1,7 @@
 """Every field crosses the wire in its own place, and absent fields get their stated meaning."""
 
+from dataclasses import fields, replace
+
 import pytest
 
 from pd_core.errors import InvalidRequest, InvalidSamplingParams, ProtocolError
@@ -19,6 +21,7 @@ from pd_core.generation import (
     Tokens,
 )
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.cloud.convert import request_to_pb
 from pd_proto.v1 import generation_pb2 as pb
 from pd_server.rpc.convert import event_to_pb, info_to_pb, request_from_pb
 
@@ -32,7 +35,7 @@ def _round_trip(message: pb.GenerateRequest) -> Start | Extend | Stop:
 def test_a_full_start_keeps_every_field() -> None:
     message = pb.GenerateRequest(
         start=pb.Start(
-            api_version=1,
+            api_version=2,
             request_id="r",
             prompt_token_ids=[1, 2],
             committed_token_ids=[3],
@@ -47,6 +50,10 @@ def test_a_full_start_keeps_every_field() -> None:
                 dry_multiplier=0.5,
                 dry_base=1.25,
                 dry_allowed_length=9,
+                min_p=0.125,
+                repetition_penalty=1.5,
+                presence_penalty=-0.5,
+                frequency_penalty=0.75,
             ),
             token_limit=9,
             keep_ratio=0.25,
@@ -61,7 +68,9 @@ def test_a_full_start_keeps_every_field() -> None:
         request_id="r",
         prompt_token_ids=(1, 2),
         token_limit=9,
-        sampling=SamplingParams(0.5, 6, 0.7, 2**64 - 1, True, 8, 0.5, 1.25, 9),
+        sampling=SamplingParams(
+            0.5, 6, 0.7, 2**64 - 1, True, 8, 0.5, 1.25, 9, 0.125, 1.5, -0.5, 0.75
+        ),
         committed_token_ids=(3,),
         committed_first_position=4,
         keep_ratio=0.25,
@@ -87,6 +96,34 @@ def test_zero_is_not_unset() -> None:
         _round_trip(bad)
 
 
+_OTHER_VALUES = SamplingParams(
+    temperature=0.5,
+    top_k=6,
+    top_p=0.7,
+    seed=2**64 - 1,
+    ignore_eos=True,
+    forced_length=8,
+    dry_multiplier=0.5,
+    dry_base=1.25,
+    dry_allowed_length=9,
+    min_p=0.125,
+    repetition_penalty=1.5,
+    presence_penalty=-0.5,
+    frequency_penalty=0.75,
+)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(SamplingParams)])
+def test_every_sampling_parameter_crosses_from_the_device_to_the_server(name: str) -> None:
+    value = getattr(_OTHER_VALUES, name)
+    assert value != getattr(SamplingParams(), name), "the test must try another value"
+    for sampling in (_OTHER_VALUES, replace(SamplingParams(), **{name: value})):
+        sent = request_to_pb(Start("r", (1,), 2, sampling))
+        start = _round_trip(sent)
+        assert isinstance(start, Start)
+        assert start.sampling == sampling
+
+
 def test_extend_stop_and_nothing() -> None:
     assert _round_trip(pb.GenerateRequest(extend=pb.Extend(token_limit=7))) == Extend(7)
     assert _round_trip(pb.GenerateRequest(stop=pb.Stop())) == Stop()
@@ -95,9 +132,10 @@ def test_extend_stop_and_nothing() -> None:
 
 
 def test_another_version_is_named_before_its_fields_are_read() -> None:
-    start = pb.Start(api_version=2, sampling=pb.Sampling(temperature=-1))
-    with pytest.raises(InvalidRequest, match="api_version is 2"):
-        _round_trip(pb.GenerateRequest(start=start))
+    for version in (0, 3):
+        start = pb.Start(api_version=version, sampling=pb.Sampling(temperature=-1))
+        with pytest.raises(InvalidRequest, match=f"api_version is {version}; .* versions 1 to 2"):
+            _round_trip(pb.GenerateRequest(start=start))
 
 
 def test_events() -> None:
@@ -152,7 +190,7 @@ def test_the_card() -> None:
     )
     message = info_to_pb(info)
     assert (message.api_version, message.server_version, message.sampler) == (
-        1,
+        2,
         "1.2",
         "rolling-hash",
     )

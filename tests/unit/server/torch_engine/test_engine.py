@@ -96,6 +96,15 @@ _SAMPLINGS = [
     SamplingParams(temperature=1.0, seed=3),
     # Any token that followed the last one before costs something.
     SamplingParams(0.8, 50, 0.9, dry_multiplier=2.0, dry_allowed_length=1),
+    SamplingParams(
+        0.9,
+        seed=4,
+        min_p=0.05,
+        repetition_penalty=1.5,
+        presence_penalty=1.0,
+        frequency_penalty=0.5,
+    ),
+    SamplingParams(repetition_penalty=3.0, frequency_penalty=2.0),
 ]
 
 
@@ -103,11 +112,11 @@ def test_batched_tokens_equal_theplain_loop(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, max_num_seqs=3, max_num_batched_tokens=32))
     prompts = [prompt_of(length, length) for length in (1, 5, 70, 33, 129)]
     for i, prompt in enumerate(prompts):
-        answers.engine.add_request(_request(i, prompt, 12, sampling=_SAMPLINGS[i % 3]))
+        answers.engine.add_request(_request(i, prompt, 12, sampling=_SAMPLINGS[i]))
         answers.step()  # others decode while this one joins
     answers.run()
     for i, prompt in enumerate(prompts):
-        assert answers.tokens[i] == plain_loop(lm, prompt, 12, _SAMPLINGS[i % 3])
+        assert answers.tokens[i] == plain_loop(lm, prompt, 12, _SAMPLINGS[i])
         assert answers.finished(i).reason is FinishReason.LENGTH
         assert answers.finished(i).tokens_generated == 12
 
@@ -118,7 +127,8 @@ def _kv_bytes(lm: LoadedModel, num_tokens: int) -> int:
 
 def test_a_known_prefix_gives_the_same_tokens_and_is_not_computed_again(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, max_num_seqs=3, max_num_batched_tokens=100))
-    prompt, sampling = prompt_of(700), SamplingParams(temperature=1.0, seed=9)
+    prompt = prompt_of(700)
+    sampling = SamplingParams(temperature=1.0, seed=9, repetition_penalty=1.3)
     whole = plain_loop(lm, prompt, 30, sampling)
     hits = []
     for i, length in enumerate([700, 700, 640, 641, 130, 63]):
@@ -224,16 +234,31 @@ def test_random_rounds_end_with_no_block_held(lm: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("num_committed", [1, 4, 9])
-def test_a_continuation_makes_the_same_tokens(lm: LoadedModel, num_committed: int) -> None:
-    whole = plain_loop(lm, prompt_of(40), 10, _SAMPLINGS[1])
+@pytest.mark.parametrize("sampling", _SAMPLINGS[1:])
+def test_a_continuation_makes_the_same_tokens(
+    lm: LoadedModel, num_committed: int, sampling: SamplingParams
+) -> None:
+    whole = plain_loop(lm, prompt_of(40), 10, sampling)
     answers = _Answers(TorchEngine(lm, 2, 16))
     committed = tuple(whole[:num_committed])
     answers.engine.add_request(
-        _request(0, prompt_of(40), 10, committed=committed, sampling=_SAMPLINGS[1])
+        _request(0, prompt_of(40), 10, committed=committed, sampling=sampling)
     )
     answers.run()
     assert answers.first[0] == num_committed
     assert answers.tokens[0] == whole[num_committed:]
+
+
+def test_response_tokens_that_stand_in_the_prompt_count_as_response(lm: LoadedModel) -> None:
+    sampling = SamplingParams(frequency_penalty=2.0, presence_penalty=2.0)
+    whole = plain_loop(lm, prompt_of(40), 10, sampling)
+    assert whole != plain_loop(lm, prompt_of(40), 10, SamplingParams())
+    answers = _Answers(TorchEngine(lm, 2, 16))
+    answers.engine.add_request(
+        _request(0, [*prompt_of(40), *whole[:6]], 10, first_position=6, sampling=sampling)
+    )
+    answers.run()
+    assert answers.tokens[0] == whole[6:]
 
 
 def test_end_of_sequence_is_the_last_token(lm: LoadedModel) -> None:
