@@ -46,16 +46,16 @@ LENGTH = 24
 PACE_S = 0.004
 GREEDY = SamplingParams(ignore_eos=True)
 SEEDED = SamplingParams(
-    temperature=0.9,
+    temperature=0.4,
     top_p=0.95,
     seed=2**63 + 5,
     ignore_eos=True,
     dry_multiplier=1.0,
     dry_allowed_length=1,
-    min_p=0.001,
-    repetition_penalty=1.3,
-    presence_penalty=0.5,
-    frequency_penalty=0.25,
+    min_p=0.1,
+    repetition_penalty=1.02,
+    presence_penalty=-0.5,
+    frequency_penalty=0.1,
 )
 BOTH = pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
 
