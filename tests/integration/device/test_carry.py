@@ -205,18 +205,18 @@ async def test_each_cost_of_the_seeded_answer_changes_it(
     loaded: LoadedModel, prompt: tuple[int, ...], references: dict[SamplingParams, list[int]]
 ) -> None:
     """Else the other tests would not see whether both sides compute it."""
-    for name, off in {
-        "dry_multiplier": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "min_p": 0.0,
-    }.items():
+    for without in (
+        replace(SEEDED, dry_multiplier=0.0),
+        replace(SEEDED, repetition_penalty=1.0),
+        replace(SEEDED, presence_penalty=0.0),
+        replace(SEEDED, frequency_penalty=0.0),
+        replace(SEEDED, min_p=0.0),
+    ):
         engine = TorchLocalEngine(loaded)
-        request = Ask("without", prompt, LENGTH, replace(SEEDED, **{name: off}))
+        request = Ask("without", prompt, LENGTH, without)
         outcome = await carry(request, Plan(Mode.DEVICE_ONLY, 0, 0.0001), None, engine, loaded)
         await engine.close()
-        assert outcome.token_ids != references[SEEDED], name
+        assert outcome.token_ids != references[SEEDED], without
 
 
 @BOTH

@@ -52,7 +52,7 @@ def sampler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.delitem(sys.modules, name, raising=False)
     from pd_server.vllm_plugin.seeded_sampler import SeededSampler
 
-    yield SeededSampler(None, torch.device("cpu"), False)  # type: ignore[arg-type]
+    yield SeededSampler(None, torch.device("cpu"), False)
     sys.modules.pop(name, None)
 
 
