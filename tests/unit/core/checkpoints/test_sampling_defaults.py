@@ -72,6 +72,7 @@ def test_the_most_likely_token_has_several_names(tmp_path: Path, value: dict[str
 def test_what_has_no_effect_is_logged_and_what_changes_nothing_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING")
     _read(tmp_path, {"do_sample": True, "num_beams": 1, "typical_p": 1.0, "min_length": 0})
     _read(tmp_path, {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "bad_words_ids": []})
     assert caplog.messages == []

@@ -179,6 +179,7 @@ def test_preempted_requests_lose_no_token(lm: LoadedModel) -> None:
 def test_the_context_is_what_the_kv_memory_holds(
     lm: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING")
     engine = TorchEngine(lm, 2, 64, kv_cache_bytes=2 * _kv_bytes(lm, 512) + 1)
     assert engine.card.max_context_tokens == 1024
     assert "holds 1024 tokens" in caplog.text
