@@ -1,5 +1,6 @@
 """The figures that say most, as a Markdown table: the README's."""
 
+import re
 from collections.abc import Callable
 
 from pd_bench.results.result import Distribution, ResultDocument, SchemeResult
@@ -7,11 +8,15 @@ from pd_bench.results.result import Distribution, ResultDocument, SchemeResult
 __all__ = ["short_table"]
 
 _NAMES = {"pd-device": "P/D-Device"}
+_STANDS_IN = re.compile("emulated|simulated|throttled")
 _ALL = {2: "both", 3: "all three"}
 
 
 def short_table(document: ResultDocument) -> str:
-    """Return a Markdown table of a result; P/D-Device's figures are bold."""
+    """Return a Markdown table of a result; P/D-Device's figures are bold.
+
+    Below it stands what is emulated or throttled, and why the result is not to be quoted.
+    """
     schemes = document.schemes
     rows = [["", *(_NAMES.get(name, name) for name in schemes)]]
     for label, cell in _ROWS:
@@ -21,7 +26,13 @@ def short_table(document: ResultDocument) -> str:
     number = _ALL.get(len(schemes), f"all {len(schemes)}")
     rows.append([f"rows with the same answer in {number}", *last])
     header, *lines = (f"| {' | '.join(row)} |".replace("  ", " ") for row in rows)
-    return "\n".join([header, "|" + "---|" * (1 + len(schemes)), *lines])
+    return "\n".join([header, "|" + "---|" * (1 + len(schemes)), *lines, *_below(document)])
+
+
+def _below(document: ResultDocument) -> list[str]:
+    said = [f"- {label}" for label in document.labels if _STANDS_IN.search(label)]
+    invalid = [f"- INVALID: {why}" for why in document.invalid_because]
+    return ["", *said, *invalid] if said or invalid else []
 
 
 def _cell(scheme: str, text: str) -> str:

@@ -19,9 +19,25 @@ def test_the_readme_s_rows_are_the_table_s() -> None:
     readme = (ROOT / "README.md").read_text()
     told = re.search(r"measured:begin.*?\n(\|.*?)\n<!-- measured:end", readme, re.DOTALL)
     assert told is not None
-    ours, theirs = rows(short_table(full_document())), rows(told[1])
+    bare = full_document().model_copy(update={"labels": ()})
+    ours, theirs = rows(short_table(bare)), rows(told[1])
     assert [row[0] for row in ours] == [row[0] for row in theirs]
     assert ours[:2] == theirs[:2]  # schemes, and the line below them
+
+
+def test_what_stands_in_and_what_is_not_to_be_quoted_is_said_below() -> None:
+    told = full_document().model_copy(
+        update={
+            "labels": ("devices: emulated, slow", "cloud: real server process"),
+            "valid": False,
+            "invalid_because": ("one core",),
+        }
+    )
+    assert short_table(told).splitlines()[-3:] == [
+        "",
+        "- devices: emulated, slow",
+        "- INVALID: one core",
+    ]
 
 
 def test_figures_are_whole_milliseconds_and_what_is_not_known_is_empty() -> None:
