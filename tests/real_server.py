@@ -36,14 +36,21 @@ def real_server(
     *options: str,
     ready_within_s: float = 60,
     environment: Mapping[str, str] | None = None,
+    open_files: int | None = None,
 ) -> Iterator[RealServer]:
-    """Start a server on free ports, yield it when it is ready, and end it whatever happens."""
+    """Start a server on free ports, yield it when it is ready, and end it whatever happens.
+
+    Args:
+        open_files: its limit of open files, sockets included; None: that of this process.
+    """
     ready_file = folder / "ready.json"
     command = [
         *(sys.executable, "-m", "pd_server", "--grpc-port", "0", "--http-port", "0"),
         # The quickest model, unless the options name another.
         *("--model", "random-tiny", "--threads", "1", "--ready-file", str(ready_file), *options),
     ]
+    if open_files is not None:
+        command = ["sh", "-c", f'ulimit -n {open_files} && exec "$@"', "sh", *command]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env={**os.environ, **(environment or {})}

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from pd_core.errors import EngineDead, ShuttingDown
 from pd_core.generation import ServerInfo
 from pd_core.host.listening import format_address
+from pd_core.host.open_files import raise_open_files
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from pd_server.config import ServerConfig
@@ -24,11 +25,13 @@ from pd_server.gate.admission import Admission
 from pd_server.gate.server_card import server_card
 from pd_server.gate.validation import RequestValidator
 from pd_server.operations.auth import ApiKey
+from pd_server.operations.connection_caps import connection_caps
 from pd_server.operations.control_plane import make_control_plane
 from pd_server.operations.http_server import HttpServer
 from pd_server.operations.lifecycle import Phase
 from pd_server.operations.listen import add_grpc_port, bind_http
 from pd_server.operations.metrics import Metrics
+from pd_server.operations.strangers import Strangers
 from pd_server.rpc.interceptors import AuthInterceptor, ErrorInterceptor
 from pd_server.rpc.service import GenerationService
 
@@ -48,6 +51,10 @@ _GRPC_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 0),
     # Clients ping every 30 s; gRPC's default would end their connection for that.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    # A connection needs no key to be open. One that does not begin to speak is closed, and one that
+    # has had no call for long: its device may be gone, and else makes a new one.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 1_800_000),
 )
 _SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
 
@@ -73,6 +80,8 @@ class Server:
         self._health = aio_health.HealthServicer()
         self._grpc: grpc.aio.Server | None = None
         self._http: HttpServer | None = None
+        self._strangers: Strangers | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._grpc_port = 0
 
     @property
@@ -135,6 +144,8 @@ class Server:
             self._engine.abort_all(
                 ShuttingDown("the server was stopped before the answer ended; use another one")
             )
+        if self._watch is not None:
+            self._watch.cancel()
         if self._grpc is not None:
             await self._grpc.stop(grace=1.0)  # time to send the last messages
         if self._http is not None:
@@ -144,16 +155,18 @@ class Server:
 
     async def _start(self) -> None:
         config = self._config
+        caps = connection_caps(raise_open_files())
         listener = bind_http(config.host, config.http_port)
-        self._http = HttpServer(self._control_plane(), listener, config.tls)
+        self._http = HttpServer(self._control_plane(), listener, config.tls, caps.http)
         self._grpc = grpc.aio.server(
             interceptors=[
                 AuthInterceptor(self._api_key, self._count_error),
-                ErrorInterceptor(self._count_error),
+                ErrorInterceptor(self._count_error, self._on_call),
             ],
-            options=_GRPC_OPTIONS,
+            options=(*_GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", caps.grpc)),
         )
         self._grpc_port = add_grpc_port(self._grpc, config.host, config.grpc_port, config.tls)
+        self._strangers = Strangers(self._grpc_port, caps.grpc)
         await self._http.start()
         engine = await asyncio.to_thread(self._build_engine)
         add_GenerationServiceServicer_to_server(self._make_service(engine), self._grpc)
@@ -163,6 +176,7 @@ class Server:
                 (_SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
             )
         await self._grpc.start()
+        self._watch = asyncio.create_task(self._strangers.watch())
         for name in ("", _SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._phase = Phase.SERVING
@@ -207,6 +221,10 @@ class Server:
 
     def _render(self) -> bytes:
         return b"" if self._metrics is None else self._metrics.render()
+
+    def _on_call(self, peer: str) -> None:
+        assert self._strangers is not None, "a call came before the port was bound"
+        self._strangers.made_a_call(peer)
 
     def _count_error(self, error: Exception) -> None:
         if self._metrics is not None:

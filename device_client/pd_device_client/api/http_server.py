@@ -7,12 +7,18 @@ from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pd_core.host.listening import format_address
+from pd_core.host.reception import Reception
 
 __all__ = ["HttpServer"]
 
 _DRAIN_S = 5
+# Longer than the pools of clients keep a connection (60 s is usual): the side that sends next must
+# not be the one that learns too late that it is closed.
+_KEEP_ALIVE_S = 75
+_MOST = 512
 
 
 class _Uvicorn(uvicorn.Server):
@@ -28,14 +34,18 @@ class HttpServer:
     Args:
         app: the application.
         listener: a listening socket; closed at the end.
+        open_files: how many this process may have; at most half are this server's connections.
     """
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, open_files: int = 2 * _MOST) -> None:
         self._listener = listener
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
+                http=H11Protocol,
+                timeout_keep_alive=_KEEP_ALIVE_S,
                 log_config=None,
+                log_level="error",  # below are lines that anyone can cause with a bad request
                 access_log=False,  # paths and addresses are private
                 lifespan="off",
                 ws="none",
@@ -44,6 +54,8 @@ class HttpServer:
                 timeout_graceful_shutdown=_DRAIN_S,
             )
         )
+        self._most = min(_MOST, open_files // 2)
+        self._reception: Reception[H11Protocol] | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -54,16 +66,30 @@ class HttpServer:
 
     async def start(self) -> None:
         """Return once it answers."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        self._task = asyncio.create_task(self._server.serve(sockets=[]))
         while not self._server.started:
             if self._task.done():
                 await self._task  # raises what went wrong
                 raise RuntimeError("the HTTP server ended before it had started")
             await asyncio.sleep(0.005)
+        config, state = self._server.config, self._server.server_state
+        self._reception = Reception(
+            self._listener,
+            lambda: H11Protocol(config, state, app_state={}),
+            _answers,
+            self._most,
+        )
+        self._reception.open()
 
     async def stop(self) -> None:
         """Accept no more connections; running responses get a few seconds."""
+        if self._reception is not None:
+            self._reception.close()
+        self._listener.close()
         self._server.should_exit = True
         if self._task is not None:
             await self._task
-        self._listener.close()
+
+
+def _answers(protocol: H11Protocol) -> bool:
+    return protocol.cycle is not None and not protocol.cycle.response_complete

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pd_core.host.ending_signals import ending_signals
 from pd_core.host.listening import bind
 from pd_core.host.loopback import is_loopback
+from pd_core.host.open_files import raise_open_files
 from pd_core.host.ready_file import check_ready_file, write_ready_file
 from pd_core.host.wall_clock import unix_time_s
 from pd_device_client.api.app import make_app
@@ -71,7 +72,7 @@ async def _serve(
         unix_time_s=unix_time_s,
         on_answer=on_answer,
     )
-    server = HttpServer(app, listener)
+    server = HttpServer(app, listener, raise_open_files())
     stopped = _on_signal()
     await server.start()
     try:

@@ -7,10 +7,16 @@ from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pd_core.host.reception import Reception
 from pd_server.config import TlsConfig
 
 __all__ = ["HttpServer"]
+
+# Longer than the pools of clients and load balancers keep a connection (60 s is usual): the side
+# that sends next must not be the one that learns too late that it is closed.
+_KEEP_ALIVE_S = 75
 
 
 class _Uvicorn(uvicorn.Server):
@@ -27,14 +33,20 @@ class HttpServer:
         app: the app.
         listener: a listening socket; closed at the end.
         tls: certificate and key; None: plain HTTP.
+        most: connections open at once.
     """
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, tls: TlsConfig | None) -> None:
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, tls: TlsConfig | None, most: int
+    ) -> None:
         self._listener = listener
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
+                http=H11Protocol,
+                timeout_keep_alive=_KEEP_ALIVE_S,
                 log_config=None,
+                log_level="error",  # below are lines that anyone can cause with a bad request
                 lifespan="off",
                 ws="none",
                 timeout_graceful_shutdown=2,
@@ -42,6 +54,8 @@ class HttpServer:
                 ssl_keyfile=None if tls is None else str(tls.key),
             )
         )
+        self._most = most
+        self._reception: Reception[H11Protocol] | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -52,16 +66,31 @@ class HttpServer:
 
     async def start(self) -> None:
         """Start serving; return once it answers."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        self._task = asyncio.create_task(self._server.serve(sockets=[]))
         while not self._server.started:
             if self._task.done():
                 await self._task  # raises the cause
                 raise RuntimeError("the HTTP server ended before it had started")
             await asyncio.sleep(0.005)
+        config, state = self._server.config, self._server.server_state
+        self._reception = Reception(
+            self._listener,
+            lambda: H11Protocol(config, state, app_state={}),
+            _answers,
+            self._most,
+            config.ssl,
+        )
+        self._reception.open()
 
     async def stop(self) -> None:
         """Stop serving; open requests get two seconds."""
+        if self._reception is not None:
+            self._reception.close()
+        self._listener.close()
         self._server.should_exit = True
         if self._task is not None:
             await self._task
-        self._listener.close()
+
+
+def _answers(protocol: H11Protocol) -> bool:
+    return protocol.cycle is not None and not protocol.cycle.response_complete

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 
@@ -40,5 +41,6 @@ def configure_logging(level: str, as_json: bool) -> None:
         else _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # A line for every health probe is noise, and the server itself logs when it is up.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # gRPC's core writes to stderr itself: by default a line for every failed TLS handshake, and a
+    # scanner makes thousands. It reads this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

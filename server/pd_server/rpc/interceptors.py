@@ -59,10 +59,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         on_error: called with every error that ends a call, for the metrics.
+        on_call: called with the client's address of every call of our service.
     """
 
-    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        on_error: Callable[[Exception], None],
+        on_call: Callable[[str], None] = lambda peer: None,
+    ) -> None:
         self._on_error = on_error
+        self._on_call = on_call
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -81,6 +87,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap_stream(self, handler: Handler) -> Callable[..., AsyncIterator[Any]]:
         async def behaviour(raw: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+            self._on_call(context.peer())
             received: Any = aiter(raw)
             messages = _parsed(handler.request_deserializer, received)
             responses = handler.stream_stream(messages, context)
@@ -100,6 +107,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap_unary(self, handler: Handler) -> Callable[..., Awaitable[Any]]:
         async def behaviour(raw: bytes, context: Any) -> Any:
+            self._on_call(context.peer())
             try:
                 request = _parse(handler.request_deserializer, raw)
                 return await handler.unary_unary(request, context)

@@ -1,0 +1,25 @@
+"""How many files, sockets among them, this process may have open."""
+
+import resource
+
+__all__ = ["raise_open_files"]
+
+_ENOUGH = 1 << 20  # where the hard limit is none
+
+
+def raise_open_files() -> int:
+    """Raise the soft limit of open files to the hard one; return what holds now.
+
+    The soft limit's usual 1,024 is for programs that call select(). A refusal is no error: what
+    counts is the limit that is returned.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = _ENOUGH if hard == resource.RLIM_INFINITY else hard
+    if soft == resource.RLIM_INFINITY:
+        return target
+    if soft < target:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+        except (OSError, ValueError):
+            return soft
+    return max(soft, target)

@@ -1,0 +1,283 @@
+"""Connections that only wait: however many there are, probes and devices are answered."""
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+import trustme
+
+from pd_core.checkpoints.loading import LoadedModel, load_model
+from pd_core.host.listening import bind
+from pd_core.host.reception import Reception
+from pd_proto.v1 import generation_pb2 as pb
+from pd_proto.v1.generation_pb2_grpc import GenerationServiceStub
+from pd_server.operations.control_plane import make_control_plane
+from pd_server.server import Server
+from tests.real_server import RealServer, real_server
+from tests.server_harness import running_server
+
+# What a client of HTTP/2 says first, with empty settings.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+_HEADER_BEGUN = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+_CROWD = 400
+_FEW_FILES = 256
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    with real_server(tmp_path_factory.mktemp("crowds"), open_files=_FEW_FILES) as running:
+        yield running
+
+
+@contextmanager
+def _crowd(address: str, says: bytes = b"") -> Iterator[list[socket.socket]]:
+    """Connections to a port that say a few bytes and then nothing."""
+    host, _, port = address.rpartition(":")
+    with ExitStack() as stack:
+        crowd = []
+        for _ in range(_CROWD):
+            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            with suppress(OSError):  # it may have been sent away already
+                one.sendall(says)
+            crowd.append(one)
+        yield crowd
+
+
+def _num_closed(crowd: list[socket.socket]) -> int:
+    closed = 0
+    for one in crowd:
+        one.setblocking(False)
+        try:
+            while one.recv(4096):
+                pass
+            closed += 1
+        except BlockingIOError:
+            pass
+        except OSError:
+            closed += 1
+    return closed
+
+
+def _call(address: str) -> None:
+    """Make a call over a new connection."""
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    with grpc.insecure_channel(address, options) as channel:
+        GenerationServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+
+
+def _call_until_answered(address: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return _call(address)
+        except grpc.RpcError:
+            assert time.monotonic() < deadline, "a new device never got in"
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("says", [b"", _HEADER_BEGUN], ids=["silent", "slow"])
+def test_a_crowd_at_the_http_port(server: RealServer, says: bytes) -> None:
+    with _crowd(server.http_address, says) as crowd:
+        assert httpx.get(f"http://{server.http_address}/healthz").status_code == 200
+        _call(server.address)
+        assert _num_closed(crowd) > _CROWD / 2
+
+
+@pytest.mark.parametrize("says", [b"", _PREFACE], ids=["silent", "speaking HTTP/2"])
+def test_a_crowd_at_the_grpc_port(server: RealServer, says: bytes) -> None:
+    with grpc.insecure_channel(server.address) as known:
+        stub = GenerationServiceStub(known)
+        stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+        with _crowd(server.address, says):
+            stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+            assert httpx.get(f"http://{server.http_address}/healthz").status_code == 200
+            _call_until_answered(server.address)
+            stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+
+
+def test_crowds_leave_a_line_each_in_the_log(tmp_path: Path) -> None:
+    with real_server(tmp_path, open_files=_FEW_FILES) as server:
+        with _crowd(server.address), _crowd(server.http_address, b"no HTTP\r\n\r\n"):
+            _call_until_answered(server.address)
+        with _crowd(server.http_address):
+            pass
+        httpx.get(f"http://{server.http_address}/healthz")
+    log = (tmp_path / "server.log").read_text()
+    told = [line for line in log.splitlines() if " INFO " not in line]
+    assert len(told) == 2, log
+    assert sum("the longest idle" in line for line in told) == 1
+    assert sum("never made a call" in line for line in told) == 1
+
+
+def test_failed_tls_handshakes_leave_no_line(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    pair = authority.issue_cert("127.0.0.1")
+    pair.private_key_pem.write_to_path(tmp_path / "key.pem")
+    pair.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    options = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    with real_server(tmp_path, *options) as server:
+        for address in (server.address, server.http_address):
+            with _crowd(address, b"GET / HTTP/1.1\r\n\r\n") as crowd:
+                deadline = time.monotonic() + 20
+                while _num_closed(crowd) < _CROWD:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+        trust = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        answer = httpx.get(f"https://{server.http_address}/healthz", verify=trust)
+        assert answer.status_code == 200
+    log = (tmp_path / "server.log").read_text()
+    assert all(" INFO " in line for line in log.splitlines()), log[:2000]
+
+
+class _Echo(asyncio.Protocol):
+    """A request is a line; the answer is the line, some time after it."""
+
+    def __init__(self, answer_s: float = 0.0) -> None:
+        self.answer_s = answer_s
+        self.asked = b""
+        self.answering = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.asked += data
+        if self.asked.endswith(b"\n"):
+            self.answering = True
+            asyncio.get_running_loop().call_later(self.answer_s, self._answer)
+
+    def _answer(self) -> None:
+        self.transport.write(self.asked)
+        self.asked, self.answering = b"", False
+
+
+class _House:
+    """A reception on a free port."""
+
+    def __init__(self, most: int, *, request_s: float = 10.0, answer_s: float = 0.0) -> None:
+        self.listener = bind("127.0.0.1", 0, "--port")
+        self.reception = Reception(
+            self.listener,
+            lambda: _Echo(answer_s),
+            lambda echo: echo.answering,
+            most,
+            request_s=request_s,
+        )
+        self.reception.open()
+
+    async def visit(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.listener.getsockname())
+
+    def close(self) -> None:
+        self.reception.close()
+        self.listener.close()
+
+
+async def _answered(guest: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bool:
+    """Ask; return whether an answer came."""
+    reader, writer = guest
+    try:
+        writer.write(b"hello\n")
+        return await asyncio.wait_for(reader.readline(), 10) == b"hello\n"
+    except ConnectionError:
+        return False
+
+
+async def test_a_newcomer_takes_the_place_of_the_longest_quiet(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    house = _House(most=3)
+    first, second, third = [await house.visit() for _ in range(3)]
+    for guest in (second, third, first):  # the second is now the longest quiet
+        assert await _answered(guest)
+    newcomer = await house.visit()
+    assert await _answered(newcomer)
+    assert [await _answered(guest) for guest in (first, second, third)] == [True, False, True]
+    assert len(caplog.records) == 1
+    assert caplog.records[0].levelno == logging.WARNING
+    for _, writer in (first, second, third, newcomer):
+        writer.close()
+    house.close()
+
+
+async def test_none_that_is_being_answered_is_sent_away() -> None:
+    house = _House(most=2, answer_s=0.5)
+    busy = [await house.visit() for _ in range(2)]
+    asked = [asyncio.ensure_future(_answered(guest)) for guest in busy]
+    await asyncio.sleep(0.1)
+    refused = await house.visit()
+    assert not await _answered(refused)
+    assert await asyncio.gather(*asked) == [True, True]
+    for _, writer in (*busy, refused):
+        writer.close()
+    house.close()
+
+
+@pytest.mark.parametrize("says", [b"", b"hel"])
+async def test_a_request_that_does_not_come_ends_the_connection(says: bytes) -> None:
+    house = _House(most=3, request_s=0.2)
+    reader, writer = await house.visit()
+    writer.write(says)
+    with_trickle = asyncio.get_running_loop().time() + 10
+    while not reader.at_eof() and asyncio.get_running_loop().time() < with_trickle:
+        if says:
+            writer.write(b"l")  # a little at a time does not help
+        try:
+            await asyncio.wait_for(reader.read(1), 0.05)
+        except (TimeoutError, ConnectionError):
+            continue
+    assert reader.at_eof() or reader.exception() is not None
+    writer.close()
+    house.close()
+
+
+async def test_a_connection_that_was_answered_may_wait() -> None:
+    house = _House(most=3, request_s=0.2)
+    guest = await house.visit()
+    assert await _answered(guest)
+    await asyncio.sleep(0.6)
+    assert await _answered(guest)
+    guest[1].close()
+    house.close()
+
+
+@pytest.fixture(scope="module")
+def lm() -> LoadedModel:
+    return load_model("random-tiny")
+
+
+def _get_paths(server: Server) -> list[str]:
+    app = make_control_plane(lambda: server.phase, lambda: None, bytes, server._api_key)
+    return [route.path for route in app.routes if "GET" in route.methods]  # type: ignore[attr-defined]
+
+
+async def test_head_answers_as_get_without_a_body(lm: LoadedModel) -> None:
+    async with (
+        running_server(lm) as server,
+        httpx.AsyncClient(base_url=f"http://{server.http_address}") as client,
+    ):
+        paths = _get_paths(server)
+        assert "/healthz" in paths
+        for path in paths:
+            whole, head = await client.get(path), await client.head(path)
+            assert head.status_code == whole.status_code == 200, path
+            assert head.content == b""
+            assert head.headers["content-type"] == whole.headers["content-type"]
+            if path != "/metrics":  # its figures change
+                assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+async def test_an_idle_connection_outlives_the_pools_of_clients(lm: LoadedModel) -> None:
+    async with running_server(lm) as server:
+        assert server._http is not None
+        assert server._http._server.config.timeout_keep_alive > 60
