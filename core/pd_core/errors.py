@@ -23,6 +23,7 @@
     |   |-- CloudUnavailable
     |   |-- CloudAuthenticationFailed
     |   |-- CloudTimeout
+    |   |-- LinkCorrupted          a message was changed on its way
     |   `-- HubUnavailable         a model hub, while pulling a model
     `-- EngineError                the model failed while running
         |-- EngineDead
@@ -48,6 +49,7 @@ __all__ = [
     "HubUnavailable",
     "InvalidRequest",
     "InvalidSamplingParams",
+    "LinkCorrupted",
     "ModelError",
     "NotReady",
     "PdError",
@@ -170,6 +172,10 @@ class CloudTimeout(TransportError):
     """The cloud did not answer in time."""
 
 
+class LinkCorrupted(TransportError):
+    """A message did not arrive as it was sent; nothing of it was used."""
+
+
 class HubUnavailable(TransportError):
     """A model hub cannot be reached, or the connection broke."""
 
@@ -210,6 +216,7 @@ STATUS: dict[type[PdError], Status] = {
     TransportError: Status("UNAVAILABLE", 502, 69),
     CloudAuthenticationFailed: Status("UNAUTHENTICATED", 502, 77),
     CloudTimeout: Status("DEADLINE_EXCEEDED", 504, 69),
+    LinkCorrupted: Status("DATA_LOSS", 502, 69),
     EngineError: Status("INTERNAL", 500, 70),
     EngineDead: Status("UNAVAILABLE", 503, 70),
 }

@@ -210,6 +210,8 @@ class ServerInfo:
     """What a server says about itself: its model, what it accepts, how busy it is.
 
     Its model's `max_context_tokens` is the server's limit, which may be below the model's own.
+    `sealed` says whether what it sends can be checked for changes on the way; see
+    `pd_core.identity.stream_seal`. A link within one process changes nothing, so it counts too.
     """
 
     server_version: str
@@ -217,6 +219,7 @@ class ServerInfo:
     limits: Limits
     load: Load
     api_version: int = API_VERSION
+    sealed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

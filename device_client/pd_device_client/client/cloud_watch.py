@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+from dataclasses import replace
 
 from pd_core.errors import EngineError, PdError, TransportError
 from pd_core.generation import ModelCard, ServerInfo
@@ -88,8 +89,11 @@ class CloudWatch:
         self.info, self.error = info, None
         self.estimate.rtt_s = min(answer_s)
         self.estimate.load = info.load
-        if self._engine is not None:
-            self.handshake = shake_hands(self._engine, info.model)
+        alone = Handshake("", "", "identical")
+        shaken = alone if self._engine is None else shake_hands(self._engine, info.model)
+        if not info.sealed:  # a bit that changes on the way would not be noticed
+            shaken = replace(shaken, exactness="consistent")
+        self.handshake = shaken
 
     def refresh(self) -> None:
         """Start to renew the card if it is old; the present one stays until then.

@@ -34,6 +34,7 @@ from pd_core.generation import (
     Tokens,
     needed_api_version,
 )
+from pd_core.identity.stream_seal import start_seal
 from pd_core.sampling_params import SamplingParams
 from pd_proto.v1 import generation_pb2 as pb
 
@@ -89,6 +90,7 @@ def _start_to_pb(start: Start) -> pb.Start:
         ),
         cache_salt=start.cache_salt,
         useful_for_ns=None if useful_for_s is None else round(useful_for_s * _NS),
+        seal=start_seal(start),
     )
 
 
@@ -177,6 +179,7 @@ def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
         limits=Limits(limits.max_output_tokens, limits.max_num_seqs, limits.max_num_waiting),
         load=_load_from_pb(info.load),
         api_version=info.api_version,
+        sealed=info.sealed,
     )
 
 

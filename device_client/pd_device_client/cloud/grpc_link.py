@@ -17,10 +17,10 @@ from pd_core.host.loopback import is_loopback
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.convert import (
     error_from_call,
-    event_from_pb,
     info_from_pb,
     request_to_pb,
 )
+from pd_device_client.cloud.seal_check import SealCheck
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1 import generation_pb2_grpc as pb_grpc
 
@@ -71,6 +71,7 @@ class GrpcCloudLink:
         self.target = target
         self._info_timeout_s = info_timeout_s
         self._stream_timeout_s = stream_timeout_s
+        self._sealed = False  # until its card says so
         key = checked_api_key(api_key) if api_key is not None else None
         self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         if tls_ca is not None or tls:
@@ -108,12 +109,14 @@ class GrpcCloudLink:
             )
         except grpc.aio.AioRpcError as error:
             raise error_from_call(error) from error
-        return info_from_pb(response)
+        info = info_from_pb(response)
+        self._sealed = info.sealed
+        return info
 
     async def open(self, start: Start) -> "_GrpcStream":
         """Open a stream and send `start`."""
         call = self._stub.Generate(timeout=self._stream_timeout_s, metadata=self._metadata)
-        stream = _GrpcStream(call)
+        stream = _GrpcStream(call, SealCheck(start, sealed=self._sealed))
         try:
             await stream.send(start)
         except BaseException:
@@ -127,14 +130,15 @@ class GrpcCloudLink:
 
 
 class _GrpcStream:
-    def __init__(self, call: _Call) -> None:
+    def __init__(self, call: _Call, check: SealCheck) -> None:
         self._call = call
+        self._check = check
 
     async def events(self) -> AsyncGenerator[CloudEvent, None]:
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
                 assert isinstance(message, pb.GenerateResponse)
-                yield event_from_pb(message)
+                yield self._check.event(message)
         except grpc.aio.AioRpcError as error:
             raise error_from_call(error) from error
         except asyncio.CancelledError:

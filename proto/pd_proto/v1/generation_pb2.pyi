@@ -11,6 +11,8 @@ never compared across machines. The rules of the stream:
   - Extend and Stop after Finished are ignored; closing the sending half is not a cancel;
     a broken stream is;
   - continuing after anything is a new Start with the committed prefix.
+Start, Tokens and Finished carry seals: a running hash of what was asked for and of all tokens so
+far. A message whose seal is wrong was changed on the way, and neither it nor what follows counts.
 """
 
 from collections import abc as _abc
@@ -156,6 +158,7 @@ class Start(_message.Message):
     FINGERPRINTS_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     USEFUL_FOR_NS_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
     """Oldest version of this protocol that has all that is set here; the server refuses one it does
     not speak.
@@ -172,6 +175,8 @@ class Start(_message.Message):
     """Requests with different salts never share cached prefixes."""
     useful_for_ns: _builtins.int
     """Drop the request when its prefill has not begun by then; unset: never."""
+    seal: _builtins.int
+    """Hash of the fields above but the last; unset: not checked."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt."""
@@ -202,17 +207,22 @@ class Start(_message.Message):
         fingerprints: Global___Fingerprints | None = ...,
         cache_salt: _builtins.str = ...,
         useful_for_ns: _builtins.int | None = ...,
+        seal: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_useful_for_ns", b"_useful_for_ns", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "sampling", b"sampling", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "sampling", b"sampling", "seal", b"seal", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "seal", b"seal", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keep_ratio: _TypeAlias = _typing.Literal["keep_ratio"]  # noqa: Y015
     _WhichOneofArgType__keep_ratio: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__seal: _TypeAlias = _typing.Literal["seal"]  # noqa: Y015
+    _WhichOneofArgType__seal: _TypeAlias = _typing.Literal["_seal", b"_seal"]  # noqa: Y015
     _WhichOneofReturnType__useful_for_ns: _TypeAlias = _typing.Literal["useful_for_ns"]  # noqa: Y015
     _WhichOneofArgType__useful_for_ns: _TypeAlias = _typing.Literal["_useful_for_ns", b"_useful_for_ns"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_ratio) -> _WhichOneofReturnType__keep_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seal) -> _WhichOneofReturnType__seal | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__useful_for_ns) -> _WhichOneofReturnType__useful_for_ns | None: ...
 
@@ -522,8 +532,11 @@ class Tokens(_message.Message):
 
     FIRST_POSITION_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
     first_position: _builtins.int
     """Response position of the first of them."""
+    seal: _builtins.int
+    """Hash of the Start and of all tokens up to here; unset: from a server that makes none."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The tokens."""
@@ -533,12 +546,15 @@ class Tokens(_message.Message):
         *,
         first_position: _builtins.int = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        seal: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "seal", b"seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_position", b"first_position", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "first_position", b"first_position", "seal", b"seal", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seal: _TypeAlias = _typing.Literal["seal"]  # noqa: Y015
+    _WhichOneofArgType__seal: _TypeAlias = _typing.Literal["_seal", b"_seal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seal) -> _WhichOneofReturnType__seal | None: ...
 
 Global___Tokens: _TypeAlias = Tokens  # noqa: Y015
 
@@ -554,6 +570,7 @@ class Finished(_message.Message):
     PREFILL_NS_FIELD_NUMBER: _builtins.int
     ENGINE_BUSY_NS_FIELD_NUMBER: _builtins.int
     KV_BYTE_S_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
     reason: Global___FinishReason.ValueType
     """Why it ended."""
     tokens_generated: _builtins.int
@@ -566,6 +583,8 @@ class Finished(_message.Message):
     """This request's share of the engine's working time."""
     kv_byte_s: _builtins.float
     """Integral over time of the KV bytes it held."""
+    seal: _builtins.int
+    """Hash of the Start, of all tokens, and of the first two fields; unset: as in Tokens."""
     def __init__(
         self,
         *,
@@ -575,12 +594,15 @@ class Finished(_message.Message):
         prefill_ns: _builtins.int = ...,
         engine_busy_ns: _builtins.int = ...,
         kv_byte_s: _builtins.float = ...,
+        seal: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "seal", b"seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_busy_ns", b"engine_busy_ns", "kv_byte_s", b"kv_byte_s", "prefill_ns", b"prefill_ns", "queue_ns", b"queue_ns", "reason", b"reason", "tokens_generated", b"tokens_generated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "engine_busy_ns", b"engine_busy_ns", "kv_byte_s", b"kv_byte_s", "prefill_ns", b"prefill_ns", "queue_ns", b"queue_ns", "reason", b"reason", "seal", b"seal", "tokens_generated", b"tokens_generated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seal: _TypeAlias = _typing.Literal["seal"]  # noqa: Y015
+    _WhichOneofArgType__seal: _TypeAlias = _typing.Literal["_seal", b"_seal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seal) -> _WhichOneofReturnType__seal | None: ...
 
 Global___Finished: _TypeAlias = Finished  # noqa: Y015
 
@@ -616,6 +638,7 @@ class GetServerInfoResponse(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     SAMPLER_FIELD_NUMBER: _builtins.int
     EOS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
     """Newest version of this protocol that the server speaks."""
     server_version: _builtins.str
@@ -626,6 +649,8 @@ class GetServerInfoResponse(_message.Message):
     """"torch" or "vllm"."""
     sampler: _builtins.str
     """"model", or "rolling-hash" for emulations."""
+    sealed: _builtins.bool
+    """Whether every Tokens and Finished has its seal."""
     @_builtins.property
     def fingerprints(self) -> Global___Fingerprints:
         """What it runs."""
@@ -654,10 +679,11 @@ class GetServerInfoResponse(_message.Message):
         load: Global___Load | None = ...,
         sampler: _builtins.str = ...,
         eos_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        sealed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprints", b"fingerprints", "limits", b"limits", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "fingerprints", b"fingerprints", "limits", b"limits", "load", b"load", "model_name", b"model_name", "sampler", b"sampler", "server_version", b"server_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "fingerprints", b"fingerprints", "limits", b"limits", "load", b"load", "model_name", b"model_name", "sampler", b"sampler", "sealed", b"sealed", "server_version", b"server_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

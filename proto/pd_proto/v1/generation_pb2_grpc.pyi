@@ -11,6 +11,8 @@ never compared across machines. The rules of the stream:
   - Extend and Stop after Finished are ignored; closing the sending half is not a cancel;
     a broken stream is;
   - continuing after anything is a new Start with the committed prefix.
+Start, Tokens and Finished carry seals: a running hash of what was asked for and of all tokens so
+far. A message whose seal is wrong was changed on the way, and neither it nor what follows counts.
 """
 
 from collections import abc as _abc

@@ -1,6 +1,6 @@
 """Converts between wire messages and plain values; only this module of the server knows both."""
 
-from pd_core.errors import InvalidRequest, ProtocolError
+from pd_core.errors import InvalidRequest, LinkCorrupted, ProtocolError
 from pd_core.generation import (
     API_VERSION,
     OLDEST_API_VERSION,
@@ -17,6 +17,7 @@ from pd_core.generation import (
     Stop,
     Tokens,
 )
+from pd_core.identity.stream_seal import StreamSeal, start_seal
 from pd_core.sampling_params import SamplingParams
 from pd_proto.v1 import generation_pb2 as pb
 
@@ -38,6 +39,7 @@ def request_from_pb(message: pb.GenerateRequest) -> Start | Extend | Stop:
         ProtocolError: the message holds nothing that this version knows.
         InvalidRequest: a Start of an API version not spoken here; nothing else in it is read.
         InvalidSamplingParams: a sampling value is out of its range.
+        LinkCorrupted: a Start differs from what its seal was made of.
     """
     match message.WhichOneof("message"):
         case "start":
@@ -50,8 +52,13 @@ def request_from_pb(message: pb.GenerateRequest) -> Start | Extend | Stop:
             raise ProtocolError("a message holds neither Start, Extend nor Stop; send one of them")
 
 
-def event_to_pb(event: CloudEvent) -> pb.GenerateResponse:
-    """Return the message of a server's event."""
+def event_to_pb(event: CloudEvent, seal: StreamSeal) -> pb.GenerateResponse:
+    """Return the message of a server's event.
+
+    Args:
+        event: the stream's next event.
+        seal: the stream's, after the events before; goes on with this one.
+    """
     match event:
         case Admitted():
             return pb.GenerateResponse(admitted=pb.Admitted(load=_load_to_pb(event.load)))
@@ -60,7 +67,11 @@ def event_to_pb(event: CloudEvent) -> pb.GenerateResponse:
             return pb.GenerateResponse(refined_prompt=pb.RefinedPrompt(kept_ranges=ranges))
         case Tokens():
             return pb.GenerateResponse(
-                tokens=pb.Tokens(first_position=event.first_position, token_ids=event.token_ids)
+                tokens=pb.Tokens(
+                    first_position=event.first_position,
+                    token_ids=event.token_ids,
+                    seal=seal.after_tokens(event),
+                )
             )
         case Finished():
             return pb.GenerateResponse(
@@ -71,6 +82,7 @@ def event_to_pb(event: CloudEvent) -> pb.GenerateResponse:
                     prefill_ns=_ns(event.prefill_s),
                     engine_busy_ns=_ns(event.engine_busy_s),
                     kv_byte_s=event.kv_byte_s,
+                    seal=seal.after_finished(event),
                 )
             )
 
@@ -99,6 +111,7 @@ def info_to_pb(info: ServerInfo) -> pb.GetServerInfoResponse:
         load=_load_to_pb(info.load),
         sampler=model.sampler,
         eos_token_ids=model.eos_token_ids,
+        sealed=info.sealed,
     )
 
 
@@ -108,7 +121,7 @@ def _start_from_pb(start: pb.Start) -> Start:
             f"api_version is {start.api_version}; this server speaks versions "
             f"{OLDEST_API_VERSION} to {API_VERSION}: use a client of one of them, or another server"
         )
-    return Start(
+    value = Start(
         request_id=start.request_id,
         prompt_token_ids=tuple(start.prompt_token_ids),
         token_limit=start.token_limit,
@@ -125,6 +138,11 @@ def _start_from_pb(start: pb.Start) -> Start:
         cache_salt=start.cache_salt,
         useful_for_s=(start.useful_for_ns / _NS_PER_S if start.HasField("useful_for_ns") else None),
     )
+    if start.HasField("seal") and start.seal != start_seal(value):
+        raise LinkCorrupted(
+            "the request did not arrive as it was sent; send it again, and use TLS if this goes on"
+        )
+    return value
 
 
 def _load_to_pb(load: Load) -> pb.Load:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pd_core.errors import PdError, ProtocolError, ShuttingDown
 from pd_core.generation import Admitted, Extend, Finished, ServerInfo, Start, Stop
+from pd_core.identity.stream_seal import StreamSeal
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import GenerationServiceServicer
 from pd_server.engine.live_request import LiveRequest
@@ -116,10 +117,11 @@ class GenerationService(GenerationServiceServicer):
         self._idle.clear()
         reader = asyncio.create_task(self._read(request_iterator, start, stream, ticket))
         try:
-            yield event_to_pb(Admitted(load))
+            seal = StreamSeal(start)
+            yield event_to_pb(Admitted(load), seal)
             while stream in self._open:
                 event = await stream.receive()
-                yield event_to_pb(event)
+                yield event_to_pb(event, seal)
                 if isinstance(event, Finished):
                     self._finished(start, stream, event)
             await asyncio.wait({reader}, timeout=_LINGER_S)

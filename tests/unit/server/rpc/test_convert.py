@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from pd_core.errors import InvalidRequest, InvalidSamplingParams, ProtocolError
+from pd_core.errors import InvalidRequest, InvalidSamplingParams, LinkCorrupted, ProtocolError
 from pd_core.generation import (
     Admitted,
     Extend,
@@ -20,11 +20,13 @@ from pd_core.generation import (
     Stop,
     Tokens,
 )
+from pd_core.identity.stream_seal import StreamSeal, start_seal
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.convert import request_to_pb
 from pd_proto.v1 import generation_pb2 as pb
 from pd_server.rpc.convert import event_to_pb, info_to_pb, request_from_pb
 
+_START = Start("r", (1, 2), 9)
 _LOAD = Load(1, 2, 3, 4, 5.5, 0.006, 7.25, 8.5, 9, 10)
 
 
@@ -138,8 +140,25 @@ def test_another_version_is_named_before_its_fields_are_read() -> None:
             _round_trip(pb.GenerateRequest(start=start))
 
 
+def test_a_start_that_differs_from_its_seal_is_refused() -> None:
+    start = Start("r", (1, 2), 9, SamplingParams(temperature=1.0, seed=5))
+    message = pb.Start(
+        api_version=1,
+        request_id="r",
+        prompt_token_ids=[1, 2],
+        token_limit=9,
+        sampling=pb.Sampling(temperature=1.0, seed=5),
+        seal=start_seal(start),
+    )
+    assert _round_trip(pb.GenerateRequest(start=message)) == start
+    message.sampling.seed = 4
+    with pytest.raises(LinkCorrupted):
+        _round_trip(pb.GenerateRequest(start=message))
+
+
 def test_events() -> None:
-    assert event_to_pb(Admitted(_LOAD)).admitted.load == pb.Load(
+    seal, expected = StreamSeal(_START), StreamSeal(_START)
+    assert event_to_pb(Admitted(_LOAD), seal).admitted.load == pb.Load(
         num_running=1,
         num_waiting=2,
         max_num_seqs=3,
@@ -151,18 +170,21 @@ def test_events() -> None:
         kv_bytes_peak=9,
         tokens_generated=10,
     )
-    assert event_to_pb(Tokens(3, (4, 5))).tokens == pb.Tokens(first_position=3, token_ids=[4, 5])
-    refined = event_to_pb(RefinedPrompt(((0, 2), (5, 6)))).refined_prompt
+    tokens = Tokens(3, (4, 5))
+    assert event_to_pb(tokens, seal).tokens == pb.Tokens(
+        first_position=3, token_ids=[4, 5], seal=expected.after_tokens(tokens)
+    )
+    refined = event_to_pb(RefinedPrompt(((0, 2), (5, 6))), seal).refined_prompt
     assert [(r.first, r.end) for r in refined.kept_ranges] == [(0, 2), (5, 6)]
-    assert event_to_pb(
-        Finished(FinishReason.CANCELLED, 3, 0.1, 0.2, 0.3, 4.5)
-    ).finished == pb.Finished(
+    finished = Finished(FinishReason.CANCELLED, 3, 0.1, 0.2, 0.3, 4.5)
+    assert event_to_pb(finished, seal).finished == pb.Finished(
         reason=pb.FINISH_REASON_STOPPED,
         tokens_generated=3,
         queue_ns=100_000_000,
         prefill_ns=200_000_000,
         engine_busy_ns=300_000_000,
         kv_byte_s=4.5,
+        seal=expected.after_finished(finished),
     )
 
 
@@ -175,7 +197,7 @@ def test_events() -> None:
     ],
 )
 def test_every_reason_of_a_stream_has_its_own_number(reason: FinishReason, name: str) -> None:
-    number = event_to_pb(Finished(reason, 0)).finished.reason
+    number = event_to_pb(Finished(reason, 0), StreamSeal(_START)).finished.reason
     assert pb.FinishReason.Name(number) == f"FINISH_REASON_{name}"
 
 

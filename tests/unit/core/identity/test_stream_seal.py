@@ -1,0 +1,118 @@
+import dataclasses
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+from pd_core.generation import Fingerprints, Finished, FinishReason, Start, Tokens
+from pd_core.identity.stream_seal import StreamSeal, start_seal
+from pd_core.sampling_params import SamplingParams
+
+START = Start(
+    "r/1",
+    (5, 6, 7),
+    9,
+    SamplingParams(0.5, 7, 0.25, 2**64 - 1, True, 12, 0.5, 1.25, 9),
+    (4, 5),
+    2,
+    0.5,
+    Fingerprints("t", "c", "w", "n"),
+    "s",
+    1.5,
+)
+
+
+def _flips(value: Any) -> list[Any]:
+    """The values that differ from this one in one bit."""
+    match value:
+        case bool():
+            return [not value]
+        case int():
+            return [value ^ 1 << bit for bit in range(32)]
+        case tuple():
+            flips = [
+                (*value[:at], flipped, *value[at + 1 :])
+                for at, one in enumerate(value)
+                for flipped in _flips(one)
+            ]
+            return [*flips, value[1:], value[:-1]]
+        case str():
+            return [*(value[:-1] + chr(ord(value[-1]) ^ 1 << bit) for bit in range(7)), ""]
+    return []
+
+
+def test_every_changed_bit_of_a_start_changes_its_seal() -> None:
+    changed = [
+        replace(START, **{field.name: flipped})
+        for field in dataclasses.fields(START)
+        for flipped in _flips(getattr(START, field.name))
+        if field.name != "api_version"
+    ]
+    changed += [
+        replace(START, sampling=replace(START.sampling, seed=START.sampling.seed ^ 1 << bit))
+        for bit in range(64)
+    ]
+    changed += [
+        replace(START, sampling=replace(START.sampling, **{name: value}))
+        for name, value in {"temperature": 1.0, "top_p": 0.5, "ignore_eos": False}.items()
+    ]
+    changed += [
+        replace(START, fingerprints=replace(START.fingerprints, **{name: "x"}))
+        for name in ("tokenizer", "chat_template", "weights", "numerics_id")
+    ]
+    assert len(changed) > 300
+    assert start_seal(START) not in {start_seal(start) for start in changed}
+
+
+def test_a_token_that_moves_between_prompt_and_prefix_changes_the_seal() -> None:
+    first = Start("r", (1, 2), 9, committed_token_ids=(3,))
+    second = Start("r", (1,), 9, committed_token_ids=(2, 3))
+    assert start_seal(first) != start_seal(second)
+
+
+def test_what_the_wire_rounds_or_writes_otherwise_changes_nothing() -> None:
+    assert start_seal(replace(START, useful_for_s=1.5 + 1e-12)) == start_seal(START)
+    whole, real = SamplingParams(temperature=1, top_p=1), SamplingParams(temperature=1.0)
+    assert start_seal(Start("r", (1,), 9, whole)) == start_seal(Start("r", (1,), 9, real))
+
+
+def test_the_seal_of_a_release_stays() -> None:
+    """Another number means that devices and servers of different versions take each other's
+    messages for changed ones."""
+    assert start_seal(START) == 0xAB8B9CC92B436556
+    seal = StreamSeal(START)
+    assert seal.after_tokens(Tokens(4, (8, 9))) == 0x10583659493D6043
+    assert seal.after_finished(Finished(FinishReason.LENGTH, 2)) == 0xB937E4AF6A472D1B
+
+
+def _tokens_seal(first_position: int, *token_ids: int) -> int:
+    return StreamSeal(START).after_tokens(Tokens(first_position, token_ids))
+
+
+def test_how_tokens_are_put_into_messages_changes_nothing() -> None:
+    seal = StreamSeal(START)
+    for position, token_id in enumerate((8, 9, 10), 4):
+        last = seal.after_tokens(Tokens(position, (token_id,)))
+    assert last == _tokens_seal(4, 8, 9, 10)
+
+
+def test_every_changed_bit_of_tokens_changes_all_later_seals() -> None:
+    flips = [Tokens(4 ^ 1 << bit, (8, 9)) for bit in range(32)]
+    flips += [Tokens(4, (8 ^ 1 << bit, 9)) for bit in range(32)]
+    flips += [Tokens(4, (8, 9 ^ 1 << bit)) for bit in range(32)]
+    flips += [Tokens(4, (8,)), Tokens(5, (9,)), Tokens(4, (9, 8))]
+    seals = [StreamSeal(START) for _ in flips]
+    right = StreamSeal(START)
+    now = [right.after_tokens(Tokens(4, (8, 9)))]
+    now += [seal.after_tokens(flip) for seal, flip in zip(seals, flips, strict=True)]
+    later = [seal.after_tokens(Tokens(6, (1, 2, 3))) for seal in (right, *seals)]
+    assert now[0] not in now[1:]
+    assert later[0] not in later[1:]
+
+
+def test_the_end_is_sealed_too() -> None:
+    ends = [Finished(reason, n) for reason in list(FinishReason)[:3] for n in (0, 1, 2, 3)]
+    seals = [StreamSeal(START).after_finished(end) for end in ends]
+    assert all(a != b for a, b in combinations(seals, 2))
+    one = Finished(FinishReason.STOP, 1)
+    assert replace(one, queue_s=1.0) != one
+    assert StreamSeal(START).after_finished(replace(one, queue_s=1.0)) == seals[1]
