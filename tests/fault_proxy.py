@@ -1,8 +1,9 @@
 """A TCP proxy that misbehaves on command, put between the real client and the real server.
 
-It forwards bytes unchanged and in order, or not at all: what it can do to a connection is what a
-network does. Bytes are read in pieces and each piece leaves at a fixed delay after it came, so the
-latency has no jitter of its own; a piece may be sliced, slowed, held back or never delivered.
+It forwards bytes in order, or not at all, and unchanged but for a bit that a test names: what it
+can do to a connection is what a network does. Bytes are read in pieces and each piece leaves at a
+fixed delay after it came, so the latency has no jitter of its own; a piece may be sliced, slowed,
+held back or never delivered.
 """
 
 import asyncio
@@ -28,12 +29,14 @@ class Fault:
         slice_bytes: pass on at most so many bytes at once; 0 means as they came.
         bytes_per_s: bandwidth; 0 means unlimited.
         cut_after_bytes: reset the connection once so many bytes of it passed; None means never.
+        flip_bit: change this bit of what passes, counted from the connection's first; once only.
     """
 
     delay_s: float = 0.0
     slice_bytes: int = 0
     bytes_per_s: float = 0.0
     cut_after_bytes: int | None = None
+    flip_bit: int | None = None
 
 
 @dataclass(slots=True)
@@ -191,7 +194,7 @@ class FaultProxy:
             size = fault.slice_bytes or len(piece)
             if fault.cut_after_bytes is not None:
                 size = min(size, max(0, fault.cut_after_bytes - passed))
-            part, piece = piece[:size], piece[size:]
+            part, piece = _flipped(fault, piece[:size], passed), piece[size:]
             writer.write(part)
             await writer.drain()
             passed += len(part)
@@ -206,3 +209,14 @@ class FaultProxy:
             elif piece:
                 await asyncio.sleep(0)
         return passed
+
+
+def _flipped(fault: Fault, part: bytes, passed: int) -> bytes:
+    """Return a part of the bytes with the bit changed that is in it, if it is."""
+    at, bit = divmod(fault.flip_bit or 0, 8)
+    if fault.flip_bit is None or not passed <= at < passed + len(part):
+        return part
+    fault.flip_bit = None
+    changed = bytearray(part)
+    changed[at - passed] ^= 1 << bit
+    return bytes(changed)

@@ -17,12 +17,20 @@ import trustme
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.host.listening import bind
 from pd_core.host.reception import Reception
+from pd_core.sampling_params import SamplingParams
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import GenerationServiceStub
 from pd_server.operations.control_plane import make_control_plane
 from pd_server.server import Server
 from tests.real_server import RealServer, real_server
-from tests.server_harness import running_server
+from tests.server_harness import (
+    Stream,
+    complete,
+    connect,
+    prompt_of,
+    running_server,
+    start_message,
+)
 
 # What a client of HTTP/2 says first, with empty settings.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
@@ -136,6 +144,58 @@ def test_failed_tls_handshakes_leave_no_line(tmp_path: Path) -> None:
         assert answer.status_code == 200
     log = (tmp_path / "server.log").read_text()
     assert all(" INFO " in line for line in log.splitlines()), log[:2000]
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    head = len(payload).to_bytes(3, "big") + bytes([kind, flags])
+    return head + stream.to_bytes(4, "big") + payload
+
+
+def _call_to(path: bytes) -> bytes:
+    """All that a client sends to call a method: preface, settings, headers."""
+    fields = {
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":path": path,
+        b":authority": b"localhost",
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+    }
+    block = b"".join(
+        b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+        for name, value in fields.items()
+    )
+    return _PREFACE + _frame(1, 0x5, 1, block)
+
+
+async def test_a_method_s_name_that_is_no_text_ends_nothing(tmp_path: Path) -> None:
+    with real_server(tmp_path) as server:
+        host, _, port = server.address.rpartition(":")
+        async with connect(server.address) as stub:
+            running = Stream(stub)
+            endless = SamplingParams(ignore_eos=True)
+            await running.send(start_message(prompt_of(5), 4000, endless))
+            await running.receive_tokens(1)
+            for number in range(1, 8):
+                with socket.create_connection((host, int(port))) as client:
+                    client.sendall(_call_to(b"/pd_proto.v1.GenerationService/Generat\xef"))
+                    client.recv(4096)
+                await asyncio.to_thread(_wait_for_ends, tmp_path / "server.log", number)
+                await asyncio.to_thread(_call_until_answered, server.address)
+                if number < 4:  # of those that ended, the oldest are stopped in the end
+                    before = len(running.answer.token_ids)
+                    await running.receive_tokens(before + 10)
+            assert len((await complete(stub, start_message(prompt_of(5), 3))).token_ids) == 3
+        server.process.terminate()
+        assert server.process.wait(40) == 0
+
+
+def _wait_for_ends(log: Path, number: int) -> None:
+    """Wait until gRPC has told of so many ends."""
+    deadline = time.monotonic() + 20
+    while log.read_text().count("ERROR grpc._cython.cygrpc") < number:
+        assert time.monotonic() < deadline, "the call was taken for one that can be read"
+        time.sleep(0.02)
 
 
 class _Echo(asyncio.Protocol):
