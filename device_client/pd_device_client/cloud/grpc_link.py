@@ -20,7 +20,7 @@ from pd_device_client.cloud.convert import (
     info_from_pb,
     request_to_pb,
 )
-from pd_device_client.cloud.seal_check import SealCheck
+from pd_device_client.cloud.seal_check import SealCheck, readable
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1 import generation_pb2_grpc as pb_grpc
 
@@ -109,7 +109,7 @@ class GrpcCloudLink:
             )
         except grpc.aio.AioRpcError as error:
             raise error_from_call(error) from error
-        info = info_from_pb(response)
+        info = info_from_pb(readable(response, pb.GetServerInfoResponse))
         self._sealed = info.sealed
         return info
 
@@ -137,8 +137,7 @@ class _GrpcStream:
     async def events(self) -> AsyncGenerator[CloudEvent, None]:
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
-                assert isinstance(message, pb.GenerateResponse)
-                yield self._check.event(message)
+                yield self._check.event(readable(message, pb.GenerateResponse))
         except grpc.aio.AioRpcError as error:
             raise error_from_call(error) from error
         except asyncio.CancelledError:

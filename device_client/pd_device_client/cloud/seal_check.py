@@ -1,12 +1,27 @@
 """Checks that a stream's messages arrive as the cloud sent them."""
 
+from typing import TypeVar
+
 from pd_core.errors import LinkCorrupted, PdError
 from pd_core.generation import CloudEvent, Finished, Start, Tokens
 from pd_core.identity.stream_seal import StreamSeal
 from pd_device_client.cloud.convert import event_from_pb
 from pd_proto.v1 import generation_pb2 as pb
 
-__all__ = ["SealCheck"]
+__all__ = ["SealCheck", "readable"]
+
+M = TypeVar("M", pb.GenerateResponse, pb.GetServerInfoResponse)
+
+
+def readable(message: object, kind: type[M]) -> M:
+    """Return a message as gRPC gives it, which for bytes that are none is None.
+
+    Raises:
+        LinkCorrupted: it cannot be read.
+    """
+    if not isinstance(message, kind):
+        raise _corrupted()
+    return message
 
 
 class SealCheck:

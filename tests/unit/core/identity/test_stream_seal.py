@@ -51,9 +51,10 @@ def test_every_changed_bit_of_a_start_changes_its_seal() -> None:
         replace(START, sampling=replace(START.sampling, seed=START.sampling.seed ^ 1 << bit))
         for bit in range(64)
     ]
+    others: dict[str, Any] = {"temperature": 1.0, "top_p": 0.5, "ignore_eos": False}
     changed += [
         replace(START, sampling=replace(START.sampling, **{name: value}))
-        for name, value in {"temperature": 1.0, "top_p": 0.5, "ignore_eos": False}.items()
+        for name, value in others.items()
     ]
     changed += [
         replace(START, fingerprints=replace(START.fingerprints, **{name: "x"}))
