@@ -1,9 +1,10 @@
 """The gRPC service on its port, for as long as it is wanted."""
 
 import asyncio
+import ctypes
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import grpc
 
@@ -12,19 +13,21 @@ from pd_core.host.episode import Episode
 
 __all__ = ["GrpcPort"]
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.25
 _AGAIN_S = 0.05  # until the next try when the port is not yet free
-_MOST_ENDED = 4
 
 
 class GrpcPort:
     """A gRPC server, and another in its place when it ends by itself.
 
     A server of grpc.aio ends for good when the name of a call's method is no UTF-8, and any client
-    can send that, or a changed bit. Its open calls go on. So the next server takes the port, and
-    those that have ended are kept until their calls are likely over.
+    can send that, or a changed bit. Its open calls go on. So the next server takes the port. The
+    first one is never freed: that would end the process with a segmentation fault. About one such
+    end in a hundred does so anyway, in gRPC's own code; a service manager then begins anew.
 
     Args:
         make: makes a server that has bound a port and is not started; returns the port too.
@@ -34,7 +37,6 @@ class GrpcPort:
         self._make = make
         self._add: Callable[[grpc.aio.Server], None] = lambda server: None
         self._server: grpc.aio.Server | None = None
-        self._ended: deque[grpc.aio.Server] = deque()
         self._watch: asyncio.Task[None] | None = None
         self._ends = Episode(
             logger,
@@ -54,6 +56,7 @@ class GrpcPort:
     async def start(self, add: Callable[[grpc.aio.Server], None]) -> None:
         """Serve what `add` adds to a server."""
         assert self._server is not None, "bind comes first"
+        _keep_tasks(asyncio.get_running_loop())
         self._add = add
         add(self._server)
         await self._server.start()
@@ -67,9 +70,6 @@ class GrpcPort:
         self._ends.close()
         if self._server is not None:
             await self._server.stop(grace=grace_s)
-        for ended in self._ended:
-            await ended.stop(grace=None)
-        self._ended.clear()
 
     async def _watch_over(self) -> None:
         while True:
@@ -84,6 +84,7 @@ class GrpcPort:
 
     async def _replace(self, ended: grpc.aio.Server) -> None:
         self._ends.happened()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(ended))  # so that it is never freed
         while True:
             try:
                 server, _ = self._make(self.port)
@@ -93,6 +94,20 @@ class GrpcPort:
         self._add(server)
         await server.start()
         self._server = server
-        self._ended.append(ended)
-        if len(self._ended) > _MOST_ENDED:
-            await self._ended.popleft().stop(grace=None)
+
+
+def _keep_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Let no task of this loop be freed before its end.
+
+    A server that ended by itself holds its calls' tasks no longer, and the loop never did:
+    a call whose task is freed hangs.
+    """
+    kept: set[asyncio.Task[Any]] = set()
+
+    def make(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.Task(work, loop=loop)
+        kept.add(task)
+        task.add_done_callback(kept.discard)
+        return task
+
+    loop.set_task_factory(make)

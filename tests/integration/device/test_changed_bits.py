@@ -237,7 +237,8 @@ async def test_any_bit_of_the_connection(
     for offset in range(40, num_bytes, max(1, num_bytes // 24)):
         async with FaultProxy("127.0.0.1", server.port) as proxy:
             fault = proxy.faults.up if upwards else proxy.faults.down
-            fault.flip_bit = 8 * offset + offset % 8
+            # Not the eighth: a method's name that is no UTF-8 has a test of its own.
+            fault.flip_bit = 8 * offset + offset % 7
             link = GrpcCloudLink(f"127.0.0.1:{proxy.port}")
             try:
                 async with asyncio.timeout(60):

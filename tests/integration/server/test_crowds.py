@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import ssl
 import time
@@ -173,29 +174,24 @@ async def test_a_method_s_name_that_is_no_text_ends_nothing(tmp_path: Path) -> N
         host, _, port = server.address.rpartition(":")
         async with connect(server.address) as stub:
             running = Stream(stub)
-            endless = SamplingParams(ignore_eos=True)
-            await running.send(start_message(prompt_of(5), 4000, endless))
+            await running.send(start_message(prompt_of(5), 2000, SamplingParams(ignore_eos=True)))
             await running.receive_tokens(1)
-            for number in range(1, 8):
-                with socket.create_connection((host, int(port))) as client:
-                    client.sendall(_call_to(b"/pd_proto.v1.GenerationService/Generat\xef"))
-                    client.recv(4096)
-                await asyncio.to_thread(_wait_for_ends, tmp_path / "server.log", number)
-                await asyncio.to_thread(_call_until_answered, server.address)
-                if number < 4:  # of those that ended, the oldest are stopped in the end
-                    before = len(running.answer.token_ids)
-                    await running.receive_tokens(before + 10)
+            with socket.create_connection((host, int(port)), timeout=10) as client:
+                client.sendall(_call_to(b"/pd_proto.v1.GenerationService/Generat\xef"))
+                heard = b""
+                while b"Server shutdown" not in heard and (piece := client.recv(4096)):
+                    heard += piece
+            if server.process.poll() == -signal.SIGSEGV:
+                pytest.xfail("gRPC itself ends the process, one time in a hundred")
+            await asyncio.to_thread(_call_until_answered, server.address)
+            assert len((await running.rest()).token_ids) == 2000
             assert len((await complete(stub, start_message(prompt_of(5), 3))).token_ids) == 3
         server.process.terminate()
         assert server.process.wait(40) == 0
-
-
-def _wait_for_ends(log: Path, number: int) -> None:
-    """Wait until gRPC has told of so many ends."""
-    deadline = time.monotonic() + 20
-    while log.read_text().count("ERROR grpc._cython.cygrpc") < number:
-        assert time.monotonic() < deadline, "the call was taken for one that can be read"
-        time.sleep(0.02)
+    log = (tmp_path / "server.log").read_text()
+    told = [line for line in log.splitlines() if " INFO " not in line]
+    assert len(told) == 1, log
+    assert "another has taken its place" in told[0]
 
 
 class _Echo(asyncio.Protocol):
