@@ -3,8 +3,8 @@
 import asyncio
 import ctypes
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
 
 import grpc
 
@@ -12,8 +12,6 @@ from pd_core.errors import PdError
 from pd_core.host.episode import Episode
 
 __all__ = ["GrpcPort"]
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +100,14 @@ def _keep_tasks(loop: asyncio.AbstractEventLoop) -> None:
     A server that ended by itself holds its calls' tasks no longer, and the loop never did:
     a call whose task is freed hangs.
     """
-    kept: set[asyncio.Task[Any]] = set()
+    kept: set[asyncio.Future[Any]] = set()
 
-    def make(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.Task(work, loop=loop)
+    def make(
+        loop: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        **more: Any,
+    ) -> asyncio.Task[Any]:
+        task = asyncio.Task(work, loop=loop, **more)
         kept.add(task)
         task.add_done_callback(kept.discard)
         return task
