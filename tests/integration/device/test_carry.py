@@ -243,8 +243,9 @@ async def test_the_three_modes_give_the_same_tokens(
 
 @pytest.fixture
 def forced_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without this the session asks for more cloud tokens while a test holds the device back."""
+    """Without this the session asks the cloud for more while a test holds the device back."""
     monkeypatch.setattr(Handoff, "tokens_for_no_seam", lambda _: 0)
+    monkeypatch.setattr(Handoff, "cloud_should_finish", lambda _: False)
 
 
 @BOTH
@@ -268,7 +269,7 @@ async def test_every_forced_handoff_position_gives_the_same_tokens(
         if position == 0:
             released.set()
         request = Ask(f"at-{position}", prompt, LENGTH, sampling)
-        plan = Plan(Mode.PD_DEVICE, position, PACE_S, adapts=False)
+        plan = Plan(Mode.PD_DEVICE, position, PACE_S)
         outcome = await carry(request, plan, WatchedLink(link, release), engine, loaded)
         assert outcome.token_ids == references[sampling]
         assert outcome.cloud_tokens == position

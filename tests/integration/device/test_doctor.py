@@ -58,7 +58,7 @@ async def test_what_is_wrong_is_named_with_its_mend() -> None:
     assert {name for name, finding in found.items() if finding.ok} == {"battery", "access"}
     assert "set the date" in found["clock"].words
     assert "give --port another" in found["port"].words
-    assert "known names" in found["model"].words
+    assert "there is no directory 'no/such/folder'" in found["model"].words
     assert "the device would answer alone" in found["cloud"].words
 
 
