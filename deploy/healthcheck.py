@@ -19,9 +19,13 @@ def main() -> int:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    # No proxy: a proxy's loopback is another machine's.
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
     url = f"{'https' if secure else 'http'}://127.0.0.1:{port}/readyz"
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S, context=context) as answer:
+        with opener.open(url, timeout=TIMEOUT_S) as answer:
             return 0 if answer.status == 200 else 1
     except OSError as error:
         sys.stderr.write(f"not ready: {error}\n")

@@ -1,87 +1,23 @@
-"""`pd-bench`: replay traces, measure overheads, show a demo.
+"""The entry point of `pd-bench`; what it runs is imported only when signals are obeyed."""
 
-Modules that import torch are imported inside the commands, after the numerics environment is set.
-"""
-
-import asyncio
-import os
 import signal
-import sys
-from typing import Annotated
+from collections.abc import Callable
 
-import typer
-from rich.console import Console
+from pd_core.host.command_process import run_command
+from pd_core.host.ending_signals import ending_signals
 
-from pd_bench.commands.capacity import CapacityAsked, capacity
-from pd_bench.commands.cloud import Compared, cloud
-from pd_bench.commands.compare import compare
-from pd_bench.commands.device import ApiAsked, TurnsAsked, api, overhead, ticker, turns
-from pd_bench.commands.kv import KvAsked, kv
-from pd_bench.commands.profile_cloud import profile
-from pd_bench.commands.replay import Replayed, replay
-from pd_bench.commands.report import report
-from pd_bench.commands.server import GapsAsked, StreamsAsked, gaps, streams
-from pd_bench.commands.simulate import Simulated, simulate
-from pd_bench.commands.startup import StartupAsked, startup
-from pd_bench.commands.trace import trace_app
-from pd_bench.harness.command_run import prepare, run_to_end
-from pd_bench.overhead.settings import OverheadSettings, TickerSettings
-from pd_core.errors import PdError, status_of
-from pd_core.host.ending_signals import INTERRUPTED, ending_signals, is_ctrl_c
-from pd_core.settings.command import add_command, program_app
-from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
-
-__all__ = ["app", "main"]
-
-app = program_app(
-    "pd-bench", "Measure P/D-Device: replay traces under each scheme, and see what its parts cost."
-)
-app.add_typer(trace_app, name="trace")
-
-Model = Annotated[str, typer.Option(help=MODEL_HELP)]
-
-add_command(app, overhead, OverheadSettings)
-add_command(app, ticker, TickerSettings)
-add_command(app, replay, Replayed)
-add_command(app, kv, KvAsked)
-app.command()(report)
-app.command()(compare)
-add_command(app, streams, StreamsAsked)
-add_command(app, gaps, GapsAsked)
-add_command(app, cloud, Compared)
-add_command(app, api, ApiAsked)
-add_command(app, turns, TurnsAsked)
-add_command(app, startup, StartupAsked)
-add_command(app, simulate, Simulated)
-app.command()(profile)
-add_command(app, capacity, CapacityAsked)
-
-
-@app.command()
-def demo(model: Model = DEFAULT_MODEL) -> None:
-    """Continue a page of documentation in the three modes, live, and compare them."""
-    prepare()
-    from pd_bench.commands.demo import run_demo
-
-    run_to_end(run_demo(Console(highlight=False), model))
+__all__ = ["main"]
 
 
 def main() -> None:
     """Run the command; an error is printed as one line on stderr and sets the exit code."""
-    # Servers are started while gRPC's threads run here: its handlers would hold up the fork, or say
-    # on stderr that they could not. The children replace themselves at once and need none.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     for number in ending_signals():  # end like Ctrl-C, with cleanup
         signal.signal(number, signal.default_int_handler)
-    try:
-        app(prog_name="pd-bench")  # also for python -m
-    except PdError as error:
-        print(f"pd-bench: {error}", file=sys.stderr)
-        sys.exit(status_of(error).exit_code)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("pd-bench: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except SystemExit as ended:
-        if is_ctrl_c(ended):
-            print("pd-bench: interrupted", file=sys.stderr)
-        raise
+    run_command("pd-bench", "bench", _load)
+
+
+def _load() -> Callable[[], object]:
+    from pd_bench.commands.app import app
+    from pd_core.settings.command import runnable
+
+    return runnable(app, "pd-bench")

@@ -1,37 +1,19 @@
-"""The command `pd-device`: its subcommands, and how errors end it."""
+"""The entry point of `pd-device`; what it runs is imported only when signals are obeyed."""
 
-import os
-import sys
+from collections.abc import Callable
 
-from pd_core.errors import PdError, status_of
-from pd_core.settings.command import add_command, program_app
-from pd_device_client.api.settings import ServeSettings
-from pd_device_client.commands.chat import chat
-from pd_device_client.commands.doctor import doctor
-from pd_device_client.commands.models import models
-from pd_device_client.commands.program import PROGRAM, DoctorSettings
-from pd_device_client.commands.serve import serve
-from pd_device_client.terminal.settings import ChatSettings
+from pd_core.host.command_process import run_command
 
-__all__ = ["app", "main"]
-
-app = program_app(
-    "pd-device",
-    "P/D-Device on your machine: one answer, made by the cloud and this device together.",
-    completion=True,
-)
-add_command(app, chat, ChatSettings, PROGRAM)
-add_command(app, serve, ServeSettings, PROGRAM)
-add_command(app, doctor, DoctorSettings, PROGRAM)
-app.add_typer(models, name="models")
+__all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command; an error is printed as one line and sets the exit code."""
-    # Our own errors include gRPC's message; its log would only interrupt the output.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    try:
-        app(prog_name="pd-device")  # also of python -m, whose completion script would be broken
-    except PdError as error:
-        print(f"pd-device: {error}", file=sys.stderr)
-        sys.exit(status_of(error).exit_code)
+    """Run the command; an error is printed as one line on stderr and sets the exit code."""
+    run_command("pd-device", "device", _load)
+
+
+def _load() -> Callable[[], object]:
+    from pd_core.settings.command import runnable
+    from pd_device_client.commands.app import app
+
+    return runnable(app, "pd-device")

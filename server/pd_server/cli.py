@@ -1,113 +1,19 @@
-"""The command `pd-server`: from its settings to a server that runs."""
+"""The entry point of `pd-server`; what it runs is imported only when signals are obeyed."""
 
-import asyncio
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from pd_core.errors import PdError, status_of
-from pd_core.host.cpu import num_cores
-from pd_core.host.quick_imports import quick_imports
-from pd_core.settings.command import add_command
-from pd_core.settings.option import Option, Part
-from pd_core.settings.program import Program, Read
-from pd_server.config import EngineConfig, ServerConfig
-from pd_server.engine.contract import Engine
-from pd_server.operations.logs import configure_logging
+from pd_core.host.command_process import run_command
 
 __all__ = ["main"]
 
-# Between kernels the engine's thread runs Python, and the event loop waits for it to yield: by
-# default 5 ms each time, half a step of a small model.
-_SWITCH_INTERVAL_S = 0.0002
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """A server, and how its process speaks."""
-
-    server: Annotated[ServerConfig, Part()] = field(default_factory=ServerConfig)
-    ready_file: Annotated[
-        Path | None,
-        Option("When serving, write the addresses and the process id here, as JSON."),
-    ] = None
-    log_level: Annotated[
-        str,
-        Option("Least severe records logged.", choices=("debug", "info", "warning", "error")),
-    ] = "info"
-    log_json: Annotated[bool, Option("Log JSON lines.")] = False
-
-
-def _serve(settings: _Settings, _: Read) -> None:
-    """Serve the cloud half of P/D-Device: gRPC for devices, HTTP for operators.
-
-    SIGTERM or SIGINT drains: new requests are refused, running ones end.
-
-    A second one stops at once.
-    """
-    configure_logging(settings.log_level, settings.log_json)
-    config = settings.server
-    vllm = replace(config.engine.vllm, max_context_tokens=config.max_context_tokens)
-    engine = _engine_builder(replace(config.engine, vllm=vllm))
-    with quick_imports():  # only now: --help and a bad option need not wait for the imports
-        from pd_server.process import run_server
-
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    raise typer.Exit(asyncio.run(run_server(config, engine, settings.ready_file)))
-
 
 def main() -> None:
-    """Run the command; an error of ours is one line on stderr and its own exit code."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    add_command(app, _serve, _Settings, Program("pd-server"), "pd-server")
-    try:
-        app()
-    except PdError as error:
-        print(f"pd-server: {error}", file=sys.stderr)
-        sys.exit(status_of(error).exit_code)
+    """Run the command; an error is printed as one line on stderr and sets the exit code."""
+    run_command("pd-server", "server", _load)
 
 
-def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
-    """Return a function that loads the model; neither torch nor vLLM is imported before it runs."""
+def _load() -> Callable[[], object]:
+    from pd_core.settings.command import runnable
+    from pd_server.command import app
 
-    def build_vllm() -> Engine:
-        from pd_server.vllm_engine.builder import build_vllm_engine
-
-        return build_vllm_engine(config)
-
-    def build_torch() -> Engine:
-        from pd_core.host.torch_environment import prepare_environment
-
-        prepare_environment(fast=config.fast_numerics)  # before torch is imported
-        with quick_imports():
-            import torch
-
-            from pd_core.checkpoints.loading import load_model
-            from pd_server.torch_engine.engine import TorchEngine
-
-        torch.set_num_threads(config.threads or _default_threads(torch.get_num_threads()))
-        lm = load_model(
-            config.model, dtype=config.dtype, device=config.device, fast=config.fast_numerics
-        )
-        return TorchEngine(
-            lm,
-            config.max_num_seqs,
-            config.max_num_batched_tokens,
-            config.sampler,
-            config.kv_cache_bytes,
-        )
-
-    return build_vllm if config.engine == "vllm" else build_torch
-
-
-def _default_threads(torch_threads: int) -> int:
-    """Return torch's own choice, but leave a core to the event loop.
-
-    When both compete for a core, every short operator waits for it: on two cores a decode step of
-    a small model took 2.5 ms with two threads and 1.2 ms with one.
-    """
-    return max(1, min(torch_threads, num_cores() - 1))
+    return runnable(app, "pd-server")

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from pd_core.errors import EngineDead, ShuttingDown
 from pd_core.generation import ServerInfo
 from pd_core.host.listening import format_address
+from pd_core.host.loading_thread import in_loading_thread
 from pd_core.host.open_files import raise_open_files
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
@@ -160,7 +161,7 @@ class Server:
         self._grpc.bind(config.grpc_port)
         self._strangers = Strangers(self._grpc.port, self._caps.grpc)
         await self._http.start()
-        service = self._make_service(await asyncio.to_thread(self._build_engine))
+        service = self._make_service(await in_loading_thread(self._build_engine))
 
         def add_services(server: grpc.aio.Server) -> None:
             add_GenerationServiceServicer_to_server(service, server)

@@ -9,6 +9,7 @@ import typer
 
 from pd_bench.results.result_file import refuse_same_file, result_file
 from pd_core.errors import ConfigError
+from pd_core.host.text_file import read_text_file
 
 if TYPE_CHECKING:
     from pd_bench.results.result import ResultDocument
@@ -34,7 +35,7 @@ def read_result(path: Path) -> "ResultDocument":
     from pd_bench.results.result import ResultDocument
 
     try:
-        return ResultDocument.model_validate_json(path.read_bytes())
+        return ResultDocument.model_validate_json(read_text_file(path))
     except OSError as error:
         raise ConfigError(f"{path}: the result cannot be read: {error.strerror}") from None
     except ValidationError as error:

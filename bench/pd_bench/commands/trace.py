@@ -15,6 +15,7 @@ from pd_bench.traces.slicing import TraceSlice, sorted_rows
 from pd_bench.traces.sources import TRACE_SOURCES, trace_source
 from pd_bench.traces.writer import OUTPUT_FORMATS, trace_text
 from pd_core.errors import ConfigError, TraceError
+from pd_core.host.text_file import read_text_file
 
 if TYPE_CHECKING:
     from pd_bench.traces.fit import TraceFit
@@ -203,7 +204,7 @@ def read_fit(path: Path) -> "TraceFit":
     from pd_bench.traces.fit import TraceFit
 
     try:
-        return TraceFit.model_validate_json(path.read_bytes())
+        return TraceFit.model_validate_json(read_text_file(path))
     except OSError as error:
         raise ConfigError(f"{path}: the fit cannot be read: {error.strerror}") from None
     except ValidationError as error:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from pd_core.errors import CloudTimeout, CloudUnavailable, ProtocolError
+from pd_core.host.loopback import is_loopback_url
 
 __all__ = ["Http", "HttpPool", "Reply", "text_lines", "whole_text"]
 
@@ -74,7 +75,8 @@ class HttpPool:
             # Requests stand for different devices, so each opens its own connection.
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
-            trust_env=True,
+            # A proxy's loopback is another machine's.
+            trust_env=not is_loopback_url(base_url),
         )
 
     @asynccontextmanager

@@ -22,7 +22,11 @@ def prepare() -> None:
 
 
 def run_to_end(main_coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; an ending signal cancels it, as Ctrl-C does."""
+    """Run a coroutine to its end; an ending signal cancels it, as Ctrl-C does.
+
+    Raises:
+        KeyboardInterrupt: it was cancelled, and did not make a partial result of that.
+    """
 
     async def cancellable() -> T:
         task = asyncio.current_task()
@@ -31,4 +35,7 @@ def run_to_end(main_coroutine: Coroutine[Any, Any, T]) -> T:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await main_coroutine
 
-    return asyncio.run(cancellable())
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

@@ -1,6 +1,5 @@
 """A real server process of our own, pinned to its cores and always stopped."""
 
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from pd_bench.harness.cores import pinned, thread_environment
 from pd_core.host.child_process import READY_WITHIN_S, STOP_WITHIN_S, serving_process
+from pd_core.host.cpu import num_cores
 from pd_core.host.ready_file import ReadyServer
 from pd_core.store.model_names import DEFAULT_MODEL
 
@@ -64,7 +64,7 @@ class ServerOptions:
             *("--sampler", self.sampler),
             *("--max-num-seqs", str(self.max_num_seqs)),
             *("--max-num-waiting", str(self.max_num_waiting)),
-            *("--threads", str(len(self.cores) or os.cpu_count() or 1)),
+            *("--threads", str(min(len(self.cores) or num_cores(), num_cores()))),
             *(part for k, v in sizes.items() if v is not None for part in (k, str(v))),
             *self.flags,
         ]

@@ -110,6 +110,7 @@ async def measure_api(
                     base_url=f"http://{device.http_address}/v1",
                     timeout=None,
                     limits=httpx.Limits(max_connections=None),
+                    trust_env=False,  # it is this machine: no proxy
                 ) as http,
             ):
                 return await _measured(settings, cloud, device.pid, http, tick)

@@ -17,6 +17,7 @@ from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.overhead.settings import TurnsSettings
 from pd_core.checkpoints.loading import load_model
 from pd_core.errors import ConfigError
+from pd_core.host.loading_thread import in_loading_thread
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
@@ -68,7 +69,7 @@ async def measure_turns(
         ConfigError: the conversation does not fit the model.
         PdError: the server could not be started, or a request failed.
     """
-    loaded = load_model(settings.model)
+    loaded = await in_loading_thread(lambda: load_model(settings.model))
     vocab, context = loaded.model.num_token_ids, loaded.model.config.max_context_tokens
     whole = settings.prompt_tokens + 2 * settings.answer_tokens + settings.words_tokens
     if whole > context:

@@ -47,6 +47,7 @@ from pd_bench.results.validity import (
 from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
 from pd_core.generation import ServerInfo
+from pd_core.host.loading_thread import in_loading_thread
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
@@ -100,7 +101,7 @@ class Replay:
             asyncio.CancelledError: interrupted before the first scheme began.
         """
         with pinned(self._cores.client):
-            devices = self._devices()
+            devices = await in_loading_thread(self._devices)  # it may load a model
             try:
                 for repeat in range(self._settings.repeat):
                     for scheme in self._settings.scheme_order(repeat):

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from pd_core.host.cpu import cores_in_words, limits_threads, num_cores
 
 __all__ = ["file_sha256", "hardware", "versions", "versions_of"]
 
@@ -65,7 +66,8 @@ def hardware() -> dict[str, str | int]:
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "cpu": _cpu_name(),
-        "cores": _num_cores(),
+        "cores": num_cores(),
+        **({"cores_limited": cores_in_words()} if limits_threads() else {}),
     }
 
 
@@ -76,12 +78,6 @@ def _cpu_name() -> str:
         return platform.processor() or "unknown"
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else "unknown"
-
-
-def _num_cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def file_sha256(path: Path) -> str:

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from pd_bench.results.document_part import DocumentPart
 from pd_core.errors import ConfigError
 from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo
+from pd_core.host.text_file import read_text_file
 
 if TYPE_CHECKING:
     from pd_server.scheduling.step_cost import StepCost
@@ -181,14 +182,14 @@ def read_cloud_profile(name_or_file: str) -> CloudProfile:
         return CLOUD_PROFILES[name_or_file]
     path = Path(name_or_file)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_text_file(path))
     except OSError as error:
         raise ConfigError(
             f"{name_or_file!r} is no cloud profile: known names are "
             f"{', '.join(sorted(CLOUD_PROFILES))}, and as a file it cannot be read: "
             f"{error.strerror}"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a JSON document: {error}") from None
     try:
         return CloudProfile.model_validate(content)

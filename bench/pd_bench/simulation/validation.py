@@ -12,6 +12,7 @@ from pd_bench.results.result import ResultDocument, SchemeResult
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.settings import SimulationSettings
 from pd_core.errors import ConfigError
+from pd_core.host.text_file import read_text_file
 from pd_device_client.planning.profiles import device_profile
 
 __all__ = ["TOLERANCE", "FigureComparison", "comparisons", "read_replay", "settings_of", "table_of"]
@@ -68,7 +69,7 @@ def read_replay(path: Path) -> ResultDocument:
         ConfigError: it cannot be read, or is not a fleet replay's document.
     """
     try:
-        document = ResultDocument.model_validate_json(path.read_bytes())
+        document = ResultDocument.model_validate_json(read_text_file(path))
     except OSError as error:
         raise ConfigError(f"--validate {path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:

@@ -13,6 +13,7 @@ import httpx
 
 from pd_bench.traces.sources import TraceSource
 from pd_core.errors import TraceError
+from pd_core.host.loopback import is_loopback_url
 
 __all__ = ["Fetched", "fetch_trace"]
 
@@ -180,7 +181,8 @@ class _Download:
         """Download until the file is complete."""
         self.resumed_at = self._part.stat().st_size if self._tag() or self._wanted else 0
         failures = 0
-        with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
+        away = not is_loopback_url(self._source.url)  # else no proxy
+        with httpx.Client(timeout=_TIMEOUT, follow_redirects=True, trust_env=away) as client:
             while True:
                 before = self._part.stat().st_size
                 try:

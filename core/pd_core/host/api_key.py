@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 from pd_core.errors import ConfigError
+from pd_core.host.text_file import decoded
 
 __all__ = [
     "MAX_API_KEY_LENGTH",
@@ -46,8 +47,8 @@ def read_api_key(path: Path) -> str:
     try:
         with path.open("rb") as file:
             # Bounded, whatever file it is, with room for white space around the longest key.
-            text = file.read(2 * MAX_API_KEY_LENGTH).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+            text = decoded(file.read(8 * MAX_API_KEY_LENGTH))
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"the key file {path} cannot be read ({type(error).__name__}); give a readable text "
             "file with the key as its only line"

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-__all__ = ["cpu_description", "num_cores"]
+from pd_core.host.cpu_quota import cpu_quota
+
+__all__ = ["cores_in_words", "cpu_description", "limits_threads", "num_cores"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 # Values of one core or of this moment.
@@ -26,7 +28,28 @@ def cpu_description() -> str | None:
 
 
 def num_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return how many cores this process may keep busy: at least one.
+
+    A container's quota of processor time counts too, rounded down: threads beyond it would all be
+    stopped for the rest of each period, in the middle of a pass.
+    """
+    quota = cpu_quota()
+    return _present() if quota is None else max(1, min(_present(), int(quota)))
+
+
+def limits_threads() -> bool:
+    """Return whether a container's quota leaves fewer cores than the system reports."""
+    return num_cores() < _present()
+
+
+def cores_in_words() -> str:
+    """Return how many cores may be used, and the container's quota if that decides."""
+    if not limits_threads():
+        return f"{_present()} {'core' if _present() == 1 else 'cores'}"
+    return f"{num_cores()} of {_present()} cores, because this container may use {cpu_quota():.3g}"
+
+
+def _present() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

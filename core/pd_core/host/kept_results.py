@@ -13,6 +13,7 @@ from typing import Any
 
 from pd_core.errors import ConfigError
 from pd_core.host.atomic import replace_text
+from pd_core.host.user_folders import user_folder
 
 __all__ = ["keep", "kept"]
 
@@ -64,10 +65,6 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _file(kind: str) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not root.is_absolute():
-        try:
-            root = Path.home() / ".cache"
-        except RuntimeError:  # the user has no home: below this nothing can be read or written
-            root = Path(os.devnull)
+    # Without a home: below a device nothing can be read or written.
+    root = user_folder("XDG_CACHE_HOME", ".cache") or Path(os.devnull)
     return root / "pd-device" / f"{kind}.json"

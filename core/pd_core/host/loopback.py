@@ -1,8 +1,12 @@
-"""Whether a host is this machine: only there is plaintext allowed without an explicit option."""
+"""Whether a host is this machine: only there is plaintext allowed without an explicit option.
+
+And no proxy is used there, since a proxy's loopback is another machine's.
+"""
 
 import ipaddress
+from urllib.parse import urlsplit
 
-__all__ = ["is_loopback"]
+__all__ = ["is_loopback", "is_loopback_url"]
 
 
 def is_loopback(host: str) -> bool:
@@ -11,5 +15,13 @@ def is_loopback(host: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def is_loopback_url(url: str) -> bool:
+    """Whether only this machine can reach a URL's host."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 from pd_core.errors import ConfigError
-from pd_core.host.cpu import num_cores
+from pd_core.host.cpu import limits_threads, num_cores
 
-__all__ = ["prepare_environment"]
+__all__ = ["limit_threads", "prepare_environment"]
 
 _VARIABLE = "MKL_CBWR"
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _FEW_CORES = 16
 
 
@@ -25,6 +26,8 @@ def prepare_environment(*, fast: bool = False) -> None:
     process keeps a core busy, spinning delays every pass until the scheduler switches. With many
     cores, waking the threads costs more than that, so there the choice is left to torch.
 
+    And limit its threads as `limit_threads` does.
+
     Args:
         fast: do not ask for reproducibility, for the fast mode, which promises no equal bits.
 
@@ -33,6 +36,7 @@ def prepare_environment(*, fast: bool = False) -> None:
     """
     if num_cores() <= _FEW_CORES and not any(name in os.environ for name in _WAITING):
         os.environ[_WAITING[0]] = "PASSIVE"
+    limit_threads()
     setting = _strictest_setting()
     if fast or setting is None or os.environ.get(_VARIABLE):
         return
@@ -42,6 +46,15 @@ def prepare_environment(*, fast: bool = False) -> None:
             f"reproducible; call prepare_environment() first, or set {_VARIABLE}={setting}"
         )
     os.environ[_VARIABLE] = setting
+
+
+def limit_threads() -> None:
+    """Let torch have no more threads than a container's quota of processor time keeps busy.
+
+    Call it before anything imports torch. A number that is already set is kept.
+    """
+    if limits_threads() and not any(name in os.environ for name in _THREADS):
+        os.environ[_THREADS[0]] = str(num_cores())
 
 
 def _strictest_setting() -> str | None:

@@ -5,6 +5,7 @@ settings; if a program has variables and a file, those fill in the rest.
 """
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import MISSING
 from importlib.metadata import version
 from inspect import Parameter, Signature
@@ -18,10 +19,11 @@ from pd_core.settings.composition import Offered, composed, offered
 from pd_core.settings.option import Argument, Option, Secret
 from pd_core.settings.program import Program, Read
 
-__all__ = ["add_command", "program_app"]
+__all__ = ["add_command", "program_app", "runnable"]
 
 S = TypeVar("S")
 
+_VERSION = "show_version"
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -90,6 +92,26 @@ def add_command(
     _add(app, command, run.__doc__, settings, called, variables, more)
 
 
+def runnable(app: typer.Typer, name: str) -> Callable[[], object]:
+    """Return what runs a program by the words of the command line.
+
+    Args:
+        app: the program, whose subcommands all get its --version.
+        name: its name, also under python -m, whose completion script would otherwise be broken.
+    """
+    command = typer.main.get_command(app)
+    version_option = copy(next(each for each in command.params if each.name == _VERSION))
+    version_option.expose_value = False
+    _add_to_subcommands(command, version_option)
+    return lambda: command(prog_name=name)
+
+
+def _add_to_subcommands(command: Any, option: Any) -> None:
+    for each in getattr(command, "commands", {}).values():
+        each.params.append(option)
+        _add_to_subcommands(each, option)
+
+
 def _add(
     app: typer.Typer,
     name: str,
@@ -132,7 +154,7 @@ def _version_parameter(program: str) -> Parameter:
 
     info = typer.Option("--version", callback=told, is_eager=True, help="The version.")
     taken = Annotated[bool, info]
-    return Parameter("show_version", Parameter.KEYWORD_ONLY, default=False, annotation=taken)
+    return Parameter(_VERSION, Parameter.KEYWORD_ONLY, default=False, annotation=taken)
 
 
 def _said(source: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pd_core.errors import ConfigError
+from pd_core.host.user_folders import user_folder
 from pd_core.settings.composition import Offered
 
 __all__ = ["Program", "Read"]
@@ -90,10 +91,9 @@ class Program:
             if not _there(given):
                 raise ConfigError(f"there is no settings file {given}; see {self.config_named_by}")
             return given
-        base = os.environ.get("XDG_CONFIG_HOME", "")
-        root = Path(base) if Path(base).is_absolute() else Path.home() / ".config"
-        usual = root / self.name / "config.toml"
-        return usual if _there(usual) else None
+        root = user_folder("XDG_CONFIG_HOME", ".config")
+        usual = None if root is None else root / self.name / "config.toml"
+        return usual if usual is not None and _there(usual) else None
 
     @property
     def has_variables(self) -> bool:

@@ -13,11 +13,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pd_core.errors import ConfigError
+from pd_core.host.text_file import read_text_file
+from pd_core.host.user_folders import expanded
 from pd_core.settings.composition import Offered, offered
 from pd_core.settings.option import Option, Secret
 from pd_core.settings.program import Program
 
 __all__ = ["file_values"]
+
+_MAX_BYTES = 1 << 16  # a few hundred options; a key of 100,000 parts takes minutes to parse
 
 
 def file_values(program: Program, command: str, path: Path) -> dict[str, Any]:
@@ -47,13 +51,17 @@ def _read(program: Program, path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():  # a device or a pipe may never end
             raise ConfigError(f"{path} is no file of settings; see {program.config_named_by}")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"{path} has more than {_MAX_BYTES} bytes; that is no settings file")
+        return tomllib.loads(read_text_file(path))
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}); make it readable for you, or name another "
             f"({program.config_named_by})"
         ) from error
-    except ValueError as error:  # invalid TOML, or invalid UTF-8
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply; a settings file has only tables") from None
+    except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
@@ -101,9 +109,9 @@ def _value(option: Offered, value: Any, folder: Path) -> Any:
     taken = TypeAdapter(option.taken).validate_python(text)
     local = isinstance(option.kind, Option) and option.kind.may_be_path and isinstance(value, str)
     if isinstance(taken, Path):
-        return folder / taken.expanduser()
+        return folder / expanded(taken)
     if local and value.startswith(("./", "../", "~/")):
-        return str(folder / Path(value).expanduser())
+        return str(folder / expanded(Path(value)))
     return taken
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote
 
+from pd_core.errors import ConfigError
+from pd_core.host.user_folders import expanded, user_folder
+
 __all__ = [
     "MANIFEST",
     "ROOT_VARIABLE",
@@ -69,12 +72,17 @@ class PulledName:
 
 
 def store_root() -> Path:
-    """Return the folder of pulled models: the variable's, or one in the user's data directory."""
-    if chosen := os.environ.get(ROOT_VARIABLE):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_DATA_HOME", "")
-    data = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "share"
-    return data / "pd-device" / "models"
+    """Return the folder of pulled models: the variable's, or one in the user's data directory.
+
+    Raises:
+        ConfigError: nothing names a folder, and the user has no home.
+    """
+    if (root := _known_root()) is None:
+        raise ConfigError(
+            "there is no place for pulled models, because you have no home directory; name a "
+            f"folder with the variable {ROOT_VARIABLE}, or set HOME"
+        )
+    return root
 
 
 def pulled_folder(name: PulledName) -> Path:
@@ -89,6 +97,8 @@ def partial_folder(name: PulledName) -> Path:
 
 def find_pulled(name: PulledName) -> Path | None:
     """Return the directory of a model that was pulled, or None."""
+    if _known_root() is None:
+        return None
     folder = pulled_folder(name)
     return folder if (folder / MANIFEST).is_file() else None
 
@@ -99,11 +109,20 @@ def pulled_names(*, partial: bool = False) -> Iterator[PulledName]:
     Args:
         partial: yield the incomplete models instead.
     """
-    root = store_root() / _PARTIAL if partial else store_root()
+    if (root := _known_root()) is None:
+        return
+    root = root / _PARTIAL if partial else root
     for folder in sorted(root.glob("*/*")):
         name = PulledName.parse(f"{folder.parent.name}/{unquote(folder.name)}")
         if name is not None and folder.is_dir() and (partial or find_pulled(name) is not None):
             yield name
+
+
+def _known_root() -> Path | None:
+    if chosen := os.environ.get(ROOT_VARIABLE):
+        return expanded(Path(chosen))
+    data = user_folder("XDG_DATA_HOME", ".local/share")
+    return None if data is None else data / "pd-device" / "models"
 
 
 def _folder_name(name: PulledName) -> str:

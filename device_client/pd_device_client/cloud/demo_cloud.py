@@ -3,18 +3,15 @@
 The sides share only the wire protocol, so the server runs as a process instead of being imported.
 """
 
-import asyncio
-import importlib.util
-import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pd_core.errors import ConfigError
 from pd_core.host.child_process import serving_process
-from pd_core.host.ending_signals import ending_signals
+from pd_core.host.cpu import num_cores
+from pd_core.host.installed import is_installed
 from pd_device_client.contract.ask import Mode
 
 __all__ = ["DEMO_PACE_S", "DEMO_PROFILE", "check_demo", "demo_cloud", "half_the_cores"]
@@ -26,6 +23,7 @@ DEMO_PACE_S = 0.1
 """The default pace: slow enough to watch."""
 
 _SERVER = "pd_server"
+_SERVER_NEEDS = ("grpc_health", "grpc_reflection")  # what only its extra installs
 
 
 def check_demo(cloud: str | None, mode: Mode) -> None:
@@ -40,16 +38,16 @@ def check_demo(cloud: str | None, mode: Mode) -> None:
         raise ConfigError(
             f"--demo starts a cloud of its own, and --cloud {cloud} names another; give one of them"
         )
-    if importlib.util.find_spec(_SERVER) is None:
+    if not all(map(is_installed, (_SERVER, *_SERVER_NEEDS))):
         raise ConfigError(
-            "--demo needs the cloud's part on this machine too; install pd-device[server,device], "
-            "or name a cloud with --cloud HOST:PORT"
+            "--demo needs the cloud's part on this machine too: pip install "
+            "'pd-device[server,device]', or name a cloud with --cloud HOST:PORT"
         )
 
 
 def half_the_cores() -> int:
     """Return the number of threads per side when both share this machine."""
-    return max((os.cpu_count() or 1) // 2, 1)
+    return max(num_cores() // 2, 1)
 
 
 @asynccontextmanager
@@ -72,23 +70,5 @@ async def demo_cloud(model: str, num_threads: int) -> AsyncIterator[str]:
             *("--threads", str(num_threads), "--ready-file", str(ready_file)),
         ]
 
-    async with AsyncExitStack() as stack:
-        with _cancelled_by(ending_signals()):
-            server = await stack.enter_async_context(
-                serving_process(command, "the demonstration's cloud")
-            )
+    async with serving_process(command, "the demonstration's cloud") as server:
         yield server.address
-
-
-@contextmanager
-def _cancelled_by(signals: Sequence[signal.Signals]) -> Iterator[None]:
-    """Let signals cancel this task, as Ctrl-C does, so that the server is stopped."""
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None, "runs in a task"
-    for number in signals:
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)

@@ -5,6 +5,7 @@ import logging
 from pd_core.errors import ConfigError
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
+from pd_device_client.cloud.proxy import proxy_words
 from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.ports import CloudLink
 
@@ -27,5 +28,8 @@ def way_out(address: CloudAddress | None, mode: Mode) -> CloudLink | None:
         if mode is Mode.CLOUD_ONLY:
             raise ConfigError("--mode cloud-only needs --cloud HOST:PORT")
         return None
-    logger.info("prompts may be sent to the cloud at %s", address.target)
+    through = proxy_words(address.target.rpartition(":")[0])
+    logger.info(
+        "prompts may be sent to the cloud at %s%s", address.target, through and f": {through}"
+    )
     return GrpcCloudLink.to(address)

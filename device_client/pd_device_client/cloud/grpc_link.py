@@ -10,16 +10,18 @@ from typing import Self
 import grpc
 import grpc.aio
 
-from pd_core.errors import CloudUnavailable, ConfigError
+from pd_core.errors import CloudUnavailable, ConfigError, PdError, TransportError
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
 from pd_core.host.api_key import checked_api_key
 from pd_core.host.loopback import is_loopback
+from pd_core.host.text_file import decoded
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.convert import (
     error_from_call,
     info_from_pb,
     request_to_pb,
 )
+from pd_device_client.cloud.proxy import proxy_options, proxy_words
 from pd_device_client.cloud.seal_check import SealCheck, readable
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1 import generation_pb2_grpc as pb_grpc
@@ -74,16 +76,18 @@ class GrpcCloudLink:
         self._sealed = False  # until its card says so
         key = checked_api_key(api_key) if api_key is not None else None
         self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
+        self._host = host
+        options = [*_CHANNEL_OPTIONS, *proxy_options(host)]
         if tls_ca is not None or tls:
             credentials = grpc.ssl_channel_credentials(_authority(tls_ca) if tls_ca else None)
-            self._channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         else:
             if not insecure and not is_loopback(host):
                 raise ConfigError(
                     f"{target} is not on this machine and the link would be plaintext; give the "
                     "server's certificate authority (--tls-ca), or --insecure by name"
                 )
-            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target, options=options)
         self._stub = pb_grpc.GenerationServiceStub(self._channel)
 
     @classmethod
@@ -108,7 +112,7 @@ class GrpcCloudLink:
                 pb.GetServerInfoRequest(), timeout=self._info_timeout_s, metadata=self._metadata
             )
         except grpc.aio.AioRpcError as error:
-            raise error_from_call(error) from error
+            raise _told(error, self._host) from error
         info = info_from_pb(readable(response, pb.GetServerInfoResponse))
         self._sealed = info.sealed
         return info
@@ -116,7 +120,7 @@ class GrpcCloudLink:
     async def open(self, start: Start) -> "_GrpcStream":
         """Open a stream and send `start`."""
         call = self._stub.Generate(timeout=self._stream_timeout_s, metadata=self._metadata)
-        stream = _GrpcStream(call, SealCheck(start, sealed=self._sealed))
+        stream = _GrpcStream(call, SealCheck(start, sealed=self._sealed), self._host)
         try:
             await stream.send(start)
         except BaseException:
@@ -130,16 +134,17 @@ class GrpcCloudLink:
 
 
 class _GrpcStream:
-    def __init__(self, call: _Call, check: SealCheck) -> None:
+    def __init__(self, call: _Call, check: SealCheck, host: str) -> None:
         self._call = call
         self._check = check
+        self._host = host
 
     async def events(self) -> AsyncGenerator[CloudEvent, None]:
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
                 yield self._check.event(readable(message, pb.GenerateResponse))
         except grpc.aio.AioRpcError as error:
-            raise error_from_call(error) from error
+            raise _told(error, self._host) from error
         except asyncio.CancelledError:
             # grpc.aio also raises this when the call or its channel was closed meanwhile.
             task = asyncio.current_task()
@@ -160,20 +165,31 @@ class _GrpcStream:
         self._call.cancel()
 
 
+def _told(error: grpc.aio.AioRpcError, host: str) -> PdError:
+    """Return the error that a call's failure becomes; a proxy between is named."""
+    told = error_from_call(error)
+    through = proxy_words(host)
+    if through and isinstance(told, TransportError):
+        told.args = (f"{told} ({through})", *told.args[1:])
+    return told
+
+
 def _authority(path: Path) -> bytes:
     """Read a PEM file of certificates; gRPC itself only logs problems with it."""
     try:
-        content = path.read_bytes()
+        content = decoded(path.read_bytes())
     except OSError as error:
         raise ConfigError(
             f"--tls-ca {path} cannot be read ({error.strerror}); give a readable PEM file with the "
             "certificate of the authority to trust"
         ) from error
+    except ValueError:
+        content = ""  # such as a certificate in DER form
     try:
-        ssl.create_default_context().load_verify_locations(cadata=content.decode("ascii"))
+        ssl.create_default_context().load_verify_locations(cadata=content)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(
             f"--tls-ca {path} holds no certificate in PEM form; give the certificate of the "
             "cloud's authority, not its key"
         ) from error
-    return content
+    return content.encode()

@@ -1,6 +1,5 @@
 """`pd-device chat`: from its settings to an answer, or a conversation."""
 
-import asyncio
 import sys
 from dataclasses import replace
 
@@ -8,7 +7,9 @@ from rich.console import Console
 
 from pd_core.errors import ConfigError
 from pd_core.host.quick_imports import quick_imports
+from pd_core.host.text_file import decoded
 from pd_core.host.torch_environment import prepare_environment
+from pd_core.host.until_signal import run_until_signal
 from pd_core.settings.program import Read
 from pd_device_client.commands.messages import configure_logging, warn_of_exposed
 from pd_device_client.contract.ports import CloudLink
@@ -21,10 +22,6 @@ def chat(settings: ChatSettings, _: Read) -> None:
     """Answer PROMPT, or converse; the cloud begins, this device continues once it caught up."""
     configure_logging(settings.log_level)
     prepare_environment(fast=settings.device.fast_numerics)
-    # Imports torch, so after prepare_environment, and not for --help.
-    with quick_imports():
-        from pd_device_client.cloud.egress import way_out
-
     prompt = settings.prompt
     converses = prompt is None and sys.stdin is not None and sys.stdin.isatty()
     if not converses and (prompt is None or prompt == "-"):
@@ -33,11 +30,17 @@ def chat(settings: ChatSettings, _: Read) -> None:
     given = settings.cloud.address()
     address = None if settings.cloud.target is None else given
 
+    # These import torch, so after prepare_environment, and not for --help; and before there is an
+    # event loop, which would obey signals only after the imports.
+    with quick_imports():
+        from pd_device_client.cloud.egress import way_out
+        from pd_device_client.terminal import chat as _terminal  # noqa: F401
+
     async def run() -> None:
         link = way_out(address, settings.mode)  # on the loop that will use it
         await (_converse if converses else _answer)(settings, link)
 
-    asyncio.run(run())
+    run_until_signal(run())
 
 
 def _standard_input() -> str:
@@ -45,7 +48,12 @@ def _standard_input() -> str:
         raise ConfigError(
             "there is no standard input to read the prompt from; give the prompt as an argument"
         )
-    return sys.stdin.read()
+    try:
+        # Text that another program has put in the place of standard input has no bytes.
+        source = getattr(sys.stdin, "buffer", None)
+        return sys.stdin.read() if source is None else decoded(source.read())
+    except ValueError as error:
+        raise ConfigError(f"the prompt on standard input is not text: {error}") from None
 
 
 async def _answer(settings: ChatSettings, link: CloudLink | None) -> None:

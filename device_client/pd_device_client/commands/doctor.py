@@ -1,13 +1,14 @@
 """`pd-device doctor`: prints its findings, and where each setting comes from."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
+from pd_core.host.quick_imports import quick_imports
 from pd_core.host.torch_environment import prepare_environment
+from pd_core.host.until_signal import run_until_signal
 from pd_core.settings.composition import offered
 from pd_core.settings.program import Read
 from pd_device_client.commands.program import PROGRAM, DoctorSettings
@@ -23,8 +24,9 @@ _BUILT_IN = "built in"
 def doctor(settings: DoctorSettings, read: Read) -> None:
     """Check what keeps this device from serving, say how to mend it, and show your settings."""
     prepare_environment()
-    from pd_device_client.cloud.egress import way_out
-    from pd_device_client.commands.examination import examine
+    with quick_imports():
+        from pd_device_client.cloud.egress import way_out
+        from pd_device_client.commands.examination import examine
 
     console = Console(highlight=False)
     cloud, door, device = settings.cloud, settings.door, settings.device
@@ -44,7 +46,7 @@ def doctor(settings: DoctorSettings, read: Read) -> None:
             console.print(line, style=None if found.ok else "red", soft_wrap=True, markup=False)
         return all(found.ok for found in findings)
 
-    good = asyncio.run(run())
+    good = run_until_signal(run())
     rows = [row for row in report(read.config) if settings.settings or row[3] != _BUILT_IN]
     if rows:
         lines = aligned([("command", "setting", "value", "from"), *rows])

@@ -11,8 +11,10 @@ from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import PdError
 from pd_core.generation import Fingerprints
 from pd_core.host.api_key import key_exposure
+from pd_core.host.cpu import cores_in_words
 from pd_core.host.free_memory import available_bytes
 from pd_core.host.listening import bind
+from pd_core.host.loading_thread import in_loading_thread
 from pd_core.host.loopback import is_loopback
 from pd_core.host.wall_clock import unix_time_s
 from pd_core.store.model_names import RANDOM_TINY, model_directory
@@ -53,7 +55,7 @@ async def examine(
     clock: Callable[[], int] = unix_time_s,
     battery: Callable[[], Battery | None] = read_battery,
 ) -> list[Finding]:
-    """Check clock, battery, port, access, key files, model and cloud; change nothing.
+    """Check clock, cores, battery, port, access, key files, model and cloud; change nothing.
 
     Args:
         model: as `load_model` takes it.
@@ -66,10 +68,11 @@ async def examine(
     """
     ours: Fingerprints | None = None
     findings = [_clock(clock()), _battery(battery()), _port(door), _access(door)]
+    findings.insert(1, Finding("cores", True, cores_in_words()))
     if key_files:
         findings.append(_keys(key_files))
     try:
-        words, ours = await asyncio.to_thread(_model, model, kept_kv_bytes)
+        words, ours = await in_loading_thread(lambda: _model(model, kept_kv_bytes))
         findings.append(Finding("model", True, words))
     except PdError as error:
         findings.append(Finding("model", False, str(error)))

@@ -49,7 +49,10 @@ def list_models() -> None:
         rows.append((str(name), _mib(partial_bytes(name)), "incomplete: pull again to go on"))
     for line in aligned(rows):
         _say(line)
-    _say(f"pulled models are in {store_root()}")
+    try:
+        _say(f"pulled models are in {store_root()}")
+    except ConfigError as error:  # to have none is no failure
+        _say(str(error))
 
 
 @models.command("pull")

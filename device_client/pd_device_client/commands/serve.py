@@ -1,6 +1,5 @@
 """`pd-device serve`: from its settings to a running service."""
 
-import asyncio
 from dataclasses import replace
 
 import typer
@@ -8,6 +7,7 @@ from rich.console import Console
 
 from pd_core.host.quick_imports import quick_imports
 from pd_core.host.torch_environment import prepare_environment
+from pd_core.host.until_signal import run_until_signal
 from pd_core.settings.program import Read
 from pd_device_client.api.settings import ServeSettings
 from pd_device_client.commands.messages import configure_logging, warn_of_exposed
@@ -58,7 +58,7 @@ def serve(settings: ServeSettings, read: Read) -> None:
 
     if cloud is None and not settings.demo:
         out(None)  # cloud-only is refused before a model is loaded
-    raise typer.Exit(asyncio.run(run()))
+    raise typer.Exit(run_until_signal(run()))
 
 
 def _slowed(settings: ServeSettings, *, paced: bool) -> ServeSettings:

@@ -14,6 +14,7 @@ from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import EngineError
 from pd_core.host.cpu import cpu_description
 from pd_core.host.free_memory import trim_heap
+from pd_core.host.loading_thread import in_loading_thread
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.ports import CloudLink, LocalEngine
@@ -92,7 +93,7 @@ async def open_device(
         EngineError: it fails in its first passes.
     """
     # In a thread, since the event loop must answer probes and signals meanwhile.
-    loaded = await asyncio.to_thread(_load, settings, progress)
+    loaded = await in_loading_thread(lambda: _load(settings, progress))
     engine: LocalEngine = TorchLocalEngine(
         loaded, num_threads=settings.num_threads, kept_kv_bytes=settings.kept_kv_bytes
     )

@@ -1,6 +1,5 @@
 """Reading a chat's prompts from a terminal: editing, history, several lines."""
 
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from pd_core.errors import ConfigError
+from pd_core.host.user_folders import user_folder
 
 __all__ = ["LineDropped", "history_path", "terminal_reader"]
 
@@ -18,11 +18,10 @@ class LineDropped(Exception):
     """Ctrl-C while a prompt was being typed; a KeyboardInterrupt would end the event loop."""
 
 
-def history_path() -> Path:
-    """Return the file of earlier prompts, in the user's state folder."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    state = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
-    return state / "pd-device" / "chat-history"
+def history_path() -> Path | None:
+    """Return the file of earlier prompts, in the user's state folder; None without a home."""
+    state = user_folder("XDG_STATE_HOME", ".local/state")
+    return None if state is None else state / "pd-device" / "chat-history"
 
 
 def terminal_reader(

@@ -7,7 +7,7 @@ import grpc.aio
 import httpx
 import pytest
 
-from pd_core.errors import ConfigError
+from pd_core.errors import ConfigError, RequestError, TransportError
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.egress import way_out
@@ -58,3 +58,43 @@ def test_a_device_that_is_to_stay_local_does_whatever_a_request_asks() -> None:
             done = httpx.post(f"{server.url}/v1/completions", json=body)
             assert done.json()["choices"][0]["pd"]["mode"] == "device-only"
     assert cloud.starts == []
+
+
+@pytest.fixture
+def dead_proxy(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A proxy in the environment that refuses every connection; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    for name in ("no_proxy", "no_grpc_proxy", "grpc_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://me:s3cret@{address}")
+    return address
+
+
+@pytest.mark.usefixtures("dead_proxy")
+async def test_no_proxy_comes_between_two_processes_of_one_machine() -> None:
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    link = way_out(CloudAddress(f"127.0.0.1:{port}"), Mode.PD_DEVICE)
+    assert link is not None
+    try:
+        # It has no methods, and says so: the call arrived.
+        with pytest.raises(RequestError, match="Method not found"):
+            await link.info()
+    finally:
+        await link.close()
+        await server.stop(None)
+
+
+async def test_a_proxy_on_the_way_to_another_machine_is_named(dead_proxy: str) -> None:
+    link = way_out(CloudAddress("192.0.2.1:50051", insecure=True), Mode.PD_DEVICE)
+    assert link is not None
+    try:
+        with pytest.raises(TransportError) as failed:
+            await link.info()
+    finally:
+        await link.close()
+    assert f"the variable http_proxy sends it through the proxy {dead_proxy}" in str(failed.value)
+    assert "s3cret" not in str(failed.value)

@@ -15,7 +15,8 @@ from pd_core.settings.command import add_command
 from pd_core.settings.composition import composed, offered
 from pd_core.settings.program import Read
 from pd_core.settings.sources import read_sources
-from pd_device_client.cli import app, main
+from pd_device_client.cli import main
+from pd_device_client.commands.app import app
 from pd_device_client.commands.doctor import report
 from pd_device_client.commands.program import PROGRAM
 from tests.command_here import run_here

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from pd_core.checkpoints.loading import load_model
 from pd_core.errors import ConfigError
 from pd_core.models import Segment
-from pd_training.cli import app, main
+from pd_training.cli import main
+from pd_training.commands.app import app
 
 TEXTS = ["\n".join(f"def f{i}_{j}(x):\n    return x + {j}\n" for j in range(12)) for i in range(24)]
 SMALL = ["--hidden", "16", "--layers", "2", "--heads", "4", "--context", "32", "--batch", "4"]

@@ -34,7 +34,8 @@ PATHS = {_module_name(path): path for path in REPO.glob("*/pd_*/**/*.py")}
 # Only vLLM imports these, in an environment of its own.
 PLUGIN = sorted(name for name in PATHS if name.startswith("pd_server.vllm_plugin."))
 MODULES = sorted(PATHS.keys() - set(PLUGIN))
-ENTRY_POINTS = [name for name in MODULES if name.rpartition(".")[2] in {"cli", "__main__"}]
+ENTRIES = (".cli", ".__main__", ".commands.app", "pd_server.command")
+ENTRY_POINTS = [name for name in MODULES if name.endswith(ENTRIES)]
 
 # Imports what it is told to and says what changed meanwhile.
 PROBE = """

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from pd_core.checkpoints.loading import load_model, save_model
 from pd_core.errors import ModelError
-from pd_training.cli import app
+from pd_training.commands.app import app
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """`pd-train campaign run` and `pd-train campaign report`.
 
-Torch is imported inside the commands; see pd_training.cli.
+Torch is imported inside the commands; see pd_training.commands.app.
 """
 
 import sys

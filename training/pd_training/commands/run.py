@@ -1,6 +1,6 @@
 """`pd-train pretrain` and `pd-train uptrain`: from their settings to a run.
 
-Torch is imported inside the commands; see pd_training.cli.
+Torch is imported inside the commands; see pd_training.commands.app.
 """
 
 from collections.abc import Callable

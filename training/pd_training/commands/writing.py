@@ -1,6 +1,6 @@
 """`pd-train judge` and `pd-train functions`: a model writes, and what it wrote is looked at.
 
-Torch is imported inside the commands; see pd_training.cli.
+Torch is imported inside the commands; see pd_training.commands.app.
 """
 
 import json

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pd_core.errors import ModelError
+from pd_core.errors import ConfigError, ModelError
 from pd_core.store.manifest import Manifest, PulledFile, read_manifest
 from pd_core.store.model_names import model_directory
 from pd_core.store.model_store import (
@@ -109,3 +109,17 @@ def test_the_folder_is_the_variables_or_in_the_data_directory(
     monkeypatch.setenv("XDG_DATA_HOME", "not/absolute")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert store_root() == tmp_path / ".local" / "share" / "pd-device" / "models"
+
+
+def test_without_a_home_nothing_is_found_and_a_new_model_has_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HOME", "XDG_DATA_HOME", "PD_MODELS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)  # no entry in the user database
+    assert find_pulled(PulledName("owner", "model")) is None
+    assert list(pulled_names()) == []
+    with pytest.raises(ConfigError, match="PD_MODELS_DIR"):
+        store_root()
+    monkeypatch.setenv("PD_MODELS_DIR", "/models")
+    assert store_root() == Path("/models")

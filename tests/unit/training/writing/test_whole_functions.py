@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import ConfigError
-from pd_training.cli import app
+from pd_training.commands.app import app
 from pd_training.writing import whole_functions
 from pd_training.writing.whole_functions import choose_functions, write_functions
 

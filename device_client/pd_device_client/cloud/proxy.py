@@ -1,0 +1,56 @@
+"""The proxy that gRPC takes from the environment, as gRPC's core chooses it."""
+
+import os
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
+
+from pd_core.host.loopback import is_loopback
+
+__all__ = ["proxy_options", "proxy_words"]
+
+# gRPC reads only the lower case, in this order.
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+_EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
+
+
+def proxy_options(host: str) -> list[tuple[str, int]]:
+    """Return the channel options for a host: on loopback, no proxy is ever used.
+
+    It could only fail, or pass prompts in the clear through another machine.
+    """
+    return [("grpc.enable_http_proxy", 0)] if is_loopback(host) else []
+
+
+def proxy_words(host: str) -> str:
+    """Return which variable sends calls to a host through which proxy, for errors; "" if none does.
+
+    A user name and password of the proxy are left out.
+    """
+    variable = next((name for name in _PROXIES if os.environ.get(name)), None)
+    if variable is None or is_loopback(host) or _excepted(host):
+        return ""
+    try:
+        url = urlsplit(os.environ[variable])
+    except ValueError:
+        return ""
+    if url.scheme != "http":  # gRPC knows no other
+        return ""
+    return (
+        f"the variable {variable} sends it through the proxy {url.netloc.rpartition('@')[2]}; if "
+        f"it should not, put {host} into no_proxy"
+    )
+
+
+def _excepted(host: str) -> bool:
+    """Whether no_proxy names the host, the end of its name, or a network it is in."""
+    said = next((os.environ[name] for name in _EXCEPTIONS if os.environ.get(name)), "")
+    bare = host.strip("[]").lower()
+    entries = [entry for each in said.split(",") if (entry := each.strip().lower())]
+    return any(bare.endswith(entry) or _in_network(bare, entry) for entry in entries)
+
+
+def _in_network(host: str, network: str) -> bool:
+    try:
+        return ip_address(host) in ip_network(network)
+    except ValueError:
+        return False
