@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 
@@ -81,8 +82,15 @@ class HttpServer:
         )
         self._reception.open()
 
-    async def stop(self) -> None:
-        """Accept no more connections; running responses get a few seconds."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Accept no more connections; running responses get a few seconds.
+
+        Args:
+            at_once: they get none, since no model is there that could make them.
+        """
+        if at_once:
+            self._server.config.timeout_graceful_shutdown = 0
+            logging.getLogger("uvicorn.error").disabled = True  # it would list what was cut off
         if self._reception is not None:
             self._reception.close()
         self._listener.close()

@@ -74,6 +74,7 @@ async def _serve(
     )
     server = HttpServer(app, listener, raise_open_files())
     stopped = _on_signal()
+    loaded = False
     await server.start()
     try:
         tell(f"loading {settings.device.model}")
@@ -87,7 +88,7 @@ async def _serve(
     finally:
         if settings.ready_file is not None:
             settings.ready_file.unlink(missing_ok=True)
-        await server.stop()
+        await server.stop(at_once=not loaded)
         await residency.close()
 
 

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,8 @@ COMMANDS = {
     "ticker": ("pd_bench", "ticker"),
     "demo": ("pd_bench", "demo"),
 }
+# A request that never ends, sent to the device's port.
+_HALF = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
 # What loading takes here is 600 s, so this tells at once from never, even on a busy machine.
 _AT_ONCE_S = 8.0
 _SERVES = {"server", "serve"}
@@ -32,6 +37,25 @@ def _code(command: str, number: int) -> int:
     return 130 if command in {"ticker", "demo"} else 128 + number
 
 
+@contextmanager
+def _loading(words: Sequence[str], folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Yield a process that is loading its model; its output goes to the folder's `log`."""
+    environment, mark = slow_loading(folder)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
+    try:
+        until_s = time.perf_counter() + 90
+        while not mark.exists():
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.perf_counter() < until_s, "it never came to its model"
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in (folder / "log").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -39,24 +63,26 @@ def _code(command: str, number: int) -> int:
 def test_a_signal_while_the_model_loads(
     tmp_path: Path, command: str, number: int, first: bool
 ) -> None:
-    environment, mark = slow_loading(tmp_path)
-    words = [sys.executable, "-m", *COMMANDS[command]]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*AS_FIRST_PROCESS, *words] if first else words,
-            stdout=log,
-            stderr=log,
-            env=environment,
-        )
-    try:
-        until_s = time.perf_counter() + 90
-        while not mark.exists():
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.perf_counter() < until_s, "it never came to its model"
-            time.sleep(0.02)
+    words = [*(AS_FIRST_PROCESS if first else ()), sys.executable, "-m", *COMMANDS[command]]
+    with _loading(words, tmp_path) as process:
         os.kill(child_of(process.pid) if first else process.pid, number)
         assert process.wait(_AT_ONCE_S) == _code(command, number)
-    finally:
-        process.kill()
-        process.wait()
-    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
+def test_half_a_request_does_not_hold_a_device_up(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "pd_device_client", "serve", "--port", str(port)]
+    with (
+        _loading(words, tmp_path) as process,
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        client.sendall(_HALF)
+        time.sleep(0.5)  # it waits for the rest
+        began_s = time.perf_counter()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        # A running answer would have got five seconds.
+        assert time.perf_counter() - began_s < 4.5
