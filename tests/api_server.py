@@ -18,9 +18,9 @@ from pd_core.checkpoints.loading import LoadedModel
 from pd_core.checkpoints.random_tiny import EOS_TOKEN, random_tiny_config, random_tiny_tokenizer
 from pd_core.checkpoints.sampling_defaults import SamplingDefaults
 from pd_core.generation import Fingerprints
-from pd_core.host.listening import bind
 from pd_core.identity.numerics import unchecked
 from pd_core.models.causal_lm import CausalLM
+from pd_core.sockets.listening import bind
 from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access

@@ -5,7 +5,7 @@ import socket
 import time
 from typing import Any
 
-from pd_core.host.behind_wall import serve_behind_wall
+from pd_core.process.behind_wall import serve_behind_wall
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import signal
 from collections.abc import Callable
 
-from pd_core.host.command_process import run_command
-from pd_core.host.ending_signals import ending_signals
+from pd_core.process.command_process import run_command
+from pd_core.process.ending_signals import ending_signals
 
 __all__ = ["main"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pd_core.host.command_process import run_command
+from pd_core.process.command_process import run_command
 
 __all__ = ["main"]
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pd_core.host.cpu import cores_in_words, num_cores
-from pd_core.host.quick_imports import quick_imports
+from pd_core.process.quick_imports import quick_imports
 from pd_core.settings.command import add_command
 from pd_core.settings.option import Option, Part
 from pd_core.settings.program import Program, Read

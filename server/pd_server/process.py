@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from pd_core.host.ready_file import check_ready_file, write_ready_file
+from pd_core.files.ready_file import check_ready_file, write_ready_file
 from pd_server.config import ServerConfig
 from pd_server.engine.contract import Engine
 from pd_server.server import Server

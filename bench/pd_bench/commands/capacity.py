@@ -14,7 +14,7 @@ from pd_bench.results.result_file import refuse_same_file, result_file
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.settings import SimulationSettings
 from pd_core.errors import ConfigError
-from pd_core.host.ending_signals import INTERRUPTED
+from pd_core.process.ending_signals import INTERRUPTED
 from pd_core.settings.option import Option, Part
 from pd_core.settings.program import Read
 

@@ -16,7 +16,7 @@ from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.replay.schemes import SCHEMES
 from pd_core.checkpoints.loading import load_model
-from pd_core.host.loading_thread import in_loading_thread
+from pd_core.process.loading_thread import in_loading_thread
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink

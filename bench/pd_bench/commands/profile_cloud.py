@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pd_bench.harness.command_run import run_to_end
 from pd_bench.results.result_file import result_file
-from pd_core.host.api_key import read_api_key
+from pd_core.files.api_key import read_api_key
 from pd_device_client.cloud.address import CloudAddress
 
 if TYPE_CHECKING:

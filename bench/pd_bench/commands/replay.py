@@ -13,8 +13,8 @@ from pd_bench.harness.command_run import prepare, run_to_end
 from pd_bench.replay.cloud_options import CloudOptions
 from pd_bench.replay.settings import ReplaySettings
 from pd_core.errors import ConfigError, PdError
-from pd_core.host.api_key import chosen_api_key
-from pd_core.host.ending_signals import INTERRUPTED
+from pd_core.files.api_key import chosen_api_key
+from pd_core.process.ending_signals import INTERRUPTED
 from pd_core.settings.option import Part
 from pd_core.settings.program import Read
 

@@ -9,7 +9,7 @@ import typer
 
 from pd_bench.results.result_file import refuse_same_file, result_file
 from pd_core.errors import ConfigError
-from pd_core.host.text_file import read_text_file
+from pd_core.files.text_file import read_text_file
 
 if TYPE_CHECKING:
     from pd_bench.results.result import ResultDocument

@@ -15,7 +15,7 @@ from rich.console import Console
 from pd_bench.commands.document_output import Outputs, document_into
 from pd_bench.results.result_file import refuse_same_file
 from pd_bench.simulation.settings import SimulationSettings
-from pd_core.host.ending_signals import INTERRUPTED, ending_signals
+from pd_core.process.ending_signals import INTERRUPTED, ending_signals
 from pd_core.settings.option import Option, Part
 from pd_core.settings.program import Read
 

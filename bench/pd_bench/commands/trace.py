@@ -15,7 +15,7 @@ from pd_bench.traces.slicing import TraceSlice, sorted_rows
 from pd_bench.traces.sources import TRACE_SOURCES, trace_source
 from pd_bench.traces.writer import OUTPUT_FORMATS, trace_text
 from pd_core.errors import ConfigError, TraceError
-from pd_core.host.text_file import read_text_file
+from pd_core.files.text_file import read_text_file
 
 if TYPE_CHECKING:
     from pd_bench.traces.fit import TraceFit

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from pd_core.errors import CloudTimeout, CloudUnavailable, ProtocolError
-from pd_core.host.loopback import is_loopback_url
+from pd_core.sockets.loopback import is_loopback_url
 
 __all__ = ["Http", "HttpPool", "Reply", "text_lines", "whole_text"]
 

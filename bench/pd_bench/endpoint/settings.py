@@ -8,8 +8,8 @@ from pd_bench.harness.bounds import check_between, check_counts, check_pace, che
 from pd_bench.replay.cloud_options import Insecure
 from pd_bench.replay.trace_run import TraceRun
 from pd_core.errors import ConfigError
-from pd_core.host.loopback import is_loopback
 from pd_core.settings.option import Option
+from pd_core.sockets.loopback import is_loopback
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 
 __all__ = ["PROMPT_KINDS", "EndpointSettings"]

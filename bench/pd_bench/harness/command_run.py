@@ -6,8 +6,8 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from pd_bench.harness.cores import available_cores, split_cores, thread_environment
-from pd_core.host.ending_signals import ending_signals
 from pd_core.host.torch_environment import prepare_environment
+from pd_core.process.ending_signals import ending_signals
 
 __all__ = ["prepare", "run_to_end"]
 

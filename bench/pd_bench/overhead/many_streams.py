@@ -20,8 +20,8 @@ from pd_bench.harness.process_meter import rss_bytes
 from pd_bench.harness.server_process import server_process
 from pd_bench.overhead.settings import StreamsSettings
 from pd_bench.results.quantiles import quantiles
+from pd_core.files.ready_file import ReadyServer
 from pd_core.generation import Start, Tokens
-from pd_core.host.ready_file import ReadyServer
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 

@@ -17,7 +17,7 @@ from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.overhead.settings import TurnsSettings
 from pd_core.checkpoints.loading import load_model
 from pd_core.errors import ConfigError
-from pd_core.host.loading_thread import in_loading_thread
+from pd_core.process.loading_thread import in_loading_thread
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink

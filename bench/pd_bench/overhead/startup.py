@@ -18,7 +18,7 @@ from rich.table import Table
 
 from pd_bench.overhead.settings import StartupSettings
 from pd_core.errors import EngineError
-from pd_core.host.parent_death import ending_with_parent
+from pd_core.process.parent_death import ending_with_parent
 
 __all__ = ["Start", "measure_startup", "startup_table", "timed_start"]
 

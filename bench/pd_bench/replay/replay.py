@@ -47,7 +47,7 @@ from pd_bench.results.validity import (
 from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
 from pd_core.generation import ServerInfo
-from pd_core.host.loading_thread import in_loading_thread
+from pd_core.process.loading_thread import in_loading_thread
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 

@@ -7,9 +7,9 @@ from pd_bench.harness.bounds import check_counts, check_pace, check_timeout
 from pd_bench.replay.schemes import SCHEMES, Scheme, SchemesOption, parse_schemes
 from pd_bench.replay.trace_run import TraceRun
 from pd_core.errors import ConfigError
-from pd_core.host.loopback import is_loopback
 from pd_core.sampling_params import SamplingParams
 from pd_core.settings.option import Option
+from pd_core.sockets.loopback import is_loopback
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.planning.profiles import (

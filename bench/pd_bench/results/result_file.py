@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pd_core.errors import ConfigError
-from pd_core.host.atomic import part_file, put_in_place
+from pd_core.files.atomic import part_file, put_in_place
 
 __all__ = ["refuse_same_file", "result_file"]
 

@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError
 
 from pd_bench.results.document_part import DocumentPart
 from pd_core.errors import ConfigError
+from pd_core.files.text_file import read_text_file
 from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo
-from pd_core.host.text_file import read_text_file
 
 if TYPE_CHECKING:
     from pd_server.scheduling.step_cost import StepCost

@@ -12,7 +12,7 @@ from pd_bench.results.result import ResultDocument, SchemeResult
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.settings import SimulationSettings
 from pd_core.errors import ConfigError
-from pd_core.host.text_file import read_text_file
+from pd_core.files.text_file import read_text_file
 from pd_device_client.planning.profiles import device_profile
 
 __all__ = ["TOLERANCE", "FigureComparison", "comparisons", "read_replay", "settings_of", "table_of"]

@@ -13,7 +13,7 @@ import httpx
 
 from pd_bench.traces.sources import TraceSource
 from pd_core.errors import TraceError
-from pd_core.host.loopback import is_loopback_url
+from pd_core.sockets.loopback import is_loopback_url
 
 __all__ = ["Fetched", "fetch_trace"]
 

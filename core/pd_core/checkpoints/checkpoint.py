@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pd_core.errors import ModelError
-from pd_core.host.atomic import replaced
+from pd_core.files.atomic import replaced
 from pd_core.store.json_file import read_json
 
 __all__ = ["Checkpoint", "read_json", "write_tensors"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pd_core.host.kept_results import keep, kept
+from pd_core.files.kept_results import keep, kept
 from pd_core.identity.numerics import Numerics
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from pd_core.files.kept_results import keep, kept
 from pd_core.host.cpu import cpu_description
-from pd_core.host.kept_results import keep, kept
 from pd_core.identity import numerics as identity
 from pd_core.identity.numerics import Numerics
 from pd_core.models.bit_checks import (

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pd_core.errors import ConfigError
-from pd_core.host.text_file import read_text_file
+from pd_core.files.text_file import read_text_file
 from pd_core.host.user_folders import expanded
 from pd_core.settings.composition import Offered, offered
 from pd_core.settings.option import Option, Secret

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pd_core.errors import EngineError, InvalidRequest, ModelError
-from pd_core.host.walled_process import WalledProcess
 from pd_core.identity.fingerprint import text_digest
+from pd_core.process.walled_process import WalledProcess
 from pd_core.text.template_bounds import MAX_CHARACTERS, MAX_TEMPLATE_CHARACTERS
 
 __all__ = ["ChatTemplate"]

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Template
 from jinja2.exceptions import TemplateError
 
-from pd_core.host.behind_wall import serve_behind_wall
+from pd_core.process.behind_wall import serve_behind_wall
 from pd_core.text.template_bounds import KEPT_BYTES, MAX_CHARACTERS, MEMORY_BYTES
 from pd_core.text.template_sandbox import TemplateSandbox
 

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from pd_core.errors import ModelError
-from pd_core.host.behind_wall import serve_behind_wall
+from pd_core.process.behind_wall import serve_behind_wall
 from pd_core.text.tokenizer import Tokenizer
 
 __all__ = ["MEMORY_BYTES", "main"]

@@ -11,8 +11,8 @@ from functools import cache
 import tokenizers
 
 from pd_core.errors import ModelError
-from pd_core.host.kept_results import keep, kept
-from pd_core.host.walled_process import WalledProcess
+from pd_core.files.kept_results import keep, kept
+from pd_core.process.walled_process import WalledProcess
 from pd_core.store.model_names import DEFAULT_MODEL, model_directory
 
 __all__ = ["try_out"]

@@ -7,9 +7,9 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from pd_core.errors import ConfigError
-from pd_core.host.api_key import chosen_api_key
-from pd_core.host.loopback import is_loopback
+from pd_core.files.api_key import chosen_api_key
 from pd_core.settings.option import Option, Secret
+from pd_core.sockets.loopback import is_loopback
 
 __all__ = ["Door"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pd_core.errors import PdError, Unauthenticated
-from pd_core.host.loopback import is_loopback
+from pd_core.sockets.loopback import is_loopback
 from pd_device_client.api.errors import Refusal, error_response
 
 __all__ = ["Access", "Guard"]

@@ -10,8 +10,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pd_core.host.listening import format_address
-from pd_core.host.reception import Reception
+from pd_core.sockets.listening import format_address
+from pd_core.sockets.reception import Reception
 
 __all__ = ["HttpServer"]
 

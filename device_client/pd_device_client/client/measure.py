@@ -8,7 +8,7 @@ import asyncio
 import math
 import statistics
 
-from pd_core.host.kept_results import keep, kept
+from pd_core.files.kept_results import keep, kept
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import LocalEngine, LocalSequence
 from pd_device_client.planning.profiles import SpeedProfile

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pd_core.errors import ConfigError
-from pd_core.host.child_process import serving_process
 from pd_core.host.cpu import num_cores
 from pd_core.host.installed import is_installed
+from pd_core.process.child_process import serving_process
 from pd_device_client.contract.ask import Mode
 
 __all__ = ["DEMO_PACE_S", "DEMO_PROFILE", "check_demo", "demo_cloud", "half_the_cores"]

@@ -11,10 +11,10 @@ import grpc
 import grpc.aio
 
 from pd_core.errors import CloudUnavailable, ConfigError, PdError, TransportError
+from pd_core.files.api_key import checked_api_key
+from pd_core.files.text_file import decoded
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
-from pd_core.host.api_key import checked_api_key
-from pd_core.host.loopback import is_loopback
-from pd_core.host.text_file import decoded
+from pd_core.sockets.loopback import is_loopback
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.convert import (
     error_from_call,

@@ -4,7 +4,7 @@ import os
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from pd_core.host.loopback import is_loopback
+from pd_core.sockets.loopback import is_loopback
 
 __all__ = ["proxy_options", "proxy_words"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pd_core.host.api_key import chosen_api_key
+from pd_core.files.api_key import chosen_api_key
 from pd_core.settings.option import Option, Secret
 from pd_device_client.cloud.address import CloudAddress
 

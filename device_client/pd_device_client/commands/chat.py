@@ -6,10 +6,10 @@ from dataclasses import replace
 from rich.console import Console
 
 from pd_core.errors import ConfigError
-from pd_core.host.quick_imports import quick_imports
-from pd_core.host.text_file import decoded
+from pd_core.files.text_file import decoded
 from pd_core.host.torch_environment import prepare_environment
-from pd_core.host.until_signal import run_until_signal
+from pd_core.process.quick_imports import quick_imports
+from pd_core.process.until_signal import run_until_signal
 from pd_core.settings.program import Read
 from pd_device_client.commands.messages import configure_logging, warn_of_exposed
 from pd_device_client.contract.ports import CloudLink

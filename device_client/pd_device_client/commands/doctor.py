@@ -6,9 +6,9 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from pd_core.host.quick_imports import quick_imports
 from pd_core.host.torch_environment import prepare_environment
-from pd_core.host.until_signal import run_until_signal
+from pd_core.process.quick_imports import quick_imports
+from pd_core.process.until_signal import run_until_signal
 from pd_core.settings.composition import offered
 from pd_core.settings.program import Read
 from pd_device_client.commands.program import PROGRAM, DoctorSettings

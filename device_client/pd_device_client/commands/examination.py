@@ -9,14 +9,14 @@ from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.loading import read_fingerprints
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import PdError
+from pd_core.files.api_key import key_exposure
 from pd_core.generation import Fingerprints
-from pd_core.host.api_key import key_exposure
 from pd_core.host.cpu import cores_in_words
 from pd_core.host.free_memory import available_bytes
-from pd_core.host.listening import bind
-from pd_core.host.loading_thread import in_loading_thread
-from pd_core.host.loopback import is_loopback
 from pd_core.host.wall_clock import unix_time_s
+from pd_core.process.loading_thread import in_loading_thread
+from pd_core.sockets.listening import bind
+from pd_core.sockets.loopback import is_loopback
 from pd_core.store.model_names import RANDOM_TINY, model_directory
 from pd_device_client.api.door import Door
 from pd_device_client.contract.ports import CloudLink

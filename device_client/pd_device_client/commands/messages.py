@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from pd_core.errors import ConfigError
-from pd_core.host.api_key import key_exposure
+from pd_core.files.api_key import key_exposure
 
 __all__ = ["configure_logging", "warn_of_exposed"]
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from pd_core.errors import ConfigError, ModelError
-from pd_core.host.api_key import read_api_key
+from pd_core.files.api_key import read_api_key
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_core.store.model_store import pulled_names, store_root
 from pd_device_client.terminal.columns import aligned

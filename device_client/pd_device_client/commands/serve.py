@@ -5,9 +5,9 @@ from dataclasses import replace
 import typer
 from rich.console import Console
 
-from pd_core.host.quick_imports import quick_imports
 from pd_core.host.torch_environment import prepare_environment
-from pd_core.host.until_signal import run_until_signal
+from pd_core.process.quick_imports import quick_imports
+from pd_core.process.until_signal import run_until_signal
 from pd_core.settings.program import Read
 from pd_device_client.api.settings import ServeSettings
 from pd_device_client.commands.messages import configure_logging, warn_of_exposed

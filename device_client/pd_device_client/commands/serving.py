@@ -4,12 +4,12 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from pd_core.host.ending_signals import ending_signals
-from pd_core.host.listening import bind
-from pd_core.host.loopback import is_loopback
-from pd_core.host.open_files import raise_open_files
-from pd_core.host.ready_file import check_ready_file, write_ready_file
+from pd_core.files.ready_file import check_ready_file, write_ready_file
 from pd_core.host.wall_clock import unix_time_s
+from pd_core.process.ending_signals import ending_signals
+from pd_core.sockets.listening import bind
+from pd_core.sockets.loopback import is_loopback
+from pd_core.sockets.open_files import raise_open_files
 from pd_device_client.api.app import make_app
 from pd_device_client.api.guard import Access
 from pd_device_client.api.http_server import HttpServer

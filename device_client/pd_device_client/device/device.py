@@ -14,7 +14,7 @@ from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import EngineError
 from pd_core.host.cpu import cpu_description
 from pd_core.host.free_memory import trim_heap
-from pd_core.host.loading_thread import in_loading_thread
+from pd_core.process.loading_thread import in_loading_thread
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.ports import CloudLink, LocalEngine

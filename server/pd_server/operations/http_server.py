@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pd_core.host.reception import Reception
+from pd_core.sockets.reception import Reception
 from pd_server.config import TlsConfig
 
 __all__ = ["HttpServer"]

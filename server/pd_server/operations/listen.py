@@ -4,7 +4,7 @@ import socket
 
 import grpc
 
-from pd_core.host.listening import bind, format_address, port_taken
+from pd_core.sockets.listening import bind, format_address, port_taken
 from pd_server.config import TlsConfig
 
 __all__ = ["add_grpc_port", "bind_http"]

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from urllib.parse import unquote
 
-from pd_core.host.episode import Episode
+from pd_core.sockets.episode import Episode
 
 __all__ = ["Strangers"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from pd_core.errors import PdError
-from pd_core.host.episode import Episode
+from pd_core.sockets.episode import Episode
 
 __all__ = ["GrpcPort"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import Fingerprints, ServerInfo
-from pd_core.host.listening import bind
+from pd_core.sockets.listening import bind
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_device_client.api.door import Door
 from pd_device_client.cli import main

@@ -10,7 +10,7 @@ import pytest
 
 _PARENT = """
 import subprocess, sys, time
-from pd_core.host.parent_death import ending_with_parent
+from pd_core.process.parent_death import ending_with_parent
 ending = ending_with_parent() if sys.argv[1] == "ends" else None
 child = subprocess.Popen(["sleep", "30"], start_new_session=True, preexec_fn=ending)
 print(child.pid, flush=True)

@@ -16,9 +16,9 @@ import pytest
 import trustme
 
 from pd_core.checkpoints.loading import LoadedModel, load_model
-from pd_core.host.listening import bind
-from pd_core.host.reception import Reception
 from pd_core.sampling_params import SamplingParams
+from pd_core.sockets.listening import bind
+from pd_core.sockets.reception import Reception
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import GenerationServiceStub
 from pd_server.operations.control_plane import make_control_plane

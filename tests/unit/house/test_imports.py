@@ -116,7 +116,14 @@ def test_help_and_wrong_options_load_nothing_heavy(module: str, words: list[str]
 def test_the_vocabulary_imports_no_torch() -> None:
     names = ["errors", "generation", "sampling.rolling_hash", "sampling_params"]
     vocabulary = [f"pd_core.{name}" for name in names]
-    rooms = ("pd_core.host.", "pd_core.store.", "pd_device_client.planning.")
+    rooms = (
+        "pd_core.host.",
+        "pd_core.files.",
+        "pd_core.process.",
+        "pd_core.sockets.",
+        "pd_core.store.",
+        "pd_device_client.planning.",
+    )
     vocabulary += [name for name in MODULES if name.startswith(rooms)]
     assert _import(vocabulary)["heavy"] == []
 

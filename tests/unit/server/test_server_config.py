@@ -7,7 +7,7 @@ import trustme
 
 from pd_core.errors import ConfigError
 from pd_core.generation import Fingerprints, ModelCard
-from pd_core.host.loopback import is_loopback
+from pd_core.sockets.loopback import is_loopback
 from pd_server.config import ServerConfig, TlsConfig
 from pd_server.gate.server_card import server_card
 

@@ -16,7 +16,7 @@ import torch
 
 from pd_core.checkpoints.checkpoint import read_json
 from pd_core.errors import ConfigError
-from pd_core.host.atomic import replaced
+from pd_core.files.atomic import replaced
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import KVCache
 from pd_training.corpus.token_store import TokenStore

@@ -58,7 +58,7 @@ def tokenizer(
     exclude: Exclude = None,
 ) -> None:
     """Train a byte-level BPE tokenizer."""
-    from pd_core.host.atomic import ordinary_file, replace_text
+    from pd_core.files.atomic import ordinary_file, replace_text
     from pd_training.corpus import token_store
     from pd_training.corpus.bpe import train_tokenizer
     from pd_training.corpus.documents import corpus_files, read_documents

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from pd_core.errors import ConfigError
-from pd_core.host.ending_signals import INTERRUPTED
+from pd_core.process.ending_signals import INTERRUPTED
 from pd_training.commands.options import Compile, Data, Device, Threads
 
 if TYPE_CHECKING:

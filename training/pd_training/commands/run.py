@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pd_core.host.ending_signals import INTERRUPTED
+from pd_core.process.ending_signals import INTERRUPTED
 from pd_core.settings.option import Argument, Option, Part
 from pd_core.settings.program import Read
 from pd_core.store.model_names import DEFAULT_MODEL

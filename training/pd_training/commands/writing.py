@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pd_core.errors import ConfigError
-from pd_core.host.ending_signals import INTERRUPTED
+from pd_core.process.ending_signals import INTERRUPTED
 from pd_training.commands.options import Corpus, Data, Exclude, Seed
 from pd_training.recipe.settings import check_count, check_seed, check_share
 from pd_training.run.interrupt import InterruptRequest
@@ -95,7 +95,7 @@ def functions(
     parses, and that does not end in a loop. Ctrl-C keeps those that are there.
     """
     from pd_core.checkpoints.loading import load_model
-    from pd_core.host.atomic import ordinary_file, replace_text
+    from pd_core.files.atomic import ordinary_file, replace_text
     from pd_training.corpus import token_store
     from pd_training.corpus.documents import corpus_files, read_documents
     from pd_training.optimise.allocator import keep_freed_memory

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pd_core.checkpoints.checkpoint import read_json
 from pd_core.errors import ConfigError
-from pd_core.host.atomic import new_folder
+from pd_core.files.atomic import new_folder
 from pd_training.corpus.bpe import CorpusEncoder
 from pd_training.corpus.documents import Document
 

@@ -22,7 +22,7 @@ from pd_core.checkpoints.hf_config import read_config
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import ConfigError, ModelError
-from pd_core.host.atomic import new_folder
+from pd_core.files.atomic import new_folder
 from pd_core.models.config import ModelConfig
 from pd_core.models.families import FAMILIES
 from pd_training.model.model import TrainingModel

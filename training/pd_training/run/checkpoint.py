@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from pd_core.checkpoints.checkpoint import Checkpoint, read_json
 from pd_core.errors import ConfigError
-from pd_core.host.atomic import new_folder
+from pd_core.files.atomic import new_folder
 from pd_training.model.model_directory import TRAINING_FILE, write_training_model
 from pd_training.optimise.optimisers import load_optimiser_state, optimiser_state
 from pd_training.run.trainer import Trainer

@@ -4,7 +4,7 @@ import signal
 from types import FrameType
 from typing import Self
 
-from pd_core.host.ending_signals import ending_signals
+from pd_core.process.ending_signals import ending_signals
 
 __all__ = ["InterruptRequest"]
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pd_core.errors import ConfigError
-from pd_core.host.atomic import replace_text, replaced
+from pd_core.files.atomic import replace_text, replaced
 
 __all__ = ["MetricsLog", "MetricsRow", "read_metrics"]
 

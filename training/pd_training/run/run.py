@@ -17,7 +17,7 @@ import torch
 
 from pd_core.checkpoints.checkpoint import read_json
 from pd_core.errors import ConfigError
-from pd_core.host.atomic import clear_leftovers, is_leftover, new_folder, replace_text
+from pd_core.files.atomic import clear_leftovers, is_leftover, new_folder, replace_text
 from pd_training.corpus.token_store import TokenStore
 from pd_training.model.model_directory import TrainingDirectory, write_training_model
 from pd_training.recipe.settings import RunSettings

@@ -24,7 +24,7 @@ from pd_bench.clouds.settings import CloudSettings
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.harness.server_process import ServerOptions
 from pd_core.errors import CloudUnavailable, EngineError, QueueFull
-from pd_core.host.ready_file import ReadyServer
+from pd_core.files.ready_file import ReadyServer
 from tests.scripted_cloud import Script, ScriptedCloud
 
 METRICS = "# TYPE pd_kv_blocks gauge\npd_kv_blocks {}\n# TYPE other gauge\nother 3.0\n"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pd_core.host.kept_results import keep, kept
+from pd_core.files.kept_results import keep, kept
 from pd_core.host.user_folders import expanded, user_folder
 from pd_core.settings.program import Program
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pd_core.errors import ConfigError
-from pd_core.host.kept_results import keep, kept
+from pd_core.files.kept_results import keep, kept
 from pd_core.host.torch_environment import prepare_environment
 from pd_core.identity.fingerprint import numerics_id
 from pd_core.identity.numerics import Numerics, unchecked

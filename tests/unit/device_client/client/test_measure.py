@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pd_core.host.kept_results import keep
+from pd_core.files.kept_results import keep
 from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.planning.profiles import SpeedProfile
 

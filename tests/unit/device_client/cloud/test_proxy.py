@@ -2,7 +2,7 @@
 
 import pytest
 
-from pd_core.host.loopback import is_loopback_url
+from pd_core.sockets.loopback import is_loopback_url
 from pd_device_client.cloud.proxy import proxy_options, proxy_words
 
 

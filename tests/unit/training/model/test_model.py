@@ -9,7 +9,7 @@ import torch
 from pd_core.checkpoints.loading import load_model
 from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
 from pd_core.errors import ConfigError, ModelError
-from pd_core.host.atomic import new_folder
+from pd_core.files.atomic import new_folder
 from pd_core.models import ModelConfig, Segment
 from pd_core.models.latent_shape import LatentShape
 from pd_core.models.rope_scaling import RopeScaling

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pd_core.errors import ConfigError
-from pd_core.host.text_file import decoded, read_text_file
+from pd_core.files.text_file import decoded, read_text_file
 
 TEXT = "a = 'é'\nb\n"
 

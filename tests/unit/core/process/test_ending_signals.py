@@ -2,7 +2,7 @@
 
 import signal
 
-from pd_core.host.ending_signals import ending_signals
+from pd_core.process.ending_signals import ending_signals
 
 
 def test_a_closed_terminal_counts_unless_it_is_ignored() -> None:

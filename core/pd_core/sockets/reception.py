@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
-from pd_core.host.episode import Episode
+from pd_core.sockets.episode import Episode
 
 __all__ = ["Reception"]
 

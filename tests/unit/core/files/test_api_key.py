@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pd_core.errors import ConfigError
-from pd_core.host.api_key import (
+from pd_core.files.api_key import (
     MAX_API_KEY_LENGTH,
     checked_api_key,
     chosen_api_key,

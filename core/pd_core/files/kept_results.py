@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pd_core.errors import ConfigError
-from pd_core.host.atomic import replace_text
+from pd_core.files.atomic import replace_text
 from pd_core.host.user_folders import user_folder
 
 __all__ = ["keep", "kept"]

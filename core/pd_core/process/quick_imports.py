@@ -4,7 +4,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pd_core.host.ending_signals import ended_at_once
+from pd_core.process.ending_signals import ended_at_once
 
 __all__ = ["quick_imports"]
 

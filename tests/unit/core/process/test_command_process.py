@@ -11,7 +11,7 @@ from tests.first_process import AS_FIRST_PROCESS, child_of, needs_namespaces
 
 HEAD = """
 import sys, time, threading
-from pd_core.host.command_process import run_command
+from pd_core.process.command_process import run_command
 
 def load():
     return command

@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from pd_core.host.quick_imports import quick_imports
+from pd_core.process.quick_imports import quick_imports
 
 
 def test_garbage_is_left_alone_inside_only() -> None:

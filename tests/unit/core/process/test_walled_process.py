@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from pd_core.host.walled_process import WalledProcess
+from pd_core.process.walled_process import WalledProcess
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 
@@ -64,7 +64,7 @@ def test_one_that_ends_or_says_too_much_is_an_error(child: WalledProcess) -> Non
 
 PARENT = """
 import sys, time
-from pd_core.host.walled_process import WalledProcess
+from pd_core.process.walled_process import WalledProcess
 child = WalledProcess("tests.walled_programs", "serve", 1 << 16)
 child.ask({"do": "echo"}, 20)
 print(child._process.pid, flush=True)

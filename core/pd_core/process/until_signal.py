@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from pd_core.host.ending_signals import ending_signals
+from pd_core.process.ending_signals import ending_signals
 
 __all__ = ["run_until_signal"]
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from pd_core.host.ending_signals import (
+from pd_core.process.ending_signals import (
     INTERRUPTED,
     ended_at_once,
     is_ctrl_c,
@@ -58,7 +58,7 @@ def run_command(
 
     if owned:
         with ended_at_once():
-            from pd_core.host.output import guard_outputs
+            from pd_core.files.output import guard_outputs
 
             guard_outputs()
     for name, value in _GRPC.items():
@@ -72,7 +72,7 @@ def run_command(
 def _code(program: str, extra: str, run: Callable[[], None], interrupted: str) -> int:
     """Run a command and return its exit code."""
     from pd_core.errors import PdError, status_of
-    from pd_core.host.output import flush_outputs, tell
+    from pd_core.files.output import flush_outputs, tell
 
     try:
         try:

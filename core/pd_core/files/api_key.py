@@ -4,7 +4,7 @@ import stat
 from pathlib import Path
 
 from pd_core.errors import ConfigError
-from pd_core.host.text_file import decoded
+from pd_core.files.text_file import decoded
 
 __all__ = [
     "MAX_API_KEY_LENGTH",

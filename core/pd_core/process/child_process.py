@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from pd_core.errors import CloudTimeout, CloudUnavailable
-from pd_core.host.parent_death import ending_with_parent
-from pd_core.host.ready_file import ReadyServer, read_ready_file
+from pd_core.files.ready_file import ReadyServer, read_ready_file
+from pd_core.process.parent_death import ending_with_parent
 
 __all__ = ["READY_WITHIN_S", "STOP_WITHIN_S", "serving_process"]
 

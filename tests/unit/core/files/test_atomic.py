@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pd_core.host.atomic import part_file, put_in_place, replaced
+from pd_core.files.atomic import part_file, put_in_place, replaced
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ async def in_loading_thread(work: Callable[[], T]) -> T:
 
     A cancelled caller does not wait for it, nor does the event loop when it is closed, which waits
     for asyncio's own worker threads. A command that ends leaves it behind
-    (pd_core.host.command_process).
+    (pd_core.process.command_process).
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pd_core.errors import CloudTimeout, CloudUnavailable
-from pd_core.host.child_process import serving_process
+from pd_core.process.child_process import serving_process
 
 # Writes its ready file as a server does, tells what it inherited, and ends as it is told to.
 CHILD = """

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from pd_core.host.episode import Episode
+from pd_core.sockets.episode import Episode
 
 
 def _lines(caplog: pytest.LogCaptureFixture) -> list[str]:

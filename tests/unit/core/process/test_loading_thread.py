@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from pd_core.errors import ModelError
-from pd_core.host.loading_thread import in_loading_thread
+from pd_core.process.loading_thread import in_loading_thread
 
 
 async def test_result_and_error_arrive() -> None:

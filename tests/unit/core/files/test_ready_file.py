@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pd_core.errors import ConfigError
-from pd_core.host.ready_file import (
+from pd_core.files.ready_file import (
     ReadyServer,
     check_ready_file,
     read_ready_file,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pd_core.errors import ConfigError
-from pd_core.host.atomic import part_file, replaced
+from pd_core.files.atomic import part_file, replaced
 
 __all__ = ["ReadyServer", "check_ready_file", "read_ready_file", "write_ready_file"]
 
