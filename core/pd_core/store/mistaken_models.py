@@ -96,7 +96,11 @@ def _nearest(path: Path) -> str:
         missing, there = there.name, there.parent
     folder = "this folder" if there == Path() else str(there)
     near = get_close_matches(missing, _entries(there), 1)
-    guess = f"; is it {str(there / near[0])!r}?" if near else "; check how it is written"
+    guess = (
+        f"; is it {str(there / near[0])!r}?"
+        if near
+        else "; check how it is written (names of models: pd-device models list)"
+    )
     return f"{folder} has no {missing!r}{guess}"
 
 
