@@ -55,7 +55,7 @@ async def test_what_is_wrong_is_named_with_its_mend() -> None:
     port = listener.getsockname()[1]
     found = await _examine("no/such/folder", _Cloud(None), port, now_unix_s=0)
     listener.close()
-    assert {name for name, finding in found.items() if finding.ok} == {"battery", "access"}
+    assert {name for name, finding in found.items() if finding.ok} == {"battery", "cores", "access"}
     assert "set the date" in found["clock"].words
     assert "give --port another" in found["port"].words
     assert "there is no directory 'no/such/folder'" in found["model"].words
