@@ -57,7 +57,7 @@ def needed_api_version(sampling: SamplingParams) -> int:
 class FinishReason(StrEnum):
     """Why a cloud's stream or a whole answer ended; the words are OpenAI's where it has one."""
 
-    STOP = "stop"  # an end-of-sequence token, the last one made; in an answer also a stop string
+    STOP = "stop"  # an end-of-sequence or stop token, sent last; in an answer also a stop string
     LENGTH = "length"  # the token limit was reached
     CANCELLED = "cancelled"  # a stream: the client sent Stop; an answer: its reader went away
     ERROR = "error"  # only of an answer: no side could go on
@@ -97,6 +97,7 @@ class Start:
         fingerprints: the client's; checked against the server's unless "".
         cache_salt: requests with different salts never share cached prefixes.
         useful_for_s: drop the request if its prefill has not begun by then; None: never.
+        stop_token_ids: tokens that end the answer as an end-of-sequence token does.
     """
 
     request_id: str
@@ -109,6 +110,7 @@ class Start:
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
     cache_salt: str = ""
     useful_for_s: float | None = None
+    stop_token_ids: tuple[int, ...] = ()
 
     @property
     def first_position(self) -> int:

@@ -86,6 +86,7 @@ async def run_demo(
                         prompt,
                         answer_tokens,
                         sampling,
+                        continues_prompt=True,
                         cache_salt=mode,
                         mode=Mode(mode),
                     )

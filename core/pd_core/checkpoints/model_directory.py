@@ -79,22 +79,21 @@ class ModelDirectory:
     def _read_eos_token_ids(self, directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
         """Read the end-of-sequence ids; chat models usually have several.
 
-        generation_config.json takes precedence over config.json, and that over the tokenizer's
-        eos_token.
+        Those of generation_config.json, or else of config.json, and the tokenizer's eos_token:
+        many chat models name the end of a turn in one of these places only.
         """
         generation = directory / "generation_config.json"
         value = read_json(generation).get("eos_token_id") if generation.exists() else None
         value = config.get("eos_token_id") if value is None else value
-        if value is None:
-            value = self.tokenizer.token_id(self.settings.special_tokens.get("eos_token", ""))
-        ids = value if isinstance(value, list) else [] if value is None else [value]
+        ids = list(value) if isinstance(value, list) else [] if value is None else [value]
         num_ids = self.tokenizer.vocab_size
         for i in ids:
             if type(i) is not int or not 0 <= i < num_ids:
                 raise ModelError(
                     f"eos_token_id {i!r} is not an id of the tokenizer (0..{num_ids - 1})"
                 )
-        return tuple(dict.fromkeys(ids))
+        own = self.tokenizer.token_id(self.settings.special_tokens.get("eos_token", ""))
+        return tuple(dict.fromkeys(ids if own is None else [*ids, own]))
 
 
 def _check_links(root: Path) -> None:

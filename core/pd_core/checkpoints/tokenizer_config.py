@@ -15,12 +15,13 @@ __all__ = ["TokenizerConfig"]
 _SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _TEMPLATE = "chat_template.jinja"
 _SETTINGS = "tokenizer_config.json"
+_OLDER_SETTINGS = "special_tokens_map.json"
 _MOST_TEMPLATE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerConfig:
-    """The parts of tokenizer_config.json and chat_template.jinja that we use.
+    """The parts of tokenizer_config.json, special_tokens_map.json and chat_template.jinja we use.
 
     Attributes:
         special_tokens: text of "bos_token", "eos_token", ..., as far as they are defined.
@@ -32,7 +33,11 @@ class TokenizerConfig:
 
     @classmethod
     def from_directory(cls, directory: Path) -> Self:
-        """Read both files; either may be missing. chat_template.jinja takes precedence.
+        """Read the files; each may be missing. chat_template.jinja takes precedence.
+
+        As in `transformers`, a special_tokens_map.json takes precedence over a
+        tokenizer_config.json of its time. One that lists the added tokens is newer, and then only
+        what it does not name comes from the older file.
 
         Raises:
             ModelError: one cannot be read, or asks to run code.
@@ -43,7 +48,10 @@ class TokenizerConfig:
                 f"{_SETTINGS}: auto_map asks to run the checkpoint's own code, which is never "
                 "done; remove the key if tokenizer.json is all the model needs"
             )
-        special = {name: _token_text(name, raw.get(name)) for name in _SPECIAL}
+        files = {_OLDER_SETTINGS: _read(directory / _OLDER_SETTINGS), _SETTINGS: raw}
+        if "added_tokens_decoder" in raw:
+            files = {_SETTINGS: raw, **files}
+        special = {name: _token_text(name, files) for name in _SPECIAL}
         return cls(
             {name: text for name, text in special.items() if text},
             _template_text(directory, raw.get("chat_template")),
@@ -72,13 +80,18 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _token_text(name: str, value: object) -> str:
-    """Return a token's text, which is stored as a string or as an object with `content`."""
+def _token_text(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a token's text from the first file that names it; "" if none does.
+
+    It is stored as a string or as an object with `content`.
+    """
+    file = next((file for file, content in files.items() if name in content), None)
+    value = None if file is None else files[file][name]
     text = value.get("content") if isinstance(value, dict) else value
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise ModelError(f"{_SETTINGS}: {name} is {value!r}; it must be text")
+        raise ModelError(f"{file}: {name} is {value!r}; it must be text")
     return text
 
 

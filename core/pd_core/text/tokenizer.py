@@ -1,7 +1,8 @@
 """Text to token ids and back, and streams of ids to text, with stop strings."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -25,6 +26,7 @@ class Tokenizer:
         digest: hex sha256 of the file's content.
         vocab_size: ids are below this, added tokens included.
         prefix_ids: ids the tokenizer puts before a text, such as the beginning of sequence.
+        special_tokens: the text of every special token by its id.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, content: str) -> None:
@@ -33,6 +35,10 @@ class Tokenizer:
         self.digest = hashlib.sha256(content.encode()).hexdigest()
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.prefix_ids = self._find_prefix()
+        added = backend.get_added_tokens_decoder()
+        self.special_tokens: Mapping[int, str] = {
+            token_id: token.content for token_id, token in added.items() if token.special
+        }
 
     @classmethod
     def from_str(cls, content: str) -> Self:
@@ -111,15 +117,41 @@ class Tokenizer:
         starts = range(len(full) - len(bare) + 1)
         return tuple(next((full[:i] for i in starts if full[i : i + len(bare)] == bare), []))
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of ids; special tokens have none, broken UTF-8 becomes U+FFFD."""
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Return the text of ids; broken UTF-8 becomes U+FFFD.
+
+        Args:
+            token_ids: the ids.
+            skip_special_tokens: give special tokens no text.
+        """
         with our_errors(EngineError, "the model's tokenizer has no text for its tokens"):
-            return self._backend.decode(list(token_ids), skip_special_tokens=True)
+            return self._backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+
+    def continuation(self, token_ids: Sequence[int], behind: Sequence[int]) -> str:
+        """Return the text of ids as it continues the text of the ids `behind`.
+
+        Some decoders take the space from the beginning of a text; a continuation keeps it.
+        """
+        return self.decode([*behind, *token_ids])[len(self.decode(behind)) :]
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token such as "<eos>", or None."""
         return self._backend.token_to_id(token)
 
-    def stream(self, stop_strings: Sequence[str] = ()) -> TextStream:
-        """Return a new stream that turns tokens into text as they come."""
-        return TextStream(self.decode, stop_strings)
+    def stream(
+        self,
+        stop_strings: Sequence[str] = (),
+        *,
+        behind: Sequence[int] = (),
+        skip_special_tokens: bool = True,
+    ) -> TextStream:
+        """Return a new stream that turns tokens into text as they come.
+
+        Args:
+            stop_strings: the text ends before the first of these; they may name special tokens.
+            behind: the tokens whose text this one continues; none for a text of its own.
+            skip_special_tokens: give special tokens no text.
+        """
+        decode = partial(self.decode, skip_special_tokens=skip_special_tokens)
+        hidden = self.special_tokens if skip_special_tokens else {}
+        return TextStream(decode, stop_strings, behind=behind, hidden=hidden)

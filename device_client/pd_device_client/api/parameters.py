@@ -29,12 +29,14 @@ __all__ = [
 MAX_CHOICES = 8
 _MAX_STOPS = 16
 _MAX_STOP_CHARACTERS = 256
+_MAX_STOP_TOKENS = 256
 _MAX_TOKENS = 2**31 - 1
 
 _P = TypeVar("_P", bound="_Parameters")
 _TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 # Stop at the first error in an unbounded list, which may hold millions of bad items.
 _TokenIds = Annotated[list[_TokenId], Field(min_length=1, fail_fast=True)]
+_AnyTokenIds = Annotated[list[_TokenId], Field(fail_fast=True)]
 _Text = Annotated[str, Field(min_length=1)]
 _Stop = Annotated[str, Field(min_length=1, max_length=_MAX_STOP_CHARACTERS)]
 
@@ -91,6 +93,8 @@ class Sampled(_Parameters):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None = None
+    stop_token_ids: Annotated[_AnyTokenIds, Field(max_length=_MAX_STOP_TOKENS)] | None = None
+    skip_special_tokens: bool | None = None
     ignore_eos: bool | None = None
     add_special_tokens: bool | None = None
     dry_multiplier: Annotated[float, Field(ge=0, le=10)] | None = None
@@ -187,7 +191,7 @@ class TokenizeParameters(_Parameters):
 class DetokenizeParameters(_Parameters):
     """The body of /detokenize."""
 
-    tokens: Annotated[list[_TokenId], Field(fail_fast=True)]
+    tokens: _AnyTokenIds
 
 
 class CloudParameters(_Parameters):
@@ -231,8 +235,6 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "prompt_logprobs": (),
     "repeat_penalty": (1, 1.0),
     "response_format": ({"type": "text"},),
-    "skip_special_tokens": (True,),
-    "stop_token_ids": ([],),
     "structured_outputs": (),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),

@@ -74,6 +74,7 @@ class Questions:
         Raises:
             PdError: it cannot be served; nothing was started.
         """
+        _check_stops(asked, device.loaded.model.num_token_ids)
         prompts = await _prompts(device, asked)
         if len(prompts) * asked.num_choices > MAX_CHOICES:
             raise Refusal(
@@ -139,6 +140,9 @@ class Questions:
                         **asked.sampling,
                     ),
                     asked.stops,
+                    stop_token_ids=tuple(dict.fromkeys(asked.stop_token_ids or ())),
+                    continues_prompt=not chat,
+                    skip_special_tokens=asked.skip_special_tokens is not False,
                     mode=mode,
                     promise=_promise(client.promise, extension),
                     asked_s=asked_s,
@@ -189,6 +193,16 @@ async def chat_prompt(
         )
     except (InvalidRequest, PromptTooLong) as error:
         raise _blamed(error, "messages") from error
+
+
+def _check_stops(asked: ChatParameters | CompletionParameters, num_token_ids: int) -> None:
+    """Refuse a stop token that no answer can have, because it would silently never stop one."""
+    for index, token_id in enumerate(asked.stop_token_ids or ()):
+        if token_id >= num_token_ids:
+            name = f"stop_token_ids[{index}]"
+            raise Refusal(
+                f"{name} is {token_id}; ids of this model lie below {num_token_ids}", name
+            )
 
 
 def _prompt_name(asked: ChatParameters | CompletionParameters) -> str:

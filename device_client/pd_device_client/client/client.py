@@ -1,7 +1,6 @@
 """The device client: both sides, their speed estimates, and a session for each answer."""
 
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +19,7 @@ from pd_device_client.client.side_choice import (
 from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import CloudLink, LocalEngine
-from pd_device_client.contract.text_source import TextSource
+from pd_device_client.contract.text_source import TextMaker, TextSource
 from pd_device_client.planning.answer_lengths import AnswerLengths
 from pd_device_client.planning.estimates import DeviceEstimate
 from pd_device_client.planning.plan_notes import plan_notes
@@ -51,7 +50,7 @@ class DeviceClient:
         timeouts: for the cloud's streams.
         local_seqs: answers that the local engine works on at the same time; others wait.
         breaker: stops using a cloud that fails repeatedly.
-        text: makes the detokeniser for an answer with the given stop strings; None: no text.
+        text: makes the detokeniser of an answer; None: no text.
 
     Attributes:
         cloud: the watched cloud; its card is fetched at start and renewed when old.
@@ -71,7 +70,7 @@ class DeviceClient:
         timeouts: CloudTimeouts | None = None,
         local_seqs: int = 1,
         breaker: CircuitBreaker | None = None,
-        text: Callable[[Sequence[str]], TextSource] | None = None,
+        text: TextMaker | None = None,
     ) -> None:
         self._engine = engine
         self._card = None if engine is None else engine.card
@@ -141,12 +140,21 @@ class DeviceClient:
             plan,
             sides,
             expected_tokens=expected,
-            text=None if self._text is None else self._text(ask.stop_strings),
+            text=self._text_source(ask),
             notes=[*choice.notes, *plan_notes(plan, ask.mode)],
             on_end=partial(self._learn, cloud),
         )
         logger.debug("request %s: %s", ask.request_id, plan)
         return session
+
+    def _text_source(self, ask: Ask) -> TextSource | None:
+        if self._text is None:
+            return None
+        return self._text(
+            ask.stop_strings,
+            behind=ask.prompt_token_ids if ask.continues_prompt else (),
+            skip_special_tokens=ask.skip_special_tokens,
+        )
 
     def room_tokens(self, num_prompt: int, mode: Mode) -> int:
         """The highest token limit that every side of the mode accepts for such a prompt."""

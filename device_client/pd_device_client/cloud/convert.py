@@ -90,6 +90,7 @@ def _start_to_pb(start: Start) -> pb.Start:
         ),
         cache_salt=start.cache_salt,
         useful_for_ns=None if useful_for_s is None else round(useful_for_s * _NS),
+        stop_token_ids=start.stop_token_ids,
         seal=start_seal(start),
     )
 

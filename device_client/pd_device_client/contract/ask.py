@@ -49,7 +49,12 @@ class Ask:
         prompt_token_ids: the prompt, at least one token.
         max_tokens: token limit of the answer.
         sampling: how tokens are chosen, the seed included.
-        stop_strings: the answer ends before the first of these in its text.
+        stop_strings: the answer ends before the first of these in its text; special tokens may be
+            named, shown or not.
+        stop_token_ids: the answer ends with the first of these tokens, which has no text.
+        continues_prompt: the answer's text continues the prompt's, so a space at its beginning
+            stays; False: it is a text of its own, as a message is.
+        skip_special_tokens: give special tokens no text.
         cache_salt: requests with different salts never share cached prefixes on the cloud.
         mode: which sides generate the answer.
         promise: to the reader; None uses the client's default.
@@ -70,6 +75,9 @@ class Ask:
     max_tokens: int
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop_strings: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    continues_prompt: bool = False
+    skip_special_tokens: bool = True
     cache_salt: str = ""
     mode: Mode = Mode.PD_DEVICE
     promise: Promise | None = None

@@ -1,8 +1,9 @@
 """The source of a session's text: tokens in, released text out."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["TextSource"]
+__all__ = ["TextMaker", "TextSource"]
 
 
 class TextSource(Protocol):
@@ -19,4 +20,20 @@ class TextSource(Protocol):
 
     def flush(self) -> list[tuple[int, str]]:
         """Return the text that was held back, as `push` does."""
+        ...
+
+
+class TextMaker(Protocol):
+    """Makes an answer's text source (`pd_core.text.tokenizer.Tokenizer.stream`)."""
+
+    def __call__(
+        self, stop_strings: Sequence[str], *, behind: Sequence[int], skip_special_tokens: bool
+    ) -> TextSource:
+        """Return a new source.
+
+        Args:
+            stop_strings: the text ends before the first of these.
+            behind: the tokens whose text the answer continues; none for a text of its own.
+            skip_special_tokens: give special tokens no text.
+        """
         ...

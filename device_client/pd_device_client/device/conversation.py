@@ -64,11 +64,13 @@ class Conversation:
             {"role": "assistant", "content": outcome.text},
         ]
         self._text = turn.text + outcome.text
-        made = outcome.token_ids
-        while made and made[-1] in self._loaded.eos_token_ids:
+        made, tokenizer = outcome.token_ids, self._loaded.tokenizer
+        ends = {*self._loaded.eos_token_ids, *tokenizer.special_tokens}
+        while made and made[-1] in ends:
             made.pop()  # the template adds it
         # The ids do not match the text if a stop string or half a character was not shown.
-        faithful = self._loaded.tokenizer.decode(made) == outcome.text
+        behind = () if self._roles else turn.token_ids
+        faithful = tokenizer.continuation(made, behind) == outcome.text
         self._token_ids = (*turn.token_ids, *made) if faithful else ()
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:

@@ -227,6 +227,7 @@ class CloudLeg:
             fingerprints=self._fingerprints,
             cache_salt=ask.cache_salt,
             useful_for_s=self._useful_for_s if first else None,
+            stop_token_ids=ask.stop_token_ids,
         )
 
     async def _read(self, stream: CloudStream) -> None:

@@ -81,7 +81,7 @@ class Reader:
         self._seen.arrived_at_s.append(self._time() - self._seen.submitted_s)
         if self._text is None:
             self._texts.append("")
-        elif token_id not in self._log.eos_token_ids:
+        elif token_id not in self._log.end_token_ids:
             self._texts.extend(text for _, text in self._text.push(token_id))
             if self._text.stopped:
                 self._log.close(FinishReason.STOP)

@@ -79,7 +79,8 @@ class Session:
         self._claims_given_back = 0
         tell: Tell = self._tell if ask.watched else silent
         changed, self.seen = self._changed, Seen()
-        self.log = log = TokenLog(ask.max_tokens, sides.eos_token_ids, self._committed, tell)
+        ends = (*sides.eos_token_ids, *ask.stop_token_ids)
+        self.log = log = TokenLog(ask.max_tokens, ends, self._committed, tell)
         self.cloud = self.device = None
         if sides.link is not None:
             useful_for_s = self._useful_for_s()

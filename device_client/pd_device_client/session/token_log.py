@@ -13,7 +13,7 @@ The log is plain state, owned by one event loop; it never waits.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pd_core.errors import ProtocolError
 from pd_core.generation import FinishReason
@@ -28,14 +28,15 @@ class TokenLog:
 
     Args:
         max_tokens: the log closes when it holds this many.
-        eos_token_ids: committing one of these closes the log.
+        end_token_ids: committing one of these closes the log: the model's end-of-sequence ids, and
+            those at which the request stops.
         on_commit: called with (position, token_id) after each commit; may call `close`.
         tell: receives events of the claim.
 
     Attributes:
         token_ids: the committed tokens.
         origins: the side that made each.
-        eos_token_ids: as given.
+        end_token_ids: as given.
         claimed_at: position from which only the device commits; None before the claim.
         closed: None while open, then why: STOP, LENGTH or the argument of `close`.
         disagreed: dropped cloud tokens that differ from the committed ones.
@@ -53,7 +54,7 @@ class TokenLog:
         "closed",
         "disagreed",
         "diverged",
-        "eos_token_ids",
+        "end_token_ids",
         "origins",
         "stream_began",
         "token_ids",
@@ -62,12 +63,12 @@ class TokenLog:
     def __init__(
         self,
         max_tokens: int,
-        eos_token_ids: Sequence[int] = (),
+        end_token_ids: Iterable[int] = (),
         on_commit: Callable[[int, int], None] | None = None,
         tell: Tell = silent,
     ) -> None:
         self._max_tokens = max_tokens
-        self.eos_token_ids = frozenset(eos_token_ids)
+        self.end_token_ids = frozenset(end_token_ids)
         self._on_commit = on_commit
         self._tell = tell
         self._aside: list[int] = []  # positions len(token_ids) .. of the current cloud stream
@@ -191,7 +192,7 @@ class TokenLog:
         self.origins.append(origin)
         if self._on_commit is not None:
             self._on_commit(position, token_id)
-        if token_id in self.eos_token_ids:
+        if token_id in self.end_token_ids:
             self.close(FinishReason.STOP)
         elif position + 1 >= self._max_tokens:
             self.close(FinishReason.LENGTH)

@@ -13,7 +13,7 @@ from pd_device_client.contract.ask import Ask, Mode, draw_request_id
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.device import Device, draw_seed, open_device
-from pd_device_client.device.prompt import prompt_token_ids
+from pd_device_client.device.prompt import knows_roles, prompt_token_ids
 from pd_device_client.session.session import Session
 from pd_device_client.terminal.load_progress import LoadingLine
 from pd_device_client.terminal.settings import ChatSettings
@@ -50,6 +50,7 @@ def asked(
             seed=draw_seed() if settings.seed is None else settings.seed,
         ),
         settings.stop_strings,
+        continues_prompt=settings.raw or not knows_roles(loaded),
         mode=mode,
     )
 

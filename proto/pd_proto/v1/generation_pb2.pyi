@@ -40,7 +40,7 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
     """Never sent."""
     FINISH_REASON_EOS: _FinishReason.ValueType  # 1
-    """An end-of-sequence token was made; it is the last token sent."""
+    """An end-of-sequence token was made, or one of stop_token_ids; it is the last token sent."""
     FINISH_REASON_LIMIT: _FinishReason.ValueType  # 2
     """The token limit was reached."""
     FINISH_REASON_STOPPED: _FinishReason.ValueType  # 3
@@ -52,7 +52,7 @@ class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 """Never sent."""
 FINISH_REASON_EOS: FinishReason.ValueType  # 1
-"""An end-of-sequence token was made; it is the last token sent."""
+"""An end-of-sequence token was made, or one of stop_token_ids; it is the last token sent."""
 FINISH_REASON_LIMIT: FinishReason.ValueType  # 2
 """The token limit was reached."""
 FINISH_REASON_STOPPED: FinishReason.ValueType  # 3
@@ -158,6 +158,7 @@ class Start(_message.Message):
     FINGERPRINTS_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     USEFUL_FOR_NS_FIELD_NUMBER: _builtins.int
+    STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
     """Oldest version of this protocol that has all that is set here; the server refuses one it does
@@ -176,7 +177,7 @@ class Start(_message.Message):
     useful_for_ns: _builtins.int
     """Drop the request when its prefill has not begun by then; unset: never."""
     seal: _builtins.int
-    """Hash of the fields above but the last; unset: not checked."""
+    """Hash of all other fields but api_version and useful_for_ns; unset: not checked."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt."""
@@ -193,6 +194,10 @@ class Start(_message.Message):
     def fingerprints(self) -> Global___Fingerprints:
         """The client's fingerprints; empty ones are not checked."""
 
+    @_builtins.property
+    def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tokens that end the answer as an end-of-sequence token does."""
+
     def __init__(
         self,
         *,
@@ -207,11 +212,12 @@ class Start(_message.Message):
         fingerprints: Global___Fingerprints | None = ...,
         cache_salt: _builtins.str = ...,
         useful_for_ns: _builtins.int | None = ...,
+        stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         seal: _builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "sampling", b"sampling", "seal", b"seal", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "seal", b"seal", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "seal", b"seal", "stop_token_ids", b"stop_token_ids", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keep_ratio: _TypeAlias = _typing.Literal["keep_ratio"]  # noqa: Y015
     _WhichOneofArgType__keep_ratio: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio"]  # noqa: Y015

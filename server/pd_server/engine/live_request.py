@@ -36,6 +36,7 @@ class LiveRequest:
         arrived_at_s: arrival, on the engine's clock; queueing counts from it.
         useful_for_s: fail with RequestExpired if prefill has not begun by then; None: never.
         cache_salt: requests with different salts never share cached prefixes.
+        stop_token_ids: tokens that end it as an end-of-sequence token does.
         score_prompt: PromptScored is wanted, and not reported yet.
         block_keys: keys of the prefix's whole blocks, see `prefix_cache`; set when it is queued.
         num_prefix_tokens: prompt and committed tokens, at least 1.
@@ -57,6 +58,7 @@ class LiveRequest:
     arrived_at_s: float
     useful_for_s: float | None = None
     cache_salt: str = ""
+    stop_token_ids: frozenset[int] = frozenset()
     score_prompt: bool = False
     block_keys: tuple[bytes, ...] = ()
     num_prefix_tokens: int = field(init=False)
@@ -88,6 +90,7 @@ class LiveRequest:
             arrived_at_s,
             start.useful_for_s,
             start.cache_salt,
+            frozenset(start.stop_token_ids),
         )
 
     @property
@@ -124,7 +127,9 @@ class LiveRequest:
 
     def end(self, eos_token_ids: Container[int]) -> FinishReason | None:
         """Return why there is nothing more to generate; None: there is."""
-        if self.token_ids[-1] in eos_token_ids and len(self.token_ids) > self.num_prompt_tokens:
+        last = self.token_ids[-1]
+        ends = last in eos_token_ids or last in self.stop_token_ids
+        if ends and len(self.token_ids) > self.num_prompt_tokens:
             return FinishReason.STOP
         return FinishReason.LENGTH if self.next_position >= self.token_limit else None
 

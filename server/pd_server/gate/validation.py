@@ -51,6 +51,7 @@ class RequestValidator:
         self._check_fingerprints(start.fingerprints)
         self._check_vocabulary("prompt_token_ids", start.prompt_token_ids)
         self._check_vocabulary("committed_token_ids", start.committed_token_ids)
+        self._check_vocabulary("stop_token_ids", start.stop_token_ids)
         self._check_lengths(start)
 
     def check_extend(self, start: Start, extend: Extend) -> None:

@@ -137,6 +137,7 @@ def _start_from_pb(start: pb.Start) -> Start:
         ),
         cache_salt=start.cache_salt,
         useful_for_s=(start.useful_for_ns / _NS_PER_S if start.HasField("useful_for_ns") else None),
+        stop_token_ids=tuple(start.stop_token_ids),
     )
     if start.HasField("seal") and start.seal != start_seal(value):
         raise LinkCorrupted(

@@ -206,10 +206,8 @@ class RequestBook(Generic[Block]):
         if request.first_token_at_s is None:
             request.first_token_at_s = now_s
         self._emit(TokensMade(request.request_id, position, (token_id,)))
-        if token_id in self._eos_token_ids:
-            self._finish(request, FinishReason.STOP)
-        elif position + 1 >= request.token_limit:
-            self._finish(request, FinishReason.LENGTH)
+        if (reason := request.end(self._eos_token_ids)) is not None:
+            self._finish(request, reason)
 
     def _finish(self, request: LiveRequest, reason: FinishReason) -> None:
         self._remember(request)

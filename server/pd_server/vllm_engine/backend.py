@@ -37,6 +37,7 @@ class BackendRequest:
         priority: lower goes first.
         cache_salt: requests with different salts never share cached prefixes.
         num_scored: number of tokens to score from the start, the prompt's; 0: none.
+        stop_token_ids: tokens that end it, beside the model's end-of-sequence ids.
     """
 
     key: str
@@ -47,6 +48,7 @@ class BackendRequest:
     priority: int = 0
     cache_salt: str = ""
     num_scored: int = 0
+    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def request_inputs(
     params = VllmSamplingParams(
         temperature=0.0,
         max_tokens=request.num_tokens,
-        stop_token_ids=list(model.eos_token_ids),
+        stop_token_ids=[*model.eos_token_ids, *request.stop_token_ids],
         prompt_logprobs=0 if by_logprobs else None,
         skip_reading_prefix_cache=by_logprobs or (by_worker and too_late),
         detokenize=False,

@@ -230,6 +230,7 @@ class VllmEngine:
                 _GOES_ON if request.next_position else _FIRST_TOKEN,
                 request.cache_salt,
                 request.num_prompt_tokens if scored else 0,
+                tuple(sorted(request.stop_token_ids)),
             )
         )
 

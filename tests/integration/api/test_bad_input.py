@@ -144,7 +144,6 @@ BAD_TEXTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "x", "bad_words": ["y"]}, "bad_words", "not supported"),
     ({"prompt": "x", "allowed_token_ids": [1]}, "allowed_token_ids", "not supported"),
     ({"prompt": "x", "use_beam_search": True}, "use_beam_search", "not supported"),
-    ({"prompt": "x", "skip_special_tokens": False}, "skip_special_tokens", "not supported"),
     ({"prompt": "x", "frequency_penalty": 2.5}, "frequency_penalty", "equal to 2"),
     ({"prompt": "x", "presence_penalty": -3}, "presence_penalty", "equal to -2"),
     ({"prompt": "x", "repetition_penalty": 0}, "repetition_penalty", "equal to 0.01"),
@@ -152,6 +151,10 @@ BAD_TEXTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "x", "typical_p": 0.9}, "typical_p", "not supported"),
     ({"prompt": "x", "repeat_penalty": 1.1}, "repeat_penalty", "not supported"),
     ({"prompt": "x", "mirostat": 2}, "mirostat", "not supported"),
+    ({"prompt": "x", "skip_special_tokens": "no"}, "skip_special_tokens", "no"),
+    ({"prompt": "x", "stop_token_ids": [5, "6"]}, "stop_token_ids[1]", "6"),
+    ({"prompt": "x", "stop_token_ids": [1, 5000]}, "stop_token_ids[1]", "5000"),
+    ({"prompt": "x", "stop_token_ids": [1] * 1000}, "stop_token_ids", "at most 256"),
     ({"prompt": "x", "model": 5}, "model", "5"),
     ({"prompt": "caf\udce9"}, "prompt", ""),
 ]

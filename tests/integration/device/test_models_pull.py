@@ -36,7 +36,10 @@ from tests.hub_server import HubModel, HubServer, hub_server
 
 NAME = PulledName("someone", "python-5m")
 WEIGHTS = "model.safetensors"
-SHIPPED = {p.name: p.read_bytes() for p in model_directory(DEFAULT_MODEL).iterdir()}
+SHIPPED = {
+    **{p.name: p.read_bytes() for p in model_directory(DEFAULT_MODEL).iterdir()},
+    "special_tokens_map.json": b'{"bos_token": "<bos>"}',
+}
 UNWANTED = {
     "pytorch_model.bin": b"\x80\x04",
     "original/params.json": b"{}",

@@ -131,6 +131,16 @@ async def test_end_of_sequence_ends_the_stream(stub: Any, lm: LoadedModel) -> No
     assert answer.finished.reason == pb.FINISH_REASON_EOS
 
 
+async def test_a_stop_token_ends_the_stream(stub: Any, lm: LoadedModel) -> None:
+    whole = plain_loop(lm, prompt_of(30), 16, _SEEDED)
+    stop = next(t for i, t in enumerate(whole) if i >= 3 and t not in whole[:i])
+    message = start_message(prompt_of(30), 16, _SEEDED, stop_token_ids=[stop])
+    answer = await complete(stub, message)
+    assert answer.token_ids == whole[: whole.index(stop) + 1]
+    assert answer.finished.reason == pb.FINISH_REASON_EOS
+    assert answer.finished.tokens_generated == len(answer.token_ids)
+
+
 async def test_half_close_is_not_a_cancel(slow_stub: Any) -> None:
     stream = Stream(slow_stub)
     await stream.send(start_message(prompt_of(5), 12))

@@ -163,6 +163,7 @@ def judge(
     """
     _check(loaded, documents)
     decode, encode = loaded.tokenizer.decode, loaded.tokenizer.encode
+    continuation = loaded.tokenizer.continuation
     chance = np.random.default_rng(sampling.seed)
     begun = [b for ids in documents for b in begun_functions(decode(list(ids)))]
     chosen = [begun[i] for i in chance.permutation(len(begun))[:count]]
@@ -172,11 +173,13 @@ def judge(
         return own_part(chosen[index].head, decode(ids))[1]
 
     bodies = list(continue_prompts(loaded, heads, sampling, _BODY_TOKENS, has_ended))
-    texts = [decode(body) for body in bodies]
+    texts = [continuation(*pair) for pair in zip(bodies, heads, strict=True)]
     pages, rests = zip(*(_some_page(documents, chance) for _ in range(count)), strict=True)
     written = list(continue_prompts(loaded, pages, sampling, _PAGE_TOKENS))
     samples = [b.head + own_part(b.head, t)[0] for b, t in zip(chosen[:3], texts, strict=False)]
-    samples += [decode(p[-32:]) + "⟶" + decode(w) for p, w in zip(pages[:3], written, strict=False)]
+    samples += [
+        decode(p[-32:]) + "⟶" + continuation(w, p) for p, w in zip(pages[:3], written, strict=False)
+    ]
     return Readability(
         functions=len(chosen),
         parsed=sum(parses(b, text) for b, text in zip(chosen, texts, strict=True)),

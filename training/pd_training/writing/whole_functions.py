@@ -63,7 +63,7 @@ def write_functions(
 
     bodies = continue_prompts(loaded, prompts, sampling, _BODY_TOKENS, has_ended)
     for begin, prompt, ids in zip(chosen, prompts, bodies, strict=True):
-        body = decode(ids)
+        body = loaded.tokenizer.continuation(ids, prompt)
         ended = len(ids) < _BODY_TOKENS
         if ended and not is_loop(ids) and parses(begin, body):
             before = decode(prompt[-_KEPT_TOKENS:])

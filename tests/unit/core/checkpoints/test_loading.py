@@ -390,6 +390,16 @@ def test_several_ids_may_end_a_sequence(directory: Path) -> None:
     assert load_model(str(directory)).eos_token_ids == (1,)
 
 
+def test_the_tokenizers_end_of_sequence_is_one_too(directory: Path) -> None:
+    (directory / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
+    (directory / "special_tokens_map.json").write_text('{"eos_token": "<eos>"}')
+    assert load_model(str(directory)).eos_token_ids == (5, 6, 1)
+    (directory / "generation_config.json").write_text('{"eos_token_id": 1}')
+    assert load_model(str(directory)).eos_token_ids == (1,)
+    (directory / "special_tokens_map.json").write_text('{"eos_token": "no such token"}')
+    assert load_model(str(directory)).eos_token_ids == (1,)
+
+
 def test_the_chat_template_comes_with_the_model(directory: Path, tmp_path: Path) -> None:
     assert load_model(str(directory)).chat_template is None
     settings = TokenizerConfig({"eos_token": "<eos>"}, "{{ messages[0].content }}{{ eos_token }}")

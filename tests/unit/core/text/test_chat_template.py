@@ -367,6 +367,69 @@ def test_older_ways_to_store_a_template(
     assert TokenizerConfig.from_directory(tmp_path).chat_template == "own file"
 
 
+OLDER = {"bos_token": {"content": "<old>"}, "eos_token": "</old>"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (None, {"bos_token": "<old>", "eos_token": "</old>"}),
+        ({}, {"bos_token": "<old>", "eos_token": "</old>"}),
+        ({"pad_token": "<p>"}, {"bos_token": "<old>", "eos_token": "</old>", "pad_token": "<p>"}),
+        ({"eos_token": "</new>"}, {"bos_token": "<old>", "eos_token": "</old>"}),
+        (
+            {"eos_token": "</new>", "added_tokens_decoder": {}},
+            {"bos_token": "<old>", "eos_token": "</new>"},
+        ),
+        ({"bos_token": None, "added_tokens_decoder": {}}, {"eos_token": "</old>"}),
+    ],
+)
+def test_special_tokens_may_be_named_in_a_file_of_their_own(
+    settings: dict[str, Any] | None, expected: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(OLDER))
+    if settings is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}|{{ eos_token }}")
+    config = TokenizerConfig.from_directory(tmp_path)
+    assert config.special_tokens == expected
+    template = config.template()
+    assert template is not None
+    rendered = template.render([{"role": "user", "content": "x"}])
+    assert rendered == f"{expected.get('bos_token', '')}|{expected['eos_token']}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("named", [["eos_token"], ["bos_token", "eos_token"], []])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_older_file_has_the_precedence_that_transformers_gives_it(
+    named: list[str], listed: bool, tmp_path: Path
+) -> None:
+    """They ignore it beside a newer file; there we take from it what is not named at all."""
+    transformers = pytest.importorskip("transformers")
+    settings: dict[str, Any] = {name: f"<new {name}>" for name in named}
+    if listed:
+        settings["added_tokens_decoder"] = {}
+    (tmp_path / "tokenizer.json").write_text(random_tiny_tokenizer().to_str())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **settings})
+    )
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(OLDER))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours = TokenizerConfig.from_directory(tmp_path).special_tokens
+    for name in ("bos_token", "eos_token"):
+        if not listed or name in named:
+            assert ours[name] == getattr(theirs, name)
+
+
+def test_a_token_that_is_no_text_is_named_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": 3}')
+    with pytest.raises(ModelError, match=r"special_tokens_map\.json: eos_token is 3"):
+        TokenizerConfig.from_directory(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -56,6 +56,7 @@ def test_a_start_keeps_every_field() -> None:
         fingerprints=Fingerprints("t", "c", "w", "n"),
         cache_salt="s",
         useful_for_s=1.5,
+        stop_token_ids=(3, 4),
     )
     message = request_to_pb(start).start
     assert list(message.prompt_token_ids) == [1, 2, 3]
@@ -68,6 +69,7 @@ def test_a_start_keeps_every_field() -> None:
     assert dry == (0.5, 1.25, 9)
     assert (message.keep_ratio, message.cache_salt, message.api_version) == (0.5, "s", 1)
     assert message.useful_for_ns == 1_500_000_000
+    assert list(message.stop_token_ids) == [3, 4]
     prints = message.fingerprints
     assert (prints.tokenizer, prints.chat_template, prints.weights) == ("t", "c", "w")
     assert prints.numerics_id == "n"

@@ -96,6 +96,9 @@ def test_a_new_stream_begins_in_agreement() -> None:
     [([5, EOS, 7], [5, EOS], "stop"), ([5, 6, 7, 8], [5, 6, 7], "length")],
 )
 def test_the_log_closes_by_itself(tokens: list[int], kept: list[int], reason: str) -> None:
+    log = TokenLog(3, [EOS, 7])
+    log.receive(0, [5, 7, 6])
+    assert (log.closed, log.token_ids) == ("stop", [5, 7])
     log = TokenLog(3, [EOS])
     log.receive(0, tokens)
     assert (log.token_ids, log.closed) == (kept, reason)

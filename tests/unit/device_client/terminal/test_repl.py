@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pd_device_client.terminal.line_input import LineDropped, history_path, term
 from pd_device_client.terminal.repl import COMMANDS, Repl
 from pd_device_client.terminal.settings import ChatSettings
 from tests.api_server import EOS, QUICK, SLOW, emulated_engine, loaded_model, scripted_cloud
+from tests.tokenizer_kinds import byte_fallback, ids
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
 
@@ -232,6 +234,23 @@ def test_a_turn_begins_with_the_ids_that_were_made_though_others_have_the_same_t
     assert second.token_ids[: len(first.token_ids) + len(made)] == (*first.token_ids, *made)
     assert EOS not in second.token_ids
     assert loaded.tokenizer.decode(second.token_ids) == second.text
+
+
+@pytest.mark.parametrize(("template", "answer"), [(TEMPLATE, "Paris"), (None, " Paris")])
+def test_a_turn_keeps_the_ids_of_an_answer_that_begins_with_a_space(
+    template: str | None, answer: str
+) -> None:
+    tokenizer = byte_fallback()
+    chat_template = None if template is None else ChatTemplate(template)
+    loaded = replace(loaded_model(chat_template), tokenizer=tokenizer)
+    conversation = Conversation(loaded)
+    first = conversation.turn("it is")
+    paris, end = ids(tokenizer, "\u2581Paris", "<|im_end|>")
+    # The last is a stop string that is a special token: the template writes it again.
+    conversation.answered(first, outcome_of(answer, [paris, end]))
+    second = conversation.turn("in")
+    assert second.token_ids[: len(first.token_ids) + 1] == (*first.token_ids, paris)
+    assert end not in second.token_ids
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, None])

@@ -58,6 +58,7 @@ def test_good_starts_pass(start: Start) -> None:
         (_start(keep_ratio=1.5), InvalidRequest, "keep_ratio"),
         (_start(keep_ratio=float("nan")), InvalidRequest, "keep_ratio"),
         (_start(cache_salt="s" * 257), InvalidRequest, "cache_salt"),
+        (_start(stop_token_ids=(1, 10**6)), TokenOutOfVocabulary, r"stop_token_ids\[1\]"),
         (
             _start(fingerprints=Fingerprints("other")),
             FingerprintMismatch,

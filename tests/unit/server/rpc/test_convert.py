@@ -64,6 +64,7 @@ def test_a_full_start_keeps_every_field() -> None:
             ),
             cache_salt="salt",
             useful_for_ns=1_500_000_000,
+            stop_token_ids=[10, 11],
         )
     )
     assert _round_trip(message) == Start(
@@ -79,6 +80,7 @@ def test_a_full_start_keeps_every_field() -> None:
         fingerprints=Fingerprints("a", "b", "c", "d"),
         cache_salt="salt",
         useful_for_s=1.5,
+        stop_token_ids=(10, 11),
     )
 
 
@@ -86,7 +88,7 @@ def test_unset_optional_fields_have_their_stated_defaults() -> None:
     start = _round_trip(pb.GenerateRequest(start=pb.Start(api_version=1)))
     assert isinstance(start, Start)
     assert start.sampling == SamplingParams()
-    assert (start.keep_ratio, start.useful_for_s) == (1.0, None)
+    assert (start.keep_ratio, start.useful_for_s, start.stop_token_ids) == (1.0, None, ())
 
 
 def test_zero_is_not_unset() -> None:

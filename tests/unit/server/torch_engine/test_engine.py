@@ -272,6 +272,24 @@ def test_end_of_sequence_is_the_last_token(lm: LoadedModel) -> None:
     assert answers.finished(0).reason is FinishReason.STOP
 
 
+@pytest.mark.parametrize("num_committed", [0, 2])
+def test_a_stop_token_is_the_last_token(lm: LoadedModel, num_committed: int) -> None:
+    whole = plain_loop(lm, prompt_of(40), 10, _SAMPLINGS[1])
+    stop = next(t for i, t in enumerate(whole) if i >= 3 and t not in whole[:i])
+    at = whole.index(stop)
+    answers = _Answers(TorchEngine(lm, 2, 16))
+    committed = tuple(whole[:num_committed])
+    request = _request(0, prompt_of(40), 10, committed=committed, sampling=_SAMPLINGS[1])
+    request.stop_token_ids = frozenset([stop])
+    beside = _request(1, prompt_of(40), 10, sampling=_SAMPLINGS[1])
+    for each in (request, beside):
+        answers.engine.add_request(each)
+    answers.run()
+    assert answers.tokens[0] == whole[num_committed : at + 1]
+    assert answers.finished(0).reason is FinishReason.STOP
+    assert answers.tokens[1] == whole, "it is this request's alone"
+
+
 def test_prompts_are_scored_once_in_chunks_with_hits_and_continuations(lm: LoadedModel) -> None:
     prompt = prompt_of(700)
     cache = lm.model.make_cache(700)
@@ -308,7 +326,11 @@ def test_a_closed_prefix_finishes_at_once_without_work(lm: LoadedModel) -> None:
     answers.engine.add_request(_request(0, prompt_of(9), 10, committed=(5, eos)))
     answers.engine.add_request(_request(1, prompt_of(9), 2, committed=(5, 6)))
     answers.engine.add_request(_request(2, [*prompt_of(9), eos], 2))  # of the prompt: no end
+    stopped = _request(3, prompt_of(9), 10, committed=(5, 6))
+    stopped.stop_token_ids = frozenset([6])
+    answers.engine.add_request(stopped)
     answers.step()
+    assert answers.finished(3) == Finished(FinishReason.STOP, 0)
     assert answers.finished(0) == Finished(FinishReason.STOP, 0)
     assert answers.finished(1) == Finished(FinishReason.LENGTH, 0)
     answers.run()

@@ -34,6 +34,7 @@ class ScriptedBackend:
     def __init__(self) -> None:
         self.requests: list[BackendRequest] = []
         self.live: dict[str, list[int]] = {}  # key: [position, end]
+        self.stops: dict[str, set[int]] = {}
         self.aborted: list[str] = []
         self.eos_at = -1
         self.alive = True
@@ -49,6 +50,7 @@ class ScriptedBackend:
             self.unscored.append(request.key)
         first = request.first_position
         self.live[request.key] = [first, first + request.num_tokens]
+        self.stops[request.key] = {EOS, *request.stop_token_ids}
 
     def abort(self, key: str) -> None:
         if self.live.pop(key, None) is not None:
@@ -67,7 +69,7 @@ class ScriptedBackend:
                 continue
             token_id = EOS if state[0] == self.eos_at else 10 + state[0]
             state[0] += 1
-            finished = state[0] == state[1] or token_id == EOS
+            finished = state[0] == state[1] or token_id in self.stops[key]
             if finished:
                 del self.live[key]
             scores = (0.25, 0.75) if key in self.unscored else None
@@ -188,6 +190,17 @@ def test_an_end_of_sequence_token_ends_it(engine: VllmEngine, backend: ScriptedB
     events = _run(engine)
     assert _tokens(events) == [10, EOS]
     assert _end(events).reason is FinishReason.STOP
+
+
+def test_a_stop_token_ends_its_own_request(engine: VllmEngine, backend: ScriptedBackend) -> None:
+    engine.add_request(_request(1, limit=9, stop_token_ids=frozenset([12, 11])))
+    engine.add_request(_request(2, limit=4))
+    events = _run(engine)
+    assert _tokens(events, 1) == [10, 11]
+    assert _tokens(events, 2) == [10, 11, 12, 13]
+    ends = {e.request_id: e.finished.reason for e in events if isinstance(e, RequestFinished)}
+    assert ends == {1: FinishReason.STOP, 2: FinishReason.LENGTH}
+    assert [request.stop_token_ids for request in backend.requests] == [(11, 12), ()]
 
 
 @pytest.mark.parametrize(

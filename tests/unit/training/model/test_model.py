@@ -122,7 +122,7 @@ def test_what_belongs_to_a_model_is_read_and_written_back(tmp_path: Path) -> Non
     )
     back = read_training_model(tmp_path / "one")
     assert back.companions == companions
-    assert back.eos_token_ids == (5, 6), "generation_config.json goes first"
+    assert back.eos_token_ids == (5, 6, 1), "generation_config.json first, then the tokenizer"
     write_training_model(
         tmp_path / "two",
         back.model,
@@ -131,7 +131,7 @@ def test_what_belongs_to_a_model_is_read_and_written_back(tmp_path: Path) -> Non
         companions=back.companions,
     )
     served = load_model(str(tmp_path / "two"), fast=True)
-    assert served.eos_token_ids == (5, 6)
+    assert served.eos_token_ids == (5, 6, 1)
     assert served.chat_template is not None
 
 
