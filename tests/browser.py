@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,3 +64,30 @@ def answered(page: Any) -> str:
     """Wait until the last answer has ended; return its text."""
     page.wait_for_selector(".turn:last-child[aria-busy=false]")
     return str(page.locator(".turn:last-child .text").inner_text())
+
+
+def set_choice(page: Any, name: str, value: str) -> None:
+    """Type into a field of the settings."""
+    page.click("#open-settings")
+    page.fill(f"#settings [name={name}]", value)
+    page.press(f"#settings [name={name}]", "Escape")
+
+
+def posted(page: Any) -> list[Any]:
+    """Return the list that the bodies of the page's requests are added to from now on."""
+    bodies = list[Any]()
+
+    def note(request: Any) -> None:
+        if request.method == "POST":
+            bodies.append(request.post_data_json)
+
+    page.on("request", note)
+    return bodies
+
+
+def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    """Wait for what no selector says; the page's policy lets no string be evaluated in it again."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)

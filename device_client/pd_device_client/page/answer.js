@@ -7,7 +7,19 @@
 /** @typedef {{position: number, origin: Origin, atS: number}} Token one that was shown */
 /** @typedef {{position: number, count: number, atS: number}} Arrival tokens that came from the cloud */
 /** @typedef {{startS: number, endS: number, fed: number, count: number}} Pass of the device */
-/** @typedef {{position: number, atS: number}} Claim the handoff */
+/** @typedef {{position: number, atS: number}} Claim from there on only the device commits */
+/** @typedef {{token: Token, number: number, atS: number}} Handoff where the device went on: its first
+ * token, the number of it from 1, and when the device had claimed it */
+/**
+ * @typedef {object} Failure of a side, which may have been mended since
+ * @property {Origin} side
+ * @property {string} message in full
+ * @property {string} code
+ * @property {boolean} final whether the side is not tried again
+ * @property {number} arrivals messages of the cloud before it
+ * @property {number} atS
+ */
+/** @typedef {{course: string, figures: [string, string][]}} Told what is left of an answer that was kept */
 /** @typedef {"waiting" | "streaming" | "done" | "stopped" | "failed"} Phase */
 
 /** Filled by `apply`, chunk by chunk; everything else only reads it. */
@@ -27,7 +39,7 @@ export class Answer {
     /** @type {Claim[]} in order; the last one stands unless it was given back */
     this.claims = [];
     this.claimReturned = false;
-    /** @type {Json | null} */
+    /** @type {Json | null} the last one told: a plan can be revised on the way */
     this.plan = null;
     /** @type {Json | null} the final figures */
     this.report = null;
@@ -38,8 +50,10 @@ export class Answer {
     /** @type {number | null} when the device's turn at its engine came */
     this.deviceBeganS = null;
     this.cachedTokens = 0;
-    /** @type {string[]} what failed and was mended, in words */
-    this.troubles = [];
+    /** @type {Failure[]} */
+    this.failures = [];
+    /** @type {Told | null} of an answer out of the browser's store: its events are gone */
+    this.told = null;
     /** @type {Error | null} why it is incomplete */
     this.error = null;
     this._lastS = 0;
@@ -49,6 +63,31 @@ export class Answer {
   /** The handoff that stands, or null. */
   get claim() {
     return this.claimReturned ? null : (this.claims.at(-1) ?? null);
+  }
+
+  /**
+   * Where the device went on with what the cloud had begun; null while nothing of it was shown. A
+   * claim alone is no handoff: the device may have been first, or the answer over.
+   * @returns {Handoff | null}
+   */
+  get handoff() {
+    const { tokens } = this;
+    const at = tokens.findIndex((token, i) =>
+      token.origin === "device" && tokens[i - 1]?.origin === "cloud");
+    if (at < 0) return null;
+    const token = tokens[at];
+    const claimed = this.claims.filter((claim) => claim.position <= token.position && claim.atS <= token.atS);
+    return { token, number: at + 1, atS: claimed.at(-1)?.atS ?? token.atS };
+  }
+
+  /** Whether the cloud failed and did not come back. */
+  get cutOff() {
+    return this.failures.some(({ side, arrivals }) => side === "cloud" && arrivals === this.arrivals.length);
+  }
+
+  /** Tokens that the cloud made, those that nobody needed included, as far as it is known. */
+  get cloudTokensMade() {
+    return this.report?.cloud_tokens_generated ?? this.arrivals.reduce((sum, { count }) => sum + count, 0);
   }
 
   /** Seconds from submit until now, or until the end. */
@@ -77,6 +116,17 @@ export class Answer {
     } else if (choice.pd) {
       this._shown(choice.pd, choice.delta?.content ?? "");
     }
+  }
+
+  /**
+   * What is left of an answer that was kept.
+   * @param {{text: string, runs: Run[], error: string, told: Told}} kept
+   */
+  static restored({ text, runs, error, told }) {
+    const answer = new Answer();
+    Object.assign(answer, { text, runs, told, phase: error ? "failed" : "done" });
+    answer.error = error ? new Error(error) : null;
+    return answer;
   }
 
   /**
@@ -110,9 +160,7 @@ export class Answer {
     const atS = event.at_s;
     switch (event.event) {
       case "plan":
-        this.plan = event;
-        // The mode that was planned is told with the plan.
-        this.troubles.push(...event.notes.filter((/** @type {string} */ note) => !note.startsWith("planned ")));
+        this.plan = { ...this.plan, ...event };
         break;
       case "cloud_asked":
         this.asked = event.cloud_tokens;
@@ -138,17 +186,22 @@ export class Answer {
         this.claimReturned = true;
         break;
       case "cloud_failed":
-        this._trouble(`The cloud broke off: ${event.message}.`);
+        this._failed("cloud", event, event.final);
         break;
       case "device_failed":
-        this._trouble(`This device failed: ${event.message}.`);
+        this._failed("device", event, true);
         break;
     }
   }
 
-  /** @param {string} words */
-  _trouble(words) {
-    if (!this.troubles.includes(words)) this.troubles.push(words);
+  /**
+   * @param {Origin} side
+   * @param {Json} event
+   * @param {boolean} final
+   */
+  _failed(side, event, final) {
+    const { message, code, at_s: atS } = event;
+    this.failures.push({ side, message, code, final, arrivals: this.arrivals.length, atS });
   }
 
   /** @param {number} seconds */

@@ -3,6 +3,8 @@
 
 import { eventData } from "./sse.js";
 
+const STATUS_WITHIN_MS = 20_000;
+
 /** @typedef {Record<string, any>} Json */
 
 /** What the device refused, or where an answer broke off. */
@@ -17,6 +19,11 @@ export class ApiError extends Error {
     this.status = status;
     this.code = code;
     this.param = param;
+  }
+
+  /** Whether the device is not there at all. */
+  get unreached() {
+    return this.status === 0;
   }
 }
 
@@ -33,7 +40,9 @@ export class Api {
    * @returns {Promise<Json>}
    */
   async status({ fresh = false } = {}) {
-    const response = await this._fetch(`/v1/pd/status${fresh ? "?fresh=true" : ""}`, {});
+    const response = await this._fetch(`/v1/pd/status${fresh ? "?fresh=true" : ""}`, {
+      signal: AbortSignal.timeout(STATUS_WITHIN_MS), // a device that hangs takes the connection all the same
+    });
     return response.json();
   }
 
@@ -62,14 +71,18 @@ export class Api {
       body: JSON.stringify({ ...body, stream: true }),
       signal,
     });
-    if (response.body === null) throw new ApiError("the device sent nothing");
-    for await (const data of eventData(response.body)) {
-      if (data === "[DONE]") return;
-      const chunk = JSON.parse(data);
-      if (chunk.error) throw asError(chunk.error, response.status);
-      yield chunk;
+    if (response.body === null) throw new ApiError("The device sent nothing.");
+    try {
+      for await (const data of eventData(response.body)) {
+        if (data === "[DONE]") return;
+        const chunk = JSON.parse(data);
+        if (chunk.error) throw asError(chunk.error, response.status);
+        yield chunk;
+      }
+    } catch (error) {
+      if (signal.aborted || !(error instanceof TypeError)) throw error; // of a connection: a TypeError
     }
-    throw new ApiError("the answer broke off: the device went away");
+    throw new ApiError("The answer broke off: this device went away.");
   }
 
   /**
@@ -83,8 +96,8 @@ export class Api {
     try {
       response = await fetch(path, { ...options, headers, cache: "no-store" });
     } catch (error) {
-      if (options.signal?.aborted) throw error;
-      throw new ApiError("this device does not answer; is pd-device still running?");
+      if (error instanceof DOMException && error.name === "AbortError") throw error; // the reader's wish
+      throw new ApiError("This device does not answer. Is pd-device still running?");
     }
     if (!response.ok) {
       const told = await response.json().catch(() => ({}));

@@ -7,7 +7,10 @@ const MOST_OF_THE_WINDOW = 0.4;
 
 /** What is being written, and the buttons beside it. */
 export class Composer {
-  /** @param {{send: (text: string) => void, stop: () => void}} wishes */
+  /**
+   * @param {{send: (text: string) => void, stop: () => void, refused: () => void}} wishes refused:
+   *   something was to be sent while the device cannot answer; the text stays
+   */
   constructor(wishes) {
     this._wishes = wishes;
     this._field = byId("prompt", HTMLTextAreaElement);
@@ -51,12 +54,23 @@ export class Composer {
   }
 
   focus() {
-    this._field.focus();
+    this._field.focus({ preventScroll: true }); // it is always in sight
+  }
+
+  /**
+   * Take a text back that was not sent after all, unless the next one is being written.
+   * @param {string} text
+   */
+  giveBack(text) {
+    if (this._field.value.trim()) return;
+    this._field.value = text;
+    this._fit();
   }
 
   _submit() {
     const text = this._field.value;
-    if (!text.trim() || this._running || !this._ready) return;
+    if (!text.trim() || this._running) return;
+    if (!this._ready) return this._wishes.refused();
     this._field.value = "";
     this._fit();
     this._wishes.send(text);

@@ -3,7 +3,7 @@
 
 import { ApiError } from "./api.js";
 import { byId, element } from "./dom.js";
-import { counted } from "./words.js";
+import { TroubleList } from "./trouble_list.js";
 
 /** @typedef {import("./api.js").Json} Json */
 
@@ -31,8 +31,12 @@ export class DeviceState {
     this.known = null;
     /** @type {string} why there is none, in words */
     this.problem = "";
+    /** Whether the device is not there at all. */
+    this.gone = false;
     /** Whether its model answers messages; a base model goes on with a text. Stays while it is not reached. */
     this.chat = true;
+    this._details = new TroubleList({});
+    byId("cloud-detail", HTMLElement).append(this._details.element);
     /** @type {number | undefined} */
     this._timer = undefined;
     document.addEventListener("visibilitychange", () => {
@@ -52,10 +56,12 @@ export class DeviceState {
       // Who wants nothing to leave this device wants no cloud asked how it is, either.
       this.known = await this._api.status({ fresh: !this._page.localOnly() });
       this.problem = "";
+      this.gone = false;
       this.chat = this.known?.model?.chat ?? this.chat;
     } catch (error) {
       this.known = null;
       this.problem = error instanceof Error ? error.message : String(error);
+      this.gone = error instanceof ApiError && error.unreached;
       if (error instanceof ApiError && error.status === 401) this._page.onKeyNeeded();
     }
     this.show();
@@ -81,7 +87,6 @@ export class DeviceState {
     const { mode } = this.known.settings;
     byId("default-mode", HTMLElement).textContent = MODES[mode] ?? "";
     this._showModes(mode, cloud?.address);
-    this._showTotals(this.known.totals);
   }
 
   /** @param {Json | undefined} cloud */
@@ -96,8 +101,7 @@ export class DeviceState {
     const told = unused ? "not used" : (words[cloud?.state] ?? "");
     showState("cloud-state", cloud?.address ?? (cloud ? "none" : "unknown"), told, state);
     this._page.onCloud(cloud);
-    byId("cloud-detail", HTMLElement).textContent = cloud?.detail
-      ?? (cloud && !cloud.settable ? "It is set where this device is started (--cloud)." : "");
+    this._details.show(cloudDetails(cloud));
   }
 
   /**
@@ -113,20 +117,23 @@ export class DeviceState {
       }
     }
   }
+}
 
-  /** @param {Json} totals */
-  _showTotals(totals) {
-    const { shown_tokens: shown, cloud_tokens_saved: saved } = totals;
-    byId("saved", HTMLElement).textContent = shown === 0 ? ""
-      : `${saved.toLocaleString("en")} of ${counted(shown, "token")} needed no cloud`;
-    /** @type {[string, number][]} */
-    const rows = [
-      ["Answers", totals.answers], ["Handed over", totals.handed_over], ["Tokens shown", shown],
-      ["Tokens the cloud made", totals.cloud_tokens], ["Cloud tokens saved", saved],
-    ];
-    byId("totals", HTMLDListElement).replaceChildren(...rows.map(([name, value]) =>
-      element("div", {}, element("dt", {}, name), element("dd", {}, value.toLocaleString("en")))));
-  }
+/**
+ * What is wrong with the cloud, if anything: a sentence, and what it was made of.
+ * @param {Json | undefined} cloud
+ * @returns {import("./troubles.js").Trouble[]}
+ */
+function cloudDetails(cloud) {
+  /** @type {Record<string, string>} */
+  const sentences = {
+    unreachable: "The cloud does not answer; this device answers alone meanwhile.",
+    resting: "The cloud failed several times in a row, so it is left alone for a while.",
+    mismatch: "The cloud runs another model, so no answer can be handed over.",
+  };
+  if (cloud?.detail) return [{ words: sentences[cloud.state] ?? "The cloud is of no use now.", details: [cloud.detail] }];
+  if (cloud && !cloud.settable) return [{ words: "It is set where this device is started (--cloud).", details: [] }];
+  return [];
 }
 
 /**
@@ -139,5 +146,6 @@ function showState(id, name, words, state) {
   const shown = byId(id, HTMLElement);
   shown.dataset.state = state;
   shown.title = words ? `${name}: ${words}` : name;
-  shown.querySelector("dd")?.replaceChildren(name, ...(words ? [" ", element("small", {}, words)] : []));
+  shown.querySelector("dd")?.replaceChildren(element("span", {}, name),
+    ...(words ? [" ", element("small", {}, words)] : []));
 }

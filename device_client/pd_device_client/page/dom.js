@@ -56,3 +56,14 @@ export function byId(id, kind) {
   if (!(found instanceof kind)) throw new Error(`the page has no ${kind.name} #${id}`);
   return found;
 }
+
+/**
+ * Make a button.
+ * @param {string} words
+ * @param {() => void} pressed
+ */
+export function button(words, pressed) {
+  const made = element("button", { type: "button" }, words);
+  made.addEventListener("click", pressed);
+  return made;
+}

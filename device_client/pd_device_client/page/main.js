@@ -2,18 +2,23 @@
 /** The page: one conversation with one device. */
 
 import { Announcer } from "./announcer.js";
+import { Answer } from "./answer.js";
 import { Api, ApiError } from "./api.js";
+import { ChatsSheet } from "./chats_sheet.js";
 import { CloudSetting } from "./cloud_setting.js";
 import { Composer } from "./composer.js";
-import { Conversation } from "./conversation.js";
+import { Conversation, Turn } from "./conversation.js";
 import { DeviceState } from "./device_state.js";
-import { byId, element } from "./dom.js";
-import { CHAT_EXAMPLES, TEXT_EXAMPLES } from "./examples.js";
+import { byId } from "./dom.js";
+import { KeptChats } from "./kept_chats.js";
+import { Notice } from "./notice.js";
 import { Settings } from "./settings.js";
 import { TurnView } from "./turn_view.js";
-import { courseWords } from "./words.js";
+import { Use } from "./use.js";
+import { Welcome } from "./welcome.js";
+import { courseWords, figures } from "./words.js";
 
-/** @typedef {import("./conversation.js").Turn} Turn */
+/** @typedef {import("./conversation.js").Undo} Undo */
 
 const NEAR_THE_END_PX = 120;
 
@@ -27,20 +32,36 @@ class Page {
     /** @type {AbortController | null} of the answer under way */
     this._running = null;
     this._turns = byId("turns", HTMLElement);
-    this._notice = byId("notice", HTMLElement);
     this._announcer = new Announcer(byId("announcer", HTMLElement));
+    this._notice = new Notice((words) => this._announcer.say(words));
+    this._kept = new KeptChats();
+    this._use = new Use();
     this._settings = new Settings((key) => this._useKey(key), () => this._settled());
-    this._composer = new Composer({ send: (text) => this._ask(text), stop: () => this._stop() });
+    this._composer = new Composer({
+      send: (text) => this._ask(text), stop: () => this._stop(), refused: () => this._notice.insist(),
+    });
+    this._welcome = new Welcome((prompt) => {
+      this._ask(prompt);
+      this._composer.focus();
+    });
+    this._chats = new ChatsSheet(this._kept, {
+      current: () => this._conversation.id, open: (id) => this._open(id), deleted: (id) => this._deleted(id),
+    });
     this._cloud = new CloudSetting(this._api, () => this._state.ask());
     this._state = new DeviceState(this._api, {
-      localOnly: () => this._settings.choices.localOnly,
+      localOnly: () => this._settings.localOnly,
       onChange: () => this._stateChanged(),
       onKeyNeeded: () => this._needKey(),
       onCloud: (cloud) => this._cloud.show(cloud),
     });
     byId("new-chat", HTMLButtonElement).addEventListener("click", () => this._newChat());
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && !this._settings.isOpen) this._stop();
+      if (event.key === "Escape" && !this._settings.isOpen && !this._chats.isOpen) this._stop();
+    });
+    this._kept.watch((deleted) => {
+      // Deleted in another page of this browser: what goes on here is not to bring it back.
+      if (deleted === this._conversation.id) this._conversation.deleted = true;
+      this._chats.show();
     });
     this._settled();
     this._state.ask();
@@ -49,43 +70,57 @@ class Page {
 
   /** @param {string} prompt */
   _ask(prompt) {
-    const turn = this._conversation.ask(prompt);
-    const { chat } = this._state;
-    const format = this._settings.choices.format || (chat ? "markdown" : "plain");
-    const view = new TurnView(turn, this._conversation.turns.length, { chat, format }, {
-      regenerate: () => this._regenerate(turn),
-      goOn: () => this._ask(turn.prompt + turn.answer.text),
-    });
-    this._views.set(turn, view);
-    this._turns.append(view.element);
-    this._markLast();
-    byId("welcome", HTMLElement).hidden = true;
-    view.element.scrollIntoView({ block: "end" });
-    this._carry(turn);
+    if (this._running) return; // two quick presses are one wish
+    if (!this._state.ready) {
+      this._composer.giveBack(prompt);
+      this._notice.insist();
+      return;
+    }
+    const { turn, undo } = this._conversation.ask(prompt, this._state.chat);
+    this._showTurns();
+    this._carry(turn, undo, () => this._composer.giveBack(prompt));
   }
 
-  /** @param {Turn} turn */
-  _regenerate(turn) {
-    turn.again();
-    this._carry(turn);
+  /**
+   * Another answer to a turn, and perhaps to a changed text.
+   * @param {Turn} turn
+   * @param {string} [prompt]
+   */
+  _again(turn, prompt) {
+    const editAgain = () => {
+      if (prompt !== undefined) this._views.get(turn)?.asked.edit(prompt);
+    };
+    if (!this._state.ready) {
+      this._notice.insist();
+      editAgain();
+      return;
+    }
+    this._stop();
+    const undo = this._conversation.again(turn, prompt);
+    this._showTurns();
+    this._carry(turn, undo, editAgain);
     this._composer.focus();
   }
 
   /**
    * Ask for a turn's answer and show it as it comes.
    * @param {Turn} turn
+   * @param {Undo} undo takes the question back, where the device is not there to answer it
+   * @param {() => void} giveBack lets what was written be sent again
    */
-  async _carry(turn) {
+  async _carry(turn, undo, giveBack) {
     const { answer } = turn;
+    const conversation = this._conversation;
     const running = new AbortController();
     this._running = running;
     this._composer.setRunning(true);
     this._announcer.begin();
     const stopDrawing = this._keepDrawing(turn);
     const body = {
-      messages: this._conversation.messages(turn, this._state.chat),
+      messages: this._conversation.messages(turn, this._state.chat, this._settings.choices.system.trim()),
       ...this._settings.request(),
     };
+    let unreached = false;
     try {
       for await (const chunk of this._api.answer(body, running.signal)) {
         answer.apply(chunk);
@@ -94,14 +129,22 @@ class Page {
     } catch (error) {
       if (running.signal.aborted) answer.end(null);
       else answer.end(error instanceof Error ? error : new Error(String(error)));
+      unreached = error instanceof ApiError && error.unreached && answer.tokens.length === 0;
       if (error instanceof ApiError && error.status === 401) this._needKey();
     }
     stopDrawing();
-    this._views.get(turn)?.update();
-    this._announcer.end(answer.text, answer.error?.message ?? courseWords(answer));
-    if (this._running !== running) return; // a new chat was begun meanwhile
+    this._use.add(answer);
+    if (!unreached) this._keep(conversation);
+    if (this._running !== running) return; // another one was begun meanwhile
     this._running = null;
     this._composer.setRunning(false);
+    if (unreached) {
+      undo();
+      this._showTurns();
+      giveBack();
+    }
+    this._views.get(turn)?.update();
+    this._announcer.end(answer.text, answer.error?.message ?? courseWords(answer));
     this._state.ask();
   }
 
@@ -129,57 +172,106 @@ class Page {
   }
 
   _newChat() {
+    this._begin(new Conversation());
+  }
+
+  /** @param {Conversation} conversation */
+  _begin(conversation) {
     this._stop();
     this._running = null;
     this._composer.setRunning(false);
-    this._conversation = new Conversation();
-    this._views.clear();
-    this._turns.replaceChildren();
-    byId("welcome", HTMLElement).hidden = false;
+    this._conversation = conversation;
+    this._showTurns();
     this._composer.focus();
   }
 
-  _markLast() {
-    const last = this._conversation.turns.at(-1);
-    for (const [turn, view] of this._views) view.setLast(turn === last);
-  }
-
-  _settled() {
-    const { tint, timeline } = this._settings.choices;
-    document.body.classList.toggle("untinted", !tint);
-    document.body.classList.toggle("without-timeline", !timeline);
-    this._state?.show();
-  }
-
-  _stateChanged() {
-    const { known, ready, chat, problem } = this._state;
-    this._composer.setReady(ready);
-    this._composer.setKind(chat);
-    let notice = problem;
-    if (known?.state === "failed") notice = "The model could not be loaded; the log of pd-device says why.";
-    this._notice.hidden = notice === "";
-    if (this._notice.textContent !== notice) this._notice.textContent = notice;
-    if (ready && !byId("examples", HTMLElement).hasChildNodes()) this._showExamples(chat, known?.model.name);
+  /** Show the turns that there are; those that stay keep their elements. */
+  _showTurns() {
+    const { turns } = this._conversation;
+    for (const [turn, view] of this._views) {
+      if (turns.includes(turn)) continue;
+      view.element.remove();
+      this._views.delete(turn);
+    }
+    for (const [i, turn] of turns.entries()) {
+      const view = this._views.get(turn) ?? this._makeView(turn, i + 1);
+      if (this._turns.children[i] !== view.element) this._turns.insertBefore(view.element, this._turns.children[i] ?? null);
+      view.setLast(i === turns.length - 1);
+      view.update();
+    }
+    this._welcome.setShown(turns.length === 0);
+    this._turns.lastElementChild?.scrollIntoView({ block: "end" });
   }
 
   /**
-   * @param {boolean} chat
-   * @param {string} name
+   * @param {Turn} turn
+   * @param {number} number
    */
-  _showExamples(chat, name) {
-    if (!chat) {
-      byId("welcome-text", HTMLElement).textContent = `${name} is a base model: it goes on with a text, and answers ` +
-        "no questions. A cloud makes the first words at once; this device reads the text meanwhile, takes over " +
-        "without a seam, and the cloud is free again.";
-    }
-    byId("examples", HTMLElement).append(...(chat ? CHAT_EXAMPLES : TEXT_EXAMPLES).map(({ title, prompt }) => {
-      const chosen = element("button", { type: "button" }, title);
-      chosen.addEventListener("click", () => {
-        this._ask(prompt);
-        this._composer.focus();
-      });
-      return element("li", {}, chosen);
-    }));
+  _makeView(turn, number) {
+    const format = this._settings.choices.format || (turn.chat ? "markdown" : "plain");
+    const view = new TurnView(turn, number, format, {
+      again: (prompt) => this._again(turn, prompt),
+      goOn: () => this._ask(turn.prompt + turn.answer.text),
+    });
+    this._views.set(turn, view);
+    return view;
+  }
+
+  /**
+   * Keep a conversation, where that is wanted.
+   * @param {Conversation} conversation
+   */
+  _keep({ id, turns, deleted }) {
+    const ended = turns.filter(({ answer }) => answer.ended);
+    if (!this._settings.choices.keepChats || deleted || ended.length === 0) return;
+    const problem = this._kept.save({
+      id, savedMs: Date.now(),
+      turns: ended.map(({ prompt, chat, answer }) => ({
+        prompt, chat, text: answer.text, runs: answer.runs, error: answer.error?.message ?? "",
+        told: { course: courseWords(answer), figures: figures(answer) },
+      })),
+    });
+    this._chats.tell(problem);
+    this._chats.show();
+    if (problem) this._notice.mention(problem);
+  }
+
+  /** @param {string} id of a kept chat */
+  _open(id) {
+    const kept = this._kept.load(id);
+    if (kept === null || id === this._conversation.id) return;
+    const conversation = new Conversation(id);
+    conversation.turns = kept.turns.map(({ prompt, chat, ...rest }) => {
+      const turn = new Turn(prompt, chat);
+      turn.answer = Answer.restored(rest);
+      return turn;
+    });
+    this._begin(conversation);
+  }
+
+  /** @param {string} id of a chat that was deleted here */
+  _deleted(id) {
+    if (id !== this._conversation.id) return;
+    this._conversation.deleted = true;
+    this._newChat();
+  }
+
+  _settled() {
+    const { tint, timeline, keepChats } = this._settings.choices;
+    document.body.classList.toggle("untinted", !tint);
+    document.body.classList.toggle("without-timeline", !timeline);
+    this._state.show();
+    if (keepChats && !this._chats.keeping) this._keep(this._conversation);
+    this._chats.setKeeping(keepChats);
+  }
+
+  _stateChanged() {
+    const { known, ready, chat, problem, gone } = this._state;
+    this._composer.setReady(ready);
+    this._composer.setKind(chat);
+    this._settings.setKind(chat);
+    this._notice.show(known, problem, gone);
+    if (ready && known) this._welcome.show(known, chat);
   }
 
   /** @param {string} key */

@@ -30,7 +30,8 @@ const MAX_DEPTH = 12;
 
 /**
  * @param {string} text
- * @returns {{block: Block, source: string}[]} the blocks, each with the lines it was made of
+ * @returns {{block: Block, source: string, at: number}[]} the blocks, each with the lines it was made
+ *   of and where they begin
  */
 export function parseMarkdown(text) {
   /** @type {Line[]} */
@@ -42,8 +43,8 @@ export function parseMarkdown(text) {
   }
   return located(lines, 0).map(({ block, start, end }) => {
     const last = lines[end - 1];
-    const source = text.slice(lines[start].at, last.at + last.text.length);
-    return { block, source: `${lines[start].at}:${source}` };
+    const { at } = lines[start];
+    return { block, source: text.slice(at, last.at + last.text.length), at };
   });
 }
 

@@ -1,8 +1,10 @@
 // @ts-check
 /** An answer's text in the document: formatted or as it is, its parts tinted by their maker. */
 
+import { CodeBlock } from "./code_block.js";
 import { element } from "./dom.js";
 import { parseMarkdown } from "./markdown.js";
+import { Tint } from "./tint.js";
 
 /** @typedef {import("./answer.js").Run} Run */
 /** @typedef {import("./inline.js").Inline} Inline */
@@ -15,6 +17,8 @@ export class RichText {
     this._container = container;
     /** @type {string[]} what each child was made of */
     this._made = [];
+    /** @type {CodeBlock | null} the last one made: it grows where it is */
+    this._growing = null;
   }
 
   /**
@@ -25,13 +29,32 @@ export class RichText {
   show(text, runs, format) {
     const tint = new Tint(runs);
     if (format === "plain") {
-      this._replace([`plain ${text.length} ${tint.key}`], () => plainText(text, tint));
+      this._replace([`plain ${text.length} ${tint.keyOf(0, text.length)}`], () => plainText(text, tint));
       return;
     }
     const blocks = parseMarkdown(text);
     const levels = headingLevels(blocks.map(({ block }) => block));
-    const keys = blocks.map(({ block, source }, i) => `${block.kind}${levels[i]} ${tint.key} ${source}`);
-    this._replace(keys, (i) => blockElement(blocks[i].block, tint, levels[i]));
+    const keys = blocks.map(({ block, source, at }, i) =>
+      `${block.kind}${levels[i]} ${tint.keyOf(at, at + source.length)} ${at}:${source}`);
+    this._replace(keys, (i) => {
+      const { block } = blocks[i];
+      return block.kind === "code" ? this._codeElement(block, tint, i) : blockElement(block, tint, levels[i]);
+    });
+  }
+
+  /**
+   * Code keeps its element while it grows: its button keeps the focus, its lines stay scrolled.
+   * @param {import("./code_block.js").Code} code
+   * @param {Tint} tint
+   * @param {number} i its place among the blocks
+   */
+  _codeElement(code, tint, i) {
+    if (this._growing !== null && this._growing.element === this._container.children[i]) {
+      this._growing.show(code, tint);
+    } else {
+      this._growing = new CodeBlock(code, tint);
+    }
+    return this._growing.element;
   }
 
   /**
@@ -43,44 +66,12 @@ export class RichText {
     for (let i = 0; i < keys.length; i += 1) {
       if (this._made[i] === keys[i]) continue;
       const made = make(i);
+      if (children[i] === made) continue;
       if (i < children.length) children[i].replaceWith(made);
       else this._container.append(made);
     }
     while (children.length > keys.length) children[children.length - 1].remove();
     this._made = keys;
-  }
-}
-
-/** Who made the character at a place of the text. */
-class Tint {
-  /** @param {Run[]} runs */
-  constructor(runs) {
-    this._runs = runs;
-    /** Changes when a place that was tinted before is tinted otherwise: where runs begin. */
-    this.key = runs.map((run) => `${run.origin[0]}${run.start}`).join(",");
-  }
-
-  /** @param {number} at */
-  _run(at) {
-    return this._runs.find((run) => at >= run.start && at < run.end) ?? this._runs.at(-1);
-  }
-
-  /**
-   * Append characters, a span for each maker.
-   * @param {HTMLElement} target
-   * @param {string} text
-   * @param {(i: number) => number} at where character i stood
-   */
-  append(target, text, at) {
-    let start = 0;
-    while (start < text.length) {
-      const run = this._run(at(start));
-      let end = start + 1;
-      while (end < text.length && this._run(at(end)) === run) end += 1;
-      const part = text.slice(start, end);
-      target.append(run ? element("span", { class: `by-${run.origin}` }, part) : part);
-      start = end;
-    }
   }
 }
 
@@ -126,7 +117,7 @@ function blockElement(block, tint, level = 0) {
     case "rule":
       return element("hr");
     case "code":
-      return codeElement(block.lines, block.language, tint);
+      return new CodeBlock(block, tint).element;
     case "quote":
       return element("blockquote", {}, ...block.blocks.map((inner) => blockElement(inner, tint)));
     case "list": {
@@ -151,21 +142,6 @@ function itemElement(blocks, tint) {
     else item.append(blockElement(block, tint));
   }
   return item;
-}
-
-/**
- * @param {{text: string, at: number}[]} lines
- * @param {string} language
- * @param {Tint} tint
- */
-function codeElement(lines, language, tint) {
-  const code = element("code", { "data-language": language || null });
-  for (const [i, line] of lines.entries()) {
-    if (i > 0) code.append("\n");
-    tint.append(code, line.text, (k) => line.at + k);
-  }
-  const label = language ? `code, ${language}` : "code";
-  return element("pre", { tabindex: "0", role: "region", "aria-label": label }, code);
 }
 
 /**

@@ -7,25 +7,27 @@ import { byId } from "./dom.js";
 /**
  * @typedef {object} Choices
  * @property {"as-set" | "pd-device" | "device-only" | "cloud-only"} mode
- * @property {boolean} localOnly
  * @property {string} paceS numbers as they were written; "": as the device is set
  * @property {string} ttftS
  * @property {string} maxTokens
+ * @property {string} system what the model is told before everything else
  * @property {string} temperature
+ * @property {string} topP
  * @property {string} seed
  * @property {boolean} tint
  * @property {boolean} timeline
  * @property {"" | "markdown" | "plain"} format
+ * @property {boolean} keepChats
  */
 
 const STORED_AS = "pd-device.settings";
 /** @type {Choices} */
 const DEFAULTS = {
-  mode: "as-set", localOnly: false, paceS: "", ttftS: "", maxTokens: "", temperature: "", seed: "",
-  tint: true, timeline: true, format: "",
+  mode: "as-set", paceS: "", ttftS: "", maxTokens: "", system: "", temperature: "", topP: "", seed: "",
+  tint: true, timeline: true, format: "", keepChats: false,
 };
 
-/** The settings, their dialog, and the switch beside the text field. */
+/** The settings, their dialog, and the switches elsewhere on the page. */
 export class Settings {
   /**
    * @param {(key: string) => void} onKey called when a key was typed
@@ -36,6 +38,8 @@ export class Settings {
     this._form = byId("settings-form", HTMLFormElement);
     this._switch = byId("local-only", HTMLInputElement);
     this._onChange = onChange;
+    /** The mode to go back to when the switch is turned off. @type {Choices["mode"]} */
+    this._before = "as-set";
     this.choices = DEFAULTS;
     this._take(load());
     byId("open-settings", HTMLButtonElement).addEventListener("click", () => this.open());
@@ -46,10 +50,13 @@ export class Settings {
     this._form.addEventListener("submit", (event) => {
       if (!this._form.reportValidity()) event.preventDefault();
     });
+    // The switch is another handle on the mode, not a choice of its own.
     this._switch.addEventListener("change", () => {
-      this._field("localOnly").checked = this._switch.checked;
+      if (this._switch.checked) this._before = this.choices.mode;
+      this._field("mode").value = this._switch.checked ? "device-only" : this._before;
       this._read();
     });
+    this._field("keepChats").addEventListener("change", () => this._read()); // outside of the form
     // What was typed and is no value holds nowhere, so it must not stand there either.
     this._dialog.addEventListener("close", () => this._show());
     // Two pages of one device have one set of choices: else the page that was opened first would
@@ -75,24 +82,38 @@ export class Settings {
     return this._dialog.open;
   }
 
+  /** Whether nothing may leave this device. */
+  get localOnly() {
+    return this.choices.mode === "device-only";
+  }
+
   /**
-   * What a request carries of these choices.
+   * What a request carries of these choices, beside its messages.
    * @returns {Json}
    */
   request() {
     const { choices } = this;
     /** @type {Json} */
     const pd = { events: true };
-    const mode = choices.localOnly ? "device-only" : choices.mode;
-    if (mode !== "as-set") pd.mode = mode;
+    if (choices.mode !== "as-set") pd.mode = choices.mode;
     if (choices.paceS) pd.pace_s = Number(choices.paceS);
     if (choices.ttftS) pd.ttft_s = Number(choices.ttftS);
     /** @type {Json} */
     const body = { pd };
     if (choices.maxTokens) body.max_tokens = Number(choices.maxTokens);
     if (choices.temperature) body.temperature = Number(choices.temperature);
+    if (choices.topP) body.top_p = Number(choices.topP);
     if (choices.seed) body.seed = Number(choices.seed);
     return body;
+  }
+
+  /**
+   * A model that goes on with a text is told nothing before it.
+   * @param {boolean} chat
+   */
+  setKind(chat) {
+    this._field("system").disabled = !chat;
+    byId("no-system", HTMLElement).hidden = chat;
   }
 
   /** @param {string} name @returns {HTMLInputElement} */
@@ -117,7 +138,7 @@ export class Settings {
       if (typeof value === "boolean") field.checked = value;
       else field.value = value;
     }
-    this._switch.checked = this.choices.localOnly;
+    this._switch.checked = this.localOnly;
   }
 
   /** @returns {Choices} */
@@ -133,7 +154,7 @@ export class Settings {
 
   _read() {
     this.choices = this._collected();
-    this._switch.checked = this.choices.localOnly;
+    this._switch.checked = this.localOnly;
     save(this.choices);
     this._onChange();
   }
@@ -147,6 +168,8 @@ function load() {
   } catch {
     stored = {}; // the browser keeps nothing, or something else wrote it
   }
+  // Written by an older page. What was to stay on this device stays there.
+  if (stored?.localOnly === true) stored.mode = "device-only";
   const known = Object.entries(DEFAULTS).map(([name, value]) =>
     [name, typeof stored?.[name] === typeof value ? stored[name] : value]);
   return Object.fromEntries(known);

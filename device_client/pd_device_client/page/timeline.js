@@ -1,23 +1,32 @@
 // @ts-check
 /** The timeline of an answer: what came from the cloud, what the device did, what was shown. */
 
-import { setAttributes, svgElement } from "./dom.js";
-import { seconds } from "./words.js";
+import { button, setAttributes, svgElement } from "./dom.js";
+import { axis, closeUp, Place } from "./timeline_place.js";
+import { box, dots, inside, label, line, note, ticks } from "./timeline_shapes.js";
+import { counted, seconds } from "./words.js";
 
 /** @typedef {import("./answer.js").Answer} Answer */
+/** @typedef {import("./answer.js").Pass} Pass */
 
-const NARROW_PX = 480;
-const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
 const LEAST_S = 1;
+const LEAST_PASS_PX = 3;
 
 /** Draws itself anew from an answer; cheap enough for every frame. */
 export class Timeline {
-  constructor() {
+  /** @param {number} [leastS] seconds that the width stands for at the beginning */
+  constructor(leastS = LEAST_S) {
+    this._leastS = leastS;
     this.element = /** @type {SVGSVGElement} */ (svgElement("svg", { class: "timeline", role: "img" }));
+    /** Of a long answer: shows a part of it closely, or all of it again. */
+    this.zoom = button("", () => this._toggleZoom());
+    this.zoom.className = "zoom";
+    this.zoom.hidden = true;
+    this._close = false;
     this._width = 0;
     /** @type {Answer | null} */
     this._answer = null;
-    this._spanS = LEAST_S;
+    this._spanS = leastS;
     new ResizeObserver((entries) => {
       this._width = Math.floor(entries[0].contentRect.width);
       if (this._answer) this.draw(this._answer);
@@ -26,9 +35,15 @@ export class Timeline {
 
   /** @param {Answer} answer */
   draw(answer) {
+    if (this._answer !== answer) [this._close, this._spanS] = [false, this._leastS];
     this._answer = answer;
+    const near = answer.ended ? closeUp(answer) : null;
+    this.zoom.hidden = near === null;
+    const words = this._close ? "Show the whole answer" : (near?.name ?? "");
+    if (this.zoom.textContent !== words) this.zoom.textContent = words;
     if (this._width < 40) return;
-    const place = new Place(this._width, this._span(answer));
+    const span = this._close && near ? near.span : { fromS: 0, toS: this._wholeS(answer) };
+    const place = new Place(this._width, span);
     this.element.style.height = `${place.height}px`;
     setAttributes(this.element, { viewBox: `0 0 ${place.width} ${place.height}` });
     this.element.replaceChildren(
@@ -37,66 +52,23 @@ export class Timeline {
     );
   }
 
+  _toggleZoom() {
+    this._close = !this._close;
+    if (this._answer) this.draw(this._answer);
+  }
+
   /**
    * How many seconds the width stands for: grows in steps ahead of an answer that is under way, so
    * that what is drawn does not creep.
    * @param {Answer} answer
    */
-  _span(answer) {
+  _wholeS(answer) {
     const nowS = Math.max(answer.nowS, LEAST_S);
     if (answer.ended) return nowS * 1.02;
     if (nowS > this._spanS * 0.96) this._spanS = nowS * 1.5;
     const readyS = answer.plan?.mode === "cloud-only" ? 0 : (answer.plan?.ready_s ?? 0);
     return Math.max(this._spanS, readyS * 1.25);
   }
-}
-
-/** Where things are, in pixels. */
-class Place {
-  /**
-   * @param {number} width
-   * @param {number} spanS
-   */
-  constructor(width, spanS) {
-    this.narrow = width < NARROW_PX;
-    this.width = width;
-    this.spanS = spanS;
-    this.left = this.narrow ? 4 : 68;
-    this.right = width - 8;
-    const step = this.narrow ? 42 : 36;
-    const first = this.narrow ? 28 : 14;
-    this.cloud = first;
-    this.device = first + step;
-    this.shown = first + 2 * step;
-    this.axis = this.shown + 18;
-    this.height = this.axis + 18;
-  }
-
-  /** @param {number} atS */
-  x(atS) {
-    const along = Math.min(Math.max(atS / this.spanS, 0), 1);
-    return round(this.left + along * (this.right - this.left));
-  }
-}
-
-/** @param {number} value */
-function round(value) {
-  return Math.round(value * 10) / 10;
-}
-
-/** @param {Place} place */
-function axis(place) {
-  const room = (place.right - place.left) / (place.narrow ? 56 : 76);
-  const step = STEPS_S.find((candidate) => place.spanS / candidate <= room) ?? place.spanS / 4;
-  const drawn = [line("axis", place.left, place.axis, place.right, place.axis)];
-  for (let i = 0; i * step <= place.spanS; i += 1) {
-    const x = place.x(i * step);
-    drawn.push(line("axis", x, place.axis, x, place.axis + 4));
-    const anchor = i === 0 ? "start" : x > place.right - 12 ? "end" : "middle";
-    const words = i === 0 ? "0 s" : String(Number((i * step).toFixed(1)));
-    drawn.push(label("tick", x, place.axis + 15, words, anchor));
-  }
-  return drawn;
 }
 
 /** @param {Place} place */
@@ -110,15 +82,15 @@ function labels(place) {
 }
 
 /**
- * Where the plan expects the device to be ready.
+ * When the plan expects the device to be ready.
  * @param {Place} place
  * @param {Answer} answer
  */
 function planned(place, answer) {
   const { plan } = answer;
-  if (!plan || plan.mode === "cloud-only" || !plan.ready_s) return [];
-  const x = place.x(plan.ready_s);
-  return [box("planned", place.left, place.device - 9, x - place.left, 18)];
+  if (!plan || plan.mode === "cloud-only" || !plan.ready_s || !place.sees(0, plan.ready_s)) return [];
+  const [x1, x2] = [place.x(0), place.x(plan.ready_s)];
+  return [box("planned", x1, place.device - 9, x2 - x1, 18)];
 }
 
 /**
@@ -127,16 +99,18 @@ function planned(place, answer) {
  * @param {Answer} answer
  */
 function cloudLane(place, answer) {
-  if (answer.asked === 0) return answer.plan ? [note(place, place.cloud, place.left + 4, "not asked")] : [];
   const y = place.cloud;
-  const freeS = cloudFreeS(answer);
-  const end = place.x(freeS ?? answer.nowS);
-  const ticks = answer.arrivals.map(({ atS }) => `M${place.x(atS)} ${y - 7}v14`).join("");
-  const drawn = [
-    box("busy cloud", place.left, y - 9, Math.max(end - place.left, 2), 18),
-    svgElement("path", { class: "marks cloud", d: ticks }),
-  ];
-  if (freeS !== null) drawn.push(note(place, y, end + 7, `free after ${seconds(freeS)}`));
+  if (answer.asked === 0) return answer.plan ? [note(place, y, place.left + 4, "not asked")] : [];
+  const cutS = answer.cutOff ? answer.failures.filter(({ side }) => side === "cloud").at(-1)?.atS : undefined;
+  if (cutS !== undefined && answer.arrivals.length === 0) return [note(place, y, place.left + 4, "did not answer")];
+  const freeS = cutS ?? cloudFreeS(answer);
+  const busyS = freeS ?? answer.nowS;
+  const [start, end] = [place.x(0), place.x(busyS)];
+  /** @type {Element[]} */
+  const drawn = place.sees(0, busyS) ? [box("busy cloud", start, y - 9, Math.max(end - start, 2), 18)] : [];
+  drawn.push(...ticks(place, "cloud", answer.arrivals));
+  const then = cutS === undefined ? "free" : "broke off";
+  if (freeS !== null) drawn.push(note(place, y, end + 7, `${then} after ${seconds(freeS)}`));
   return drawn;
 }
 
@@ -161,26 +135,38 @@ function deviceLane(place, answer) {
   const reading = answer.passes.filter((pass) => pass.fed <= prompt);
   const later = answer.passes.filter((pass) => pass.fed > prompt);
   const absorbed = later.filter((pass) => pass.count > 1 || pass.endS < claimS);
-  const made = later.filter((pass) => !absorbed.includes(pass));
+  const made = later.filter((pass) => pass.count <= 1 && pass.endS >= claimS);
   const drawn = [];
   if (answer.passes.length === 0 && answer.plan) {
-    const words = answer.plan?.mode === "cloud-only" ? "not needed" : waitingWords(answer);
+    const words = answer.plan.mode === "cloud-only" ? "not needed" : waitingWords(answer);
     drawn.push(note(place, y, place.left + 4, words));
   }
-  drawn.push(...[...reading, ...absorbed].map((pass) => {
-    const x = place.x(pass.startS);
-    const kind = pass.fed <= prompt ? "prefill" : "absorb";
-    return box(`pass ${kind}`, x, y - 9, Math.max(place.x(pass.endS) - x - 1, 1.5), 18);
-  }));
-  const ticks = made.map((pass) => `M${place.x(pass.endS)} ${y - 7}v14`).join("");
-  drawn.push(svgElement("path", { class: "marks device", d: ticks }));
+  drawn.push(...bars(place, "prefill", reading), ...bars(place, "absorb", absorbed));
+  drawn.push(...ticks(place, "device", made.map(({ endS, count }) => ({ atS: endS, count }))));
   const readTo = reading.at(-1)?.endS;
   if (readTo !== undefined) {
-    const words = `reads ${prompt} tokens`;
-    const wide = place.x(readTo) - place.x(reading[0].startS) > words.length * 6.6 + 12;
-    if (wide) drawn.push(label("in-pass", place.x(reading[0].startS) + 7, y + 4, words));
+    drawn.push(...inside(place.x(reading[0].startS), place.x(readTo), y, "device", `reads ${counted(prompt, "token")}`));
   }
   return drawn;
+}
+
+/**
+ * A bar for each pass; those too short to be seen by themselves are joined.
+ * @param {Place} place
+ * @param {string} kind
+ * @param {Pass[]} passes
+ */
+function bars(place, kind, passes) {
+  /** @type {{x1: number, x2: number}[]} */
+  const found = [];
+  for (const { startS, endS } of passes) {
+    if (!place.sees(startS, endS)) continue;
+    const [x1, x2] = [place.x(startS), place.x(endS)];
+    const last = found.at(-1);
+    if (last && x1 - last.x2 < LEAST_PASS_PX && x2 - x1 < LEAST_PASS_PX) last.x2 = x2;
+    else found.push({ x1, x2 });
+  }
+  return found.map(({ x1, x2 }) => box(`pass ${kind}`, x1, place.device - 9, Math.max(x2 - x1 - 1, 1.5), 18));
 }
 
 /** @param {Answer} answer */
@@ -194,76 +180,27 @@ function waitingWords(answer) {
  * @param {Answer} answer
  */
 function shownLane(place, answer) {
-  return ["cloud", "device"].map((origin) => {
-    const mine = answer.tokens.filter((token) => token.origin === origin);
-    const dots = mine.map(({ atS }) => `M${place.x(atS)} ${place.shown}h0`).join("");
-    return svgElement("path", { class: `dots ${origin}`, d: dots });
-  });
+  return ["cloud", "device"].map((side) =>
+    dots(place, side, answer.tokens.filter((token) => token.origin === side)));
 }
 
 /**
- * The handoff: when the device claimed, and the first token that it showed.
+ * The handoff, once it has shown: from when the device claimed to the first token that it showed. Who
+ * goes on because the other side broke off was handed nothing.
  * @param {Place} place
  * @param {Answer} answer
  */
 function seam(place, answer) {
-  const { claim } = answer;
-  if (claim === null || answer.arrivals.length === 0) return [];
-  const x = place.x(claim.atS);
+  const { handoff } = answer;
+  if (handoff === null || !place.sees(handoff.atS, handoff.token.atS)) return [];
+  const x = place.x(handoff.atS);
   const drawn = [line("seam", x, place.device - 13, x, place.device + 9)];
-  const first = answer.tokens.find((token) => token.position >= claim.position);
   const free = !place.narrow || x > place.left + 52; // of the lane's name
-  if (first && free) {
-    drawn.push(line("seam", x, place.device + 9, place.x(first.atS), place.shown - 5));
-  }
+  if (free) drawn.push(line("seam", x, place.device + 9, place.x(handoff.token.atS), place.shown - 5));
   const end = x > place.right - 70;
   // Beside the lane's own name, where that stands above the lane.
   const from = place.narrow ? Math.max(x + 5, place.left + 52) : x + 5;
-  drawn.push(label("seam-name", end ? x - 5 : from, place.device - 12, "handoff", end ? "end" : "start"));
+  const words = answer.cutOff ? "goes on" : "handoff";
+  drawn.push(label("seam-name", end ? x - 5 : from, place.device - 12, words, end ? "end" : "start"));
   return drawn;
-}
-
-/**
- * @param {string} kind
- * @param {number} x1
- * @param {number} y1
- * @param {number} x2
- * @param {number} y2
- */
-function line(kind, x1, y1, x2, y2) {
-  return svgElement("path", { class: kind, d: `M${x1} ${y1}L${x2} ${y2}` });
-}
-
-/**
- * @param {string} kind
- * @param {number} x
- * @param {number} y
- * @param {number} width
- * @param {number} height
- */
-function box(kind, x, y, width, height) {
-  return svgElement("rect", { class: kind, x, y, width: Math.max(round(width), 0), height, rx: 3 });
-}
-
-/**
- * @param {string} kind
- * @param {number} x
- * @param {number} y
- * @param {string} words
- * @param {"start" | "middle" | "end"} [anchor]
- */
-function label(kind, x, y, words, anchor = "start") {
-  return svgElement("text", { class: kind, x, y, "text-anchor": anchor }, words);
-}
-
-/**
- * A remark on a lane, where there is room for it.
- * @param {Place} place
- * @param {number} y
- * @param {number} x
- * @param {string} words
- */
-function note(place, y, x, words) {
-  const fits = x + words.length * 6.4 < place.right;
-  return label("note", x, y + 4, fits ? words : "");
 }

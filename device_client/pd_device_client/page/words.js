@@ -41,6 +41,7 @@ export function planWords(plan) {
  */
 export function courseWords(answer) {
   const { plan } = answer;
+  if (answer.told) return answer.told.course;
   if (!answer.ended) return plan ? planWords(plan) : "Asking.";
   const shown = answer.tokens.length;
   const cloud = answer.tokens.filter((token) => token.origin === "cloud").length;
@@ -50,19 +51,18 @@ export function courseWords(answer) {
   if (cloud === 0) return `This device made all ${all}. ${ending}`.trim();
   const handed = handoffWords(answer);
   if (cloud === shown && !handed) return `The cloud made all ${all}. ${ending}`.trim();
-  return `The cloud made ${cloud.toLocaleString("en")} of ${all} and was free after ` +
-    `${seconds(answer.arrivals.at(-1)?.atS ?? 0)}. ${handed} ${ending}`.replace(/ +/g, " ").trim();
+  const then = answer.cutOff ? "before it broke off" : `and was free after ${seconds(answer.arrivals.at(-1)?.atS ?? 0)}`;
+  return `The cloud made ${cloud.toLocaleString("en")} of ${all} ${then}. ${handed} ${ending}`.replace(/ +/g, " ").trim();
 }
 
 /** @param {Answer} answer */
 function handoffWords(answer) {
-  const at = answer.tokens.findIndex((token, i) =>
-    token.origin === "device" && answer.tokens[i - 1]?.origin === "cloud");
-  if (at < 0) return "";
-  const gapS = answer.tokens[at].atS - answer.tokens[at - 1].atS;
+  const { handoff } = answer;
+  if (handoff === null) return "";
+  const gapS = handoff.token.atS - answer.tokens[handoff.number - 2].atS;
   const paceS = answer.plan?.pace_s ?? gapS;
   const how = gapS <= 1.5 * paceS ? "without a seam" : `after a gap of ${seconds(gapS)}`;
-  return `This device went on from token ${at + 1} ${how}.`;
+  return `This device went on from token ${handoff.number.toLocaleString("en")} ${how}.`;
 }
 
 /** @param {Answer} answer */
@@ -80,6 +80,7 @@ function endWords(answer) {
  */
 export function figures(answer) {
   const { tokens, report } = answer;
+  if (answer.told) return answer.told.figures;
   /** @type {[string, string][]} */
   const found = [];
   if (tokens.length > 0) found.push(["First token", seconds(tokens[0].atS)]);

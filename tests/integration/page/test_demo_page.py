@@ -55,8 +55,12 @@ def test_one_command_shows_an_answer_carried_by_both(
     demo: RealDevice, browser: Any, tmp_path: Path
 ) -> None:
     folder = Path(os.environ.get("PD_SCREENSHOTS", tmp_path))
-    size = {"width": 1120, "height": 1092}
+    size: Any = {"width": 1120, "height": 1092}
     with opened(browser, demo.url, viewport=size, color_scheme="light") as page:
+        page.wait_for_selector("#example-run:not(.playing)")
+        page.set_viewport_size({"width": 1120, "height": 800})
+        picture(page, folder / "page-start.png")
+        page.set_viewport_size(size)
         page.click("#open-settings")
         page.fill("#settings [name=maxTokens]", "96")
         page.fill("#settings [name=seed]", "4")
@@ -66,7 +70,7 @@ def test_one_command_shows_an_answer_carried_by_both(
         course = handed_over(page, 0)
         assert "The cloud made" in course
         assert "This device went on from token" in course
-        page.locator(".turn:last-child summary").click()
+        page.locator(".turn:last-child .more summary").click()
         page.wait_for_selector("#saved:not(:empty)")
         picture(page, folder / "page-light.png")
     phone = {"width": 390, "height": 844}
@@ -80,6 +84,8 @@ def test_one_command_shows_an_answer_carried_by_both(
 
 
 def picture(page: Any, path: Path) -> None:
+    page.evaluate("document.activeElement.blur()")
+    page.mouse.move(0, 0)
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     page.screenshot(path=path)
     assert path.stat().st_size < MAX_PICTURE_BYTES

@@ -149,6 +149,19 @@ def test_axe_finds_nothing(browser: Any, rich: ApiServer, scheme: str, width: in
         answered(page)
         page.click("text=Figures")
         assert found(axe, page) == [], "answer"
+        page.click(".edit")
+        assert found(axe, page) == [], "edit"
+        page.keyboard.press("Escape")
+        page.click("#open-chats")
+        page.check("#chats [name=keepChats]")
+        assert page.locator("#chat-list li").count() == 1
+        assert found(axe, page) == [], "chats"
+        page.keyboard.press("Escape")
+        page.route("**/v1/**", lambda route: route.abort())
+        ask(page, "Is it gone?")
+        page.wait_for_selector("#notice:not([hidden])")
+        assert found(axe, page) == [], "gone"
+        page.unroute("**/v1/**")
         page.click("#open-settings")
         assert found(axe, page) == [], "settings"
 
@@ -162,7 +175,7 @@ def found(axe: Any, page: Any) -> list[str]:
 
 
 def test_a_phone_s_width_has_no_horizontal_scroll(browser: Any, rich: ApiServer) -> None:
-    for width in (320, 390):
+    for width in (320, 360, 390):
         with opened(browser, rich.url, viewport={"width": width, "height": 700}) as page:
             assert overflow(page) <= 0
             ask(page, "w" * 400)
@@ -171,6 +184,14 @@ def test_a_phone_s_width_has_no_horizontal_scroll(browser: Any, rich: ApiServer)
             assert overflow(page) <= 0
             # What does not fit is scrolled within itself.
             assert page.locator(".text pre").evaluate("e => e.scrollWidth > e.clientWidth")
+            page.click(".edit")
+            assert overflow(page) <= 0
+            page.keyboard.press("Escape")
+            page.click("#open-chats")
+            page.check("#chats [name=keepChats]")
+            assert overflow(page) <= 0
+            assert page.locator("#chats").evaluate("e => e.scrollWidth - e.clientWidth") <= 0
+            page.keyboard.press("Escape")
             page.click("#open-settings")
             assert overflow(page) <= 0
             sheet = "e => e.scrollWidth - e.clientWidth"
@@ -209,7 +230,7 @@ def test_a_screen_reader_hears_sentences_not_tokens(browser: Any) -> None:
         assert heard[-1].startswith("This device made all")
         assert page.locator("#announcer").get_attribute("aria-live") == "polite"
         assert page.locator(".turn [aria-live]").count() == 0
-        assert page.locator(".timeline").get_attribute("aria-label").startswith("Timeline. ")
+        assert page.locator(".turn .timeline").get_attribute("aria-label").startswith("Timeline. ")
 
 
 def test_reduced_motion_and_paper(browser: Any, rich: ApiServer) -> None:
@@ -225,4 +246,4 @@ def test_reduced_motion_and_paper(browser: Any, rich: ApiServer) -> None:
         assert page.is_hidden("#composer")
         assert page.is_hidden(".tools")
         assert page.is_visible(".turn .text")
-        assert page.is_visible(".timeline")
+        assert page.is_visible(".turn .timeline")

@@ -9,7 +9,7 @@ import pytest
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ports import CloudLink
 from tests.api_server import ApiServer, api_server, scripted_cloud
-from tests.browser import answered, ask, chromium, opened
+from tests.browser import answered, ask, chromium, eventually, opened
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -97,7 +97,7 @@ def test_a_second_page_does_not_undo_what_was_chosen_in_the_first(
         second.wait_for_selector("#local-only:checked")
         second.click("#open-settings")
         second.uncheck("#settings [name=tint]")
-        assert stored(second)["localOnly"]
+        assert stored(second)["mode"] == "device-only"
         first.wait_for_selector("body.untinted")
         assert first.is_checked("#local-only")
 
@@ -147,7 +147,7 @@ def test_the_cloud_is_chosen_in_the_settings(browser: Any) -> None:
         page.fill("#cloud-choice", "not used:")
         page.press("#cloud-choice", "Escape")
         page.click("#open-settings")
-        page.wait_for_function("document.querySelector('#cloud-choice').value === 'second:2'")
+        eventually(lambda: page.input_value("#cloud-choice") == "second:2")
         page.fill("#cloud-choice", "")
         page.press("#cloud-choice", "Enter")
         page.wait_for_selector("#cloud-state:not(:has-text('second:2'))")
