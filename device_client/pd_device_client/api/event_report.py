@@ -34,6 +34,7 @@ def plan_report(session: Session) -> dict[str, Any]:
         "pace_s": plan.pace_s,
         "ttft_s": plan.first_token_s,
         "ready_s": plan.ready_s,
+        "why": plan.why,
         "broken": list(plan.broken),
         "exactness": outcome.exactness,
         "notes": list(outcome.notes),

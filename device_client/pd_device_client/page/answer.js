@@ -162,6 +162,9 @@ export class Answer {
       case "plan":
         this.plan = { ...this.plan, ...event };
         break;
+      case "replan":
+        this.plan = { ...this.plan, mode: event.mode, revised: event.why };
+        break;
       case "cloud_asked":
         this.asked = event.cloud_tokens;
         break;

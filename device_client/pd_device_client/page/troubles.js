@@ -53,7 +53,7 @@ function noted(answer) {
   };
   const words = alone[answer.plan?.mode];
   // A promise that is broken for want of the other side is no trouble of its own.
-  const ofSides = notes.some((note) => !note.startsWith("the promise "));
+  const ofSides = notes.some((note) => !(answer.plan?.broken ?? []).includes(note));
   return words && ofSides ? [{ words, details }] : details.map((note) => ({ words: note, details: [] }));
 }
 

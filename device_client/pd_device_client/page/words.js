@@ -18,18 +18,27 @@ export function counted(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
 
+/** @param {string} words */
+function sentence(words) {
+  return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
+}
+
 /**
  * What is planned, before anything has come of it.
  * @param {Json} plan
  * @returns {string}
  */
 export function planWords(plan) {
+  if (plan.revised) return sentence(plan.revised);
   const prompt = counted(plan.prompt_tokens, "token");
   if (plan.mode === "device-only") {
     return `This device answers alone. It reads the ${prompt} of the text first; its first word comes after about ` +
       `${seconds(plan.ttft_s)}.`;
   }
-  if (plan.mode === "cloud-only") return "The cloud makes the whole answer; this device shows it at an even pace.";
+  if (plan.mode === "cloud-only") {
+    const why = plan.why ? ` ${sentence(plan.why)}` : "";
+    return `The cloud makes the whole answer; this device shows it at an even pace.${why}`;
+  }
   return `The cloud makes the first ${counted(plan.cloud_tokens, "token")}. This device reads the ${prompt} of the ` +
     `text meanwhile, has caught up after about ${seconds(plan.ready_s)}, and goes on alone.`;
 }
@@ -90,6 +99,8 @@ export function figures(answer) {
   const cloud = tokens.filter((token) => token.origin === "cloud").length;
   found.push(["From the cloud", counted(cloud, "token")]);
   found.push(["From this device", counted(tokens.length - cloud, "token")]);
+  const made = (report?.cloud_tokens_generated ?? 0) + (report?.device_tokens_generated ?? 0);
+  if (made > tokens.length) found.push(["Made for nothing", counted(made - tokens.length, "token")]);
   if (answer.cachedTokens > 0) found.push(["Read before", counted(answer.cachedTokens, "token")]);
   if (answer.plan?.mode === "pd-device") {
     found.push(["Planned from the cloud", counted(answer.plan.cloud_tokens, "token")]);

@@ -44,7 +44,7 @@ def both() -> Iterator[ApiServer]:
     """A device that is slow to prefill, and a cloud."""
     cloud = scripted_cloud()
     cloud.script.first_token_s, cloud.script.step_s = 0.02, 0.002
-    with api_server(cloud=cloud, profile=SLOW, pace_s=0.004) as server:
+    with api_server(cloud=cloud, profile=SLOW, pace_s=0.02) as server:
         yield server
 
 

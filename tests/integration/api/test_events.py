@@ -26,7 +26,7 @@ def server() -> Iterator[ApiServer]:
     """A device that is slow to prefill, and a cloud."""
     cloud = scripted_cloud()
     cloud.script.first_token_s, cloud.script.step_s = 0.02, 0.002
-    with api_server(cloud=cloud, profile=PROFILE, pace_s=0.004) as running:
+    with api_server(cloud=cloud, profile=PROFILE, pace_s=0.02) as running:
         yield running
 
 
@@ -106,7 +106,7 @@ def test_an_answer_in_one_piece_has_no_events(server: ApiServer) -> None:
 def test_a_refusal_by_the_cloud_is_told() -> None:
     cloud = scripted_cloud()
     cloud.script.refuse = lambda _: CloudUnavailable("nobody is there")
-    with api_server(cloud=cloud, profile=PROFILE, pace_s=0.004) as server:
+    with api_server(cloud=cloud, profile=PROFILE, pace_s=0.02) as server:
         chunks = stream(server, events=True, mode="cloud-only")
     failed = [e for e in events_of(chunks) if e["event"] == "cloud_failed"]
     assert failed[0]["message"] == "nobody is there"
@@ -138,7 +138,7 @@ def test_a_reader_of_events_who_leaves_frees_both_sides() -> None:
 def test_the_status_tells_model_cloud_and_what_was_saved() -> None:
     cloud = scripted_cloud()
     cloud.script.first_token_s, cloud.script.step_s = 0.02, 0.002
-    with api_server(cloud=cloud, profile=PROFILE, pace_s=0.004, cloud_address="here:1") as server:
+    with api_server(cloud=cloud, profile=PROFILE, pace_s=0.02, cloud_address="here:1") as server:
         before = http.get(f"{server.url}/v1/pd/status").json()
         assert before["state"] == "ready"
         assert before["totals"] == {

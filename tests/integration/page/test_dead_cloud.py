@@ -113,6 +113,9 @@ ARRIVED = {"pd": {"event": "cloud_tokens", "at_s": 0.15, "position": 0, "num_tok
 PLAN = {"pd": {"event": "plan", "at_s": 0.0, "mode": "device-only", "prompt_tokens": 5}}
 
 
+SLOW = "this device makes 11 tokens a second; 20 were asked for"
+
+
 @pytest.mark.parametrize(
     ("chunks", "sentences"),
     [
@@ -124,9 +127,9 @@ PLAN = {"pd": {"event": "plan", "at_s": 0.0, "mode": "device-only", "prompt_toke
          ["The cloud broke off, and came back."]),
         ([failed("device", "no memory", "engine_error"), ARRIVED, shown("cloud")],
          ["This device could not go on; the cloud did."]),
-        ([{"pd": {**PLAN["pd"], "notes": ["planned device-only: it needs 0.1 s",
-                                          "the promise cannot be kept: TTFT by 0.1 s"]}}],
-         ["The promise cannot be kept: TTFT by 0.1 s."]),
+        ([{"pd": {**PLAN["pd"], "notes": ["planned device-only: it needs 0.1 s", SLOW],
+                  "broken": [SLOW], "mode": "device-only"}}],
+         ["This device makes 11 tokens a second; 20 were asked for."]),
     ],
 )  # fmt: skip
 def test_words(browser: Any, chunks: list[Any], sentences: list[str]) -> None:

@@ -118,6 +118,9 @@ def test_a_plan_that_is_revised_is_told_anew(page: Any) -> None:
     assert "The cloud makes the first 4 tokens" in first["course"]
     revised = page.evaluate(DRAW, [plan(), ASKED, *arrivals(4), plan(0.4, cloud_tokens=9)])
     assert "The cloud makes the first 9 tokens" in revised["course"]
+    why = "this device makes 11 tokens a second; 20 were asked for: the cloud makes the rest"
+    left = event(0.5, "replan", mode="cloud-only", why=why)
+    assert f"T{why[1:]}." in page.evaluate(DRAW, [plan(), ASKED, *arrivals(4), left])["course"]
 
 
 def test_a_long_answer_is_drawn_with_few_shapes(page: Any) -> None:
