@@ -187,7 +187,7 @@ def _authority(path: Path) -> bytes:
         content = ""  # such as a certificate in DER form
     try:
         ssl.create_default_context().load_verify_locations(cadata=content)
-    except (ssl.SSLError, ValueError) as error:
+    except (ssl.SSLError, ValueError, TypeError) as error:  # the last for what is not ASCII
         raise ConfigError(
             f"--tls-ca {path} holds no certificate in PEM form; give the certificate of the "
             "cloud's authority, not its key"
