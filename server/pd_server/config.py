@@ -9,6 +9,7 @@ from annotated_types import Ge, Le
 
 from pd_core.errors import ConfigError
 from pd_core.files.api_key import chosen_api_key
+from pd_core.host.cpu import MAX_THREADS
 from pd_core.settings.option import Option, Part, Secret
 from pd_core.sockets.loopback import is_loopback
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
@@ -73,7 +74,9 @@ class EngineConfig:
         ),
     ] = "model"
     threads: Annotated[
-        int | None, Ge(1), Option("Threads of torch; all cores but one if unset.")
+        int | None,
+        *(Ge(1), Le(MAX_THREADS)),
+        Option("Threads of torch; all cores but one if unset."),
     ] = None
     fast_numerics: Annotated[bool, Option("Faster, not bit-reproducible.")] = False
     engine: Annotated[str, Option("vllm: see docs/guides/vllm.md.", choices=ENGINES)] = "torch"

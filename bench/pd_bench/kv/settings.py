@@ -8,6 +8,7 @@ from annotated_types import Ge
 
 from pd_bench.harness.bounds import check_between
 from pd_core.errors import ConfigError
+from pd_core.host.cpu import MAX_THREADS
 from pd_core.settings.option import Option
 
 __all__ = [
@@ -30,7 +31,6 @@ CLOCKS = ("wall", "cpu")
 MAX_CONTEXT_TOKENS = 131072  # a cache of more would not fit most machines
 _MIN_ROUNDS = 2
 _MOST_ROUNDS = 1_000_000
-_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,4 +184,4 @@ class KvSettings:
             check_between(option, rounds, _MIN_ROUNDS, _MOST_ROUNDS)
         if self.clock not in CLOCKS:
             raise ConfigError(f"unknown clock {self.clock!r}; known: {', '.join(CLOCKS)}")
-        check_between("--threads", self.num_threads, 1, _MOST_THREADS)
+        check_between("--threads", self.num_threads, 1, MAX_THREADS)

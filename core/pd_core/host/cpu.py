@@ -5,7 +5,10 @@ from pathlib import Path
 
 from pd_core.host.cpu_quota import cpu_quota
 
-__all__ = ["cores_in_words", "cpu_description", "limits_threads", "num_cores"]
+__all__ = ["MAX_THREADS", "cores_in_words", "cpu_description", "limits_threads", "num_cores"]
+
+MAX_THREADS = 1024
+"""The most threads that torch may be told to use: many more end the process without a word."""
 
 _CPUINFO = Path("/proc/cpuinfo")
 # Values of one core or of this moment.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from pd_core.host.cpu import MAX_THREADS
 from pd_core.settings.option import Option
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.contract.ask import Mode
@@ -38,9 +39,11 @@ class DeviceSettings:
     throttle: Annotated[
         str | None, Option("Slow the local engine to a device profile: slow, phone, laptop, ...")
     ] = None
-    num_threads: Annotated[int | None, Ge(1), Option("Threads of the local engine.", "threads")] = (
-        None
-    )
+    num_threads: Annotated[
+        int | None,
+        *(Ge(1), Le(MAX_THREADS)),
+        Option("Threads of the local engine.", "threads"),
+    ] = None
     fast_numerics: Annotated[bool, Option("Faster, but no longer bit-equal with the cloud.")] = (
         False
     )

@@ -22,6 +22,13 @@ PROGRAMS: dict[str, tuple[Callable[[], None], str]] = {
 }
 
 
+def _command(module: str, words: tuple[str, ...]) -> Any:
+    command: Any = get_command(import_module(module).app)
+    for word in words:
+        command = command.commands[word]
+    return command
+
+
 def _paths(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield words
     for name, each in getattr(command, "commands", {}).items():
@@ -49,3 +56,24 @@ def test_version_and_help(program: str, words: tuple[str, ...]) -> None:
         shown = run_here(main, *words, flag)
         assert shown.returncode == 0
         assert "Usage: " + " ".join((program, *words)) in shown.stdout
+
+
+WITH_THREADS = [
+    (program, words)
+    for program, words in COMMANDS
+    if "threads" in [each.name for each in _command(PROGRAMS[program][1], words).params]
+]
+
+
+def test_commands_with_threads_are_found() -> None:
+    assert {program for program, _ in WITH_THREADS} == set(PROGRAMS)
+
+
+@pytest.mark.parametrize("count", ["0", "100000"])
+@pytest.mark.parametrize(("program", "words"), WITH_THREADS)
+def test_a_number_of_threads_that_would_end_the_process_is_refused(
+    program: str, words: tuple[str, ...], count: str
+) -> None:
+    refused = run_here(PROGRAMS[program][0], *words, "--threads", count)
+    assert refused.returncode == 2
+    assert "--threads" in refused.stderr

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pd_core.host.cpu import MAX_THREADS
 from pd_core.store.model_names import DEFAULT_MODEL
 from pd_training.recipe.settings import DTYPES
 
@@ -38,7 +39,8 @@ Dtype = Annotated[str, typer.Option(help=f"Dtype of the forward pass: {', '.join
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[
-    int | None, typer.Option(help="Torch's threads; one makes a resumed run exact.")
+    int | None,
+    typer.Option(min=1, max=MAX_THREADS, help="Torch's threads; one makes a resumed run exact."),
 ]
 Compile = Annotated[
     bool,

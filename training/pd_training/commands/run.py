@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from annotated_types import Ge, Le
 from rich.console import Console
 
+from pd_core.host.cpu import MAX_THREADS
 from pd_core.process.ending_signals import INTERRUPTED
 from pd_core.settings.option import Argument, Option, Part
 from pd_core.settings.program import Read
@@ -37,7 +39,11 @@ class _Execution:
         float | None, Option("Decay of the second moment; 0.95, for conda 0.99, if not set.")
     ] = None
     device: Annotated[str, Option("cpu or cuda.")] = "cpu"
-    threads: Annotated[int | None, Option("Torch's threads; one makes a resumed run exact.")] = None
+    threads: Annotated[
+        int | None,
+        *(Ge(1), Le(MAX_THREADS)),
+        Option("Torch's threads; one makes a resumed run exact."),
+    ] = None
     compiled: Annotated[
         bool, Option("By torch.compile: half a minute first, then faster steps.", "compile")
     ] = False
