@@ -177,14 +177,18 @@ def _told(error: grpc.aio.AioRpcError, host: str) -> PdError:
 def _authority(path: Path) -> bytes:
     """Read a PEM file of certificates; gRPC itself only logs problems with it."""
     try:
-        content = decoded(path.read_bytes())
+        raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(
             f"--tls-ca {path} cannot be read ({error.strerror}); give a readable PEM file with the "
             "certificate of the authority to trust"
         ) from error
+    try:
+        content = decoded(raw)
     except ValueError:
-        content = ""  # such as a certificate in DER form
+        content = raw.decode("latin-1")  # comments in an old encoding, or no text at all
+    # Certificates are ASCII; between them, bundles hold names of authorities in any language.
+    content = content.encode("ascii", "replace").decode("ascii")
     try:
         ssl.create_default_context().load_verify_locations(cadata=content)
     except (ssl.SSLError, ValueError, TypeError) as error:  # the last for what is not ASCII
@@ -192,4 +196,4 @@ def _authority(path: Path) -> bytes:
             f"--tls-ca {path} holds no certificate in PEM form; give the certificate of the "
             "cloud's authority, not its key"
         ) from error
-    return content.encode()
+    return content.encode("ascii")

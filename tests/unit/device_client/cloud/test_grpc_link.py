@@ -4,6 +4,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
@@ -260,12 +261,24 @@ async def test_plaintext_never_leaves_this_machine_unasked(target: str) -> None:
     await GrpcCloudLink(target, insecure=True).close()
 
 
-@pytest.mark.parametrize("content", [b"", b"no certificate", bytes(range(200, 256))])
+@pytest.mark.parametrize(
+    "content", [b"", b"no certificate", "caf\u00e9".encode(), bytes(range(200, 256))]
+)
 def test_a_file_that_is_no_authority(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="PEM"):
         GrpcCloudLink("127.0.0.1:1", tls_ca=path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+async def test_a_bundle_may_name_its_authorities_in_any_language(
+    encoding: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ca.pem"
+    pem = trustme.CA().cert_pem.bytes().decode()
+    path.write_bytes(f"# Autorit\u00e9 de confiance\n{pem}".encode(encoding))
+    await GrpcCloudLink("127.0.0.1:1", tls_ca=path).close()
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "caf\u00e9 key", " "])
