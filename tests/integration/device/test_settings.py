@@ -202,7 +202,7 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
         parsed("chat", "--config", str(tmp_path / "none.toml"))
     config = tmp_path / "settings.toml"
     config.write_bytes(b"pace = '\xff'")
-    with pytest.raises(ConfigError, match="is not TOML"):
+    with pytest.raises(ConfigError, match="is not text"):
         parsed("chat", "--config", str(config))
 
 
