@@ -6,7 +6,6 @@ from pathlib import Path
 
 import typer
 
-from pd_core.errors import ConfigError
 from pd_core.files.api_key import key_exposure
 
 __all__ = ["configure_logging", "warn_of_exposed"]
@@ -20,12 +19,5 @@ def warn_of_exposed(key_files: Iterable[Path | None]) -> None:
 
 
 def configure_logging(level: str) -> None:
-    """Log to standard error from `level` up.
-
-    Raises:
-        ConfigError: there is no such level.
-    """
-    numeric = logging.getLevelNamesMapping().get(level.upper())
-    if numeric is None:
-        raise ConfigError(f"unknown log level {level!r}; use debug, info, warning or error")
-    logging.basicConfig(level=numeric, format="%(levelname)s %(name)s: %(message)s")
+    """Log to standard error from `level` up, as the option has checked it."""
+    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")

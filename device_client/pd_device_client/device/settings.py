@@ -9,12 +9,14 @@ from pd_core.host.cpu import MAX_THREADS
 from pd_core.settings.option import Option
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.contract.ask import Mode
-from pd_device_client.planning.profiles import SpeedProfile, device_profile
+from pd_device_client.planning.profiles import DEVICE_PROFILES, SpeedProfile, device_profile
 
 __all__ = ["DeviceSettings", "LogLevel", "ModeOption"]
 
 ModeOption = Annotated[Mode, Option("Which sides make the answer.")]
-LogLevel = Annotated[str, Option("debug, info, warning or error.")]
+LogLevel = Annotated[
+    str, Option("Least severe records logged.", choices=("debug", "info", "warning", "error"))
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,10 @@ class DeviceSettings:
         Option("Latest time for the first token, in seconds; default: the earliest.", "ttft"),
     ] = None
     throttle: Annotated[
-        str | None, Option("Slow the local engine to a device profile: slow, phone, laptop, ...")
+        str | None,
+        Option(
+            "Slow the local engine to a device profile.", choices=tuple(sorted(DEVICE_PROFILES))
+        ),
     ] = None
     num_threads: Annotated[
         int | None,

@@ -64,7 +64,7 @@ def test_the_prompt_may_come_from_standard_input(server: RealServer) -> None:
     [
         (("hi", "--mode", "cloud-only"), 2, "needs --cloud"),
         (("hi", "--mode", "both"), 2, "device-only"),
-        (("hi", "--throttle", "toaster"), 2, "known profiles: edge-box, laptop, phone, slow"),
+        (("hi", "--throttle", "toaster"), 2, "'edge-box', 'laptop', 'phone', 'slow'"),
         (("hi", "--model", "no/such/folder"), 2, "no/such/folder"),
         (("hi", "--cloud", "nonsense"), 2, "HOST:PORT"),
         (("hi", "--cloud", "192.0.2.1:50051"), 2, "--insecure"),
@@ -75,7 +75,7 @@ def test_the_prompt_may_come_from_standard_input(server: RealServer) -> None:
         (("hi", "--max-tokens", "10000000"), 2, "context"),
         (("", "--max-tokens", "5"), 2, "prompt is empty"),
         (("hi", "--api-key-file", "no-such-file"), 2, "no-such-file"),
-        (("hi", "--log-level", "loud"), 2, "log level"),
+        (("hi", "--log-level", "loud"), 2, "'debug', 'info', 'warning', 'error'"),
         (("hi", "--stop", ""), 2, "stop string"),
         (("hi", "--ttft", "-1"), 2, "ttft"),
         (("caf\udce9",), 2, "not valid UTF-8"),

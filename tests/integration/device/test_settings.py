@@ -182,6 +182,11 @@ def test_the_file_is_found_in_the_users_configuration(
         ("pace = inf", r"pace = inf: "),
         ("ttft = 1e9", r"ttft = 1000000000.0: "),
         ("mode = 'both'", r"mode = 'both': "),
+        (
+            "throttle = 'toaster'",
+            r"throttle = 'toaster': .*'edge-box', 'laptop', 'phone' or 'slow'",
+        ),
+        ("log-level = 'loud'", r"log-level = 'loud': .*'debug', 'info', 'warning' or 'error'"),
         ("[chat]\nstop = 'x'", "it takes a list"),
         ("[chat]\nstop = [['x']]", "it must be a text"),
         ("max-tokens = 5\nmax_tokens = 6", "stands there twice"),
