@@ -38,8 +38,13 @@ def _ruff_codes(source: str, pretended_path: str) -> set[str]:
         ("from time import sleep\n\nsleep(1)\n", "bench/pd_bench/emulation/x.py", "TID251"),
         ("import time\n\nNOW = time.time()\n", "server/pd_server/x.py", "TID251"),
         ('print("x")\n', "core/pd_core/x.py", "T201"),
+        ("from . import y\n", "core/pd_core/x.py", "TID252"),
+        ("from .y import z\n", "device_client/pd_device_client/x.py", "TID252"),
     ],
-    ids=["clock-in-session", "sleep-in-session", "sleep-in-emulation", "wall-clock", "print"],
+    ids=[
+        *("clock-in-session", "sleep-in-session", "sleep-in-emulation", "wall-clock", "print"),
+        *("relative", "relative-in-session"),
+    ],
 )
 def test_ruff_refuses(source: str, path: str, code: str) -> None:
     assert code in _ruff_codes(source, path)
