@@ -155,27 +155,25 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def startup_table(starts: Sequence[Start]) -> Table:
-    """Return the medians of each kind of start with its goal."""
+    """Return the medians of each kind of start, a column each, with its goal."""
     parts = [*_CHAT, _FIRST_TOKEN, "serve"]
     table = Table(
         title="seconds of a start: medians",
         caption="cold: nothing is kept of an earlier start; goals are for warm ones",
     )
-    for column in ("start", *parts, "total", "least", "goal"):
-        table.add_column(column, justify="left" if column == "start" else "right")
+    table.add_column("", no_wrap=True)
+    columns = []
     for command, cache in dict.fromkeys((start.command, start.cache) for start in starts):
+        table.add_column(f"{command}, {cache}", justify="right", no_wrap=True)
         runs = [start for start in starts if (start.command, start.cache) == (command, cache)]
         totals_s = [run.total_s for run in runs]
         cells = [_median([run.parts_s[p] for run in runs if p in run.parts_s]) for p in parts]
         goal_s = _GOALS_S[command]
         verdict = "met" if statistics.median(totals_s) <= goal_s else "MISSED"
-        table.add_row(
-            f"{command}, {cache}",
-            *cells,
-            _median(totals_s),
-            f"{min(totals_s):.2f}",
-            f"{goal_s:g} {verdict}" if cache == "warm" else "",
-        )
+        goal = f"{goal_s:g} {verdict}" if cache == "warm" else ""
+        columns.append([*cells, _median(totals_s), f"{min(totals_s):.2f}", goal])
+    for row in zip([*parts, "total", "least", "goal"], *columns, strict=True):
+        table.add_row(*row)
     return table
 
 

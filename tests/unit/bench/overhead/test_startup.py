@@ -1,9 +1,11 @@
 """Parts of a start are timed by the lines of a process that says what it does."""
 
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pd_bench.overhead.startup import Start, startup_table, timed_start
 from pd_core.errors import EngineError
@@ -76,10 +78,26 @@ def test_the_table_has_medians_and_judges_warm_starts() -> None:
     starts += [Start("chat", "warm", {"import": i, "first token": 0.5}) for i in (1.0, 1.25, 9.0)]
     starts += [Start("server", "warm", {"import": 2.0, "serve": 1.0})]
     table = startup_table(starts)
-    columns = {str(column.header): list(column.cells) for column in table.columns}
-    assert columns["start"] == ["chat, cold", "chat, warm", "server, warm"]
-    assert columns["import"] == ["3.00", "1.25", "2.00"]
-    assert columns["probe"] == ["", "", ""]
-    assert columns["total"] == ["4.00", "1.75", "3.00"]
-    assert columns["least"] == ["4.00", "1.50", "3.00"]
-    assert columns["goal"] == ["", "2 met", "2.5 MISSED"]
+    assert [str(column.header) for column in table.columns[1:]] == [
+        *("chat, cold", "chat, warm", "server, warm"),
+    ]
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    figures = {name: list(cells) for name, *cells in rows}
+    assert figures["import"] == ["3.00", "1.25", "2.00"]
+    assert figures["probe"] == ["", "", ""]
+    assert figures["total"] == ["4.00", "1.75", "3.00"]
+    assert figures["least"] == ["4.00", "1.50", "3.00"]
+    assert figures["goal"] == ["", "2 met", "2.5 MISSED"]
+
+
+def test_the_table_fits_a_terminal_and_cuts_nothing() -> None:
+    kinds = [(command, cache) for command in ("chat", "server") for cache in ("cold", "warm")]
+    parts = {"import": 31.25, "probe": 15.5, "load": 10.25, "hash": 10.5, "measure": 12.25}
+    starts = [Start(*kind, {**parts, "first token": 10.25, "serve": 10.5}) for kind in kinds]
+    console = Console(width=80, file=StringIO())
+    console.print(startup_table(starts))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\u2026" not in printed
+    assert all(
+        words in printed for words in ("server, warm", "first token", "100.50", "2.5 MISSED")
+    )
