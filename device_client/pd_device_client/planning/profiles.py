@@ -86,7 +86,7 @@ DEVICE_PROFILES: dict[str, SpeedProfile] = {
     for p in (
         SpeedProfile(
             "slow",
-            "the slow device of docs/benchmarks.md: 400 tok/s prefill, 20 tok/s decode",
+            "the slow device of docs/background/benchmarks.md: 400 tok/s prefill, 20 tok/s decode",
             1 / 400,
             0.05,
         ),

@@ -77,3 +77,21 @@ def test_make_help_lists_every_target() -> None:
     phony = {t for line in re.findall(r"^\.PHONY: (.*)$", makefile, re.M) for t in line.split()}
     documented = set(re.findall(r"^([a-z-]+):.*## \w", makefile, re.M))
     assert phony == documented
+
+
+def test_every_page_that_is_named_by_its_path_is_there() -> None:
+    named = re.compile(r"(?<![\w./-])docs/[\w/-]+\.md")
+    texts = [path for path in _texts() if "decisions" not in path.parts]
+    found = {name for path in texts for name in named.findall(path.read_text(encoding="utf-8"))}
+    assert "docs/guides/vllm.md" in found
+    assert [name for name in sorted(found) if not (REPO / name).is_file()] == []
+
+
+def test_the_readme_s_layout_has_every_room() -> None:
+    layout = (REPO / "README.md").read_text(encoding="utf-8").partition("## Layout")[2]
+    layout = layout.partition("```")[2].partition("```")[0]
+    parts = re.split(r"^\w+/ +(?=pd_)", layout, flags=re.MULTILINE)
+    listed = {part.split()[0]: set(part.split()) for part in parts if part.startswith("pd_")}
+    for package in [path for root in ROOTS for path in (REPO / root).glob("pd_*")]:
+        rooms = {path.parent.name for path in package.glob("*/__init__.py")} - {"v1"}
+        assert rooms <= listed[package.name], package.name
