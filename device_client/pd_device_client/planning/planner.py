@@ -277,7 +277,10 @@ def is_below_pace(step_s: float, pace_s: float) -> bool:
 
 def below_pace(whose: str, step_s: float, pace_s: float) -> str:
     """Say that a side makes tokens more slowly than they should be shown."""
-    return f"{whose} makes {1 / step_s:.3g} tokens a second; {1 / pace_s:.3g} were asked for"
+    made, asked = (
+        f"{rate:.3g}" if rate < 999.5 else f"{rate:.0f}" for rate in (1 / step_s, 1 / pace_s)
+    )
+    return f"{whose} makes {made} tokens a second; {asked} were asked for"
 
 
 def _broken(promise: Promise, first_token_s: float, whose: str, step_s: float) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pd_core.errors import InvalidRequest
 from pd_device_client.contract.ask import Mode, Promise
-from pd_device_client.planning.planner import CloudForecast, plan_request, ready_s
+from pd_device_client.planning.planner import CloudForecast, below_pace, plan_request, ready_s
 from pd_device_client.planning.profiles import SpeedProfile
 
 
@@ -89,6 +89,11 @@ def test_broken_promises_are_named_with_their_size() -> None:
         "the first token comes after 2.55 s; 0.10 s was asked for",
         "this device makes 20 tokens a second; 100 were asked for",
     )
+
+
+def test_rates_are_written_as_people_write_them() -> None:
+    says = "this device makes 1250 tokens a second; 1000 were asked for"
+    assert below_pace("this device", 0.0008, 0.001) == says
 
 
 @pytest.mark.parametrize(
