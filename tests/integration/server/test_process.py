@@ -166,10 +166,10 @@ async def test_a_killed_server_breaks_the_stream_and_the_next_one_continues_it(
 
 
 _DYING_SERVER = """
-from pd_server import cli
+from pd_server import cli, command
 from pd_server.torch_engine.engine import TorchEngine
 
-build_engine = cli._engine_builder
+build_engine = command._engine_builder
 
 
 class DyingEngine(TorchEngine):
@@ -188,7 +188,7 @@ def builder(config):
     return build
 
 
-cli._engine_builder = builder
+command._engine_builder = builder
 cli.main()
 """
 
