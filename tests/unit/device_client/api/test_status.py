@@ -75,7 +75,7 @@ def test_a_demo_that_cannot_be_is_refused(cloud: str | None, mode: Mode, words: 
 def test_a_demo_needs_the_cloud_s_part(monkeypatch: pytest.MonkeyPatch) -> None:
     check_demo(None, Mode.PD_DEVICE)
     monkeypatch.setattr(demo_cloud, "_SERVER", "pd_server_that_is_not_installed")
-    with pytest.raises(ConfigError, match=r"install pd-device\[server,device\]"):
+    with pytest.raises(ConfigError, match=r"pip install 'pd-device\[server,device\]'"):
         check_demo(None, Mode.PD_DEVICE)
 
 
