@@ -9,7 +9,8 @@ __all__ = ["expanded", "user_folder"]
 def user_folder(variable: str, below_home: str) -> Path | None:
     """Return a folder; None if neither the variable nor a home names one.
 
-    A container may run as a user without an entry in the user database and without HOME.
+    A container may run as a user without an entry in the user database and without HOME, and HOME
+    may be another user's, which this one cannot enter.
 
     Args:
         variable: such as "XDG_CACHE_HOME"; only an absolute path counts.
@@ -31,7 +32,12 @@ def expanded(path: Path) -> Path:
 
 
 def _home() -> Path | None:
+    """Return the home; None if there is none, or it is no place that this user can enter."""
     try:
-        return Path.home()
-    except RuntimeError:
+        home = Path.home()
+        os.stat(f"{home}/.")  # noqa: PTH116  (a Path drops the dot, which needs the right to enter)
+    except (RuntimeError, PermissionError):
         return None
+    except OSError:
+        pass  # it may still be made
+    return home if home.is_absolute() else None

@@ -8,6 +8,7 @@ and checked. A model being pulled is under ROOT/.partial, so an incomplete model
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -79,8 +80,8 @@ def store_root() -> Path:
     """
     if (root := _known_root()) is None:
         raise ConfigError(
-            "there is no place for pulled models, because you have no home directory; name a "
-            f"folder with the variable {ROOT_VARIABLE}, or set HOME"
+            "there is no place for pulled models, because you have no home directory that you can "
+            f"enter; name a folder with the variable {ROOT_VARIABLE}, or set HOME"
         )
     return root
 
@@ -96,11 +97,16 @@ def partial_folder(name: PulledName) -> Path:
 
 
 def find_pulled(name: PulledName) -> Path | None:
-    """Return the directory of a model that was pulled, or None."""
+    """Return the directory of a model that was pulled, or None.
+
+    Raises:
+        ConfigError: the folder of pulled models cannot be looked into.
+    """
     if _known_root() is None:
         return None
     folder = pulled_folder(name)
-    return folder if (folder / MANIFEST).is_file() else None
+    with _our_errors():
+        return folder if (folder / MANIFEST).is_file() else None
 
 
 def pulled_names(*, partial: bool = False) -> Iterator[PulledName]:
@@ -108,14 +114,31 @@ def pulled_names(*, partial: bool = False) -> Iterator[PulledName]:
 
     Args:
         partial: yield the incomplete models instead.
+
+    Raises:
+        ConfigError: the folder of pulled models cannot be looked into.
     """
     if (root := _known_root()) is None:
         return
     root = root / _PARTIAL if partial else root
-    for folder in sorted(root.glob("*/*")):
+    with _our_errors():
+        folders = sorted(root.glob("*/*"))
+    for folder in folders:
         name = PulledName.parse(f"{folder.parent.name}/{unquote(folder.name)}")
         if name is not None and folder.is_dir() and (partial or find_pulled(name) is not None):
             yield name
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"the folder of pulled models, {_known_root()}, cannot be looked into "
+            f"({error.strerror}); make it readable for you, or name another one with the variable "
+            f"{ROOT_VARIABLE}"
+        ) from error
 
 
 def _known_root() -> Path | None:
