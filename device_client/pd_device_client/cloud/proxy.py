@@ -8,7 +8,7 @@ from pd_core.sockets.loopback import is_loopback
 
 __all__ = ["proxy_options", "proxy_words"]
 
-# gRPC reads only the lower case, in this order.
+# gRPC reads only the lower case; the first that is set decides, even if it is empty.
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
@@ -26,7 +26,7 @@ def proxy_words(host: str) -> str:
 
     A user name and password of the proxy are left out.
     """
-    variable = next((name for name in _PROXIES if os.environ.get(name)), None)
+    variable = next((name for name in _PROXIES if name in os.environ), None)
     if variable is None or is_loopback(host) or _excepted(host):
         return ""
     try:
@@ -43,7 +43,7 @@ def proxy_words(host: str) -> str:
 
 def _excepted(host: str) -> bool:
     """Whether no_proxy names the host, the end of its name, or a network it is in."""
-    said = next((os.environ[name] for name in _EXCEPTIONS if os.environ.get(name)), "")
+    said = next((os.environ[name] for name in _EXCEPTIONS if name in os.environ), "")
     bare = host.strip("[]").lower()
     entries = [entry for each in said.split(",") if (entry := each.strip().lower())]
     return any(bare.endswith(entry) or _in_network(bare, entry) for entry in entries)
@@ -51,6 +51,6 @@ def _excepted(host: str) -> bool:
 
 def _in_network(host: str, network: str) -> bool:
     try:
-        return ip_address(host) in ip_network(network)
+        return ip_address(host) in ip_network(network, strict=False)
     except ValueError:
         return False

@@ -17,7 +17,18 @@ def test_without_a_proxy_there_is_nothing_to_say() -> None:
     assert proxy_options("cloud.example") == []
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.9.9.9",
+        "localhost",
+        "LocalHost",
+        "localhost.",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+    ],
+)
 def test_loopback_uses_none(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     assert proxy_options(host) == [("grpc.enable_http_proxy", 0)]
@@ -56,6 +67,17 @@ def test_what_grpc_does_not_take_as_a_proxy_is_not_named(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("http_proxy", value)
+    assert proxy_words("cloud.example") == ""
+
+
+def test_an_empty_variable_counts_as_set_as_it_does_for_grpc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "cloud.example")
+    monkeypatch.setenv("no_grpc_proxy", "")
+    assert "http_proxy" in proxy_words("cloud.example")  # it is used in spite of no_proxy
+    monkeypatch.setenv("https_proxy", "")
     assert proxy_words("cloud.example") == ""
 
 
