@@ -69,12 +69,17 @@ def fetch_trace(
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise TraceError(f"--sha256 is {sha256[:80]!r}; it must be 64 hexadecimal digits")
     wanted = sha256 or source.sha256
-    if path.is_dir():
-        raise TraceError(f"{path} is a directory; name a file with --out")
-    if path.exists():
-        if not path.is_file():
-            raise TraceError(f"{path} is not a plain file; name another one with --out")
-        return _there_already(path, wanted)
+    try:
+        if path.is_dir():
+            raise TraceError(f"{path} is a directory; name a file with --out")
+        if path.exists():
+            if not path.is_file():
+                raise TraceError(f"{path} is not a plain file; name another one with --out")
+            return _there_already(path, wanted)
+    except OSError as error:
+        raise TraceError(
+            f"{path} cannot be looked at: {error.strerror}; name another file with --out"
+        ) from None
     part = path.with_name(f"{path.name}.part")
     download = _Download(source, part, wanted, progress)
     try:

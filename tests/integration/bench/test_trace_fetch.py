@@ -228,6 +228,8 @@ def test_another_file_in_its_place_is_left_alone(home: Home, tmp_path: Path) -> 
     path.write_text("mine")
     with pytest.raises(TraceError, match="is there already"):
         fetch_trace(source(home), path)
+    with pytest.raises(TraceError, match=r"cannot be looked at: .*--out"):
+        fetch_trace(source(home), tmp_path / ("x" * 300))
     with pytest.raises(TraceError, match="is a directory"):
         fetch_trace(source(home), tmp_path)
     with pytest.raises(TraceError, match=r"cannot be written: .*use --out"):
