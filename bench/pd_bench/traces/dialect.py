@@ -116,11 +116,12 @@ def _joined(first: Line, waiting: deque[Line], lines: Iterator[Line]) -> Line:
 
 
 def _opens(text: str, delimiter: str) -> bool:
-    """Whether a record's first line ends inside quotes; a quote opens a cell only at its start."""
+    """Whether a record's first line ends inside quotes; a quote opens a cell only at its start,
+    after spaces."""
     if '"' not in text:
         return False
     try:
-        next(csv.reader([text], delimiter=delimiter, strict=True), None)
+        next(csv.reader([text], delimiter=delimiter, skipinitialspace=True, strict=True), None)
     except csv.Error as error:
         return "unexpected end of data" in str(error)
     return False
@@ -130,6 +131,6 @@ def _cells(text: str, delimiter: str) -> list[str]:
     if '"' not in text:
         return text.split(delimiter)
     try:
-        return next(csv.reader([text], delimiter=delimiter), [])
+        return next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error as error:
         raise ValueError(f"cannot be split into columns: {error}") from None

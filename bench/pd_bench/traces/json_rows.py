@@ -109,7 +109,7 @@ def own_parser(first_line: str) -> Callable[[str], Parsed]:
             round(row.arrival_s * 1e9),
             prompt_tokens,
             output_tokens,
-            row.block_hashes,
+            row.block_hashes or None,
             row.session,
             header.block_tokens,
         )
@@ -130,14 +130,15 @@ def _hashed(row: _MooncakeRow, at_ns: int, block: int, session: str | None) -> P
     prompt_tokens = num_tokens(row.input_length, "input_length")
     output_tokens = num_tokens(row.output_length, "output_length")
     _check_blocks(row.hash_ids, "hash_ids", prompt_tokens, block)
-    return Parsed(at_ns, prompt_tokens, output_tokens, row.hash_ids, session, block)
+    # An empty list is how some programs write that there are none.
+    return Parsed(at_ns, prompt_tokens, output_tokens, row.hash_ids or None, session, block)
 
 
 def _check_blocks(
     hashes: tuple[int, ...] | None, name: str, prompt_tokens: int, block: int
 ) -> None:
     num_blocks = -(-prompt_tokens // block)
-    if hashes is not None and len(hashes) != num_blocks:
+    if hashes and len(hashes) != num_blocks:
         raise ValueError(
             f"{name} has {len(hashes)} ids; a prompt of {prompt_tokens} tokens has "
             f"{num_blocks} blocks of {block}; a row may also have no {name}"

@@ -79,10 +79,24 @@ def test_hashes_may_be_absent_and_other_keys_are_left_alone(tmp_path: Path) -> N
     content = (
         '{"id": "r1", "timestamp": 0, "input_length": 9, "output_length": 5, "meta": {"a": [1]}}\n'
         '{"timestamp": 40, "input_length": 7, "output_length": 2, "hash_ids": null, "format": 1}\n'
+        '{"timestamp": 50, "input_length": 8, "output_length": 2, "hash_ids": []}\n'
     )
     path = write(tmp_path, content)
     assert format_name(path) == "mooncake"
-    assert list(read_trace(path)) == [TraceRow(1, 0.0, 9, 5), TraceRow(2, 0.04, 7, 2)]
+    assert list(read_trace(path)) == [
+        TraceRow(1, 0.0, 9, 5),
+        TraceRow(2, 0.04, 7, 2),
+        TraceRow(3, 0.05, 8, 2),
+    ]
+
+
+def test_quoted_cells_may_follow_a_space(tmp_path: Path) -> None:
+    content = (
+        '"TIMESTAMP", "Region, zone", "ContextTokens", "GeneratedTokens"\n'
+        '"2023-11-16 18:17:03.9799600", "west, 2", "4808", "10"\n'
+        '"2023-11-16 18:17:04.0319601", "a ""name""\nin two lines", 3180, 8\n'
+    )
+    assert list(read_trace(write(tmp_path, content))) == AZURE_ROWS
 
 
 def test_azure_s_columns_may_stand_anywhere_among_others(tmp_path: Path) -> None:
