@@ -30,13 +30,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path, most_bytes: int) -> str:
-    """Read a UTF-8 file.
+    """Read a UTF-8 file, without the byte order mark that some editors put before it.
 
     Raises:
         ModelError: it is larger than any such file of a model is; the rest was not read.
         OSError, UnicodeDecodeError: it cannot be read.
     """
-    with path.open(encoding="utf-8") as opened:
+    with path.open(encoding="utf-8-sig") as opened:
         content = opened.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise ModelError(

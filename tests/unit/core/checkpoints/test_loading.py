@@ -417,6 +417,21 @@ def test_the_chat_template_comes_with_the_model(directory: Path, tmp_path: Path)
         broken.check()
 
 
+def test_an_editor_s_byte_order_mark_is_no_part_of_a_model(directory: Path) -> None:
+    (directory / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    (directory / "generation_config.json").write_text('{"eos_token_id": [0, 1]}')
+    before = load_model(str(directory))
+    texts = [*directory.glob("*.json"), *directory.glob("*.jinja")]
+    for file in texts:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    after = load_model(str(directory))
+    assert len(texts) >= 4
+    assert after.eos_token_ids == before.eos_token_ids
+    assert after.chat_template is not None
+    assert after.chat_template.render([{"role": "user", "content": "hi"}]) == "hi"
+    assert after.fingerprints == before.fingerprints
+
+
 def test_windows_that_hide_nothing_are_accepted() -> None:
     plain = replace(CONFIG, skip_v1=False)
     assert read_config(write_config(plain) | {"sliding_window": 512}) == plain
