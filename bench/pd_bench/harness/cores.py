@@ -1,24 +1,20 @@
 """The CPU cores on which a measurement's server and client run."""
 
-import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+
+from pd_core.host.cpu_quota import cpu_quota
 
 __all__ = [
     "CoreSplit",
     "available_cores",
     "num_processors",
     "pinned",
-    "processor_quota",
     "split_cores",
     "thread_environment",
 ]
-
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,41 +46,12 @@ def available_cores() -> frozenset[int]:
 
 
 def num_processors() -> float:
-    """Return how many cores' worth of time this process and its children may use."""
-    return min(len(available_cores()) or os.cpu_count() or 1, processor_quota())
-
-
-def processor_quota(root: Path = _GROUPS, own: Path = _OWN_GROUPS) -> float:
-    """Return the processors that a container's limit leaves this process; infinity without one.
+    """Return how many cores' worth of time this process and its children may use.
 
     A container may see every core and yet be stopped for most of the time (docker --cpus 1).
-
-    Args:
-        root: where control groups are mounted.
-        own: the file that names this process's groups.
     """
-    quota = math.inf
-    with suppress(OSError):
-        for line in own.read_text().splitlines():
-            _, controllers, name = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            top = root / controllers  # version 2 has no controllers here, and one tree
-            for group in (top / name.lstrip("/"), *(top / name.lstrip("/")).parents):
-                if group.is_relative_to(top):
-                    quota = min(quota, _group_quota(group))
-    return quota
-
-
-def _group_quota(group: Path) -> float:
-    with suppress(OSError, ValueError):
-        quota, period = (group / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    with suppress(OSError, ValueError):
-        granted = int((group / "cpu.cfs_quota_us").read_text())
-        period_us = int((group / "cpu.cfs_period_us").read_text())
-        return math.inf if granted < 0 else granted / period_us
-    return math.inf
+    present, quota = len(available_cores()) or os.cpu_count() or 1, cpu_quota()
+    return present if quota is None else min(present, quota)
 
 
 def thread_environment(cores: tuple[int, ...]) -> dict[str, str]:
