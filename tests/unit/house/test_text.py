@@ -72,6 +72,18 @@ def test_markdown_links_lead_somewhere() -> None:
     assert not broken
 
 
+def test_pages_that_messages_and_comments_name_are_there() -> None:
+    named = re.compile(r"\bdocs/[\w/.-]+\.md\b")
+    missing = [
+        f"{path.relative_to(REPO)} -> {page}"
+        for path in _texts()
+        if path.suffix != ".md" and path.relative_to(REPO).parts[0] != "tests"
+        for page in named.findall(path.read_text(encoding="utf-8"))
+        if not (REPO / page).exists()
+    ]
+    assert not missing
+
+
 def test_make_help_lists_every_target() -> None:
     makefile = (REPO / "Makefile").read_text(encoding="utf-8")
     phony = {t for line in re.findall(r"^\.PHONY: (.*)$", makefile, re.M) for t in line.split()}
