@@ -74,7 +74,9 @@ class TextStream:
         self._decode = decode
         self._stops = tuple(stop_strings)
         self._hidden = hidden
-        self._max_held = _MAX_WAITING + max(map(len, self._stops), default=0)
+        # A token may be as little as one byte of a character.
+        longest = max((len(stop.encode(errors="replace")) for stop in self._stops), default=0)
+        self._max_held = _MAX_WAITING + longest
         self._count = 0  # tokens pushed
         self._held: list[_Piece] = []
         self._num_final = 0  # of those held, from the first on

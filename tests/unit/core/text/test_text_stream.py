@@ -252,6 +252,18 @@ def test_special_tokens_are_shown_on_demand(tokenizer: Tokenizer) -> None:
     assert "<|im_end|>" not in tokenizer.decode(tokens)
 
 
+@pytest.mark.parametrize("name", ["byte-level", "byte-fallback"])
+@pytest.mark.parametrize("stop", ["\u0928\u092e\u0938" * 6, "\u1010\u101a\u103a" * 9])
+def test_a_stop_string_may_come_byte_by_byte(name: str, stop: str) -> None:
+    """Many scripts have three bytes a character, and tokenizers a token for each."""
+    tokenizer = KINDS[name]
+    tokens = byte_tokens(tokenizer, "a" + stop)
+    assert len(tokens) > 2 * len(stop)
+    stream = tokenizer.stream([stop])
+    assert joined(stream, tokens + ids(tokenizer, "b")) == "a"
+    assert stream.stopped
+
+
 def decoder_of(texts: dict[int, str]) -> Callable[[Sequence[int]], str]:
     return lambda token_ids: "".join(texts[i] for i in token_ids)
 
