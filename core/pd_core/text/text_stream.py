@@ -113,10 +113,14 @@ class TextStream:
         shown = (i for i in reversed(token_ids) if i not in self._hidden)
         last = list(islice(shown, _KEPT_WINDOW))[::-1]
         for first in range(len(last) - 1, 0, -1):
-            text = self._decode(last[first:])
-            if text and not text.startswith(_REPLACEMENT):
+            if self._begins_whole(last[first:]):
                 return last[first:]
         return last
+
+    def _begins_whole(self, token_ids: Sequence[int]) -> bool:
+        """Return whether tokens have text, and no earlier token belongs to its first character."""
+        text = self._decode(token_ids)
+        return bool(text) and not text.startswith(_REPLACEMENT)
 
     def _read(self, *, final: bool) -> None:
         """Give the newest token the text that is new; hold it while its end is incomplete."""
@@ -134,7 +138,7 @@ class TextStream:
         num_new, self._num_new = self._num_new, 0
         if len(self._window) > _MAX_WINDOW:
             self._window = self._window[-_KEPT_WINDOW:]
-        elif grown and not self._incomplete:
+        elif grown and not self._incomplete and self._begins_whole(self._window[-num_new:]):
             self._window = self._window[-num_new:]
         else:  # an incomplete character, or no text: the decoder still needs the earlier tokens
             self._known = after[: len(after) - len(self._incomplete)]

@@ -264,6 +264,16 @@ def test_a_stop_string_may_come_byte_by_byte(name: str, stop: str) -> None:
     assert stream.stopped
 
 
+@pytest.mark.parametrize("name", ["byte-level", "byte-fallback"])
+@pytest.mark.parametrize("cut", [1, 2])
+def test_characters_after_one_begun_in_the_prompt_stay_whole(name: str, cut: int) -> None:
+    tokenizer = KINDS[name]
+    text = "\ud55c\uad6d\U0001f642" * 9
+    tokens = byte_tokens(tokenizer, text)
+    behind = ids(tokenizer, "a") + tokens[:cut]
+    assert joined(tokenizer.stream(behind=behind), tokens[cut:]) == text
+
+
 def decoder_of(texts: dict[int, str]) -> Callable[[Sequence[int]], str]:
     return lambda token_ids: "".join(texts[i] for i in token_ids)
 
