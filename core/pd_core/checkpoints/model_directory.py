@@ -45,7 +45,10 @@ class ModelDirectory:
         root = directory.resolve()
         if not root.is_dir():
             raise ModelError(f"{directory} is not a directory")
-        _check_links(root)
+        try:
+            _check_links(root)
+        except (OSError, RuntimeError) as error:  # not readable; links that lead in a circle
+            raise ModelError(f"{directory} cannot be read: {error}; mend or copy it") from error
         if not (root / "config.json").exists():
             raise ModelError(what_directory_is(directory))
         raw = read_json(directory / "config.json")

@@ -68,6 +68,14 @@ def linked_shard(directory: Path) -> None:
     (directory / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, "weights")}))
 
 
+def circle(name: str) -> Callable[[Path], object]:
+    def edit(directory: Path) -> None:
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).symlink_to(name)
+
+    return edit
+
+
 def pipe(name: str) -> Callable[[Path], object]:
     def edit(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
@@ -189,6 +197,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "long number": (config(rms_norm_eps=10**400), "rms_norm_eps is too large a number"),
     # Links and files that are none.
     "linked shard": (linked_shard, "names 'weights', which is no .safetensors file"),
+    "links in a circle": (circle("config.json"), "cannot be read: Symlink loop from"),
+    "a link to itself beside the files": (circle("merges.json"), "cannot be read: Symlink loop"),
     "weights from a pipe": (pipe("model.safetensors"), "neither a file nor a folder"),
     "tokenizer from a pipe": (pipe("tokenizer.json"), "neither a file nor a folder"),
     # Values of a type that nobody expects.
