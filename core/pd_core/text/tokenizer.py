@@ -57,6 +57,11 @@ class Tokenizer:
             tokenizer.decode(tokenizer.encode("a"))
         if not tokenizer.vocab_size:
             raise ModelError("it has no tokens, so it is not a language model's")
+        if unknown := [i for i in tokenizer.prefix_ids if i >= tokenizer.vocab_size]:
+            raise ModelError(
+                f"it puts the id {unknown[0]} before every text, and has only "
+                f"{tokenizer.vocab_size} ids; mend its post_processor"
+            )
         return tokenizer
 
     @classmethod

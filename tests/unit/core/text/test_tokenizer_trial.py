@@ -35,7 +35,7 @@ def longer(times: int) -> dict[str, Any]:
     return {"type": "Sequence", "normalizers": [step] * times}
 
 
-TEMPLATE = {
+TEMPLATE: dict[str, Any] = {
     "type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "X", "type_id": 0}}],
     "pair": [],
@@ -50,6 +50,16 @@ BROKEN = {
         "not a tokenizer.json: Precompiled",
     ),
     "panic while encoding": (content(post_processor=TEMPLATE), "'a': no entry found for key"),
+    "a beginning that is no token": (
+        content(
+            post_processor=TEMPLATE
+            | {
+                "single": [*TEMPLATE["single"], {"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": {"X": {"id": "X", "ids": [7], "tokens": ["X"]}},
+            }
+        ),
+        "it puts the id 7 before every text, and has only 1 ids",
+    ),
     "panic while decoding": (
         content(decoder={"type": "Strip", "content": "a", "start": 1, "stop": 5}),
         "'a': .*has no text for its tokens: index out of bounds",
