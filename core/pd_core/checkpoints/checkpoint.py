@@ -14,6 +14,7 @@ from torch import Tensor
 from pd_core.errors import ModelError
 from pd_core.files.atomic import replaced
 from pd_core.store.json_file import read_json
+from pd_core.store.mistaken_models import refuse_pointer
 
 __all__ = ["Checkpoint", "read_json", "write_tensors"]
 
@@ -246,7 +247,9 @@ def _some(names: list[str]) -> str:
 def _header_bytes(file: Path) -> int:
     """Return the length of a file's header, or 0 where the library will refuse the file."""
     with _our_errors(file), file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
+        begin = opened.read(100)
+    refuse_pointer(file, begin)
+    length = int.from_bytes(begin[:8], "little")
     return length if length < file.stat().st_size else 0
 
 

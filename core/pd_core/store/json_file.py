@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pd_core.errors import ModelError
+from pd_core.store.mistaken_models import refuse_pointer
 
 __all__ = ["MOST_JSON_BYTES", "read_json", "read_text"]
 
@@ -33,7 +34,8 @@ def read_text(path: Path, most_bytes: int) -> str:
     """Read a UTF-8 file, without the byte order mark that some editors put before it.
 
     Raises:
-        ModelError: it is larger than any such file of a model is; the rest was not read.
+        ModelError: it is larger than any such file of a model is, and the rest was not read; or it
+            is only Git LFS's pointer to the file.
         OSError, UnicodeDecodeError: it cannot be read.
     """
     with path.open(encoding="utf-8-sig") as opened:
@@ -43,4 +45,5 @@ def read_text(path: Path, most_bytes: int) -> str:
             f"{path} is larger than {most_bytes >> 20} MiB, as no such file of a model is; get it "
             "again from where the model is from"
         )
+    refuse_pointer(path, content[:100].encode())
     return content

@@ -6,11 +6,13 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
+from pd_core.errors import ModelError
 from pd_core.store.model_store import PulledName
 
-__all__ = ["what_directory_is", "what_spec_is"]
+__all__ = ["refuse_pointer", "what_directory_is", "what_spec_is"]
 
 _GGUF = b"GGUF"  # the first bytes of such a file
+_POINTER = b"version https://git-lfs"  # what git leaves in a file's place without Git LFS
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _INSTEAD = (
     "give the Hugging Face directory that it was made from, or get that with: "
@@ -73,6 +75,23 @@ def what_directory_is(directory: Path) -> str:
         f"{directory / 'config.json'} does not exist; a model is a directory in Hugging Face's "
         "layout: config.json, tokenizer.json and safetensors files"
     )
+
+
+def refuse_pointer(path: Path, begin: bytes) -> None:
+    """Refuse what a clone without Git LFS has in the place of a large file.
+
+    Args:
+        path: the file.
+        begin: its first bytes.
+
+    Raises:
+        ModelError: it is only a pointer to the file.
+    """
+    if begin.startswith(_POINTER):
+        raise ModelError(
+            f"{path} is only Git LFS's pointer to the file; get the files with `git lfs pull` in "
+            "that directory, or the model with: pd-device models pull OWNER/MODEL"
+        )
 
 
 def _what_file_is(path: Path) -> str:

@@ -29,6 +29,7 @@ CONFIG = ModelConfig(
     head_dim=8,
     max_context_tokens=512,
 )
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 7\n"
 INDEX = "model.safetensors.index.json"
 
 
@@ -201,6 +202,16 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to itself beside the files": (circle("merges.json"), "cannot be read: Symlink loop"),
     "weights from a pipe": (pipe("model.safetensors"), "neither a file nor a folder"),
     "tokenizer from a pipe": (pipe("tokenizer.json"), "neither a file nor a folder"),
+    # What a clone without Git LFS leaves.
+    "a pointer to the weights": (
+        written("model.safetensors", POINTER),
+        "model.safetensors is only Git",
+    ),
+    "a pointer to the tokenizer": (
+        written("tokenizer.json", POINTER),
+        "tokenizer.json is only Git",
+    ),
+    "a pointer to the config": (written("config.json", POINTER), "config.json is only Git LFS's"),
     # Values of a type that nobody expects.
     "shards as lists": (indexed({"a": ["b.safetensors"]}), "names ['b.safetensors'], which is not"),
     "a shard that no system can name": (indexed({"a": "a\0.safetensors"}), "is truncated or not"),
