@@ -14,7 +14,7 @@ from torch import Tensor
 from pd_core.errors import ModelError
 from pd_core.files.atomic import replaced
 from pd_core.store.json_file import read_json
-from pd_core.store.mistaken_models import refuse_pointer
+from pd_core.store.mistaken_models import refuse_pointer, what_directory_is
 
 __all__ = ["Checkpoint", "read_json", "write_tensors"]
 
@@ -22,9 +22,11 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _FLOATS = ("F32", "F16", "BF16")  # in the words of the files' headers
-# Names of what quantised checkpoints (GPTQ, AWQ, FP8, bitsandbytes, MLX) store beside a weight.
+# Names of what quantised checkpoints (GPTQ, AWQ, FP8, bitsandbytes, MLX, HQQ, AQLM) store beside
+# a weight, or in its place.
 _QUANTISED = re.compile(
-    r"\.(qweight|qzeros|scales|g_idx|biases|weight_scale(_inv)?|weight_packed|absmax|quant_map)\b"
+    r"\.(qweight|qzeros|scales|g_idx|biases|weight_scale(_inv)?|weight_packed|absmax|quant_map"
+    r"|SCB|W_q|codebooks)\b"
 )
 # The largest models' have a few; each name in a header takes time and twenty times its memory.
 _MOST_HEADER_BYTES = 8 << 20
@@ -109,6 +111,8 @@ class Checkpoint:
                 f"{self._directory} has only pickle files ({sorted(pickles)[0]}), which can run "
                 "code; convert them to safetensors"
             )
+        if any(self._directory.glob("*.[gG][gG][uU][fF]")):
+            raise ModelError(what_directory_is(self._directory))
         raise ModelError(f"{self._directory} has no {_SINGLE} and no {_INDEX}")
 
     def num_layers(self) -> int:

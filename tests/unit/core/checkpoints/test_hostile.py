@@ -69,6 +69,11 @@ def linked_shard(directory: Path) -> None:
     (directory / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, "weights")}))
 
 
+def beside(kind: str) -> Callable[[Path], object]:
+    name = f"model.layers.0.mlp.up_proj.{kind}"
+    return tensors(lambda t: t.update({name: torch.zeros(4)}))
+
+
 def circle(name: str) -> Callable[[Path], object]:
     def edit(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
@@ -202,6 +207,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to itself beside the files": (circle("merges.json"), "cannot be read: Symlink loop"),
     "weights from a pipe": (pipe("model.safetensors"), "neither a file nor a folder"),
     "tokenizer from a pipe": (pipe("tokenizer.json"), "neither a file nor a folder"),
+    "GGUF beside a config": (
+        lambda d: (d / "model.safetensors").rename(d / "model.Q4_0.gguf"),
+        "holds GGUF files (model.Q4_0.gguf)",
+    ),
+    "llm.int8": (beside("SCB"), "the weights are quantised (there is model.layers.0.mlp.up_proj.S"),
+    "HQQ": (beside("W_q"), "the weights are quantised (there is model.layers.0.mlp.up_proj.W_q)"),
     # What a clone without Git LFS leaves.
     "a pointer to the weights": (
         written("model.safetensors", POINTER),
