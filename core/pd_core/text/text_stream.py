@@ -74,6 +74,8 @@ class TextStream:
         self._decode = decode
         self._stops = tuple(stop_strings)
         self._hidden = hidden
+        # The text of a hidden token is no text of the answer: only who writes it whole means it.
+        self._full_stops = tuple(s for s in self._stops if any(h in s for h in hidden.values()))
         # A token may be as little as one byte of a character.
         longest = max((len(stop.encode(errors="replace")) for stop in self._stops), default=0)
         self._max_held = _MAX_WAITING + longest
@@ -186,9 +188,9 @@ class TextStream:
         found = [(at + len(s), at) for s in self._stops if (at := shown.find(s)) >= 0]
         shown_left = full_left = len(shown) - _longest_overlap(shown, self._stops)
         if full != shown:
-            places = [(at + len(s), at) for s in self._stops if (at := full.find(s)) >= 0]
+            places = [(at + len(s), at) for s in self._full_stops if (at := full.find(s)) >= 0]
             found += [(self._shown_before(end), self._shown_before(at)) for end, at in places]
-            full_left = len(full) - _longest_overlap(full, self._stops)
+            full_left = len(full) - _longest_overlap(full, self._full_stops)
         for number, piece in enumerate(self._held[: self._num_final]):
             shown_left -= len(piece.text)
             full_left -= len(piece.hidden or piece.text)

@@ -212,7 +212,7 @@ def both_views(stops: Sequence[str], tokens: Sequence[str]) -> tuple[bool, str]:
         (["ab"], ["b", "a", "</s>", "b"], (True, "b")),
         (["ab", "</s>b"], ["b", "a", "</s>", "b"], (True, "b")),
         (["</s>", "ab"], ["b", "a", "</s>", "b"], (True, "ba")),
-        (["im_end"], ["a", "<|im_end|>"], (True, "a")),
+        (["im_end"], ["a", "<|im_end|>"], (False, "a")),
     ],
 )
 def test_stop_strings_are_found_with_and_without_hidden_tokens(
