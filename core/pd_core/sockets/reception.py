@@ -2,8 +2,9 @@
 
 Whoever can reach a port can open connections to it without a key. Each costs a file descriptor, of
 which the whole process has a fixed number, the gRPC service's included. So there is a most; at the
-most a new connection takes the place of the one that has been quiet the longest, and is refused
-when all are being answered. A connection that sends no whole request in time is closed.
+most a new connection takes the place of the one that has been quiet the longest, or else of one
+whose request's body is not here yet, and is refused when all are being answered. A connection that
+sends no whole header in time is closed.
 """
 
 import asyncio
@@ -39,9 +40,10 @@ class Reception(Generic[P]):
         most: connections open at once.
         tls: None: plain HTTP.
         request_s: seconds a connection gets for its TLS handshake and a request's header.
+        awaits_body: whether it is answering a request of which a part is still to come.
 
     Attributes:
-        answers, tls, request_s: as given.
+        answers, awaits_body, tls, request_s: as given.
         loop: the event loop on which it was made.
     """
 
@@ -54,10 +56,12 @@ class Reception(Generic[P]):
         tls: ssl.SSLContext | None = None,
         *,
         request_s: float = _REQUEST_S,
+        awaits_body: Callable[[P], bool] = lambda protocol: False,
     ) -> None:
         self._listener = listener
         self._make_protocol = make_protocol
         self.answers = answers
+        self.awaits_body = awaits_body
         self._most = most
         self.tls = tls
         self.request_s = request_s
@@ -126,8 +130,8 @@ class Reception(Generic[P]):
         self._pause = self.loop.call_later(_PAUSE_S, self.open)
 
     def _send_one_away(self) -> bool:
-        """Close the connection that has been quiet the longest, or else that does not read."""
-        for dispensable in (_Visit.is_idle, _Visit.is_stalled):
+        """Close the longest quiet of the idle, of those that still send, or that do not read."""
+        for dispensable in (_Visit.is_idle, _Visit.is_sending, _Visit.is_stalled):
             for visit in self._visits:
                 if dispensable(visit):
                     visit.end()
@@ -176,6 +180,10 @@ class _Visit(asyncio.Protocol, Generic[P]):
     def is_idle(self) -> bool:
         """Whether no request is being answered."""
         return not self._reception.answers(self._protocol)
+
+    def is_sending(self) -> bool:
+        """Whether a part of the request is still to come."""
+        return self._reception.awaits_body(self._protocol)
 
     def is_stalled(self) -> bool:
         """Whether the client does not read its answer."""

@@ -79,6 +79,7 @@ class HttpServer:
             lambda: H11Protocol(config, state, app_state={}),
             _answers,
             self._most,
+            awaits_body=_awaits_body,
         )
         self._reception.open()
 
@@ -101,3 +102,7 @@ class HttpServer:
 
 def _answers(protocol: H11Protocol) -> bool:
     return protocol.cycle is not None and not protocol.cycle.response_complete
+
+
+def _awaits_body(protocol: H11Protocol) -> bool:
+    return _answers(protocol) and protocol.cycle.more_body

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
@@ -45,9 +45,18 @@ def test_a_connection_takes_request_after_request(server: ApiServer) -> None:
         assert len(sockets) == 1
 
 
-def test_a_crowd_of_silent_connections_keeps_nobody_out(server: ApiServer) -> None:
+_BODY_BEGUN = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 1000\r\n\r\n{"
+)
+
+
+@pytest.mark.parametrize("says", [b"", _BODY_BEGUN], ids=["silent", "a body begun"])
+def test_a_crowd_that_only_waits_keeps_nobody_out(server: ApiServer, says: bytes) -> None:
     host, _, port = server.address.rpartition(":")
     with ExitStack() as stack:
         for _ in range(700):  # more than it takes at once
-            stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            with suppress(OSError):  # it may have been sent away already
+                one.sendall(says)
         assert http.get(f"{server.url}/health").status_code == 200
