@@ -190,6 +190,7 @@ async def chat_prompt(
                 special=special,
                 max_context_tokens=max_context_tokens,
             ),
+            renders=device.loaded.chat_template is not None,
         )
     except (InvalidRequest, PromptTooLong) as error:
         raise _blamed(error, "messages") from error

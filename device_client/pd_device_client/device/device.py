@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -47,27 +48,38 @@ class Device:
     client: DeviceClient
     speed_key: list[object] | None = None
     _large_text: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
+    _template: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
 
-    async def encoded(self, num_characters: int, encode: Callable[[], T]) -> T:
+    async def encoded(
+        self, num_characters: int, encode: Callable[[], T], *, renders: bool = False
+    ) -> T:
         """Run `encode` in a worker thread and return its result; large texts one at a time.
 
         Encoding eight million characters takes more than a gigabyte of memory, so large texts queue
-        to bound the sum. Small texts do not wait in that queue.
+        to bound the sum. A template renders one chat at a time, and may take seconds: its chats
+        queue here, since threads that wait would be missing for everything else. Other small texts
+        wait in no queue.
 
         Args:
             num_characters: the text's length.
             encode: turns the text into tokens.
+            renders: it uses the model's chat template.
         """
-        if num_characters < _LARGE_CHARACTERS:
-            return await asyncio.to_thread(encode)
-        await self._large_text.acquire()
-        work = asyncio.get_running_loop().run_in_executor(None, _trimmed, encode)
-        work.add_done_callback(self._encoded)
+        if num_characters >= _LARGE_CHARACTERS:
+            return await self._queued(self._large_text, partial(_trimmed, encode))
+        if renders:
+            return await self._queued(self._template, encode)
+        return await asyncio.to_thread(encode)
+
+    async def _queued(self, turn: asyncio.Lock, encode: Callable[[], T]) -> T:
+        await turn.acquire()
+        work = asyncio.get_running_loop().run_in_executor(None, encode)
+        work.add_done_callback(partial(self._encoded, turn))
         # A cancelled caller does not stop the thread; the lock is held until the thread is done.
         return await asyncio.shield(work)
 
-    def _encoded(self, work: "asyncio.Future[Any]") -> None:
-        self._large_text.release()
+    def _encoded(self, turn: asyncio.Lock, work: "asyncio.Future[Any]") -> None:
+        turn.release()
         if not work.cancelled():
             work.exception()  # mark it as retrieved: the caller may be gone
 

@@ -1,16 +1,25 @@
-"""Large texts become tokens one at a time, and hold up nobody who has a small one."""
+"""Large texts become tokens, and templates render, one at a time; nobody else is held up."""
 
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 
+from pd_core.errors import InvalidRequest
+from pd_core.text.chat_template import ChatTemplate
+from pd_device_client.api.parameters import Message
+from pd_device_client.api.questions import chat_prompt
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.device.device import Device
 from tests.api_server import QUICK, emulated_engine, loaded_model
 
 LARGE = 8 << 20
+
+T = TypeVar("T")
 
 
 class Encoder:
@@ -80,3 +89,37 @@ async def test_an_error_is_told_and_the_next_one_begins() -> None:
     with pytest.raises(ValueError, match="no text"):
         await asked.encoded(LARGE, fails)
     assert await asked.encoded(LARGE, lambda: 5) == 5
+
+
+async def test_chats_that_render_for_long_leave_threads_for_everything_else() -> None:
+    asked = device()
+    template = ChatTemplate("{{ (messages | length + 9) ** (10 ** 8) % 7 }}", time_limit_s=0.5)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(3))
+
+    def render() -> str:
+        return template.render([{"role": "user", "content": "x"}])
+
+    chats = [asyncio.ensure_future(asked.encoded(1, render, renders=True)) for _ in range(6)]
+    await asyncio.sleep(0.1)
+    assert await asked.encoded(10, lambda: "small") == "small"
+    assert not any(chat.done() for chat in chats[1:])
+    ended = await asyncio.gather(*chats, return_exceptions=True)
+    assert all(isinstance(error, InvalidRequest) for error in ended)
+
+
+async def test_the_chats_of_a_server_render_behind_each_other() -> None:
+    loaded = loaded_model(ChatTemplate("{{ messages[0].content }}"))
+    told = list[bool]()
+
+    class Told(Device):
+        async def encoded(
+            self, num_characters: int, encode: Callable[[], T], *, renders: bool = False
+        ) -> T:
+            told.append(renders)
+            return encode()
+
+    asked = Told(loaded, device().client)
+    await chat_prompt(asked, [Message(role="user", content="x")])
+    await chat_prompt(Told(loaded_model(), asked.client), [Message(role="user", content="x")])
+    assert told == [True, False]
