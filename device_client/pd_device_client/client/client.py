@@ -203,7 +203,7 @@ class DeviceClient:
             and cloud is not None
         ):
             return fixed_plan(k, num_prompt, limit, promise, device=device, cloud=cloud)
-        return plan_request(
+        plan = plan_request(
             num_prompt,
             expected_tokens,
             limit,
@@ -212,6 +212,9 @@ class DeviceClient:
             cloud=cloud,
             mode=ask.mode,
         )
+        if device is not None and ask.mode is Mode.PD_DEVICE and plan.mode is Mode.CLOUD_ONLY:
+            self.device_estimate.not_used()
+        return plan
 
     async def close(self) -> None:
         """Close both sides."""

@@ -19,6 +19,7 @@ __all__ = ["GUARD_QUANTILE", "CloudEstimate", "DeviceEstimate", "Ratios"]
 GUARD_QUANTILE = 0.9
 _WINDOW = 32
 _USUAL_AFTER = 3  # observations
+_FADES = 2  # of the window's observations, for each answer without the device
 
 
 class Ratios:
@@ -47,6 +48,12 @@ class Ratios:
         bisect.insort(ordered, ratio)
         size = len(ordered)  # as quantile(GUARD_QUANTILE), without a call
         self.guard = ordered[min(int(GUARD_QUANTILE * size), size - 1)]
+
+    def forget(self, count: int) -> None:
+        """Drop the oldest observations."""
+        for _ in range(min(count, len(self._values))):
+            del self._ordered[bisect.bisect_left(self._ordered, self._values.popleft())]
+        self.guard = self.quantile(GUARD_QUANTILE)
 
     @property
     def num_values(self) -> int:
@@ -79,6 +86,15 @@ class DeviceEstimate:
         """Add one finished forward pass."""
         ratios = self.decode if num_tokens == 1 else self.prefill
         ratios.add(seconds, self.profile.pass_s(first_position, num_tokens))
+
+    def not_used(self) -> None:
+        """An answer was planned without this device, which therefore shows nothing of its speed.
+
+        What it once showed fades with each such answer. Otherwise a device that was slow for a
+        moment would never be asked again.
+        """
+        for ratios in (self.prefill, self.decode):
+            ratios.forget(_FADES)
 
     @property
     def learned(self) -> SpeedProfile:

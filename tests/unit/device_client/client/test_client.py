@@ -247,6 +247,26 @@ def test_device_only_needs_a_device() -> None:
         _answer(client, _request(), "device-only")
 
 
+@pytest.mark.parametrize("max_tokens", [60, 16], ids=["below the pace", "not in time"])
+def test_a_device_that_was_slow_for_a_moment_takes_part_again(max_tokens: int) -> None:
+    async def main() -> list[str]:
+        client = DeviceClient(cloud=ScriptedCloud(), engine=_engine(), pace_s=0.1)
+        await client.start()
+        for _ in range(10):  # of the last 32 passes
+            client.device_estimate.observe_pass(100, 1, 0.5)
+        modes = []
+        for _ in range(12):
+            session = client.session(_request(max_tokens=max_tokens, length=12))
+            async for _ in session.run():
+                pass
+            modes.append(session.outcome.mode)
+        return modes
+
+    modes = run_virtual(main())
+    assert modes[0] == "cloud-only"
+    assert modes[8:] == ["pd-device"] * 4
+
+
 def test_a_broken_promise_and_another_mode_are_told() -> None:
     client = DeviceClient(cloud=None, engine=_engine(), pace_s=0.01)
     outcome = _answer(client, _request(), "device-only")

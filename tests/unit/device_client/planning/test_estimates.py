@@ -34,6 +34,23 @@ def test_prefill_and_decode_learn_apart() -> None:
     assert estimate.decode_s == pytest.approx(0.1)
 
 
+def test_what_a_device_showed_fades_while_it_is_not_used() -> None:
+    estimate = DeviceEstimate(PROFILE)
+    for _ in range(28):
+        estimate.observe_pass(100, 1, 0.5)
+        estimate.observe_pass(0, 10, 1.0)
+    for _ in range(4):
+        estimate.observe_pass(100, 1, 0.1)
+    for _ in range(14):
+        assert estimate.decode_s == pytest.approx(0.5)
+        estimate.not_used()
+    assert estimate.decode_s == pytest.approx(0.1)
+    assert estimate.prefill_s(100) == pytest.approx(1.0)
+    for _ in range(2):
+        estimate.not_used()
+    assert estimate.decode_s == pytest.approx(0.05)
+
+
 def test_old_observations_are_forgotten() -> None:
     ratios = Ratios()
     ratios.add(100, 1)
