@@ -54,6 +54,8 @@ export class Answer {
     this.failures = [];
     /** @type {Told | null} of an answer out of the browser's store: its events are gone */
     this.told = null;
+    /** What has become of the plan, in words; "" while it holds. */
+    this.replanned = "";
     /** @type {Error | null} why it is incomplete */
     this.error = null;
     this._lastS = 0;
@@ -163,7 +165,7 @@ export class Answer {
         this.plan = { ...this.plan, ...event };
         break;
       case "replan":
-        this.plan = { ...this.plan, mode: event.mode, revised: event.why };
+        this.replanned = event.why;
         break;
       case "cloud_asked":
         this.asked = event.cloud_tokens;

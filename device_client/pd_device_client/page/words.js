@@ -29,7 +29,6 @@ function sentence(words) {
  * @returns {string}
  */
 export function planWords(plan) {
-  if (plan.revised) return sentence(plan.revised);
   const prompt = counted(plan.prompt_tokens, "token");
   if (plan.mode === "device-only") {
     return `This device answers alone. It reads the ${prompt} of the text first; its first word comes after about ` +
@@ -51,6 +50,7 @@ export function planWords(plan) {
 export function courseWords(answer) {
   const { plan } = answer;
   if (answer.told) return answer.told.course;
+  if (!answer.ended && answer.replanned) return sentence(answer.replanned);
   if (!answer.ended) return plan ? planWords(plan) : "Asking.";
   const shown = answer.tokens.length;
   const cloud = answer.tokens.filter((token) => token.origin === "cloud").length;
@@ -71,7 +71,10 @@ function handoffWords(answer) {
   const gapS = handoff.token.atS - answer.tokens[handoff.number - 2].atS;
   const paceS = answer.plan?.pace_s ?? gapS;
   const how = gapS <= 1.5 * paceS ? "without a seam" : `after a gap of ${seconds(gapS)}`;
-  return `This device went on from token ${handoff.number.toLocaleString("en")} ${how}.`;
+  const back = answer.tokens.findLastIndex((token, i) =>
+    token.origin === "cloud" && answer.tokens[i - 1]?.origin === "device");
+  const again = back < 0 ? "" : `, and the cloud again from token ${(back + 1).toLocaleString("en")}`;
+  return `This device went on from token ${handoff.number.toLocaleString("en")} ${how}${again}.`;
 }
 
 /** @param {Answer} answer */

@@ -118,9 +118,18 @@ def test_a_plan_that_is_revised_is_told_anew(page: Any) -> None:
     assert "The cloud makes the first 4 tokens" in first["course"]
     revised = page.evaluate(DRAW, [plan(), ASKED, *arrivals(4), plan(0.4, cloud_tokens=9)])
     assert "The cloud makes the first 9 tokens" in revised["course"]
+
+
+def test_what_has_become_of_a_plan_is_told_at_once_and_at_the_end(page: Any) -> None:
     why = "this device makes 11 tokens a second; 20 were asked for: the cloud makes the rest"
-    left = event(0.5, "replan", mode="cloud-only", why=why)
-    assert f"T{why[1:]}." in page.evaluate(DRAW, [plan(), ASKED, *arrivals(4), left])["course"]
+    replan = event(1.0, "replan", mode="cloud-only", why=why)
+    made = ["cloud", "device", "device", "cloud", "cloud"]
+    tokens = [shown(0.1 * (i + 1), i, made[i]) for i in range(5)]
+    chunks = [plan(), *arrivals(1), event(0.2, "handoff", position=1), *tokens[:3], replan]
+    assert page.evaluate(DRAW, chunks)["course"] == f"T{why[1:]}."
+    ended = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    course = page.evaluate(DRAW, [*chunks, *tokens[3:], ended])["course"]
+    assert course.endswith("went on from token 2 without a seam, and the cloud again from token 4.")
 
 
 def test_a_long_answer_is_drawn_with_few_shapes(page: Any) -> None:
