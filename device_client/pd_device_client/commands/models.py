@@ -1,11 +1,13 @@
 """`pd-device models`: list, pull, verify and remove models by name."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from pd_core.errors import ConfigError, ModelError
 from pd_core.files.api_key import read_api_key
+from pd_core.sockets.loopback import is_loopback_url
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_core.store.model_store import pulled_names, store_root
 from pd_device_client.terminal.columns import aligned
@@ -73,6 +76,10 @@ def pull_model(
 
     wanted = pulled_name(name)
     hub = ModelHub(token=None if token_file is None else read_api_key(token_file))
+    if is_loopback_url(hub.endpoint):  # the library's client reads the environment when it is made
+        direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        host = urlsplit(hub.endpoint).hostname
+        os.environ["no_proxy"] = ",".join(filter(None, (direct, host)))
     with _progress() as show:
         manifest, changed = pull(hub, wanted, show)
     words = "is here" if changed else "is up to date"

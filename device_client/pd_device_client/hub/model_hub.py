@@ -70,7 +70,10 @@ class ModelHub:
         revision = quote(name.revision, safe="")
         url = f"{self.endpoint}/api/models/{name.repo}/revision/{revision}"
         with our_errors(self.endpoint, name):
-            content = self._card(url)
+            try:
+                content = self._card(url)
+            except httpx2.RemoteProtocolError:  # a kept connection may have ended meanwhile
+                content = self._card(url)
         try:
             return read_card(content)
         except ValueError as error:

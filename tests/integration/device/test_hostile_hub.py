@@ -217,7 +217,9 @@ def test_what_arrived_of_another_commit_is_no_obstacle(hub: Hub) -> None:
 )
 def test_a_file_shorter_than_announced_ends_the_pull(hub: Hub, answer: Answer) -> None:
     hub.answers[WEIGHTS] = answer
-    with pytest.raises(HubUnavailable, match=rf"sends only \d+ of the {len(SHIPPED[WEIGHTS])} byt"):
+    # Where the hub closes a connection that is about to be used again, the last try says that.
+    short_of = rf"sends only \d+ of the {len(SHIPPED[WEIGHTS])} byt|without sending a response"
+    with pytest.raises(HubUnavailable, match=short_of):
         get(hub)
     assert hub.asked_for(WEIGHTS) <= 8
     assert find_pulled(NAME) is None

@@ -356,6 +356,19 @@ def test_the_commands_from_pull_to_remove(
     assert "pd-device models pull someone/python-5m" in gone.stderr
 
 
+def test_a_hub_on_this_machine_is_asked_without_a_proxy(hub: HubServer) -> None:
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-m", "pd_device_client", "models", "pull", str(NAME)],
+        env={**os.environ, **proxies, "HF_ENDPOINT": hub.url},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert find_pulled(NAME) is not None
+
+
 def test_verify_finds_damage_and_the_exit_code_says_so(
     run: Callable[..., "subprocess.CompletedProcess[str]"], hub: HubServer
 ) -> None:
