@@ -2,7 +2,7 @@
 
 A template is a program from a stranger. jinja2's immutable sandbox keeps it from Python's insides,
 from files and from imports. It bounds neither time nor memory, so only a child process that can be
-killed (`template_process`) uses this module.
+killed (`walled_process`) uses this module.
 """
 
 import datetime

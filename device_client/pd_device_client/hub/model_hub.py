@@ -26,6 +26,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from pd_core.errors import HubUnavailable
 from pd_core.store.model_store import PulledName
 from pd_device_client.hub.hub_errors import our_errors, raise_for_status
+from pd_device_client.hub.least_speed import at_least
 from pd_device_client.hub.model_card import HubFile, Repo, read_card
 
 __all__ = ["ModelHub"]
@@ -136,7 +137,7 @@ class ModelHub:
         content = bytearray()
         with self._asked(url, {}, {"blobs": "true"}) as response:
             raise_for_status(response)
-            for part in response.iter_bytes():
+            for part in at_least(response.iter_bytes()):
                 content += part
                 if len(content) > _MOST_CARD_BYTES:
                     raise httpx2.RemoteProtocolError("its answer has no end")
@@ -154,7 +155,7 @@ class ModelHub:
             if response.status_code == httpx2.codes.OK:  # the whole file, not the range
                 opened.seek(0)
                 opened.truncate()
-            for part in response.iter_bytes():
+            for part in at_least(response.iter_bytes()):
                 opened.write(part)
                 arrived(opened.tell())
                 if opened.tell() > size_bytes:
