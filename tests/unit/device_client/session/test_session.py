@@ -258,15 +258,11 @@ def test_the_handoff_is_exact_even_and_frees_the_cloud() -> None:
 SLOW = SpeedProfile("slow", "a test", 1 / 400, 0.09)  # below a pace of 0.05 s
 
 
-def _names(told: list[Happened]) -> list[str]:
-    return [type(happened.what).__name__ for happened in told]
-
-
-@pytest.mark.parametrize("cloud_step_s", [0.02, 0.045])
-def test_a_device_below_the_pace_leaves_a_long_answer_to_the_cloud(cloud_step_s: float) -> None:
-    told = list[Happened]()
-    run = carry(
-        Script(step_s=cloud_step_s),
+def carry_below_pace(script: Script, told: list[Happened]) -> Run:
+    """A long answer where a short one is expected, on a device that cannot hold the pace."""
+    load = Load(decode_step_s=script.step_s)
+    return carry(
+        script,
         cloud_tokens=20,
         expected_tokens=60,
         length=457,
@@ -274,8 +270,18 @@ def test_a_device_below_the_pace_leaves_a_long_answer_to_the_cloud(cloud_step_s:
         pace_s=0.05,
         profile=SLOW,
         told=told,
-        cloud_estimate=CloudEstimate(0.01, Load(decode_step_s=cloud_step_s), step_s=cloud_step_s),
+        cloud_estimate=CloudEstimate(0.01, load, step_s=script.step_s),
     )
+
+
+def _names(told: list[Happened]) -> list[str]:
+    return [type(happened.what).__name__ for happened in told]
+
+
+@pytest.mark.parametrize("cloud_step_s", [0.02, 0.045])
+def test_a_device_below_the_pace_leaves_a_long_answer_to_the_cloud(cloud_step_s: float) -> None:
+    told = list[Happened]()
+    run = carry_below_pace(Script(step_s=cloud_step_s), told)
     check_whole(run, 457)
     outcome = run.outcome
     assert outcome.cloud_tokens > 400
@@ -289,17 +295,7 @@ def test_a_device_below_the_pace_leaves_a_long_answer_to_the_cloud(cloud_step_s:
 
 def test_a_device_below_the_pace_is_there_when_the_cloud_fails() -> None:
     told = list[Happened]()
-    run = carry(
-        Script(step_s=0.045, cut_after=100, cut_streams=99),
-        cloud_tokens=20,
-        expected_tokens=60,
-        length=457,
-        max_tokens=500,
-        pace_s=0.05,
-        profile=SLOW,
-        told=told,
-        cloud_estimate=CloudEstimate(0.01, Load(decode_step_s=0.045), step_s=0.045),
-    )
+    run = carry_below_pace(Script(step_s=0.045, cut_after=100, cut_streams=99), told)
     check_whole(run, 457)
     names = _names(told)
     assert "DevicePassed" in names[names.index("Replanned") :]
