@@ -131,7 +131,8 @@ HOSTILE = {
 def processes() -> list[psutil.Process]:
     """This process's children, without those of templates that are no longer used."""
     gc.collect()
-    return psutil.Process().children()
+    children: list[psutil.Process] = psutil.Process().children()
+    return children
 
 
 # One comparison of ten thousand million numbers.
