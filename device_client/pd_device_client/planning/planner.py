@@ -40,6 +40,11 @@ class DeviceForecast(Protocol):
         """D: seconds per decoded token."""
         ...
 
+    @property
+    def usual_decode_s(self) -> float:
+        """D as it usually is, not guarded against a stall."""
+        ...
+
     def prefill_s(self, num_tokens: int) -> float:
         """P(n): seconds to prefill the first n tokens."""
         ...
@@ -199,9 +204,9 @@ def plan_request(
     if k >= max_tokens:
         # The device would not catch up in time, so its prefill would be wasted.
         return _cloud_only(max_tokens, promise, cloud, _NOT_IN_TIME)
-    if is_below_pace(device.decode_s, promise.pace_s) and k > output_tokens / 2:
+    if is_below_pace(device.usual_decode_s, promise.pace_s) and k > output_tokens / 2:
         # It would absorb most of the answer to make the rest, if the answer has a rest at all.
-        why = below_pace("this device", device.decode_s, promise.pace_s)
+        why = below_pace("this device", device.usual_decode_s, promise.pace_s)
         return _cloud_only(max_tokens, promise, cloud, why)
     return Plan(
         mode=Mode.PD_DEVICE,

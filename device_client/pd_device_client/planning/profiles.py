@@ -40,6 +40,11 @@ class SpeedProfile:
     prefill_c_s: float = 0.0
     spread: float = 0.0
 
+    @property
+    def usual_decode_s(self) -> float:
+        """D: a profile has no stalls to guard against."""
+        return self.decode_s
+
     def prefill_s(self, num_tokens: int) -> float:
         """P(n) of DESIGN 4: seconds to prefill the first n tokens of a prompt."""
         n = num_tokens

@@ -26,6 +26,11 @@ class QueuedDevice:
         """D."""
         return self.estimate.decode_s
 
+    @property
+    def usual_decode_s(self) -> float:
+        """D as it usually is."""
+        return self.estimate.usual_decode_s
+
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), from submit."""
         done_s = self.estimate.prefill_s(self.num_cached)

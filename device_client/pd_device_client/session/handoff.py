@@ -130,9 +130,10 @@ class Handoff:
             return False
         if not self.device_is_below_pace:
             return False
+        if self._cloud is None or self._cloud.error is not None:
+            return False  # one that failed in this answer is not relied on for the rest
         if self._log.claimed_at is not None:
             return self.promise_is_lost()
-        assert self._cloud is not None, "a plan for both sides has a cloud"
         needed = self.tokens_for_no_seam()
         return needed > self._cloud.limit and needed > (self._expected_last + 1) / 2
 

@@ -299,7 +299,6 @@ def test_bad_input_is_one_line_and_an_exit_code(folder: Path, tmp_path: Path) ->
         ([*convert, "--fit-tokens", "0"], "--fit-tokens is 0"),
         ([*pretrain, "--heads", "3"], "by 3 heads"),
         ([*pretrain, "--layers", "3", "--yoco"], "3 is odd"),
-        ([*pretrain, "--threads", "0"], "--threads is 0"),
         ([*pretrain, "--max-context", "0"], "--max-context is 0"),
         (["uptrain", "x", *pretrain[1:], "--original-tokens", "0"], "--original-tokens is 0"),
         ([*evaluate, "--dtype", "float16"], "unknown dtype"),
@@ -310,6 +309,7 @@ def test_bad_input_is_one_line_and_an_exit_code(folder: Path, tmp_path: Path) ->
     ):
         with pytest.raises(ConfigError, match=message):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert CliRunner().invoke(app, [*pretrain, "--threads", "0"]).exit_code == 2
 
 
 def test_ctrl_c_says_that_it_ended_the_command(

@@ -127,11 +127,12 @@ def test_a_signal_while_it_is_imported_ends_it(number: int, codes: set[int]) -> 
 def test_the_first_process_of_a_container_obeys_too(number: int) -> None:
     # The kernel drops signals to process 1 that have no handler, so this one must have some.
     waits = WAITS.replace("'importing'", "__import__('os').getpid()")
-    with subprocess.Popen(
-        [*AS_FIRST_PROCESS, *_script(waits)],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as parent:
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup children would ignore SIGHUP
+    parent = subprocess.Popen(
+        [*AS_FIRST_PROCESS, *_script(waits)], stdout=subprocess.PIPE, text=True
+    )
+    signal.signal(number, before)
+    with parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "1\n"
         os.kill(child_of(parent.pid), number)
