@@ -17,6 +17,12 @@ ARGS ?=
 # Three test processes for two cores, as they often wait; whole files, so that what a file starts is
 # started once.
 PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# Suites with a target of their own: a browser, and crowds of processes and connections.
+HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
+	tests/integration/harness/test_stop_while_loading.py \
+	tests/integration/device/test_changed_bits.py tests/integration/device/test_hostile_hub.py \
+	tests/integration/device/test_no_model.py tests/integration/device/test_refused_prompts.py \
+	tests/integration/api/test_text_of_answers.py
 # The trace for `make bench`: the README's is downloaded when none is named.
 TRACE ?=
 BENCH_TRACE := results/AzureLLMInferenceTrace_conv.csv
@@ -32,7 +38,7 @@ GUIDELLM_STAMP := .venv-guidellm/.installed
 AIPERF_STAMP := .venv-aiperf/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
-.PHONY: help install docs demo demo-page test test-fast test-unit test-integration screenshots format lint typecheck
+.PHONY: help install docs demo demo-page test test-fast test-heavy test-unit test-integration screenshots format lint typecheck
 .PHONY: proto proto-check bench check clean image test-vllm vllm-env test-clients clients-env
 
 help: ## List the targets
@@ -46,9 +52,12 @@ demo: $(RUN_STAMP) ## Carry one page on in three modes, with a cloud and a throt
 demo-page: $(RUN_STAMP) ## Open a page on a cloud and a throttled device; Ctrl-C stops both
 	@$(BIN)/pd-device serve --demo
 
-test: install ## What CI runs: lint, typecheck, stubs, all tests; 6 minutes on two cores
+test: install ## Lint, typecheck, stubs, all tests but the heavy ones
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint typecheck proto-check
-	@$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 $(HEAVY:%=--ignore=%) $(ARGS)
+
+test-heavy: install ## The page in a Chromium, crowds of processes and connections; minutes
+	@$(BIN)/pytest $(PARALLEL) --timeout 200 --durations 25 $(HEAVY) $(ARGS)
 
 test-fast: install ## For the inner loop: lint and the unit tests but the slow ones; 90 seconds
 	@$(MAKE) --no-print-directory lint
