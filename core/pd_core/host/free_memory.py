@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from pd_core.host.control_groups import OWN_GROUPS, ROOT, groups_around
+
 __all__ = ["available_bytes", "control_group_bytes", "trim_heap"]
 
 
@@ -15,9 +17,7 @@ def available_bytes() -> int:
     return min(int(psutil.virtual_memory().available), control_group_bytes())
 
 
-def control_group_bytes(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> int:
+def control_group_bytes(root: Path = ROOT, own: Path = OWN_GROUPS) -> int:
     """Bytes that this process's control groups (version 2) leave it; sys.maxsize without a limit.
 
     Needed because in a container with a limit the system reports the whole machine's memory.
@@ -29,10 +29,7 @@ def control_group_bytes(
     left = sys.maxsize
     with suppress(OSError):
         name = next((n[3:] for n in own.read_text().splitlines() if n.startswith("0::/")), "/")
-        group = root / name.lstrip("/")
-        while group.is_relative_to(root):
-            left = min(left, _group_bytes(group))
-            group = group.parent
+        left = min(map(_group_bytes, groups_around(root, name)))
     return left
 
 

@@ -17,8 +17,9 @@ from pd_core.process.ending_signals import (
 
 __all__ = ["run_command"]
 
-# gRPC's log would only interrupt the output, since our own errors include its message; and nothing
-# of gRPC is to run between the fork and the start of a child process.
+# gRPC's log would only interrupt the output, since our own errors include its message, and failed
+# TLS handshakes would fill it; and nothing of gRPC is to run between the fork and the start of a
+# child process. gRPC reads both when it is imported.
 _GRPC = {"GRPC_VERBOSITY": "ERROR", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 
 _NOBODY_READS = 1

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future
 from typing import TypeVar
 
 __all__ = ["in_loading_thread"]
@@ -18,32 +18,14 @@ async def in_loading_thread(work: Callable[[], T]) -> T:
     for asyncio's own worker threads. A command that ends leaves it behind
     (pd_core.process.command_process).
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
+    done = Future[T]()
+    done.set_running_or_notify_cancel()  # a caller that is cancelled cannot cancel the work
 
     def run() -> None:
         try:
-            result = work()
+            done.set_result(work())
         except BaseException as error:
-            _deliver(loop, lambda error=error: _settle(done, error=error))  # type: ignore[misc]
-        else:
-            _deliver(loop, lambda: _settle(done, result))
+            done.set_exception(error)
 
     threading.Thread(target=run, name="loading", daemon=True).start()
-    return await done
-
-
-def _deliver(loop: asyncio.AbstractEventLoop, settle: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-        loop.call_soon_threadsafe(settle)
-
-
-def _settle(
-    done: "asyncio.Future[T]", result: T | None = None, error: BaseException | None = None
-) -> None:
-    if done.done():  # the caller was cancelled
-        return
-    if error is None:
-        done.set_result(result)  # type: ignore[arg-type]
-    else:
-        done.set_exception(error)
+    return await asyncio.wrap_future(done)

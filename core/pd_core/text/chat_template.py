@@ -64,7 +64,7 @@ class ChatTemplate:
         """
         reply = self._ask(None)
         if "failed" in reply:
-            raise ModelError(f"the chat template is broken: {reply['failed']}; mend or remove it")
+            raise _broken(reply["failed"])
 
     def render(
         self,
@@ -123,7 +123,7 @@ class ChatTemplate:
             if reply.get("last"):
                 self._end()
         if "broken" in reply:
-            raise ModelError(f"the chat template is broken: {reply['broken']}; mend or remove it")
+            raise _broken(reply["broken"])
         return reply
 
     def _begun(self) -> WalledProcess:
@@ -145,3 +145,7 @@ class ChatTemplate:
         if self._process is not None:
             self._process.end()
         self._process, self._compiled = None, False
+
+
+def _broken(why: str) -> ModelError:
+    return ModelError(f"the chat template is broken: {why}; mend or remove it")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pd_core.errors import EngineError, PdError, TransportError
 from pd_core.generation import ModelCard, ServerInfo
 from pd_device_client.client.breaker import BreakerState, CircuitBreaker
-from pd_device_client.client.handshake import Handshake, shake_hands
+from pd_device_client.client.handshake import ALONE, shake_hands
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.planning.estimates import CloudEstimate
@@ -51,7 +51,7 @@ class CloudWatch:
         self.info: ServerInfo | None = None
         self.error = error
         self.estimate = CloudEstimate()
-        self.handshake = Handshake("", "", "identical")
+        self.handshake = ALONE
         self._engine = engine
         self._breaker = breaker or CircuitBreaker()
         self._met_s = -math.inf  # when the card was last asked for
@@ -89,8 +89,7 @@ class CloudWatch:
         self.info, self.error = info, None
         self.estimate.rtt_s = min(answer_s)
         self.estimate.load = info.load
-        alone = Handshake("", "", "identical")
-        shaken = alone if self._engine is None else shake_hands(self._engine, info.model)
+        shaken = ALONE if self._engine is None else shake_hands(self._engine, info.model)
         if not info.sealed:  # a bit that changes on the way would not be noticed
             shaken = replace(shaken, exactness="consistent")
         self.handshake = shaken

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pd_core.generation import ModelCard
 
-__all__ = ["Handshake", "shake_hands"]
+__all__ = ["ALONE", "Handshake", "shake_hands"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,10 @@ class Handshake:
     mismatch: str
     other_text: str
     exactness: str
+
+
+ALONE = Handshake("", "", "identical")
+"""With one side only there is nothing to compare."""
 
 
 def shake_hands(device: ModelCard, cloud: ModelCard) -> Handshake:

@@ -120,15 +120,13 @@ class Handoff:
         return is_below_pace(self._sides.device_estimate.usual_decode_s, self._plan.pace_s)
 
     def cloud_should_finish(self) -> bool:
-        """Whether the cloud should make the rest, and the device stop its work.
+        """Whether, with both sides at work, the cloud should make the rest and the device stop.
 
         A device below the pace may still save the end of an answer, as planned. But where the cloud
         would have to make most of what is expected, or the device has taken over and fallen behind,
         the device's work would be for nothing.
         """
-        if self._plan.mode is not Mode.PD_DEVICE or not self._plan.adapts:
-            return False
-        if not self.device_is_below_pace:
+        if not self._plan.adapts or not self.device_is_below_pace:
             return False
         if self._cloud is None or self._cloud.error is not None:
             return False  # one that failed in this answer is not relied on for the rest

@@ -1,8 +1,8 @@
 """`pd-device chat` with one prompt: its answer streamed to the terminal, and a summary."""
 
 import re
-from collections.abc import Iterable
-from contextlib import aclosing
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing, contextmanager
 
 from rich.console import Console
 from rich.text import Text
@@ -18,7 +18,7 @@ from pd_device_client.session.session import Session
 from pd_device_client.terminal.load_progress import LoadingLine
 from pd_device_client.terminal.settings import ChatSettings
 
-__all__ = ["asked", "chat", "load", "say_notes", "show", "summary"]
+__all__ = ["asked", "chat", "load", "noted", "show", "summary"]
 
 # A model's text must not control the terminal; line breaks and tabs are allowed.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -73,18 +73,24 @@ async def chat(
         )
         ask = asked(settings, device.loaded, prompt, settings.mode, settings.max_tokens)
         session = device.client.session(ask)
-        notes = session.outcome.notes
-        say_notes(notices, notes)
-        num_said = len(notes)
-        await show(session, console, tint=settings.show_origin)
-        say_notes(notices, notes[num_said:])
+        with noted(session, notices):
+            await show(session, console, tint=settings.show_origin)
         return session.outcome
     finally:
         await device.close()
 
 
-def say_notes(notices: Console, notes: Iterable[str]) -> None:
-    """Print notes on an answer, a line each."""
+@contextmanager
+def noted(session: Session, notices: Console) -> Iterator[None]:
+    """Print an answer's notes, a line each: the known ones before the block, the others after."""
+    notes = session.outcome.notes
+    num_known = len(notes)
+    _say_notes(notices, notes)
+    yield
+    _say_notes(notices, notes[num_known:])
+
+
+def _say_notes(notices: Console, notes: Iterable[str]) -> None:
     for note in notes:
         notices.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
 

@@ -14,7 +14,8 @@ from pd_device_client.device.conversation import Conversation, Prompt
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles, text_token_ids
 from pd_device_client.device.totals import Totals
-from pd_device_client.terminal.chat import asked, say_notes, show, summary
+from pd_device_client.session.session import Session
+from pd_device_client.terminal.chat import asked, noted, show, summary
 from pd_device_client.terminal.line_input import LineDropped
 from pd_device_client.terminal.settings import ChatSettings
 
@@ -121,9 +122,12 @@ class Repl:
         limit = max(min(self._settings.max_tokens, room), 1)
         ask = asked(self._settings, self._device.loaded, prompt, self.mode, limit)
         session = self._device.client.session(ask)
-        notes = session.outcome.notes
-        say_notes(self._console, notes)
-        num_said = len(notes)
+        with noted(session, self._console):
+            await self._shown(session)
+        return session.outcome if session.outcome.shown else None
+
+    async def _shown(self, session: Session) -> None:
+        """Show an answer to its end, or until Ctrl-C stops it."""
         task = asyncio.ensure_future(show(session, self._console, tint=self._settings.show_origin))
         with _on_ctrl_c(task.cancel):
             try:
@@ -133,8 +137,6 @@ class Repl:
                 if current is not None and current.cancelling():
                     raise  # the whole chat was cancelled
                 self._say("\n(stopped)")
-        say_notes(self._console, notes[num_said:])
-        return session.outcome if session.outcome.shown else None
 
     # Commands
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 from datetime import UTC, datetime
 
@@ -47,8 +46,5 @@ def configure_logging(level: str, as_json: bool) -> None:
         else _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # gRPC's core writes to stderr itself: by default a line for every failed TLS handshake, and a
-    # scanner makes thousands. It reads this when it is imported.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for name in ("grpc._cython.cygrpc", "asyncio"):
         logging.getLogger(name).addFilter(_not_a_call_s_name)

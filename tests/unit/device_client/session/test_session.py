@@ -73,12 +73,15 @@ def expected(length: int, sampling: SamplingParams | None = None) -> list[int]:
 
 
 class SlowingEngine:
-    """An emulated engine whose passes take longer by a factor after a number of tokens."""
+    """An emulated engine whose passes take longer by a factor between two numbers of tokens."""
 
-    def __init__(self, profile: SpeedProfile, slow_at: int, factor: float) -> None:
+    def __init__(
+        self, profile: SpeedProfile, slow_at: int, factor: float, slow_until: int | None = None
+    ) -> None:
         self._engine = EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         self.profile = profile
         self.slow_at = slow_at
+        self.slow_until = slow_until
         self.factor = factor
 
     @property
@@ -107,7 +110,8 @@ class _SlowingSequence:
 
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
         self._fed += len(token_ids)
-        if self._fed > self._engine.slow_at:
+        until = self._engine.slow_until
+        if self._fed > self._engine.slow_at and (until is None or self._fed <= until):
             extra = self._engine.factor - 1
             await asyncio.sleep(extra * self._engine.profile.decode_s)
         return await self._sequence.feed(token_ids, sample_position)
@@ -176,6 +180,7 @@ def carry(
     with_device: bool = True,
     leave_after: int | None = None,
     slow_at: int | None = None,
+    slow_until: int | None = None,
     factor: float = 1.0,
     expected_tokens: int | None = None,
     cloud: ScriptedCloud | None = None,
@@ -192,7 +197,7 @@ def carry(
         emulated = EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
         engine: LocalEngine = emulated if fail_at is None else FailingEngine(fail_at)
         if slow_at is not None:
-            engine = SlowingEngine(profile, slow_at, factor)
+            engine = SlowingEngine(profile, slow_at, factor, slow_until)
         sides = Sides(
             link=None if mode is Mode.DEVICE_ONLY else link,
             engine=engine if with_device else None,
@@ -303,7 +308,17 @@ def test_a_device_below_the_pace_is_there_when_the_cloud_fails() -> None:
 
 def test_one_stall_is_no_slow_device() -> None:
     told = list[Happened]()
-    run = carry(pace_s=0.06, length=200, max_tokens=200, slow_at=260, factor=1.0, told=told)
+    run = carry(
+        pace_s=0.06,
+        length=200,
+        max_tokens=200,
+        slow_at=len(PROMPT) + 14,
+        slow_until=len(PROMPT) + 15,
+        factor=20.0,
+        told=told,
+    )
+    gaps = run.outcome.gaps_s
+    assert max(gaps) > 2 * 0.06, "it did stall"
     assert "Replanned" not in _names(told)
     assert run.outcome.device_tokens > 150
 

@@ -1,6 +1,6 @@
 """Every field crosses the wire in its own place, and absent fields get their stated meaning."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 
@@ -34,6 +34,23 @@ def _round_trip(message: pb.GenerateRequest) -> Start | Extend | Stop:
     return request_from_pb(pb.GenerateRequest.FromString(message.SerializeToString()))
 
 
+_OTHER_VALUES = SamplingParams(
+    temperature=0.5,
+    top_k=6,
+    top_p=0.7,
+    seed=2**64 - 1,
+    ignore_eos=True,
+    forced_length=8,
+    dry_multiplier=0.5,
+    dry_base=1.25,
+    dry_allowed_length=9,
+    min_p=0.125,
+    repetition_penalty=1.5,
+    presence_penalty=-0.5,
+    frequency_penalty=0.75,
+)
+
+
 def test_a_full_start_keeps_every_field() -> None:
     message = pb.GenerateRequest(
         start=pb.Start(
@@ -42,21 +59,7 @@ def test_a_full_start_keeps_every_field() -> None:
             prompt_token_ids=[1, 2],
             committed_token_ids=[3],
             committed_first_position=4,
-            sampling=pb.Sampling(
-                temperature=0.5,
-                top_k=6,
-                top_p=0.7,
-                seed=2**64 - 1,
-                ignore_eos=True,
-                forced_length=8,
-                dry_multiplier=0.5,
-                dry_base=1.25,
-                dry_allowed_length=9,
-                min_p=0.125,
-                repetition_penalty=1.5,
-                presence_penalty=-0.5,
-                frequency_penalty=0.75,
-            ),
+            sampling=pb.Sampling(**asdict(_OTHER_VALUES)),
             token_limit=9,
             keep_ratio=0.25,
             fingerprints=pb.Fingerprints(
@@ -98,23 +101,6 @@ def test_zero_is_not_unset() -> None:
     bad = pb.GenerateRequest(start=pb.Start(api_version=1, sampling=pb.Sampling(top_p=0.0)))
     with pytest.raises(InvalidSamplingParams, match="top_p"):
         _round_trip(bad)
-
-
-_OTHER_VALUES = SamplingParams(
-    temperature=0.5,
-    top_k=6,
-    top_p=0.7,
-    seed=2**64 - 1,
-    ignore_eos=True,
-    forced_length=8,
-    dry_multiplier=0.5,
-    dry_base=1.25,
-    dry_allowed_length=9,
-    min_p=0.125,
-    repetition_penalty=1.5,
-    presence_penalty=-0.5,
-    frequency_penalty=0.75,
-)
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(SamplingParams)])
