@@ -45,6 +45,8 @@ TOKENIZER = random_tiny_tokenizer()
 _eos = TOKENIZER.token_id(EOS_TOKEN)
 assert _eos is not None
 EOS = _eos
+ROLES = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+"""A template that knows roles, so that its model chats."""
 CREATED = 1_700_000_000
 
 

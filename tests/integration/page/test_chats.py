@@ -6,22 +6,14 @@ from typing import Any
 
 import pytest
 
-from pd_core.text.chat_template import ChatTemplate
-from tests.api_server import EOS, TOKENIZER, ApiServer, api_server, loaded_model
-from tests.browser import answered, ask, chromium, eventually, opened, posted
+from tests.api_server import EOS, ROLES, TOKENIZER, ApiServer, api_server, loaded_model
+from tests.browser import answered, ask, eventually, opened, posted
 from tests.saying_engine import SayingEngine
 
 pytestmark = pytest.mark.timeout(240)
 
-ROLES = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
 STORED = """Object.entries(localStorage).filter(([key]) => key.startsWith("pd-device.chat."))
     .map(([, value]) => JSON.parse(value))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +21,6 @@ def server() -> Iterator[ApiServer]:
     engine = SayingEngine(TOKENIZER, "A *short* answer.", EOS)
     with api_server(loaded=loaded_model(ROLES), engine=engine) as running:
         yield running
-
-
-@pytest.fixture
-def page(browser: Any, server: ApiServer) -> Iterator[Any]:
-    with opened(browser, server.url) as made:
-        yield made
 
 
 def keep(page: Any) -> None:

@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 
-from pd_core.text.chat_template import ChatTemplate
-from tests.api_server import EOS, TOKENIZER, api_server, loaded_model
-from tests.browser import answered, ask, chromium, opened
+from tests.api_server import EOS, ROLES, TOKENIZER, api_server, loaded_model
+from tests.browser import answered, ask, opened
 from tests.saying_engine import SayingEngine
 
 pytestmark = pytest.mark.timeout(240)
 
-ROLES = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
 CODE = "def one():\n    return 1\n\n\nprint(one())"
 TEXT = f"Here:\n\n```python\n{CODE}\n```\n\n- in a list:\n\n  ```\n  x\n  ```\n\nDone."
 
@@ -33,12 +31,6 @@ MARGIN = """async ([text, runs]) => {
     made.remove();
     return { bars, tinted, offset };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

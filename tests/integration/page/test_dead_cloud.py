@@ -1,6 +1,5 @@
 """A cloud that fails is one sentence; what lies behind it is there for who unfolds it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,19 +7,13 @@ import pytest
 from pd_core.errors import CloudUnavailable
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.api_server import api_server, scripted_cloud
-from tests.browser import answered, ask, chromium, opened, set_choice
+from tests.browser import answered, ask, opened, set_choice
 
 pytestmark = pytest.mark.timeout(240)
 
 PROFILE = SpeedProfile("slow", "a test", 1 / 1500, 0.003)
 PROMPT = "The device and the cloud carry one answer together. " * 20
 LONG = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:50051: refused"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def test_a_dead_cloud_is_one_sentence(browser: Any) -> None:

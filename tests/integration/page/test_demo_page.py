@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pd_core.store.model_names import DEFAULT_MODEL
-from tests.browser import ask, chromium, opened
+from tests.browser import ask, opened
 from tests.real_device import RealDevice, real_device
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -27,12 +27,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealDevice]:
     options = ("--demo", "--model", DEFAULT_MODEL)
     with real_device(folder, *options, ready_within_s=400) as device:
         yield device
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def handed_over(page: Any, example: int) -> str:

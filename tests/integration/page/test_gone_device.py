@@ -5,22 +5,14 @@ from typing import Any
 
 import pytest
 
-from pd_core.text.chat_template import ChatTemplate
-from tests.api_server import EOS, TOKENIZER, ApiServer, api_server, loaded_model
-from tests.browser import answered, ask, chromium, opened
+from tests.api_server import EOS, ROLES, TOKENIZER, ApiServer, api_server, loaded_model
+from tests.browser import answered, ask
 from tests.saying_engine import SayingEngine
 
 pytestmark = pytest.mark.timeout(240)
 
-ROLES = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
 NOTICE = "#notice:not([hidden]):has-text('does not answer')"
 BACK = "#send:not([disabled])"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +21,6 @@ def server() -> Iterator[ApiServer]:
     engine = SayingEngine(TOKENIZER, "A line.\n\n" * 60, EOS, 0.005)
     with api_server(loaded=loaded_model(ROLES), engine=engine) as running:
         yield running
-
-
-@pytest.fixture
-def page(browser: Any, server: ApiServer) -> Iterator[Any]:
-    with opened(browser, server.url) as made:
-        yield made
 
 
 def leave(page: Any) -> None:

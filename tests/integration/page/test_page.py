@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from pd_core.errors import QueueFull
-from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api.guard import Access
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.planning.profiles import SpeedProfile
 from tests.api_server import (
     EOS,
+    ROLES,
     TOKENIZER,
     ApiServer,
     api_server,
@@ -22,7 +22,7 @@ from tests.api_server import (
     loaded_model,
     scripted_cloud,
 )
-from tests.browser import answered, ask, chromium, eventually, opened, set_choice
+from tests.browser import answered, ask, eventually, opened, set_choice
 from tests.real_server import real_server
 from tests.saying_engine import SayingEngine
 from tests.scripted_cloud import ScriptedCloud
@@ -33,13 +33,6 @@ PROFILE = SpeedProfile("slow", "a test", 1 / 1500, 0.003)
 PROMPT = "The device and the cloud carry one answer together. " * 20
 BUTTONS = [
     "New chat", "Chats", "Settings", "Edit", "Figures", "Copy", "Regenerate", "Go on"]  # fmt: skip
-ROLES = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +49,6 @@ def server(cloud: ScriptedCloud) -> Iterator[ApiServer]:
         cloud=cloud, profile=PROFILE, pace_s=0.02, cloud_address="cloud.example:50051"
     ) as running:
         yield running
-
-
-@pytest.fixture
-def page(browser: Any, server: ApiServer) -> Iterator[Any]:
-    with opened(browser, server.url) as made:
-        yield made
 
 
 def press(page: Any, name: str) -> None:

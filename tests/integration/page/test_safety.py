@@ -7,15 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
-from pd_core.text.chat_template import ChatTemplate
-from tests.api_server import EOS, TOKENIZER, ApiServer, api_server, loaded_model
-from tests.browser import answered, ask, chromium, opened
+from tests.api_server import EOS, ROLES, TOKENIZER, ApiServer, api_server, loaded_model
+from tests.browser import answered, ask, opened
 from tests.http_client import http
 from tests.saying_engine import SayingEngine
 
 pytestmark = pytest.mark.timeout(240)
 
-ROLES = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
 HOSTILE = """# <img src=x onerror="window.hit=1">
 
 <script>window.hit = 1</script> <svg onload="window.hit=1"></svg>
@@ -55,12 +53,6 @@ def a_very_long_line_of_code(with_many, arguments_that, do_not_fit, on_a_phone):
 """
     + "x" * 300
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def saying(text: str, pass_s: float = 0.0005) -> Any:

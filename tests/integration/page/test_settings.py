@@ -9,17 +9,11 @@ import pytest
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ports import CloudLink
 from tests.api_server import ApiServer, api_server, scripted_cloud
-from tests.browser import answered, ask, chromium, eventually, opened
+from tests.browser import answered, ask, eventually, opened
 
 pytestmark = pytest.mark.timeout(240)
 
 KEPT = "pd-device.settings"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,12 @@ from typing import Any
 import pytest
 
 from tests.api_server import ApiServer, api_server, scripted_cloud
-from tests.browser import answered, ask, chromium, opened
+from tests.browser import answered, ask, opened
 
 pytestmark = pytest.mark.timeout(240)
 
 SAID = "document.querySelector('#example-said').textContent"
 PLAYED = "#example-run:not(.playing)"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,11 @@ from typing import Any
 
 import pytest
 
-from pd_core.text.chat_template import ChatTemplate
-from tests.api_server import EOS, TOKENIZER, ApiServer, api_server, loaded_model
-from tests.browser import answered, ask, chromium, opened, posted, set_choice
+from tests.api_server import EOS, ROLES, TOKENIZER, ApiServer, api_server, loaded_model
+from tests.browser import answered, ask, opened, posted, set_choice
 from tests.saying_engine import SayingEngine
 
 pytestmark = pytest.mark.timeout(240)
-
-ROLES = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
