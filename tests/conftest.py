@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import tempfile
 
 import pytest
@@ -14,6 +15,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Commands run in this process, so gRPC has threads here when a test starts a process: nothing of
 # gRPC is to run between fork and exec.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# A shell's background job begins with Ctrl-C ignored, and so would every command started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 _PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if _PARALLEL:  # a core for each; what is about two threads asks for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")

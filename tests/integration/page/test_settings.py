@@ -102,8 +102,7 @@ def test_a_base_model_stays_one_while_it_is_not_reached(browser: Any) -> None:
         page = context.new_page()
         with api_server() as server:
             page.goto(server.url)
-            ready(page)
-            assert page.locator("#send").inner_text() == "Continue"
+            page.wait_for_selector("#send:has-text('Continue')")
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         page.wait_for_selector("#notice:not([hidden])")
         assert page.locator("#send").inner_text() == "Continue"
