@@ -39,7 +39,9 @@ class Script:
         refuse: the error a Start gets at once; called per stream with its number from 1.
         cut_after: the stream breaks after this many tokens of it (0: before the first).
         cut_streams: how many streams, from the first on, are cut.
-        stall_after: nothing more comes after this many tokens.
+        stall_after: nothing more comes after this many tokens, for stall_s.
+        stall_s: how long a stream stalls.
+        stall_streams: how many streams, from the first on, stall.
         wrong_from: tokens at this position and beyond differ from the model's.
         skip: a position that is left out.
     """
@@ -51,13 +53,15 @@ class Script:
     cut_after: int | None = None
     cut_streams: int = 1
     stall_after: int | None = None
+    stall_s: float = 1e6
+    stall_streams: int = 1000
     wrong_from: int | None = None
     skip: int | None = None
 
 
 @dataclass
 class ScriptedCloud:
-    """A cloud link; `starts` and `sent` record what the session did."""
+    """A cloud link; `starts` and `sent` record what the session did, `made` counts its tokens."""
 
     script: Script = field(default_factory=Script)
     vocab_size: int = VOCAB_SIZE
@@ -65,6 +69,7 @@ class ScriptedCloud:
     starts: list[Start] = field(default_factory=list)
     sent: list[Extend | Stop] = field(default_factory=list)
     open_streams: int = 0
+    made: int = 0
 
     async def info(self) -> ServerInfo:
         model = ModelCard(
@@ -134,8 +139,8 @@ class _ScriptedStream:
         wait_s, made, position = script.first_token_s - script.admitted_s, 0, start.first_position
         reason = FinishReason.LENGTH
         while position < self._limit:
-            if made == script.stall_after:
-                await self._sleep(1e6)
+            if made == script.stall_after and self._number <= script.stall_streams:
+                await self._sleep(script.stall_s)
             if await self._sleep(wait_s):
                 reason = FinishReason.CANCELLED
                 break
@@ -146,6 +151,7 @@ class _ScriptedStream:
                 token_id = (token_id + 1) % eos
             state.extend([token_id])
             made += 1
+            self._cloud.made += 1
             if position != script.skip:
                 yield Tokens(position, (token_id,))
             position, wait_s = position + 1, script.step_s

@@ -48,6 +48,7 @@ def event_report(happened: Happened) -> dict[str, Any]:
 
 
 def _told(happening: Happening) -> tuple[str, dict[str, Any]]:
+    facts: dict[str, Any]
     match happening:
         case CloudAsked(limit):
             return "cloud_asked", {"cloud_tokens": limit}
@@ -66,8 +67,9 @@ def _told(happening: Happening) -> tuple[str, dict[str, Any]]:
             return "handoff", {"position": position}
         case ClaimReturned():
             return "handoff_undone", {}
-        case Replanned(mode, why):
-            return "replan", {"mode": mode.value, "why": why}
+        case Replanned(mode, position, cloud_tokens, why):
+            facts = {"mode": mode.value, "position": position, "cloud_tokens": cloud_tokens}
+            return "replan", {**facts, "why": why}
 
 
 def _error(error: PdError) -> dict[str, Any]:

@@ -94,9 +94,18 @@ class ClaimReturned:
 
 @dataclass(frozen=True, slots=True)
 class Replanned:
-    """The rest of the answer is carried in another mode than planned; `why` in words."""
+    """What was told of the answer's makers no longer holds; from here on this does.
+
+    Attributes:
+        mode: who makes the rest, as a plan's mode: the cloud, the device, or first the one.
+        position: the first position of the rest.
+        cloud_tokens: in pd-device, the cloud makes the positions below this one.
+        why: all of it in words for the user, and the cause.
+    """
 
     mode: Mode
+    position: int
+    cloud_tokens: int
     why: str
 
 

@@ -145,6 +145,16 @@ class CloudLeg:
         waiting = self._time() < self._retry_at_s
         return self.state is LegState.IDLE and not waiting
 
+    @property
+    def broken(self) -> bool:
+        """Whether it failed, and no token has come since."""
+        return self.state is LegState.FAILED or self._failures > 0
+
+    @property
+    def late(self) -> bool:
+        """Whether the next token counts as late."""
+        return self._time() >= self.late_at_s()
+
     def next_arrival_s(self) -> float:
         """Forecast the instant of the next token that can be committed."""
         since_s, wait_s = self._awaited()

@@ -98,12 +98,15 @@ class DeviceLeg:
         progress counts from its start; if it is late, the same delay is added once more.
         """
         now_s = asyncio.get_running_loop().time()
+        prompt = self._ask.prompt_token_ids
+        # A leg that ended keeps no more than the engine's cache.
+        num_fed = self.num_fed if self.running else self._engine.cached_tokens(prompt)
         # Before our turn no pass is in progress, so the wait comes on top.
         wait_s = self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
         return wait_s + forecast_ready_s(
             now_s,
-            len(self._ask.prompt_token_ids) + position,
-            self.num_fed,
+            len(prompt) + position,
+            num_fed,
             self._engine.chunk_tokens,
             self._estimate,
             self._pass_s,
@@ -111,7 +114,10 @@ class DeviceLeg:
         )
 
     async def run(self, policy: ClaimPolicy) -> None:
-        """Work until the log closes or the engine fails; a failure gives the claim back."""
+        """Work until the log closes or the engine fails; a failure gives the claim back.
+
+        A leg that was cancelled and has ended may run again.
+        """
         sequence = None
         self._turn = self._turns.join()
         try:
@@ -135,6 +141,7 @@ class DeviceLeg:
             if sequence is not None:
                 sequence.close()
             self._turn.end()
+            self._turn = self._pass_ends_s = None
             self._changed.notify()
 
     async def _catch_up(self, feed: "_Feed", policy: ClaimPolicy) -> int | None:

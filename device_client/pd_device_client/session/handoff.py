@@ -36,6 +36,8 @@ class Handoff:
 
     Attributes:
         expected_tokens: as given, capped at max_tokens.
+        mode: how the rest is carried; the session changes the plan's when it leaves the rest to
+            the cloud.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Handoff:
         self._device = device
         self.expected_tokens = min(expected_tokens, max_tokens)
         self._max_tokens = max_tokens
+        self.mode = plan.mode
 
     @property
     def _expected_last(self) -> int:
@@ -119,6 +122,11 @@ class Handoff:
         """
         return is_below_pace(self._sides.device_estimate.usual_decode_s, self._plan.pace_s)
 
+    @property
+    def cloud_is_faster(self) -> bool:
+        """Whether the cloud makes its tokens faster than the device usually does."""
+        return self._sides.cloud_estimate.step_s < self._sides.device_estimate.usual_decode_s
+
     def cloud_should_finish(self) -> bool:
         """Whether, with both sides at work, the cloud should make the rest and the device stop.
 
@@ -126,10 +134,10 @@ class Handoff:
         would have to make most of what is expected, or the device has taken over and fallen behind,
         the device's work would be for nothing.
         """
-        if not self._plan.adapts or not self.device_is_below_pace:
+        if not self._plan.adapts or not self.device_is_below_pace or not self.cloud_is_faster:
             return False
-        if self._cloud is None or self._cloud.error is not None:
-            return False  # one that failed in this answer is not relied on for the rest
+        if self._cloud is None or self._cloud.broken:
+            return False
         if self._log.claimed_at is not None:
             return self.promise_is_lost()
         needed = self.tokens_for_no_seam()
@@ -175,6 +183,9 @@ class Handoff:
         position = self._log.length
         if self._cloud is None or self._cloud.state is LegState.FAILED:
             return True
+        if self._only_for_a_stall:
+            stalled = not self._log.open_to_device and self._overdue_in_s() <= 0
+            return self._cloud.broken or stalled
         if not self._cloud.coming:
             # All k arrived. If they do not last until the device is ready, ask for more first:
             # the claim stops the cloud.
@@ -190,6 +201,12 @@ class Handoff:
             due_s = max(due_s, self._cloud.next_arrival_s())
         left = max(self._expected_last - position, 0)
         return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
+
+    @property
+    def _only_for_a_stall(self) -> bool:
+        """Whether the rest is the cloud's unless it fails or stalls, as the device is too slow."""
+        left = self.mode is Mode.CLOUD_ONLY
+        return left and self.device_is_below_pace and self.cloud_is_faster
 
     def hold_s(self, pass_s: float) -> float:
         """Seconds by which to delay a catch-up pass; 0 means run it now.
@@ -217,7 +234,10 @@ class Handoff:
     def _overdue_in_s(self) -> float:
         """Seconds until the cloud's next token is so late that the device should go ahead."""
         slack_s = max(self._plan.pace_s, self._sides.device_estimate.decode_s)
-        return self.due_s(self._log.length) + slack_s - asyncio.get_running_loop().time()
+        overdue_s = self.due_s(self._log.length) + slack_s
+        if self._cloud is not None and self._only_for_a_stall:
+            overdue_s = max(overdue_s, self._cloud.late_at_s())
+        return overdue_s - asyncio.get_running_loop().time()
 
 
 def expected_last(length: int, expected_tokens: int, max_tokens: int) -> int:

@@ -13,17 +13,19 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pd_core.errors import BothEnginesFailed, PdError
 from pd_core.generation import FinishReason
 from pd_device_client.contract.ask import Ask, Mode
-from pd_device_client.contract.happenings import Happened, Happening, Replanned, Tell, silent
+from pd_device_client.contract.happenings import Happened, Happening, Tell, silent
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.text_source import TextSource
 from pd_device_client.planning.planner import Plan, below_pace
 from pd_device_client.session.clock import loop_time
 from pd_device_client.session.cloud_leg import CloudLeg, LegState
+from pd_device_client.session.course import Course
 from pd_device_client.session.device_leg import DeviceLeg
 from pd_device_client.session.handoff import Handoff
 from pd_device_client.session.reader import Reader
 from pd_device_client.session.seen import Seen
 from pd_device_client.session.sides import Sides
+from pd_device_client.session.stand_in import StandIn
 from pd_device_client.session.token_log import TokenLog
 from pd_device_client.session.wakeup import Signal
 
@@ -74,8 +76,7 @@ class Session:
         self._on_end = on_end
         self._changed = Signal()
         self._told = asyncio.Queue[Shown | Happened | None]()  # used only when watched
-        self._mode = plan.mode  # the session may leave the rest to the cloud
-        self._device_task: asyncio.Task[None] | None = None  # None while the device has no part
+        self._device_task: asyncio.Task[None] | None = None  # the latest: a stand-in comes and goes
         self._claims_given_back = 0
         tell: Tell = self._tell if ask.watched else silent
         changed, self.seen = self._changed, Seen()
@@ -97,11 +98,18 @@ class Session:
             expected_tokens=expected_tokens,
             max_tokens=ask.max_tokens,
         )
+        self._stand_in = None
+        if self.cloud is not None and self.device is not None:
+            self._stand_in = StandIn(
+                plan, sides, log, self.seen, self.cloud, self.device, self.handoff
+            )
+        planned_tokens = min(plan.cloud_tokens, ask.max_tokens)
+        self._course = Course(plan.mode, planned_tokens, self.cloud, tell)
         self.reader = Reader(ask, plan.pace_s, log, self.seen, self.handoff, changed, text)
         self.outcome = Outcome(
             request_id=ask.request_id,
             mode=plan.mode.value,
-            planned_tokens=min(plan.cloud_tokens, ask.max_tokens),
+            planned_tokens=planned_tokens,
             pace_s=plan.pace_s,
             shown=self.seen.shown,
             arrived_at_s=self.seen.arrived_at_s,
@@ -112,7 +120,9 @@ class Session:
     def _tell(self, happening: Happening) -> None:
         self._told.put_nowait(Happened(self.reader.since_submit_s(), happening))
 
-    def _committed(self, _position: int, token_id: int) -> None:
+    def _committed(self, position: int, token_id: int) -> None:
+        shared = self.handoff.mode is Mode.PD_DEVICE
+        self._course.committed(position, self.log.origins[position], shared=shared)
         self.reader.release(token_id)
 
     def _useful_for_s(self) -> float | None:
@@ -180,6 +190,8 @@ class Session:
                     self._steer()
                     if self.device is not None and self._device_wanted():
                         self._device_task = group.create_task(self.device.run(self.handoff))
+                        if self._stand_in is not None and self.handoff.mode is Mode.CLOUD_ONLY:
+                            self._stand_in.came()
                     await self._changed.wait(self._look_again_s())
                 self.reader.release_rest()
                 if self.cloud is not None:
@@ -196,12 +208,11 @@ class Session:
 
     def _look_again_s(self) -> float | None:
         """Seconds until a silent side should be checked; None while there is no alternative."""
-        if not self._cloud_usable or not self._device_usable:
+        if self._stand_in is None or not self._cloud_usable or not self._device_usable:
             return None
-        if self._device_task is None:
-            return max(self._cloud_late_in_s(), _LEAST_LOOK_S)
-        assert self.device is not None, "a usable device is there"
-        return self.plan.pace_s if self.device.running else None
+        if self._device_works:
+            return self.plan.pace_s
+        return max(self._stand_in.wanted_in_s(), _LEAST_LOOK_S)
 
     def _over(self) -> bool:
         return bool(self.log.closed) or (not self._cloud_usable and not self._device_usable)
@@ -214,46 +225,56 @@ class Session:
     def _device_usable(self) -> bool:
         return self.device is not None and self.device.error is None
 
-    def _device_wanted(self) -> bool:
-        """Whether to start the device; in cloud-only, once the cloud has failed or is late."""
-        if self._device_task is not None:
-            return False
-        failed = self.cloud is None or self.cloud.error is not None
-        return failed or self._mode is not Mode.CLOUD_ONLY or self._cloud_late_in_s() <= 0
+    @property
+    def _device_works(self) -> bool:
+        """Whether the device's leg runs, or is about to begin or to end."""
+        return self._device_task is not None and not self._device_task.done()
 
-    def _cloud_late_in_s(self) -> float:
-        assert self.cloud is not None, "asked where there is a cloud"
-        return self.cloud.late_at_s() - loop_time()
+    def _device_wanted(self) -> bool:
+        """Whether to start the device; in cloud-only, once the cloud cannot go on without it."""
+        if self._device_works or not self._device_usable:
+            return False
+        if self._stand_in is None or self.handoff.mode is not Mode.CLOUD_ONLY:
+            return True
+        return self._stand_in.wanted_in_s() <= 0
 
     def _steer(self) -> None:
-        """Tell the cloud's leg what to ask for now."""
+        """Tell both sides what to do now."""
         if self.cloud is None:
             return
-        if self._mode is Mode.PD_DEVICE and self._device_usable and self._cloud_usable:
-            self._leave_to_cloud_if_better()
+        self._leave_to_cloud_if_better()
         if self._claims_given_back < _CLAIMS and self.handoff.promise_is_lost():
             self._claims_given_back += 1
             self.log.release_claim()
         if self.log.claimed_at is not None:
             self.cloud.stop()
-        elif not self._device_usable or self._mode is Mode.CLOUD_ONLY:
+        elif not self._device_usable or self.handoff.mode is Mode.CLOUD_ONLY:
             self.cloud.carry_to(self.ask.max_tokens)
         else:
             self.cloud.carry_to(max(self.outcome.planned_tokens, self.handoff.tokens_for_no_seam()))
+        self._dismiss_stand_in()
 
     def _leave_to_cloud_if_better(self) -> None:
-        """Let the cloud make the rest where the device cannot hold the pace."""
-        if self._device_task is None or not self.handoff.cloud_should_finish():
+        """Let the cloud make the rest where the device cannot hold the pace.
+
+        The device stays until the cloud's tokens have reached the end of the log.
+        """
+        if self.handoff.mode is not Mode.PD_DEVICE or not self._device_works:
             return
-        self._mode = Mode.CLOUD_ONLY
-        self._device_task.cancel()
-        self._device_task = None
-        self.log.release_claim()
+        if not self._device_usable or not self.handoff.cloud_should_finish():
+            return
+        self.handoff.mode = Mode.CLOUD_ONLY
         decode_s = self.sides.device_estimate.usual_decode_s
-        why = f"{below_pace('this device', decode_s, self.plan.pace_s)}: the cloud makes the rest"
-        self.outcome.notes.append(why)
-        if self.ask.watched:
-            self._tell(Replanned(self._mode, why))
+        self._course.leaves_to_cloud(below_pace("this device", decode_s, self.plan.pace_s))
+        self.log.release_claim()
+
+    def _dismiss_stand_in(self) -> None:
+        """End the device's leg where the cloud makes the rest without it."""
+        if self._stand_in is None or self.handoff.mode is not Mode.CLOUD_ONLY:
+            return
+        if self._device_task is not None and self._device_works and self._stand_in.is_over():
+            self._device_task.cancel()
+            self._course.cloud_alone(self.log.length)
 
     async def _let_cloud_finish(self) -> None:
         """Wait briefly for Finished, which says how many tokens the cloud made."""
@@ -296,6 +317,8 @@ class Session:
             outcome.device_tokens_generated = self.device.generated
         if self.device is not None and self.device.error is not None and outcome.error is None:
             outcome.notes.append(f"device: {self.device.error}")
+        if self.handoff.mode is Mode.CLOUD_ONLY and self._course.words:
+            outcome.notes.append(self._course.words)
         if self._on_end is not None:
             self._on_end(outcome)
 

@@ -47,6 +47,7 @@ from pd_device_client.contract.happenings import (
     DevicePassed,
     Happened,
     Happening,
+    Replanned,
 )
 from pd_device_client.contract.outcome import Origin, Outcome
 from pd_device_client.contract.ports import CloudStream, LocalEngine, LocalSequence
@@ -283,6 +284,13 @@ def _names(told: list[Happened]) -> list[str]:
     return [type(happened.what).__name__ for happened in told]
 
 
+def _left(told: list[Happened]) -> list[int]:
+    """Where in `told` the rest was left to the cloud."""
+    whats = [what for _, what in told]
+    cloud = Mode.CLOUD_ONLY
+    return [i for i, w in enumerate(whats) if isinstance(w, Replanned) and w.mode is cloud]
+
+
 @pytest.mark.parametrize("cloud_step_s", [0.02, 0.045])
 def test_a_device_below_the_pace_leaves_a_long_answer_to_the_cloud(cloud_step_s: float) -> None:
     told = list[Happened]()
@@ -292,18 +300,56 @@ def test_a_device_below_the_pace_leaves_a_long_answer_to_the_cloud(cloud_step_s:
     assert outcome.cloud_tokens > 400
     assert outcome.unused_tokens < 40
     assert len(run.cloud.starts) <= 2
-    names = _names(told)
-    assert names.count("Replanned") == 1
-    assert "DevicePassed" not in names[names.index("Replanned") :]
-    assert any("11.1 tokens a second; 20 were asked for" in note for note in outcome.notes)
+    [left] = _left(told)
+    assert "DevicePassed" not in _names(told[left:])
+    [note] = outcome.notes
+    assert note.startswith("this device makes 11.1 tokens a second; 20 were asked for: the cloud")
 
 
 def test_a_device_below_the_pace_is_there_when_the_cloud_fails() -> None:
     told = list[Happened]()
     run = carry_below_pace(Script(step_s=0.045, cut_after=100, cut_streams=99), told)
     check_whole(run, 457)
-    names = _names(told)
-    assert "DevicePassed" in names[names.index("Replanned") :]
+    assert "DevicePassed" in _names(told[_left(told)[0] :])
+
+
+@pytest.mark.parametrize("stall_s", [0.6, 2.0])
+def test_a_cloud_that_stalls_is_waited_for_while_the_reader_has_tokens(stall_s: float) -> None:
+    # Fast until then, so the reader has tokens for more than the stall: nobody needs the device.
+    told = list[Happened]()
+    run = carry_below_pace(Script(step_s=0.02, stall_after=150, stall_s=stall_s), told)
+    check_whole(run, 457)
+    assert len(_left(told)) == 1
+    assert "DevicePassed" not in _names(told[_left(told)[0] :])
+
+
+def test_the_device_comes_back_for_a_stall_and_leaves_again() -> None:
+    told = list[Happened]()
+    run = carry_below_pace(Script(step_s=0.045, stall_after=100, stall_streams=1), told)
+    check_whole(run, 457)
+    said = [what for _, what in told if isinstance(what, Replanned)][-3:]
+    assert [words.mode for words in said] == [Mode.CLOUD_ONLY, Mode.DEVICE_ONLY, Mode.CLOUD_ONLY]
+    assert said[1].why == "the cloud is late: this device makes the rest, from token 101"
+    assert said[2].why.startswith("the cloud is back and makes the rest, from token ")
+    assert run.outcome.notes[-1] == said[2].why
+    assert run.outcome.unused_tokens < 60
+
+
+def test_a_device_is_not_left_for_a_cloud_that_is_slower_still() -> None:
+    told = list[Happened]()
+    run = carry_below_pace(Script(step_s=0.2), told)
+    check_whole(run, 457)
+    assert _left(told) == []
+
+
+def test_a_cloud_that_is_back_in_time_frees_the_device_in_cloud_only() -> None:
+    told = list[Happened]()
+    run = carry(
+        Script(stall_after=5, stall_s=0.7), mode=Mode.CLOUD_ONLY, length=90, pace_s=0.05, told=told
+    )
+    check_whole(run, 90)
+    assert run.outcome.device_tokens == 0
+    assert _names(told).count("DevicePassed") < 10
 
 
 def test_one_stall_is_no_slow_device() -> None:
@@ -319,7 +365,7 @@ def test_one_stall_is_no_slow_device() -> None:
     )
     gaps = run.outcome.gaps_s
     assert max(gaps) > 2 * 0.06, "it did stall"
-    assert "Replanned" not in _names(told)
+    assert _left(told) == []
     assert run.outcome.device_tokens > 150
 
 
