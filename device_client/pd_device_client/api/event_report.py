@@ -17,6 +17,7 @@ from pd_device_client.contract.happenings import (
     Happening,
     Replanned,
 )
+from pd_device_client.planning.plan_notes import plan_words
 from pd_device_client.session.session import Session
 
 __all__ = ["event_report", "plan_report"]
@@ -25,11 +26,13 @@ __all__ = ["event_report", "plan_report"]
 def plan_report(session: Session) -> dict[str, Any]:
     """Return the first event: the plan."""
     plan, outcome = session.plan, session.outcome
+    prompt_tokens = len(session.ask.prompt_token_ids)
     return {
         "event": "plan",
         "at_s": 0.0,
         "mode": plan.mode.value,
-        "prompt_tokens": len(session.ask.prompt_token_ids),
+        "words": plan_words(plan, prompt_tokens),
+        "prompt_tokens": prompt_tokens,
         "cloud_tokens": outcome.planned_tokens,
         "pace_s": plan.pace_s,
         "ttft_s": plan.first_token_s,

@@ -141,7 +141,7 @@ class DeviceClient:
             sides,
             expected_tokens=expected,
             text=self._text_source(ask),
-            notes=[*choice.notes, *plan_notes(plan, ask.mode)],
+            notes=[*choice.notes, *plan_notes(plan, ask.mode, len(ask.prompt_token_ids))],
             on_end=partial(self._learn, cloud),
         )
         logger.debug("request %s: %s", ask.request_id, plan)

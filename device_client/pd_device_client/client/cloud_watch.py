@@ -58,6 +58,8 @@ class CloudWatch:
         self._refresh: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._stopped = False
+        self._said_out = False  # the log says that the cloud cannot be used
+        self._unproven = False  # an answer failed, so its card is no proof of its health
 
     @property
     def left_alone(self) -> bool:
@@ -80,10 +82,9 @@ class CloudWatch:
         except PdError as error:
             if self._stopped:
                 return  # another cloud was chosen meanwhile
-            logger.warning("the cloud cannot be used: %s", error)
             self.info, self.error = None, error
             self._breaker.failed(loop.time())
-            self._recover()
+            self._recover(error)
             return
         self._breaker.answered()
         self.info, self.error = info, None
@@ -117,10 +118,14 @@ class CloudWatch:
         # A busy cloud, or a bad request, is no failure of the cloud.
         if isinstance(outcome.cloud_error, TransportError | EngineError):
             self._breaker.failed(asyncio.get_running_loop().time())
+            self._unproven = True
             if self.left_alone:
-                self._recover()
+                self._recover(outcome.cloud_error)
         elif outcome.cloud_error is None and outcome.cloud_tokens_generated:
             self._breaker.carried()
+            self._unproven = False
+            if not self._recovers:
+                self._back()
 
     def stop(self) -> None:
         """Stop watching. The link stays open for the answers that use it."""
@@ -129,10 +134,16 @@ class CloudWatch:
             if task is not None:
                 task.cancel()
 
-    def _recover(self) -> None:
-        """Start to probe the cloud until it can be used again."""
-        if self._stopped or (self._recovery is not None and not self._recovery.done()):
+    def _recover(self, error: PdError) -> None:
+        """Start to probe the cloud until it can be used again; `error` is why it cannot be.
+
+        That is said once, and so is its end: a dead cloud fails every request and every probe.
+        """
+        if self._stopped or self._recovers:
             return
+        if not self._said_out:
+            logger.warning("the cloud cannot be used, until further word: %s", error)
+            self._said_out = True
         self._recovery = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:
@@ -140,4 +151,14 @@ class CloudWatch:
         while self.info is None or self.left_alone:
             await asyncio.sleep(max(self._breaker.probe_in_s(loop.time()), _PROBE_EVERY_S))
             await self.meet()
-        logger.info("the cloud can be used again")
+        if not self._unproven:
+            self._back()
+
+    @property
+    def _recovers(self) -> bool:
+        return self._recovery is not None and not self._recovery.done()
+
+    def _back(self) -> None:
+        if self._said_out:
+            logger.warning("the cloud can be used again")
+            self._said_out = False

@@ -163,6 +163,7 @@ export class Answer {
     switch (event.event) {
       case "plan":
         this.plan = { ...this.plan, ...event };
+        this.replanned = "";
         break;
       case "replan":
         this.replanned = event.why;

@@ -44,7 +44,7 @@ export function failure(error) {
  */
 function noted(answer) {
   /** @type {string[]} */
-  const notes = (answer.plan?.notes ?? []).filter((/** @type {string} */ note) => !note.startsWith("planned "));
+  const notes = (answer.plan?.notes ?? []).filter((/** @type {string} */ note) => note !== answer.plan?.words);
   const details = [...new Set(notes.map(sentence))];
   /** @type {Record<string, string>} */
   const alone = {

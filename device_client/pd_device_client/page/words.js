@@ -2,7 +2,6 @@
 /** A plan and what became of it, in words. */
 
 /** @typedef {import("./answer.js").Answer} Answer */
-/** @typedef {import("./api.js").Json} Json */
 
 /** @param {number} value */
 export function seconds(value) {
@@ -18,28 +17,13 @@ export function counted(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** @param {string} words */
-function sentence(words) {
-  return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
-}
-
 /**
- * What is planned, before anything has come of it.
- * @param {Json} plan
- * @returns {string}
+ * What the device says, as a sentence; the unit stays on the number's line.
+ * @param {string} words
  */
-export function planWords(plan) {
-  const prompt = counted(plan.prompt_tokens, "token");
-  if (plan.mode === "device-only") {
-    return `This device answers alone. It reads the ${prompt} of the text first; its first word comes after about ` +
-      `${seconds(plan.ttft_s)}.`;
-  }
-  if (plan.mode === "cloud-only") {
-    const why = plan.why ? ` ${sentence(plan.why)}` : "";
-    return `The cloud makes the whole answer; this device shows it at an even pace.${why}`;
-  }
-  return `The cloud makes the first ${counted(plan.cloud_tokens, "token")}. This device reads the ${prompt} of the ` +
-    `text meanwhile, has caught up after about ${seconds(plan.ready_s)}, and goes on alone.`;
+function sentence(words) {
+  const end = words.endsWith(".") ? "" : ".";
+  return `${words.charAt(0).toUpperCase()}${words.slice(1)}${end}`.replace(/(\d) s\b/g, "$1\u00a0s");
 }
 
 /**
@@ -48,10 +32,9 @@ export function planWords(plan) {
  * @returns {string}
  */
 export function courseWords(answer) {
-  const { plan } = answer;
   if (answer.told) return answer.told.course;
-  if (!answer.ended && answer.replanned) return sentence(answer.replanned);
-  if (!answer.ended) return plan ? planWords(plan) : "Asking.";
+  const before = answer.replanned || answer.plan?.words;
+  if (!answer.ended) return before ? sentence(before) : "Asking.";
   const shown = answer.tokens.length;
   const cloud = answer.tokens.filter((token) => token.origin === "cloud").length;
   const ending = endWords(answer);

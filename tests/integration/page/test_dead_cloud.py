@@ -106,6 +106,7 @@ ARRIVED = {"pd": {"event": "cloud_tokens", "at_s": 0.15, "position": 0, "num_tok
 PLAN = {"pd": {"event": "plan", "at_s": 0.0, "mode": "device-only", "prompt_tokens": 5}}
 
 
+ALONE = "This device answers alone. It reads the 5 tokens of the text first."
 SLOW = "this device makes 11 tokens a second; 20 were asked for"
 
 
@@ -120,7 +121,7 @@ SLOW = "this device makes 11 tokens a second; 20 were asked for"
          ["The cloud broke off, and came back."]),
         ([failed("device", "no memory", "engine_error"), ARRIVED, shown("cloud")],
          ["This device could not go on; the cloud did."]),
-        ([{"pd": {**PLAN["pd"], "notes": ["planned device-only: it needs 0.1 s", SLOW],
+        ([{"pd": {**PLAN["pd"], "words": ALONE, "notes": [ALONE, SLOW],
                   "broken": [SLOW], "mode": "device-only"}}],
          ["This device makes 11 tokens a second; 20 were asked for."]),
     ],

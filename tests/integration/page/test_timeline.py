@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from pd_device_client.contract.ask import Mode
+from pd_device_client.planning.plan_notes import plan_words
+from pd_device_client.planning.planner import Plan
 from tests.api_server import api_server
 from tests.browser import chromium, opened
 
@@ -49,7 +52,9 @@ def event(at_s: float, name: str, **facts: Any) -> dict[str, Any]:
 def plan(at_s: float = 0.0, **facts: Any) -> dict[str, Any]:
     usual = {"mode": "pd-device", "prompt_tokens": 100, "cloud_tokens": 4, "pace_s": 0.1,
              "ttft_s": 0.2, "ready_s": 0.6, "notes": []}  # fmt: skip
-    return event(at_s, "plan", **{**usual, **facts})
+    facts = {**usual, **facts}
+    made = Plan(Mode(facts["mode"]), facts["cloud_tokens"], facts["pace_s"], ready_s=0.6)
+    return event(at_s, "plan", words=plan_words(made, facts["prompt_tokens"]), **facts)
 
 
 def shown(at_s: float, position: int, origin: str) -> dict[str, Any]:
@@ -115,6 +120,7 @@ def test_a_cloud_that_broke_off_handed_nothing_over(page: Any) -> None:
 
 def test_a_plan_that_is_revised_is_told_anew(page: Any) -> None:
     first = page.evaluate(DRAW, [plan()])
+    assert first["course"] == plan()["pd"]["words"].replace("0.60 s", "0.60\N{NO-BREAK SPACE}s")
     assert "The cloud makes the first 4 tokens" in first["course"]
     revised = page.evaluate(DRAW, [plan(), ASKED, *arrivals(4), plan(0.4, cloud_tokens=9)])
     assert "The cloud makes the first 9 tokens" in revised["course"]

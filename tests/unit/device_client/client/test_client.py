@@ -1,6 +1,7 @@
 """The device client: handshake, planning from estimates, and requests no side can take."""
 
 import asyncio
+import logging
 from dataclasses import replace
 
 import pytest
@@ -16,13 +17,15 @@ from pd_core.errors import (
     PromptTooLong,
     TokenOutOfVocabulary,
 )
-from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo
+from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo, Start
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.api.event_report import plan_report
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.handshake import shake_hands
 from pd_device_client.client.measure import measure_engine
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Outcome
+from pd_device_client.contract.ports import CloudStream
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.planning.profiles import LINK_PROFILES, SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
@@ -274,7 +277,29 @@ def test_a_broken_promise_and_another_mode_are_told() -> None:
     fast = SpeedProfile("fast", "a test", 1e-5, 0.01)
     client = DeviceClient(cloud=_busy(), engine=_engine(), pace_s=0.1, device_profile=fast)
     outcome = _answer(client, _request(), "pd-device")
-    assert outcome.notes == ["planned device-only: this device alone needs 0.03 s"]
+    assert outcome.notes == [
+        "This device answers alone. It reads the 200 tokens of the text first; its first word "
+        "comes after about 0.03 s."
+    ]
+
+
+@pytest.mark.parametrize("decode_s", [0.01, 0.5])
+def test_a_terminal_s_note_and_the_page_s_sentence_are_the_same(decode_s: float) -> None:
+    async def main() -> None:
+        profile = SpeedProfile("any", "a test", 1e-5, decode_s)
+        cloud = _busy()
+        if decode_s > 0.1:
+            cloud.card = replace(cloud.card, load=Load(decode_step_s=0.02))
+        client = DeviceClient(cloud=cloud, engine=_engine(), pace_s=0.1, device_profile=profile)
+        await client.start()
+        session = client.session(_request())
+        assert session.plan.mode is not Mode.PD_DEVICE
+        report = plan_report(session)
+        assert report["words"] in session.outcome.notes
+        assert set(session.outcome.notes) == {report["words"], *report["broken"]}
+        await client.close()
+
+    run_virtual(main())
 
 
 def _busy() -> _Carded:
@@ -301,3 +326,59 @@ def test_a_cloud_busy_or_down_at_start_is_asked_again() -> None:
         return modes
 
     assert run_virtual(main()) == ["device-only", "device-only", "pd-device"]
+
+
+class _Flickering(_Carded):
+    """A cloud that can be turned off."""
+
+    off = False
+
+    async def info(self) -> ServerInfo:
+        if self.off:
+            raise CloudUnavailable("nobody listens there")
+        return await super().info()
+
+    async def open(self, start: Start) -> CloudStream:
+        if self.off:
+            raise CloudUnavailable("nobody listens there")
+        return await super().open(start)
+
+
+@pytest.mark.parametrize("card_too", [True, False])
+def test_a_dead_cloud_is_logged_once_and_so_is_its_return(
+    caplog: pytest.LogCaptureFixture, card_too: bool
+) -> None:
+    async def main() -> list[list[str]]:
+        cloud = _Flickering() if card_too else _Flickering(Script(refuse=_down))
+        cloud.card = _of(replace(THEIRS, sampler="rolling-hash"))
+        client = DeviceClient(cloud=cloud, engine=_engine(), pace_s=0.01)
+        await client.start()
+        cloud.off = card_too
+        lines = []
+        for _ in range(2):
+            for _ in range(6):
+                async for _ in client.session(_request()).run():
+                    pass
+                await asyncio.sleep(6 if card_too else 0.1)
+            lines.append([record.message for record in caplog.records])
+            caplog.clear()
+            cloud.off = False
+            cloud.script = Script()
+            await asyncio.sleep(200)
+            async for _ in client.session(_request()).run():
+                pass
+            lines.append([record.message for record in caplog.records])
+            caplog.clear()
+            cloud.off = card_too
+            cloud.script = Script() if card_too else Script(refuse=_down)
+        await client.close()
+        return lines
+
+    with caplog.at_level(logging.WARNING):
+        said = run_virtual(main())
+    dead = ["the cloud cannot be used, until further word: nobody listens there"]
+    assert said == [dead, ["the cloud can be used again"]] * 2
+
+
+def _down(_number: int) -> PdError:
+    return CloudUnavailable("nobody listens there")
