@@ -63,11 +63,10 @@ class StandIn:
         if cloud.state is LegState.FAILED:
             return 0.0
         trouble_in_s = 0.0 if cloud.broken else cloud.late_at_s() - now_s
-        if not self._seen.shown:
+        if trouble_in_s > 0 or not self._seen.shown:
             return trouble_in_s
         position = self._log.length
-        spare_s = self._handoff.due_s(position) - self._device.ready_s(position) - _SPARE_S
-        return max(trouble_in_s, spare_s)
+        return self._handoff.due_s(position) - self._device.ready_s(position) - _SPARE_S
 
     def came(self) -> None:
         """The device was started."""
