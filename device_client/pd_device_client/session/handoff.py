@@ -83,8 +83,8 @@ class Handoff:
             return 0
         if not self._seen.shown or not self._plan.adapts:
             return 0
-        pace_s = self._plan.pace_s
-        if not cloud.coming and not self._new_stream_helps(device, cloud):
+        pace_s = self._kept_pace_s
+        if not cloud.coming and not self._cloud_helps(cloud, device.ready_s(self._log.length)):
             return 0
         limit = max(cloud.limit, self._log.length, len(self._seen.shown))
         # The controller smooths a smaller excess; a new stream costs a whole prefill.
@@ -96,12 +96,20 @@ class Handoff:
         )
         return limit + found
 
-    def _new_stream_helps(self, device: DeviceLeg, cloud: CloudLeg) -> bool:
-        """Whether a stream opened now would beat the device to any expected position."""
+    @property
+    def _kept_pace_s(self) -> float:
+        """The pace that more of the cloud's tokens can keep: with a slower cloud, the cloud's."""
+        return max(self._plan.pace_s, self._sides.cloud_estimate.step_s)
+
+    def _cloud_helps(self, cloud: CloudLeg, ready_s: float) -> bool:
+        """Whether the cloud would beat the device, ready then, to any expected position.
+
+        The cloud's stream is the present one, or one opened now.
+        """
         first, last = self._log.length, max(self._expected_last, self._log.length)
         steps = self._sides.cloud_estimate.step_s, self._sides.device_estimate.decode_s
         theirs = Arrivals(first, last, cloud.next_arrival_s(), steps[0])
-        ours = Arrivals(first, last, device.ready_s(first), steps[1])
+        ours = Arrivals(first, last, ready_s, steps[1])
         return any(theirs.available_s(end) < ours.available_s(end) for end in (first, last))
 
     def _slope_s(self, device: DeviceLeg, limit: int) -> float:
@@ -124,8 +132,13 @@ class Handoff:
 
     @property
     def cloud_is_faster(self) -> bool:
-        """Whether the cloud makes its tokens faster than the device usually does."""
-        return self._sides.cloud_estimate.step_s < self._sides.device_estimate.usual_decode_s
+        """Whether the cloud makes its tokens faster than the device usually does.
+
+        By more than is smoothed: a stream that is hardly faster takes long to overtake the device,
+        and all that while both make the same tokens.
+        """
+        step_s = self._sides.cloud_estimate.step_s
+        return step_s * PACE_TOLERANCE < self._sides.device_estimate.usual_decode_s
 
     def cloud_should_finish(self) -> bool:
         """Whether, with both sides at work, the cloud should make the rest and the device stop.
@@ -156,7 +169,7 @@ class Handoff:
         slope_s = steepest_slope_s(len(self._seen.shown) - 1, self._seen.last_s, self.arrivals())
         if slope_s <= self._plan.pace_s * LOST_TOLERANCE:
             return False
-        return self._new_stream_helps(device, cloud)
+        return self._cloud_helps(cloud, device.ready_s(self._log.length))
 
     def arrivals(self) -> list[Arrivals]:
         """Forecast when uncommitted positions become available: the cloud's, then the device's."""
@@ -190,12 +203,16 @@ class Handoff:
             # All k arrived. If they do not last until the device is ready, ask for more first:
             # the claim stops the cloud.
             return self.tokens_for_no_seam() <= self._cloud.limit
-        due_s, pace_s = self.due_s(position), self._plan.pace_s
+        due_s, pace_s = self.due_s(position), self._kept_pace_s
         decode_s = self._sides.device_estimate.decode_s
         if not self._log.open_to_device and self._overdue_in_s() <= 0:
             return True
         if not self._plan.adapts:
             return False
+        if self._log.open_to_device:
+            # The device is ahead. If it stays so, or for long, the stream is for nothing.
+            if not self.cloud_is_faster or not self._cloud_helps(self._cloud, ready_s):
+                return True
         if self._seen.shown:
             # If the cloud's token is overdue, being ready before it arrives is enough.
             due_s = max(due_s, self._cloud.next_arrival_s())

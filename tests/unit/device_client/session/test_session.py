@@ -342,6 +342,33 @@ def test_a_device_is_not_left_for_a_cloud_that_is_slower_still() -> None:
     assert _left(told) == []
 
 
+@pytest.mark.parametrize(
+    ("step_s", "decode_s", "pace_s"),
+    [
+        (0.08, 0.06, 0.04),  # both below the pace, and the cloud slower than the device
+        (0.097, 0.108, 0.103),  # it would overtake the device, but not soon
+        (0.077, 0.079, 0.05),
+    ],
+)
+@pytest.mark.parametrize("first_token_s", [0.3, 0.9])
+def test_a_cloud_hardly_faster_than_the_device_does_not_work_beside_it(
+    step_s: float, decode_s: float, pace_s: float, first_token_s: float
+) -> None:
+    run = carry(
+        Script(first_token_s=first_token_s, step_s=step_s),
+        profile=SpeedProfile("d", "a test", 1 / 400, decode_s),
+        cloud_tokens=3,
+        pace_s=pace_s,
+        length=150,
+        max_tokens=200,
+        cloud_estimate=CloudEstimate(0.3 - step_s, Load(decode_step_s=step_s), step_s=step_s),
+    )
+    check_whole(run, 150)
+    assert run.outcome.cloud_tokens_generated < 20
+    assert run.outcome.unused_tokens < 20
+    assert run.outcome.tpot_s == pytest.approx(decode_s, rel=0.1)
+
+
 def test_a_cloud_that_is_back_in_time_frees_the_device_in_cloud_only() -> None:
     told = list[Happened]()
     run = carry(
