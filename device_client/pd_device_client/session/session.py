@@ -272,9 +272,11 @@ class Session:
         """End the device's leg where the cloud makes the rest without it."""
         if self._stand_in is None or self.handoff.mode is not Mode.CLOUD_ONLY:
             return
-        if self._device_task is not None and self._device_works and self._stand_in.is_over():
-            self._device_task.cancel()
-            self._course.cloud_alone(self.log.length)
+        task = self._device_task
+        if task is None or task.done() or task.cancelling() or not self._stand_in.is_over():
+            return
+        task.cancel()
+        self._course.cloud_alone(self.log.length)
 
     async def _let_cloud_finish(self) -> None:
         """Wait briefly for Finished, which says how many tokens the cloud made."""
