@@ -209,10 +209,9 @@ class Handoff:
             return True
         if not self._plan.adapts:
             return False
-        if self._log.open_to_device:
-            # The device is ahead. If it stays so, or for long, the stream is for nothing.
-            if not self.cloud_is_faster or not self._cloud_helps(self._cloud, ready_s):
-                return True
+        overtaken = self.cloud_is_faster and self._cloud_helps(self._cloud, ready_s)
+        if self._log.open_to_device and not overtaken:
+            return True  # the device is ahead, and stays so for long: the stream is for nothing
         if self._seen.shown:
             # If the cloud's token is overdue, being ready before it arrives is enough.
             due_s = max(due_s, self._cloud.next_arrival_s())

@@ -17,7 +17,6 @@ from pd_device_client.contract.happenings import Happened, Happening, Tell, sile
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.text_source import TextSource
 from pd_device_client.planning.planner import Plan, below_pace
-from pd_device_client.session.clock import loop_time
 from pd_device_client.session.cloud_leg import CloudLeg, LegState
 from pd_device_client.session.course import Course
 from pd_device_client.session.device_leg import DeviceLeg
