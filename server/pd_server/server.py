@@ -33,7 +33,7 @@ from pd_server.operations.lifecycle import Phase
 from pd_server.operations.listen import add_grpc_port, bind_http
 from pd_server.operations.metrics import Metrics
 from pd_server.operations.strangers import Strangers
-from pd_server.rpc.grpc_port import GrpcPort
+from pd_server.rpc.grpc_server import make_grpc_server
 from pd_server.rpc.interceptors import AuthInterceptor, ErrorInterceptor
 from pd_server.rpc.service import GenerationService
 
@@ -81,7 +81,8 @@ class Server:
         self._metrics: Metrics | None = None
         self._health = aio_health.HealthServicer()
         self._caps = connection_caps(raise_open_files())
-        self._grpc = GrpcPort(self._make_grpc)
+        self._grpc: grpc.aio.Server | None = None
+        self._grpc_port = 0
         self._http: HttpServer | None = None
         self._strangers: Strangers | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -89,7 +90,7 @@ class Server:
     @property
     def grpc_address(self) -> str:
         """host:port of the gRPC service."""
-        return format_address(self._config.host, self._grpc.port)
+        return format_address(self._config.host, self._grpc_port)
 
     @property
     def http_address(self) -> str:
@@ -148,7 +149,8 @@ class Server:
             )
         if self._watch is not None:
             self._watch.cancel()
-        await self._grpc.stop(grace_s=1.0)
+        if self._grpc is not None:
+            await self._grpc.stop(grace=1.0)
         if self._http is not None:
             await self._http.stop()
         if self._engine is not None:
@@ -158,36 +160,32 @@ class Server:
         config = self._config
         listener = bind_http(config.host, config.http_port)
         self._http = HttpServer(self._control_plane(), listener, config.tls, self._caps.http)
-        self._grpc.bind(config.grpc_port)
-        self._strangers = Strangers(self._grpc.port, self._caps.grpc)
+        self._grpc = self._make_grpc()
+        self._grpc_port = add_grpc_port(self._grpc, config.host, config.grpc_port, config.tls)
+        self._strangers = Strangers(self._grpc_port, self._caps.grpc)
         await self._http.start()
         service = self._make_service(await in_loading_thread(self._build_engine))
 
-        def add_services(server: grpc.aio.Server) -> None:
-            add_GenerationServiceServicer_to_server(service, server)
-            add_HealthServicer_to_server(self._health, server)
-            if config.reflection:
-                names = (_SERVICE_NAME, reflection.SERVICE_NAME)
-                reflection.enable_server_reflection(names, server)
-
-        await self._grpc.start(add_services)
+        add_GenerationServiceServicer_to_server(service, self._grpc)
+        add_HealthServicer_to_server(self._health, self._grpc)
+        if config.reflection:
+            names = (_SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc)
+        await self._grpc.start()
         self._watch = asyncio.create_task(self._strangers.watch())
         for name in ("", _SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._phase = Phase.SERVING
         logger.info("serving gRPC on %s, HTTP on %s", self.grpc_address, self.http_address)
 
-    def _make_grpc(self, port: int) -> tuple[grpc.aio.Server, int]:
-        config = self._config
-        most = ("grpc.max_allowed_incoming_connections", self._caps.grpc)
-        server = grpc.aio.server(
-            interceptors=[
+    def _make_grpc(self) -> grpc.aio.Server:
+        return make_grpc_server(
+            (
                 AuthInterceptor(self._api_key, self._count_error),
                 ErrorInterceptor(self._count_error, self._on_call),
-            ],
-            options=(*_GRPC_OPTIONS, most),
+            ),
+            (*_GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", self._caps.grpc)),
         )
-        return server, add_grpc_port(server, config.host, port, config.tls)
 
     def _make_service(self, engine: Engine) -> GenerationService:
         config = self._config

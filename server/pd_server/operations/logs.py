@@ -31,12 +31,6 @@ class _TextFormatter(logging.Formatter):
         return line if request_id is None else f"{line} [{request_id}]"
 
 
-def _not_a_call_s_name(record: logging.LogRecord) -> bool:
-    """Leave out what gRPC says of a call that it cannot read; `GrpcPort` tells of it once."""
-    told = (record.msg, *(record.exc_info or ()))
-    return not any(isinstance(part, UnicodeDecodeError) for part in told)
-
-
 def configure_logging(level: str, as_json: bool) -> None:
     """Set up the process's logging, to stderr; only an entry point may call this."""
     handler = logging.StreamHandler(sys.stderr)
@@ -46,5 +40,3 @@ def configure_logging(level: str, as_json: bool) -> None:
         else _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for name in ("grpc._cython.cygrpc", "asyncio"):
-        logging.getLogger(name).addFilter(_not_a_call_s_name)

@@ -440,6 +440,21 @@ async def test_bytes_that_are_no_message_are_refused(server: Server, data: bytes
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_methods_that_are_not_there_are_refused(server: Server) -> None:
+    async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+
+        async def call(name: str) -> grpc.aio.AioRpcError:
+            unary: Any = channel.unary_unary(name)
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await unary(b"", timeout=10)
+            return raised.value
+
+        names = ["/pd_proto.v1.GenerationService/Unknown", "/no.such.Service/Call", "/"]
+        for error in await asyncio.gather(*(call(name) for name in names * 30)):
+            assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert error.details() == "Method not found!"
+
+
 async def test_a_message_over_sixteen_mebibytes_is_refused(stub: Any) -> None:
     stream = Stream(stub)
     await stream.send(start_message([5], 2, cache_salt="x" * (17 * 1024 * 1024)))

@@ -1,0 +1,51 @@
+"""The server of grpc.aio, mended so that no call ends it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import grpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+__all__ = ["make_grpc_server"]
+
+
+def make_grpc_server(
+    interceptors: Sequence[grpc.aio.ServerInterceptor], options: Sequence[tuple[str, object]]
+) -> grpc.aio.Server:
+    """Return a server as `grpc.aio.server` makes it, but one that no method's name can end.
+
+    Its services must register their methods, as generated code does. A call of any other method
+    ends as UNIMPLEMENTED and meets no interceptor.
+    """
+    usual = cygrpc.AioServer
+    cygrpc.AioServer = _RefusingServer  # grpc.aio looks it up when it makes a server
+    try:
+        return grpc.aio.server(interceptors=interceptors, options=options)
+    finally:
+        cygrpc.AioServer = usual
+
+
+class _RefusingServer(cygrpc.AioServer):  # type: ignore[misc]
+    """Refuses calls of unknown methods before grpc.aio reads their names.
+
+    grpc.aio decodes such a name as UTF-8, and a name that is not, from any client or by a changed
+    bit, ends its main loop (grpcio 1.85). It then frees what the calls to come are written to,
+    while gRPC's core still writes there: often the process ends with a segmentation fault.
+    """
+
+    async def _request_call(self) -> NoReturn:
+        """Wait for calls of methods that are not registered; grpc.aio awaits one here."""
+        refusals = set[asyncio.Task[None]]()
+        while True:
+            refusal = asyncio.create_task(_refuse(await super()._request_call()))
+            refusals.add(refusal)  # or it could be freed before its end
+            refusal.add_done_callback(refusals.discard)
+
+
+async def _refuse(call: Any) -> None:
+    """Answer a call as grpc.aio answers one of a method that it does not find."""
+    loop = asyncio.get_running_loop()
+    nothing = cygrpc._MethodResolver([], {})
+    refusal = cygrpc._handle_rpc("", nothing, (), call, loop, False)
+    await cygrpc._schedule_rpc_coro(refusal, call, loop, "unknown")
