@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-__all__ = ["in_loading_thread"]
+__all__ = ["in_loading_thread", "in_loading_thread_now"]
 
 T = TypeVar("T")
 
@@ -27,5 +27,14 @@ async def in_loading_thread(work: Callable[[], T]) -> T:
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=run, name="loading", daemon=True).start()
+    _LoadingThread(target=run, name="loading", daemon=True).start()
     return await asyncio.wrap_future(done)
+
+
+def in_loading_thread_now() -> bool:
+    """Whether the caller runs in such a thread."""
+    return isinstance(threading.current_thread(), _LoadingThread)
+
+
+class _LoadingThread(threading.Thread):
+    """A thread that may be left behind at any moment."""

@@ -9,6 +9,7 @@ from typing import Self
 import tokenizers
 
 from pd_core.errors import EngineError, InvalidRequest, ModelError
+from pd_core.process.held_lock import ended_by_the_system
 from pd_core.store.json_file import read_text
 from pd_core.text.text_stream import TextStream
 from pd_core.text.tokenizer_errors import our_errors
@@ -41,6 +42,7 @@ class Tokenizer:
         }
 
     @classmethod
+    @ended_by_the_system()  # the library holds the interpreter's lock, for seconds if it is large
     def from_str(cls, content: str) -> Self:
         """Read the content of a tokenizer.json.
 

@@ -38,9 +38,11 @@ def _code(command: str, number: int) -> int:
 
 
 @contextmanager
-def _loading(words: Sequence[str], folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _loading(
+    words: Sequence[str], folder: Path, *, lock_held: bool = False
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Yield a process that is loading its model; its output goes to the folder's `log`."""
-    environment, mark = slow_loading(folder)
+    environment, mark = slow_loading(folder, lock_held=lock_held)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
     try:
@@ -67,6 +69,22 @@ def test_a_signal_while_the_model_loads(
     with _loading(words, tmp_path) as process:
         os.kill(child_of(process.pid) if first else process.pid, number)
         assert process.wait(_AT_ONCE_S) == _code(command, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("first", [False, pytest.param(True, marks=needs_namespaces)])
+def test_a_signal_while_a_library_holds_the_interpreter_s_lock(
+    tmp_path: Path, command: str, number: int, first: bool
+) -> None:
+    words = [*(AS_FIRST_PROCESS if first else ()), sys.executable, "-m", *COMMANDS[command]]
+    with _loading(words, tmp_path, lock_held=True) as process:
+        os.kill(child_of(process.pid) if first else process.pid, number)
+        # As ended by the signal; a first process cannot be, and its code is the number. The
+        # ticker's model is loaded by a child, so that it ends in order.
+        by_signal = number if first else -number
+        assert process.wait(_AT_ONCE_S) == (130 if command == "ticker" else by_signal)
 
 
 @pytest.mark.slow
