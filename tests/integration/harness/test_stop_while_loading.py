@@ -73,7 +73,7 @@ def test_a_signal_while_the_model_loads(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("first", [False, pytest.param(True, marks=needs_namespaces)])
 def test_a_signal_while_a_library_holds_the_interpreter_s_lock(
     tmp_path: Path, command: str, number: int, first: bool
