@@ -4,6 +4,7 @@ typer completes the flags, checks them and lists them in the help. The flags giv
 settings; if a program has variables and a file, those fill in the rest.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import MISSING
@@ -18,6 +19,7 @@ from typer.core import TyperCommand
 from pd_core.settings.composition import Offered, composed, offered
 from pd_core.settings.option import Argument, Option, Secret
 from pd_core.settings.program import Program, Read
+from pd_core.settings.stray_variables import stray_variables
 
 __all__ = ["add_command", "program_app", "runnable"]
 
@@ -27,13 +29,16 @@ _VERSION = "show_version"
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
-def program_app(name: str, words: str, *, completion: bool = False) -> typer.Typer:
+def program_app(
+    name: str, words: str, *, completion: bool = False, program: Program | None = None
+) -> typer.Typer:
     """Return a program that commands are added to; it has -h and --version.
 
     Args:
         name: such as "pd-device".
         words: its help.
         completion: offer to install the shell's completion.
+        program: its variables; None: it has none of its own.
     """
     app = typer.Typer(
         help=words,
@@ -44,7 +49,7 @@ def program_app(name: str, words: str, *, completion: bool = False) -> typer.Typ
     )
 
     def options(**_: object) -> None:
-        pass
+        _warn_of_strays(program or Program(name))
 
     _take(options, [_version_parameter(name)])
     app.callback()(options)
@@ -72,6 +77,8 @@ def add_command(
     built_in = {each.name: each.default for each in stored if each.default is not MISSING}
 
     def called(flags: dict[str, Any]) -> None:
+        if program is not None and command == program.name:  # or else the whole program has said it
+            _warn_of_strays(program, settings)
         config = flags.pop("config", None)
         read = Read({**built_in, **flags}, dict.fromkeys(flags, "flag"))
         if program is not None and command in program.commands:
@@ -104,6 +111,14 @@ def runnable(app: typer.Typer, name: str) -> Callable[[], object]:
     version_option.expose_value = False
     _add_to_subcommands(command, version_option)
     return lambda: command(prog_name=name)
+
+
+def _warn_of_strays(program: Program, *settings: type) -> None:
+    """Warn of variables that seem to be meant for a program, and set nothing."""
+    if not any(name.upper().startswith("PD_") for name in os.environ):
+        return
+    for line in stray_variables(program.prefix, program.variables(settings), os.environ):
+        typer.echo(f"warning: {line}", err=True)
 
 
 def _add_to_subcommands(command: Any, option: Any) -> None:

@@ -2,7 +2,7 @@
 defaults."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from inspect import Parameter
 from pathlib import Path
@@ -12,7 +12,8 @@ import typer
 
 from pd_core.errors import ConfigError
 from pd_core.host.user_folders import user_folder
-from pd_core.settings.composition import Offered
+from pd_core.settings.composition import Offered, offered
+from pd_core.settings.option import Secret
 
 __all__ = ["Program", "Read"]
 
@@ -41,11 +42,13 @@ class Program:
             pd-device/config.toml.
         commands: the commands that read the file, with their settings; empty: there is no file.
         tables: the file's table of a command, if not called like the command.
+        more_variables: those of commands without settings.
     """
 
     name: str
     commands: Mapping[str, type] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
+    more_variables: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
@@ -99,6 +102,17 @@ class Program:
     def has_variables(self) -> bool:
         """Whether any variable with the program's prefix is set."""
         return any(name.startswith(self.prefix) for name in os.environ)
+
+    def variables(self, settings: Iterable[type]) -> set[str]:
+        """Return the names of all variables that it reads.
+
+        Args:
+            settings: those of its commands that are not among `commands`.
+        """
+        options = [each for one in (*self.commands.values(), *settings) for each in offered(one)]
+        read = [each for each in options if each.stored or isinstance(each.kind, Secret)]
+        own = {self.config_variable} if self.commands else set[str]()
+        return own | {*self.more_variables, *map(self.variable, read)}
 
 
 def _there(path: Path) -> bool:

@@ -1,8 +1,6 @@
 """The HTTP application: OpenAI's endpoints, and those that operators and vLLM clients expect."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from pd_core.errors import ConfigError, InvalidRequest, NotReady, PdError, drop_frames
+from pd_core.errors import ConfigError, NotReady, PdError, drop_frames
 from pd_device_client.api.body import read_body
 from pd_device_client.api.endpoints import Endpoints
 from pd_device_client.api.errors import Refusal, error_response
@@ -34,8 +32,9 @@ from pd_device_client.api.parameters import (
     read_parameters,
 )
 from pd_device_client.api.places import Places
-from pd_device_client.api.questions import Questions, chat_prompt
+from pd_device_client.api.questions import Questions
 from pd_device_client.api.status import Status
+from pd_device_client.api.tokenizing import detokenized, tokenized
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.device import Device
@@ -199,7 +198,7 @@ def _add_tokens(endpoints: Endpoints, residency: Residency, places: Places) -> N
         asked = read_parameters(TokenizeParameters, await read_body(request))
         with places.entering():
             device = await residency.wake()
-            tokens = await _tokens(device, asked)
+            tokens = await tokenized(device, asked)
         limit = device.loaded.model.config.max_context_tokens
         return _json({"count": len(tokens), "max_model_len": limit, "tokens": tokens})
 
@@ -207,26 +206,7 @@ def _add_tokens(endpoints: Endpoints, residency: Residency, places: Places) -> N
     async def detokenize(request: Request) -> Response:
         asked = read_parameters(DetokenizeParameters, await read_body(request))
         with places.entering():
-            tokenizer = (await residency.wake()).loaded.tokenizer
-        wrong = next((t for t in asked.tokens if t >= tokenizer.vocab_size), None)
-        if wrong is not None:
-            raise Refusal(
-                f"token id {wrong} is not in the vocabulary of {tokenizer.vocab_size} ids", "tokens"
-            )
-        return _json({"prompt": await asyncio.to_thread(tokenizer.decode, asked.tokens)})
-
-
-async def _tokens(device: Device, asked: TokenizeParameters) -> list[int]:
-    if asked.messages is not None:
-        return list(await chat_prompt(device, asked.messages, asked.add_special_tokens))
-    if asked.prompt is None:
-        raise Refusal("prompt is missing; give it, or messages", "prompt")
-    tokenizer = device.loaded.tokenizer
-    encode = tokenizer.encode if asked.add_special_tokens is False else tokenizer.encode_prompt
-    try:
-        return list(await device.encoded(len(asked.prompt), partial(encode, asked.prompt)))
-    except InvalidRequest as error:
-        raise Refusal(str(error), "prompt") from error
+            return _json({"prompt": await detokenized(await residency.wake(), asked)})
 
 
 def _add_metrics(endpoints: Endpoints, metrics: DeviceMetrics) -> None:

@@ -15,6 +15,7 @@ app = program_app(
     "pd-device",
     "P/D-Device on your machine: one answer, made by the cloud and this device together.",
     completion=True,
+    program=PROGRAM,
 )
 add_command(app, chat, ChatSettings, PROGRAM)
 add_command(app, serve, ServeSettings, PROGRAM)

@@ -32,5 +32,6 @@ PROGRAM = Program(
     "pd-device",
     {"chat": ChatSettings, "serve": ServeSettings, "doctor": DoctorSettings},
     tables={"doctor": "serve"},  # it checks what serve would run
+    more_variables=("PD_DEVICE_HUB_TOKEN_FILE",),
 )
 """The program, with the commands that read PD_DEVICE_... variables and the settings file."""
