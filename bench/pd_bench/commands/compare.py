@@ -17,7 +17,7 @@ __all__ = ["compare"]
 
 _REGRESSION = 1
 _WIDTH = 120
-_STYLES = {"worse": "bold red", "better": "green", "same": ""}
+_STYLES = {"worse": "bold red", "better": "green", "same": "", "none": ""}
 
 
 def compare(
@@ -26,6 +26,13 @@ def compare(
     tolerance: Annotated[
         float, typer.Option(help="Share of A by which a figure may grow before it is worse.")
     ] = 0.05,
+    even_invalid: Annotated[
+        bool,
+        typer.Option(
+            "--even-invalid",
+            help="Show the figures of results that are not valid too, without a verdict.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of a table.")
     ] = False,
@@ -33,7 +40,9 @@ def compare(
     """Compare two results row by row; exit with code 1 when B is worse beyond noise."""
     from pd_bench.results.compare import compare_results
 
-    comparison = compare_results(read_result(first), read_result(second), tolerance)
+    comparison = compare_results(
+        read_result(first), read_result(second), tolerance, even_invalid=even_invalid
+    )
     if as_json:
         fields = asdict(comparison) | {"regressions": len(comparison.regressions)}
         typer.echo(json.dumps(fields))
@@ -62,6 +71,9 @@ def _show(comparison: "Comparison", console: Console, tolerance: float) -> None:
     console.print(table)
     for note in comparison.notes:
         console.print(f"- {note}", soft_wrap=True, markup=False, highlight=False)
+    if all(figure.verdict == "none" for figure in comparison.figures):
+        console.print("no verdict: no figure of such a result is better or worse", soft_wrap=True)
+        return
     console.print(
         f"worse: the whole interval of B / A above {1 + tolerance:g}, and the rows different by a "
         f"rank test (medians, totals); level {LEVEL:g} over all figures",
@@ -79,7 +91,7 @@ def _cells(figure: "Figure") -> list[str]:
         _value(figure, figure.second),
         "-" if ratio is None else f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]",
         "-" if figure.p is None else f"{figure.p:.2g}",
-        "" if figure.verdict == "same" else figure.verdict,
+        "" if figure.verdict in ("same", "none") else figure.verdict,
     ]
 
 

@@ -69,7 +69,10 @@ def simulate(asked: Simulated, _: Read) -> None:
             console.print(f"the replay is INVALID: {problem}", soft_wrap=True, highlight=False)
         console.print(table_of(found))
         agree = sum(c.agrees for c in found)
-        console.print(f"{agree} of {len(found)} figures agree within {TOLERANCE:.0%}")
+        if replayed.valid:
+            console.print(f"{agree} of {len(found)} figures agree within {TOLERANCE:.0%}")
+        else:
+            console.print("no verdict: such a replay neither confirms nor refutes a simulation")
     if document.partial:
         raise typer.Exit(INTERRUPTED)
 

@@ -9,14 +9,15 @@ Where both hold the same rows, each scheme's requests are compared row by row:
   alone decides, at the test's level instead of 5 %.
 - Stalls: rows that stalled in only one result, by the exact sign test.
 
-Results of different fidelities are refused: a simulation is no better or worse than a replay.
+Results of different fidelities are refused: a simulation is no better or worse than a replay. So is
+a result that is not valid, since a run that cannot be trusted proves nothing better or worse.
 
 Because many figures are tested, the tests' level is divided among them (Bonferroni). Failures,
 disagreeing tokens and equal answers are compared directly: they have no noise.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -51,7 +52,8 @@ class Figure:
         second: value in B; None if it has none.
         ratio: B / A over the rows, with its interval; None for counts.
         p: the rank test's p-value; None for counts.
-        verdict: "worse", "better", or "same" (no difference beyond noise).
+        verdict: "worse", "better", "same" (no difference beyond noise), or "none" (a result is not
+            valid).
         why: the reason for a verdict other than "same", in words.
     """
 
@@ -86,7 +88,11 @@ class Comparison:
 
 
 def compare_results(
-    first: ResultDocument, second: ResultDocument, tolerance: float = 0.05
+    first: ResultDocument,
+    second: ResultDocument,
+    tolerance: float = 0.05,
+    *,
+    even_invalid: bool = False,
 ) -> Comparison:
     """Compare result B with result A, row by row.
 
@@ -94,10 +100,11 @@ def compare_results(
         first: A, the old result.
         second: B, the new result.
         tolerance: share of A by which a figure may grow before it is worse.
+        even_invalid: give the figures of results that are not valid, without a verdict.
 
     Raises:
-        ConfigError: the results cannot be compared: different rows, no common scheme, or one is
-            simulated and the other is not.
+        ConfigError: the results cannot be compared: different rows, no common scheme, one is
+            simulated and the other is not, or one is not valid.
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ConfigError(f"--tolerance is {tolerance}; it must be 0 or more")
@@ -119,6 +126,12 @@ def compare_results(
             "between them is neither better nor worse; compare runs of one fidelity. How well a "
             "simulation agrees with a replay: pd-bench simulate TRACE --validate REPLAY.json"
         )
+    invalid = _invalid(first, second)
+    if invalid and not even_invalid:
+        raise ConfigError(
+            f"{' and '.join(invalid)}, so nothing can be called better or worse; measure again, or "
+            "see the figures without a verdict: --even-invalid"
+        )
     rows = _common_rows(first, second)
     level = LEVEL / (len(schemes) * (len(MEASURES) + 1))  # + 1 for stalls
     figures: list[Figure] = []
@@ -128,12 +141,23 @@ def compare_results(
         figures.append(_stalled(scheme, (ours, first.pace_s), (theirs, second.pace_s), level))
         figures += _counted(scheme, first.schemes[scheme], second.schemes[scheme])
     figures.append(_answers(first, second))
-    notes = _notes(first, second)
-    if rows < (needed := rows_to_tell(level)):
+    notes = [*invalid, *_notes(first, second)]
+    if invalid:
+        figures = [replace(figure, verdict="none", why="") for figure in figures]
+    elif rows < (needed := rows_to_tell(level)):
         notes.append(
             f"{rows} rows are too few to call any median different: at least {needed} are needed"
         )
     return Comparison(rows, tuple(figures), tuple(notes))
+
+
+def _invalid(first: ResultDocument, second: ResultDocument) -> list[str]:
+    """Say of each result that is not valid why."""
+    return [
+        f"{name} is not valid ({'; '.join(document.invalid_because) or 'it does not say why'})"
+        for name, document in (("A", first), ("B", second))
+        if not document.valid
+    ]
 
 
 def _common_rows(first: ResultDocument, second: ResultDocument) -> int:
@@ -252,9 +276,6 @@ def _notes(first: ResultDocument, second: ResultDocument) -> list[str]:
     for name, one, other in (("A", first, second), ("B", second, first)):
         if alone := [scheme for scheme in one.schemes if scheme not in other.schemes]:
             notes.append(f"only {name} has {', '.join(alone)}: not compared")
-    for name, document in (("A", first), ("B", second)):
-        if not document.valid:
-            notes.append(f"{name} is not valid: {'; '.join(document.invalid_because)}")
     for words, get in (
         ("pace", lambda d: d.pace_s),
         ("trace", lambda d: d.trace_sha256[:12]),

@@ -105,8 +105,8 @@ def test_what_speaks_against_the_comparison_is_said() -> None:
     other = full_document().model_copy(
         update={"valid": False, "invalid_because": ("late",), "pace_s": 0.2}
     )
-    notes = compare_results(full_document(), other).notes
-    assert notes[0] == "B is not valid: late"
+    notes = compare_results(full_document(), other, even_invalid=True).notes
+    assert notes[0] == "B is not valid (late)"
     assert "other pace: 0.1 in A, 0.2 in B" in notes
     faster = full_document().model_copy(
         update={"profiles": {"device": {"name": "slow", "decode_s": 0.01}, "link": {"name": "lte"}}}
@@ -147,6 +147,34 @@ def test_a_simulation_is_no_better_or_worse_than_a_replay(
         assert "simulate TRACE --validate" in captured.err
     # Two simulations are of one kind.
     assert run(monkeypatch, str(simulated), str(simulated)) == 0
+
+
+def test_a_run_that_cannot_be_trusted_gets_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sound, late = tmp_path / "a.json", tmp_path / "b.json"
+    sound.write_text(noisy(1).model_dump_json())
+    invalid = {"valid": False, "invalid_because": ("sent too late",)}
+    late.write_text(noisy(2, change=slower(1.5)).model_copy(update=invalid).model_dump_json())
+    for pair, name in (((sound, late), "B"), ((late, sound), "A")):
+        assert run(monkeypatch, *map(str, pair)) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert f"{name} is not valid (sent too late), so nothing can be called" in captured.err
+        assert captured.err.count("\n") == 1
+    assert run(monkeypatch, str(sound), str(late), "--even-invalid") == 0
+    shown = capsys.readouterr().out
+    assert "TTFT p50" in shown
+    assert "no verdict" in shown
+    assert "- B is not valid (sent too late)" in shown
+    assert "worse:" not in shown
+    assert run(monkeypatch, str(sound), str(late), "--even-invalid", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {figure["verdict"] for figure in told["figures"]} == {"none"}
+    # The option takes no verdict from results that are valid.
+    slow = tmp_path / "c.json"
+    slow.write_text(noisy(2, change=slower(1.5)).model_dump_json())
+    assert run(monkeypatch, str(sound), str(slow), "--even-invalid") == 1
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
