@@ -61,6 +61,9 @@ class ModelDirectory:
                 f"{self.config.vocab_size}; they do not belong together"
             )
         self.settings = TokenizerConfig.from_directory(directory)
+        self.tokenizer.make_special(
+            self.settings.special_tokens.values(), self.settings.nameless_tokens
+        )
         self.chat_template = self.settings.template()
         self.eos_token_ids = self._read_eos_token_ids(directory, raw)
         self.sampling_defaults = SamplingDefaults.from_directory(directory)

@@ -6,13 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from pd_core.checkpoints.special_tokens import (
+    USUAL_NAMES,
+    nameless_tokens,
+    own_names,
+    token_text,
+)
 from pd_core.errors import ModelError
 from pd_core.store.json_file import read_json, read_text
 from pd_core.text.chat_template import ChatTemplate
 
 __all__ = ["TokenizerConfig"]
 
-_SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _TEMPLATE = "chat_template.jinja"
 _SETTINGS = "tokenizer_config.json"
 _OLDER_SETTINGS = "special_tokens_map.json"
@@ -24,12 +29,15 @@ class TokenizerConfig:
     """The parts of tokenizer_config.json, special_tokens_map.json and chat_template.jinja we use.
 
     Attributes:
-        special_tokens: text of "bos_token", "eos_token", ..., as far as they are defined.
+        special_tokens: text of "bos_token", "eos_token", ..., as far as they are defined, and of
+            those that the model gives names of its own.
         chat_template: the template's text; "" when there is none.
+        nameless_tokens: texts of further special tokens.
     """
 
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     chat_template: str = ""
+    nameless_tokens: tuple[str, ...] = ()
 
     @classmethod
     def from_directory(cls, directory: Path) -> Self:
@@ -51,10 +59,12 @@ class TokenizerConfig:
         files = {_OLDER_SETTINGS: _read(directory / _OLDER_SETTINGS), _SETTINGS: raw}
         if "added_tokens_decoder" in raw:
             files = {_SETTINGS: raw, **files}
-        special = {name: _token_text(name, files) for name in _SPECIAL}
+        special = {name: _token_text(name, files) for name in USUAL_NAMES}
+        special |= own_names(files)
         return cls(
             {name: text for name, text in special.items() if text},
             _template_text(directory, raw.get("chat_template")),
+            nameless_tokens(files),
         )
 
     def template(self) -> ChatTemplate | None:
@@ -69,9 +79,14 @@ class TokenizerConfig:
 
     def write(self, directory: Path) -> None:
         """Write the files that have content."""
-        if self.special_tokens:
-            content = json.dumps(dict(self.special_tokens), indent=2, ensure_ascii=False) + "\n"
-            (directory / _SETTINGS).write_text(content, encoding="utf-8")
+        content: dict[str, Any] = {n: t for n, t in self.special_tokens.items() if n in USUAL_NAMES}
+        if own := {n: t for n, t in self.special_tokens.items() if n not in USUAL_NAMES}:
+            content["extra_special_tokens"] = own
+        if self.nameless_tokens:
+            content["additional_special_tokens"] = list(self.nameless_tokens)
+        if content:
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (directory / _SETTINGS).write_text(text, encoding="utf-8")
         if self.chat_template:
             (directory / _TEMPLATE).write_text(self.chat_template, encoding="utf-8")
 
@@ -80,19 +95,10 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _token_text(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a token's text from the first file that names it; "" if none does.
-
-    It is stored as a string or as an object with `content`.
-    """
-    file = next((file for file, content in files.items() if name in content), None)
-    value = None if file is None else files[file][name]
-    text = value.get("content") if isinstance(value, dict) else value
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        raise ModelError(f"{file}: {name} is {value!r}; it must be text")
-    return text
+def _token_text(name: str, files: dict[str, dict[str, Any]]) -> str:
+    """Return a token's text from the first file that names it; "" if none does."""
+    file = next((file for file, content in files.items() if name in content), "")
+    return token_text(file, name, files[file][name]) if file else ""
 
 
 def _template_text(directory: Path, value: object) -> str:

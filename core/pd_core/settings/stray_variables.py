@@ -24,9 +24,7 @@ _ELSEWHERE = frozenset(
 _OF_A_SERVICE = re.compile(r"_(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?$")
 
 
-def stray_variables(
-    prefix: str, known: Iterable[str], environment: Mapping[str, str]
-) -> list[str]:
+def stray_variables(prefix: str, known: Iterable[str], environment: Mapping[str, str]) -> list[str]:
     """Return a line for each variable that seems to be meant for a program, and is not read.
 
     A line has the variable's name and never its value, which may be a secret.

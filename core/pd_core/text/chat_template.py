@@ -12,6 +12,7 @@ from pd_core.text.template_bounds import MAX_CHARACTERS, MAX_TEMPLATE_CHARACTERS
 
 __all__ = ["ChatTemplate"]
 
+_PROGRAM = "pd_core.text.template_program"
 _TIME_LIMIT_S = 2.0
 _MAX_REPLY_BYTES = 12 * MAX_CHARACTERS + 4096  # JSON writes a rare character as twelve bytes
 
@@ -60,7 +61,7 @@ class ChatTemplate:
 
         Raises:
             ModelError: it is broken.
-            EngineError: the system starts no process.
+            EngineError: no process of its own can be started.
         """
         reply = self._ask(None)
         if "failed" in reply:
@@ -86,7 +87,7 @@ class ChatTemplate:
             InvalidRequest: the template refuses the messages, fails on them, or needs too much time
                 or space.
             ModelError: the template is broken.
-            EngineError: the system starts no process.
+            EngineError: no process of its own can be started.
         """
         values = {
             **self._special_tokens,
@@ -108,17 +109,23 @@ class ChatTemplate:
 
         Raises:
             ModelError: the template is broken.
-            EngineError: the system starts no process.
+            EngineError: no process of its own can be started.
         """
         with self._lock:
-            process = self._begun()
-            request: dict[str, Any] = {} if self._compiled else {"template": self.text}
-            if values is not None:
-                request["values"] = values
             try:
+                process = self._begun()
+                request: dict[str, Any] = {} if self._compiled else {"template": self.text}
+                if values is not None:
+                    request["values"] = values
                 reply = process.ask(request, self._time_limit_s)
             except (TimeoutError, ConnectionError) as error:
                 reply = {"failed": str(error), "last": True}
+            except EngineError as error:
+                self._end()
+                raise EngineError(
+                    f"a chat template needs a process of its own: {error}; prompts without the "
+                    "template need none"
+                ) from error
             self._compiled = "broken" not in reply
             if reply.get("last"):
                 self._end()
@@ -130,15 +137,7 @@ class ChatTemplate:
         if self._process is not None and not self._process.alive:
             self._end()
         if self._process is None:
-            try:
-                self._process = WalledProcess(
-                    "pd_core.text.template_program", "main", _MAX_REPLY_BYTES
-                )
-            except OSError as error:
-                raise EngineError(
-                    f"a chat template needs a process of its own, and none can be started: {error};"
-                    " allow this user more processes, or send prompts without the template"
-                ) from error
+            self._process = WalledProcess(_PROGRAM, "main", _MAX_REPLY_BYTES)
         return self._process
 
     def _end(self) -> None:

@@ -19,7 +19,9 @@ __all__ = ["main"]
 _MAX_REASON = 1000  # characters
 _ORPHAN_S = 20.0  # without a parent that ends it, a rendering may go on for so long
 # jinja2 and Python import some modules only when they are needed: behind the wall that is too late.
-_NEEDS_ALL_IMPORTS = "{{ ['a\\n'] | pprint | wordwrap | striptags }}"
+_NEEDS_ALL_IMPORTS = (
+    "{{ ['a\\n'] | pprint | wordwrap | striptags }}{{ lipsum(n=1) }}{{ '\\N{BULLET}' }}"
+)
 
 
 def main() -> None:
@@ -60,4 +62,9 @@ class _Renderer:
 def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"it needs more than {MEMORY_BYTES >> 20} MiB of memory"
+    if isinstance(error, OSError):  # such as a module that Python loads late
+        return (
+            "it needs a part of Python that chat templates do not have, such as a rare encoding of "
+            "text"
+        )
     return str(error)[:_MAX_REASON] or type(error).__name__

@@ -1,7 +1,7 @@
 """Text to token ids and back, and streams of ids to text, with stop strings."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from pd_core.text.tokenizer_trial import try_out
 __all__ = ["TextStream", "Tokenizer"]
 
 _MOST_BYTES = 64 << 20  # the largest of ordinary models have 35 MB
+_MOST_MADE_SPECIAL = 10_000  # the library compares each with each
 
 
 class Tokenizer:
@@ -40,6 +41,35 @@ class Tokenizer:
         self.special_tokens: Mapping[int, str] = {
             token_id: token.content for token_id, token in added.items() if token.special
         }
+
+    def make_special(self, named: Iterable[str], nameless: Iterable[str] = ()) -> None:
+        """Make tokens special that a file beside tokenizer.json calls so, as `transformers` does.
+
+        Each is then one token wherever a text has it, and has no text in an answer. What is no
+        token of the vocabulary stays as it is, since the model knows nothing of it.
+
+        Args:
+            named: texts of tokens that have a name.
+            nameless: texts of others; what tokenizer.json says of them goes first.
+
+        Raises:
+            ModelError: there are more than any model has.
+        """
+        said = {token.content for token in self._backend.get_added_tokens_decoder().values()}
+        texts = [*named, *(text for text in nameless if text not in said)]
+        known = {"", *self.special_tokens.values()}
+        ids = {text: self.token_id(text) for text in texts if text not in known}
+        new = {token_id: text for text, token_id in ids.items() if token_id is not None}
+        if len(new) > _MOST_MADE_SPECIAL:
+            raise ModelError(
+                f"the tokenizer's settings make {len(new)} tokens special; more than "
+                f"{_MOST_MADE_SPECIAL} are refused"
+            )
+        if new:
+            tokens = [tokenizers.AddedToken(text, normalized=False) for text in new.values()]
+            with our_errors(ModelError, "its special tokens cannot be used"):
+                self._backend.add_special_tokens(tokens)
+            self.special_tokens = {**self.special_tokens, **new}
 
     @classmethod
     @ended_by_the_system()  # the library holds the interpreter's lock, for seconds if it is large

@@ -10,7 +10,7 @@ from functools import cache
 
 import tokenizers
 
-from pd_core.errors import ModelError
+from pd_core.errors import EngineError, ModelError
 from pd_core.files.kept_results import keep, kept
 from pd_core.process.walled_process import WalledProcess
 from pd_core.store.model_names import DEFAULT_MODEL, model_directory
@@ -36,15 +36,12 @@ def try_out(content: str, *, within_s: float = _WITHIN_S) -> None:
     key = [digest, tokenizers.__version__]
     if digest == _shipped_digest() or kept(_KIND, key) is True:
         return
+    process = None
     try:
         process = WalledProcess("pd_core.text.tokenizer_program", "main", _MOST_REPLY_BYTES)
-    except OSError as error:
-        raise ModelError(
-            f"a tokenizer needs a process of its own to be checked, and none can be started: "
-            f"{error}; allow this user more processes"
-        ) from error
-    try:
         reply = process.ask({"tokenizer": content}, within_s)
+    except EngineError as error:
+        raise ModelError(f"a tokenizer is checked in a process of its own: {error}") from error
     except TimeoutError as error:
         raise ModelError(
             f"it takes more than {within_s:g} s to be read, as no model's tokenizer does; get the "
@@ -56,7 +53,8 @@ def try_out(content: str, *, within_s: float = _WITHIN_S) -> None:
             "again from where the model is from, or use another model"
         ) from error
     finally:
-        process.end()
+        if process is not None:
+            process.end()
     if "refused" in reply:
         raise ModelError(reply["refused"])
     keep(_KIND, key, True)

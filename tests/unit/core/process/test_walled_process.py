@@ -1,13 +1,18 @@
 """A child process for strangers' work: bounded, killed when late, gone with its parent."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
+from pd_core.errors import EngineError
 from pd_core.process.walled_process import WalledProcess
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
@@ -56,10 +61,77 @@ def test_a_late_one_is_killed(child: WalledProcess) -> None:
 
 def test_one_that_ends_or_says_too_much_is_an_error(child: WalledProcess) -> None:
     other = WalledProcess("tests.walled_programs", "serve", 1 << 16)
-    with pytest.raises(ConnectionError, match="ended"):
+    with pytest.raises(ConnectionError, match="ended with code 3"):
         other.ask({"do": "end"}, 10)
     with pytest.raises(ConnectionError, match="too long"):
         child.ask({"do": "echo", "text": "x" * (1 << 17)}, 10)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_one_that_is_killed_meanwhile_is_told_so(child: WalledProcess) -> None:
+    child.ask({"do": "echo"}, 10)
+    psutil.Process(child._process.pid).kill()
+    with pytest.raises(ConnectionError, match="ended by a kill, as the system does when memory"):
+        child.ask({"do": "echo"}, 10)
+
+
+@pytest.mark.parametrize(
+    ("number", "cause", "mend"),
+    [
+        (errno.EAGAIN, "Resource temporarily unavailable", "run more processes"),
+        (errno.ENOMEM, "Cannot allocate memory", "free memory"),
+        (errno.EMFILE, "Too many open files", "open more files"),
+        (errno.ENFILE, "Too many open files in system", "let the system open more files"),
+        (errno.EACCES, "Permission denied", "that this user may run"),
+        (errno.ENOENT, "No such file or directory", "install Python anew"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_its_mend(
+    number: int, cause: str, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), sys.executable)
+
+    monkeypatch.setattr("subprocess.Popen", refused)
+    with pytest.raises(EngineError) as caught:
+        WalledProcess("tests.walled_programs", "serve", 1 << 16)
+    assert cause in str(caught.value)
+    assert mend in str(caught.value)
+    assert ("ulimit -u" in str(caught.value)) == (number == errno.EAGAIN)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_a_python_that_may_not_be_run_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n")
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(EngineError, match=rf"{python} cannot be run \(Permission denied\)"):
+        WalledProcess("tests.walled_programs", "serve", 1 << 16)
+    monkeypatch.setattr(sys, "executable", "")
+    with pytest.raises(EngineError, match="the Python that this process runs in cannot be run"):
+        WalledProcess("tests.walled_programs", "serve", 1 << 16)
+
+
+def test_one_that_does_not_come_up_is_told_with_its_last_words() -> None:
+    process = WalledProcess("tests.no_such_module", "serve", 1 << 16)
+    with pytest.raises(EngineError, match=r"not ready \(ModuleNotFoundError: No module named"):
+        process.ask({"do": "echo"}, 10)
+    assert not process.alive
+
+
+def test_where_no_thread_can_be_started_none_is_left_behind(
+    child: WalledProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(EngineError, match=r"can't start new thread.*run more processes"):
+        child.ask({"do": "echo"}, 10)
+    child.end()
 
 
 PARENT = """

@@ -3,6 +3,8 @@
 import datetime
 import gc
 import json
+import shutil
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -228,10 +230,26 @@ def test_where_no_process_can_be_started_the_error_says_so(monkeypatch: pytest.M
 
     template = ChatTemplate(CHATML)
     monkeypatch.setattr("subprocess.Popen", refused)
-    with pytest.raises(EngineError, match="needs a process of its own"):
+    with pytest.raises(EngineError, match=r"needs a process of its own: .*run more processes"):
         template.render(MESSAGES)
     monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", shutil.which("false"))
+        with pytest.raises(EngineError, match="is not ready"):
+            template.render(MESSAGES)
+        with pytest.raises(EngineError, match="is not ready"):
+            template.check()
     assert "brief" in template.render(MESSAGES)
+
+
+def test_nothing_that_templates_have_is_imported_too_late() -> None:
+    """Behind the wall no file can be opened."""
+    late = "{{ lipsum(n=2) }}{{ '\\N{BULLET}' }}{{ [1] | random }}{{ 'a.de' | urlize }}"
+    late += "{{ 'é'.encode('latin-1') }}{{ 'é'.encode('utf-16') }}{{ 'a' | urlencode }}"
+    late += "{{ strftime_now('%c %Z') }}{{ messages | pprint | wordwrap(9) }}{{ 0.1 | round(1) }}"
+    assert "\u2022" in ChatTemplate(late).render(MESSAGES)
+    with pytest.raises(InvalidRequest, match="a part of Python that chat templates do not have"):
+        ChatTemplate("{{ 'é'.encode('cp437') }}").render(MESSAGES)
 
 
 def test_many_threads_may_render_at_once() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pd_core.errors import InvalidRequest, ModelError
+from pd_core.errors import EngineError, InvalidRequest, ModelError
 from pd_core.store.model_names import DEFAULT_MODEL, model_directory
 from pd_core.text import tokenizer_trial
 from pd_core.text.tokenizer import Tokenizer
@@ -108,14 +108,14 @@ def test_a_file_that_takes_all_memory_is_given_up(tmp_path: Path) -> None:
 
 def test_a_file_is_tried_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
-        raise OSError("no process is started")
+        raise EngineError("no process can be started")
 
     try_out(content())
     with monkeypatch.context() as patched:
         patched.setattr(tokenizer_trial, "WalledProcess", none)
         try_out(content())
         try_out((model_directory(DEFAULT_MODEL) / "tokenizer.json").read_text())
-        with pytest.raises(ModelError, match="no process is started; allow this user more"):
+        with pytest.raises(ModelError, match="in a process of its own: no process can be"):
             try_out(content() + " ")
 
 
