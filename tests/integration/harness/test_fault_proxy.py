@@ -97,8 +97,8 @@ async def test_delay_is_added_each_way_and_does_not_add_up(proxy: FaultProxy) ->
     await sending
     delays = [g - s for s, g in zip(sent, got, strict=True)]
     assert min(delays) >= 0.099
-    # Ten pieces in flight together, not ten delays one after the other.
-    assert got[-1] - sent[0] < 0.1 + 10 * 0.1 / 2
+    # Pieces in flight together: one after the other, each of the last five would take 0.55 s.
+    assert min(delays[5:]) < 0.4
     assert all(later >= earlier for earlier, later in pairwise(got))
     writer.close()
 
@@ -120,9 +120,12 @@ async def test_bandwidth_is_limited(proxy: FaultProxy) -> None:
     proxy.faults.up.slice_bytes = 1_000
     loop = asyncio.get_running_loop()
     pair = await _connect(proxy)
-    began = loop.time()
-    await _echo(pair, b"x" * 20_000)
-    assert 0.19 <= loop.time() - began < 1.0
+    took_s = list[float]()
+    for _ in range(3):
+        began = loop.time()
+        await _echo(pair, b"x" * 20_000)
+        took_s.append(loop.time() - began)
+    assert 0.19 <= min(took_s) < 1.0  # the quickest, since a busy machine only adds
     pair[1].close()
 
 

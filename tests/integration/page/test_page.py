@@ -92,6 +92,24 @@ def test_the_plan_is_told_in_words_while_it_is_carried_out(page: Any) -> None:
     answered(page)
 
 
+def test_nothing_can_be_sent_before_the_device_has_told_its_state(
+    browser: Any, server: ApiServer
+) -> None:
+    context, held = browser.new_context(), list[Any]()
+    try:
+        page = context.new_page()
+        page.route("**/page/main.js", held.append)
+        page.goto(server.url, wait_until="commit")
+        page.wait_for_selector("#send")
+        assert page.is_disabled("#send")
+        eventually(lambda: bool(page.is_visible("#send") and held))
+        held[0].continue_()
+        page.wait_for_selector("#send:not([disabled])")
+        assert "ready" in page.locator("#model-state").inner_text()
+    finally:
+        context.close()
+
+
 def test_state_and_savings_are_shown(page: Any) -> None:
     assert (
         "random-tiny" in page.locator("#model-state").inner_text()
@@ -124,7 +142,7 @@ def test_stop_ends_both_sides(page: Any, server: ApiServer, cloud: ScriptedCloud
         answered(page)
         assert "You stopped it." in page.locator(".turn:last-child .course").inner_text()
         eventually(lambda: server.gauge("pd_answers_running") == 0)
-        assert cloud.open_streams == 0
+        eventually(lambda: cloud.open_streams == 0)
         assert server.gauge("pd_engine_running") == 0
 
 
@@ -270,7 +288,7 @@ def test_only_on_this_device_asks_no_cloud(browser: Any) -> None:
         opened(browser, server.url) as page,
     ):
         page.check("#local-only")
-        assert "not used" in page.locator("#cloud-state").inner_text()
+        page.wait_for_selector("#cloud-state:has-text('not used')")
         asked = list[str]()
         page.on("request", lambda request: asked.append(request.url))
         set_choice(page, "maxTokens", "10")

@@ -233,10 +233,10 @@ def test_a_header_that_is_no_text_ends_nothing(
 
 
 class _Echo(asyncio.Protocol):
-    """A request is a line; the answer is the line, some time after it."""
+    """A request is a line; the answer is the line, as soon as one may answer."""
 
-    def __init__(self, answer_s: float = 0.0) -> None:
-        self.answer_s = answer_s
+    def __init__(self, may_answer: asyncio.Event | None = None) -> None:
+        self.may_answer = may_answer
         self.asked = b""
         self.answering = False
 
@@ -248,9 +248,11 @@ class _Echo(asyncio.Protocol):
         self.asked += data
         if self.asked.endswith(b"\n"):
             self.answering = True
-            asyncio.get_running_loop().call_later(self.answer_s, self._answer)
+            self.task = asyncio.ensure_future(self._answer())
 
-    def _answer(self) -> None:
+    async def _answer(self) -> None:
+        if self.may_answer is not None:
+            await self.may_answer.wait()
         self.transport.write(self.asked)
         self.asked, self.answering = b"", False
 
@@ -258,11 +260,19 @@ class _Echo(asyncio.Protocol):
 class _House:
     """A reception on a free port."""
 
-    def __init__(self, most: int, *, request_s: float = 10.0, answer_s: float = 0.0) -> None:
+    def __init__(
+        self, most: int, *, request_s: float = 10.0, may_answer: asyncio.Event | None = None
+    ) -> None:
+        self.echoes = list[_Echo]()
+
+        def echo() -> _Echo:
+            self.echoes.append(_Echo(may_answer))
+            return self.echoes[-1]
+
         self.listener = bind("127.0.0.1", 0, "--port")
         self.reception = Reception(
             self.listener,
-            lambda: _Echo(answer_s),
+            echo,
             lambda echo: echo.answering,
             most,
             request_s=request_s,
@@ -305,12 +315,17 @@ async def test_a_newcomer_takes_the_place_of_the_longest_quiet(
 
 
 async def test_none_that_is_being_answered_is_sent_away() -> None:
-    house = _House(most=2, answer_s=0.5)
+    may_answer = asyncio.Event()
+    house = _House(most=2, may_answer=may_answer)
     busy = [await house.visit() for _ in range(2)]
     asked = [asyncio.ensure_future(_answered(guest)) for guest in busy]
-    await asyncio.sleep(0.1)
+    for _ in range(3000):
+        if sum(echo.answering for echo in house.echoes) == 2:
+            break
+        await asyncio.sleep(0.01)
     refused = await house.visit()
     assert not await _answered(refused)
+    may_answer.set()
     assert await asyncio.gather(*asked) == [True, True]
     for _, writer in (*busy, refused):
         writer.close()
@@ -336,10 +351,10 @@ async def test_a_request_that_does_not_come_ends_the_connection(says: bytes) -> 
 
 
 async def test_a_connection_that_was_answered_may_wait() -> None:
-    house = _House(most=3, request_s=0.2)
+    house = _House(most=3, request_s=1.0)
     guest = await house.visit()
     assert await _answered(guest)
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.5)
     assert await _answered(guest)
     guest[1].close()
     house.close()

@@ -100,10 +100,19 @@ async def test_chats_that_render_for_long_leave_threads_for_everything_else() ->
     def render() -> str:
         return template.render([{"role": "user", "content": "x"}])
 
-    chats = [asyncio.ensure_future(asked.encoded(1, render, renders=True)) for _ in range(6)]
-    await asyncio.sleep(0.1)
+    may_render = threading.Event()
+
+    def wait_and_render() -> str:
+        assert may_render.wait(30)
+        return render()
+
+    chats = [
+        asyncio.ensure_future(asked.encoded(1, wait_and_render, renders=True)) for _ in range(6)
+    ]
+    await asyncio.sleep(0.1)  # all have come
     assert await asked.encoded(10, lambda: "small") == "small"
-    assert not any(chat.done() for chat in chats[1:])
+    assert not any(chat.done() for chat in chats)
+    may_render.set()
     ended = await asyncio.gather(*chats, return_exceptions=True)
     assert all(isinstance(error, InvalidRequest) for error in ended)
 
