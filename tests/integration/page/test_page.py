@@ -98,11 +98,11 @@ def test_nothing_can_be_sent_before_the_device_has_told_its_state(
     context, held = browser.new_context(), list[Any]()
     try:
         page = context.new_page()
-        page.route("**/page/main.js", held.append)
+        page.route("**/page/main.js", lambda route: held.append(route))
         page.goto(server.url, wait_until="commit")
         page.wait_for_selector("#send")
         assert page.is_disabled("#send")
-        eventually(lambda: bool(page.is_visible("#send") and held))
+        eventually(lambda: bool(page.is_visible("#send")) and len(held) == 1)
         held[0].continue_()
         page.wait_for_selector("#send:not([disabled])")
         assert "ready" in page.locator("#model-state").inner_text()
