@@ -3,8 +3,8 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -96,7 +96,7 @@ def test_each_program_warns_once_on_standard_error(
 
 
 def test_every_variable_of_the_device_is_known() -> None:
-    def variables(command: click.Command) -> set[str]:
+    def variables(command: Any) -> set[str]:
         own = {str(each.envvar) for each in command.params if each.envvar}
         inner = getattr(command, "commands", {}).values()
         return own.union(*map(variables, inner))
