@@ -51,7 +51,8 @@ def read_config(config: Mapping[str, Any]) -> ModelConfig:
         attention_bias=family.has_bias_flags and _flag(config, "attention_bias"),
         mlp_bias=family.has_mlp_bias_flag and _flag(config, "mlp_bias"),
         skip_v1=skip_v1,
-        skip_v1_k_source=_k_source(config),
+        skip_v1_k_source=_whole_or_none(config, "skip_v1_k_source"),
+        skip_v1_own=_whole_or_none(config, "skip_v1_own"),
     )
 
 
@@ -98,6 +99,8 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         }
     if config.skip_v1:
         content |= {"skip_v1": True, "skip_v1_k_source": config.skip_v1_k_source}
+        if config.skip_v1_own is not None:
+            content["skip_v1_own"] = config.skip_v1_own
     return content
 
 
@@ -200,12 +203,6 @@ def _head_dim(config: Mapping[str, Any], hidden: int, heads: int, family: Family
     return hidden // heads
 
 
-def _k_source(config: Mapping[str, Any]) -> int | None:
-    if config.get("skip_v1_k_source") is None:
-        return None
-    return _whole(config, "skip_v1_k_source")
-
-
 def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return RoPE's settings, preferring the older key as `transformers` does."""
     for key in ("rope_scaling", "rope_parameters"):
@@ -263,6 +260,10 @@ def _whole(config: Mapping[str, Any], key: str, default: int | None = None) -> i
     if type(value) is not int:
         raise ModelError(f"config.json: {key} is {_short(value)}; it must be a whole number")
     return value
+
+
+def _whole_or_none(config: Mapping[str, Any], key: str) -> int | None:
+    return None if config.get(key) is None else _whole(config, key)
 
 
 def _real(config: Mapping[str, Any], key: str, default: float | None = None) -> float:

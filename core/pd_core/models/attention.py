@@ -29,8 +29,9 @@ In memory the last tile comes first, because the masks of a run lie in one table
 
     tile 1, 8 rows     | t2 h0 | t2 h1 | t2 h2 | t2 h3 | t3 h0 | t3 h1 | t3 h2 | t3 h3 |
 
-Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles. P is the number of
-equal parts of the KV heads: 2 where half of them read another layer's values, otherwise 1.
+Legend: T tokens, G KV heads, g query heads per KV head, D head dim, N tiles. Where some KV heads
+read another layer's values, the heads come in parts, one after the other: the heads of a part have
+equal distances in memory. P equal parts with equal distances are one source, other parts several.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +44,15 @@ from torch import Tensor
 
 from pd_core.models.kv_cache import KEY_BLOCK, Segment
 
-__all__ = ["CachedHeads", "CausalMask", "Pass", "PlainBatch", "TiledBatch", "tile_tokens"]
+__all__ = [
+    "CachedHeads",
+    "CausalMask",
+    "Pass",
+    "PlainBatch",
+    "Sources",
+    "TiledBatch",
+    "tile_tokens",
+]
 
 _TILE_ROWS = 8
 
@@ -114,17 +123,26 @@ class CausalMask:
 
 
 class CachedHeads(NamedTuple):
-    """What the KV heads read of one sequence, in place, in P equal parts.
+    """What consecutive KV heads read of one sequence, in place, in P equal parts.
 
     The heads of a part have equal distances in memory, and so have the parts; P is 2 where half of
     the heads read another layer's values.
 
     Attributes:
-        keys, values: (P, G / P, capacity, D).
+        keys, values: (P, heads of a part, capacity, D).
     """
 
     keys: Tensor
     values: Tensor
+
+    @property
+    def num_heads(self) -> int:
+        """KV heads of all parts together."""
+        return self.keys.shape[0] * self.keys.shape[1]
+
+
+Sources = Sequence[Sequence[CachedHeads]]
+"""What the KV heads read of each sequence, in the order of the heads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +198,7 @@ class _Tiling:
         self.num_places = len(token_of_place)
         self._token_of_place = torch.tensor(token_of_place, device=mask.device)
 
-    def attend(self, q: Tensor, sources: Sequence[CachedHeads]) -> Tensor:
+    def attend(self, q: Tensor, sources: Sources) -> Tensor:
         """Mix values by queries q: (T, G, g, D) to (num_places, G * g * D)."""
         _, kv_heads, group, dim = q.shape
         places = q[self._token_of_place].view(-1, self._tile, kv_heads, group, dim)
@@ -219,8 +237,8 @@ class TiledBatch:
             self._tilings.append(tiling)
         self._place_of_token = torch.tensor(place_of_token, device=mask.device)
 
-    def attend(self, q: Tensor, sources: Sequence[CachedHeads]) -> Tensor:
-        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); one source for each segment."""
+    def attend(self, q: Tensor, sources: Sources) -> Tensor:
+        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); `sources` by segment."""
         mixed = [tiling.attend(q, sources) for tiling in self._tilings]
         return (mixed[0] if len(mixed) == 1 else torch.cat(mixed))[self._place_of_token]
 
@@ -240,8 +258,15 @@ def _plan(mask: CausalMask, tile: int, span: _Span) -> Iterator[_Run]:
         first = end
 
 
-def _mix(run: _Run, tiles: Tensor, source: CachedHeads) -> Tensor:
+def _mix(run: _Run, tiles: Tensor, sources: Sequence[CachedHeads]) -> Tensor:
     """Attend tiles: (N, G, rows, D) of one run to their sequence."""
+    split = torch.split(tiles, [source.num_heads for source in sources], dim=1)
+    mixed = [_mix_source(run, its, source) for its, source in zip(split, sources, strict=True)]
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
+
+
+def _mix_source(run: _Run, tiles: Tensor, source: CachedHeads) -> Tensor:
+    """Attend the tiles of one source's heads."""
     count, num_parts, heads = run.count, *source.keys.shape[:2]
     keys, values = source.keys[:, :, : run.num_keys], source.values[:, :, : run.num_keys]
     if count == 1 and num_parts > 1:  # the parts are the kernel's batch
@@ -278,15 +303,14 @@ class PlainBatch:
         self._ends = [start + num_tokens for start, num_tokens in segments]
         self._masks = [_added_mask(start, n, dtype, device) for start, n in segments]
 
-    def attend(self, q: Tensor, sources: Sequence[CachedHeads]) -> Tensor:
-        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); one source for each segment."""
+    def attend(self, q: Tensor, sources: Sources) -> Tensor:
+        """Mix values by queries q: (T, G, g, D) to (T, G * g * D); `sources` by segment."""
         out = torch.empty_like(q)
         results = torch.split(out, self._lengths)
         for index, queries in enumerate(torch.split(q, self._lengths)):
-            end, source = self._ends[index], sources[index]
-            heads = source.keys.shape[1]
-            for part, (keys, values) in enumerate(zip(source.keys, source.values, strict=True)):
-                which = slice(part * heads, (part + 1) * heads)
+            end, first = self._ends[index], 0
+            for keys, values in _parts(sources[index]):
+                which = slice(first, first + keys.shape[0])
                 tiles = queries[:, which].permute(2, 1, 0, 3)  # (g, heads, T, D)
                 shape = (tiles.shape[0], -1, -1, -1)
                 mixed = F.scaled_dot_product_attention(
@@ -296,7 +320,14 @@ class PlainBatch:
                     attn_mask=self._masks[index],
                 )
                 results[index][:, which] = mixed.permute(2, 1, 0, 3)
+                first = which.stop
         return out.flatten(1)
+
+
+def _parts(sources: Sequence[CachedHeads]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each part's keys and values, (heads, capacity, D)."""
+    for source in sources:
+        yield from zip(source.keys, source.values, strict=True)
 
 
 def _added_mask(

@@ -125,12 +125,20 @@ def _attention(
     start: int,
     steps: Sequence[int] = (KEY_BLOCK,),
     query_rows: int = 8,
-    num_parts: int = 1,
+    part_heads: Sequence[int] = (),
 ) -> Tensor:
     cpu = torch.device("cpu")
     mask = CausalMask(q.shape[2], steps, query_rows, dtype=torch.float32, device=cpu)
-    source = CachedHeads(*(torch.unflatten(t, 0, (num_parts, -1)) for t in (keys, values)))
-    return TiledBatch(mask, [(start, q.shape[0])]).attend(q, [source])
+    return TiledBatch(mask, [(start, q.shape[0])]).attend(q, [_in_parts(keys, values, part_heads)])
+
+
+def _in_parts(keys: Tensor, values: Tensor, heads: Sequence[int]) -> list[CachedHeads]:
+    """Cut heads into parts of these numbers as a SkipV1 layer does: equal parts are one source."""
+    if len(set(heads)) == 1:
+        return [CachedHeads(*(torch.unflatten(t, 0, (len(heads), -1)) for t in (keys, values)))]
+    sizes = list(heads) or [len(keys)]
+    pieces = zip(torch.split(keys, sizes), torch.split(values, sizes), strict=True)
+    return [CachedHeads(k[None], v[None]) for k, v in pieces]
 
 
 def _attention_inputs(kv_heads: int, group: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,20 +154,22 @@ def attention_is_equal(threads: list[int], steps: Sequence[int], query_rows: int
     """Whether queries are the same in one pass, in chunks and alone, past 512 keys.
 
     Each is compared with whole blocks of keys, at every length in `steps`, with the heads in one
-    part and, where possible, in two.
+    part and, where possible, in two equal ones; three heads also in unequal ones.
     """
     parts = [(0, _ATTENDED), (300, 400), (505, 37), (505, 1), (690, 1), (13, 3)]
     ends = [block + step for block in (0, KEY_BLOCK) for step in steps]
     parts += [(end - 1, 2) for end in ends if end < _ATTENDED]
-    for kv_heads, group, dim in ((1, 2, 16), (2, 2, 32), (2, 1, 64), (1, 7, 64), (2, 4, 128)):
+    shapes = ((1, 2, 16), (2, 2, 32), (2, 1, 64), (1, 7, 64), (2, 4, 128), (3, 3, 64))
+    ways: dict[int, Sequence[Sequence[int]]] = {1: ((),), 2: ((), (1, 1)), 3: ((), (2, 1))}
+    for kv_heads, group, dim in shapes:
         q, keys, values = _attention_inputs(kv_heads, group, dim)
         with num_threads(threads[0]):
             whole = _attention(q, keys, values, 0)
         for count in threads:
             with num_threads(count):
-                for (first, rows), halves in product(parts, (1, 2) if kv_heads > 1 else (1,)):
+                for (first, rows), heads in product(parts, ways[kv_heads]):
                     tokens = slice(first, first + rows)
-                    part = _attention(q[tokens], keys, values, first, steps, query_rows, halves)
+                    part = _attention(q[tokens], keys, values, first, steps, query_rows, heads)
                     if not torch.equal(part, whole[tokens]):
                         return False
     return True

@@ -14,7 +14,13 @@ __all__ = ["ModelConfig"]
 
 # Settings that were added after the first fingerprints. They count only where they are set, so
 # that the digest of a model that does not use them stays the same.
-_LATER = {"family": "llama", "rope_scaling": None, "skip_v1_k_source": None, "latent": None}
+_LATER = {
+    "family": "llama",
+    "rope_scaling": None,
+    "skip_v1_k_source": None,
+    "skip_v1_own": None,
+    "latent": None,
+}
 
 # Sizes are below these, so that no weight has more bytes than a number of 63 bits can count.
 _SIZE_LIMIT = 2**24
@@ -30,8 +36,8 @@ class ModelConfig:
     """A decoder of the Llama family: RMSNorm, RoPE, SwiGLU, grouped queries.
 
     Attributes:
-        skip_v1: SkipV1Former (arXiv 2510.16807): in every layer but the first, the upper half of
-            the KV heads read the first layer's values instead of having their own.
+        skip_v1: SkipV1Former (arXiv 2510.16807): in every layer but the first, the upper KV heads
+            read the first layer's values instead of having their own.
         max_context_tokens: prompt and response together.
         attention_bias: biases on q, k, v and o.
         mlp_bias: biases on gate, up and down.
@@ -39,6 +45,8 @@ class ModelConfig:
         rope_scaling: how RoPE is stretched; None for plain RoPE.
         skip_v1_k_source: SkipV1-YOCO: the layers after this one (counted from 0) have no keys of
             their own and read its keys as they are cached. It is the last of the lower half.
+        skip_v1_own: KV heads of such a layer that have values of their own, or elements of the
+            latent that are its own; None for half of them, also where half was given.
         latent: multi-head latent attention; head_dim is then that of its rotated part, and there
             are as many KV heads as query heads, all made of one latent.
 
@@ -63,9 +71,13 @@ class ModelConfig:
     family: str = "llama"
     rope_scaling: RopeScaling | None = None
     skip_v1_k_source: int | None = None
+    skip_v1_own: int | None = None
     latent: LatentShape | None = None
 
     def __post_init__(self) -> None:
+        if self.skip_v1_own is not None and 2 * self.skip_v1_own == self._skip_v1_whole:
+            # Equal models have equal configs and fingerprints, whichever way half was written.
+            object.__setattr__(self, "skip_v1_own", None)
         self._check_sizes()
         self._check_skip_v1()
         if self.family not in FAMILIES:
@@ -86,7 +98,8 @@ class ModelConfig:
 
     def _check_sizes(self) -> None:
         sizes = {k: v for k, v in asdict(self).items() if type(v) is int}
-        sizes.pop("skip_v1_k_source", None)
+        for name in ("skip_v1_k_source", "skip_v1_own"):
+            sizes.pop(name, None)
         for name, value in sizes.items():
             limit = _SIZE_LIMITS.get(name, _SIZE_LIMIT)
             if not 0 < value < limit:
@@ -103,12 +116,11 @@ class ModelConfig:
 
     def _check_skip_v1(self) -> None:
         if self.latent is not None:
-            self._check_latent(self.latent)
-        elif self.skip_v1 and self.num_kv_heads % 2:
-            raise ModelError(
-                f"config: skip_v1 halves the KV heads, and {self.num_kv_heads} is not even; "
-                "use a checkpoint with an even number of KV heads"
-            )
+            self._check_latent()
+        if self.skip_v1:
+            self._check_own()
+        elif self.skip_v1_own is not None:
+            raise ModelError("config: skip_v1_own is set, but skip_v1 is false")
         if self.skip_v1_k_source is None:
             return
         if not self.skip_v1:
@@ -120,18 +132,45 @@ class ModelConfig:
                 "of the lower half (num_hidden_layers / 2 - 1, counted from 0)"
             )
 
-    def _check_latent(self, latent: LatentShape) -> None:
+    def _check_own(self) -> None:
+        whole = self._skip_v1_whole
+        what = "KV heads" if self.latent is None else "elements of the latent"
+        if whole < 2:
+            raise ModelError(
+                f"config: skip_v1 shares some of the {what} with the first layer, and there is "
+                "1 only; use a checkpoint with more"
+            )
+        if self.skip_v1_own is None and whole % 2:
+            raise ModelError(
+                f"config: skip_v1 leaves each layer half of the {what}, and {whole} is not even; "
+                f"say how many in skip_v1_own, from 1 to {whole - 1}"
+            )
+        if self.skip_v1_own is not None and not 0 < self.skip_v1_own < whole:
+            raise ModelError(
+                f"config: skip_v1_own is {self.skip_v1_own} of {whole} {what}; it must be from 1 "
+                f"to {whole - 1}, so that some are a layer's own and some the first layer's"
+            )
+
+    def _check_latent(self) -> None:
         if self.num_kv_heads != self.num_heads:
             raise ModelError(
                 f"config: latent attention has as many KV heads as query heads, {self.num_heads}; "
                 f"not {self.num_kv_heads}"
             )
-        if self.skip_v1 and latent.kv_rank % 2:
-            raise ModelError(
-                f"config: skip_v1 halves the latent, and kv_lora_rank {latent.kv_rank} is odd"
-            )
         if self.skip_v1_k_source is not None:
             raise ModelError("config: skip_v1_k_source means nothing to latent attention")
+
+    @property
+    def _skip_v1_whole(self) -> int:
+        """What SkipV1 parts into own and shared: KV heads, or elements of the latent."""
+        return self.num_kv_heads if self.latent is None else self.latent.kv_rank
+
+    def _num_own(self, layer: int) -> int:
+        """How much of that a layer has of its own."""
+        whole = self._skip_v1_whole
+        if not (self.skip_v1 and layer):
+            return whole
+        return whole // 2 if self.skip_v1_own is None else self.skip_v1_own
 
     @property
     def group(self) -> int:
@@ -158,12 +197,12 @@ class ModelConfig:
 
     def num_value_heads(self, layer: int) -> int:
         """KV heads of a layer that have values of their own."""
-        return self.num_kv_heads // 2 if self.skip_v1 and layer else self.num_kv_heads
+        return self.num_kv_heads if self.latent is not None else self._num_own(layer)
 
     def own_rank(self, layer: int) -> int:
         """Elements of the latent that a layer of latent attention has of its own."""
         assert self.latent is not None, "only latent attention has a latent"
-        return self.latent.kv_rank // 2 if self.skip_v1 and layer else self.latent.kv_rank
+        return self._num_own(layer)
 
     def layer_heads(self) -> tuple[LayerHeads, ...]:
         """What each layer caches."""
@@ -185,17 +224,19 @@ class ModelConfig:
     def kv_saving(self) -> Fraction:
         """The share of the plain model's KV cache that is not needed, by the papers' formula.
 
-        (L - 1) / (4 L) for SkipV1Former, 1/2 - 1/(4 L) for SkipV1-YOCO (arXiv 2510.16807). Of
-        SkipV1-MLA the first layer's whole latent is counted, which the paper's table leaves out.
+        (L - 1) / L of the shared part of the values, S / (2 G) with S of G KV heads shared; and
+        SkipV1-YOCO saves a quarter more, the keys of half the layers. With half of the heads
+        shared that is (L - 1) / (4 L) and 1/2 - 1/(4 L) (arXiv 2510.16807). Of SkipV1-MLA the
+        first layer's whole latent is counted, which the paper's table leaves out.
         """
         if not self.skip_v1:
             return Fraction(0)
+        later = Fraction(self.num_layers - 1, self.num_layers)
+        shared = self._skip_v1_whole - self._num_own(1)
         if self.latent is not None:
-            halves = Fraction(self.latent.kv_rank, 2 * (self.latent.kv_rank + self.head_dim))
-            return halves * Fraction(self.num_layers - 1, self.num_layers)
-        if self.skip_v1_k_source is not None:
-            return Fraction(1, 2) - Fraction(1, 4 * self.num_layers)
-        return Fraction(self.num_layers - 1, 4 * self.num_layers)
+            return later * Fraction(shared, self.latent.kv_rank + self.head_dim)
+        values = later * Fraction(shared, 2 * self.num_kv_heads)
+        return values if self.skip_v1_k_source is None else values + Fraction(1, 4)
 
     def semantic(self) -> dict[str, Any]:
         """Return the settings that change what the weights compute, as JSON values."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pd_core.models.attention import CachedHeads, Pass
 from pd_core.models.config import ModelConfig
+from pd_core.models.kv_cache import KVCache
 from pd_core.models.linear import Placement
 from pd_core.models.norm import RMSNorm
 from pd_core.models.rope import rotate
@@ -59,19 +60,21 @@ class GroupedAttention(torch.nn.Module):
             segment.cache.values[self._index][:, places] = v[:, rows]
             row = rows.stop
 
-    def _sources(self, batch: Pass) -> list[CachedHeads]:
+    def _sources(self, batch: Pass) -> list[list[CachedHeads]]:
         """Return the keys and values that the heads read for each sequence, in place.
 
-        In a SkipV1 layer the upper half of the KV heads reads the first layer's values; in the
-        upper half of SkipV1-YOCO all heads read the source layer's keys.
+        In a SkipV1 layer the upper KV heads read the first layer's values; in the upper half of
+        SkipV1-YOCO all heads read the source layer's keys.
         """
-        num_parts = self._config.num_kv_heads // self._num_value_heads
+        return [self._cached_heads(segment.cache) for segment in batch.segments]
+
+    def _cached_heads(self, cache: KVCache) -> list[CachedHeads]:
+        values = cache.values_read(self._index)
+        sizes = [parts.shape[0] * parts.shape[1] for parts in values]
+        keys = torch.split(cache.keys[self._key_layer], sizes)
         return [
-            CachedHeads(
-                torch.unflatten(segment.cache.keys[self._key_layer], 0, (num_parts, -1)),
-                segment.cache.values_read(self._index),
-            )
-            for segment in batch.segments
+            CachedHeads(torch.unflatten(k, 0, v.shape[:2]), v)
+            for k, v in zip(keys, values, strict=True)
         ]
 
     def products(self, x: Tensor, batch: Pass) -> Tensor:

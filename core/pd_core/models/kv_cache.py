@@ -74,19 +74,22 @@ class KVCache:
         storages = {t.untyped_storage().data_ptr(): t for t in (*self.keys, *self.values)}
         return sum(t.untyped_storage().nbytes() for t in storages.values())
 
-    def values_read(self, layer: int) -> Tensor:
-        """Return the values that a layer reads, (P, heads, capacity_tokens, head_dim), in place.
+    def values_read(self, layer: int) -> tuple[Tensor, ...]:
+        """Return the values that a layer reads, in place and in the order of its heads.
 
-        P is 1 if it has as many value heads as the first layer (its own), and 2 if it has half as
-        many: its own, then the upper half of the first layer's.
+        Each tensor is (P, heads, capacity_tokens, head_dim): P runs of heads with one distance
+        between any two. A layer with as many value heads as the first has its own alone; one with
+        half as many has P = 2, its own and the first layer's upper half; any other has two tensors
+        with P = 1, its own and those of the first layer's upper heads that it lacks.
         """
         own, first = self.values[layer], self.values[0]
-        heads = own.shape[0]
-        if heads == first.shape[0]:
-            return own[None]
-        assert 2 * heads == first.shape[0], "a layer has all the values or half of them"
-        apart = first[heads:].storage_offset() - own.storage_offset()
-        return own.as_strided((2, *own.shape), (apart, *own.stride()))
+        shared = first[own.shape[0] :]
+        if not shared.shape[0]:
+            return (own[None],)
+        if shared.shape != own.shape:
+            return (own[None], shared[None])
+        apart = shared.storage_offset() - own.storage_offset()
+        return (own.as_strided((2, *own.shape), (apart, *own.stride())),)
 
     def copy_prefix(self, source: "KVCache", num_tokens: int) -> None:
         """Copy the first num_tokens of another cache of the same model; there must be room."""

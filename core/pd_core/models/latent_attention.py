@@ -4,9 +4,10 @@ A token caches one row: its latent after the norm, and one rotated key for all h
 mapped into the latent space and results out of it, so the cache is read in place and keys and
 values are never materialised.
 
-In SkipV1-MLA (arXiv 2510.16807) all layers but the first compute and normalise half a latent; the
-other half is the upper half of the first layer's, as cached after that layer's norm over the whole
-latent. Keys and values come from the two halves together; the rotated key is each layer's own.
+In SkipV1-MLA (arXiv 2510.16807) all layers but the first compute and normalise a part of a latent,
+half of it unless the config says otherwise; the rest is the upper part of the first layer's, as
+cached after that layer's norm over the whole latent. Keys and values come from both together; the
+rotated key is each layer's own.
 
 Legend: T tokens, H heads, C latent, N unrotated, D rotated and E value elements of a head, S keys.
 """

@@ -54,6 +54,8 @@ PAIRS = {
     "yoco": (replace(MHA, skip_v1=True, skip_v1_k_source=1), MHA),
     "gqa-skip": (replace(GQA, skip_v1=True), GQA),
     "mla-skip": (replace(MLA, skip_v1=True), MLA),
+    "uneven-skip": (replace(MHA, skip_v1=True, skip_v1_own=3), MHA),
+    "uneven-mla-skip": (replace(MLA, skip_v1=True, skip_v1_own=512), MLA),
 }
 
 
@@ -104,8 +106,8 @@ def growth(config: ModelConfig, numerics: Numerics, tokens: int, trace: Path) ->
 def copy_of_a_layer(config: ModelConfig) -> int:
     """Bytes per token of what one layer reads of the first one's values, or of its latent."""
     if config.latent is not None:
-        return config.latent.kv_rank // 2 * ITEM
-    return config.num_kv_heads // 2 * config.head_dim * ITEM
+        return (config.latent.kv_rank - config.own_rank(1)) * ITEM
+    return (config.num_kv_heads - config.num_value_heads(1)) * config.head_dim * ITEM
 
 
 def copies(name: str, numerics: Numerics, tokens: int, trace: Path) -> float:
@@ -140,7 +142,7 @@ def test_a_copy_of_values_would_be_seen(
 
     sources = GroupedAttention._sources
 
-    def sources_with_copies(self: GroupedAttention, batch: Pass) -> list[CachedHeads]:
+    def sources_with_copies(self: GroupedAttention, batch: Pass) -> list[list[CachedHeads]]:
         (cache,) = (segment.cache for segment in batch.segments)
         own, values = self._num_value_heads, cache.values[self._index]
         if own == self._config.num_kv_heads:
@@ -151,7 +153,7 @@ def test_a_copy_of_values_would_be_seen(
             values = scratch
         else:
             values = torch.cat((values, cache.values[0][own:]))
-        return [CachedHeads(cache.keys[self._index][None], values[None])]
+        return [[CachedHeads(cache.keys[self._index][None], values[None])]]
 
     monkeypatch.setattr(GroupedAttention, "_sources", sources_with_copies)
     assert copies(name, probe(), 1, tmp_path / "trace.json") > 3

@@ -37,6 +37,17 @@ CONFIGS = {
     "qwen2": replace(CONFIG, family="qwen2"),
     "qwen3-skip": replace(CONFIG, family="qwen3", skip_v1=True, rope_scaling=LLAMA3),
     "qwen3-yoco": replace(CONFIG, family="qwen3", num_layers=4, skip_v1=True, skip_v1_k_source=1),
+    "two-of-three": replace(CONFIG, num_heads=9, num_kv_heads=3, skip_v1=True, skip_v1_own=2),
+    "one-of-three": replace(CONFIG, num_heads=3, num_kv_heads=3, skip_v1=True, skip_v1_own=1),
+    "five-of-eight-yoco": replace(
+        CONFIG,
+        num_heads=8,
+        num_kv_heads=8,
+        num_layers=4,
+        skip_v1=True,
+        skip_v1_k_source=1,
+        skip_v1_own=5,
+    ),
     "yoco-two-heads": replace(CONFIG, num_heads=2, num_layers=2, skip_v1=True, skip_v1_k_source=0),
 }
 
@@ -142,7 +153,7 @@ def test_catch_up_equals_one_pass(tiny: LoadedModel) -> None:
     assert torch.equal(model.logits(torch.cat(hidden)), run(model, ids, LENGTH))
 
 
-@pytest.mark.parametrize("name", ["random-tiny", "qwen3-yoco"])
+@pytest.mark.parametrize("name", ["random-tiny", "qwen3-yoco", "two-of-three"])
 @pytest.mark.usefixtures("_threads")
 def test_ragged_batches_equal_each_sequence_alone(tiny: LoadedModel, name: str) -> None:
     model = tiny.model if name == "random-tiny" else build(CONFIGS[name])

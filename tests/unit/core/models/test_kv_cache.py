@@ -12,6 +12,7 @@ _HEAD_DIM = 4
 _WRITTEN = 5
 # The first layer caches all the values, the others half of them, as SkipV1 does.
 _SKIPV1 = [LayerHeads(4, 4), LayerHeads(4, 2), LayerHeads(4, 2)]
+_UNEVEN = [LayerHeads(3, 3), LayerHeads(3, 2), LayerHeads(3, 2)]
 _PLAIN = [LayerHeads(2, 2), LayerHeads(2, 2)]
 
 
@@ -33,36 +34,42 @@ def _filled(layers: Sequence[LayerHeads]) -> KVCache:
 def _read_by_copy(cache: KVCache, layer: int) -> Tensor:
     """The reference: a layer's own values, then those of the first layer that it lacks."""
     own, first = cache.values[layer], cache.values[0]
-    missing = first[own.shape[0] :]
-    return torch.stack([own, missing]) if missing.shape[0] else own[None]
+    return torch.cat([own, first[own.shape[0] :]])
 
 
 def _assert_reads(cache: KVCache) -> None:
     for layer in range(len(cache.values)):
         read = cache.values_read(layer)
-        assert torch.equal(read, _read_by_copy(cache, layer))
-        assert read.untyped_storage().data_ptr() == cache.values[0].untyped_storage().data_ptr()
+        heads = torch.cat([parts.flatten(0, 1) for parts in read])
+        assert torch.equal(heads, _read_by_copy(cache, layer))
+        storage = cache.values[0].untyped_storage().data_ptr()
+        assert {parts.untyped_storage().data_ptr() for parts in read} == {storage}
 
 
-@pytest.mark.parametrize("layers", [_SKIPV1, _PLAIN, _PLAIN[:1]])
+@pytest.mark.parametrize("layers", [_SKIPV1, _UNEVEN, _PLAIN, _PLAIN[:1]])
 def test_layers_read_their_values_in_place(layers: list[LayerHeads]) -> None:
     cache = _filled(layers)
     _assert_reads(cache)
-    own_heads = [layer.num_value_heads for layer in layers]
-    parts = [cache.values_read(i).shape[0] for i in range(len(layers))]
-    assert parts == [own_heads[0] // heads for heads in own_heads]
+
+
+def test_equal_halves_are_read_as_one_and_unequal_parts_as_two() -> None:
+    shapes = {
+        name: [tuple(parts.shape[:2]) for parts in _filled(layers).values_read(1)]
+        for name, layers in (("even", _SKIPV1), ("uneven", _UNEVEN), ("plain", _PLAIN))
+    }
+    assert shapes == {"even": [(2, 2)], "uneven": [(1, 2), (1, 1)], "plain": [(1, 2)]}
 
 
 def test_what_is_written_later_is_read() -> None:
     cache = _filled(_SKIPV1)
-    read = cache.values_read(2)
+    (read,) = cache.values_read(2)
     cache.values[0][3, 7] = -1.0
     cache.values[2][0, 7] = -2.0
     assert read[1, 1, 7].eq(-1.0).all()
     assert read[0, 0, 7].eq(-2.0).all()
 
 
-@pytest.mark.parametrize("layers", [_SKIPV1, _PLAIN])
+@pytest.mark.parametrize("layers", [_SKIPV1, _UNEVEN, _PLAIN])
 def test_growing_keeps_the_tokens_and_clears_the_rest(layers: list[LayerHeads]) -> None:
     cache, grown = _filled(layers), _filled(layers)
     grown.reserve(KEY_BLOCK + 1)
@@ -81,8 +88,9 @@ def test_a_cache_never_shrinks() -> None:
     assert cache.keys[0] is keys
 
 
-def test_a_copied_prefix_is_read_as_in_the_source() -> None:
-    source, target = _filled(_SKIPV1), _cache(_SKIPV1, KEY_BLOCK + 1)
+@pytest.mark.parametrize("layers", [_SKIPV1, _UNEVEN])
+def test_a_copied_prefix_is_read_as_in_the_source(layers: list[LayerHeads]) -> None:
+    source, target = _filled(layers), _cache(layers, KEY_BLOCK + 1)
     target.copy_prefix(source, 3)
     _assert_reads(target)
     for ours, theirs in ((target.keys, source.keys), (target.values, source.values)):

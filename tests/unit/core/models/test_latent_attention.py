@@ -43,6 +43,8 @@ CASES = {
     "skip": SKIP,
     "skip-biased": replace(SKIP, attention_bias=True, num_heads=6, num_kv_heads=6, num_layers=4),
     "one-head": replace(SKIP, num_heads=1, num_kv_heads=1),
+    "skip-three-quarters": replace(SKIP, skip_v1_own=18),
+    "skip-little": replace(SKIP, skip_v1_own=7, attention_bias=True),
 }
 
 
@@ -112,8 +114,9 @@ def reference_logits(config: ModelConfig, weights: dict[str, Tensor], ids: Tenso
         if layer == 0:
             first = latent
         elif config.skip_v1:
-            assert latent.shape[1] == rank // 2
-            latent = torch.cat((latent, first[:, rank // 2 :]), dim=1)
+            own = config.skip_v1_own or rank // 2
+            assert latent.shape[1] == own
+            latent = torch.cat((latent, first[:, own:]), dim=1)
         both = linear(latent, f"{p}.self_attn.kv_b_proj").view(n, config.num_heads, nope + size)
         heads = []
         for i in range(config.num_heads):
@@ -219,6 +222,11 @@ def test_the_cache_holds_only_what_is_needed(num_layers: int) -> None:
     assert plain.allocated_bytes == num_layers * (24 + 8) * 1024 * 4
     assert skip.allocated_bytes == ((24 + 8) + (num_layers - 1) * (12 + 8)) * 1024 * 4
     assert skip.allocated_bytes == plain.allocated_bytes * (1 - config.kv_saving())
+    more = replace(config, skip_v1_own=7)
+    assert build(more).make_cache(600).allocated_bytes == plain.allocated_bytes * (
+        1 - more.kv_saving()
+    )
+    assert more.kv_saving() == Fraction((num_layers - 1) * 17, num_layers * 32)
     paper = replace(SKIP, num_layers=24, head_dim=32, latent=LatentShape(256, 64, 64))
     assert paper.kv_saving() == Fraction(13824 - 7936, 13824)
 
@@ -266,7 +274,8 @@ def test_a_model_survives_the_disk(name: str, tmp_path: Path) -> None:
         ({"first_k_dense_replace": 2}, "mixture of experts"),
         ({"q_lora_rank": 64}, "q_lora_rank"),
         ({"num_key_value_heads": 2}, "as many KV heads"),
-        ({"kv_lora_rank": 23}, "is odd"),
+        ({"kv_lora_rank": 23}, "half of the elements of the latent, and 23 is not even"),
+        ({"skip_v1_own": 24}, "24 of 24 elements of the latent; it must be from 1 to 23"),
         ({"kv_lora_rank": 0}, "kv_rank is 0"),
         ({"skip_v1_k_source": 0}, "means nothing"),
         ({"qk_rope_head_dim": 7}, "even"),

@@ -32,6 +32,8 @@ CONFIG = ModelConfig(
 # Some of this model's eight wavelengths are below, between and above the two limits.
 LLAMA3 = RopeScaling("llama3", 8.0, 1.0, 4.0, original_context_tokens=256)
 YOCO = replace(CONFIG, num_layers=4, skip_v1=True, skip_v1_k_source=1)
+# SmolLM2-135M's heads: nine for queries, three for keys and values.
+THREE = replace(CONFIG, num_heads=9, num_kv_heads=3, skip_v1=True, skip_v1_own=2)
 
 
 def build(config: ModelConfig) -> CausalLM:
@@ -113,7 +115,7 @@ def reference_logits(config: ModelConfig, weights: dict[str, Tensor], ids: Tenso
         if layer == 0:
             first_values = values
         elif config.skip_v1:
-            assert len(values) == config.num_kv_heads // 2
+            assert len(values) == (config.skip_v1_own or config.num_kv_heads // 2)
             values += first_values[len(values) :]
         heads = []
         for i in range(config.num_heads):
@@ -144,6 +146,11 @@ def reference_logits(config: ModelConfig, weights: dict[str, Tensor], ids: Tenso
         replace(YOCO, num_layers=2, skip_v1_k_source=0, num_kv_heads=8, attention_bias=True),
         replace(YOCO, family="qwen2"),
         replace(YOCO, family="qwen3"),
+        THREE,
+        replace(THREE, skip_v1_own=1, attention_bias=True),
+        replace(CONFIG, skip_v1=True, skip_v1_own=3, family="qwen2"),
+        replace(CONFIG, skip_v1=True, num_kv_heads=8, skip_v1_own=2, family="qwen3"),
+        replace(YOCO, num_heads=6, num_kv_heads=3, skip_v1_own=1, family="qwen3"),
     ],
     ids=[
         "gqa",
@@ -158,6 +165,11 @@ def reference_logits(config: ModelConfig, weights: dict[str, Tensor], ids: Tenso
         "yoco-mha-biased",
         "yoco-qwen2",
         "yoco-qwen3",
+        "two-of-three",
+        "one-of-three-biased",
+        "three-of-four-qwen2",
+        "two-of-eight-qwen3",
+        "yoco-one-of-three-qwen3",
     ],
 )
 def test_cached_equals_the_slow_reference(config: ModelConfig) -> None:
