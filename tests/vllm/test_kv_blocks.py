@@ -18,7 +18,7 @@ SHAPE: dict[str, Any] = {
 
 
 def _blocks(directory: Path, **changes: Any) -> tuple[int, ModelConfig]:
-    config = write_checkpoint(directory, **SHAPE, **changes)
+    config = write_checkpoint(directory, **(SHAPE | changes))
     with vllm_engine(directory, kv_cache_mib=256, max_context_tokens=512) as engine:
         assert engine.backend.block_tokens == 32
         return engine.backend.num_blocks, config
@@ -28,6 +28,11 @@ def test_the_same_bytes_hold_more_blocks(tmp_path: Path) -> None:
     plain, _ = _blocks(tmp_path / "plain")
     skip, skip_config = _blocks(tmp_path / "skip", skip_v1=True)
     yoco, yoco_config = _blocks(tmp_path / "yoco", skip_v1=True, skip_v1_k_source=15)
+    uneven, uneven_config = _blocks(
+        tmp_path / "uneven", skip_v1=True, skip_v1_own=2, num_heads=3, num_kv_heads=3
+    )
+    more, _ = _blocks(tmp_path / "more", num_heads=3, num_kv_heads=3)
+    assert uneven == Fraction(more) // (1 - uneven_config.kv_saving())
     assert skip / plain >= 1.30
     assert yoco / plain >= 1.95
     for blocks, config in ((skip, skip_config), (yoco, yoco_config)):

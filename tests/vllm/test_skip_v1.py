@@ -26,6 +26,22 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen2": {"skip_v1": True, "family": "qwen2", "tie_word_embeddings": False},
     "qwen3": {"skip_v1": True, "family": "qwen3", "num_heads": 8},
     "yoco": {"skip_v1": True, "skip_v1_k_source": 1},
+    "three-of-four": {"skip_v1": True, "skip_v1_own": 3, "num_heads": 8},
+    "two-of-three": {
+        "skip_v1": True,
+        "skip_v1_own": 2,
+        "num_heads": 9,
+        "num_kv_heads": 3,
+        "family": "qwen2",
+    },
+    "yoco-one-of-three": {
+        "skip_v1": True,
+        "skip_v1_own": 1,
+        "skip_v1_k_source": 1,
+        "num_heads": 6,
+        "num_kv_heads": 3,
+        "family": "qwen3",
+    },
     "yoco-qwen3": {"skip_v1": True, "skip_v1_k_source": 1, "family": "qwen3"},
 }
 
@@ -101,7 +117,7 @@ def test_the_unit_layout_computes_what_torch_computes(name: str, tmp_path: Path)
     assert [cached for _, _, cached in again] == hits
 
 
-@pytest.mark.parametrize("name", ["llama", "yoco-qwen3"])
+@pytest.mark.parametrize("name", ["llama", "two-of-three", "yoco-qwen3"])
 def test_the_naive_layout_computes_what_torch_computes(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

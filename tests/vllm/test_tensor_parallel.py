@@ -17,7 +17,15 @@ from tests.vllm.slow_scores import expected_scores
 SAMPLED = SamplingParams(temperature=0.8, seed=11)
 
 
-@pytest.mark.parametrize("shape", [{"num_heads": 8}, {"skip_v1_k_source": 1}], ids=["gqa", "yoco"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"num_heads": 8},
+        {"skip_v1_k_source": 1},
+        {"num_heads": 12, "num_kv_heads": 6, "skip_v1_own": 4},
+    ],
+    ids=["gqa", "yoco", "four-of-six"],
+)
 def test_two_ranks_answer_and_score_as_one(
     shape: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

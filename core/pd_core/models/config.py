@@ -75,7 +75,7 @@ class ModelConfig:
     latent: LatentShape | None = None
 
     def __post_init__(self) -> None:
-        if self.skip_v1_own is not None and 2 * self.skip_v1_own == self._skip_v1_whole:
+        if self.skip_v1 and self.skip_v1_own == self._skip_v1_whole / 2:
             # Equal models have equal configs and fingerprints, whichever way half was written.
             object.__setattr__(self, "skip_v1_own", None)
         self._check_sizes()

@@ -11,6 +11,7 @@ from pd_server.config import EngineConfig
 from pd_server.engine.contract import ScoreKind
 from pd_server.vllm_engine.prompt_scoring import WORKER
 from pd_server.vllm_plugin import SAMPLER
+from pd_server.vllm_plugin.head_units import HeadUnits
 
 __all__ = [
     "VLLM_VERSION",
@@ -72,11 +73,8 @@ def check_model(config: ModelConfig, num_ranks: int = 1) -> None:
             "multi-head latent attention has no plugin for vLLM, with SkipV1 or without; use "
             "--engine torch"
         )
-    if config.skip_v1 and config.num_kv_heads // 2 % num_ranks:
-        raise ModelError(
-            f"half of {config.num_kv_heads} KV heads cannot be cut into {num_ranks} equal parts, "
-            "as SkipV1 needs it; lower --tensor-parallel-size"
-        )
+    if config.skip_v1:
+        HeadUnits.of(config).check_ranks(num_ranks)
 
 
 def thread_binding(threads: int, num_ranks: int) -> str:

@@ -1,6 +1,6 @@
 """A SkipV1 layer's attention over the paged cache, in either of two layouts.
 
-Legend: T tokens, H query heads, G KV heads, D head dim, all of one rank.
+Legend: T tokens, H query heads, G KV heads, K of them with own values, D head dim, all of one rank.
 """
 
 from enum import StrEnum
@@ -12,7 +12,8 @@ from vllm.config import VllmConfig
 from vllm.model_executor.layers.attention import Attention
 from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
 
-from pd_server.vllm_plugin.half_attention import HalfAttention, ValueUnit
+from pd_server.vllm_plugin.head_units import HeadUnits
+from pd_server.vllm_plugin.part_attention import PartAttention, ValueUnit
 
 __all__ = ["KVLayout", "NaiveAttention", "UnitAttention"]
 
@@ -20,7 +21,7 @@ __all__ = ["KVLayout", "NaiveAttention", "UnitAttention"]
 class KVLayout(StrEnum):
     """How SkipV1 layers are stored in the paged cache."""
 
-    UNIT = "unit"  # one page is one tensor of half the KV heads: the saving is real
+    UNIT = "unit"  # one page is one tensor of a unit's heads: the saving is real
     NAIVE = "naive"  # every layer caches all its keys and values, shared ones too: no saving
 
 
@@ -49,27 +50,24 @@ class NaiveAttention(torch.nn.Module):
         )
 
     def forward(self, q: Tensor, k: Tensor, own: Tensor, shared: Tensor) -> Tensor:
-        """Map q: (T, H * D), k: (T, G * D), own and shared values: (T, G / 2 * D) to (T, H * D)."""
+        """Map q: (T, H * D), k: (T, G * D), own values: (T, K * D), shared ones the rest."""
         out: Tensor = self.attn(q, k, torch.cat((own, shared), dim=-1))
         return out
 
 
 class UnitAttention(torch.nn.Module):
-    """Two half-layers, each with a key unit; values are in the layer's own and the shared unit.
+    """Parts of a unit's heads, each with a key unit; values are in own units and in shared ones.
 
     Args:
         num_heads: H.
         num_kv_heads: G.
         head_dim: D.
+        units: how many of the parts have values of their own, and how many the first layer's.
         first: the first layer's, which owns the shared values; None: this is the first.
         key_source: the layer whose keys to read instead of own ones (SkipV1-YOCO's upper layers).
         prefix: the layer's name.
         config: vLLM's.
     """
-
-    shared_values: ValueUnit
-    own: HalfAttention
-    shared: HalfAttention
 
     def __init__(
         self,
@@ -77,44 +75,53 @@ class UnitAttention(torch.nn.Module):
         num_kv_heads: int,
         head_dim: int,
         *,
+        units: HeadUnits,
         first: Self | None,
         key_source: Self | None,
         prefix: str,
         config: VllmConfig,
     ) -> None:
         super().__init__()
-        heads, kv_heads = num_heads // 2, num_kv_heads // 2
+        self._units = units
+        heads, kv_heads = num_heads // units.total, num_kv_heads // units.total
         dtype = kv_cache_dtype_str_to_dtype(config.cache_config.cache_dtype, config.model_config)
-        self.own_values = ValueUnit(f"{prefix}.own_values", heads, kv_heads, head_dim, dtype)
-        shared_values = (
-            ValueUnit(f"{prefix}.shared_values", heads, kv_heads, head_dim, dtype)
-            if first is None
-            else first.shared_values
+
+        def value_units(name: str, count: int) -> list[ValueUnit]:
+            return [
+                ValueUnit(f"{prefix}.{name}_values{i}", heads, kv_heads, head_dim, dtype)
+                for i in range(count)
+            ]
+
+        own_values = value_units("own", units.own)
+        # Lists, because submodules would be registered again in every layer.
+        self.shared_values: list[ValueUnit] = (
+            value_units("shared", units.shared) if first is None else first.shared_values
         )
-        # A plain reference, because a submodule would be registered again in every layer.
-        object.__setattr__(self, "shared_values", shared_values)
-        self.own = HalfAttention(
-            heads,
-            head_dim,
-            kv_heads,
-            self.own_values,
-            prefix=f"{prefix}.own",
-            key_source=None if key_source is None else key_source.own,
-            config=config,
-        )
-        self.shared = HalfAttention(
-            heads,
-            head_dim,
-            kv_heads,
-            shared_values,
-            prefix=f"{prefix}.shared",
-            key_source=None if key_source is None else key_source.shared,
-            config=config,
+        self.parts = torch.nn.ModuleList(
+            PartAttention(
+                heads,
+                head_dim,
+                kv_heads,
+                values,
+                prefix=f"{prefix}.part{i}",
+                key_source=None if key_source is None else key_source.part(i),
+                config=config,
+            )
+            for i, values in enumerate([*own_values, *self.shared_values])
         )
 
+    def part(self, index: int) -> PartAttention:
+        """Return the attention of one unit's heads."""
+        found = self.parts[index]
+        assert isinstance(found, PartAttention), "the parts are attention"
+        return found
+
     def forward(self, q: Tensor, k: Tensor, own: Tensor, shared: Tensor) -> Tensor:
-        """Map q: (T, H * D), k: (T, G * D), own and shared values: (T, G / 2 * D) to (T, H * D)."""
-        (q_own, q_shared), (k_own, k_shared) = q.chunk(2, dim=-1), k.chunk(2, dim=-1)
+        """Map q: (T, H * D), k: (T, G * D), own values: (T, K * D), shared ones the rest."""
+        units = self._units
+        values = (*own.chunk(units.own, dim=-1), *shared.chunk(units.shared, dim=-1))
+        queries, keys = q.chunk(units.total, dim=-1), k.chunk(units.total, dim=-1)
         return torch.cat(
-            (self.own(q_own, k_own, own), self.shared(q_shared, k_shared, shared)), dim=-1
+            [part(*its) for part, *its in zip(self.parts, queries, keys, values, strict=True)],
+            dim=-1,
         )

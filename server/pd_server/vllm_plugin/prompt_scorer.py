@@ -1,8 +1,9 @@
 """Collects, step by step, the queries that a prompt's scores need; independent of vLLM.
 
 vLLM prefills a prompt in chunks, and one layer's heads may be split over several attention modules
-(a SkipV1 layer's over two). Each module passes every chunk's queries; at the end of a prompt, its
-last queries are scored against all its keys. `pd_core.models.prompt_scores` defines the scores.
+(a SkipV1 layer's over two or more). Each module passes every chunk's queries; at the end of a
+prompt, its last queries are scored against all its keys. `pd_core.models.prompt_scores` defines the
+scores.
 
 Legend: T tokens, W window, H query heads of a module, G its KV heads, D head dim, n prompt tokens.
 """

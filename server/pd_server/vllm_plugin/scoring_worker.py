@@ -16,8 +16,8 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 from pd_core.errors import EngineError
 from pd_core.models.prompt_scores import score_layer
-from pd_server.vllm_plugin.half_attention import HalfAttention
 from pd_server.vllm_plugin.key_layout import KeyLayout
+from pd_server.vllm_plugin.part_attention import PartAttention
 from pd_server.vllm_plugin.prompt_scorer import Chunk, PromptScorer
 
 __all__ = ["ScoringCPUWorker"]
@@ -130,7 +130,7 @@ class _Tap:
             kv_cache: a key unit (num_blocks, G, block, D), or vLLM's layout (num_blocks, G, block,
                 2 * D), whose blocks have all keys of a head before its values.
         """
-        if not isinstance(self._module, HalfAttention):
+        if not isinstance(self._module, PartAttention):
             num_blocks, num_kv_heads, block_tokens, _ = kv_cache.shape
             pairs = kv_cache.view(num_blocks, num_kv_heads, 2 * block_tokens, -1)
             kv_cache = pairs[:, :, :block_tokens]

@@ -1,10 +1,11 @@
 """One SkipV1 layer's attention in vLLM: projections, norms and RoPE around the cached attention.
 
-Weights are ordered by half-layers, [own half | shared half] of query and key heads, so that tensor
-parallelism can cut each half evenly. Legend: T tokens, H query heads, G KV heads, D head dim, all
-of one rank.
+Weights are ordered by the units of query and key heads, first those with own values, then those
+with shared ones, so that tensor parallelism can cut each unit evenly. Legend: T tokens, H query
+heads, G KV heads, K of them with own values, D head dim, all of one rank.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,9 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.rotary_embedding import get_rope
 
-from pd_core.errors import ModelError
 from pd_core.models import ModelConfig
 from pd_server.vllm_plugin.cached_attention import KVLayout, NaiveAttention, UnitAttention
+from pd_server.vllm_plugin.head_units import HeadUnits
 
 __all__ = ["Shared", "SkipV1Attention"]
 
@@ -28,7 +29,7 @@ class Shared:
     """Keys and values of earlier layers that later layers use in one forward pass.
 
     Attributes:
-        value: (T, G / 2 * D), the first layer's values, shared by all later layers.
+        value: (T, (G - K) * D), the first layer's values that all later layers share.
         key: (T, G * D), the key source's keys after norm and RoPE (SkipV1-YOCO).
     """
 
@@ -37,7 +38,7 @@ class Shared:
 
 
 class SkipV1Attention(torch.nn.Module):
-    """Attention whose upper half of the KV heads reads the first layer's values.
+    """Attention whose upper KV heads read the first layer's values.
 
     Args:
         config: the model's shape.
@@ -48,7 +49,7 @@ class SkipV1Attention(torch.nn.Module):
         prefix: the layer's name in the checkpoint.
 
     Raises:
-        ModelError: tensor parallelism cannot cut the halves evenly.
+        ModelError: tensor parallelism cannot cut the units evenly.
     """
 
     def __init__(
@@ -62,12 +63,10 @@ class SkipV1Attention(torch.nn.Module):
     ) -> None:
         super().__init__()
         tp = get_tensor_model_parallel_world_size()
-        if config.num_kv_heads // 2 % tp:
-            raise ModelError(
-                f"half of {config.num_kv_heads} KV heads cannot be cut into {tp} equal parts; "
-                "lower --tensor-parallel-size"
-            )
-        self._config = config
+        units = HeadUnits.of(config)
+        units.check_ranks(tp)
+        self._config, self._units = config, units
+        self._own_width = units.own * units.heads // tp * config.head_dim
         self._is_first = index == 0
         self._is_key_source = index == config.skip_v1_k_source
         self._owns_keys = config.key_layer(index) == index
@@ -100,26 +99,26 @@ class SkipV1Attention(torch.nn.Module):
         if layout is KVLayout.NAIVE:
             self.attn = NaiveAttention(heads, kv_heads, dim, prefix=prefix, config=vllm_config)
         else:
-            units = [attention for attention in earlier if isinstance(attention, UnitAttention)]
+            lower = [attention for attention in earlier if isinstance(attention, UnitAttention)]
             self.attn = UnitAttention(
                 heads,
                 kv_heads,
                 dim,
-                first=units[0] if index else None,
-                key_source=None if self._owns_keys else units[config.key_layer(index)],
+                units=units,
+                first=lower[0] if index else None,
+                key_source=None if self._owns_keys else lower[config.key_layer(index)],
                 prefix=prefix,
                 config=vllm_config,
             )
 
     def _part_sizes(self, index: int) -> dict[str, list[int]]:
-        """Return the rows of each projection's halves, over all ranks."""
-        config = self._config
-        half_q = config.num_heads // 2 * config.head_dim
-        half_kv = config.num_kv_heads // 2 * config.head_dim
-        sizes = {"q_proj": [half_q, half_q]}
+        """Return the rows of each projection's units, over all ranks."""
+        units, config = self._units, self._config
+        kv_rows = units.heads * config.head_dim
+        sizes = {"q_proj": units.total * [kv_rows * config.group]}
         if self._owns_keys:
-            sizes["k_proj"] = [half_kv, half_kv]
-        sizes["v_proj"] = [half_kv, half_kv] if index == 0 else [half_kv]
+            sizes["k_proj"] = units.total * [kv_rows]
+        sizes["v_proj"] = (units.own if index else units.total) * [kv_rows]
         return sizes
 
     def forward(self, positions: Tensor, x: Tensor, shared: Shared) -> Tensor:
@@ -127,7 +126,7 @@ class SkipV1Attention(torch.nn.Module):
         qkv, _ = self.qkv_proj(x)
         q, k, v = self._project(qkv, positions, shared)
         if self._is_first:
-            v, shared.value = v.chunk(2, dim=-1)
+            v, shared.value = v[..., : self._own_width], v[..., self._own_width :]
         if self._is_key_source:
             shared.key = k
         assert shared.value is not None, "the first layer comes first"
@@ -158,13 +157,11 @@ class SkipV1Attention(torch.nn.Module):
 
     def shards(self) -> Mapping[str, tuple[int, ...]]:
         """Return, for each fused projection, which parts of qkv_proj its rows fill, in order."""
-        numbers = iter(range(6))
-        owned = ["q_proj", *(["k_proj"] if self._owns_keys else []), "v_proj"]
-        halves = {"q_proj": 2, "k_proj": 2, "v_proj": 2 if self._is_first else 1}
-        return {name: tuple(next(numbers) for _ in range(halves[name])) for name in owned}
+        numbers = itertools.count()
+        sizes = self._part_sizes(0 if self._is_first else 1)
+        return {name: tuple(next(numbers) for _ in parts) for name, parts in sizes.items()}
 
-    @staticmethod
-    def output_columns(weight: Tensor) -> Tensor:
-        """Reorder o_proj's columns, (hidden, H * D), so that each rank's are [own | shared]."""
+    def output_columns(self, weight: Tensor) -> Tensor:
+        """Reorder o_proj's columns, (hidden, H * D), so that each rank's are unit by unit."""
         tp = get_tensor_model_parallel_world_size()
-        return weight.view(weight.shape[0], 2, tp, -1).transpose(1, 2).flatten(1)
+        return weight.view(weight.shape[0], self._units.total, tp, -1).transpose(1, 2).flatten(1)

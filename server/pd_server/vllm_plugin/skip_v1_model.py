@@ -171,12 +171,20 @@ class SkipV1ForCausalLM(torch.nn.Module):
             parameter = places[place]
             loader = getattr(parameter, "weight_loader", default_weight_loader)
             if not shards:
-                columns = place.endswith("o_proj.weight")
-                loader(parameter, SkipV1Attention.output_columns(tensor) if columns else tensor)
+                loader(parameter, self._ordered(place, tensor))
             for shard, part in zip(shards, tensor.chunk(max(len(shards), 1)), strict=False):
                 loader(parameter, part, shard)
             filled.add(place)
         return filled
+
+    def _ordered(self, place: str, tensor: Tensor) -> Tensor:
+        """Return a whole parameter's tensor in the order of the attention's units."""
+        module, _, kind = place.rpartition(".o_proj.")
+        if kind != "weight":
+            return tensor
+        attention = self.get_submodule(module)
+        assert isinstance(attention, SkipV1Attention), f"{module} is not attention"
+        return attention.output_columns(tensor)
 
     def _place_of(self, name: str) -> tuple[str, tuple[int, ...]]:
         """Return the parameter a checkpoint's tensor belongs to, and the parts that it fills."""

@@ -1,7 +1,8 @@
 """CPU attention with keys and values in two separate units of the paged cache.
 
 vLLM's own layout keeps a layer's K and V in one page. Here a page, called a unit, is one tensor,
-K or V, of half the KV heads: (num_blocks, G / 2, block_size, D). All units have the same spec, so
+K or V, of as many KV heads as a unit has (u, see `head_units`): (num_blocks, u, block_size, D). All
+units have the same spec, so
 they share one cache group, one block table and one slot mapping, and prefix caching, preemption
 and chunked prefill work as for any model.
 """
@@ -43,7 +44,7 @@ class UnitImpl(CPUAttentionBackendImpl):
         output_scale: Tensor | None = None,
         output_block_scale: Tensor | None = None,
     ) -> Tensor:
-        """Attend from query: (T, H / 2, D) to the layer's units; fill output, of the same shape."""
+        """Attend from query: (T, h, D) to the layer's units; fill output, of the same shape."""
         if attn_metadata is None:  # vLLM is measuring its memory use
             return output
         values = _value_unit(layer, kv_cache)
@@ -70,7 +71,7 @@ class UnitImpl(CPUAttentionBackendImpl):
     def do_kv_cache_update(
         self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor
     ) -> None:
-        """Write key and value: (T, G / 2, D) to their units.
+        """Write key and value: (T, u, D) to their units.
 
         Every layer that shares a unit writes it again, with the same bytes, because the kernel
         always writes both tensors.

@@ -188,6 +188,10 @@ def convert(
     model: Model,
     out: Out,
     to: Annotated[str, typer.Option(help="skipv1.")] = "skipv1",
+    keep: Annotated[
+        float,
+        typer.Option("--skip-v1-keep", help="Share of KV heads with own values in later layers."),
+    ] = 0.5,
     init: Annotated[str, typer.Option(help=f"Own values from: {', '.join(INITS)}.")] = "mean",
     seed: Seed = 0,
     fit: Annotated[
@@ -197,6 +201,7 @@ def convert(
     context: Context = 256,
 ) -> None:
     """Make a SkipV1Former of a plain checkpoint; it needs uptraining afterwards."""
+    from pd_core.models.keep_share import rounding_note
     from pd_core.text.tokenizer import Tokenizer
     from pd_training.corpus.token_store import TokenStore
     from pd_training.model.conversion import convert_to_skip_v1
@@ -213,8 +218,11 @@ def convert(
         if store.tokenizer != Tokenizer.from_file(model / "tokenizer.json").to_str():
             raise ConfigError("the corpus was prepared with another tokenizer than the model's")
         calibration = calibration_batches(store, context, fit_tokens)
-    facts = convert_to_skip_v1(model, out, init=init, seed=seed, calibration=calibration)
+    facts = convert_to_skip_v1(model, out, keep=keep, init=init, seed=seed, calibration=calibration)
+    if (note := rounding_note(keep, facts.value_heads[0], "KV heads")) is not None:
+        _say(note)
     for what, (before, after) in (
+        ("KV heads with own values in later layers", facts.value_heads),
         ("parameters", facts.parameters),
         ("KV elements per token", facts.kv_elements),
     ):

@@ -95,12 +95,16 @@ def pretrain(settings: PretrainSettings, _: Read) -> None:
     if max_context is not None:
         check_count("--max-context", max_context)
 
+    console = Console()
+
     def make_start(store: "TokenStore") -> "TrainingDirectory":
         context = run.context_tokens if max_context is None else max_context
         model = TrainingModel(settings.shape.config(store.vocab_size, context), run.seed)
+        if (note := settings.shape.rounding_note()) is not None:
+            console.print(note, highlight=False, soft_wrap=True)
         return TrainingDirectory(model, store.tokenizer, (store.eos_token_id,), 0)
 
-    _run(Console(), make_start, settings, run)
+    _run(console, make_start, settings, run)
 
 
 def uptrain(settings: UptrainSettings, _: Read) -> None:

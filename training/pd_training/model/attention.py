@@ -92,7 +92,7 @@ class GroupedAttention(nn.Module):
         if self._index == 0:
             handed.first = v
         elif v.shape[1] < self._config.num_kv_heads:
-            # Equation of B1: same-index heads of the first layer, upper half (arXiv 2510.16807).
+            # Same-index heads of the first layer, the upper ones (arXiv 2510.16807).
             assert handed.first is not None, "the first layer comes first"
             v = torch.cat((v, handed.first[:, v.shape[1] :].to(v.dtype)), dim=1)
         return v
@@ -133,7 +133,7 @@ class LatentAttention(nn.Module):
         return out
 
     def _whole_latent(self, down: Tensor, handed: Handed) -> Tensor:
-        """Return (B, T, C): this layer's own part and, in SkipV1, the first layer's upper half."""
+        """Return (B, T, C): this layer's own part and, in SkipV1, the first layer's upper one."""
         latent: Tensor = self.kv_a_layernorm(down[..., : self._own])
         if self._index == 0:
             handed.first = latent

@@ -31,6 +31,9 @@ class ModelShape:
     family: Annotated[str, Option("llama, qwen2 (biases) or qwen3 (norms).")] = "llama"
     tied: Annotated[bool, Option("Output layer = embedding.")] = True
     skip_v1: Annotated[bool, Option("SkipV1Former.")] = False
+    skip_v1_keep: Annotated[
+        float | None, Option("SkipV1: share of own values in later layers; 0.5 if not set.")
+    ] = None
     yoco: Annotated[bool, Option("SkipV1-YOCO: the upper half reuses keys, too.")] = False
     latent_rank: Annotated[int | None, Option("MLA with a latent of N elements.")] = None
     rope_dim: Annotated[
@@ -46,6 +49,7 @@ class ModelShape:
         """
         # These import torch, which help need not wait for.
         from pd_core.models.config import ModelConfig
+        from pd_core.models.keep_share import own_count
         from pd_core.models.latent_shape import LatentShape
 
         self._check()
@@ -62,15 +66,40 @@ class ModelShape:
             intermediate_size=inter,
             num_layers=self.layers,
             num_heads=self.heads,
-            num_kv_heads=self.heads if self.kv_heads is None else self.kv_heads,
+            num_kv_heads=self._num_kv_heads,
             head_dim=head_dim,
             max_context_tokens=max_context_tokens,
             tie_word_embeddings=self.tied,
-            skip_v1=self.skip_v1 or self.yoco,
+            skip_v1=self._skips,
+            skip_v1_own=own_count(self._keep, self._whole) if self._skips else None,
             skip_v1_k_source=self.layers // 2 - 1 if self.yoco else None,
             family=self.family if latent is None else "deepseek_v2",
             latent=latent,
         )
+
+    def rounding_note(self) -> str | None:
+        """Return what to say of a share that is no whole number of heads; None: it is one."""
+        from pd_core.models.keep_share import rounding_note
+
+        what = "KV heads" if self.latent_rank is None else "elements of the latent"
+        return rounding_note(self._keep, self._whole, what) if self._skips else None
+
+    @property
+    def _skips(self) -> bool:
+        return self.skip_v1 or self.yoco
+
+    @property
+    def _keep(self) -> float:
+        return 0.5 if self.skip_v1_keep is None else self.skip_v1_keep
+
+    @property
+    def _num_kv_heads(self) -> int:
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def _whole(self) -> int:
+        """What SkipV1 shares: KV heads, or elements of the latent."""
+        return self._num_kv_heads if self.latent_rank is None else self.latent_rank
 
     def _check(self) -> None:
         for option in ("hidden", "layers", "heads", "kv_heads", "inter", "latent_rank", "rope_dim"):
@@ -86,6 +115,8 @@ class ModelShape:
                 f"--yoco lets the upper half of the layers read the lower half's keys, and "
                 f"{self.layers} is odd; give --layers an even number"
             )
+        if self.skip_v1_keep is not None and not self._skips:
+            raise ConfigError("--skip-v1-keep is of SkipV1; give --skip-v1 or --yoco too")
         if self.rope_dim is not None and self.latent_rank is None:
             raise ConfigError("--rope-dim is of latent attention; give --latent-rank too")
         if self.latent_rank is not None:
@@ -102,10 +133,6 @@ class ModelShape:
             raise ConfigError(
                 "with --latent-rank every head has a key and a value of its own, all made of one "
                 "latent; leave out --kv-heads"
-            )
-        if self.skip_v1 and self.latent_rank is not None and self.latent_rank % 2:
-            raise ConfigError(
-                f"--skip-v1 halves the latent, and --latent-rank {self.latent_rank} is odd"
             )
         if self.rope_dim is not None and self.rope_dim % 2:
             raise ConfigError(f"--rope-dim is {self.rope_dim}; RoPE needs an even one")

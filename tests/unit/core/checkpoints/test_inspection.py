@@ -27,12 +27,19 @@ CONFIG = ModelConfig(
     max_context_tokens=512,
 )
 SKIP = replace(CONFIG, skip_v1=True)
+THREE = {"num_heads": 9, "num_kv_heads": 3}
 CASES = {
     "plain": (CONFIG, Fraction(1)),
     "skip": (SKIP, Fraction(13, 16)),
     "yoco-tied": (
         replace(SKIP, skip_v1_k_source=1, tie_word_embeddings=True),
         Fraction(9, 16),
+    ),
+    # (L - 1) / L of the shared values are saved; YOCO saves a quarter more, the upper keys.
+    "two-of-three": (replace(SKIP, **THREE, skip_v1_own=2), 1 - Fraction(3, 4) * Fraction(1, 6)),
+    "yoco-one-of-three": (
+        replace(SKIP, **THREE, skip_v1_own=1, skip_v1_k_source=1),
+        Fraction(3, 4) - Fraction(3, 4) * Fraction(2, 6),
     ),
     "qwen3-skip": (replace(SKIP, family="qwen3"), Fraction(13, 16)),
 }
@@ -65,7 +72,7 @@ def test_figures_are_those_of_the_model(case: str, tmp_path: Path) -> None:
     assert report.num_parameters == sum(parameters.values())
     cache = loaded.model.make_cache(1)
     assert report.kv_bytes_per_token * 512 == cache.allocated_bytes
-    assert report.kv_bytes_per_token_plain == 4 * 2 * (2 * 8) * 4
+    assert report.kv_bytes_per_token_plain == 4 * 2 * (config.num_kv_heads * 8) * 4
     assert report.kv_bytes_per_token_by_formula == report.kv_bytes_per_token
     assert report.kv_bytes_per_token == rest * report.kv_bytes_per_token_plain
     assert inspect_model(tmp_path / case, kv_dtype="bfloat16").kv_bytes_per_token * 2 == (

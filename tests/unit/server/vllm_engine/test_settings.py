@@ -19,6 +19,7 @@ from pd_server.config import EngineConfig
 from pd_server.vllm_engine import settings
 from pd_server.vllm_engine.builder import build_vllm_engine
 from pd_server.vllm_engine.settings import check_model, check_version, thread_binding
+from pd_server.vllm_plugin.head_units import HeadUnits
 
 
 def _install(monkeypatch: pytest.MonkeyPatch, found: Mapping[str, str]) -> None:
@@ -86,8 +87,26 @@ def test_ranks_share_halves_evenly_or_not_at_all() -> None:
     assert (skip.skip_v1, skip.num_kv_heads) == (True, 2)
     check_model(skip, 1)
     check_model(replace(skip, skip_v1=False), 2)  # has no halves
-    with pytest.raises(ModelError, match="half of 2 KV heads cannot be cut into 2 equal parts"):
+    with pytest.raises(ModelError, match=r"2 KV heads into units of 1 .* into 2 equal parts"):
         check_model(skip, 2)
+    uneven = replace(skip, num_heads=12, num_kv_heads=12, skip_v1_own=8)
+    check_model(uneven, 4)
+    with pytest.raises(ModelError, match=r"units of 4 \(8 with a layer's own .* into 3 equal"):
+        check_model(uneven, 3)
+
+
+@pytest.mark.parametrize("kv_heads", [2, 3, 4, 6, 8, 12])
+def test_units_are_the_largest_that_own_and_shared_heads_are_made_of(kv_heads: int) -> None:
+    heads = {"num_heads": kv_heads, "num_kv_heads": kv_heads, "skip_v1_own": 1}
+    plain = replace(random_tiny_config(64), **heads)
+    for own in range(1, kv_heads):
+        units = HeadUnits.of(replace(plain, skip_v1_own=own))
+        assert units.heads * units.own == own
+        assert units.heads * units.shared == kv_heads - own
+        larger = range(units.heads + 1, kv_heads + 1)
+        assert all(own % size or kv_heads % size for size in larger)
+    half = HeadUnits.of(replace(plain, skip_v1_own=max(1, kv_heads // 2)))
+    assert kv_heads % 2 or half == HeadUnits(kv_heads // 2, 1, 1)
 
 
 @pytest.mark.parametrize(

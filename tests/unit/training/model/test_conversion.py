@@ -101,9 +101,53 @@ def test_only_the_later_layers_values_change(
     assert load_model(str(tmp_path / "skip"), fast=True).model.config.skip_v1
 
 
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize(("keep", "own"), [(0.5, 2), (0.25, 1), (0.7, 2), (0.99, 2)])
+def test_a_model_of_three_kv_heads_keeps_any_share(
+    keep: float, own: int, init: str, tmp_path: Path
+) -> None:
+    """SmolLM2-135M's heads: nine for queries, three for keys and values."""
+    config = replace(GQA, num_heads=9, num_kv_heads=3)
+    before = plain_directory(tmp_path / "plain", config, torch.float32).state_dict()
+    facts = convert_to_skip_v1(tmp_path / "plain", tmp_path / "skip", keep=keep, init=init)
+    after = read_training_model(tmp_path / "skip").model
+    assert after.config == replace(config, skip_v1=True, skip_v1_own=own)
+    assert facts.value_heads == (3, own)
+    assert facts.kv_elements == (3 * 6 * 4, (6 + 2 * (3 + own)) * 4)
+    name = "model.layers.1.self_attn.v_proj.weight"
+    old, made = heads(before[name]), heads(after.state_dict()[name])
+    assert len(made) == own
+    groups = {
+        "mean": {1: [[0, 1, 2]], 2: [[0, 2], [1]]},
+        "adjacent": {1: [[0, 1, 2]], 2: [[0, 1], [2]]},
+        "first": {1: [[0]], 2: [[0], [1]]},
+    }
+    for head, group in zip(made, groups.get(init, {own: []})[own], strict=init in groups):
+        torch.testing.assert_close(head, torch.stack([old[i] for i in group]).mean(0))
+    assert torch.equal(after.state_dict()[name.replace("1", "0")], before[name.replace("1", "0")])
+    report = inspect_model(tmp_path / "skip")
+    assert report.kv_bytes_per_token == report.kv_bytes_per_token_by_formula
+    assert load_model(str(tmp_path / "skip"), fast=True).model.config.num_value_heads(1) == own
+
+
+def test_a_fit_of_uneven_parts_brings_the_original_closer(tmp_path: Path) -> None:
+    config = replace(GQA, num_heads=9, num_kv_heads=3)
+    plain_directory(tmp_path / "plain", config, torch.float32)
+    batches = [torch.randint(0, 1024, (4, 64), generator=torch.Generator().manual_seed(1))]
+    convert_to_skip_v1(tmp_path / "plain", tmp_path / "skip")
+    convert_to_skip_v1(tmp_path / "plain", tmp_path / "fitted", calibration=batches)
+    original, skip, fitted = (
+        read_training_model(tmp_path / name).model for name in ("plain", "skip", "fitted")
+    )
+    with torch.no_grad():
+        want = original.model(batches[0])
+        before, after = ((m.model(batches[0]) - want).square().mean() for m in (skip, fitted))
+    assert after < 0.8 * before
+
+
 def test_equal_halves_lose_nothing() -> None:
     values = torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(1)).repeat(2, 1, 1)
-    own = own_values(values.flatten(0, 1), 4, "mean", torch.Generator(), values.flatten(0, 1))
+    own = own_values(values.flatten(0, 1), (4, 2), "mean", torch.Generator(), values.flatten(0, 1))
     assert torch.equal(own.view(2, 4, 16), values[:2])
 
 
@@ -111,11 +155,11 @@ def test_top_takes_the_largest_heads_in_their_order_and_of_equals_the_earlier() 
     sizes = torch.tensor([1.0, 3.0, 3.0, 2.0, 3.0, 0.5])
     weight = sizes.repeat_interleave(2)[:, None] * torch.ones(12, 3)
     names = torch.arange(6.0).repeat_interleave(2)
-    own = own_values(names, 6, "top", torch.Generator(), weight)
+    own = own_values(names, (6, 3), "top", torch.Generator(), weight)
     assert own.view(3, 2)[:, 0].tolist() == [1.0, 2.0, 4.0]
-    own = own_values(names, 6, "top", torch.Generator(), -weight.flip(0))
+    own = own_values(names, (6, 3), "top", torch.Generator(), -weight.flip(0))
     assert own.view(3, 2)[:, 0].tolist() == [1.0, 3.0, 4.0]
-    equal = own_values(names, 6, "top", torch.Generator(), torch.ones(12, 3))
+    equal = own_values(names, (6, 3), "top", torch.Generator(), torch.ones(12, 3))
     assert equal.view(3, 2)[:, 0].tolist() == [0.0, 1.0, 2.0]
 
 
@@ -190,11 +234,12 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
         convert_to_skip_v1(tmp_path / "skip", tmp_path / "again")
     with pytest.raises(ConfigError, match="exists already"):
         convert_to_skip_v1(tmp_path / "plain", tmp_path / "skip")
-    for count in (1, 3):
-        odd = replace(MHA, num_heads=count * 2, num_kv_heads=count)
-        plain_directory(tmp_path / f"odd{count}", odd, torch.float32)
-        with pytest.raises(ModelError, match="not even"):
-            convert_to_skip_v1(tmp_path / f"odd{count}", tmp_path / "new")
+    for keep in (0.0, 1.0, -0.5, float("nan")):
+        with pytest.raises(ConfigError, match="above 0 and below 1"):
+            convert_to_skip_v1(tmp_path / "plain", tmp_path / "new", keep=keep)
+    plain_directory(tmp_path / "one", replace(MHA, num_kv_heads=1), torch.float32)
+    with pytest.raises(ModelError, match="there is 1 only"):
+        convert_to_skip_v1(tmp_path / "one", tmp_path / "new")
     config = tmp_path / "plain" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_key_value_heads": 2}))
     with pytest.raises(ModelError, match=r"the config asks for \[8\]"):

@@ -27,6 +27,8 @@ CONFIG = ModelConfig(
     head_dim=8,
     max_context_tokens=256,
 )
+# SmolLM2-135M's heads.
+THREE = replace(CONFIG, num_heads=9, num_kv_heads=3, skip_v1=True, skip_v1_own=2)
 LATENT = LatentShape(kv_rank=12, nope_dim=16, value_dim=16)
 WIDE_VALUES = LatentShape(kv_rank=12, nope_dim=8, value_dim=24)
 LLAMA3 = RopeScaling("llama3", 8.0, 1.0, 4.0, 64)
@@ -57,10 +59,17 @@ def loud_model(config: ModelConfig) -> TrainingModel:
         replace(CONFIG, family="deepseek_v2", latent=LATENT),
         replace(CONFIG, family="deepseek_v2", latent=WIDE_VALUES, attention_bias=True),
         replace(CONFIG, family="deepseek_v2", latent=LATENT, skip_v1=True),
+        THREE,
+        replace(THREE, skip_v1_own=1, family="qwen2"),
+        replace(THREE, skip_v1_own=1, family="qwen3", num_layers=4, skip_v1_k_source=1),
+        replace(CONFIG, skip_v1=True, skip_v1_own=3),
+        replace(CONFIG, family="deepseek_v2", latent=LATENT, skip_v1=True, skip_v1_own=5),
     ],
     ids=[
         *("mha", "gqa-tied", "skip-mha", "skip-gqa-biased", "yoco", "yoco-qwen3", "qwen2-llama3"),
         *("skip-qwen3", "mla", "mla-wide-values", "skip-mla"),
+        *("two-of-three", "one-of-three-qwen2", "yoco-one-of-three-qwen3", "three-of-four"),
+        "mla-five-of-twelve",
     ],
 )
 def test_inference_gives_the_same_logits(config: ModelConfig, tmp_path: Path) -> None:
@@ -88,8 +97,10 @@ def test_inference_gives_the_same_logits(config: ModelConfig, tmp_path: Path) ->
         replace(CONFIG, num_layers=4, skip_v1=True, skip_v1_k_source=1, family="qwen2"),
         replace(CONFIG, family="qwen3", skip_v1=True, tie_word_embeddings=True),
         replace(CONFIG, family="deepseek_v2", latent=WIDE_VALUES, skip_v1=True),
+        THREE,
+        replace(CONFIG, family="deepseek_v2", latent=LATENT, skip_v1=True, skip_v1_own=9),
     ],
-    ids=["skip", "yoco-qwen2", "skip-qwen3-tied", "skip-mla"],
+    ids=["skip", "yoco-qwen2", "skip-qwen3-tied", "skip-mla", "two-of-three", "mla-nine-of-twelve"],
 )
 def test_reading_back_gives_every_bit(config: ModelConfig, tmp_path: Path) -> None:
     model = loud_model(config)
@@ -141,8 +152,9 @@ def test_what_belongs_to_a_model_is_read_and_written_back(tmp_path: Path) -> Non
         replace(CONFIG, skip_v1=True, num_kv_heads=2),
         replace(CONFIG, num_layers=4, skip_v1=True, skip_v1_k_source=1, family="qwen3"),
         replace(CONFIG, family="deepseek_v2", latent=LATENT, skip_v1=True),
+        THREE,
     ],
-    ids=["skip-gqa", "yoco-qwen3", "skip-mla"],
+    ids=["skip-gqa", "yoco-qwen3", "skip-mla", "two-of-three"],
 )
 def test_every_weight_gets_a_gradient(config: ModelConfig) -> None:
     model = loud_model(config)

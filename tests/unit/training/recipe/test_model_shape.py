@@ -44,6 +44,27 @@ def test_a_latent_has_a_rotated_key_of_half_a_head() -> None:
     assert sum(own.key_dim or 0 for own in config.layer_heads()) == 88 - 3 * 8
 
 
+def test_a_share_becomes_whole_heads_and_a_user_is_told() -> None:
+    asked = shape(heads=12, kv_heads=3, skip_v1=True)
+    assert asked.config(300, 64).num_value_heads(1) == 2
+    note = asked.rounding_note()
+    assert note is not None
+    assert "0.5 of 3 KV heads is rounded to 2 of a layer's own and 1 of the first layer's" in note
+    exact = shape(skip_v1_keep=0.75, yoco=True)
+    assert exact.config(300, 64).num_value_heads(1) == 3
+    assert exact.rounding_note() is None
+    latent = shape(latent_rank=7, skip_v1=True)
+    assert latent.config(300, 64).own_rank(1) == 4
+    assert "7 elements of the latent" in str(latent.rounding_note())
+    assert shape().rounding_note() is None
+    assert shape(skip_v1=True, skip_v1_keep=0.5).config(300, 64).skip_v1_own is None
+
+
+def test_a_single_kv_head_cannot_be_shared() -> None:
+    with pytest.raises(ModelError, match="there is 1 only"):
+        shape(kv_heads=1, skip_v1=True).config(300, 64)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 def test_families_are_trained_from_scratch(family: str) -> None:
     config = shape(family=family, yoco=True).config(300, 64)
@@ -64,7 +85,11 @@ def test_families_are_trained_from_scratch(family: str) -> None:
         ({"rope_dim": 8}, "give --latent-rank too"),
         ({"latent_rank": 0}, "--latent-rank is 0"),
         ({"latent_rank": 8, "rope_dim": 7}, "RoPE needs an even one"),
-        ({"latent_rank": 7, "skip_v1": True}, "--latent-rank 7 is odd"),
+        ({"skip_v1_keep": 0.5}, "give --skip-v1 or --yoco too"),
+        ({"skip_v1_keep": 0.0, "skip_v1": True}, "above 0 and below 1"),
+        ({"skip_v1_keep": 1.0, "skip_v1": True}, "--skip-v1-keep is 1.0"),
+        ({"skip_v1_keep": -0.5, "yoco": True}, "--skip-v1-keep is -0.5"),
+        ({"skip_v1_keep": float("nan"), "skip_v1": True}, "--skip-v1-keep is nan"),
         ({"latent_rank": 8, "yoco": True}, "exclude each other"),
         ({"latent_rank": 8, "kv_heads": 2}, "leave out --kv-heads"),
         ({"latent_rank": 8, "family": "qwen2"}, "leave out --family"),

@@ -1,4 +1,4 @@
-"""The unit layout's two kinds of cache owner: half a layer's attention, and a V unit."""
+"""The unit layout's two kinds of cache owner: a part of a layer's attention, and a V unit."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from pd_server.vllm_plugin.unit_backend import UnitBackend
 
-__all__ = ["HalfAttention", "ValueUnit"]
+__all__ = ["PartAttention", "ValueUnit"]
 
 
 class ValueUnit(torch.nn.Module, AttentionLayerBase):
@@ -41,7 +41,7 @@ class ValueUnit(torch.nn.Module, AttentionLayerBase):
         layers[prefix] = self
 
     def get_attn_backend(self) -> type[UnitBackend]:
-        """Return the same backend as the halves', so that all units form one group."""
+        """Return the same backend as the parts', so that all units form one group."""
         return UnitBackend
 
     def get_kv_cache_spec(self, vllm_config: VllmConfig) -> FullAttentionSpec:
@@ -55,16 +55,16 @@ class ValueUnit(torch.nn.Module, AttentionLayerBase):
         return _one_tensor(spec)
 
 
-class HalfAttention(Attention):
-    """Attention of half of a layer's heads. Its own unit holds keys, `value_unit` the values.
+class PartAttention(Attention):
+    """Attention of a part of a layer's heads. Its unit holds keys, `value_unit` the values.
 
     Args:
-        num_heads: query heads of the half.
+        num_heads: h, the query heads of the part.
         head_dim: D.
-        num_kv_heads: KV heads of the half.
-        value_unit: holds the values; other halves may share it.
+        num_kv_heads: u, the KV heads of the part: those of a unit.
+        value_unit: holds the values; other parts may share it.
         prefix: its name among vLLM's layers; holds the layer's index.
-        key_source: read this half's keys and own none (SkipV1-YOCO's upper layers).
+        key_source: read this part's keys and own none (SkipV1-YOCO's upper layers).
         config: vLLM's.
     """
 
@@ -76,7 +76,7 @@ class HalfAttention(Attention):
         value_unit: ValueUnit,
         *,
         prefix: str,
-        key_source: "HalfAttention | None",
+        key_source: "PartAttention | None",
         config: VllmConfig,
     ) -> None:
         super().__init__(
@@ -97,7 +97,7 @@ class HalfAttention(Attention):
         return _one_tensor(super().get_kv_cache_spec(vllm_config))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **more: Any) -> Tensor:
-        """Map query: (T, H / 2 * D), key and value: (T, G / 2 * D) to (T, H / 2 * D).
+        """Map query: (T, h * D), key and value: (T, u * D) to (T, h * D).
 
         With shared keys the parent writes nothing to the cache. Here the values must still be
         written, so both are; the keys are overwritten with the same bytes.
