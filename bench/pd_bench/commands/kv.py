@@ -38,8 +38,9 @@ class KvAsked:
 def kv(asked: KvAsked, _: Read) -> None:
     """Measure what the SkipV1 variants save of the KV cache, and what that costs in time.
 
-    A SkipV1 layer keeps half of its values and reads the other half from the
-    first layer's cache, in place. For each variant, beside the plain
+    A SkipV1 layer keeps some of its values, half of them unless --skip-v1-keep
+    says otherwise, and reads the others from the first layer's cache, in
+    place. For each variant, beside the plain
     transformer of the same depth and width (SkipV1Former and SkipV1-YOCO: MHA,
     GQA+SkipV1: GQA, SkipV1-MLA: MLA), this shows
 

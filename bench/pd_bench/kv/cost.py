@@ -104,8 +104,9 @@ def measure_kv_cost(settings: KvSettings, tick: Tick) -> KvCost:
 
     Raises:
         ModelError: the shape has no such variants.
+        ConfigError: the share of own values is none.
     """
-    pairs = [variant_pair(settings.shape, name) for name in settings.pairs]
+    pairs = [variant_pair(settings.shape, n, settings.skip_v1_keep) for n in settings.pairs]
     before = _load_average()
     # The probe tries several thread counts, so the number is set after it.
     numerics = unchecked("cpu", packed=can_pack()) if settings.fast else probe()

@@ -77,6 +77,7 @@ def _notes(cost: KvCost) -> list[str]:
         f"{arithmetic}; {s.num_threads} thread{'s' if s.num_threads > 1 else ''}; random weights; "
         f"{s.clock} clock; "
         f"{s.decode_rounds} rounds of decode, {s.prefill_rounds} of prefill",
+        f"a SkipV1 layer's share of own values: {s.skip_v1_keep:g}, in whole heads",
         "goal: at most 1.05; decode below 4096 tokens of context 1.10",
     ]
     if cost.load_average is not None:

@@ -147,6 +147,9 @@ class KvSettings:
         tuple[str, ...],
         Option("Which variants, comma-separated.", "only", read=parse_pairs, written=",".join),
     ] = PAIR_NAMES
+    skip_v1_keep: Annotated[
+        float, Option("A SkipV1 layer's share of own values, in whole heads.")
+    ] = 0.5
     decode_contexts: Annotated[
         tuple[int, ...],
         Option(

@@ -7,6 +7,7 @@ import torch
 from pd_bench.kv.settings import MAX_CONTEXT_TOKENS, PAIR_NAMES, VariantShape
 from pd_core.identity.numerics import Numerics
 from pd_core.models import CausalLM, ModelConfig
+from pd_core.models.keep_share import own_count
 from pd_core.models.latent_shape import LatentShape
 
 __all__ = ["Pair", "Variant", "build_model", "variant_pair"]
@@ -30,31 +31,40 @@ class Pair:
     plain: Variant
 
 
-def variant_pair(shape: VariantShape, name: str) -> Pair:
+def variant_pair(shape: VariantShape, name: str, keep: float) -> Pair:
     """Return a pair by its name on the command line, one of PAIR_NAMES.
 
     MLA's latent is a quarter of the width; half of each head's key is rotated.
 
+    Args:
+        keep: share of its values that a SkipV1 layer after the first has of its own.
+
     Raises:
-        ModelError: the shape has no such variant (for example, an odd number of KV heads).
+        ModelError: the shape has no such variant (for example, a single KV head).
+        ConfigError: `keep` is no share.
     """
     mha = _mha(shape)
     if name == "skipv1":
-        return _pair("SkipV1Former", "MHA", mha)
+        return _pair("SkipV1Former", "MHA", mha, keep)
     if name == "yoco":
-        return _pair("SkipV1-YOCO", "MHA", mha, skip_v1_k_source=shape.layers // 2 - 1)
+        return _pair("SkipV1-YOCO", "MHA", mha, keep, skip_v1_k_source=shape.layers // 2 - 1)
     if name == "gqa-skipv1":
-        return _pair("GQA+SkipV1", "GQA", replace(mha, num_kv_heads=shape.kv_heads))
+        return _pair("GQA+SkipV1", "GQA", replace(mha, num_kv_heads=shape.kv_heads), keep)
     assert name == "mla-skipv1", f"{name} is none of {PAIR_NAMES}"
     latent = LatentShape(shape.width // 4, mha.head_dim // 2, mha.head_dim)
     mla = replace(mha, family="deepseek_v2", head_dim=mha.head_dim // 2, latent=latent)
-    return _pair("SkipV1-MLA", "MLA", mla)
+    return _pair("SkipV1-MLA", "MLA", mla, keep)
 
 
 def _pair(
-    skip_name: str, plain_name: str, plain: ModelConfig, skip_v1_k_source: int | None = None
+    skip_name: str,
+    plain_name: str,
+    plain: ModelConfig,
+    keep: float,
+    skip_v1_k_source: int | None = None,
 ) -> Pair:
-    skip = replace(plain, skip_v1=True, skip_v1_k_source=skip_v1_k_source)
+    own = own_count(keep, plain.num_kv_heads if plain.latent is None else plain.latent.kv_rank)
+    skip = replace(plain, skip_v1=True, skip_v1_k_source=skip_v1_k_source, skip_v1_own=own)
     return Pair(Variant(skip_name, skip), Variant(plain_name, plain))
 
 

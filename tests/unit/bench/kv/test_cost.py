@@ -114,10 +114,10 @@ def test_the_goal_is_narrower_for_long_contexts(
 def test_presets_have_all_variants() -> None:
     for shape in PRESETS.values():
         for name in PAIR_NAMES:
-            pair = variant_pair(shape, name)
+            pair = variant_pair(shape, name, 0.5)
             assert pair.skip.config.skip_v1
             assert not pair.plain.config.skip_v1
-    config = variant_pair(PRESETS["small"], "gqa-skipv1").skip.config
+    config = variant_pair(PRESETS["small"], "gqa-skipv1", 0.5).skip.config
     assert 5e6 < sum(p.numel() for p in build_model(config, unchecked("cpu"), 0).parameters()) < 8e6
 
 
@@ -127,6 +127,16 @@ def test_an_odd_number_of_layers_stops_only_what_needs_an_even_one() -> None:
         replace(SETTINGS, shape=shape, pairs=("skipv1",), prefill_contexts=()), lambda *_: None
     )
     assert [c.name for c in cost.caches] == ["MHA", "SkipV1Former"]
+
+
+def test_any_share_of_values_is_measured() -> None:
+    """Three KV heads with two of their own: a sixth of the cache is shared in 3 of 4 layers."""
+    shape = VariantShape(width=96, inner=48, layers=4, heads=6, kv_heads=3)
+    cost = measure_kv_cost(
+        replace(SETTINGS, shape=shape, pairs=("gqa-skipv1",), skip_v1_keep=0.6), lambda *_: None
+    )
+    assert [c.allocated_bytes for c in cost.caches] == [c.formula_bytes for c in cost.caches]
+    assert cost.caches[1].saving == pytest.approx(3 / 4 / 6)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -147,9 +157,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["--decode", "999999999"], "no context; give tokens from 1 to 131072"),
         (["--heads", "7"], "cannot be shared by 7 heads"),
         (["--heads", "0"], "cannot be shared by 0 heads"),
-        (["--kv-heads", "1"], "1 is not even"),
+        (["--kv-heads", "1"], "there is 1 only"),
         (["--layers", "3"], "even number of layers"),
         (["--inner", "0"], "intermediate_size is 0"),
+        (["--skip-v1-keep", "0"], "--skip-v1-keep is 0.0"),
+        (["--skip-v1-keep", "1"], "above 0 and below 1"),
         (["--rounds", "1"], "--rounds is 1"),
         (["--prefill-rounds", "0"], "--prefill-rounds is 0"),
         (["--threads", "0"], "--threads is 0"),
