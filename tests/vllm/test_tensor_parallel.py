@@ -22,7 +22,7 @@ SAMPLED = SamplingParams(temperature=0.8, seed=11)
     [
         {"num_heads": 8},
         {"skip_v1_k_source": 1},
-        {"num_heads": 12, "num_kv_heads": 6, "skip_v1_own": 4},
+        {"hidden_size": 192, "num_heads": 12, "num_kv_heads": 6, "skip_v1_own": 4},
     ],
     ids=["gqa", "yoco", "four-of-six"],
 )

@@ -113,15 +113,21 @@ def test_from_text_to_a_served_skip_v1_model(folder: Path, tmp_path: Path) -> No
         (["--latent-rank", "8"], "DeepseekV2ForCausalLM", 4.6),
         (["--latent-rank", "8", "--skip-v1"], "SkipV1DeepseekV2ForCausalLM", 4.6),
         (["--family", "qwen3", "--skip-v1"], "SkipV1Qwen3ForCausalLM", 4.6),
+        (
+            ["--hidden", "48", "--heads", "6", "--kv-heads", "3", "--skip-v1"],
+            "SkipV1LlamaForCausalLM",
+            4.6,
+        ),
     ],
-    ids=["yoco", "mla", "skip-mla", "skip-qwen3"],
+    ids=["yoco", "mla", "skip-mla", "skip-qwen3", "skip-two-of-three"],
 )
 def test_every_layout_is_trained_from_scratch_and_served(
     options: list[str], architecture: str, loss_at_most: float, folder: Path, tmp_path: Path
 ) -> None:
     data, run = folder / "data", tmp_path / "run"
     steps = ["--steps", "30", "--lr", "0.03", "--threads", "1"]
-    pd_train("pretrain", data, run, *SMALL, *steps, *options)
+    printed = pd_train("pretrain", data, run, *SMALL, *steps, *options)
+    assert ("of 3 KV heads is rounded to 2 of a layer's own" in printed) == ("3" in options)
     assert loss(run / "model", data) < loss_at_most, "chance is 5.7"
     assert architecture in pd_train("inspect", run / "model")
     assert greedy(run / "model", "def f1_", 12).startswith("def f1_")

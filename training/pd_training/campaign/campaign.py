@@ -190,7 +190,7 @@ class Campaign:
         if not file.exists():
             return False
         result = read_result(file)
-        if result.cell != _plain(asdict(cell)) or result.data != self._store.digest:
+        if _said(result.cell) != _said(_plain(asdict(cell))) or result.data != self._store.digest:
             raise ConfigError(
                 f"{file} was made with other settings or another corpus; name another folder for "
                 "results, or remove the file"
@@ -246,6 +246,13 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
     """Return a value as it is after a round trip through JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(value))
     return plain
+
+
+def _said(value: Any) -> Any:
+    """Leave out what is not set, so that a result from before a setting existed still counts."""
+    if isinstance(value, dict):
+        return {key: _said(part) for key, part in value.items() if part is not None}
+    return value
 
 
 def _kv_bytes_per_token(config: ModelConfig) -> int:

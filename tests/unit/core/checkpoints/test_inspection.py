@@ -27,7 +27,7 @@ CONFIG = ModelConfig(
     max_context_tokens=512,
 )
 SKIP = replace(CONFIG, skip_v1=True)
-THREE = {"num_heads": 9, "num_kv_heads": 3}
+THREE = replace(SKIP, num_heads=9, num_kv_heads=3, skip_v1_own=2)
 CASES = {
     "plain": (CONFIG, Fraction(1)),
     "skip": (SKIP, Fraction(13, 16)),
@@ -36,9 +36,9 @@ CASES = {
         Fraction(9, 16),
     ),
     # (L - 1) / L of the shared values are saved; YOCO saves a quarter more, the upper keys.
-    "two-of-three": (replace(SKIP, **THREE, skip_v1_own=2), 1 - Fraction(3, 4) * Fraction(1, 6)),
+    "two-of-three": (THREE, 1 - Fraction(3, 4) * Fraction(1, 6)),
     "yoco-one-of-three": (
-        replace(SKIP, **THREE, skip_v1_own=1, skip_v1_k_source=1),
+        replace(THREE, skip_v1_own=1, skip_v1_k_source=1),
         Fraction(3, 4) - Fraction(3, 4) * Fraction(2, 6),
     ),
     "qwen3-skip": (replace(SKIP, family="qwen3"), Fraction(13, 16)),

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -97,7 +98,10 @@ def _in_place(config: ModelConfig, cache: KVCache) -> list[CachedHeads]:
     values = cache.values_read(3)
     sizes = [v.shape[0] * v.shape[1] for v in values]
     keys = torch.split(cache.keys[config.key_layer(3)], sizes)
-    return [CachedHeads(k.unflatten(0, v.shape[:2]), v) for k, v in zip(keys, values, strict=True)]
+    return [
+        CachedHeads(torch.unflatten(k, 0, v.shape[:2]), v)
+        for k, v in zip(keys, values, strict=True)
+    ]
 
 
 def _concatenated(config: ModelConfig, cache: KVCache) -> CachedHeads:
@@ -228,6 +232,6 @@ def test_a_config_survives_being_written(family: str) -> None:
         ({"num_kv_heads": 1, "skip_v1_own": 1}, "there is 1 only; use a checkpoint with more"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(changes: dict[str, int | None], message: str) -> None:
+def test_what_cannot_be_shared_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         replace(CONFIG, **changes)

@@ -97,8 +97,9 @@ def test_ranks_share_halves_evenly_or_not_at_all() -> None:
 
 @pytest.mark.parametrize("kv_heads", [2, 3, 4, 6, 8, 12])
 def test_units_are_the_largest_that_own_and_shared_heads_are_made_of(kv_heads: int) -> None:
-    heads = {"num_heads": kv_heads, "num_kv_heads": kv_heads, "skip_v1_own": 1}
-    plain = replace(random_tiny_config(64), **heads)
+    plain = replace(
+        random_tiny_config(64), num_heads=kv_heads, num_kv_heads=kv_heads, skip_v1_own=1
+    )
     for own in range(1, kv_heads):
         units = HeadUnits.of(replace(plain, skip_v1_own=own))
         assert units.heads * units.own == own

@@ -141,6 +141,9 @@ def test_a_result_of_other_settings_is_refused(store: TokenStore, tmp_path: Path
     with pytest.raises(ConfigError, match="other settings"):
         Campaign([other], store, tmp_path / "work", tmp_path / "results", ONE)
     content = json.loads(file.read_text())
+    assert content["cell"]["start"].pop("skip_v1_own", "absent") is None
+    file.write_text(json.dumps(content))  # as it was before there was such a setting
+    assert Campaign([cell], store, tmp_path / "work", tmp_path / "results", ONE).todo == []
     file.write_text(json.dumps(content | {"step_s": 1.0, "more": 2}))
     with pytest.raises(ConfigError, match="not a cell's result"):
         read_result(file)

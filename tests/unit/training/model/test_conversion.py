@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.loading import load_model
@@ -17,6 +18,7 @@ from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
 from pd_core.errors import ConfigError, ModelError
 from pd_core.models import ModelConfig
 from pd_core.models.latent_shape import LatentShape
+from pd_training.commands.app import app
 from pd_training.model.conversion import convert_to_skip_v1, own_values
 from pd_training.model.model import TrainingModel
 from pd_training.model.model_directory import read_training_model, write_training_model
@@ -128,6 +130,25 @@ def test_a_model_of_three_kv_heads_keeps_any_share(
     report = inspect_model(tmp_path / "skip")
     assert report.kv_bytes_per_token == report.kv_bytes_per_token_by_formula
     assert load_model(str(tmp_path / "skip"), fast=True).model.config.num_value_heads(1) == own
+
+
+def test_a_user_is_told_what_a_share_was_rounded_to(tmp_path: Path) -> None:
+    plain_directory(tmp_path / "three", replace(GQA, num_heads=9, num_kv_heads=3), torch.float32)
+    plain_directory(tmp_path / "four", GQA, torch.float32)
+
+    def printed(source: str, *options: str) -> str:
+        out = tmp_path / f"{source}{len(list(tmp_path.iterdir()))}"
+        done = CliRunner().invoke(app, ["convert", str(tmp_path / source), str(out), *options])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    text = printed("three")
+    assert "--skip-v1-keep 0.5 of 3 KV heads is rounded to 2 of a layer's own and 1" in text
+    assert "KV heads with own values in later layers: 3 -> 2" in text
+    assert "is rounded to 1 of a layer's own" in printed("three", "--skip-v1-keep", "0.3")
+    text = printed("four", "--skip-v1-keep", "0.75")
+    assert "rounded" not in text
+    assert "in later layers: 4 -> 3" in text
 
 
 def test_a_fit_of_uneven_parts_brings_the_original_closer(tmp_path: Path) -> None:
