@@ -1,16 +1,15 @@
 """Reading and writing the tensors of Hugging Face directories: safetensors, sharded or not."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pd_core.checkpoints.stored_weights import StoredWeights
 from pd_core.errors import ModelError
 from pd_core.files.atomic import replaced
 from pd_core.store.json_file import read_json
@@ -20,20 +19,9 @@ __all__ = ["Checkpoint", "read_json", "write_tensors"]
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _FLOATS = ("F32", "F16", "BF16")  # in the words of the files' headers
-# Names of what quantised checkpoints (GPTQ, AWQ, FP8, bitsandbytes, MLX, HQQ, AQLM) store beside
-# a weight, or in its place.
-_QUANTISED = re.compile(
-    r"\.(qweight|qzeros|scales|g_idx|biases|weight_scale(_inv)?|weight_packed|absmax|quant_map"
-    r"|SCB|W_q|codebooks)\b"
-)
 # The largest models' have a few; each name in a header takes time and twenty times its memory.
 _MOST_HEADER_BYTES = 8 << 20
-_CHECKED_NUMBERS = 1 << 24  # checked at once, so that checking takes little memory
-# Stored in old checkpoints; we compute it from the config.
-_DERIVED_SUFFIX = "rotary_emb.inv_freq"
-_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -52,12 +40,8 @@ def write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
         raise ModelError(f"{directory / _SINGLE} cannot be written: {error}") from error
 
 
-class Checkpoint:
+class Checkpoint(StoredWeights):
     """The safetensors files of one directory.
-
-    Attributes:
-        files: all files, sorted by name.
-        has_embedding: the embedding is stored; a tied model may store its output layer instead.
 
     Raises:
         ModelError: there are none, or one is truncated or broken or cannot be mapped into memory.
@@ -65,13 +49,12 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        names = self._file_names()
-        self.files = tuple(directory / name for name in sorted(names))
+        files = tuple(directory / name for name in sorted(self._file_names()))
         self._file_of: dict[str, Path] = {}
-        self._shapes: dict[str, list[int]] = {}
-        self._types: dict[str, str] = {}
+        shapes: dict[str, list[int]] = {}
+        types: dict[str, str] = {}
         header_bytes = 0
-        for file in self.files:
+        for file in files:
             header_bytes += _header_bytes(file)
             if header_bytes > _MOST_HEADER_BYTES:
                 raise ModelError(
@@ -85,10 +68,9 @@ class Checkpoint:
                         raise ModelError(f"tensor {name} is in two files of {directory}")
                     self._file_of[name] = file
                     header = opened.get_slice(name)
-                    self._shapes[name] = header.get_shape()
-                    self._types[name] = header.get_dtype()
-        self.has_embedding = _EMBEDDING in self._file_of
-        self._size_bytes = sum(file.stat().st_size for file in self.files)
+                    shapes[name] = header.get_shape()
+                    types[name] = header.get_dtype()
+        super().__init__(files, shapes, types, _FLOATS)
 
     def _file_names(self) -> set[str]:
         """Return the names of the safetensors files, from the index if there is one."""
@@ -115,137 +97,11 @@ class Checkpoint:
             raise ModelError(what_directory_is(self._directory))
         raise ModelError(f"{self._directory} has no {_SINGLE} and no {_INDEX}")
 
-    def num_layers(self) -> int:
-        """Count the decoder layers that have tensors."""
-        found = (_LAYER.match(name) for name in self._file_of)
-        return len({int(match[1]) for match in found if match})
-
-    def check_fits(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> None:
-        """Compare names and shapes, which are in the files' headers; reads no weights.
-
-        Args:
-            tensors: the model's tensors by name; only their shapes matter.
-            tied_head: the output layer is the embedding; either may be stored, or both.
-
-        Raises:
-            ModelError: a tensor is missing, unknown, or of the wrong shape or type.
-        """
-        found = {n for n in self._file_of if not n.endswith(_DERIVED_SUFFIX)}
-        if quantised := sorted(filter(_QUANTISED.search, found - tensors.keys())):
-            raise ModelError(
-                f"the weights are quantised (there is {_some(quantised)}), which is not supported; "
-                "use the model they were made from, in float32, bfloat16 or float16"
-            )
-        if tied_head and _HEAD in found:
-            found = found - {_HEAD} | {_EMBEDDING}
-        if missing := sorted(tensors.keys() - found):
-            raise ModelError(f"the checkpoint lacks {_some(missing)}")
-        if extra := sorted(found - tensors.keys()):
-            raise ModelError(
-                f"the checkpoint has tensors the model has no place for: {_some(extra)}"
-            )
-        for name in sorted(tensors):
-            place = self._place(name)
-            shape, wanted = self._shapes[place], list(tensors[name].shape)
-            if shape != wanted:
-                raise ModelError(f"tensor {place} has shape {shape}; the config asks for {wanted}")
-            if (dtype := self._types[place]) not in _FLOATS:
-                raise ModelError(
-                    f"tensor {place} has type {dtype}, which is not supported; supported are "
-                    f"{', '.join(_FLOATS)}"
-                )
-
-    def load_into(
-        self,
-        tensors: Mapping[str, Tensor],
-        *,
-        tied_head: bool,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        """Copy every stored tensor into the model's.
-
-        Args:
-            tensors: the model's tensors by name; their dtype may differ from the file's.
-            tied_head: the output layer is the embedding, so a stored one must be equal to it.
-            progress: called after each tensor with the bytes read and the files' size; at the end
-                both are equal.
-
-        Raises:
-            ModelError: a tensor is missing, unknown, of the wrong shape or type, or not finite.
-        """
-        read_bytes, size_bytes = 0, self._size_bytes
-        for name, tensor in self._fitting(tensors, tied_head):
-            place = tensors[name]
-            place.copy_(tensor)
-            _check_finite(name, place)
-            read_bytes += tensor.nbytes
-            if progress is not None:
-                progress(min(read_bytes, size_bytes), size_bytes)
-        if progress is not None:
-            progress(size_bytes, size_bytes)  # the rest is headers
-
-    def verify(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> set[torch.dtype]:
-        """Check all that `load_into` checks, reading every value and keeping none.
-
-        Args:
-            tensors: the model's tensors by name; only their shapes matter.
-            tied_head: as for `load_into`.
-
-        Returns:
-            The dtypes of the stored tensors.
-
-        Raises:
-            ModelError: as `load_into`.
-        """
-        dtypes = set()
-        for name, tensor in self._fitting(tensors, tied_head):
-            _check_finite(name, tensor)
-            dtypes.add(tensor.dtype)
-        return dtypes
-
-    def _fitting(
-        self, tensors: Mapping[str, Tensor], tied_head: bool
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield the stored tensors, each checked against the model's."""
-        self.check_fits(tensors, tied_head=tied_head)
-        if tied_head and self._file_of.keys() >= {_EMBEDDING, _HEAD}:
-            (_, embedding), (_, head) = self.stored((_EMBEDDING, _HEAD))
-            if not torch.equal(embedding, head):
-                raise ModelError(f"tie_word_embeddings is true, but {_HEAD} is not the embedding")
-        yield from self.stored(tensors.keys())
-
-    def stored(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, tensor) as stored, sorted by name, one at a time.
-
-        The embedding of a tied model may be stored as its output layer alone.
-
-        Raises:
-            ModelError: a file is gone, or cannot be mapped into memory.
-        """
-        for file in self.files:
-            if not file.exists():
-                raise ModelError(f"{file} does not exist")
-        for name in sorted(names):
-            place = self._place(name)
-            file = self._file_of[place]
-            with _opened(file) as opened, _our_errors(file):
-                tensor = opened.get_tensor(place)
-            yield name, tensor
-
-    def _place(self, name: str) -> str:
-        """Return the name under which a tensor of the model is stored."""
-        return _HEAD if name == _EMBEDDING and name not in self._file_of else name
-
-
-def _check_finite(name: str, tensor: Tensor) -> None:
-    for part in torch.split(tensor.reshape(-1), _CHECKED_NUMBERS):
-        if not torch.isfinite(part).all():
-            raise ModelError(f"tensor {name} holds NaN or infinite values")
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    def _whole(self, place: str) -> Tensor:
+        file = self._file_of[place]
+        with _opened(file) as opened, _our_errors(file):
+            tensor: Tensor = opened.get_tensor(place)
+        return tensor
 
 
 def _header_bytes(file: Path) -> int:

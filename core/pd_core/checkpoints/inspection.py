@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
+from pd_core.checkpoints.any_model import read_model_files
 from pd_core.checkpoints.loading import DTYPES
-from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import ModelError
 from pd_core.models.config import ModelConfig
 from pd_core.models.families import FAMILIES
 from pd_core.models.kv_cache import KEY_BLOCK, KVCache
-from pd_core.store.model_names import model_directory
+from pd_core.store.model_names import model_path
 
 __all__ = ["ModelReport", "inspect_model"]
 
@@ -22,12 +22,12 @@ class ModelReport:
     """Facts about a checkpoint that can be served.
 
     Attributes:
-        name: the directory's name.
+        name: the directory's or GGUF file's name.
         architecture: as in config.json.
         config: the shape.
         num_parameters: number of weights; tied ones count once.
-        stored_dtypes: dtypes of the tensors in the files, sorted by name.
-        stored_bytes: size of the safetensors files.
+        stored_dtypes: types of the tensors in the files, sorted by name.
+        stored_bytes: size of the weights' files.
         kv_dtype: dtype of the KV cache for the following sizes.
         kv_bytes_per_token: bytes that a cache of one block allocates, divided by its tokens.
         kv_bytes_per_token_by_formula: a plain model's of this shape, less the papers' saving.
@@ -57,13 +57,13 @@ class ModelReport:
 
 
 def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelReport:
-    """Read every file of a Hugging Face directory, the weights tensor by tensor, and report.
+    """Read every file of a model, the weights tensor by tensor, and report.
 
     Whatever load_model would refuse is refused here with the same message; only one tensor is in
     memory at a time.
 
     Args:
-        directory: the checkpoint, or the shipped model's name.
+        directory: the checkpoint or GGUF file, or the shipped model's name.
         kv_dtype: dtype of the KV cache: "float32", "bfloat16" or "float16".
 
     Raises:
@@ -71,10 +71,10 @@ def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelR
     """
     if kv_dtype not in DTYPES:
         raise ModelError(f"unknown dtype {kv_dtype!r}; known: {', '.join(DTYPES)}")
-    files = ModelDirectory(model_directory(str(directory)))
+    files = read_model_files(model_path(str(directory)))
     config = files.config
     shapes = files.shapes
-    dtypes = files.checkpoint.verify(shapes, tied_head=config.tie_word_embeddings)
+    types = files.checkpoint.verify(shapes, tied_head=config.tie_word_embeddings)
     family, dtype = FAMILIES[config.family], DTYPES[kv_dtype]
     cache = KVCache(
         config.layer_heads(), config.head_dim, 1, dtype=dtype, device=torch.device("cpu")
@@ -85,7 +85,7 @@ def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelR
         architecture=family.skip_architecture if config.skip_v1 else family.architecture,
         config=config,
         num_parameters=sum(t.numel() for t in shapes.values()),
-        stored_dtypes=tuple(sorted({str(d).removeprefix("torch.") for d in dtypes})),
+        stored_dtypes=tuple(sorted(types)),
         stored_bytes=sum(f.stat().st_size for f in files.checkpoint.files),
         kv_dtype=kv_dtype,
         kv_bytes_per_token=cache.allocated_bytes // cache.capacity_tokens,

@@ -9,9 +9,10 @@ from textwrap import shorten
 
 import torch
 
+from pd_core.checkpoints.any_model import read_model_files
 from pd_core.checkpoints.checkpoint import write_tensors
 from pd_core.checkpoints.hf_config import write_config
-from pd_core.checkpoints.model_directory import ModelDirectory
+from pd_core.checkpoints.model_files import ModelFiles
 from pd_core.checkpoints.random_tiny import (
     EOS_TOKEN,
     fill_weights,
@@ -27,7 +28,7 @@ from pd_core.identity.numerics import Numerics, unchecked
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.linear import can_pack
 from pd_core.models.numerics_probe import probe
-from pd_core.store.model_names import RANDOM_TINY, model_directory
+from pd_core.store.model_names import RANDOM_TINY, model_path
 from pd_core.text.chat_template import ChatTemplate
 from pd_core.text.tokenizer import Tokenizer
 
@@ -43,7 +44,7 @@ class LoadedModel:
     """A model with everything needed to serve it.
 
     Attributes:
-        name: the directory's name, also for the shipped model, or "random-tiny".
+        name: the directory's or GGUF file's name, also for the shipped model, or "random-tiny".
         eos_token_ids: ids that end a sequence; may be empty.
         chat_template: turns messages into prompts; None when the checkpoint has no template.
         sampling_defaults: how it is sampled when a request does not say.
@@ -67,7 +68,7 @@ def load_model(
     fast: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> LoadedModel:
-    """Load the shipped model or "random-tiny" by name, or a Hugging Face directory.
+    """Load the shipped model or "random-tiny" by name, a Hugging Face directory or a GGUF file.
 
     Only float32 on the CPU is bit-reproducible. Other dtypes and devices, and the fast mode, use
     plain kernels and get a numerics id that equals no other.
@@ -92,12 +93,12 @@ def load_model(
     if spec == RANDOM_TINY:
         loaded = _load_random_tiny(numerics, dtype, device)
     else:
-        loaded = _load_directory(model_directory(spec), numerics, dtype, device, progress)
+        loaded = _load_files(model_path(spec), numerics, dtype, device, progress)
     logger.debug("the fingerprints are known of %s", loaded.name)
     return loaded
 
 
-def read_fingerprints(files: ModelDirectory, numerics_id: str) -> Fingerprints:
+def read_fingerprints(files: ModelFiles, numerics_id: str) -> Fingerprints:
     """Return a checkpoint's fingerprints without loading it, for engines that load it themselves.
 
     Raises:
@@ -191,14 +192,14 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     )
 
 
-def _load_directory(
-    directory: Path,
+def _load_files(
+    path: Path,
     numerics: Numerics,
     dtype: str,
     device: str,
     progress: Callable[[int, int], None] | None,
 ) -> LoadedModel:
-    files = ModelDirectory(directory)
+    files = read_model_files(path)
     model = _built(files, numerics, dtype, device)
     model.num_token_ids = files.tokenizer.vocab_size
     places = model.tensors()
@@ -218,7 +219,7 @@ def _load_directory(
     )
 
 
-def _built(files: ModelDirectory, numerics: Numerics, dtype: str, device: str) -> CausalLM:
+def _built(files: ModelFiles, numerics: Numerics, dtype: str, device: str) -> CausalLM:
     """Allocate a model's weights.
 
     Raises:
@@ -237,7 +238,7 @@ def _built(files: ModelDirectory, numerics: Numerics, dtype: str, device: str) -
         ) from error
 
 
-def _fingerprints(files: ModelDirectory, names: Iterable[str], numerics_id: str) -> Fingerprints:
+def _fingerprints(files: ModelFiles, names: Iterable[str], numerics_id: str) -> Fingerprints:
     semantic = files.config.semantic()
     weights = cached_digest(
         json.dumps(["weights", 1, semantic]),

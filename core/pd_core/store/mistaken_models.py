@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from pd_core.errors import ModelError
+from pd_core.store.gguf_paths import gguf_files
 from pd_core.store.model_store import PulledName
 
 __all__ = ["refuse_pointer", "what_directory_is", "what_spec_is"]
@@ -14,10 +15,6 @@ __all__ = ["refuse_pointer", "what_directory_is", "what_spec_is"]
 _GGUF = b"GGUF"  # the first bytes of such a file
 _POINTER = b"version https://git-lfs"  # what git leaves in a file's place without Git LFS
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_INSTEAD = (
-    "give the Hugging Face directory that it was made from, or get that with: "
-    "pd-device models pull OWNER/MODEL"
-)
 _MOST_ENTRIES = 10_000  # of a folder that are looked at
 
 
@@ -58,10 +55,12 @@ def what_spec_is(spec: str, known: Sequence[str]) -> str:
 def what_directory_is(directory: Path) -> str:
     """Return the sentence about a directory without a config.json."""
     names = _entries(directory)
-    if gguf := [name for name in names if name.lower().endswith(".gguf")]:
+    if gguf := gguf_files(directory):
         return (
-            f"{directory} holds GGUF files ({gguf[0]}), llama.cpp's format, which is not read; "
-            f"{_INSTEAD}"
+            f"{directory} holds {len(gguf)} GGUF files; name one: {str(directory / gguf[0])!r}"
+            if len(gguf) > 1
+            else f"{directory} holds {gguf[0]} beside safetensors files without a config.json; "
+            f"name the GGUF file itself: {str(directory / gguf[0])!r}"
         )
     if "adapter_config.json" in names:
         return (
@@ -98,8 +97,8 @@ def _what_file_is(path: Path) -> str:
     """Return the sentence about something that exists and is not a directory."""
     if not path.is_file():
         return f"{str(path)!r} is neither a directory nor a file; give a model's directory"
-    if path.suffix.lower() == ".gguf" or _begins_with(path, _GGUF):
-        return f"{str(path)!r} is a GGUF file, llama.cpp's format, which is not read; {_INSTEAD}"
+    if _begins_with(path, _GGUF):
+        return f"{str(path)!r} is a GGUF file, but not called so; give it a name that ends in .gguf"
     if path.suffix.lower() in _PICKLES:
         return (
             f"{str(path)!r} is a pickle file, which can run code and is never read; give a Hugging "

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from pd_core.errors import ConfigError
 from pd_core.host.user_folders import expanded, user_folder
+from pd_core.store.catalogue import CATALOGUE
 
 __all__ = [
     "MANIFEST",
@@ -37,6 +38,7 @@ DEFAULT_REVISION = "main"
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(rf"({_PART})/({_PART})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,127}}))?")
 _PARTIAL = ".partial"
+_CATALOGUE_OWNER = "_"  # no account on a hub is called so
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,7 +57,9 @@ class PulledName:
 
     @classmethod
     def parse(cls, spec: str) -> Self | None:
-        """Read "owner/model" or "owner/model@revision"; None if it is not such a name."""
+        """Read "owner/model", "owner/model@revision" or a name of the catalogue; else None."""
+        if spec in CATALOGUE:
+            return cls(_CATALOGUE_OWNER, spec)
         found = _NAME.fullmatch(spec)
         if found is None or ".." in spec:
             return None
@@ -68,6 +72,8 @@ class PulledName:
         return f"{self.owner}/{self.model}"
 
     def __str__(self) -> str:
+        if self.owner == _CATALOGUE_OWNER:
+            return self.model
         named = "" if self.revision == DEFAULT_REVISION else f"@{self.revision}"
         return f"{self.repo}{named}"
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pd_core.checkpoints.any_model import read_model_files
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.loading import read_fingerprints
-from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import PdError
 from pd_core.files.api_key import key_exposure
 from pd_core.generation import Fingerprints
@@ -17,7 +17,7 @@ from pd_core.host.wall_clock import unix_time_s
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.sockets.listening import bind
 from pd_core.sockets.loopback import is_loopback
-from pd_core.store.model_names import RANDOM_TINY, model_directory
+from pd_core.store.model_names import RANDOM_TINY, model_path
 from pd_device_client.api.door import Door
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.battery import Battery, read_battery
@@ -129,7 +129,7 @@ def _model(model: str, kept_kv_bytes: int) -> tuple[str, Fingerprints | None]:
     if model == RANDOM_TINY:
         return f"{RANDOM_TINY} is made on the spot; {free}", None
     report = inspect_model(model)
-    files = ModelDirectory(model_directory(model))
+    files = read_model_files(model_path(model))
     if files.chat_template is not None:
         files.chat_template.check()
     fingerprints = read_fingerprints(files, "")

@@ -1,0 +1,206 @@
+"""The weights of a checkpoint by name, whatever file they are in: checked, read, copied."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pd_core.errors import ModelError
+
+__all__ = ["StoredWeights"]
+
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# Names of what quantised checkpoints (GPTQ, AWQ, FP8, bitsandbytes, MLX, HQQ, AQLM) store beside
+# a weight, or in its place.
+_QUANTISED = re.compile(
+    r"\.(qweight|qzeros|scales|g_idx|biases|weight_scale(_inv)?|weight_packed|absmax|quant_map"
+    r"|SCB|W_q|codebooks)\b"
+)
+_CHECKED_NUMBERS = 1 << 24  # checked at once, so that checking takes little memory
+# Stored in old checkpoints; we compute it from the config.
+_DERIVED_SUFFIX = "rotary_emb.inv_freq"
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+
+
+class StoredWeights(ABC):
+    """Stored tensors by Hugging Face's names, whose shapes are known and whose values are not yet.
+
+    Args:
+        files: all files, sorted by name.
+        shapes: the shape of every stored tensor.
+        types: the type of every stored tensor, in the words of the files.
+        supported: the types that can be read.
+
+    Attributes:
+        files: all files, sorted by name.
+        has_embedding: the embedding is stored; a tied model may store its output layer instead.
+    """
+
+    def __init__(
+        self,
+        files: tuple[Path, ...],
+        shapes: Mapping[str, list[int]],
+        types: Mapping[str, str],
+        supported: tuple[str, ...],
+    ) -> None:
+        self.files = files
+        self._shapes = shapes
+        self._types = types
+        self._supported = supported
+        self.has_embedding = _EMBEDDING in shapes
+        self._size_bytes = sum(file.stat().st_size for file in files)
+
+    @abstractmethod
+    def _whole(self, place: str) -> Tensor:
+        """Return a tensor by the name it is stored under.
+
+        Raises:
+            ModelError: its file is gone, or cannot be mapped into memory.
+        """
+
+    def _parts(self, place: str) -> Iterator[Tensor]:
+        """Yield a tensor in parts of consecutive rows, where the whole would take much memory."""
+        yield self._whole(place)
+
+    def _stored_bytes(self, place: str, tensor: Tensor) -> int:
+        """Return how many bytes of the file a tensor takes."""
+        return tensor.nbytes
+
+    def _type_name(self, place: str, tensor: Tensor) -> str:
+        """Return the name of a stored tensor's type; `tensor` is some of it, as read."""
+        return str(tensor.dtype).removeprefix("torch.")
+
+    def num_layers(self) -> int:
+        """Count the decoder layers that have tensors."""
+        found = (_LAYER.match(name) for name in self._shapes)
+        return len({int(match[1]) for match in found if match})
+
+    def check_fits(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> None:
+        """Compare names and shapes, which are in the files' headers; reads no weights.
+
+        Args:
+            tensors: the model's tensors by name; only their shapes matter.
+            tied_head: the output layer is the embedding; either may be stored, or both.
+
+        Raises:
+            ModelError: a tensor is missing, unknown, or of the wrong shape or type.
+        """
+        found = {n for n in self._shapes if not n.endswith(_DERIVED_SUFFIX)}
+        if quantised := sorted(filter(_QUANTISED.search, found - tensors.keys())):
+            raise ModelError(
+                f"the weights are quantised (there is {_some(quantised)}), which is not supported; "
+                "use the model they were made from, in float32, bfloat16 or float16"
+            )
+        if tied_head and _HEAD in found:
+            found = found - {_HEAD} | {_EMBEDDING}
+        if missing := sorted(tensors.keys() - found):
+            raise ModelError(f"the checkpoint lacks {_some(missing)}")
+        if extra := sorted(found - tensors.keys()):
+            raise ModelError(
+                f"the checkpoint has tensors the model has no place for: {_some(extra)}"
+            )
+        for name in sorted(tensors):
+            place = self._place(name)
+            shape, wanted = self._shapes[place], list(tensors[name].shape)
+            if shape != wanted:
+                raise ModelError(f"tensor {place} has shape {shape}; the config asks for {wanted}")
+            if (dtype := self._types[place]) not in self._supported:
+                raise ModelError(
+                    f"tensor {place} has type {dtype}, which is not supported; supported are "
+                    f"{', '.join(self._supported)}"
+                )
+
+    def load_into(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        tied_head: bool,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Copy every stored tensor into the model's.
+
+        Args:
+            tensors: the model's tensors by name; their dtype may differ from the file's.
+            tied_head: the output layer is the embedding, so a stored one must be equal to it.
+            progress: called after each tensor with the bytes read and the files' size; at the end
+                both are equal.
+
+        Raises:
+            ModelError: a tensor is missing, unknown, of the wrong shape or type, or not finite.
+        """
+        read_bytes, size_bytes = 0, self._size_bytes
+        for name, place in self._fitting(tensors, tied_head):
+            target, row = tensors[name], 0
+            for part in self._parts(place):
+                target[row : row + len(part)].copy_(part)
+                row += len(part)
+            _check_finite(name, target)
+            read_bytes += self._stored_bytes(place, part)
+            if progress is not None:
+                progress(min(read_bytes, size_bytes), size_bytes)
+        if progress is not None:
+            progress(size_bytes, size_bytes)  # the rest is headers
+
+    def verify(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> set[str]:
+        """Check all that `load_into` checks, reading every value and keeping none.
+
+        Args:
+            tensors: the model's tensors by name; only their shapes matter.
+            tied_head: as for `load_into`.
+
+        Returns:
+            The names of the stored tensors' types.
+
+        Raises:
+            ModelError: as `load_into`.
+        """
+        types = set()
+        for name, place in self._fitting(tensors, tied_head):
+            for part in self._parts(place):
+                _check_finite(name, part)
+            types.add(self._type_name(place, part))
+        return types
+
+    def stored(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, tensor) as stored, sorted by name, one at a time.
+
+        The embedding of a tied model may be stored as its output layer alone.
+
+        Raises:
+            ModelError: a file is gone, or cannot be mapped into memory.
+        """
+        self._check_there()
+        for name in sorted(names):
+            yield name, self._whole(self._place(name))
+
+    def _fitting(self, tensors: Mapping[str, Tensor], tied_head: bool) -> Iterator[tuple[str, str]]:
+        """Yield (name, name it is stored under), sorted, once all fits the model."""
+        self.check_fits(tensors, tied_head=tied_head)
+        self._check_there()
+        both = tied_head and self._shapes.keys() >= {_EMBEDDING, _HEAD}
+        if both and not torch.equal(self._whole(_EMBEDDING), self._whole(_HEAD)):
+            raise ModelError(f"tie_word_embeddings is true, but {_HEAD} is not the embedding")
+        yield from ((name, self._place(name)) for name in sorted(tensors))
+
+    def _check_there(self) -> None:
+        for file in self.files:
+            if not file.exists():
+                raise ModelError(f"{file} does not exist")
+
+    def _place(self, name: str) -> str:
+        """Return the name under which a tensor of the model is stored."""
+        return _HEAD if name == _EMBEDDING and name not in self._shapes else name
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    for part in torch.split(tensor.reshape(-1), _CHECKED_NUMBERS):
+        if not torch.isfinite(part).all():
+            raise ModelError(f"tensor {name} holds NaN or infinite values")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
