@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from pd_core.errors import ConfigError, ModelError
 from pd_core.files.api_key import read_api_key
 from pd_core.sockets.loopback import is_loopback_url
+from pd_core.store.catalogue import CATALOGUE
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_core.store.model_store import pulled_names, store_root
 from pd_device_client.terminal.columns import aligned
@@ -27,7 +28,10 @@ models = typer.Typer(
     no_args_is_help=True,
 )
 
-Name = Annotated[str, typer.Argument(help="OWNER/MODEL, or OWNER/MODEL@REVISION.")]
+Name = Annotated[
+    str,
+    typer.Argument(help=f"{', '.join(CATALOGUE)}, OWNER/MODEL, or OWNER/MODEL@REVISION."),
+]
 
 
 @models.command("list")
@@ -41,7 +45,13 @@ def list_models() -> None:
         (DEFAULT_MODEL, "-", "in the package"),
         (RANDOM_TINY, "-", "made on the spot"),
     ]
-    for name in pulled_names():
+    here = list(pulled_names())
+    rows += [
+        (known.name, _mib(known.size_bytes), f"not here: pd-device models pull {known.name}")
+        for known in CATALOGUE.values()
+        if known.name not in map(str, here)
+    ]
+    for name in here:
         try:
             manifest = read_manifest(name)
         except ModelError:  # verify says what is wrong with it
@@ -70,6 +80,7 @@ def pull_model(
     ] = None,
 ) -> None:
     """Get a model from a hub, or update it; an interrupted pull resumes where it stopped."""
+    from pd_device_client.hub.known_model_pull import pull_known
     from pd_device_client.hub.model_hub import ModelHub
     from pd_device_client.hub.model_pull import pull
     from pd_device_client.hub.pulled_models import pulled_name
@@ -81,7 +92,10 @@ def pull_model(
         host = urlsplit(hub.endpoint).hostname
         os.environ["no_proxy"] = ",".join(filter(None, (direct, host)))
     with _progress() as show:
-        manifest, changed = pull(hub, wanted, show)
+        if (known := CATALOGUE.get(name)) is not None:
+            manifest, changed = pull_known(known, hub, show)
+        else:
+            manifest, changed = pull(hub, wanted, show)
     words = "is here" if changed else "is up to date"
     _say(f"{wanted} {words}: {_mib(manifest.size_bytes)}, commit {manifest.commit[:12]}")
 

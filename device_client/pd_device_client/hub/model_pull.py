@@ -23,7 +23,7 @@ from pd_device_client.hub.model_card import HubFile, Repo
 from pd_device_client.hub.model_hub import ModelHub
 from pd_device_client.hub.pulled_models import differences, sole_use
 
-__all__ = ["Progress", "pull"]
+__all__ = ["Progress", "check_room", "pull", "put_in_place"]
 
 Progress = Callable[[str, int, int], None]
 """Called with (a word for the step, bytes done, bytes in all)."""
@@ -64,16 +64,16 @@ def pull(hub: ModelHub, name: PulledName, progress: Progress) -> tuple[Manifest,
         first = [file for file in small if file.name in _FIRST]
         # Which shards are needed the index says, so those are counted later.
         single = [file for file in repo.files if file.name == _SINGLE]
-        _check_room(name, [*small, *single], folder, older)
+        check_room(name, [*small, *single], folder, older)
         _bring(hub, name, repo, first, older, progress)
         _check_config(name, folder / "config.json")
         files = [*small, *_weights(name, repo, folder)]
-        _check_room(name, files, folder, older)
+        check_room(name, files, folder, older)
         pulled = _bring(hub, name, repo, files, older, progress)
         manifest = Manifest(
             name=str(name), commit=repo.commit, endpoint=hub.endpoint, files=dict(sorted(pulled))
         )
-        _put_in_place(name, manifest)
+        put_in_place(name, manifest)
         return manifest, True
 
 
@@ -97,8 +97,9 @@ def _small_files(name: PulledName, repo: Repo) -> list[HubFile]:
     if missing := [needed for needed in _NEEDED if needed not in there]:
         if any(file.name.lower().endswith(".gguf") for file in repo.files):
             raise ModelError(
-                f"{name} holds GGUF files, llama.cpp's format, which is not read; pull the model "
-                "that they were made from (the model's card names it)"
+                f"{name} holds GGUF files, one for each size of its weights, which are not pulled; "
+                "download one and name it with --model FILE.gguf, or pull the model that they were "
+                "made from (the model's card names it)"
             )
         raise ModelError(
             f"{name} has no {' and no '.join(missing)}, so it is not an ordinary Hugging Face "
@@ -151,10 +152,14 @@ def _check_config(name: PulledName, config: Path) -> None:
         ) from error
 
 
-def _check_room(
+def check_room(
     name: PulledName, files: Sequence[HubFile], folder: Path, older: Manifest | None
 ) -> None:
-    """Refuse files that do not fit on the disk, less those bytes that are here already."""
+    """Refuse files that do not fit on the disk, less those bytes that are here already.
+
+    Raises:
+        ModelError: there is no room.
+    """
     here = {path.name: path.stat().st_size for path in folder.iterdir()}
     kept = {file.sha256 for file in older.files.values()} if older is not None else set()
     missing = _SPARE_BYTES
@@ -245,7 +250,7 @@ def _take_over(name: PulledName, older: Manifest, file: HubFile, arriving: Path)
             return
 
 
-def _put_in_place(name: PulledName, manifest: Manifest) -> None:
+def put_in_place(name: PulledName, manifest: Manifest) -> None:
     """Move the folder to its place, with only the files that the manifest names."""
     partial, place = partial_folder(name), pulled_folder(name)
     for path in partial.iterdir():
