@@ -23,6 +23,8 @@ HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
 	tests/integration/device/test_changed_bits.py tests/integration/device/test_hostile_hub.py \
 	tests/integration/device/test_no_model.py tests/integration/device/test_refused_prompts.py \
 	tests/integration/api/test_text_of_answers.py
+# The demonstrations' model, instead of the one in the box: make demo MODEL=smollm2-135m (a real one).
+MODEL ?=
 # The trace for `make bench`: the README's is downloaded when none is named.
 TRACE ?=
 BENCH_TRACE := results/AzureLLMInferenceTrace_conv.csv
@@ -47,10 +49,10 @@ help: ## List the targets
 install: $(DEV_STAMP) ## Create .venv with everything for development (quick when nothing changed)
 
 demo: $(RUN_STAMP) ## Carry one page on in three modes, with a cloud and a throttled device
-	@$(BIN)/pd-bench demo
+	@$(demo_model); $(BIN)/pd-bench demo $${model:+--model "$$model"}
 
 demo-page: $(RUN_STAMP) ## Open a page on a cloud and a throttled device; Ctrl-C stops both
-	@$(BIN)/pd-device serve --demo
+	@$(demo_model); $(BIN)/pd-device serve --demo $${model:+--model "$$model"}
 
 test: install ## Lint, typecheck, stubs, all tests but the heavy ones
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint typecheck proto-check
@@ -139,6 +141,13 @@ clean: ## Remove .venv, .venv-vllm, caches and build output
 	@rm -rf $(VENV) $(VLLM_VENV) .venv-guidellm .venv-aiperf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@rm -rf .hypothesis .coverage htmlcov site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A model that is named and is no path is pulled; where it cannot be had, the one in the box is taken.
+define demo_model
+model="$(MODEL)"; if [ -n "$$model" ] && [ ! -e "$$model" ] \
+&& ! $(BIN)/pd-device models pull "$$model"; then \
+	echo "$$model cannot be had here, so the model in the box answers" >&2; model=; fi
+endef
 
 # The plugins come from the environment, so the stubs depend on what pyproject.toml pins alone.
 define generate

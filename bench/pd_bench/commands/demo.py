@@ -1,8 +1,9 @@
 """One prompt in three modes, live: which side made which token, and what it cost.
 
-The prompt is the beginning of a documentation page that the shipped model was not trained on. The
-server is a real process, the device a real engine in this one, throttled to the profile "slow"
-because both run on the same machine.
+The prompt is the beginning of a documentation page that the shipped model was not trained on, which
+it carries on; a model with a chat template answers a question about the page. The server is a real
+process, the device a real engine in this one, throttled to the profile "slow" because both run on
+the same machine.
 """
 
 from collections.abc import Callable
@@ -15,13 +16,14 @@ from rich.text import Text
 from pd_bench.harness.cores import available_cores, pinned, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.replay.schemes import SCHEMES
-from pd_core.checkpoints.loading import load_model
+from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
+from pd_device_client.device.prompt import conversation_token_ids
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.profiles import device_profile
@@ -35,6 +37,7 @@ _SEED = 8  # gives a text that reads well; the other sampling parameters are the
 _STYLES = {Origin.CLOUD: "bold cyan", Origin.DEVICE: "green"}
 _PAGE = "tutorial-modules.rst.txt"
 _PAGE_SOURCE = "the Python tutorial's page on modules"  # licence: assets/README.md
+_QUESTION = "Explain in three sentences what a module is and how a program uses one."
 
 
 async def run_demo(
@@ -59,8 +62,7 @@ async def run_demo(
     speed = device_profile("slow")
     with pinned(cores.client):
         loaded = await in_loading_thread(lambda: load_model(model))
-        page = _page()
-        prompt = tuple(loaded.tokenizer.encode_prompt(page))
+        text, prompt = _prompt(loaded)
         sampling = loaded.sampling_defaults.params(seed=_SEED)
         async with own_server(ServerOptions(model=model, cores=cores.server)) as target:
             engine = TorchLocalEngine(loaded, num_threads=len(cores.client) or None)
@@ -76,7 +78,7 @@ async def run_demo(
                     f"A prompt of {len(prompt)} tokens, and {answer_tokens} more at one per "
                     f"{pace_s:g} s."
                 )
-                _introduce(console, loaded.name, page, speed.source)
+                _introduce(console, loaded, text, speed.source)
                 outcomes = []
                 for mode in SCHEMES:
                     console.print(f"\n[bold]{mode}[/bold]")
@@ -86,7 +88,7 @@ async def run_demo(
                         prompt,
                         answer_tokens,
                         sampling,
-                        continues_prompt=True,
+                        continues_prompt=loaded.chat_template is None,
                         cache_salt=mode,
                         mode=Mode(mode),
                     )
@@ -105,13 +107,22 @@ def _page() -> str:
     return path.read_text(encoding="utf-8").rstrip()
 
 
-def _introduce(console: Console, model_name: str, page: str, speed_source: str) -> None:
+def _prompt(loaded: LoadedModel) -> tuple[str, tuple[int, ...]]:
+    """Return the prompt's text as the user gives it, and its ids."""
+    page = _page()
+    if loaded.chat_template is None:
+        return page, tuple(loaded.tokenizer.encode_prompt(page))
+    asked = f"{page}\n\n{_QUESTION}"
+    return asked, conversation_token_ids(loaded, [{"role": "user", "content": asked}])
+
+
+def _introduce(console: Console, loaded: LoadedModel, prompt: str, speed_source: str) -> None:
     console.print(
-        f"Device: real engine, *throttled* to {speed_source}. Model: {model_name}"
-        + (" (random weights: the words mean nothing)." if model_name == RANDOM_TINY else "."),
+        f"Device: real engine, *throttled* to {speed_source}. Model: {loaded.name}"
+        + (" (random weights: the words mean nothing)." if loaded.name == RANDOM_TINY else "."),
     )
     console.print(f"The prompt is the beginning of {_PAGE_SOURCE}; it ends with:")
-    console.print(page.rpartition("\n\n")[2], style="dim", markup=False)
+    console.print(prompt.rpartition("\n\n")[2], style="dim", markup=False)
     tints = [(f"made by the {origin}", style) for origin, style in _STYLES.items()]
     console.print(Text.assemble(tints[0], ", ", tints[1]))
 
