@@ -29,7 +29,9 @@ class ModelDirectory(ModelFiles):
     def __init__(self, directory: Path) -> None:
         root = directory.resolve()
         if not root.is_dir():
-            raise ModelError(f"{directory} is not a directory")
+            raise ModelError(
+                f"{directory} is not a directory; a Hugging Face directory is needed here"
+            )
         check_links(directory)
         if not (root / "config.json").exists():
             raise ModelError(what_directory_is(directory))

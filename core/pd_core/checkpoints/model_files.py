@@ -63,8 +63,8 @@ class ModelFiles:
         config, stored = self.config, self.checkpoint.num_layers()
         if config.num_layers > stored:
             raise ModelError(
-                f"the config has {config.num_layers} layers (num_hidden_layers), but there are "
-                f"weights of {stored} layers"
+                f"the config's number of layers is {config.num_layers}, but the checkpoint has "
+                f"weights of {stored}"
             )
         shapes = CausalLM(config, unchecked("meta"), device=torch.device("meta")).tensors()
         self.checkpoint.check_fits(shapes, tied_head=config.tie_word_embeddings)

@@ -5,14 +5,13 @@ from reprlib import repr as _short  # a file may hold a text of megabytes
 
 from pd_core.errors import ModelError
 
-__all__ = ["MOST_ITEMS", "ByteReader", "Value"]
+__all__ = ["ByteReader", "Value", "damaged"]
 
 Value = bool | int | float | str | list[bool] | list[int] | list[float] | list[str]
 """What a key of the header may have: one number or text, or a list of them."""
 
-MOST_ITEMS = 1 << 20
-"""The items of one list at most; the largest vocabularies have a quarter, and their merges half."""
-
+# Of one list: the largest vocabularies have a quarter, and their merges half.
+_MOST_ITEMS = 1 << 20
 _MOST_HEADER_BYTES = 64 << 20  # vocabulary and merges of the largest models take 15 MB
 _SCALARS = {
     0: "B",
@@ -29,6 +28,11 @@ _SCALARS = {
 }
 _FLOAT32, _TEXT, _LIST = 6, 8, 9
 _LENGTH = struct.Struct("<Q")
+
+
+def damaged(what: str) -> ModelError:
+    """Return the error about a file that cannot be what its writer wrote."""
+    return ModelError(f"{what}; it is truncated or damaged: get it again from where it is from")
 
 
 class ByteReader:
@@ -90,13 +94,13 @@ class ByteReader:
             return self.text()
         if kind == _LIST:
             return self._items(self.whole("I"), self.whole("Q"))
-        raise ModelError(f"a value of kind {kind}, which the format does not have")
+        raise damaged(f"a value of kind {kind}, which the format does not have")
 
     def _items(self, kind: int, count: int) -> Value:
         if kind != _TEXT and kind not in _SCALARS:
-            raise ModelError(f"a list whose items are of kind {kind}, which is not supported")
-        if count > MOST_ITEMS:
-            raise ModelError(f"a list of {count} items, and no model's has more than {MOST_ITEMS}")
+            raise damaged(f"a list whose items are of kind {kind}, which is not supported")
+        if count > _MOST_ITEMS:
+            raise damaged(f"a list of {count} items, and no model's has more than {_MOST_ITEMS}")
         if kind == _TEXT:
             return self._texts(count)
         layout = f"<{count}{_SCALARS[kind]}"
@@ -128,11 +132,11 @@ class ByteReader:
 
     def _refuse_end(self, wanted: int) -> None:
         if wanted > len(self._content):
-            raise ModelError(
+            raise damaged(
                 f"the file ends at byte {len(self._content)}, but its header goes on to byte "
-                f"{wanted}; it is truncated or damaged"
+                f"{wanted}"
             )
-        raise ModelError(
+        raise damaged(
             f"the header is larger than {_MOST_HEADER_BYTES >> 20} MiB, and no model's is"
         )
 
@@ -141,7 +145,7 @@ def _decoded(part: memoryview) -> str:
     try:
         return str(part, "utf-8")
     except UnicodeDecodeError as error:
-        raise ModelError(f"a text that is not UTF-8: {_short(bytes(part))}") from error
+        raise damaged(f"a text that is not UTF-8: {_short(bytes(part))}") from error
 
 
 def _shortest(number: float) -> float:

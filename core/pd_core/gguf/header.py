@@ -7,7 +7,7 @@ from reprlib import repr as _short  # a file may hold a name of megabytes
 
 from pd_core.errors import ModelError
 from pd_core.gguf.block_types import BlockType, block_type
-from pd_core.gguf.byte_reader import ByteReader, Value
+from pd_core.gguf.byte_reader import ByteReader, Value, damaged
 
 __all__ = ["MAGIC", "Header", "TensorPlace", "read_header"]
 
@@ -68,7 +68,7 @@ def read_header(content: memoryview) -> Header:
             the message says what is wrong.
     """
     if bytes(content[: len(MAGIC)]) != MAGIC:
-        raise ModelError("it does not begin with GGUF, so it is not such a file")
+        raise damaged("it does not begin with GGUF")
     reader = ByteReader(content)
     reader.place = len(MAGIC)
     version = reader.whole("I")
@@ -83,7 +83,7 @@ def read_header(content: memoryview) -> Header:
         (num_tensors, _MOST_TENSORS, "tensors"),
     ):
         if count > most:
-            raise ModelError(f"its header counts {count} {what}, and no model has more than {most}")
+            raise damaged(f"its header counts {count} {what}, and no model has more than {most}")
     keys = _read_keys(reader, num_keys)
     infos = [_read_info(reader) for _ in range(num_tensors)]
     return Header(keys, _places(infos, reader.place, _alignment(keys), len(content)))
@@ -94,7 +94,7 @@ def _read_keys(reader: ByteReader, count: int) -> dict[str, Value]:
     for _ in range(count):
         name = reader.text()
         if name in keys:
-            raise ModelError(f"the key {_short(name)} is there twice")
+            raise damaged(f"the key {_short(name)} is there twice")
         kind = reader.whole("I")
         try:
             keys[name] = reader.value(kind)
@@ -108,16 +108,16 @@ def _read_info(reader: ByteReader) -> tuple[str, tuple[int, ...], BlockType, int
     name = reader.text()
     dimensions = reader.whole("I")
     if not 1 <= dimensions <= _MOST_DIMENSIONS:
-        raise ModelError(
+        raise damaged(
             f"tensor {_short(name)} has {dimensions} dimensions; it must have 1 to "
             f"{_MOST_DIMENSIONS}"
         )
     shape = tuple(reader.whole("Q") for _ in range(dimensions))[::-1]
     kind = block_type(reader.whole("I"), name)
     if not all(shape) or math.prod(shape) > _MOST_NUMBERS:
-        raise ModelError(f"tensor {_short(name)} has the impossible shape {list(shape)}")
+        raise damaged(f"tensor {_short(name)} has the impossible shape {list(shape)}")
     if shape[-1] % kind.numbers:
-        raise ModelError(
+        raise damaged(
             f"tensor {_short(name)} has rows of {shape[-1]} numbers, which do not divide into the "
             f"blocks of {kind.numbers} of {kind.name}"
         )
@@ -127,7 +127,7 @@ def _read_info(reader: ByteReader) -> tuple[str, tuple[int, ...], BlockType, int
 def _alignment(keys: Mapping[str, Value]) -> int:
     value = keys.get(_ALIGNMENT, 32)
     if type(value) is not int or not 0 < value < 1 << 20 or value & (value - 1):
-        raise ModelError(f"{_ALIGNMENT} is {_short(value)}; it must be a power of two")
+        raise damaged(f"{_ALIGNMENT} is {_short(value)}; it must be a power of two")
     return value
 
 
@@ -143,17 +143,17 @@ def _places(
     expected = 0
     for name, shape, kind, offset in infos:
         if name in places:
-            raise ModelError(f"tensor {_short(name)} is there twice")
+            raise damaged(f"tensor {_short(name)} is there twice")
         if offset != expected:
-            raise ModelError(
+            raise damaged(
                 f"tensor {_short(name)} begins at {offset} behind the header; the one before it "
                 f"ends at {expected}"
             )
         size_bytes = math.prod(shape) // kind.numbers * kind.bytes
         if first + offset + size_bytes > file_bytes:
-            raise ModelError(
+            raise damaged(
                 f"tensor {_short(name)} ends at byte {first + offset + size_bytes}, and the file "
-                f"at byte {file_bytes}; it is truncated, get it again from where it is from"
+                f"at byte {file_bytes}"
             )
         places[name] = TensorPlace(name, shape, kind, first + offset, size_bytes)
         expected = offset + -(-size_bytes // alignment) * alignment

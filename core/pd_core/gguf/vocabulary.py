@@ -125,8 +125,8 @@ def _kinds(keys: Keys, count: int) -> list[TokenKind]:
     if len(numbers) != count:
         raise ModelError(f"the key {name} has {len(numbers)} items for {count} tokens")
     try:
-        return [TokenKind(number) for number in numbers]
-    except ValueError as error:
+        return [TokenKind(int(number)) for number in numbers]
+    except (ValueError, OverflowError) as error:  # NaN and infinity are no whole numbers
         raise ModelError(f"the key {name}: {error}") from error
 
 

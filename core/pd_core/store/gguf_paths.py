@@ -13,12 +13,12 @@ _MOST_ENTRIES = 10_000  # of a folder that are looked at
 def gguf_of(path: Path) -> Path | None:
     """Return the GGUF file that a path names: itself, or the only one of a directory; else None.
 
-    A directory with a config.json or safetensors files is a Hugging Face directory.
+    A directory with safetensors files is a Hugging Face directory.
     """
     if path.is_file():
         return path if path.suffix.lower() == SUFFIX else None
     found = gguf_files(path)
-    if len(found) != 1 or (path / "config.json").exists() or any(path.glob("*.safetensors")):
+    if len(found) != 1 or any(path.glob("*.safetensors")):
         return None
     return path / found[0]
 
@@ -28,6 +28,6 @@ def gguf_files(directory: Path) -> list[str]:
     try:
         with os.scandir(directory) as entries:
             names = [entry.name for entry in islice(entries, _MOST_ENTRIES)]
-    except OSError:
+    except (OSError, ValueError):  # a path may hold a zero byte
         return []
     return sorted(name for name in names if name.lower().endswith(SUFFIX))

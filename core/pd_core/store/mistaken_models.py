@@ -55,12 +55,10 @@ def what_spec_is(spec: str, known: Sequence[str]) -> str:
 def what_directory_is(directory: Path) -> str:
     """Return the sentence about a directory without a config.json."""
     names = _entries(directory)
-    if gguf := gguf_files(directory):
+    if gguf := gguf_files(directory):  # several, or one beside safetensors files
         return (
-            f"{directory} holds {len(gguf)} GGUF files; name one: {str(directory / gguf[0])!r}"
-            if len(gguf) > 1
-            else f"{directory} holds {gguf[0]} beside safetensors files without a config.json; "
-            f"name the GGUF file itself: {str(directory / gguf[0])!r}"
+            f"{directory} is no Hugging Face directory and holds GGUF files; name the one to run: "
+            f"{str(directory / gguf[0])!r}"
         )
     if "adapter_config.json" in names:
         return (

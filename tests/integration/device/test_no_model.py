@@ -15,7 +15,7 @@ from pd_training.cli import main as train
 from tests.command_here import run_here
 
 NO_MODELS = {
-    "m.gguf": "is a GGUF file, llama.cpp's format, which is not read; give the Hugging Face direct",
+    "m.gguf": "m.gguf: the file ends at byte 8, but its header goes on to byte 16; it is truncated",
     "./quantised": "the weights are quantised (quantization_config, 'awq', 4 bits), which is not",
     "./quantized": "is it 'quantised'?",
     "./panics": "tokenizer.json: not a tokenizer.json: Precompiled",

@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pd_core.checkpoints.checkpoint import Checkpoint, read_json
+from pd_core.checkpoints.checkpoint import read_json
 from pd_core.checkpoints.hf_config import read_config
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.model_directory import ModelDirectory
+from pd_core.checkpoints.stored_weights import StoredWeights
 from pd_core.errors import ConfigError, ModelError
 from pd_core.files.atomic import new_folder
 from pd_core.models.config import ModelConfig
@@ -186,7 +187,7 @@ def _converted(
 
 def _fit_outputs(
     tensors: dict[str, Tensor],
-    checkpoint: Checkpoint,
+    checkpoint: StoredWeights,
     before: ModelConfig,
     after: ModelConfig,
     calibration: Sequence[Tensor],

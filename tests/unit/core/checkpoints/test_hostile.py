@@ -209,7 +209,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "tokenizer from a pipe": (pipe("tokenizer.json"), "neither a file nor a folder"),
     "GGUF beside a config": (
         lambda d: (d / "model.safetensors").rename(d / "model.Q4_0.gguf"),
-        "holds GGUF files (model.Q4_0.gguf)",
+        "model.Q4_0.gguf: it does not begin with GGUF",
     ),
     "llm.int8": (beside("SCB"), "the weights are quantised (there is model.layers.0.mlp.up_proj.S"),
     "HQQ": (beside("W_q"), "the weights are quantised (there is model.layers.0.mlp.up_proj.W_q)"),

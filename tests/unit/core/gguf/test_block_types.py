@@ -11,6 +11,7 @@ from pd_core.errors import ModelError
 from pd_core.gguf.block_types import SUPPORTED, BlockType, block_type, dequantised
 
 Block = NDArray[np.uint8]
+Numbers = list[np.float32]
 _BY_NAME = {kind.name: kind for kind in SUPPORTED.values()}
 
 
@@ -38,7 +39,7 @@ def _scale_and_least(packed: Block, i: int) -> tuple[int, int]:
     )
 
 
-def _q4_k(block: Block) -> list[float]:
+def _q4_k(block: Block) -> Numbers:
     d, least = _half(block, 0), _half(block, 2)
     found = []
     for i in range(256):
@@ -48,7 +49,7 @@ def _q4_k(block: Block) -> list[float]:
     return found
 
 
-def _q5_k(block: Block) -> list[float]:
+def _q5_k(block: Block) -> Numbers:
     d, least = _half(block, 0), _half(block, 2)
     found = []
     for i in range(256):
@@ -59,7 +60,7 @@ def _q5_k(block: Block) -> list[float]:
     return found
 
 
-def _q6_k(block: Block) -> list[float]:
+def _q6_k(block: Block) -> Numbers:
     d, scales = _half(block, 208), block[192:208].view(np.int8)
     found = []
     for i in range(256):
@@ -71,11 +72,11 @@ def _q6_k(block: Block) -> list[float]:
     return found
 
 
-def _bf16(block: Block) -> list[float]:
+def _bf16(block: Block) -> Numbers:
     return [(block.view(np.uint16).astype(np.uint32) << 16).view(np.float32)[0]]
 
 
-_PLAIN: dict[str, Callable[[Block], list[float]]] = {
+_PLAIN: dict[str, Callable[[Block], Numbers]] = {
     "F32": lambda b: [b.view(np.float32)[0]],
     "F16": lambda b: [_half(b, 0)],
     "BF16": _bf16,

@@ -193,8 +193,8 @@ def test_sentencepiece_has_its_beginning_its_tools_and_its_spaces() -> None:
 
 
 def test_byte_level_beginnings_are_what_the_file_or_its_rule_says() -> None:
-    keys = {"model": "gpt2", "tokens": ["<b>", "a"], "token_type": [3, 1], "merges": []}
-    keys |= {"bos_token_id": 0}
+    keys: dict[str, Any] = {"model": "gpt2", "tokens": ["<b>", "a"], "token_type": [3, 1]}
+    keys |= {"merges": [], "bos_token_id": 0}
     assert made({**keys, "pre": "llama-bpe"}).prefix_ids == (0,)
     assert made({**keys, "pre": "llama-bpe", "add_bos_token": False}).prefix_ids == ()
     assert made({**keys, "pre": "gpt-2"}).prefix_ids == ()

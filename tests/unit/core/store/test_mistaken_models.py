@@ -33,9 +33,9 @@ SPECS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "gguf": (
         file("m.gguf"),
         "m.gguf",
-        "is a GGUF file, llama.cpp's format, which is not read; giv",
+        "is a model in GGUF, which pd-server (--engine torch) and p",
     ),
-    "gguf by its bytes": (file("m", b"GGUF\3\0\0\0"), "./m", "is a GGUF file"),
+    "gguf by its bytes": (file("m", b"GGUF\3\0\0\0"), "./m", "give it a name that ends in .gguf"),
     "pickle": (file("a/m.bin"), "a/m.bin", "can run code and is never read; give a Hugging Face"),
     "weights": (file("a/x.safetensors"), "a/x.safetensors", "give the directory it is in: 'a'"),
     "mistyped end": (file("x"), "./models/qwen3-bse", "is it 'models/qwen3-base'?"),
@@ -67,7 +67,7 @@ def test_what_is_no_directory_is_said_with_a_mend(case: str, here: Path) -> None
 
 
 DIRECTORIES: dict[str, tuple[str, str]] = {
-    "gguf": ("q4.gguf", "holds GGUF files (q4.gguf), llama.cpp's format"),
+    "gguf": ("q4.gguf", "is a model in GGUF, which pd-server"),
     "adapter": ("adapter_config.json", "holds an adapter (LoRA)"),
     "cache of the hub": ("snapshots/0123/config.json", "snapshots/0123' the model?"),
     "one below": ("inner/config.json", "inner' the model?"),
