@@ -22,6 +22,7 @@ def test_what_a_checkpoint_is(checkpoint: Path) -> None:
     assert done.exit_code == 0, done.output
     words = " ".join(done.output.replace("│", " ").split())
     assert "SkipV1LlamaForCausalLM" in words
+    assert "own values 1 of 2 KV heads" in words
     # 3 layers of 2 KV heads of 16, float32: (L - 1) / (4 L) of a plain model's 768 bytes saved.
     assert "640 bytes per token as allocated (float32)" in words
     assert "640 (16.7% saved)" in words

@@ -39,6 +39,7 @@ from pd_training.recipe.settings import (
 )
 
 if TYPE_CHECKING:
+    from pd_core.models.config import ModelConfig
     from pd_training.run.evaluation import Evaluation
 
 __all__ = ["app"]
@@ -246,6 +247,7 @@ def inspect(
         ("parameters", f"{report.num_parameters:,}"),
         ("stored", f"{report.stored_bytes:,} bytes, {', '.join(report.stored_dtypes)}"),
         ("context", f"{report.config.max_context_tokens:,} tokens"),
+        ("own values", _own_values(report.config)),
         ("KV cache", f"{report.kv_bytes_per_token:,} bytes per token as allocated ({kv_dtype})"),
         ("  by formula", f"{float(formula):,.0f} ({1 - float(formula) / plain:.1%} saved)"),
         ("  of a plain model", f"{plain:,}"),
@@ -255,6 +257,13 @@ def inspect(
     ):
         table.add_row(what, value)
     Console().print(table)
+
+
+def _own_values(config: "ModelConfig") -> str:
+    """Say how much of its values a layer after the first has of its own."""
+    if config.latent is not None:
+        return f"{config.own_rank(1)} of {config.latent.kv_rank} elements of the latent"
+    return f"{config.num_value_heads(1)} of {config.num_kv_heads} KV heads"
 
 
 def _say(text: str) -> None:
