@@ -3,18 +3,29 @@
 Sampling is keyed by position. The token at response position i is the argmax of
 logit / temperature + Gumbel noise, where the noise of token t is an integer hash of (seed, i, t):
 there is no generator whose state could differ between two sides. Everything after the logits is
-float64, and each row is computed by itself, so a row's token never depends on its batch.
+float64. Rows are computed together, by what they ask for; a row's token never depends on its batch.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from pd_core.errors import EngineError, InvalidSamplingParams
+from pd_core.errors import InvalidSamplingParams
 from pd_core.sampling.history import History
+from pd_core.sampling.many_rows import (
+    Filters,
+    filtered_choices,
+    greedy_choices,
+    kept_choices,
+    plain_choices,
+)
+from pd_core.sampling.noise import noise_key
+from pd_core.sampling.one_row import choose_one
 from pd_core.sampling.repetition import repetition_costs
-from pd_core.sampling.splitmix import mixed, mixed_tensor, shifted, signed
 from pd_core.sampling_params import SamplingParams
 
 __all__ = ["SAMPLER_VERSION", "sample"]
@@ -23,6 +34,16 @@ __all__ = ["SAMPLER_VERSION", "sample"]
 SAMPLER_VERSION = 2
 
 _NEVER = float("-inf")
+# How many logits of rows with noise are hashed at once on a CPU: what stays in a core's cache.
+_CACHED = 1 << 17
+_AT_ONCE = 1 << 24
+_CANDIDATES = 128
+
+
+class _Kind(Enum):
+    GREEDY = "greedy"
+    PLAIN = "plain"
+    FILTERED = "filtered"
 
 
 def sample(
@@ -53,101 +74,147 @@ def sample(
         InvalidSamplingParams: forced_length is set, but the model has no end-of-sequence id.
     """
     assert len(logits) == len(sampling) == len(positions), "one row, parameters, position each"
+    assert histories is None or len(histories) == len(sampling), "one history each"
     eos = list(eos_token_ids)
-    known = histories if histories is not None else [None] * len(sampling)
-    return [
-        _sample_row(row, params, position, eos, history)
-        for row, params, position, history in zip(logits, sampling, positions, known, strict=True)
-    ]
+    tokens = [-1] * len(sampling)
+    alike: dict[tuple[_Kind, bool], list[int]] = defaultdict(list)
+    for row, (params, position) in enumerate(zip(sampling, positions, strict=True)):
+        if _is_forced(params, position, eos):
+            tokens[row] = eos[0]
+        else:
+            alike[_kind(params, logits.shape[1]), params.looks_back].append(row)
+    for (kind, looks_back), rows in alike.items():
+        for part in _parts(rows, logits, _AT_ONCE):
+            asked, at = [sampling[row] for row in part], [positions[row] for row in part]
+            scores = _without_eos(_taken(logits, part), asked, eos)
+            if looks_back:
+                assert histories is not None, "no history"
+                scores = _with_costs(scores, asked, [histories[row] for row in part])
+            for row, token in zip(part, _chosen(kind, scores, asked, at), strict=True):
+                tokens[row] = token
+    return tokens
 
 
-def _sample_row(
-    row: Tensor, params: SamplingParams, position: int, eos: list[int], history: History | None
-) -> int:
-    """Choose the token of one row: (V,)."""
-    if params.forced_length is not None:
-        if not eos:
-            raise InvalidSamplingParams(
-                "forced_length needs a model with an end-of-sequence token; leave it unset"
-            )
-        if position >= params.forced_length - 1:
-            return eos[0]
-    scores = row.double()
-    if eos and (params.ignore_eos or params.forced_length is not None):
-        scores = scores.index_fill(0, torch.tensor(eos, device=row.device), _NEVER)
-    if params.looks_back:
-        assert history is not None, "no history"
-        scores = _with_costs(scores, params, history)
+def _is_forced(params: SamplingParams, position: int, eos: list[int]) -> bool:
+    """Whether the token is the end of sequence, whatever the logits."""
+    if params.forced_length is None:
+        return False
+    if not eos:
+        raise InvalidSamplingParams(
+            "forced_length needs a model with an end-of-sequence token; leave it unset"
+        )
+    return position >= params.forced_length - 1
+
+
+def _kind(params: SamplingParams, vocab_size: int) -> _Kind:
     if params.greedy:
-        return _lowest_argmax(scores)
-    _check(scores.max())
-    ids = None
-    scores = scores / params.temperature
-    if 0 < params.top_k < len(scores) or params.top_p < 1.0 or params.min_p:
-        ids = _kept(scores, params)
-        scores = scores[ids]
-    scores = scores + _gumbel(params.seed, position, ids, len(row), row.device)
-    choice = _lowest_argmax(scores)
-    return choice if ids is None else int(ids[choice])
+        return _Kind.GREEDY
+    filters = 0 < params.top_k < vocab_size or params.top_p < 1.0 or params.min_p > 0.0
+    return _Kind.FILTERED if filters else _Kind.PLAIN
 
 
-def _with_costs(scores: Tensor, params: SamplingParams, history: History) -> Tensor:
-    """Return the scores after everything that repetitions cost."""
-    device = scores.device
-    if params.repetition_penalty != 1.0:
-        ids = torch.tensor(list(history.seen()), dtype=torch.int64, device=device)
-        seen, penalty = scores[ids], params.repetition_penalty
-        scores = scores.index_copy(0, ids, torch.where(seen < 0, seen * penalty, seen / penalty))
-    if costs := repetition_costs(history, params):
-        ids = torch.tensor(list(costs), dtype=torch.int64, device=device)
-        off = torch.tensor(list(costs.values()), dtype=torch.float64, device=device)
-        scores = scores.index_add(0, ids, -off)
+def _parts(rows: list[int], logits: Tensor, at_once: int) -> Iterator[list[int]]:
+    """Cut rows into parts of at most that many logits, or of one row."""
+    step = max(1, at_once // logits.shape[1])
+    return (rows[first : first + step] for first in range(0, len(rows), step))
+
+
+def _taken(tensor: Tensor, rows: list[int]) -> Tensor:
+    """Return some rows, in rising order; a view where they stand together."""
+    first, last = rows[0], rows[-1]
+    return tensor[first : last + 1] if last - first < len(rows) else tensor[rows]
+
+
+def _without_eos(scores: Tensor, params: list[SamplingParams], eos: list[int]) -> Tensor:
+    """Return the scores with the end-of-sequence ids masked in the rows that ask for it."""
+    asking = [p.ignore_eos or p.forced_length is not None for p in params]
+    if not eos or not any(asking):
+        return scores
+    at = torch.tensor(eos, device=scores.device)
+    ask = torch.tensor(asking, device=scores.device)[:, None]
+    return scores.index_copy(1, at, torch.where(ask, _NEVER, scores[:, at]))
+
+
+def _with_costs(
+    scores: Tensor, params: list[SamplingParams], histories: list[History | None]
+) -> Tensor:
+    """Return the scores, float64, after everything that repetitions cost."""
+    scores = scores.double().clone()
+    for row, one, history in zip(scores, params, histories, strict=True):
+        assert history is not None, "no history"
+        if one.repetition_penalty != 1.0:
+            ids = torch.tensor(list(history.seen()), dtype=torch.int64, device=row.device)
+            seen, penalty = row[ids], one.repetition_penalty
+            row[ids] = torch.where(seen < 0, seen * penalty, seen / penalty)
+        if costs := repetition_costs(history, one):
+            ids = torch.tensor(list(costs), dtype=torch.int64, device=row.device)
+            row[ids] -= torch.tensor(list(costs.values()), dtype=torch.float64, device=row.device)
     return scores
 
 
-def _kept(scores: Tensor, params: SamplingParams) -> Tensor:
-    """Return the ids that top-k, top-p and min-p keep, in rising order."""
-    ids = torch.arange(len(scores), device=scores.device)
-    if params.top_k or params.top_p < 1.0:
-        falling, ids = torch.sort(scores, descending=True, stable=True)
-        if params.top_k:
-            falling, ids = falling[: params.top_k], ids[: params.top_k]
-        if params.top_p < 1.0:
-            before = torch.softmax(falling, 0).cumsum(0).roll(1)
-            before[0] = 0.0  # the most likely token always stays
-            ids = ids[before < params.top_p]
-        ids = ids.sort().values
-    if params.min_p:
-        ids = ids[torch.exp(scores[ids] - scores.max()) >= params.min_p]
-    return ids
+def _chosen(
+    kind: _Kind, scores: Tensor, params: list[SamplingParams], positions: list[int]
+) -> list[int]:
+    """Return the tokens of rows of one kind."""
+    if kind is _Kind.GREEDY:
+        return [int(token) for token in greedy_choices(scores).tolist()]
+    tokens = [-1] * len(params)
+
+    def settle(choose: _Choose, at_once: int) -> None:
+        left = [row for row, token in enumerate(tokens) if token < 0]
+        for part in _parts(left, scores, at_once):
+            noisy = _Noisy.of(scores, part, params, positions)
+            for row, token in zip(part, choose(noisy).tolist(), strict=True):
+                tokens[row] = token
+
+    hashed = _CACHED if scores.device.type == "cpu" else _AT_ONCE
+    if kind is _Kind.PLAIN:
+        settle(_plain, hashed)
+    else:
+        settle(_among_candidates, _AT_ONCE)
+        settle(_kept, hashed)
+    for row, token in enumerate(tokens):
+        if token < 0:
+            tokens[row] = choose_one(scores[row].double(), params[row], positions[row])
+    return tokens
 
 
-def _lowest_argmax(scores: Tensor) -> int:
-    """Return the lowest index of the largest value; torch.argmax does not define ties."""
-    largest = scores.max()
-    _check(largest)
-    return int((scores == largest).nonzero()[0])
+class _Noisy(NamedTuple):
+    """Rows with noise, as `many_rows` takes them."""
+
+    rows: Tensor
+    temperatures: Tensor
+    keys: Tensor
+    params: list[SamplingParams]
+
+    @classmethod
+    def of(
+        cls, scores: Tensor, at: list[int], params: list[SamplingParams], positions: list[int]
+    ) -> Self:
+        rows, asked = _taken(scores, at), [params[row] for row in at]
+        keys = [[noise_key(params[row].seed, positions[row])] for row in at]
+        temperatures = torch.tensor([[p.temperature] for p in asked], dtype=torch.float64)
+        temperatures = temperatures.to(scores.device)
+        if rows.dtype == torch.float64:
+            rows, temperatures = rows / temperatures, torch.ones_like(temperatures)
+        return cls(rows, temperatures, torch.tensor(keys, device=scores.device), asked)
+
+    @property
+    def filters(self) -> Filters:
+        asked = [(p.top_k, p.top_p, p.min_p) for p in self.params]
+        return Filters(asked, self.rows.shape[1], self.rows.device)
 
 
-def _check(largest: Tensor) -> None:
-    if not torch.isfinite(largest):
-        raise EngineError(
-            f"the largest logit is {float(largest)}; the model computed nonsense, "
-            "or every token is masked"
-        )
+_Choose = Callable[[_Noisy], Tensor]
 
 
-def _gumbel(
-    seed: int, position: int, ids: Tensor | None, vocab_size: int, device: torch.device
-) -> Tensor:
-    """Return the standard Gumbel noise of the given ids (all: None), float64.
+def _plain(noisy: _Noisy) -> Tensor:
+    return plain_choices(noisy.rows, noisy.temperatures, noisy.keys)
 
-    The hash's upper 52 bits give a uniform value in (0, 1), offset by a half so that neither
-    logarithm gets 0.
-    """
-    if ids is None:
-        ids = torch.arange(vocab_size, device=device)
-    key = mixed(mixed(seed) ^ position)
-    bits = shifted(mixed_tensor(ids ^ signed(key)), 12)
-    uniform = (bits.double() + 0.5) * 2.0**-52
-    return -torch.log(-torch.log(uniform))
+
+def _among_candidates(noisy: _Noisy) -> Tensor:
+    return filtered_choices(noisy.rows, noisy.temperatures, noisy.keys, noisy.filters, _CANDIDATES)
+
+
+def _kept(noisy: _Noisy) -> Tensor:
+    return kept_choices(noisy.rows, noisy.temperatures, noisy.keys, noisy.filters)

@@ -20,6 +20,7 @@ __all__ = [
     "mixed",
     "mixed_array",
     "mixed_tensor",
+    "mixed_tensor_",
     "shifted",
     "signed",
 ]
@@ -59,6 +60,20 @@ def mixed_tensor(x: "Tensor") -> "Tensor":
     x = (x ^ shifted(x, 30)) * signed(_FACTORS[0])
     x = (x ^ shifted(x, 27)) * signed(_FACTORS[1])
     return x ^ shifted(x, 31)
+
+
+def mixed_tensor_(x: "Tensor") -> "Tensor":
+    """Hash int64 values in place: a third of `mixed_tensor`'s time for a whole vocabulary."""
+    import torch  # late: this module also serves processes without it
+
+    x += signed(INCREMENT)
+    part = torch.empty_like(x)
+    for bits, factor in ((30, _FACTORS[0]), (27, _FACTORS[1]), (31, 1)):
+        torch.bitwise_right_shift(x, bits, out=part)
+        x ^= part.bitwise_and_((1 << (64 - bits)) - 1)
+        if factor != 1:
+            x *= signed(factor)
+    return x
 
 
 def shifted(x: "Tensor", bits: int) -> "Tensor":
