@@ -64,15 +64,11 @@ def mixed_tensor(x: "Tensor") -> "Tensor":
 
 def mixed_tensor_(x: "Tensor") -> "Tensor":
     """Hash int64 values in place: a third of `mixed_tensor`'s time for a whole vocabulary."""
-    import torch  # late: this module also serves processes without it
-
     x += signed(INCREMENT)
-    part = torch.empty_like(x)
     for bits, factor in ((30, _FACTORS[0]), (27, _FACTORS[1]), (31, 1)):
-        torch.bitwise_right_shift(x, bits, out=part)
+        part = x >> bits
         x ^= part.bitwise_and_((1 << (64 - bits)) - 1)
-        if factor != 1:
-            x *= signed(factor)
+        x *= signed(factor)
     return x
 
 

@@ -71,11 +71,19 @@ def make_app(
     def waiting() -> float:
         return residency.device.client.turns.num_waiting if residency.phase is Phase.READY else 0
 
+    def drafted() -> float:
+        return residency.device.speculation.num_drafted if residency.phase is Phase.READY else 0
+
+    def accepted() -> float:
+        return residency.device.speculation.num_accepted if residency.phase is Phase.READY else 0
+
     metrics = DeviceMetrics(
         [
             ("pd_answers_running", "Answers being carried.", lambda: places.taken),
             ("pd_engine_running", "Answers at the local engine.", running),
             ("pd_queue_waiting", "Waiting for the local engine.", waiting),
+            ("pd_drafted_tokens", "Tokens guessed since the model was loaded.", drafted),
+            ("pd_accepted_tokens", "Of them, those that were right.", accepted),
             ("pd_ready", "1 when the model is loaded.", lambda: residency.phase is Phase.READY),
         ]
     )

@@ -16,6 +16,7 @@ from pd_core.errors import EngineError
 from pd_core.host.cpu import cpu_description
 from pd_core.host.free_memory import trim_heap
 from pd_core.process.loading_thread import in_loading_thread
+from pd_core.speculation.speculation import Speculation
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.ports import CloudLink, LocalEngine
@@ -42,11 +43,13 @@ class Device:
         loaded: its model.
         client: answers requests.
         speed_key: the key under which its speeds are kept for the next start; None: not kept.
+        speculation: the account of its local engine's guesses.
     """
 
     loaded: LoadedModel
     client: DeviceClient
     speed_key: list[object] | None = None
+    speculation: Speculation = field(default_factory=lambda: Speculation(0))
     _large_text: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
     _template: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
 
@@ -106,8 +109,12 @@ async def open_device(
     """
     # In a thread, since the event loop must answer probes and signals meanwhile.
     loaded = await in_loading_thread(lambda: _load(settings, progress))
-    engine: LocalEngine = TorchLocalEngine(
-        loaded, num_threads=settings.num_threads, kept_kv_bytes=settings.kept_kv_bytes
+    engine: LocalEngine
+    engine = local = TorchLocalEngine(
+        loaded,
+        num_threads=settings.num_threads,
+        kept_kv_bytes=settings.kept_kv_bytes,
+        speculate=settings.speculate,
     )
     threads = settings.num_threads or torch.get_num_threads()
     speed_key = _speed_key(loaded, threads, engine.chunk_tokens)
@@ -125,7 +132,7 @@ async def open_device(
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)
-    return Device(loaded, client, speed_key)
+    return Device(loaded, client, speed_key, local.speculation)
 
 
 def _load(settings: DeviceSettings, progress: Progress | None) -> LoadedModel:

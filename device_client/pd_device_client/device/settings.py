@@ -7,6 +7,7 @@ from annotated_types import Ge, Le
 
 from pd_core.host.cpu import MAX_THREADS
 from pd_core.settings.option import Option
+from pd_core.speculation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.contract.ask import Mode
 from pd_device_client.planning.profiles import DEVICE_PROFILES, SpeedProfile, device_profile
@@ -53,6 +54,11 @@ class DeviceSettings:
         False
     )
     kept_kv_mib: Annotated[int, Ge(0), Option("KV cache kept for conversations' next turns.")] = 256
+    speculate: Annotated[
+        int,
+        *(Ge(0), Le(MAX_DRAFT_TOKENS)),
+        Option("Most tokens guessed from the text and checked in one pass; 0 is off."),
+    ] = DEFAULT_DRAFT_TOKENS
     local_seqs: Annotated[
         int,
         Ge(1),

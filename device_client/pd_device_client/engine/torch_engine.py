@@ -18,6 +18,8 @@ from pd_core.models import Segment
 from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
+from pd_core.speculation.prompt_lookup import PromptLookup
+from pd_core.speculation.speculation import Speculation
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
 
 __all__ = ["KEPT_KV_BYTES", "TorchLocalEngine"]
@@ -37,6 +39,11 @@ class TorchLocalEngine:
         num_threads: torch threads of the worker; None leaves torch's default.
         kept_kv_bytes: limit of the KV caches kept for conversations' next turns; 0 keeps none, as
             measurements need.
+        speculate: most tokens of an answer guessed from its text and checked in one pass; 0: none.
+            Without reproducible numerics none are guessed, as they could change the answer.
+
+    Attributes:
+        speculation: how many tokens were guessed, and how many of them rightly.
     """
 
     def __init__(
@@ -46,8 +53,10 @@ class TorchLocalEngine:
         chunk_tokens: int = 128,
         num_threads: int | None = None,
         kept_kv_bytes: int = 0,
+        speculate: int = 0,
     ) -> None:
         self._loaded = loaded
+        self.speculation = Speculation(speculate if loaded.numerics.reproducible else 0)
         self._kept = KeptPrefixes(kept_kv_bytes)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="local-engine")
         if num_threads is not None:
@@ -76,7 +85,9 @@ class TorchLocalEngine:
         self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
     ) -> "_TorchSequence":
         """Open a sequence; if opened with a prompt, its cache is kept when it is closed."""
-        return _TorchSequence(self._loaded, self._worker, sampling, prompt_token_ids, self._kept)
+        return _TorchSequence(
+            self._loaded, self._worker, sampling, prompt_token_ids, self._kept, self.speculation
+        )
 
     async def close(self) -> None:
         """Let the running pass finish and end the worker."""
@@ -84,7 +95,12 @@ class TorchLocalEngine:
 
 
 class _TorchSequence:
-    """One sequence; its passes run one after another on the engine's worker."""
+    """One sequence; its passes run one after another on the engine's worker.
+
+    A pass over one token of an answer may also compute guesses at those that follow. Each guess
+    that is the very token sampled before it stands in the cache already when it is fed, and the
+    token after it is known: such a feed needs no pass. Whoever feeds sees no difference but time.
+    """
 
     def __init__(
         self,
@@ -93,26 +109,45 @@ class _TorchSequence:
         sampling: SamplingParams,
         prompt_token_ids: Sequence[int],
         kept: KeptPrefixes,
+        speculation: Speculation,
     ) -> None:
         self._loaded = loaded
         self._worker = worker
         self._sampling = sampling
         self._kept = kept if prompt_token_ids else None
+        self._speculation = speculation if prompt_token_ids else Speculation(0)
         self._source, self._num_tokens = kept.take(prompt_token_ids)
         self._cache = loaded.model.make_cache(1)
         # Tokens surely in the cache: a pass whose caller was cancelled does not count.
         self._held = list(prompt_token_ids[: self._num_tokens])
-        # Only where sampling looks back, and only on the worker: all tokens in the cache.
-        self._token_ids = list(self._held) if sampling.looks_back else []
+        # Only on the worker: all tokens in the cache, right guesses included.
+        self._token_ids = list(self._held)
         self._history: History | None = None
+        self._lookup = PromptLookup()  # of tokens that were fed
+        # Sampled tokens that come next; all but the last are in the cache.
+        self._ahead: list[int] = []
 
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
-        loop = asyncio.get_running_loop()
-        sampled = await loop.run_in_executor(
-            self._worker, self._pass, list(token_ids), sample_position
-        )
+        known = 0
+        while known < min(len(token_ids), len(self._ahead) - 1):
+            if token_ids[known] != self._ahead[known]:
+                break
+            known += 1
+        self._num_tokens += known
+        self._ahead = self._ahead[known:]
+        if rest := list(token_ids[known:]):
+            decodes = len(rest) == 1 and sample_position is not None
+            most = self._speculation.draft_tokens() if decodes else 0
+            loop = asyncio.get_running_loop()
+            began_s = loop.time()
+            self._ahead, num_drafted = await loop.run_in_executor(
+                self._worker, self._pass, rest, sample_position, most
+            )
+            if decodes:
+                seconds = loop.time() - began_s
+                self._speculation.passed(num_drafted, len(self._ahead) - 1, seconds)
         self._held += token_ids
-        return sampled
+        return None if sample_position is None else self._ahead[0]
 
     def close(self) -> None:
         # A running pass writes only after the held tokens, so the kept prefix does not change.
@@ -120,36 +155,70 @@ class _TorchSequence:
             self._kept.keep(self._held, self._cache)
         self._kept = None
 
-    def _pass(self, token_ids: list[int], sample_position: int | None) -> int | None:
-        """Run one forward pass on the worker's thread."""
+    def _pass(
+        self, token_ids: list[int], sample_position: int | None, most: int
+    ) -> tuple[list[int], int]:
+        """Run one forward pass on the worker's thread.
+
+        Args:
+            token_ids: what to feed.
+            sample_position: as in `feed`.
+            most: the most tokens to guess.
+
+        Returns:
+            The sampled tokens (the next one, and one for each right guess), and how many were
+            guessed.
+        """
         end = self._num_tokens + len(token_ids)
         limit = self._loaded.model.config.max_context_tokens
         if end > limit:
             raise PromptTooLong(f"{end} tokens do not fit the local model's context of {limit}")
         try:
             with torch.inference_mode():
-                return self._forward(token_ids, end, sample_position)
+                draft = self._fed(token_ids, min(most, limit - end))
+                hidden = self._forward([*token_ids, *draft], len(draft))
+                if sample_position is None:
+                    return [], 0
+                logits = self._loaded.model.logits(hidden[-1 - len(draft) :])
+                return self._sampled(logits, draft, sample_position), len(draft)
         except Exception as error:
             logger.exception("the local engine failed in a pass of %d tokens", len(token_ids))
             raise EngineError(
                 f"the local engine failed: {type(error).__name__}; see the log for the cause"
             ) from error
 
-    def _forward(self, token_ids: list[int], end: int, sample_position: int | None) -> int | None:
+    def _fed(self, token_ids: list[int], most: int) -> list[int]:
+        """Note what is fed, and return guesses at what follows."""
+        if len(self._token_ids) > self._num_tokens:  # right guesses that did not come to be fed
+            del self._token_ids[self._num_tokens :]
+            self._history = None
+        self._token_ids += token_ids
+        if not most:
+            return []
+        self._lookup.extend(self._token_ids[self._lookup.num_tokens :])
+        return self._lookup.draft(most)
+
+    def _forward(self, token_ids: list[int], num_drafted: int) -> torch.Tensor:
+        """Compute tokens, of which the last are guesses: (T, hidden)."""
         model = self._loaded.model
-        self._cache.reserve(end)
+        self._cache.reserve(self._num_tokens + len(token_ids))
         if self._source is not None:  # not in `open`, so that copying is off the event loop
             self._cache.copy_prefix(self._source, self._num_tokens)
             self._source = None
         segment = Segment(self._cache, self._num_tokens, len(token_ids))
         hidden = model.forward(torch.tensor(token_ids), [segment])
-        self._num_tokens = end
-        if self._sampling.looks_back:
-            self._token_ids += token_ids
-        if sample_position is None:
-            return None
+        self._num_tokens += len(token_ids) - num_drafted
+        return hidden
+
+    def _sampled(self, logits: torch.Tensor, draft: list[int], position: int) -> list[int]:
+        """Return the token at a position, and those after it as long as the guesses are right."""
         if self._sampling.looks_back and self._history is None:
-            self._history = History(self._token_ids, len(self._token_ids) - sample_position)
-        logits = model.logits(hidden[-1:])
-        eos = self._loaded.eos_token_ids
-        return sample(logits, [self._sampling], [sample_position], eos, [self._history])[0]
+            self._history = History(self._token_ids, len(self._token_ids) - position)
+        eos, sampled = self._loaded.eos_token_ids, list[int]()
+        for row, guess in zip(logits, [*draft, None], strict=True):
+            at = position + len(sampled)
+            sampled += sample(row[None], [self._sampling], [at], eos, [self._history])
+            if sampled[-1] != guess:
+                return sampled
+            self._token_ids.append(sampled[-1])
+        return sampled

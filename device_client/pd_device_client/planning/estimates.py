@@ -19,6 +19,7 @@ __all__ = ["GUARD_QUANTILE", "CloudEstimate", "DeviceEstimate", "Ratios"]
 GUARD_QUANTILE = 0.9
 _WINDOW = 32
 _USUAL_AFTER = 3  # observations
+_NO_PASS = 0.1  # of a pass's time: less is none
 _FADES = 2  # of the window's observations, for each answer without the device
 
 
@@ -83,9 +84,15 @@ class DeviceEstimate:
     decode: Ratios = field(default_factory=Ratios)
 
     def observe_pass(self, first_position: int, num_tokens: int, seconds: float) -> None:
-        """Add one finished forward pass."""
+        """Add one finished forward pass.
+
+        A token that an earlier pass had guessed took none: promises do not count on such luck.
+        """
+        expected_s = self.profile.pass_s(first_position, num_tokens)
+        if num_tokens == 1 and seconds < _NO_PASS * expected_s:
+            return
         ratios = self.decode if num_tokens == 1 else self.prefill
-        ratios.add(seconds, self.profile.pass_s(first_position, num_tokens))
+        ratios.add(seconds, expected_s)
 
     def not_used(self) -> None:
         """An answer was planned without this device, which therefore shows nothing of its speed.

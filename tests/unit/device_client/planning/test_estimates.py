@@ -85,3 +85,12 @@ def test_what_was_learned_is_the_profile_times_the_medians() -> None:
     assert estimate.learned.prefill_b_s == pytest.approx(ratio * PROFILE.prefill_b_s)
     assert estimate.learned.decode_s == pytest.approx(3 * PROFILE.decode_s)
     assert estimate.profile == PROFILE
+
+
+def test_a_token_that_took_no_pass_says_nothing_of_the_speed() -> None:
+    estimate = DeviceEstimate(SpeedProfile("test", "a test", prefill_b_s=0.001, decode_s=0.01))
+    for _ in range(20):
+        estimate.observe_pass(100, 1, 0.011)
+        estimate.observe_pass(101, 1, 0.00001)
+    assert estimate.decode_s == pytest.approx(0.011)
+    assert estimate.learned.decode_s == pytest.approx(0.011)
