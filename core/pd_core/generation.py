@@ -150,6 +150,8 @@ class Load:
         kv_blocks_cached: blocks that cache prefixes for later requests.
         prefix_hit_tokens: prompt tokens found cached, since the start.
         num_preemptions: how often a request lost its KV cache to an earlier one.
+        drafted_tokens: tokens guessed by streams that decode, since the start.
+        accepted_tokens: of them, those that were right.
     """
 
     num_running: int = 0
@@ -167,6 +169,8 @@ class Load:
     kv_blocks_cached: int = 0
     prefix_hit_tokens: int = 0
     num_preemptions: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
             config.max_num_batched_tokens,
             config.sampler,
             config.kv_cache_bytes,
+            config.speculate,
         )
 
     return build_vllm if config.engine == "vllm" else build_torch

@@ -12,6 +12,7 @@ from pd_core.files.api_key import chosen_api_key
 from pd_core.host.cpu import MAX_THREADS
 from pd_core.settings.option import Option, Part, Secret
 from pd_core.sockets.loopback import is_loopback
+from pd_core.speculation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 
 __all__ = ["ENGINES", "EngineConfig", "ServerConfig", "TlsConfig", "VllmConfig"]
@@ -79,6 +80,11 @@ class EngineConfig:
         Option("Threads of torch; all cores but one if unset."),
     ] = None
     fast_numerics: Annotated[bool, Option("Faster, not bit-reproducible.")] = False
+    speculate: Annotated[
+        int,
+        *(Ge(0), Le(MAX_DRAFT_TOKENS)),
+        Option("torch: most tokens of a stream guessed from its text in a step; 0 is off."),
+    ] = DEFAULT_DRAFT_TOKENS
     engine: Annotated[str, Option("vllm: see docs/guides/vllm.md.", choices=ENGINES)] = "torch"
     vllm: Annotated[VllmConfig, Part("Engine")] = field(default_factory=VllmConfig)
 

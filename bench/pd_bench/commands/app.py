@@ -16,6 +16,7 @@ from pd_bench.commands.kv import KvAsked, kv
 from pd_bench.commands.profile_cloud import profile
 from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
+from pd_bench.commands.sampler import SamplerAsked, sampler
 from pd_bench.commands.server import GapsAsked, StreamsAsked, gaps, streams
 from pd_bench.commands.simulate import Simulated, simulate
 from pd_bench.commands.startup import StartupAsked, startup
@@ -46,6 +47,7 @@ add_command(app, cloud, Compared)
 add_command(app, api, ApiAsked)
 add_command(app, turns, TurnsAsked)
 add_command(app, startup, StartupAsked)
+add_command(app, sampler, SamplerAsked)
 add_command(app, simulate, Simulated)
 app.command()(profile)
 add_command(app, capacity, CapacityAsked)

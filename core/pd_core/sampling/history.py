@@ -24,6 +24,10 @@ class History:
         self._seen = set[int]()
         self._num_seen = 0
 
+    def followed_by(self, token_ids: Sequence[int]) -> "History":
+        """Return a history of its own: of these tokens, then some more of the response."""
+        return History([*self._token_ids, *token_ids], self._first)
+
     def response_end(self, num_tokens: int) -> Sequence[int]:
         """Return the response's last tokens, at most num_tokens."""
         return self._token_ids[max(self._first, len(self._token_ids) - num_tokens) :]

@@ -70,21 +70,24 @@ class Speculation:
         """Return how many tokens to guess for the next pass; 0 while that does not pay."""
         return 0 if self._pause else self._draft_tokens
 
-    def passed(self, num_drafted: int, num_accepted: int, seconds: float) -> None:
-        """Record a pass that decoded one sequence.
+    def passed(
+        self, num_drafted: int, num_accepted: int, seconds: float, num_sequences: int = 1
+    ) -> None:
+        """Record a pass that only decoded.
 
         Args:
-            num_drafted: guesses in it; 0: a pass over one token.
+            num_drafted: guesses in it; 0: a pass over one token of each sequence.
             num_accepted: how many were right.
             seconds: its duration, sampling included.
+            num_sequences: sequences in it.
         """
         self.num_drafted += num_drafted
         self.num_accepted += num_accepted
         if not num_drafted:
-            self._plain.record(1, seconds)
+            self._plain.record(num_sequences, seconds)
             self._pause = max(0, self._pause - 1)
             return
-        self._drafted.record(1 + num_accepted, seconds)
+        self._drafted.record(num_sequences + num_accepted, seconds)
         if self._drafted.num_passes % _TRIAL_PASSES:
             return
         if not self._plain.num_passes:

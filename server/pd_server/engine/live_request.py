@@ -14,6 +14,7 @@ from pd_core.generation import Finished, FinishReason, Start
 from pd_core.sampling.history import History
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
+from pd_core.speculation.prompt_lookup import PromptLookup
 
 __all__ = ["LiveRequest"]
 
@@ -47,6 +48,7 @@ class LiveRequest:
         kv_byte_s: integral of the KV bytes it held.
         history: its tokens as sampling looks back at them; None where it does not.
         rolling_hash: hash of its tokens, when the rolling-hash sampler replaces the model's.
+        lookup: where its tokens came before, when tokens are guessed.
     """
 
     request_id: int
@@ -69,6 +71,7 @@ class LiveRequest:
     kv_byte_s: float = field(init=False, default=0.0)
     history: History | None = field(init=False, default=None)
     rolling_hash: RollingHash | None = field(init=False, default=None)
+    lookup: PromptLookup | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.num_prefix_tokens = len(self.token_ids)

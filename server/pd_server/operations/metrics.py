@@ -49,6 +49,8 @@ class _LoadCollector(Collector):
             ("pd_kv_byte_seconds", "Integral over time of the KV bytes held.", load.kv_byte_s),
             ("pd_tokens_generated", "Tokens made, unused ones included.", load.tokens_generated),
             ("pd_prefix_hit_tokens", "Prompt tokens found cached.", load.prefix_hit_tokens),
+            ("pd_drafted_tokens", "Tokens guessed from the text.", load.drafted_tokens),
+            ("pd_accepted_tokens", "Guessed tokens that were right.", load.accepted_tokens),
             (
                 "pd_preemptions",
                 "Requests that lost their KV cache for a time.",

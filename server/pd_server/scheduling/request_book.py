@@ -146,13 +146,17 @@ class RequestBook(Generic[Block]):
         return chunks
 
     def end_step(
-        self, chunks: Sequence[Chunk], made: Sequence[int | PdError | None], step_s: float
+        self,
+        chunks: Sequence[Chunk],
+        made: Sequence[int | tuple[int, ...] | PdError | None],
+        step_s: float,
     ) -> None:
         """Share out the step's seconds, record its tokens, and end the requests that are done.
 
         Args:
             chunks: the chunks computed.
-            made: the result of each: the sampled token, None if it samples none, or an error.
+            made: the result of each: the sampled token, or with guesses that were right the tokens
+                in order; None if it samples none; or an error.
             step_s: the step's seconds.
         """
         now_s = self._clock()
@@ -160,18 +164,18 @@ class RequestBook(Generic[Block]):
         num_decodes = sum([chunk.decodes for chunk in chunks])
         self._speeds.record(step_s, num_tokens - num_decodes, num_decodes)
         self._busy_s += step_s
-        share_s = step_s / num_tokens
-        for chunk, token_id in zip(chunks, made, strict=True):
+        share_s = step_s / sum([chunk.num_rows for chunk in chunks])
+        for chunk, tokens in zip(chunks, made, strict=True):
             request = chunk.request
-            request.busy_s += share_s * chunk.num_tokens
-            if isinstance(token_id, PdError):
-                self.fail(request, token_id)
+            request.busy_s += share_s * chunk.num_rows
+            if isinstance(tokens, PdError):
+                self.fail(request, tokens)
                 continue
             self._scheduler.advance(chunk)
-            if token_id is not None:
+            if tokens is not None:
                 if not chunk.decodes:
                     self._prefilled.append(request)
-                self._append(request, token_id, now_s)
+                self._append_all(request, tokens, now_s)
 
     def load(self) -> Load:
         """How busy the engine is, as of the last step."""
@@ -198,16 +202,30 @@ class RequestBook(Generic[Block]):
         """Assert that slots and blocks are where they should be."""
         self._scheduler.check_integrity()
 
-    def _append(self, request: LiveRequest, token_id: int, now_s: float) -> None:
-        """Record one new token, and end the request if it is the last."""
+    def _append_all(
+        self, request: LiveRequest, tokens: int | tuple[int, ...], now_s: float
+    ) -> None:
+        """Record a step's tokens, as far as the request goes on."""
+        first, *more = (tokens,) if isinstance(tokens, int) else tokens
+        goes_on = self._append(request, first, now_s)
+        for token_id in more:
+            if not goes_on:
+                return
+            request.num_computed_tokens += 1  # the token before it was a right guess
+            goes_on = self._append(request, token_id, now_s)
+
+    def _append(self, request: LiveRequest, token_id: int, now_s: float) -> bool:
+        """Record one new token, and end the request if it is the last; whether it goes on."""
         position = request.next_position
         request.token_ids.append(token_id)
         self._num_generated_tokens += 1
         if request.first_token_at_s is None:
             request.first_token_at_s = now_s
         self._emit(TokensMade(request.request_id, position, (token_id,)))
-        if (reason := request.end(self._eos_token_ids)) is not None:
+        reason = request.end(self._eos_token_ids)
+        if reason is not None:
             self._finish(request, reason)
+        return reason is None
 
     def _finish(self, request: LiveRequest, reason: FinishReason) -> None:
         self._remember(request)

@@ -18,6 +18,7 @@ class Chunk(NamedTuple):  # one is made for every token: a third of a frozen dat
         num_tokens: at least 1.
         samples: whether it reaches the last known token, so that a new token is sampled.
         decodes: whether it is a decode step of a running stream (else part of a prefill).
+        draft: guesses at the tokens after it, computed too; see `drafting`.
     """
 
     request: LiveRequest
@@ -25,6 +26,12 @@ class Chunk(NamedTuple):  # one is made for every token: a third of a frozen dat
     num_tokens: int
     samples: bool
     decodes: bool
+    draft: tuple[int, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Tokens computed, guesses included."""
+        return self.num_tokens + len(self.draft)
 
 
 @dataclass(frozen=True, slots=True)

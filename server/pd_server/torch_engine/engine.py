@@ -16,6 +16,7 @@ from pd_core.models.kv_cache import KEY_BLOCK
 from pd_server.engine.contract import EngineEvent, PromptScored
 from pd_server.engine.live_request import LiveRequest
 from pd_server.scheduling.block_budget import BLOCK_TOKENS
+from pd_server.scheduling.drafting import Drafting
 from pd_server.scheduling.hashed_tokens import HashedTokens
 from pd_server.scheduling.request_book import RequestBook
 from pd_server.scheduling.schedule import Chunk
@@ -43,6 +44,8 @@ class TorchEngine:
             every slot's longest context, but no more than half of what is free.
         sampler: "model"; or "rolling-hash", which still makes every forward pass but takes tokens
             from a hash of prompt and response (fleet measurements).
+        speculate: most tokens guessed of a stream in a step; 0: none. Without reproducible numerics
+            none are guessed, as they could change a token, and none with another sampler.
 
     Raises:
         ConfigError: unknown sampler, or too small a token budget.
@@ -55,6 +58,7 @@ class TorchEngine:
         max_num_batched_tokens: int | None,
         sampler: str = "model",
         kv_cache_bytes: int | None = None,
+        speculate: int = 0,
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"sampler is {sampler!r}; it must be one of {', '.join(SAMPLERS)}")
@@ -109,6 +113,10 @@ class TorchEngine:
             self._events.append,
             speeds,
         )
+        exact = lm.numerics.reproducible and sampler == "model"
+        self._drafting = Drafting(
+            speculate if exact else 0, scheduler.max_num_batched_tokens, scheduler.room_of
+        )
         self._hashed: HashedTokens | None = None
         if sampler == "rolling-hash":
             self._hashed = HashedTokens(self._card.vocab_size, lm.eos_token_ids)
@@ -148,10 +156,13 @@ class TorchEngine:
         began_at_s = time.perf_counter()
         chunks = [c for c in self._book.begin_step(began_at_s) if self._has_room(c, began_at_s)]
         if chunks:
+            chunks = self._drafting.with_drafts(chunks)
             results = self._runner.run([Work(c, self._kv.cache_of(c.request)) for c in chunks])
             now_s = time.perf_counter()
             self._kv.count(now_s)
             made = [self._made(c, result) for c, result in zip(chunks, results, strict=True)]
+            accepted = sum([max(0, len(result.token_ids) - 1) for result in results])
+            self._drafting.ran(chunks, accepted, now_s - began_at_s)
             self._book.end_step(chunks, made, now_s - began_at_s)
         if not self._book.num_requests:
             self.check_integrity()
@@ -161,7 +172,12 @@ class TorchEngine:
 
     def load(self) -> Load:
         """How busy it is, as of the last step."""
-        return self._book.load()
+        drafting = self._drafting
+        return replace(
+            self._book.load(),
+            drafted_tokens=drafting.num_drafted,
+            accepted_tokens=drafting.num_accepted,
+        )
 
     def close(self) -> None:
         """Do nothing: the engine holds nothing outside this process."""
@@ -175,8 +191,8 @@ class TorchEngine:
             return False
         return True
 
-    def _made(self, chunk: Chunk, result: WorkResult) -> int | PdError | None:
-        """Return a chunk's token or error, and report the scores of a prompt it completed."""
+    def _made(self, chunk: Chunk, result: WorkResult) -> int | tuple[int, ...] | PdError | None:
+        """Return a chunk's tokens or error, and report the scores of a prompt it completed."""
         request = chunk.request
         if result.failure is not None:
             return model_failed("failed on this request", result.failure)
@@ -185,4 +201,4 @@ class TorchEngine:
             self._events.append(PromptScored(request.request_id, result.prompt_scores))
         if self._hashed is not None and chunk.samples:
             return self._hashed.next_token(request)
-        return result.token_id
+        return result.token_ids or None

@@ -15,6 +15,7 @@ import torch
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import EngineDead, EngineError, PdError
 from pd_core.models import KVCache, Segment
+from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.live_request import LiveRequest
@@ -34,8 +35,8 @@ class Work(NamedTuple):
     @property
     def token_ids(self) -> list[int]:
         """The tokens to compute."""
-        _, first, num_tokens, _, _ = self.chunk
-        return self.chunk.request.token_ids[first : first + num_tokens]
+        _, first, num_tokens, _, _, draft = self.chunk
+        return [*self.chunk.request.token_ids[first : first + num_tokens], *draft]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,13 @@ class WorkResult:
     """The result of a chunk.
 
     Attributes:
-        token_id: the sampled token; None: there was nothing to sample.
+        token_ids: the sampled token, and one more for each guess that was right; empty: there was
+            nothing to sample.
         prompt_scores: scores of the prompt it completed, if they were requested.
         failure: the error it failed with; the other fields are None then.
     """
 
-    token_id: int | None = None
+    token_ids: tuple[int, ...] = ()
     prompt_scores: tuple[float, ...] | None = None
     failure: Exception | None = None
 
@@ -108,31 +110,45 @@ class ModelRunner:
     @torch.inference_mode()
     def _run_together(self, batch: Sequence[Work]) -> list[WorkResult]:
         token_ids = [token_id for work in batch for token_id in work.token_ids]
-        segments = [Segment(work.cache, work.chunk.first, work.chunk.num_tokens) for work in batch]
+        segments = [Segment(work.cache, work.chunk.first, work.chunk.num_rows) for work in batch]
         hidden = self._lm.model.forward(torch.tensor(token_ids, dtype=torch.long), segments)
         tokens = self._sample([work.chunk for work in batch], hidden)
         return [
-            WorkResult(token_id, self._score(work))
-            for work, token_id in zip(batch, tokens, strict=True)
+            WorkResult(tuple(token_ids), self._score(work))
+            for work, token_ids in zip(batch, tokens, strict=True)
         ]
 
-    def _sample(self, chunks: Sequence[Chunk], hidden: torch.Tensor) -> list[int | None]:
-        """Sample a token after each chunk that needs one, given hidden: (T, hidden)."""
-        ends = accumulate(chunk.num_tokens for chunk in chunks)
-        rows = [end - 1 for chunk, end in zip(chunks, ends, strict=True) if chunk.samples]
+    def _sample(self, chunks: Sequence[Chunk], hidden: torch.Tensor) -> list[list[int]]:
+        """Sample what follows each chunk that asks for it, given hidden: (T, hidden).
+
+        First the next token of all; then, as long as a guess is the token that was sampled, the
+        token after it, which the guess's row gives.
+        """
+        made: list[list[int]] = [[] for _ in chunks]
+        ends = accumulate(chunk.num_rows for chunk in chunks)
+        first_row, rows = dict[int, int](), list[int]()  # of each chunk's rows that are sampled
+        for i, (chunk, end) in enumerate(zip(chunks, ends, strict=True)):
+            if chunk.samples:
+                first_row[i] = len(rows)
+                rows += range(end - len(chunk.draft) - 1, end)
         if not rows:
-            return [None] * len(chunks)
-        requests = [chunk.request for chunk in chunks if chunk.samples]
-        chosen = iter(
-            sample(
-                self._lm.model.logits(hidden[rows]),  # (R, V)
+            return made
+        logits = self._lm.model.logits(hidden[rows])  # (R, V)
+        going = list(first_row)
+        while going:
+            requests = [chunks[i].request for i in going]
+            at = [first_row[i] + len(made[i]) for i in going]
+            tokens = sample(
+                logits if len(at) == len(rows) else logits[at],
                 [request.sampling for request in requests],
-                [request.next_position for request in requests],
+                [chunks[i].request.next_position + len(made[i]) for i in going],
                 self._lm.eos_token_ids,
-                [request.history for request in requests],
+                [_history(chunks[i].request, made[i]) for i in going],
             )
-        )
-        return [next(chosen) if chunk.samples else None for chunk in chunks]
+            for i, token_id in zip(going, tokens, strict=True):
+                made[i].append(token_id)
+            going = [i for i in going if _right(chunks[i].draft, made[i])]
+        return made
 
     def _score(self, work: Work) -> tuple[float, ...] | None:
         request = work.chunk.request
@@ -140,6 +156,18 @@ class ModelRunner:
             return None
         prompt = torch.tensor(request.token_ids[: request.num_prompt_tokens], dtype=torch.long)
         return tuple(self._lm.model.prompt_scores(prompt, work.cache).tolist())
+
+
+def _history(request: LiveRequest, made: Sequence[int]) -> History | None:
+    """Return a request's history, up to tokens that it has not got yet."""
+    if request.history is None or not made:
+        return request.history
+    return request.history.followed_by(made)
+
+
+def _right(draft: Sequence[int], made: Sequence[int]) -> bool:
+    """Whether the last token made is the guess at its place."""
+    return len(made) <= len(draft) and draft[len(made) - 1] == made[-1]
 
 
 def nobodys_work(cache: KVCache, first: int, num_tokens: int) -> Work:

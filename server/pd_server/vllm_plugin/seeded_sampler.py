@@ -4,6 +4,7 @@ A logits processor gets a step's logits before vLLM samples. This one chooses ea
 by `pd_core.sampling.sampling`, keyed by its position, and masks all other tokens.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,18 +48,15 @@ class _Row:
     history: History | None
     num_taken: int = 0
 
-    def choose(self, logits: Tensor) -> int:
-        """Return the next token, given its logits: (V,)."""
-        position = self.first_position + len(self.output_token_ids)
+    def next_position(self) -> int:
+        """Take in vLLM's new tokens; return the response position of the next."""
         new = self.output_token_ids[self.num_taken :]
         self.num_taken = len(self.output_token_ids)
         if self.rolling_hash is not None:
             self.rolling_hash.extend(new)
-            return self.rolling_hash.next_token(position, self.sampling)
-        if self.history is not None:
+        elif self.history is not None:
             self.token_ids += new
-        row = logits[None, : self.num_token_ids]
-        return sample(row, [self.sampling], [position], self.eos_token_ids, [self.history])[0]
+        return self.first_position + len(self.output_token_ids)
 
 
 class SeededSampler(LogitsProcessor):
@@ -80,10 +78,28 @@ class SeededSampler(LogitsProcessor):
 
         A request still in prefill is sampled too; vLLM drops that token.
         """
+        chosen = dict[int, int]()
+        alike: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
+        positions = {index: row.next_position() for index, row in self._rows.items()}
         for index, row in self._rows.items():
-            token_id = row.choose(logits[index])
-            logits[index] = float("-inf")
-            logits[index, token_id] = 0.0
+            if row.rolling_hash is not None:
+                chosen[index] = row.rolling_hash.next_token(positions[index], row.sampling)
+            else:
+                alike[row.num_token_ids, tuple(row.eos_token_ids)].append(index)
+        for (num_token_ids, eos), indices in alike.items():
+            rows = [self._rows[index] for index in indices]
+            tokens = sample(
+                logits[indices, :num_token_ids],
+                [row.sampling for row in rows],
+                [positions[index] for index in indices],
+                eos,
+                [row.history for row in rows],
+            )
+            chosen.update(zip(indices, tokens, strict=True))
+        if chosen:
+            at = list(chosen)
+            logits[at] = float("-inf")
+            logits[at, list(chosen.values())] = 0.0
         return logits
 
 

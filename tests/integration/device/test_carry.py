@@ -138,7 +138,7 @@ class HeldEngine:
         return 0
 
     def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
-        return _HeldSequence(self, self._engine.open(sampling))
+        return _HeldSequence(self, self._engine.open(sampling, prompt_token_ids))
 
     async def close(self) -> None:
         await self._engine.close()
@@ -228,7 +228,7 @@ async def test_the_three_modes_give_the_same_tokens(
     references: dict[SamplingParams, list[int]],
 ) -> None:
     link = GrpcCloudLink(server.address)
-    engine = TorchLocalEngine(loaded, chunk_tokens=37)
+    engine = TorchLocalEngine(loaded, chunk_tokens=37, speculate=3)
     client = DeviceClient(cloud=link, engine=engine, pace_s=PACE_S, device_profile=OPTIMISTIC)
     await client.start()
     assert client.cloud.info is not None
@@ -301,7 +301,7 @@ async def test_the_cloud_process_is_killed(
                 victim.process.kill()  # SIGKILL
                 released.set()
 
-        inner = TorchLocalEngine(loaded)
+        inner = TorchLocalEngine(loaded, speculate=3)
         link = WatchedLink(GrpcCloudLink(victim.address), kill)
         request = Ask("killed", prompt, LENGTH, sampling)
         plan = Plan(Mode.PD_DEVICE, budget, PACE_S)
@@ -334,7 +334,7 @@ async def test_the_device_engine_raises_and_the_cloud_finishes(
 
     budget = 5
     fail_after = len(prompt) + (extra if extra < 0 else budget + extra - 1)
-    inner = TorchLocalEngine(loaded)
+    inner = TorchLocalEngine(loaded, speculate=3)
     engine = HeldEngine(inner, released, fail_after)
     link = WatchedLink(GrpcCloudLink(server.address), release)
     request = Ask("failing", prompt, LENGTH, sampling)
@@ -371,7 +371,7 @@ async def test_races_through_a_bad_network(
                 proxy.faults.refuse = True
             case "half-cut":
                 proxy.faults.down.cut_after_bytes = 300
-        engine = TorchLocalEngine(loaded)
+        engine = TorchLocalEngine(loaded, speculate=3)
         request = Ask(fault, prompt, LENGTH, SEEDED)
         plan = Plan(Mode.PD_DEVICE, 12, PACE_S)
         timeouts = CloudTimeouts(admitted_s=0.5, first_token_s=1, idle_s=0.5, finish_s=0.1)
@@ -386,7 +386,7 @@ async def test_races_through_a_bad_network(
 async def test_a_reader_who_leaves_frees_the_cloud_within_a_step(
     server: RealServer, loaded: LoadedModel, prompt: tuple[int, ...]
 ) -> None:
-    link, engine = GrpcCloudLink(server.address), TorchLocalEngine(loaded)
+    link, engine = GrpcCloudLink(server.address), TorchLocalEngine(loaded, speculate=3)
     client = DeviceClient(cloud=link, engine=engine, pace_s=0.02, device_profile=OPTIMISTIC)
     await client.start()
     session = client.session(Ask("leaver", prompt, 1000, GREEDY, mode=Mode.CLOUD_ONLY))
@@ -441,7 +441,7 @@ async def test_a_link_closed_under_a_session_leaves_the_answer_to_the_device(
     prompt: tuple[int, ...],
     references: dict[SamplingParams, list[int]],
 ) -> None:
-    link, engine = GrpcCloudLink(server.address), TorchLocalEngine(loaded)
+    link, engine = GrpcCloudLink(server.address), TorchLocalEngine(loaded, speculate=3)
     request = Ask("closed", prompt, LENGTH, SEEDED)
     answer = asyncio.ensure_future(carry(request, Plan(mode, LENGTH, 0.05), link, engine, loaded))
     await asyncio.sleep(0.15)

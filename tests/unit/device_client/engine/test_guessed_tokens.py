@@ -16,6 +16,7 @@ from pd_device_client.engine.torch_engine import TorchLocalEngine
 from tests.server_harness import plain_loop
 
 LENGTH = 24
+LOOP = "def f(a, b):\n    return a + b\n\ndef f(a, b):\n    return"
 
 
 class _Always(Speculation):
@@ -71,6 +72,7 @@ async def answer(
     cloud: Sequence[int],
     chance: random.Random,
     length: int = LENGTH,
+    counts: Sequence[int] = (1, 1, 2, 7),
 ) -> list[int]:
     """Feed the prompt and the cloud's tokens in pieces, then decode; return the whole answer."""
     sequence = engine.open(params, tuple(prompt))
@@ -85,7 +87,7 @@ async def answer(
         if len(made) >= length:
             break
         if coming:
-            count = chance.choice([1, 1, 2, 7])
+            count = chance.choice(counts)
             pending, coming = coming[:count], coming[count:]
         else:
             pending = [sampled]
@@ -119,12 +121,39 @@ def test_guesses_change_no_token(seed: int, model: str, request: pytest.FixtureR
 
 def test_every_handoff_gives_the_same_text_and_guesses_are_right(real: LoadedModel) -> None:
     engine = guessing(real, 3)
-    prompt = real.tokenizer.encode("def f(a, b):\n    return a + b\n\ndef f(a, b):\n    return")
+    prompt = real.tokenizer.encode(LOOP)
     params = SamplingParams(ignore_eos=True)
     right = plain_loop(real, prompt, LENGTH, params)
     for handoff in range(LENGTH + 1):
         chance = random.Random(handoff)
         assert asyncio.run(answer(engine, prompt, params, right[:handoff], chance)) == right
+    assert engine.speculation.num_accepted > LENGTH
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(ignore_eos=True),
+        SamplingParams(ignore_eos=True, frequency_penalty=0.8),
+    ],
+    ids=["greedy", "penalty"],
+)
+def test_a_cloud_that_leaves_the_guesses_is_followed(
+    real: LoadedModel, params: SamplingParams
+) -> None:
+    """Right guesses are in the cache, and counted as history, when another token comes."""
+    engine, without = guessing(real, 5), TorchLocalEngine(real)
+    prompt = real.tokenizer.encode(LOOP)
+    right = plain_loop(real, prompt, LENGTH, params)
+    chance = random.Random(1)
+    for position in range(3, LENGTH - 4, 2):
+        for count in (1, 3):
+            other = [*right[:position], right[position] ^ 1, *right[position : position + 2]]
+            answers = [
+                asyncio.run(answer(each, prompt, params, other, chance, LENGTH, (count,)))
+                for each in (engine, without)
+            ]
+            assert answers[0] == answers[1], f"left at {position}"
     assert engine.speculation.num_accepted > LENGTH
 
 
