@@ -83,7 +83,11 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
 
         torch.set_num_threads(config.threads or _default_threads(torch.get_num_threads()))
         lm = load_model(
-            config.model, dtype=config.dtype, device=config.device, fast=config.fast_numerics
+            config.model,
+            dtype=config.dtype,
+            device=config.device,
+            fast=config.fast_numerics,
+            numerics=config.numerics,
         )
         return TorchEngine(
             lm,

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from pd_core.errors import ConfigError
 from pd_core.files.api_key import chosen_api_key
 from pd_core.host.cpu import MAX_THREADS
+from pd_core.identity.numerics import NUMERICS
 from pd_core.settings.option import Option, Part, Secret
 from pd_core.sockets.loopback import is_loopback
 from pd_core.speculation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
@@ -79,7 +80,14 @@ class EngineConfig:
         *(Ge(1), Le(MAX_THREADS)),
         Option("Threads of torch; all cores but one if unset."),
     ] = None
-    fast_numerics: Annotated[bool, Option("Faster, not bit-reproducible.")] = False
+    numerics: Annotated[
+        str,
+        Option(
+            "integer: 8-bit weights, faster, equal on all machines; auto: for large models.",
+            choices=NUMERICS,
+        ),
+    ] = "auto"
+    fast_numerics: Annotated[bool, Option("Faster float32, not bit-reproducible.")] = False
     speculate: Annotated[
         int,
         *(Ge(0), Le(MAX_DRAFT_TOKENS)),

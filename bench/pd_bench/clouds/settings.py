@@ -10,6 +10,7 @@ from annotated_types import Ge
 from pd_bench.harness.bounds import check_counts, check_timeout
 from pd_bench.traces.columns import COLUMNS_HELP, parse_columns
 from pd_core.errors import ConfigError
+from pd_core.identity.numerics import NUMERICS
 from pd_core.settings.option import Argument, Option
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP, RANDOM_TINY
 
@@ -78,6 +79,9 @@ class CloudSettings:
     kv_cache_mib: Annotated[int, Option("Memory for KV caches, in every engine.")] = 1024
     repeat: Annotated[int, Option("Passes; the order of engines and schemes rotates.")] = 3
     eager: Annotated[bool, Option("Do not let vLLM compile.")] = False
+    numerics: Annotated[
+        str, Option("Of the torch engine: integer weighs a quarter.", choices=NUMERICS)
+    ] = "auto"
     fast_numerics: Annotated[bool, Option("torch gives up bit-reproducibility.")] = False
     vllm_python: Annotated[Path, Option("Interpreter of vLLM's environment (make vllm-env).")] = (
         Path(".venv-vllm/bin/python")
@@ -146,7 +150,10 @@ class CloudSettings:
         from pd_bench.harness.server_process import ServerOptions
 
         flags = {
-            "torch": ("--fast-numerics",) * self.fast_numerics,
+            "torch": (
+                *("--numerics", self.numerics),
+                *("--fast-numerics",) * self.fast_numerics,
+            ),
             "vllm": ("--eager",) * self.eager,
         }
         return ServerOptions(

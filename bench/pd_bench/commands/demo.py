@@ -61,7 +61,7 @@ async def run_demo(
     cores = split_cores(available_cores())
     speed = device_profile("slow")
     with pinned(cores.client):
-        loaded = await in_loading_thread(lambda: load_model(model))
+        loaded = await in_loading_thread(lambda: load_model(model, numerics="auto"))
         text, prompt = _prompt(loaded)
         sampling = loaded.sampling_defaults.params(seed=_SEED)
         async with own_server(ServerOptions(model=model, cores=cores.server)) as target:

@@ -35,7 +35,7 @@ def ticker(asked: TickerSettings, _: Read) -> None:
     from pd_core.checkpoints.loading import load_model
     from pd_device_client.engine.torch_engine import TorchLocalEngine
 
-    engine = TorchLocalEngine(load_model(asked.model))
+    engine = TorchLocalEngine(load_model(asked.model, numerics="auto"))
     found = run_to_end(measure_ticker(engine, asked.prompt_tokens, asked.duration_s))
     Console().print(ticker_table(found))
 

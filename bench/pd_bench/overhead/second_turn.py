@@ -69,7 +69,7 @@ async def measure_turns(
         ConfigError: the conversation does not fit the model.
         PdError: the server could not be started, or a request failed.
     """
-    loaded = await in_loading_thread(lambda: load_model(settings.model))
+    loaded = await in_loading_thread(lambda: load_model(settings.model, numerics="auto"))
     vocab, context = loaded.model.num_token_ids, loaded.model.config.max_context_tokens
     whole = settings.prompt_tokens + 2 * settings.answer_tokens + settings.words_tokens
     if whole > context:

@@ -83,7 +83,7 @@ class RealDevice:
     def __init__(self, settings: ReplaySettings, num_threads: int | None) -> None:
         self._settings = settings
         self._num_threads = num_threads
-        self._loaded = load_model(settings.model)
+        self._loaded = load_model(settings.model, numerics="auto")
         self.kv_bytes_per_token = _kv_bytes_per_token(self._loaded)
         self.max_context_tokens = self._loaded.model.config.max_context_tokens
 

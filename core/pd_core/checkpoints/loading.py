@@ -24,7 +24,9 @@ from pd_core.checkpoints.tokenizer_config import TokenizerConfig
 from pd_core.errors import ModelError
 from pd_core.generation import Fingerprints
 from pd_core.identity.fingerprint import cached_digest, numerics_id, text_digest, weights_digest
-from pd_core.identity.numerics import Numerics, unchecked
+from pd_core.identity.numerics import INTEGER, Numerics, unchecked
+from pd_core.integer.choice import chosen_numerics
+from pd_core.integer.integer_lm import IntegerLM
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.linear import can_pack
 from pd_core.models.numerics_probe import probe
@@ -51,13 +53,19 @@ class LoadedModel:
     """
 
     name: str
-    model: CausalLM
+    model: CausalLM | IntegerLM
     tokenizer: Tokenizer
     fingerprints: Fingerprints
     eos_token_ids: tuple[int, ...]
     numerics: Numerics
     chat_template: ChatTemplate | None = None
     sampling_defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+
+    @property
+    def float_model(self) -> CausalLM:
+        """The model, loaded without integer numerics: it has tensors and layers to look at."""
+        assert isinstance(self.model, CausalLM), "it was loaded as floats"
+        return self.model
 
 
 def load_model(
@@ -66,18 +74,21 @@ def load_model(
     dtype: str = "float32",
     device: str = "cpu",
     fast: bool = False,
+    numerics: str = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> LoadedModel:
     """Load the shipped model or "random-tiny" by name, a Hugging Face directory or a GGUF file.
 
-    Only float32 on the CPU is bit-reproducible. Other dtypes and devices, and the fast mode, use
-    plain kernels and get a numerics id that equals no other.
+    Only float32 on the CPU and integers are bit-reproducible. Other dtypes and devices, and the
+    fast mode, use plain kernels and get a numerics id that equals no other.
 
     Args:
         spec: the name or a path.
         dtype: "float32", "bfloat16" or "float16".
         device: a torch device.
         fast: give up bit-equality for speed.
+        numerics: one of NUMERICS; "integer": the weights are rounded to 8 bits, and all is computed
+            reproducibly on any device; dtype and fast do not apply then.
         progress: called with the bytes read so far and the size of the weights' files; never for a
             model without files.
 
@@ -88,12 +99,23 @@ def load_model(
         raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
     logger.debug("loading %s", spec)
     _check_device(device)
-    numerics = _numerics(dtype, device, fast=fast)
-    logger.debug("the numerics are known, reproducible: %s", numerics.reproducible)
+    plain = torch.device(device).type == "cpu" and dtype == "float32" and not fast
+    if numerics == "auto" and not plain:
+        numerics = "float32"
+    if numerics == "integer" and (fast or dtype != "float32"):
+        raise ModelError(
+            "integer numerics have a type of their own, and no fast mode; leave the dtype and the "
+            "fast mode out"
+        )
     if spec == RANDOM_TINY:
-        loaded = _load_random_tiny(numerics, dtype, device)
+        found = _numerics(numerics, dtype, device, fast=fast)
+        loaded = _load_random_tiny(found, dtype, device)
     else:
-        loaded = _load_files(model_path(spec), numerics, dtype, device, progress)
+        files = read_model_files(model_path(spec))
+        num_parameters = sum(tensor.numel() for tensor in files.shapes.values())
+        kind = chosen_numerics(numerics, files.config, num_parameters)
+        found = _numerics(kind, dtype, device, fast=fast)
+        loaded = _load_files(files, found, dtype, device, progress)
     logger.debug("the fingerprints are known of %s", loaded.name)
     return loaded
 
@@ -153,7 +175,13 @@ def _check_device(device: str) -> None:
         ) from error
 
 
-def _numerics(dtype: str, device: str, *, fast: bool) -> Numerics:
+def _numerics(wanted: str, dtype: str, device: str, *, fast: bool) -> Numerics:
+    found = INTEGER if wanted == "integer" else _float_numerics(dtype, device, fast=fast)
+    logger.debug("the numerics are known, reproducible: %s", found.reproducible)
+    return found
+
+
+def _float_numerics(dtype: str, device: str, *, fast: bool) -> Numerics:
     kind = torch.device(device).type
     if kind != "cpu":
         return unchecked(kind)
@@ -167,12 +195,16 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     tokenizer = random_tiny_tokenizer()
     config = random_tiny_config(tokenizer.vocab_size)
     # The fingerprint is that of the float32 weights, whatever dtype the model runs in.
-    source = CausalLM(config, numerics)
+    source = CausalLM(config, unchecked("source"))
     fill_weights(source, tokenizer)
     stored = source.tensors()
-    model = CausalLM(config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
-    for name, tensor in model.tensors().items():
-        tensor.copy_(stored[name])
+    model: CausalLM | IntegerLM
+    if numerics is INTEGER:
+        model = IntegerLM(config, stored.__getitem__, device=torch.device(device))
+    else:
+        model = CausalLM(config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
+        for name, tensor in model.tensors().items():
+            tensor.copy_(stored[name])
     model.warm_up()
     logger.debug("the weights are in memory")
     eos = tokenizer.token_id(EOS_TOKEN)
@@ -185,7 +217,7 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
         fingerprints=Fingerprints(
             tokenizer=tokenizer.digest,
             weights=weights,
-            numerics_id=numerics_id(dtype, numerics=numerics),
+            numerics_id=_id(dtype, numerics),
         ),
         eos_token_ids=(eos,),
         numerics=numerics,
@@ -193,30 +225,52 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
 
 
 def _load_files(
-    path: Path,
+    files: ModelFiles,
     numerics: Numerics,
     dtype: str,
     device: str,
     progress: Callable[[int, int], None] | None,
 ) -> LoadedModel:
-    files = read_model_files(path)
-    model = _built(files, numerics, dtype, device)
+    model: CausalLM | IntegerLM
+    if numerics is INTEGER:
+        model = _rounded(files, device, progress)
+    else:
+        model = _built(files, numerics, dtype, device)
+        tied_head = files.config.tie_word_embeddings
+        files.checkpoint.load_into(model.tensors(), tied_head=tied_head, progress=progress)
     model.num_token_ids = files.tokenizer.vocab_size
-    places = model.tensors()
-    tied_head = files.config.tie_word_embeddings
-    files.checkpoint.load_into(places, tied_head=tied_head, progress=progress)
     model.warm_up()
     logger.debug("the weights are in memory")
     return LoadedModel(
         name=files.name,
         model=model,
         tokenizer=files.tokenizer,
-        fingerprints=_fingerprints(files, places.keys(), numerics_id(dtype, numerics=numerics)),
+        fingerprints=_fingerprints(files, files.shapes.keys(), _id(dtype, numerics)),
         eos_token_ids=files.eos_token_ids,
         numerics=numerics,
         chat_template=files.chat_template,
         sampling_defaults=files.sampling_defaults,
     )
+
+
+def _id(dtype: str, numerics: Numerics) -> str:
+    return numerics_id("integer" if numerics is INTEGER else dtype, numerics=numerics)
+
+
+def _rounded(
+    files: ModelFiles, device: str, progress: Callable[[int, int], None] | None
+) -> IntegerLM:
+    """Round a checkpoint's weights, one layer after another.
+
+    Raises:
+        ModelError: it does not fit its config, or there is no memory for it.
+    """
+    tied_head = files.config.tie_word_embeddings
+    take = files.checkpoint.taker(files.shapes, tied_head=tied_head, progress=progress)
+    try:
+        return IntegerLM(files.config, take, device=torch.device(device))
+    except (RuntimeError, MemoryError) as error:
+        raise _no_memory(files, device, 1, "integers", error) from error
 
 
 def _built(files: ModelFiles, numerics: Numerics, dtype: str, device: str) -> CausalLM:
@@ -229,13 +283,19 @@ def _built(files: ModelFiles, numerics: Numerics, dtype: str, device: str) -> Ca
     try:
         return CausalLM(files.config, numerics, dtype=kind, device=torch.device(device))
     except (RuntimeError, MemoryError) as error:  # torch's, on every device
-        size_bytes = sum(t.numel() for t in files.shapes.values()) * kind.itemsize
-        reason = shorten(str(error), 100, placeholder=" ...")
-        raise ModelError(
-            f"there is no memory on {device} for the weights of {files.name} "
-            f"({-(-size_bytes >> 20)} MiB as {dtype}): {reason}; free memory, or use a smaller "
-            "model or a smaller dtype"
-        ) from error
+        raise _no_memory(files, device, kind.itemsize, dtype, error) from error
+
+
+def _no_memory(
+    files: ModelFiles, device: str, num_bytes: int, kind: str, error: Exception
+) -> ModelError:
+    size_bytes = sum(t.numel() for t in files.shapes.values()) * num_bytes
+    reason = shorten(str(error), 100, placeholder=" ...")
+    return ModelError(
+        f"there is no memory on {device} for the weights of {files.name} "
+        f"({-(-size_bytes >> 20)} MiB as {kind}): {reason}; free memory, or use a smaller "
+        "model or a smaller dtype"
+    )
 
 
 def _fingerprints(files: ModelFiles, names: Iterable[str], numerics_id: str) -> Fingerprints:

@@ -144,6 +144,35 @@ class StoredWeights(ABC):
         if progress is not None:
             progress(size_bytes, size_bytes)  # the rest is headers
 
+    def taker(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        tied_head: bool,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Callable[[str], Tensor]:
+        """Check all that is in the headers, and return what reads a tensor by name, as float32.
+
+        Args:
+            tensors, tied_head, progress: as for `load_into`; each tensor is taken once.
+
+        Raises:
+            ModelError: as `load_into`; of a tensor's values, when it is taken.
+        """
+        places = dict(self._fitting(tensors, tied_head))
+        read_bytes, size_bytes = 0, self._size_bytes
+
+        def take(name: str) -> Tensor:
+            nonlocal read_bytes
+            tensor = self._whole(places.pop(name))
+            _check_finite(name, tensor)
+            read_bytes += self._stored_bytes(self._place(name), tensor)
+            if progress is not None:
+                progress(min(read_bytes, size_bytes) if places else size_bytes, size_bytes)
+            return tensor.float()
+
+        return take
+
     def verify(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> set[str]:
         """Check all that `load_into` checks, reading every value and keeping none.
 

@@ -19,7 +19,10 @@ computation: two machines whose digests agree make the same bits. What is promis
 
 from dataclasses import dataclass
 
-__all__ = ["Numerics", "unchecked"]
+__all__ = ["INTEGER", "NUMERICS", "Numerics", "unchecked"]
+
+NUMERICS = ("auto", "float32", "integer")
+"""The kinds that a user chooses from; auto: see `pd_core.integer.choice`."""
 
 # (N, M): a call of at most N rows is padded to a multiple of M. About thirty sizes up to 512.
 _ROW_STEPS = ((32, 4), (128, 8))
@@ -68,3 +71,7 @@ class Numerics:
 def unchecked(isa: str, *, packed: bool = False) -> Numerics:
     """Return plain numerics without a promise: the fast mode, other devices, other dtypes."""
     return Numerics(reproducible=False, min_rows=1, tile_rows=0, isa=isa, digest="", packed=packed)
+
+
+INTEGER = Numerics(reproducible=True, min_rows=1, tile_rows=0, isa="any", digest="integer1")
+"""Those of `pd_core.integer.reference`; a change of its bits is a new digest."""

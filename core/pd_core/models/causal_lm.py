@@ -19,7 +19,7 @@ from pd_core.models.norm import RMSNorm
 from pd_core.models.prompt_scores import SCORE_WINDOW, mean_attention, score_layer
 from pd_core.models.rope import RotaryEmbedding
 
-__all__ = ["CausalLM"]
+__all__ = ["CausalLM", "passes"]
 
 # A long batch goes through the layers in passes of this many tokens, so that activations stay in
 # the CPU's cache. Results do not change, because rows do not depend on their chunk.
@@ -103,7 +103,7 @@ class CausalLM(torch.nn.Module):
                 )
         outputs = []
         row = 0
-        for parts in _passes(segments):
+        for parts in passes(segments, _PASS_TOKENS):
             num_tokens = sum(s.num_tokens for s in parts)
             outputs.append(self._run_pass(token_ids[row : row + num_tokens], parts))
             row += num_tokens
@@ -188,10 +188,10 @@ class CausalLM(torch.nn.Module):
         return named
 
 
-def _passes(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Cut a batch into passes of at most _PASS_TOKENS tokens, in order."""
+def passes(segments: Sequence[Segment], max_tokens: int) -> Iterator[list[Segment]]:
+    """Cut a batch into passes of at most max_tokens tokens, in order."""
     batch: list[Segment] = []
-    room = _PASS_TOKENS
+    room = max_tokens
     for s in segments:
         done = 0
         while done < s.num_tokens:
@@ -201,6 +201,6 @@ def _passes(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
             room -= count
             if room == 0:
                 yield batch
-                batch, room = [], _PASS_TOKENS
+                batch, room = [], max_tokens
     if batch:
         yield batch

@@ -26,10 +26,10 @@ class KVBlock:
     def __init__(self, cache: KVCache, first: int, num_tokens: int) -> None:
         """Copy tokens first .. first + num_tokens out of a cache that holds them."""
         assert first + num_tokens <= cache.capacity_tokens, "a block ends within its cache"
-        parts = list(_parts(cache, first, num_tokens))
+        parts = list(cache.parts(first, num_tokens))
         self.num_tokens = num_tokens
         self._storage = torch.empty(
-            sum(part.numel() for part in parts), dtype=parts[0].dtype, device=parts[0].device
+            sum(part.nbytes for part in parts), dtype=torch.uint8, device=parts[0].device
         )
         for place, part in zip(self._views(parts), parts, strict=True):
             place.copy_(part)
@@ -41,20 +41,14 @@ class KVBlock:
 
     def copy_into(self, cache: KVCache, first: int) -> None:
         """Write the tokens into a cache of the same model, from position `first` on."""
-        parts = list(_parts(cache, first, self.num_tokens))
+        parts = list(cache.parts(first, self.num_tokens))
         for place, part in zip(self._views(parts), parts, strict=True):
             part.copy_(place)
 
     def _views(self, parts: list[Tensor]) -> Iterator[Tensor]:
-        """Cut the storage into pieces of the parts' shapes."""
+        """Cut the storage into pieces of the parts' types and shapes."""
         at = 0
         for part in parts:
-            yield self._storage[at : at + part.numel()].view(part.shape)
-            at += part.numel()
-
-
-def _parts(cache: KVCache, first: int, num_tokens: int) -> Iterator[Tensor]:
-    """Yield the keys and values that each layer caches of these tokens."""
-    for tensor in (*cache.keys, *cache.values):
-        if tensor.shape[0]:
-            yield tensor[:, first : first + num_tokens]
+            piece = self._storage[at : at + part.nbytes]
+            yield piece.view(part.dtype).view(part.shape)
+            at += part.nbytes

@@ -1,6 +1,6 @@
 """The KV cache of one sequence, with only the heads that the model declares for each layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,9 +94,14 @@ class KVCache:
     def copy_prefix(self, source: "KVCache", num_tokens: int) -> None:
         """Copy the first num_tokens of another cache of the same model; there must be room."""
         assert num_tokens <= min(self.capacity_tokens, source.capacity_tokens), "it fits both"
-        for ours, theirs in ((self.keys, source.keys), (self.values, source.values)):
-            for new, old in zip(ours, theirs, strict=True):
-                new[:, :num_tokens] = old[:, :num_tokens]
+        for new, old in zip(self.parts(0, num_tokens), source.parts(0, num_tokens), strict=True):
+            new.copy_(old)
+
+    def parts(self, first: int, num_tokens: int) -> Iterator[Tensor]:
+        """Yield what is cached of consecutive tokens, in place: (heads, num_tokens, ...) each."""
+        for tensor in (*self.keys, *self.values):
+            if tensor.shape[0]:
+                yield tensor[:, first : first + num_tokens]
 
     @property
     def growth_bytes(self) -> int:

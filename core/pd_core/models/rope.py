@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pd_core.models.rope_scaling import RopeScaling
 
-__all__ = ["RotaryEmbedding", "rotate", "rotate_pairs"]
+__all__ = ["RotaryEmbedding", "frequencies", "rotate", "rotate_pairs"]
 
 _BLOCK = 2048
 
@@ -26,9 +26,7 @@ class RotaryEmbedding:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        frequency = 1.0 / (theta ** exponent.double()).float()
-        self._frequency = frequency if scaling is None else scaling.apply(frequency)
+        self._frequency = frequencies(head_dim, theta, scaling)
         self._dtype = dtype
         self._device = device
         self._cos = self._sin = torch.empty(0, head_dim // 2, dtype=dtype, device=device)
@@ -50,6 +48,13 @@ class RotaryEmbedding:
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return cos and sin, (T, 1, D / 2) each, at reserved positions (T,)."""
         return self._cos[positions][:, None], self._sin[positions][:, None]
+
+
+def frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
+    """Return the angles between neighbouring positions, (head_dim / 2,)."""
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    frequency = 1.0 / (theta ** exponent.double()).float()
+    return frequency if scaling is None else scaling.apply(frequency)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -11,12 +11,21 @@ _SHOWN = 5
 _SHOWN_CHARACTERS = 100
 _CLOSE = 0.8
 
-# Read by the folder of pulled models, and by what lies beside the programs: the Compose file, the
-# scripts and the tests.
+# Read by the native kernels, by the folder of pulled models, and by what lies beside the programs:
+# the Compose file, the scripts and the tests.
 _ELSEWHERE = frozenset(
     f"{_OURS}{name}"
     for name in (
-        *("MODELS_DIR", "MODEL", "PUBLISH", "GRPC_PORT", "HTTP_PORT", "BALANCER_PORT", "SECRETS"),
+        *(
+            "KERNEL",
+            "MODELS_DIR",
+            "MODEL",
+            "PUBLISH",
+            "GRPC_PORT",
+            "HTTP_PORT",
+            "BALANCER_PORT",
+            "SECRETS",
+        ),
         *("TRACE", "TRACE_DIR", "TRACES", "CHROMIUM", "SCREENSHOTS"),
     )
 )

@@ -38,7 +38,9 @@ def doctor(settings: DoctorSettings, read: Read) -> None:
 
     async def run() -> bool:
         findings = await examine(
-            device.model, out, door, key_files, kept_kv_bytes=device.kept_kv_bytes
+            *(device.model, out, door, key_files),
+            kept_kv_bytes=device.kept_kv_bytes,
+            numerics=device.numerics,
         )
         for found in findings:
             mark = "ok " if found.ok else "BAD"

@@ -52,6 +52,7 @@ async def examine(
     key_files: Sequence[Path] = (),
     *,
     kept_kv_bytes: int = 0,
+    numerics: str = "auto",
     clock: Callable[[], int] = unix_time_s,
     battery: Callable[[], Battery | None] = read_battery,
 ) -> list[Finding]:
@@ -63,6 +64,7 @@ async def examine(
         door: where the device will listen.
         key_files: files that only their owner should be able to read.
         kept_kv_bytes: KV cache that would be kept for finished answers.
+        numerics: in which the model would be computed.
         clock: seconds since 1970.
         battery: reads the battery.
     """
@@ -72,7 +74,7 @@ async def examine(
     if key_files:
         findings.append(_keys(key_files))
     try:
-        words, ours = await in_loading_thread(lambda: _model(model, kept_kv_bytes))
+        words, ours = await in_loading_thread(lambda: _model(model, kept_kv_bytes, numerics))
         findings.append(Finding("model", True, words))
     except PdError as error:
         findings.append(Finding("model", False, str(error)))
@@ -123,8 +125,8 @@ def _keys(files: Sequence[Path]) -> Finding:
     return Finding("keys", not exposed, "; ".join(exposed) or "only their owner can read the files")
 
 
-def _model(model: str, kept_kv_bytes: int) -> tuple[str, Fingerprints | None]:
-    check_memory(model, kept_kv_bytes)
+def _model(model: str, kept_kv_bytes: int, numerics: str) -> tuple[str, Fingerprints | None]:
+    check_memory(model, kept_kv_bytes, numerics)
     free = f"{available_bytes() >> 20} MiB of memory are free"
     if model == RANDOM_TINY:
         return f"{RANDOM_TINY} is made on the spot; {free}", None

@@ -136,11 +136,16 @@ async def open_device(
 
 
 def _load(settings: DeviceSettings, progress: Progress | None) -> LoadedModel:
-    check_memory(settings.model, settings.kept_kv_bytes)
+    check_memory(settings.model, settings.kept_kv_bytes, settings.numerics)
     if settings.num_threads is not None:
         # Loading probes the numerics, which depend on the number of threads.
         torch.set_num_threads(settings.num_threads)
-    loaded = load_model(settings.model, fast=settings.fast_numerics, progress=progress)
+    loaded = load_model(
+        settings.model,
+        fast=settings.fast_numerics,
+        numerics=settings.numerics,
+        progress=progress,
+    )
     if loaded.chat_template is not None:
         with suppress(EngineError):  # told to whoever needs it; other prompts can be answered
             loaded.chat_template.check()

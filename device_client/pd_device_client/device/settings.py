@@ -6,6 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from pd_core.host.cpu import MAX_THREADS
+from pd_core.identity.numerics import NUMERICS
 from pd_core.settings.option import Option
 from pd_core.speculation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
@@ -50,9 +51,16 @@ class DeviceSettings:
         *(Ge(1), Le(MAX_THREADS)),
         Option("Threads of the local engine.", "threads"),
     ] = None
-    fast_numerics: Annotated[bool, Option("Faster, but no longer bit-equal with the cloud.")] = (
-        False
-    )
+    numerics: Annotated[
+        str,
+        Option(
+            "integer: 8-bit weights, faster, equal on all machines; auto: for large models.",
+            choices=NUMERICS,
+        ),
+    ] = "auto"
+    fast_numerics: Annotated[
+        bool, Option("Faster float32, but no longer bit-equal with the cloud.")
+    ] = False
     kept_kv_mib: Annotated[int, Ge(0), Option("KV cache kept for conversations' next turns.")] = 256
     speculate: Annotated[
         int,

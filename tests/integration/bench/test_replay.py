@@ -241,9 +241,9 @@ async def test_a_given_server_with_another_model_is_refused_before_the_run(
     trace: Path, tmp_path: Path
 ) -> None:
     loaded = load_model("random-tiny")
-    next(iter(loaded.model.tensors().values())).mul_(2.0)
+    next(iter(loaded.float_model.tensors().values())).mul_(2.0)
     other = tmp_path / "other"
-    save_model(other, loaded.model, loaded.tokenizer, eos_token_ids=loaded.eos_token_ids)
+    save_model(other, loaded.float_model, loaded.tokenizer, eos_token_ids=loaded.eos_token_ids)
     listener = Listener()
     async with own_server(ServerOptions(model="random-tiny")) as target:
         settings = ReplaySettings(

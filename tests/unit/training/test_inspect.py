@@ -13,7 +13,9 @@ from pd_training.commands.app import app
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     loaded = load_model("random-tiny")
-    save_model(tmp_path / "m", loaded.model, loaded.tokenizer, eos_token_ids=loaded.eos_token_ids)
+    save_model(
+        tmp_path / "m", loaded.float_model, loaded.tokenizer, eos_token_ids=loaded.eos_token_ids
+    )
     return tmp_path / "m"
 
 

@@ -40,7 +40,7 @@ def continue_prompts(
     while True:
         # A free row is filled at once, since lengths differ and small batches are slow.
         rows += (
-            _Row(loaded.model, index, list(prompt), sampling, max_tokens)
+            _Row(loaded.float_model, index, list(prompt), sampling, max_tokens)
             for index, prompt in islice(waiting, _BATCH - len(rows))
         )
         if not rows:

@@ -54,7 +54,7 @@ def test_a_model_is_the_same_from_gguf_and_from_safetensors(
     twin = load_model(str(tmp_path / "dir"))
     assert loaded.name == "small"
     assert loaded.model.config == config == twin.model.config
-    assert torch.equal(logits(loaded.model), logits(twin.model))
+    assert torch.equal(logits(loaded.float_model), logits(twin.float_model))
     assert loaded.fingerprints.weights == twin.fingerprints.weights
     assert loaded.fingerprints.tokenizer == twin.fingerprints.tokenizer
     assert loaded.fingerprints.numerics_id == twin.fingerprints.numerics_id

@@ -67,8 +67,8 @@ def test_figures_are_those_of_the_model(case: str, tmp_path: Path) -> None:
     report = inspect_model(tmp_path / case)
     loaded = load_model(str(tmp_path / case), fast=True)
     assert report.config == loaded.model.config == config
-    loaded.model.tensors()  # plain, not packed
-    parameters = {id(p): p.numel() for p in loaded.model.parameters()}
+    loaded.float_model.tensors()  # plain, not packed
+    parameters = {id(p): p.numel() for p in loaded.float_model.parameters()}
     assert report.num_parameters == sum(parameters.values())
     cache = loaded.model.make_cache(1)
     assert report.kv_bytes_per_token * 512 == cache.allocated_bytes

@@ -80,7 +80,7 @@ def test_a_model_survives_the_disk(config: ModelConfig, tmp_path: Path) -> None:
     assert loaded.model.config == config
     assert loaded.name == "some-model"
     assert loaded.eos_token_ids == (1,)
-    got = logits(loaded.model)
+    got = logits(loaded.float_model)
     assert torch.equal(got[:, :1024], logits(model)[:, :1024])
     assert (got[:, 1024:] == -torch.inf).all(), "rows past the tokenizer's ids are masked"
 
@@ -110,7 +110,7 @@ def test_shards_are_the_same_model(directory: Path) -> None:
     whole = load_model(str(directory))
     shard(directory)
     sharded = load_model(str(directory))
-    assert torch.equal(logits(sharded.model), logits(whole.model))
+    assert torch.equal(logits(sharded.float_model), logits(whole.float_model))
     assert sharded.fingerprints == whole.fingerprints
 
 
@@ -324,9 +324,9 @@ def test_a_tied_model_may_store_its_output_layer_alone(tmp_path: Path) -> None:
     edit_tensors(keep_only_the_head)(tmp_path / "m")
     loaded = load_model(str(tmp_path / "m"))
     assert loaded.fingerprints == before.fingerprints, "it is the same model"
-    assert torch.equal(logits(loaded.model), logits(before.model))
+    assert torch.equal(logits(loaded.float_model), logits(before.float_model))
     assert inspect_model(tmp_path / "m").num_parameters == sum(
-        t.numel() for t in before.model.tensors().values()
+        t.numel() for t in before.float_model.tensors().values()
     )
 
 
@@ -512,7 +512,9 @@ def test_whoever_may_read_a_new_file_may_read_the_weights(tmp_path: Path) -> Non
 
 def test_random_tiny_is_the_same_everywhere(tmp_path: Path) -> None:
     loaded: LoadedModel = load_model("random-tiny")
-    save_model(tmp_path / "t", loaded.model, loaded.tokenizer, eos_token_ids=loaded.eos_token_ids)
+    save_model(
+        tmp_path / "t", loaded.float_model, loaded.tokenizer, eos_token_ids=loaded.eos_token_ids
+    )
     again = load_model(str(tmp_path / "t"))
     assert again.fingerprints == loaded.fingerprints
     assert again.eos_token_ids == loaded.eos_token_ids == (1,)
@@ -525,7 +527,7 @@ def test_other_dtypes_run_without_a_promise() -> None:
     assert not loaded.numerics.reproducible
     assert loaded.fingerprints.numerics_id.startswith("bfloat16/torch/")
     assert loaded.fingerprints.weights == load_model("random-tiny").fingerprints.weights
-    rows = logits(loaded.model)
+    rows = logits(loaded.float_model)
     assert rows.dtype == torch.float32
     assert torch.isfinite(rows).all()
 

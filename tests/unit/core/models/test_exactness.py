@@ -112,20 +112,20 @@ def test_chunks_equal_one_pass(tiny: LoadedModel, chunk: int) -> None:
     ids = prompt(1100)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    whole = run(tiny.model, ids, len(ids))
+    whole = run(tiny.float_model, ids, len(ids))
     torch.set_num_threads(before)
-    check_chunks(tiny.model, ids, whole, chunk)
+    check_chunks(tiny.float_model, ids, whole, chunk)
 
 
 @pytest.mark.slow
 def test_a_whole_prompt_in_single_steps_equals_one_pass(tiny: LoadedModel) -> None:
-    assert torch.equal(run(tiny.model, prompt(), 1), run(tiny.model, prompt(), LENGTH))
+    assert torch.equal(run(tiny.float_model, prompt(), 1), run(tiny.float_model, prompt(), LENGTH))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_threads")
 def test_chunks_of_the_shipped_model_equal_one_pass() -> None:
-    model, ids = load_model(DEFAULT_MODEL).model, prompt()
+    model, ids = load_model(DEFAULT_MODEL).float_model, prompt()
     whole = run(model, ids, LENGTH)
     for chunk in (1, 2, 3, 37, 128, 256):
         check_chunks(model, ids, whole, chunk)
@@ -143,7 +143,7 @@ def test_chunks_equal_one_pass_in_every_shape(name: str) -> None:
 @pytest.mark.usefixtures("_threads")
 def test_catch_up_equals_one_pass(tiny: LoadedModel) -> None:
     """Chunks, then a few tokens in one pass, then single steps: a device that takes over."""
-    ids, model = prompt(), tiny.model
+    ids, model = prompt(), tiny.float_model
     cache, start, hidden = model.make_cache(LENGTH), 0, []
     for size in (128, 128, 128, 116, 14, 1, 1, 30, 2, 1, 3, 148):
         part = ids[start : start + size]
@@ -156,7 +156,7 @@ def test_catch_up_equals_one_pass(tiny: LoadedModel) -> None:
 @pytest.mark.parametrize("name", ["random-tiny", "qwen3-yoco", "two-of-three"])
 @pytest.mark.usefixtures("_threads")
 def test_ragged_batches_equal_each_sequence_alone(tiny: LoadedModel, name: str) -> None:
-    model = tiny.model if name == "random-tiny" else build(CONFIGS[name])
+    model = tiny.float_model if name == "random-tiny" else build(CONFIGS[name])
     prompts = [prompt(n, seed=n) for n in (LENGTH, 530, 41, 5)]
     alone = [run(model, p, len(p)) for p in prompts]
     caches = [model.make_cache(LENGTH) for _ in prompts]
@@ -180,15 +180,17 @@ def test_ragged_batches_equal_each_sequence_alone(tiny: LoadedModel, name: str) 
 
 
 def test_logits_of_single_rows_equal_those_of_many(tiny: LoadedModel) -> None:
-    hidden = tiny.model.forward(prompt(), [Segment(tiny.model.make_cache(LENGTH), 0, LENGTH)])
-    whole = tiny.model.logits(hidden)
+    hidden = tiny.float_model.forward(
+        prompt(), [Segment(tiny.float_model.make_cache(LENGTH), 0, LENGTH)]
+    )
+    whole = tiny.float_model.logits(hidden)
     for i in (0, 1, 350, LENGTH - 1):
-        assert torch.equal(tiny.model.logits(hidden[i : i + 1]), whole[i : i + 1])
+        assert torch.equal(tiny.float_model.logits(hidden[i : i + 1]), whole[i : i + 1])
 
 
 def test_a_used_and_grown_cache_changes_nothing(tiny: LoadedModel) -> None:
     """Stale tokens past the present position (a rolled back guess) are never seen."""
-    model, ids = tiny.model, prompt(1300)
+    model, ids = tiny.float_model, prompt(1300)
     cache = model.make_cache(1300)
     run(model, prompt(1300, seed=9), 400, cache)
     assert torch.equal(run(model, ids, 1300, cache), run(model, ids, 1300))
@@ -230,7 +232,10 @@ def test_fast_mode_is_close(tiny: LoadedModel) -> None:
     fast = load_model("random-tiny", fast=True)
     for chunk in (LENGTH, 100, 7):
         torch.testing.assert_close(
-            run(fast.model, prompt(), chunk), run(tiny.model, prompt(), LENGTH), atol=1e-4, rtol=0
+            run(fast.float_model, prompt(), chunk),
+            run(tiny.float_model, prompt(), LENGTH),
+            atol=1e-4,
+            rtol=0,
         )
     ids = {tiny.fingerprints.numerics_id, fast.fingerprints.numerics_id}
     ids.add(load_model("random-tiny", fast=True).fingerprints.numerics_id)

@@ -262,7 +262,7 @@ def test_a_model_survives_the_disk(name: str, tmp_path: Path) -> None:
     save_model(tmp_path / "m", model, random_tiny_tokenizer(), eos_token_ids=(1,))
     loaded = load_model(str(tmp_path / "m"))
     assert loaded.model.config == config
-    assert torch.equal(run(loaded.model, prompt(50), [50]), run(model, prompt(50), [50]))
+    assert torch.equal(run(loaded.float_model, prompt(50), [50]), run(model, prompt(50), [50]))
     report = inspect_model(tmp_path / "m")
     assert report.architecture == ("SkipV1" if config.skip_v1 else "") + "DeepseekV2ForCausalLM"
     assert report.kv_bytes_per_token == report.kv_bytes_per_token_by_formula

@@ -231,7 +231,7 @@ def test_reads_what_transformers_writes(family: str, tmp_path: Path) -> None:
             torch.nn.init.normal_(parameter)
     theirs.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text(random_tiny_tokenizer().to_str())
-    ours, ids = load_model(str(tmp_path)).model, prompt(300)
+    ours, ids = load_model(str(tmp_path)).float_model, prompt(300)
     with torch.inference_mode():
         want = theirs(ids[None]).logits[0, :, :1024]
     torch.testing.assert_close(fast_logits(ours, ids)[:, :1024], want, atol=1e-4, rtol=1e-5)

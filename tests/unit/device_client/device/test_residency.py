@@ -182,13 +182,13 @@ def test_a_first_load_that_fails_is_final() -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded() -> None:
-    check_memory(DEFAULT_MODEL, 0, lambda: 100 << 20)
+    check_memory(DEFAULT_MODEL, 0, available=lambda: 100 << 20)
     with pytest.raises(ModelError, match="20 MiB are free") as raised:
-        check_memory(DEFAULT_MODEL, 0, lambda: 20 << 20)
+        check_memory(DEFAULT_MODEL, 0, available=lambda: 20 << 20)
     assert "smaller model" in str(raised.value)
     with pytest.raises(ModelError, match="500 MiB kept for conversations"):
-        check_memory(DEFAULT_MODEL, 500 << 20, lambda: 100 << 20)
-    check_memory(RANDOM_TINY, 0, lambda: 0)
+        check_memory(DEFAULT_MODEL, 500 << 20, available=lambda: 100 << 20)
+    check_memory(RANDOM_TINY, 0, available=lambda: 0)
 
 
 @pytest.mark.parametrize(

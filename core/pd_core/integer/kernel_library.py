@@ -1,0 +1,127 @@
+"""The native kernels as ctypes sees them; without a library torch computes the same bits."""
+
+import ctypes
+import functools
+import logging
+import os
+import sys
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_void_p
+from pathlib import Path
+
+__all__ = [
+    "LIBRARY_NAME",
+    "Cached",
+    "LayerPointers",
+    "LinearPointers",
+    "SegmentPointers",
+    "Shape",
+    "kernel_library",
+    "wanted_isa",
+]
+
+logger = logging.getLogger(__name__)
+
+LIBRARY_NAME = {"win32": "pd_kernel.dll", "darwin": "libpd_kernel.dylib"}.get(
+    sys.platform, "libpd_kernel.so"
+)
+"""The library's file, beside the sources."""
+
+_VARIABLE = "PD_KERNEL"
+_ABI = 1
+
+
+def _fields(kind: type, names: str) -> list[tuple[str, type]]:
+    return [(name, kind) for name in names.split()]
+
+
+class LinearPointers(Structure):
+    """A weight; see `pd_linear` in kernel.h, as for the others."""
+
+    _fields_ = [
+        *_fields(c_void_p, "codes steps scales bias"),
+        *_fields(c_int32, "rows cols bits planes"),
+    ]
+
+
+class LayerPointers(Structure):
+    """The weights of a layer."""
+
+    _fields_ = [
+        *_fields(LinearPointers, "qkv out gate_up down"),
+        *_fields(c_void_p, "input_norm post_norm query_norm key_norm"),
+        *_fields(c_int32, "own_keys own_values key_layer"),
+    ]
+
+
+class Shape(Structure):
+    """The sizes of a model."""
+
+    _fields_ = [
+        *_fields(c_int32, "hidden inner num_layers heads kv_heads head_dim"),
+        ("eps", c_float),
+    ]
+
+
+class Cached(Structure):
+    """One layer of a sequence's cache."""
+
+    _fields_ = _fields(c_void_p, "keys key_scales values value_scales")
+
+
+class SegmentPointers(Structure):
+    """Consecutive tokens of one sequence."""
+
+    _fields_ = [("cached", POINTER(Cached)), *_fields(c_int32, "capacity start count first_row")]
+
+
+@functools.cache
+def kernel_library() -> ctypes.CDLL | None:
+    """Return the library; None: there is none, it is switched off, or it cannot be loaded.
+
+    The variable PD_KERNEL chooses: "off" computes by torch; "avx2" or "portable" by the kernels
+    of that instruction set, where the processor has it; unset or "auto" by the best.
+    """
+    if os.environ.get(_VARIABLE) == "off":
+        logger.info("the native kernels are switched off by %s; torch computes", _VARIABLE)
+        return None
+    path = Path(__file__).with_name("native") / LIBRARY_NAME
+    try:
+        library = ctypes.CDLL(str(path))
+        if library.pd_abi() != _ABI:
+            raise OSError("it is of another version")
+    except (OSError, AttributeError) as error:
+        logger.warning(
+            "the native kernels cannot be loaded (%s); torch computes the same, slower. "
+            "`python -m pd_core.integer.build` builds them",
+            error,
+        )
+        return None
+    _declare(library)
+    return library
+
+
+def wanted_isa() -> bytes:
+    """Return the instruction set that PD_KERNEL names; b"" for the best."""
+    wanted = os.environ.get(_VARIABLE, "")
+    return b"" if wanted == "auto" else wanted.encode()
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    signatures: dict[str, tuple[object, list[object]]] = {
+        "pd_isa": (c_char_p, [c_char_p]),
+        "pd_open": (c_void_p, [POINTER(Shape), c_char_p, c_int, c_int, c_int]),
+        "pd_close": (None, [c_void_p]),
+        "pd_run": (
+            c_int,
+            [
+                *[c_void_p, POINTER(LayerPointers), c_int, c_void_p, c_int, c_void_p, c_void_p],
+                *[POINTER(SegmentPointers), c_int],
+            ],
+        ),
+        "pd_norm": (c_int, [c_void_p, c_void_p, c_void_p, c_int]),
+        "pd_logits": (c_int, [c_void_p, POINTER(LinearPointers), c_void_p, c_int, c_void_p]),
+        "pd_queries": (None, [c_void_p, c_int, c_void_p, c_void_p]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments

@@ -1,0 +1,194 @@
+"""Integer numerics by the native kernels: a whole pass in one call, outside the GIL."""
+
+import ctypes
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from pd_core.errors import EngineError
+from pd_core.integer.huge_pages import HugePages
+from pd_core.integer.integer_cache import IntegerKVCache
+from pd_core.integer.kernel_library import (
+    Cached,
+    LayerPointers,
+    LinearPointers,
+    SegmentPointers,
+    Shape,
+    wanted_isa,
+)
+from pd_core.integer.weights import IntegerWeight, LayerWeights
+from pd_core.models.config import ModelConfig
+from pd_core.models.kv_cache import Segment
+
+__all__ = ["MOST_ROWS", "NativePasses", "fits_kernels"]
+
+MOST_ROWS = 256
+"""Rows of a pass; larger ones are cut."""
+
+_MOST_DIM = 512  # of a head
+
+_NO_MEMORY = -1
+
+
+class NativePasses:
+    """Runs a batch through the layers; owned by one thread at a time.
+
+    Args:
+        library: the kernels.
+        config: the model's.
+        layers: their weights, which are packed one after another and not kept as they are.
+        head: the output layer's weight.
+
+    Attributes:
+        head_panels: the packed codes of the head, (N / 16, K / 4, 16, 4): the weight plus 128.
+
+    Raises:
+        EngineError: the processor has not the instruction set that PD_KERNEL asks for.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        config: ModelConfig,
+        layers: Iterable[LayerWeights],
+        head: IntegerWeight,
+    ) -> None:
+        self._library = library
+        self._config = config
+        self._held: list[Tensor] = []  # what the structures point to
+        self._pages = HugePages()
+        self.head_panels = self._pages.hold(head.to_panels())
+        self._head = self._linear(head, self.head_panels)
+        self._layers = (LayerPointers * config.num_layers)()
+        for place, layer in zip(self._layers, layers, strict=True):
+            self._fill(place, layer)
+        self._context: int | None = None
+        self._threads = 0
+        self._end: Callable[[], object] = _nothing
+        self._widest = max(
+            config.hidden_size, config.intermediate_size, config.num_heads * config.head_dim
+        )
+        if not library.pd_isa(wanted_isa()):
+            raise EngineError(
+                f"PD_KERNEL asks for {wanted_isa().decode()!r}, which this processor or library "
+                "has not; leave it unset for the best there is"
+            )
+
+    def _linear(self, weight: IntegerWeight, panels: Tensor | None = None) -> LinearPointers:
+        if panels is None:
+            panels = self._pages.hold(weight.to_panels())
+        rows, cols = weight.codes.shape
+        return LinearPointers(
+            self._pointer(panels),
+            None,
+            self._pointer(weight.scales),
+            self._pointer(weight.bias),
+            *(rows, cols, 8, weight.planes),
+        )
+
+    def _fill(self, place: LayerPointers, layer: LayerWeights) -> None:
+        for name in ("qkv", "out", "gate_up", "down"):
+            setattr(place, name, self._linear(getattr(layer, name)))
+        for name in ("input_norm", "post_norm", "query_norm", "key_norm"):
+            setattr(place, name, self._pointer(getattr(layer, name)))
+        for name in ("own_keys", "own_values", "key_layer"):
+            setattr(place, name, getattr(layer, name))
+
+    def _pointer(self, tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
+        self._held.append(tensor.contiguous())
+        return self._held[-1].data_ptr()
+
+    def _opened(self) -> int:
+        """Return the context, for as many threads as torch has now."""
+        threads = torch.get_num_threads()
+        if self._context is not None and threads == self._threads:
+            return self._context
+        c = self._config
+        shape = Shape(
+            *(c.hidden_size, c.intermediate_size, c.num_layers),
+            *(c.num_heads, c.num_kv_heads, c.head_dim, c.rms_norm_eps),
+        )
+        context: int | None = self._library.pd_open(
+            ctypes.byref(shape), wanted_isa(), threads, MOST_ROWS, self._widest
+        )
+        if not context:
+            raise EngineError("there is no memory, or no thread, for the kernels' working space")
+        self._end()
+        self._end = weakref.finalize(self, self._library.pd_close, context)
+        self._context, self._threads = context, threads
+        return context
+
+    def run(
+        self, x: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment], stop: int
+    ) -> None:
+        """Run x: (T, padded hidden), T at most MOST_ROWS, through `stop` layers, in place."""
+        context = self._opened()
+        parts = (SegmentPointers * len(segments))()
+        row = 0
+        for part, s in zip(parts, segments, strict=True):
+            assert isinstance(s.cache, IntegerKVCache), "integer numerics have a cache of their own"
+            if s.cache.native is None:
+                s.cache.native = _pointers(s.cache)
+            part.cached = s.cache.native
+            part.capacity, part.start = s.cache.capacity_tokens, s.start
+            part.count, part.first_row = s.num_tokens, row
+            row += s.num_tokens
+        assert all(t.is_contiguous() for t in (x, cos, sin)), "rows lie in order"
+        code = self._library.pd_run(
+            *(context, self._layers, stop, x.data_ptr(), row, cos.data_ptr(), sin.data_ptr()),
+            *(parts, len(segments)),
+        )
+        _check(code)
+
+    def normalise(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Normalise rows x: (R, padded hidden) to the same shape."""
+        out = x.clone()
+        _check(self._library.pd_norm(self._opened(), weight.data_ptr(), out.data_ptr(), len(x)))
+        return out
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Map rows x: (R, padded hidden) to (R, padded vocabulary)."""
+        out = torch.empty(len(x), self._head.rows)
+        for first in range(0, len(x), MOST_ROWS):
+            rows, to = x[first : first + MOST_ROWS].contiguous(), out[first : first + MOST_ROWS]
+            _check(
+                self._library.pd_logits(
+                    *(self._opened(), ctypes.byref(self._head), rows.data_ptr(), len(rows)),
+                    to.data_ptr(),
+                )
+            )
+        return out
+
+    def last_queries(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Return the last layer run's queries: integers (T, H, D) and scales (T, H)."""
+        c = self._config
+        codes = torch.empty(rows, c.num_heads, c.head_dim, dtype=torch.int8)
+        scales = torch.empty(rows, c.num_heads)
+        self._library.pd_queries(self._opened(), rows, codes.data_ptr(), scales.data_ptr())
+        return codes, scales
+
+
+def fits_kernels(config: ModelConfig) -> bool:
+    """Whether the kernels take a model's heads: of a multiple of 16 elements, up to 512."""
+    return config.head_dim % 16 == 0 and config.head_dim <= _MOST_DIM
+
+
+def _pointers(cache: IntegerKVCache) -> ctypes.Array[Cached]:
+    layers = zip(cache.keys, cache.key_scales, cache.values, cache.value_scales, strict=True)
+    made = [Cached(*(tensor.data_ptr() for tensor in layer)) for layer in layers]
+    return (Cached * len(made))(*made)
+
+
+def _nothing() -> None:
+    """End no context, as none is open yet."""
+
+
+def _check(code: int) -> None:
+    if code == _NO_MEMORY:
+        raise EngineError("there is no memory for the scores of this context")
+    if code:
+        raise EngineError("the model computed a number that is not finite")
