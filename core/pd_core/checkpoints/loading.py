@@ -67,6 +67,16 @@ class LoadedModel:
         assert isinstance(self.model, CausalLM), "it was loaded as floats"
         return self.model
 
+    @property
+    def num_token_ids(self) -> int:
+        """Ids are below this."""
+        return self.model.num_token_ids
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Room for a prompt and its answer."""
+        return self.model.config.max_context_tokens
+
 
 def load_model(
     spec: str,

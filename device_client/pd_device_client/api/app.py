@@ -207,7 +207,7 @@ def _add_tokens(endpoints: Endpoints, residency: Residency, places: Places) -> N
         with places.entering():
             device = await residency.wake()
             tokens = await tokenized(device, asked)
-        limit = device.loaded.model.config.max_context_tokens
+        limit = device.loaded.max_context_tokens
         return _json({"count": len(tokens), "max_model_len": limit, "tokens": tokens})
 
     @endpoints.add("POST", "/detokenize", DetokenizeParameters)

@@ -74,7 +74,7 @@ class Questions:
         Raises:
             PdError: it cannot be served; nothing was started.
         """
-        _check_stops(asked, device.loaded.model.num_token_ids)
+        _check_stops(asked, device.loaded.num_token_ids)
         prompts = await _prompts(device, asked)
         if len(prompts) * asked.num_choices > MAX_CHOICES:
             raise Refusal(

@@ -112,7 +112,7 @@ def _model(device: Device, chat: bool) -> dict[str, Any]:
         "name": device.loaded.name,
         "engine": device.client.engine_name,
         "chat": chat,
-        "context_tokens": device.loaded.model.config.max_context_tokens,
+        "context_tokens": device.loaded.max_context_tokens,
         "prefill_tokens_per_s": 1 / profile.prefill_b_s if profile.prefill_b_s > 0 else None,
         "decode_tokens_per_s": 1 / profile.decode_s if profile.decode_s > 0 else None,
         "running": turns.num_running,

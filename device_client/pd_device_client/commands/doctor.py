@@ -39,6 +39,7 @@ def doctor(settings: DoctorSettings, read: Read) -> None:
     async def run() -> bool:
         findings = await examine(
             *(device.model, out, door, key_files),
+            engine=device.engine,
             kept_kv_bytes=device.kept_kv_bytes,
             numerics=device.numerics,
         )

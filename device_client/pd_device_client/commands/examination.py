@@ -21,6 +21,8 @@ from pd_core.store.model_names import RANDOM_TINY, model_path
 from pd_device_client.api.door import Door
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.battery import Battery, read_battery
+from pd_device_client.engine.gguf_text import gguf_path, read_gguf_text
+from pd_device_client.engine.llama_cpp_library import library
 from pd_device_client.engine.memory import check_memory
 
 __all__ = ["Finding", "examine"]
@@ -51,6 +53,7 @@ async def examine(
     door: Door,
     key_files: Sequence[Path] = (),
     *,
+    engine: str = "torch",
     kept_kv_bytes: int = 0,
     numerics: str = "auto",
     clock: Callable[[], int] = unix_time_s,
@@ -63,6 +66,7 @@ async def examine(
         way_out: makes the cloud link, or None; the link is closed at the end.
         door: where the device will listen.
         key_files: files that only their owner should be able to read.
+        engine: what would run the model.
         kept_kv_bytes: KV cache that would be kept for finished answers.
         numerics: in which the model would be computed.
         clock: seconds since 1970.
@@ -74,7 +78,10 @@ async def examine(
     if key_files:
         findings.append(_keys(key_files))
     try:
-        words, ours = await in_loading_thread(lambda: _model(model, kept_kv_bytes, numerics))
+        if engine == "llama-cpp":
+            words, ours = await in_loading_thread(lambda: _gguf(model))
+        else:
+            words, ours = await in_loading_thread(lambda: _model(model, kept_kv_bytes, numerics))
         findings.append(Finding("model", True, words))
     except PdError as error:
         findings.append(Finding("model", False, str(error)))
@@ -140,6 +147,18 @@ def _model(model: str, kept_kv_bytes: int, numerics: str) -> tuple[str, Fingerpr
         f"of KV cache a token, a context of {report.config.max_context_tokens} tokens; {free}",
         fingerprints,
     )
+
+
+def _gguf(model: str) -> tuple[str, Fingerprints]:
+    """Examine what llama.cpp would run, without loading its weights."""
+    library()
+    path = gguf_path(model)
+    text = read_gguf_text(path)
+    if text.chat_template is not None:
+        text.chat_template.check()
+    size = f"{path.stat().st_size >> 20} MiB in {path}"
+    free = f"{available_bytes() >> 20} MiB of memory are free"
+    return f"{text.name}, run by llama.cpp: {size}; {free}", text.fingerprints
 
 
 async def _cloud(way_out: Callable[[], CloudLink | None], ours: Fingerprints | None) -> Finding:

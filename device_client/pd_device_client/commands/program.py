@@ -19,7 +19,7 @@ class DoctorSettings:
     """The checked part of the settings of `serve`."""
 
     cloud: Annotated[CloudSettings, Part("Cloud")] = field(default_factory=CloudSettings)
-    device: Annotated[DeviceSettings, Part("Device", ("model", "kept_kv_mib"))] = field(
+    device: Annotated[DeviceSettings, Part("Device", ("model", "engine", "kept_kv_mib"))] = field(
         default_factory=DeviceSettings
     )
     door: Annotated[Door, Part("Listening")] = field(default_factory=Door)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from pd_core.checkpoints.loading import LoadedModel
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.prompt import conversation_token_ids, knows_roles, text_token_ids
+from pd_device_client.engine.served_model import ServedModel
 
 __all__ = ["Conversation", "Prompt"]
 
@@ -35,7 +35,7 @@ class Conversation:
     blank line, the next prompt.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: ServedModel) -> None:
         self._loaded = loaded
         self._roles = knows_roles(loaded)
         self._messages: list[dict[str, str]] = []

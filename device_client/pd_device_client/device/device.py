@@ -4,27 +4,21 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-import torch
-
-from pd_core.checkpoints.loading import LoadedModel, load_model
-from pd_core.errors import EngineError
-from pd_core.host.cpu import cpu_description
 from pd_core.host.free_memory import trim_heap
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.speculation.speculation import Speculation
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
-from pd_device_client.contract.ports import CloudLink, LocalEngine
+from pd_device_client.contract.ports import CloudLink
 from pd_device_client.contract.progress import Progress
+from pd_device_client.device.local_engine import load_engine
 from pd_device_client.device.settings import DeviceSettings
-from pd_device_client.engine.memory import check_memory
+from pd_device_client.engine.served_model import ServedModel
 from pd_device_client.engine.throttled import ThrottledEngine
-from pd_device_client.engine.torch_engine import TorchLocalEngine
 
 __all__ = ["Device", "draw_seed", "open_device"]
 
@@ -46,7 +40,7 @@ class Device:
         speculation: the account of its local engine's guesses.
     """
 
-    loaded: LoadedModel
+    loaded: ServedModel
     client: DeviceClient
     speed_key: list[object] | None = None
     speculation: Speculation = field(default_factory=lambda: Speculation(0))
@@ -108,16 +102,8 @@ async def open_device(
         EngineError: it fails in its first passes.
     """
     # In a thread, since the event loop must answer probes and signals meanwhile.
-    loaded = await in_loading_thread(lambda: _load(settings, progress))
-    engine: LocalEngine
-    engine = local = TorchLocalEngine(
-        loaded,
-        num_threads=settings.num_threads,
-        kept_kv_bytes=settings.kept_kv_bytes,
-        speculate=settings.speculate,
-    )
-    threads = settings.num_threads or torch.get_num_threads()
-    speed_key = _speed_key(loaded, threads, engine.chunk_tokens)
+    local = await in_loading_thread(lambda: load_engine(settings, progress))
+    loaded, engine, speed_key = local.served, local.engine, local.speed_key
     if settings.slowed_to is not None:
         speed_key = None
         engine = ThrottledEngine(engine, settings.slowed_to)
@@ -135,38 +121,12 @@ async def open_device(
     return Device(loaded, client, speed_key, local.speculation)
 
 
-def _load(settings: DeviceSettings, progress: Progress | None) -> LoadedModel:
-    check_memory(settings.model, settings.kept_kv_bytes, settings.numerics)
-    if settings.num_threads is not None:
-        # Loading probes the numerics, which depend on the number of threads.
-        torch.set_num_threads(settings.num_threads)
-    loaded = load_model(
-        settings.model,
-        fast=settings.fast_numerics,
-        numerics=settings.numerics,
-        progress=progress,
-    )
-    if loaded.chat_template is not None:
-        with suppress(EngineError):  # told to whoever needs it; other prompts can be answered
-            loaded.chat_template.check()
-    return loaded
-
-
 def _trimmed(encode: Callable[[], T]) -> T:
     """Call `encode`, and give back the memory that a large text needed meanwhile."""
     try:
         return encode()
     finally:
         trim_heap()
-
-
-def _speed_key(loaded: LoadedModel, threads: int, chunk_tokens: int) -> list[object] | None:
-    """Return everything that a model's speed depends on here; None if the CPU is unknown."""
-    cpu = cpu_description()
-    if cpu is None:
-        return None
-    numerics = [loaded.numerics.reproducible, loaded.numerics.isa, loaded.numerics.packed]
-    return [cpu, torch.__version__, threads, chunk_tokens, numerics, loaded.fingerprints.weights]
 
 
 def draw_seed() -> int:

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import EngineError, InvalidRequest
 from pd_device_client.device.prompt_length import check_length
+from pd_device_client.engine.served_model import ServedModel
 
 __all__ = ["conversation_token_ids", "knows_roles", "prompt_token_ids", "text_token_ids"]
 
 
 def prompt_token_ids(
-    loaded: LoadedModel, text: str, *, raw: bool, max_context_tokens: int | None = None
+    loaded: ServedModel, text: str, *, raw: bool, max_context_tokens: int | None = None
 ) -> tuple[int, ...]:
     """Return the ids of a prompt: a user message in the model's chat template, or plain text.
 
@@ -32,7 +32,7 @@ def prompt_token_ids(
 
 
 def text_token_ids(
-    loaded: LoadedModel,
+    loaded: ServedModel,
     text: str,
     *,
     special: bool = True,
@@ -59,7 +59,7 @@ def text_token_ids(
 
 
 def conversation_token_ids(
-    loaded: LoadedModel,
+    loaded: ServedModel,
     messages: Sequence[Mapping[str, str]],
     *,
     special: bool | None = None,
@@ -93,7 +93,7 @@ def conversation_token_ids(
     )
 
 
-def knows_roles(loaded: LoadedModel) -> bool:
+def knows_roles(loaded: ServedModel) -> bool:
     """Return whether the model's template distinguishes roles; a base model only continues text.
 
     A base model may have a template too, one that only joins the messages' texts.

@@ -104,7 +104,7 @@ class Residency:
         await self._observer.loaded(device)
         self.phase = Phase.READY
         self.model_name = device.loaded.name
-        self.max_context_tokens = device.loaded.model.config.max_context_tokens
+        self.max_context_tokens = device.loaded.max_context_tokens
         self._touch()
         if self._keep_alive_s is not None:
             self._watch = asyncio.ensure_future(self._unload_when_idle(self._keep_alive_s))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from pd_core.errors import ConfigError
 from pd_core.host.cpu import MAX_THREADS
 from pd_core.identity.numerics import NUMERICS
 from pd_core.settings.option import Option
@@ -13,7 +14,9 @@ from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.contract.ask import Mode
 from pd_device_client.planning.profiles import DEVICE_PROFILES, SpeedProfile, device_profile
 
-__all__ = ["DeviceSettings", "LogLevel", "ModeOption"]
+__all__ = ["ENGINES", "DeviceSettings", "LogLevel", "ModeOption"]
+
+ENGINES = ("torch", "llama-cpp")
 
 ModeOption = Annotated[Mode, Option("Which sides make the answer.")]
 LogLevel = Annotated[
@@ -26,7 +29,7 @@ class DeviceSettings:
     """The model, the promise to the reader, and how the local engine runs.
 
     Raises:
-        ConfigError: there is no such device profile.
+        ConfigError: there is no such device profile, or an option of an engine that is not used.
     """
 
     model: Annotated[str, Option(MODEL_HELP, may_be_path=True)] = DEFAULT_MODEL
@@ -72,9 +75,26 @@ class DeviceSettings:
         Ge(1),
         Option("Answers that the local engine works on at once; others wait."),
     ] = 1
+    engine: Annotated[
+        str,
+        Option("What runs the model here; llama-cpp runs any GGUF file.", choices=ENGINES),
+    ] = "torch"
+    context_tokens: Annotated[
+        int | None,
+        Ge(16),
+        Option(
+            "Room for a prompt and its answer, whose memory llama-cpp takes at the start; default: "
+            "the model's, at most 8192. torch takes memory as it goes."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         _ = self.slowed_to
+        if self.context_tokens is not None and self.engine != "llama-cpp":
+            raise ConfigError(
+                "--context-tokens is how much memory llama-cpp takes at the start; leave it out, "
+                "or give --engine llama-cpp"
+            )
 
     @property
     def slowed_to(self) -> SpeedProfile | None:

@@ -1,13 +1,20 @@
 """KV caches of finished answers, so that a conversation's next turn prefills only new text."""
 
 from collections.abc import Sequence
-
-from pd_core.models import KVCache
+from typing import Generic, Protocol, TypeVar
 
 __all__ = ["KeptPrefixes"]
 
 
-class KeptPrefixes:
+class _Cache(Protocol):
+    @property
+    def allocated_bytes(self) -> int: ...
+
+
+CacheT = TypeVar("CacheT", bound=_Cache)
+
+
+class KeptPrefixes(Generic[CacheT]):
     """The most recently used caches, bounded in bytes; the least recently used is evicted first.
 
     A kept cache is never written again: a new sequence copies the prefix it shares. So several
@@ -20,7 +27,7 @@ class KeptPrefixes:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._kept: dict[tuple[int, ...], KVCache] = {}  # in order of last use
+        self._kept: dict[tuple[int, ...], CacheT] = {}  # in order of last use
 
     @property
     def num_bytes(self) -> int:
@@ -31,7 +38,7 @@ class KeptPrefixes:
         """Number of leading prompt tokens in a kept cache, never the last: an answer feeds it."""
         return self._find(tuple(prompt))[1]
 
-    def take(self, prompt: Sequence[int]) -> tuple[KVCache | None, int]:
+    def take(self, prompt: Sequence[int]) -> tuple[CacheT | None, int]:
         """Return the cache that shares the most tokens with a prompt, and how many."""
         found, shared = self._find(tuple(prompt))
         if found is None:
@@ -39,7 +46,7 @@ class KeptPrefixes:
         cache = self._kept[found] = self._kept.pop(found)  # now the most recently used
         return cache, shared
 
-    def keep(self, token_ids: Sequence[int], cache: KVCache) -> None:
+    def keep(self, token_ids: Sequence[int], cache: CacheT) -> None:
         """Keep the cache of these tokens; it must not be written any more.
 
         It replaces caches of its own prefixes. It is dropped if it is itself a prefix of a kept

@@ -14,7 +14,7 @@ import torch
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import EngineError, PromptTooLong
 from pd_core.generation import ModelCard
-from pd_core.models import Segment
+from pd_core.models import KVCache, Segment
 from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
@@ -57,7 +57,7 @@ class TorchLocalEngine:
     ) -> None:
         self._loaded = loaded
         self.speculation = Speculation(speculate if loaded.numerics.reproducible else 0)
-        self._kept = KeptPrefixes(kept_kv_bytes)
+        self._kept = KeptPrefixes[KVCache](kept_kv_bytes)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="local-engine")
         if num_threads is not None:
             self._worker.submit(torch.set_num_threads, num_threads).result()
@@ -108,7 +108,7 @@ class _TorchSequence:
         worker: ThreadPoolExecutor,
         sampling: SamplingParams,
         prompt_token_ids: Sequence[int],
-        kept: KeptPrefixes,
+        kept: KeptPrefixes[KVCache],
         speculation: Speculation,
     ) -> None:
         self._loaded = loaded

@@ -7,13 +7,13 @@ from contextlib import aclosing, contextmanager
 from rich.console import Console
 from rich.text import Text
 
-from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ask import Ask, Mode, draw_request_id
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.device import Device, draw_seed, open_device
 from pd_device_client.device.prompt import knows_roles, prompt_token_ids
+from pd_device_client.engine.served_model import ServedModel
 from pd_device_client.session.session import Session
 from pd_device_client.terminal.load_progress import LoadingLine
 from pd_device_client.terminal.settings import ChatSettings
@@ -29,7 +29,7 @@ _STYLES = {Origin.CLOUD: "dodger_blue1", Origin.DEVICE: "green3"}
 
 def asked(
     settings: ChatSettings,
-    loaded: LoadedModel,
+    loaded: ServedModel,
     prompt_token_ids: tuple[int, ...],
     mode: Mode,
     max_tokens: int,

@@ -12,7 +12,17 @@ from pd_device_client.device.settings import DeviceSettings, LogLevel, ModeOptio
 
 __all__ = ["ChatSettings"]
 
-_OFFERED = ("model", "pace_s", "ttft_s", "throttle", "num_threads", "numerics", "fast_numerics")
+_OFFERED = (
+    "model",
+    "engine",
+    "context_tokens",
+    "pace_s",
+    "ttft_s",
+    "throttle",
+    "num_threads",
+    "numerics",
+    "fast_numerics",
+)
 
 
 @dataclass(frozen=True, slots=True)

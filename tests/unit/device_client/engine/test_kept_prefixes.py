@@ -32,7 +32,7 @@ ONE = _cache().allocated_bytes
 
 
 def test_the_longest_shared_beginning_is_found_but_never_the_whole_prompt() -> None:
-    kept = KeptPrefixes(10 * ONE)
+    kept = KeptPrefixes[KVCache](10 * ONE)
     first, second = _cache(), _cache()
     kept.keep([1, 2, 3, 4], first)
     kept.keep([1, 2, 9], second)
@@ -45,7 +45,7 @@ def test_the_longest_shared_beginning_is_found_but_never_the_whole_prompt() -> N
 
 
 def test_a_longer_one_replaces_what_it_begins_with() -> None:
-    kept = KeptPrefixes(10 * ONE)
+    kept = KeptPrefixes[KVCache](10 * ONE)
     kept.keep([1, 2], _cache())
     longer = _cache()
     kept.keep([1, 2, 3], longer)
@@ -56,7 +56,7 @@ def test_a_longer_one_replaces_what_it_begins_with() -> None:
 
 
 def test_what_was_used_longest_ago_goes_first_and_the_bound_holds() -> None:
-    kept = KeptPrefixes(2 * ONE)
+    kept = KeptPrefixes[KVCache](2 * ONE)
     kept.keep([1, 1], _cache())
     kept.keep([2, 2], _cache())
     kept.take([1, 1, 1])
@@ -65,7 +65,7 @@ def test_what_was_used_longest_ago_goes_first_and_the_bound_holds() -> None:
     assert [kept.shared_tokens([i, i, i]) for i in (1, 2, 3)] == [2, 0, 2]
     kept.keep([4, 4], _cache(2000))  # larger than all that may be kept
     assert [kept.shared_tokens([i, i, i]) for i in (1, 2, 3, 4)] == [2, 0, 2, 0]
-    none = KeptPrefixes(0)
+    none = KeptPrefixes[KVCache](0)
     none.keep([1, 1], _cache())
     assert none.num_bytes == 0
 
@@ -75,7 +75,7 @@ _ids = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 
 @given(kept_ids=st.lists(_ids, max_size=6), prompt=_ids)
 def test_it_finds_what_a_plain_search_finds(kept_ids: list[list[int]], prompt: list[int]) -> None:
-    kept = KeptPrefixes(100 * ONE)
+    kept = KeptPrefixes[KVCache](100 * ONE)
     for token_ids in kept_ids:
         kept.keep(token_ids, _cache())
 

@@ -1,0 +1,198 @@
+"""The local engine over llama.cpp: any GGUF file, behind the port of the torch engine.
+
+Its answers are consistent, never identical: its sums depend on how tokens are cut into passes. What
+is chosen from its logits is chosen by our own sampler, as on every other side.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pd_core.errors import EngineError, PdError, PromptTooLong
+from pd_core.generation import ModelCard
+from pd_core.sampling.history import History
+from pd_core.sampling.sampling import sample
+from pd_core.sampling_params import SamplingParams
+from pd_device_client.engine.kept_prefixes import KeptPrefixes
+from pd_device_client.engine.llama_cpp_model import LlamaCppModel
+from pd_device_client.engine.served_model import ServedModel
+
+__all__ = ["LlamaCppEngine"]
+
+logger = logging.getLogger(__name__)
+
+
+class LlamaCppEngine:
+    """A model that llama.cpp runs in this process, on one worker thread.
+
+    A pass is one job, so a cancel waits for at most one pass. A finished answer's keys and values
+    are copied out of the model's memory, and copied back for the next turn.
+
+    Args:
+        served: the model's names, text and limits.
+        model: the model in memory; the engine owns it.
+        num_slots: sequences that the model has slots for.
+        chunk_tokens: tokens per prefill pass.
+        kept_kv_bytes: limit of what is kept for conversations' next turns; 0 keeps none.
+    """
+
+    def __init__(
+        self,
+        served: ServedModel,
+        model: LlamaCppModel,
+        *,
+        num_slots: int = 1,
+        chunk_tokens: int = 128,
+        kept_kv_bytes: int = 0,
+    ) -> None:
+        self.served = served
+        self.model = model
+        self.chunk_tokens = chunk_tokens
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="local-engine")
+        self.free_slots = list(range(num_slots))  # only the worker takes and returns them
+        self.kept = KeptPrefixes[_KeptState](kept_kv_bytes if model.can_go_back else 0)
+        self._card = ModelCard(
+            name=f"{served.name} (llama.cpp)",
+            engine="llama-cpp",
+            fingerprints=served.fingerprints,
+            vocab_size=served.num_token_ids,
+            eos_token_ids=served.eos_token_ids,
+            max_context_tokens=served.max_context_tokens,
+        )
+
+    @property
+    def card(self) -> ModelCard:
+        """What it runs."""
+        return self._card
+
+    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
+        """Number of the prompt's first tokens that are cached from earlier answers."""
+        return self.kept.shared_tokens(prompt_token_ids)
+
+    def open(
+        self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
+    ) -> "_LlamaCppSequence":
+        """Open a sequence; if opened with a prompt, its cache is kept when it is closed."""
+        return _LlamaCppSequence(self, sampling, prompt_token_ids)
+
+    async def close(self) -> None:
+        """Let the running pass finish, and free the model."""
+        self.worker.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._free)
+
+    def _free(self) -> None:
+        self.worker.shutdown(wait=True)
+        self.model.close()
+
+
+class _KeptState:
+    """A finished answer's keys and values; the worker copies them after it is kept."""
+
+    def __init__(self, allocated_bytes: int) -> None:
+        self.allocated_bytes = allocated_bytes
+        self.content: Future[NDArray[np.uint8]] = Future()
+
+
+class _LlamaCppSequence:
+    """One sequence; its passes run one after another on the engine's worker."""
+
+    def __init__(
+        self, engine: LlamaCppEngine, sampling: SamplingParams, prompt_token_ids: Sequence[int]
+    ) -> None:
+        self._engine = engine
+        self._sampling = sampling
+        self._keeps = bool(prompt_token_ids)
+        self._slot: int | None = None  # from the first pass on
+        self._source, self._num_tokens = engine.kept.take(prompt_token_ids)
+        # Tokens surely in the cache: a pass whose caller was cancelled does not count.
+        self._held = list(prompt_token_ids[: self._num_tokens])
+        # Only where sampling looks back, and only on the worker: all tokens in the cache.
+        self._token_ids = list(self._held) if sampling.looks_back else []
+        self._history: History | None = None
+
+    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+        loop = asyncio.get_running_loop()
+        sampled = await loop.run_in_executor(
+            self._engine.worker, self._pass, list(token_ids), sample_position
+        )
+        self._held += token_ids
+        return sampled
+
+    def close(self) -> None:
+        kept, keeps = None, self._keeps and self._source is None and bool(self._held)
+        self._keeps = False
+        if keeps:
+            kept = _KeptState(len(self._held) * self._engine.model.kv_bytes_per_token)
+            self._engine.kept.keep(self._held, kept)
+        with suppress(RuntimeError):  # the engine is closed, and all its memory is free
+            self._engine.worker.submit(self._release, kept)
+
+    def _release(self, kept: _KeptState | None) -> None:
+        """Give the slot back, on the worker's thread; copy what it holds if that is kept."""
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        model = self._engine.model
+        if kept is not None:
+            try:
+                model.clear(slot, len(self._held))
+                kept.content.set_result(model.state(slot))
+            except PdError as error:
+                kept.content.set_exception(error)
+        model.clear(slot)
+        self._engine.free_slots.append(slot)
+
+    def _pass(self, token_ids: list[int], sample_position: int | None) -> int | None:
+        """Run one pass on the worker's thread."""
+        end = self._num_tokens + len(token_ids)
+        limit = self._engine.served.max_context_tokens
+        if end > limit:
+            raise PromptTooLong(f"{end} tokens do not fit the local model's context of {limit}")
+        try:
+            return self._forward(token_ids, end, sample_position)
+        except Exception as error:
+            if self._slot is not None:  # the part that went through, so that nothing is there twice
+                self._engine.model.clear(self._slot, self._num_tokens)
+            logger.exception("the local engine failed in a pass of %d tokens", len(token_ids))
+            raise EngineError(
+                f"the local engine failed: {type(error).__name__}; see the log for the cause"
+            ) from error
+
+    def _forward(self, token_ids: list[int], end: int, sample_position: int | None) -> int | None:
+        slot = self._slot if self._slot is not None else self._begin()
+        logits = self._engine.model.run(
+            slot, self._num_tokens, token_ids, wants_logits=sample_position is not None
+        )
+        self._num_tokens = end
+        if self._sampling.looks_back:
+            self._token_ids += token_ids
+        if logits is None or sample_position is None:
+            return None
+        if self._sampling.looks_back and self._history is None:
+            self._history = History(self._token_ids, len(self._token_ids) - sample_position)
+        served = self._engine.served
+        logits[served.num_token_ids :] = float("-inf")  # rows that belong to no token
+        row = torch.from_numpy(logits)[None]
+        eos = served.eos_token_ids
+        return sample(row, [self._sampling], [sample_position], eos, [self._history])[0]
+
+    def _begin(self) -> int:
+        """Take a slot, with the prompt's kept beginning in it."""
+        engine = self._engine
+        if not engine.free_slots:
+            raise EngineError("every slot of the local engine holds a sequence")
+        if self._source is not None:
+            state = self._source.content.result(timeout=0)  # this thread has copied it before
+        self._slot = slot = engine.free_slots.pop()
+        if self._source is not None:
+            engine.model.restore(slot, state)
+            if not engine.model.clear(slot, self._num_tokens):
+                raise EngineError("llama.cpp cannot shorten a kept sequence of this model")
+            self._source = None
+        return slot
