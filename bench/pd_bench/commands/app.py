@@ -12,6 +12,7 @@ from pd_bench.commands.capacity import CapacityAsked, capacity
 from pd_bench.commands.cloud import Compared, cloud
 from pd_bench.commands.compare import compare
 from pd_bench.commands.device import ApiAsked, TurnsAsked, api, overhead, ticker, turns
+from pd_bench.commands.engine import EnginesAsked, engine
 from pd_bench.commands.kv import KvAsked, kv
 from pd_bench.commands.profile_cloud import profile
 from pd_bench.commands.replay import Replayed, replay
@@ -39,6 +40,7 @@ add_command(app, overhead, OverheadSettings)
 add_command(app, ticker, TickerSettings)
 add_command(app, replay, Replayed)
 add_command(app, kv, KvAsked)
+add_command(app, engine, EnginesAsked)
 app.command()(report)
 app.command()(compare)
 add_command(app, streams, StreamsAsked)
