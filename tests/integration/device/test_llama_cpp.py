@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from pd_device_client.contract.outcome import Origin, Outcome
 from pd_device_client.engine.llama_cpp_loading import load_llama_cpp
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.planning.profiles import SpeedProfile
+from tests.gguf_files import gguf_config, gguf_model, write_gguf
 from tests.gguf_models import TinyLlama, tiny_llama
 from tests.http_client import http
 from tests.real_device import real_device
@@ -85,7 +87,6 @@ def test_the_commands_run_a_gguf_file(tiny: TinyLlama, server: RealServer, tmp_p
         assert answer.status_code == 200, answer.text
     words = [sys.executable, "-m", "pd_device_client", "chat", "--engine", "llama-cpp"]
     for model, said in (
-        (str(tiny.directory / "model.safetensors"), "not a GGUF file"),
         (str(tiny.directory), "the engine llama-cpp runs GGUF files"),
         ("random-tiny", "the engine llama-cpp runs GGUF files"),
     ):
@@ -101,9 +102,16 @@ def test_the_commands_run_a_gguf_file(tiny: TinyLlama, server: RealServer, tmp_p
         assert refused.stderr.count("\n") == 1  # nothing of the library's own
 
 
-def test_a_model_without_weights_of_its_own_is_still_ours(tiny: TinyLlama) -> None:
-    """The two forms of the model are the same model to the handshake."""
-    ours = load_model(str(tiny.directory)).fingerprints
-    theirs = load_llama_cpp(str(tiny.gguf), num_threads=1)[0].card.fingerprints
-    assert (ours.tokenizer, ours.chat_template) == (theirs.tokenizer, theirs.chat_template)
-    assert ours.numerics_id != theirs.numerics_id
+def test_both_forms_of_a_file_s_model_are_the_same_to_the_handshake(tmp_path: Path) -> None:
+    config = gguf_config()
+    path = tmp_path / "model.gguf"
+    write_gguf(path, config, gguf_model(config).tensors(), kind="Q8_0")
+    engine, _ = load_llama_cpp(str(path), num_threads=1)
+    ours, theirs = load_model(str(path)), engine.card.fingerprints
+    assert replace(ours.fingerprints, numerics_id="") == replace(theirs, numerics_id="")
+    assert ours.fingerprints.numerics_id != theirs.numerics_id
+    assert engine.served.chat_template is not None
+    assert engine.card.eos_token_ids == ours.eos_token_ids != ()
+    prompt = ours.tokenizer.encode("hello hello")
+    engine.model.run(0, 0, prompt, wants_logits=False)
+    engine.model.close()
