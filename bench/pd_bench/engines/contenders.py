@@ -23,7 +23,10 @@ class Contender:
     form: str
 
 
-OURS = {"float32": Contender("float32", "torch", 32, "float32")}
+OURS = {
+    "float32": Contender("float32", "torch", 32, "float32"),
+    "integer": Contender("integer", "torch", 8, "integer"),
+}
 """Ours by the name of their numerics. One of 8 or 4 bits is compared at equal bits."""
 
 THEIRS = {

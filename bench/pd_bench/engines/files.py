@@ -97,7 +97,7 @@ def _convert(name: str, gguf: Path) -> None:
     from pd_core.checkpoints.loading import load_model
 
     if not gguf.exists():
-        write_gguf(load_model(name, fast=True).model, gguf)
+        write_gguf(load_model(name, fast=True).float_model, gguf)
 
 
 def _quantise(source: Path, made: Path, kind: str) -> None:

@@ -15,21 +15,17 @@ class TorchMeasured:
 
     Args:
         path: a model's directory, or a name.
-        form: our numerics; float32 is the only one so far.
+        form: our numerics, "float32" or "integer".
         num_threads: threads of torch.
         context_tokens: room of the sequence, whose memory is taken here.
     """
 
     def __init__(self, path: Path, form: str, num_threads: int, context_tokens: int) -> None:
-        assert form == "float32", f"there are no numerics {form}"
         torch.set_num_threads(num_threads)  # before loading, which probes with them
-        self._model = load_model(str(path)).model
+        self._model = load_model(str(path), numerics=form).model
         torch.set_num_threads(num_threads)
         self._cache = self._model.make_cache(context_tokens)
-        tensors = self._model.tensors()
-        if not self._model.config.tie_word_embeddings:
-            del tensors["model.embed_tokens.weight"]  # a step reads one row
-        self.weight_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        self.weight_bytes = self._model.weight_bytes
         self.kv_bytes_per_token = self._cache.allocated_bytes // self._cache.capacity_tokens
 
     def run(self, start: int, num_tokens: int) -> None:

@@ -30,6 +30,8 @@ _ANGLES = 2048  # positions whose angles are computed together
 
 
 class _Passes(Protocol):
+    @property
+    def weight_bytes(self) -> int: ...
     def run(
         self, x: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment], stop: int
     ) -> None: ...
@@ -82,6 +84,11 @@ class IntegerLM:
             tied = config.tie_word_embeddings
             self._embedding = native.head_panels if tied else embedding.codes
         self._embedding_scales = embedding.scales
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights that a step of decoding reads."""
+        return self._passes.weight_bytes
 
     def make_cache(self, capacity_tokens: int) -> IntegerKVCache:
         """Return an empty cache for one sequence; capacity is rounded up to 512."""

@@ -43,6 +43,7 @@ class NativePasses:
 
     Attributes:
         head_panels: the packed codes of the head, (N / 16, K / 4, 16, 4): the weight plus 128.
+        weight_bytes: bytes of all packed codes.
 
     Raises:
         EngineError: the processor has not the instruction set that PD_KERNEL asks for.
@@ -59,6 +60,7 @@ class NativePasses:
         self._config = config
         self._held: list[Tensor] = []  # what the structures point to
         self._pages = HugePages()
+        self.weight_bytes = 0
         self.head_panels = self._pages.hold(head.to_panels())
         self._head = self._linear(head, self.head_panels)
         self._layers = (LayerPointers * config.num_layers)()
@@ -79,6 +81,7 @@ class NativePasses:
     def _linear(self, weight: IntegerWeight, panels: Tensor | None = None) -> LinearPointers:
         if panels is None:
             panels = self._pages.hold(weight.to_panels())
+        self.weight_bytes += panels.nbytes
         rows, cols = weight.codes.shape
         return LinearPointers(
             self._pointer(panels),

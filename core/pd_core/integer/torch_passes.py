@@ -56,6 +56,14 @@ class TorchPasses:
         self._head = head
         self._queries: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all codes."""
+        weights = [self._head]
+        for layer in self._layers:
+            weights += [layer.qkv, layer.out, layer.gate_up, layer.down]
+        return sum(weight.codes.nbytes for weight in weights)
+
     def run(
         self, x: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment], stop: int
     ) -> None:

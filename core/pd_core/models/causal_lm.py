@@ -170,6 +170,14 @@ class CausalLM(torch.nn.Module):
         token = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.logits(self(token, [Segment(self.make_cache(1), 0, 1)]))
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights that a step of decoding reads; of an embedding of its own, one row."""
+        tensors = self.tensors()
+        if not self.config.tie_word_embeddings:
+            del tensors["model.embed_tokens.weight"]
+        return sum(tensor.nbytes for tensor in tensors.values())
+
     def tensors(self) -> dict[str, Tensor]:
         """Return a checkpoint's tensors by name: views into the fused weights, to fill or save.
 
