@@ -31,14 +31,17 @@ static inline int32_t four(const void *bytes) {
 static inline int32_t excess(const pd_block *b, int row) {
     int32_t sum = 0;
     for (int g = 0; g < b->groups; g++)
-        sum += b->sums[row * b->row_groups + g] << b->shifts[row * b->row_groups + g];
+        sum += b->sums[row * b->row_groups + g] * (1 << b->shifts[row * b->row_groups + g]);
     return sum * 128;
 }
 
 /* Keys between two additions to 64 bits: 255 * 127 * this stays below 2^31. */
 enum { MIX_BLOCKS = 16384 };
 
-#if defined(__AVX512VNNI__)
+/* PD_PORTABLE: a compiler's default may be a processor that has more (Apple's has). */
+#if defined(PD_PORTABLE)
+#include "dot_portable.h"
+#elif defined(__AVX512VNNI__)
 #include "dot_avx512.h"
 #elif defined(__AVX2__)
 #include "dot_avx2.h"
