@@ -39,6 +39,9 @@ static float highest(const float *x, int count) {
     return out;
 }
 
+/* Whether a row, of which the largest absolute value is given, is no row of numbers. */
+static inline int is_bad(float most) { return !(most <= 3.4e38f); }
+
 /* Whether a row is so small that it counts as zeros; below, top / most would overflow. */
 static inline int is_zero(float most) { return most < 0x1p-100f; }
 
@@ -56,7 +59,7 @@ static inline float exponential(float x) {
     y = y * x + 1.6666665459e-1f;
     y = y * x + 5.0000001201e-1f;
     y = y * (x * x) + x + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
+    const uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
     float power;
     memcpy(&power, &bits, sizeof power);
     return y * power;
@@ -92,10 +95,15 @@ static int quantise(const float *x, int count, int cols, int planes, pd_rows *to
     int32_t *shifts = to->shifts + (size_t)row * (cols / GROUP);
     int32_t *sums = to->sums + (size_t)row * (cols / GROUP);
     const float most = largest(x, count), top = planes == 2 ? WIDE_TOP : TOP;
-    const int zero = is_zero(most);
-    const float factor = zero ? 0.0f : top / most;
-    to->scales[row] = zero ? 0.0f : most / top;
     memset(shifts, 0, sizeof *shifts * (size_t)(cols / GROUP));
+    if (is_bad(most) || is_zero(most)) {
+        memset(codes, 0, (size_t)planes * cols);
+        memset(sums, 0, sizeof *sums * (size_t)(cols / GROUP));
+        to->scales[row] = 0.0f;
+        return is_bad(most);
+    }
+    const float factor = top / most;
+    to->scales[row] = most / top;
     for (int g = 0; g < cols / GROUP; g++) {
         const int at = g * GROUP, left = count - at;
         float end[GROUP] = {0};
@@ -106,14 +114,14 @@ static int quantise(const float *x, int count, int cols, int planes, pd_rows *to
         else
             one_plane(part, factor, codes + at, &shifts[g], &sums[g]);
     }
-    return !(most <= 3.4e38f);
+    return 0;
 }
 
 static int norm(const float *x, const float *weight, int count, float eps, float *y) {
     const float most = largest(x, count);
-    if (is_zero(most)) {
+    if (is_bad(most) || is_zero(most)) {
         memset(y, 0, sizeof *y * (size_t)count);
-        return 0;
+        return is_bad(most);
     }
     const float factor = (float)NORM_TOP / most;
     int64_t squares = 0;
@@ -125,7 +133,7 @@ static int norm(const float *x, const float *weight, int count, float eps, float
     const double mean = (double)squares * (unit * unit) / (double)count;
     const float scale = (float)(1.0 / sqrt(mean + (double)eps));
     for (int i = 0; i < count; i++) y[i] = (x[i] * scale) * weight[i];
-    return !(most <= 3.4e38f);
+    return 0;
 }
 
 /* Sums of products of ROWS or fewer rows with two panels; groups first_group on, as many as given. */
