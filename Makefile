@@ -22,7 +22,7 @@ HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
 	tests/integration/harness/test_stop_while_loading.py \
 	tests/integration/device/test_changed_bits.py tests/integration/device/test_hostile_hub.py \
 	tests/integration/device/test_no_model.py tests/integration/device/test_refused_prompts.py \
-	tests/integration/api/test_text_of_answers.py
+	tests/integration/api/test_text_of_answers.py tests/integration/native
 # The demonstrations' model, instead of the one in the box: make demo MODEL=smollm2-135m (a real one).
 MODEL ?=
 # The trace for `make bench`: the README's is downloaded when none is named.
@@ -36,17 +36,25 @@ RUN_STAMP := $(VENV)/.installed-bench
 DOCS_STAMP := $(VENV)/.installed-docs
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.installed
+# Beside its sources; its name differs between systems, so a stamp stands for it.
+KERNEL_STAMP := $(VENV)/.built-kernels
+KERNEL_SOURCES := $(wildcard core/pd_core/integer/native/*.[ch])
+WHEELS := x86_64-linux aarch64-linux aarch64-macos x86_64-windows
 GUIDELLM_STAMP := .venv-guidellm/.installed
 AIPERF_STAMP := .venv-aiperf/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
-.PHONY: help install docs demo demo-page test test-fast test-heavy test-unit test-integration screenshots format lint typecheck
-.PHONY: proto proto-check bench check clean image test-vllm vllm-env test-clients clients-env
+.PHONY: help install docs demo demo-page test test-fast test-heavy test-arm64 test-unit test-integration screenshots format lint typecheck
+.PHONY: kernels wheels proto proto-check bench check clean image test-vllm vllm-env test-clients clients-env
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(DEV_STAMP) ## Create .venv with everything for development (quick when nothing changed)
+install: $(DEV_STAMP) $(KERNEL_STAMP) ## Create .venv with everything for development (quick when nothing changed)
+
+kernels: $(DEV_STAMP) ## Build the native kernels again, and say so when it fails
+	@$(BIN)/python -m pd_core.integer.build
+	@touch $(KERNEL_STAMP)
 
 demo: $(RUN_STAMP) ## Carry one page on in three modes, with a cloud and a throttled device
 	@$(demo_model); $(BIN)/pd-bench demo $${model:+--model "$$model"}
@@ -60,6 +68,10 @@ test: install ## Lint, typecheck, stubs, all tests but the heavy ones
 
 test-heavy: install ## The page in a Chromium, crowds of processes and connections; minutes
 	@$(BIN)/pytest $(PARALLEL) --timeout 200 --durations 25 $(HEAVY) $(ARGS)
+
+# Where qemu or zig is missing the tests that need it are skipped, and say so.
+test-arm64: install ## The native kernels under every compiler and processor, arm64 by qemu; minutes
+	@$(BIN)/pytest --timeout 600 -rs tests/integration/native $(ARGS)
 
 test-fast: install ## For the inner loop: lint and the unit tests but the slow ones; 90 seconds
 	@$(MAKE) --no-print-directory lint
@@ -134,6 +146,13 @@ test-clients: clients-env ## guidellm, aiperf and vLLM's benchmark against pd-de
 
 check: test ## The same as test: run it before you push
 
+# pip gets zig into the environment of each build.
+wheels: $(RUN_STAMP) ## Build the wheels for Linux, macOS and Windows into dist/, by zig
+	@for target in $(WHEELS); do \
+		PD_KERNEL_TARGET=$$target $(BIN)/python -m pip wheel --quiet --disable-pip-version-check \
+			$(PIP_EXTRA_ARGS) --no-deps --wheel-dir dist .; done
+	@ls -l dist
+
 image: ## Build a container image without a daemon: make image IMAGE=server|device|bench
 	@deploy/build-with-buildah.sh $(IMAGE)
 
@@ -165,8 +184,13 @@ $(BIN)/python:
 # pip runs again only when pyproject.toml is newer than the stamp. Development includes running.
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing what development needs into $(VENV); torch is large, this takes a minute"
-	@$(PIP_INSTALL) --editable '.[dev]'
+	@PD_KERNEL=off $(PIP_INSTALL) --editable '.[dev]'
 	@touch $(RUN_STAMP) $@
+
+# Not by pip, which would say nothing of it; there is zig now where the machine has no compiler.
+$(KERNEL_STAMP): $(KERNEL_SOURCES) | $(DEV_STAMP)
+	@$(BIN)/python -m pd_core.integer.build || echo "without native kernels torch computes, slower"
+	@touch $@
 
 $(RUN_STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing what running needs into $(VENV); torch is large, this takes a minute"

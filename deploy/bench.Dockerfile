@@ -9,7 +9,7 @@ ARG PIP_EXTRA_ARGS=""
 WORKDIR /src
 RUN python3 -m venv /opt/pd
 # Dependencies first, against an empty package: this layer changes only with pyproject.toml.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 # PIP_EXTRA_ARGS is a list of words.
 # hadolint ignore=SC2086
 RUN mkdir -p core/pd_core && touch core/pd_core/__init__.py \

@@ -4,27 +4,23 @@ import ctypes
 import functools
 import logging
 import os
-import sys
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_void_p
 from pathlib import Path
 
+from pd_core.integer.target import this_machine
+
 __all__ = [
-    "LIBRARY_NAME",
     "Cached",
     "LayerPointers",
     "LinearPointers",
     "SegmentPointers",
     "Shape",
     "kernel_library",
+    "open_library",
     "wanted_isa",
 ]
 
 logger = logging.getLogger(__name__)
-
-LIBRARY_NAME = {"win32": "pd_kernel.dll", "darwin": "libpd_kernel.dylib"}.get(
-    sys.platform, "libpd_kernel.so"
-)
-"""The library's file, beside the sources."""
 
 _VARIABLE = "PD_KERNEL"
 _ABI = 1
@@ -84,19 +80,30 @@ def kernel_library() -> ctypes.CDLL | None:
     if os.environ.get(_VARIABLE) == "off":
         logger.info("the native kernels are switched off by %s; torch computes", _VARIABLE)
         return None
-    path = Path(__file__).with_name("native") / LIBRARY_NAME
     try:
-        library = ctypes.CDLL(str(path))
-        if library.pd_abi() != _ABI:
-            raise OSError("it is of another version")
-    except (OSError, AttributeError) as error:
+        return open_library(Path(__file__).with_name("native") / this_machine().library_name)
+    except OSError as error:
         logger.warning(
             "the native kernels cannot be loaded (%s); torch computes the same, slower. "
             "`python -m pd_core.integer.build` builds them",
             error,
         )
         return None
-    _declare(library)
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """Load a library.
+
+    Raises:
+        OSError: it is missing, for another machine, or of another version.
+    """
+    library = ctypes.CDLL(str(path))
+    try:
+        if library.pd_abi() != _ABI:
+            raise OSError(f"{path} is of another version")
+        _declare(library)
+    except AttributeError as error:
+        raise OSError(f"{path} is of another version: {error}") from error
     return library
 
 

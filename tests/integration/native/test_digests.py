@@ -1,0 +1,93 @@
+"""The native kernels give the same bits by every instruction set, compiler, processor, system."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pd_core.integer.compiler import Compiler, zig
+from pd_core.integer.target import TARGETS, this_machine
+from tests.kernel_digests import build_driver, digests, own_compiler
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+KERNELS = [kernel.name for kernel in this_machine().kernels]
+
+
+def _zig() -> Compiler:
+    compiler = zig()
+    if compiler is None:
+        pytest.skip("the package ziglang is not installed")
+    return compiler
+
+
+def _emulator(*names: str) -> str:
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, by this system's own compiler."""
+    return build_driver(own_compiler(), this_machine(), tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture(scope="module")
+def expected(driver: Path) -> list[str]:
+    """What plain C gives on this machine."""
+    return digests([driver], "portable")
+
+
+@pytest.mark.parametrize("kernel", KERNELS[1:])
+def test_every_instruction_set_gives_the_bits_of_plain_c(
+    kernel: str, driver: Path, expected: list[str]
+) -> None:
+    assert digests([driver], kernel) == expected
+
+
+def test_one_thread_gives_the_bits_of_two(expected: list[str]) -> None:
+    first, second = [line for line in expected if line.startswith("pass ")]
+    assert first == second
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_nothing_is_read_beyond_its_end_and_nothing_is_undefined(
+    kernel: str, expected: list[str], tmp_path: Path
+) -> None:
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+    program = build_driver(own_compiler(), this_machine(), tmp_path, flags)
+    assert digests([program], kernel) == expected
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_zig_s_compiler_gives_the_same_bits(
+    kernel: str, expected: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    program = build_driver(_zig(), this_machine(), tmp_path_factory.mktemp("zig"))
+    assert digests([program], kernel) == expected
+
+
+@pytest.mark.parametrize("kernel", ["portable", "dotprod"])
+def test_arm64_gives_the_same_bits(kernel: str, expected: list[str], tmp_path: Path) -> None:
+    qemu = _emulator("qemu-aarch64-static", "qemu-aarch64")
+    program = build_driver(_zig(), TARGETS["aarch64-linux"], tmp_path, ("-static",))
+    assert digests([qemu, "-cpu", "max", program], kernel) == expected
+
+
+def test_arm64_without_dot_products_has_plain_c_alone(tmp_path: Path) -> None:
+    qemu = _emulator("qemu-aarch64-static", "qemu-aarch64")
+    program = build_driver(_zig(), TARGETS["aarch64-linux"], tmp_path, ("-static",))
+    with pytest.raises(pytest.skip.Exception, match="no dotprod"):
+        digests([qemu, "-cpu", "cortex-a53", program], "dotprod")
+
+
+def test_windows_gives_the_same_bits(
+    expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wine = _emulator("wine64", "wine")
+    monkeypatch.setenv("WINEPREFIX", str(tmp_path / "wine"))
+    monkeypatch.setenv("WINEDEBUG", "-all")
+    program = build_driver(_zig(), TARGETS["x86_64-windows"], tmp_path)
+    assert digests([wine, program], "portable") == expected
