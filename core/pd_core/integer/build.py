@@ -19,7 +19,7 @@ __all__ = ["OTHER_SOURCES", "SOURCES", "build", "compile_objects", "main"]
 SOURCES = Path(__file__).with_name("native")
 """The folder of the C sources, and of the library that is built beside them."""
 
-OTHER_SOURCES = ("pass", "threads")
+OTHER_SOURCES = ("pass", "processor", "threads")
 """What is compiled once; kernel.c is compiled for each instruction set."""
 
 # No contraction and no shared roundings: the bits depend on it.

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernel.h"
+#include "processor.h"
 #include "threads.h"
 
 #if defined(_WIN32)
@@ -41,12 +42,8 @@ static int padded(int n) { return (n + GROUP - 1) / GROUP * GROUP; }
 
 static const pd_functions *best(void) {
 #if defined(__x86_64__) || defined(_M_X64)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni"))
-        return &pd_avx512;
-    if (__builtin_cpu_supports("avx2")) return &pd_avx2;
+    if (pd_has_avx512()) return &pd_avx512;
+    if (pd_has_avx2()) return &pd_avx2;
 #elif defined(__aarch64__)
     if (pd_has_dotprod()) return &pd_dotprod;
 #endif

@@ -32,13 +32,6 @@ typedef pthread_cond_t signal_t;
 #define yield_core sched_yield
 #endif
 
-#if defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-int pd_has_dotprod(void) { return (getauxval(AT_HWCAP) >> 20) & 1; }
-#elif defined(__aarch64__)
-int pd_has_dotprod(void) { return 1; } /* every Apple and Windows arm64 processor */
-#endif
-
 enum { SPINS = 2000, SPINS_BEFORE_SLEEP = 4000 };
 
 struct pd_team {

@@ -11,7 +11,5 @@ void pd_team_run(pd_team *team, void (*work)(void *context, int thread), void *c
 /* Called by each thread within its work: return when all have called it. */
 void pd_team_meet(pd_team *team);
 void pd_team_end(pd_team *team);
-/* Whether this processor has NEON's dot products (only asked on arm64). */
-int pd_has_dotprod(void);
 
 #endif
