@@ -40,13 +40,13 @@ def build_driver(
     return program
 
 
-def digests(command: Sequence[str | Path], kernel: str) -> list[str]:
-    """Run the program for a kernel; return its lines. Skips where the processor has it not."""
+def digests(command: Sequence[str | Path], kernel: str) -> list[str] | None:
+    """Run the program for a kernel; return its lines, or None: the processor has it not."""
     done = subprocess.run(
         [*command, kernel], capture_output=True, text=True, timeout=300, check=False
     )
     if done.returncode == _ABSENT:
-        pytest.skip(done.stderr.strip())
+        return None
     assert done.returncode == 0, done.stderr[-4000:]
     assert not done.stderr, done.stderr[-4000:]
     lines = done.stdout.splitlines()

@@ -11,8 +11,6 @@ from tests.kernel_digests import build_driver, digests, own_compiler
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-KERNELS = [kernel.name for kernel in this_machine().kernels]
-
 
 def _zig() -> Compiler:
     compiler = zig()
@@ -37,10 +35,19 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(driver: Path) -> list[str]:
     """What plain C gives on this machine."""
-    return digests([driver], "portable")
+    lines = digests([driver], "portable")
+    assert lines is not None
+    return lines
 
 
-@pytest.mark.parametrize("kernel", KERNELS[1:])
+@pytest.fixture(params=[kernel.name for kernel in this_machine().kernels])
+def kernel(request: pytest.FixtureRequest, driver: Path) -> str:
+    """A kernel that this processor can run."""
+    if digests([driver], request.param) is None:
+        pytest.skip(f"this processor has no {request.param}")
+    return str(request.param)
+
+
 def test_every_instruction_set_gives_the_bits_of_plain_c(
     kernel: str, driver: Path, expected: list[str]
 ) -> None:
@@ -52,7 +59,6 @@ def test_one_thread_gives_the_bits_of_two(expected: list[str]) -> None:
     assert first == second
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
 def test_nothing_is_read_beyond_its_end_and_nothing_is_undefined(
     kernel: str, expected: list[str], tmp_path: Path
 ) -> None:
@@ -61,7 +67,6 @@ def test_nothing_is_read_beyond_its_end_and_nothing_is_undefined(
     assert digests([program], kernel) == expected
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
 def test_zig_s_compiler_gives_the_same_bits(
     kernel: str, expected: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -69,25 +74,24 @@ def test_zig_s_compiler_gives_the_same_bits(
     assert digests([program], kernel) == expected
 
 
-@pytest.mark.parametrize("kernel", ["portable", "dotprod"])
-def test_arm64_gives_the_same_bits(kernel: str, expected: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["portable", "dotprod"])
+def test_arm64_gives_the_same_bits(name: str, expected: list[str], tmp_path: Path) -> None:
     qemu = _emulator("qemu-aarch64-static", "qemu-aarch64")
     program = build_driver(_zig(), TARGETS["aarch64-linux"], tmp_path, ("-static",))
-    assert digests([qemu, "-cpu", "max", program], kernel) == expected
+    assert digests([qemu, "-cpu", "max", program], name) == expected
 
 
 def test_arm64_without_dot_products_has_plain_c_alone(tmp_path: Path) -> None:
     qemu = _emulator("qemu-aarch64-static", "qemu-aarch64")
     program = build_driver(_zig(), TARGETS["aarch64-linux"], tmp_path, ("-static",))
-    with pytest.raises(pytest.skip.Exception, match="no dotprod"):
-        digests([qemu, "-cpu", "cortex-a53", program], "dotprod")
+    assert digests([qemu, "-cpu", "cortex-a53", program], "dotprod") is None
 
 
 def test_windows_gives_the_same_bits(
-    expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kernel: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wine = _emulator("wine64", "wine")
     monkeypatch.setenv("WINEPREFIX", str(tmp_path / "wine"))
     monkeypatch.setenv("WINEDEBUG", "-all")
     program = build_driver(_zig(), TARGETS["x86_64-windows"], tmp_path)
-    assert digests([wine, program], "portable") == expected
+    assert digests([wine, program], kernel) == expected
