@@ -12,7 +12,7 @@ from pathlib import Path
 from pd_core.errors import ConfigError, status_of
 from pd_core.files.output import tell
 from pd_core.integer.compiler import Compiler, find_compilers, zig
-from pd_core.integer.target import TARGETS, Target, this_machine
+from pd_core.integer.target import TARGETS, Kernel, Target, this_machine
 
 __all__ = ["OTHER_SOURCES", "SOURCES", "build", "compile_objects", "main"]
 
@@ -24,7 +24,7 @@ OTHER_SOURCES = ("pass", "processor", "threads")
 
 # No contraction and no shared roundings: the bits depend on it.
 _FLAGS = (
-    *("-std=c11", "-D_GNU_SOURCE", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing"),
+    *("-std=c11", "-D_GNU_SOURCE", "-O3", "-fvisibility=hidden", "-fno-strict-aliasing"),
     *("-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"),
 )
 # zig adds debugging information and checks of its own.
@@ -58,25 +58,18 @@ def compile_objects(
     Raises:
         ConfigError: the compiler fails.
     """
-    jobs = [("kernel", kernel, folder / f"{kernel.name}.o") for kernel in target.kernels]
-    plain = target.kernels[0]
-    jobs += [(source, plain, folder / f"{source}.o") for source in OTHER_SOURCES]
-    common = (*_FLAGS, *(_ZIG_FLAGS if compiler.is_zig else ()))
+    shared = () if target.system == "windows" else ("-fPIC",)
+    common = (*_FLAGS, *shared, *(_ZIG_FLAGS if compiler.is_zig else ()))
 
+    def compiled(source: str, kernel: Kernel, name: str) -> Path:
+        flags = (*common, *target.flags(kernel, zig=compiler.is_zig), *further)
+        compiler.run([*flags, "-c", SOURCES / f"{source}.c", "-o", folder / name])
+        return folder / name
+
+    jobs = [("kernel", kernel, f"{kernel.name}.o") for kernel in target.kernels]
+    jobs += [(source, target.kernels[0], f"{source}.o") for source in OTHER_SOURCES]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = [
-            pool.submit(
-                compiler.run,
-                [
-                    *(*common, *target.flags(kernel, zig=compiler.is_zig), *further),
-                    *("-c", SOURCES / f"{source}.c", "-o", to),
-                ],
-            )
-            for source, kernel, to in jobs
-        ]
-    for one in done:
-        one.result()
-    return [to for _, _, to in jobs]
+        return [*pool.map(compiled, *zip(*jobs, strict=True))]
 
 
 def build(target: Target | None = None, out: Path = SOURCES) -> Path:
