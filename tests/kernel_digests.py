@@ -30,13 +30,9 @@ def build_driver(
     """
     objects = compile_objects(compiler, target, folder, further)
     program = folder / ("digests.exe" if target.system == "windows" else "digests")
-    compiler.run(
-        [
-            *target.flags(zig=compiler.is_zig),
-            *("-std=c11", "-D_GNU_SOURCE", "-O1", "-ffp-contract=off", *further),
-            *(f"-I{SOURCES}", _PROGRAM, *objects, "-o", program, *target.libraries),
-        ]
-    )
+    flags = [*target.flags(zig=compiler.is_zig), "-std=c11", "-D_GNU_SOURCE", f"-I{SOURCES}"]
+    flags += ["-O1", "-ffp-contract=off", *further]
+    compiler.run([*flags, _PROGRAM, *objects, "-o", program, *target.libraries])
     return program
 
 

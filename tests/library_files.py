@@ -112,7 +112,7 @@ def _read_pe(data: bytes) -> LibraryFile:
         """Where in the file an address of the loaded library lies."""
         for size, start, stored, offset in sections:
             if start <= address < start + max(size, stored):
-                return address - start + offset
+                return int(address - start + offset)
         raise AssertionError(f"no section holds {address:#x}")
 
     export_table, _, import_table, _ = struct.unpack_from("<IIII", data, optional + 112)

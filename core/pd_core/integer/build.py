@@ -107,13 +107,10 @@ def _build_by(compiler: Compiler, target: Target, out: Path) -> Path:
         folder = Path(temporary)
         objects = compile_objects(compiler, target, folder)
         library = folder / target.library_name
-        compiler.run(
-            [
-                *("-shared", *target.flags(zig=compiler.is_zig)),
-                *(("-s",) if compiler.is_zig else ()),
-                *("-o", library, *objects, *target.libraries),
-            ]
-        )
+        flags = ["-shared", *target.flags(zig=compiler.is_zig)]
+        if compiler.is_zig:
+            flags.append("-s")
+        compiler.run([*flags, "-o", library, *objects, *target.libraries])
         if target == this_machine():
             tell(f"it loads, and computes by {_checked(library)}")
         return library.replace(out / library.name)
