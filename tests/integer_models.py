@@ -14,7 +14,7 @@ from pd_core.identity.numerics import unchecked
 from pd_core.integer import kernel_library, reference
 from pd_core.integer.exact_angles import cos_and_sin
 from pd_core.integer.integer_lm import IntegerLM
-from pd_core.integer.weights import PANEL, IntegerWeight, layer_weights, round_rows
+from pd_core.integer.weights import PANEL, IntegerWeight, layer_weights, padded, round_rows
 from pd_core.models.causal_lm import CausalLM
 from pd_core.models.config import ModelConfig
 from pd_core.models.rope import frequencies
@@ -75,9 +75,9 @@ def by_reference(config: ModelConfig, token_ids: list[int], seed: int = 0) -> tu
     """Return hidden (T, hidden) and logits (T, V) of a sequence by `reference` alone."""
     tensors = weights_of(config, seed)
     ids = np.array(token_ids)
-    embedding = round_rows(tensors["model.embed_tokens.weight"])
+    embedding = padded(round_rows(tensors["model.embed_tokens.weight"]))
     tied = config.tie_word_embeddings
-    head = embedding if tied else round_rows(tensors["lm_head.weight"])
+    head = embedding if tied else padded(round_rows(tensors["lm_head.weight"]))
     frequency = frequencies(config.head_dim, config.rope_theta, config.rope_scaling).numpy()
     positions = np.arange(len(ids), dtype=np.float32)[:, None] * frequency
     cos, sin = (t[:, None] for t in cos_and_sin(positions.astype(float)))

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from reprlib import repr as _short  # a file may hold a value of megabytes
 from typing import Any
 
+from pd_core.checkpoints.quantization_config import read_schemes
 from pd_core.errors import ModelError
 from pd_core.models.config import ModelConfig
 from pd_core.models.families import FAMILIES, Family, family_of_architecture
@@ -13,8 +14,6 @@ from pd_core.models.rope_scaling import RopeScaling
 
 __all__ = ["read_config", "write_config"]
 
-# What quantised checkpoints have in their config.json; "quantization" is MLX's.
-_QUANTISED = ("quantization_config", "compression_config", "quantization")
 # Hugging Face's names of the RopeScaling fields that only the type "llama3" has.
 _LLAMA3 = {
     "low_freq_factor": "low_freq_factor",
@@ -125,27 +124,8 @@ def _check_supported(config: Mapping[str, Any], family: Family) -> None:
         )
     if config.get("hidden_act", "silu") != "silu":
         raise ModelError(f"config.json: hidden_act {_short(config['hidden_act'])} is not supported")
-    _check_plain_weights(config)
+    read_schemes(config)
     _check_window(config, family)
-
-
-def _check_plain_weights(config: Mapping[str, Any]) -> None:
-    """Refuse quantised weights (GPTQ, AWQ, bitsandbytes, FP8, MLX and others)."""
-    for key in _QUANTISED:
-        how = config.get(key)
-        if how is None:
-            continue
-        facts = how if isinstance(how, Mapping) else {}
-        found = [_short(facts[name]) for name in ("quant_method", "quant_type") if facts.get(name)]
-        found += [
-            f"{_short(facts[name])} {name}" for name in ("bits", "num_bits") if facts.get(name)
-        ]
-        said = f", {', '.join(found)}" if found else ""
-        raise ModelError(
-            f"config.json: the weights are quantised ({key}{said}), which is not supported; use "
-            "the model that they were made from, whose weights are float32, bfloat16 or float16 "
-            "(its model card names it)"
-        )
 
 
 def _check_window(config: Mapping[str, Any], family: Family) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 from pd_core.checkpoints.checkpoint import Checkpoint
 from pd_core.checkpoints.hf_config import read_config
 from pd_core.checkpoints.model_files import ModelFiles
+from pd_core.checkpoints.packed_weights import PackedWeights
+from pd_core.checkpoints.quantization_config import read_schemes
 from pd_core.checkpoints.sampling_defaults import SamplingDefaults
 from pd_core.checkpoints.tokenizer_config import TokenizerConfig
 from pd_core.errors import ModelError
@@ -36,7 +38,7 @@ class ModelDirectory(ModelFiles):
         if not (root / "config.json").exists():
             raise ModelError(what_directory_is(directory))
         raw = read_json(directory / "config.json")
-        config = read_config(raw)
+        config, schemes = read_config(raw), read_schemes(raw)
         tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
         if tokenizer.vocab_size > config.vocab_size:
             raise ModelError(
@@ -52,7 +54,7 @@ class ModelDirectory(ModelFiles):
             settings=settings,
             eos_token_ids=_read_eos_token_ids(directory, raw, tokenizer, settings),
             sampling_defaults=SamplingDefaults.from_directory(directory),
-            checkpoint=Checkpoint(directory),
+            checkpoint=PackedWeights(directory, schemes) if schemes else Checkpoint(directory),
         )
 
 

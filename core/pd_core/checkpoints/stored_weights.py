@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pd_core.errors import ModelError
+from pd_core.integer.weights import IntegerWeight, round_rows
 
 __all__ = ["StoredWeights"]
 
@@ -52,6 +53,37 @@ class StoredWeights(ABC):
         self._supported = supported
         self.has_embedding = _EMBEDDING in shapes
         self._size_bytes = sum(file.stat().st_size for file in files)
+
+    @property
+    def shapes(self) -> Mapping[str, list[int]]:
+        """The shape of every stored tensor."""
+        return self._shapes
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        """The type of every stored tensor, in the words of the files."""
+        return self._types
+
+    def whole(self, place: str) -> Tensor:
+        """Return a tensor by the name it is stored under, as stored.
+
+        Raises:
+            ModelError: its file is gone, or cannot be mapped into memory.
+        """
+        return self._whole(place)
+
+    def integers(self, name: str) -> IntegerWeight:
+        """Return a linear layer's weight as integers, as stored or else rounded to 8 bits.
+
+        Returns:
+            Not padded, without bias; `IntegerLM` takes such as `rounded`.
+
+        Raises:
+            ModelError: it is not finite, or its file is gone.
+        """
+        tensor = self._whole(self._place(name))
+        _check_finite(name, tensor)
+        return round_rows(tensor.float())
 
     @abstractmethod
     def _whole(self, place: str) -> Tensor:

@@ -17,7 +17,15 @@ from pd_core.integer.integer_cache import IntegerKVCache
 from pd_core.integer.kernel_library import kernel_library
 from pd_core.integer.native_passes import MOST_ROWS, NativePasses, fits_kernels
 from pd_core.integer.torch_passes import TorchPasses
-from pd_core.integer.weights import PANEL, Take, layer_weights, round_rows
+from pd_core.integer.weights import (
+    PANEL,
+    IntegerWeight,
+    Rounded,
+    Take,
+    layer_weights,
+    padded,
+    round_rows,
+)
 from pd_core.models.causal_lm import passes
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import KVCache, Segment
@@ -43,18 +51,28 @@ class _Passes(Protocol):
 class IntegerLM:
     """A decoder-only language model over a ragged batch of sequences.
 
-    The weights are rounded to 8 bits as they are taken. Not thread-safe: one owner.
+    The weights are rounded to 8 bits as they are taken, unless they are integers already. Not
+    thread-safe: one owner.
 
     Args:
         config: the model's.
         take: returns a checkpoint's tensor by name, as float32.
         device: where it computes; the native kernels serve the CPU.
+        rounded: returns the weights of linear layers, the output layer's included if it is stored;
+            None: those that `take` returns are rounded.
 
     Raises:
         ModelError: latent attention is not supported in integers.
     """
 
-    def __init__(self, config: ModelConfig, take: Take, *, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        take: Take,
+        *,
+        device: torch.device,
+        rounded: Rounded | None = None,
+    ) -> None:
         if config.latent is not None:
             raise ModelError(
                 "integer numerics do not support latent attention (MLA); use --numerics float32"
@@ -69,10 +87,17 @@ class IntegerLM:
         def placed(name: str) -> Tensor:
             return take(name).to(device=device, dtype=torch.float32)
 
-        embedding = round_rows(placed("model.embed_tokens.weight"))
-        head = embedding if config.tie_word_embeddings else round_rows(placed("lm_head.weight"))
+        def placed_integers(name: str) -> IntegerWeight:
+            whole = round_rows(placed(name)) if rounded is None else rounded(name)
+            return whole.to(device)
+
+        embedding = padded(round_rows(placed("model.embed_tokens.weight")))
+        tied = config.tie_word_embeddings
+        head = embedding if tied else padded(placed_integers("lm_head.weight"))
         self._norm = placed("model.norm.weight").contiguous()
-        layers = (layer_weights(config, i, placed) for i in range(config.num_layers))
+        layers = (
+            layer_weights(config, i, placed, placed_integers) for i in range(config.num_layers)
+        )
         library = kernel_library() if device.type == "cpu" and fits_kernels(config) else None
         self._passes: _Passes
         if library is None:
@@ -81,7 +106,6 @@ class IntegerLM:
         else:
             native = NativePasses(library, config, layers, head)
             self._passes = native
-            tied = config.tie_word_embeddings
             self._embedding = native.head_panels if tied else embedding.codes
         self._embedding_scales = embedding.scales
 

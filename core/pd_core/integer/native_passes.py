@@ -85,10 +85,10 @@ class NativePasses:
         rows, cols = weight.codes.shape
         return LinearPointers(
             self._pointer(panels),
-            None,
+            self._pointer(weight.step_panels()),
             self._pointer(weight.scales),
             self._pointer(weight.bias),
-            *(rows, cols, 8, weight.planes),
+            *(rows, cols, weight.bits, weight.planes),
         )
 
     def _fill(self, place: LayerPointers, layer: LayerWeights) -> None:

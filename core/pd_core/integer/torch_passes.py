@@ -1,7 +1,8 @@
 """Integer numerics by torch alone, on any device: slower than the kernels, and the same bits.
 
 Products of small integers run in whatever type holds their sums exactly: two int8 products for
-activations of up to 12 bits, float32 for queries and keys, float64 for weights and values.
+activations of up to 12 bits, four with weights of 4 bits and steps, float32 for queries and keys,
+float64 for weights and values.
 
 Legend: T tokens of a ragged batch, H query heads, G KV heads, g = H / G, D head dim, n keys.
 """
@@ -167,12 +168,21 @@ def linear(x: Tensor, weight: IntegerWeight) -> Tensor:
         shift = sum((most >= limit).int() for limit in _LIMITS)
         whole = (torch.round(groups * (1.0 / (1 << shift))).int() << shift).flatten(1)
     whole = F.pad(whole, (0, 0, 0, max(0, _LEAST_ROWS - rows)))
-    low = (whole & ((1 << _LOW_BITS) - 1)).to(torch.int8)
-    high = (whole >> _LOW_BITS).to(torch.int8)
-    by = weight.codes.T
-    sums = torch._int_mm(low, by).long() + (torch._int_mm(high, by).long() << _LOW_BITS)
+    by = (weight.codes,) if weight.steps is None else _planes(weight.integers())
+    sums = sum(
+        torch._int_mm(part, plane.T).long() << (_LOW_BITS * (i + j))
+        for i, part in enumerate(_planes(whole))
+        for j, plane in enumerate(by)
+    )
+    assert isinstance(sums, Tensor), "there are two planes"
     out = sums[:rows].float() * scales * weight.scales
     return out if weight.bias is None else out + weight.bias
+
+
+def _planes(whole: Tensor) -> tuple[Tensor, Tensor]:
+    """Split integers of up to 12 bits into two of int8, the low one first."""
+    low = whole & ((1 << _LOW_BITS) - 1)
+    return low.to(torch.int8), (whole >> _LOW_BITS).to(torch.int8)
 
 
 def normalise(x: Tensor, weight: Tensor, eps: float) -> Tensor:

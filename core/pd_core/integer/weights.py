@@ -4,7 +4,7 @@ Legend: N output features, K input features, both padded with zeros to multiples
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +13,23 @@ from torch import Tensor
 from pd_core.models.config import ModelConfig
 
 __all__ = [
+    "GROUP",
     "PANEL",
     "IntegerWeight",
     "LayerWeights",
+    "Rounded",
     "Take",
     "layer_weights",
+    "padded",
     "quotient",
     "round_rows",
 ]
 
 PANEL = 16
 """Rows of a weight that the kernels compute together."""
+
+GROUP = 32
+"""Elements of a row that share a step, in weights of 4 bits."""
 
 _PADDED = 32
 _TOP = 127
@@ -35,26 +41,71 @@ Take = Callable[[str], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class IntegerWeight:
-    """A linear layer's weight: codes times a scale for each row.
+    """A linear layer's weight: integers times a scale for each row.
 
     Attributes:
-        codes: (N, K), int8.
+        codes: (N, K), int8: the integers; or with steps -8 .. 7, which count a group's step.
         scales: (N,), float32.
         bias: (N,), float32, or None.
         planes: bytes of its activations: 2 for 12 bits, 1 for 8 bits and a shift for each group.
+        steps: (N, K / 32), uint8, 1 .. 63; None: the codes have 8 bits.
     """
 
     codes: Tensor
     scales: Tensor
     bias: Tensor | None = None
     planes: int = 2
+    steps: Tensor | None = None
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code: 8 or 4."""
+        return 8 if self.steps is None else 4
+
+    def integers(self) -> Tensor:
+        """Return the weight's integers (N, K): int8, or of 4 bits int16 within -504 .. 441."""
+        if self.steps is None:
+            return self.codes
+        each = self.steps.repeat_interleave(GROUP, 1)[:, : self.codes.shape[1]]
+        return self.codes.to(torch.int16) * each
 
     def to_panels(self) -> Tensor:
-        """Return the codes plus 128 in the kernels' order, (N / 16, K / 4, 16, 4), uint8."""
+        """Return the codes in the kernels' order, uint8; see `pd_linear` in kernel.h.
+
+        Returns:
+            (N / 16, K / 4, 16, 4): codes plus 128; or of 4 bits (N / 16, K / 32, 4, 16, 4): two
+            codes plus 8 in a byte, elements i and i + 16 of a group.
+        """
         rows, cols = self.codes.shape
-        unsigned = self.codes.view(torch.uint8) ^ 128
-        panels = unsigned.view(rows // PANEL, PANEL, cols // 4, 4)
-        return panels.transpose(1, 2).contiguous()
+        if self.steps is None:
+            unsigned = self.codes.view(torch.uint8) ^ 128
+            panels = unsigned.view(rows // PANEL, PANEL, cols // 4, 4)
+            return panels.transpose(1, 2).contiguous()
+        halves = (self.codes + 8).view(torch.uint8).view(rows, cols // GROUP, 2, GROUP // 2)
+        pairs = halves[:, :, 0] | halves[:, :, 1] << 4
+        panels = pairs.view(rows // PANEL, PANEL, cols // GROUP, 4, 4)
+        return panels.permute(0, 2, 3, 1, 4).contiguous()
+
+    def step_panels(self) -> Tensor | None:
+        """Return the steps in the kernels' order, (N / 16, K / 32, 16), uint8."""
+        if self.steps is None:
+            return None
+        rows, groups = self.steps.shape
+        return self.steps.view(rows // PANEL, PANEL, groups).transpose(1, 2).contiguous()
+
+    def to(self, device: torch.device) -> "IntegerWeight":
+        """Return the same on a device."""
+        return IntegerWeight(
+            self.codes.to(device),
+            self.scales.to(device),
+            None if self.bias is None else self.bias.to(device),
+            self.planes,
+            None if self.steps is None else self.steps.to(device),
+        )
+
+
+Rounded = Callable[[str], IntegerWeight]
+"""Returns a linear layer's weight by its tensor's name: integers, not padded, without bias."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,37 +144,73 @@ def quotient(a: Tensor | int, b: Tensor | int) -> Tensor:
     return a / b
 
 
-def round_rows(weight: Tensor, bias: Tensor | None = None) -> IntegerWeight:
-    """Round a float32 weight (N, K) to 8 bits, each row by its largest element."""
+def round_rows(weight: Tensor) -> IntegerWeight:
+    """Round a float32 weight (N, K) to 8 bits, each row by its largest element; not padded."""
     most = weight.abs().amax(1, keepdim=True)
     factor = torch.where(most < _ZERO, torch.zeros_like(most), quotient(_TOP, most))
     codes = torch.round(weight * factor).to(torch.int8)
     scales = torch.where(most < _ZERO, torch.zeros_like(most), quotient(most, _TOP))[:, 0]
-    rows, cols = weight.shape
-    more = -rows % _PADDED
-    return IntegerWeight(
-        F.pad(codes, (0, -cols % _PADDED, 0, more)),
-        F.pad(scales, (0, more)),
-        None if bias is None else F.pad(bias.float(), (0, more)),
+    return IntegerWeight(codes, scales)
+
+
+def padded(weight: IntegerWeight) -> IntegerWeight:
+    """Pad a weight with zeros to multiples of 32."""
+    rows, cols = weight.codes.shape
+    more, wider = -rows % _PADDED, -cols % _PADDED
+    steps, bias = weight.steps, weight.bias
+    return replace(
+        weight,
+        codes=F.pad(weight.codes, (0, wider, 0, more)),
+        scales=F.pad(weight.scales, (0, more)),
+        bias=None if bias is None else F.pad(bias, (0, more)),
+        steps=None if steps is None else F.pad(steps, (0, 0, 0, more)),
     )
 
 
-def layer_weights(config: ModelConfig, index: int, take: Take) -> LayerWeights:
-    """Round one layer of a checkpoint; its float tensors are held one layer at a time.
+def _stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
+    """Lay the rows of weights below each other."""
+    weights = _alike(weights)
+    steps = [weight.steps for weight in weights if weight.steps is not None]
+    return IntegerWeight(
+        torch.cat([weight.codes for weight in weights]),
+        torch.cat([weight.scales for weight in weights]),
+        steps=torch.cat(steps) if steps else None,
+    )
+
+
+def _alike(weights: Sequence[IntegerWeight]) -> Sequence[IntegerWeight]:
+    """Round all to 8 bits if some have 8."""
+    if len({weight.bits for weight in weights}) == 1:
+        return weights
+    floats = (w.integers().float() * w.scales[:, None] for w in weights)
+    again = (round_rows(whole) for whole in floats)
+    return [replace(a, bias=w.bias) for a, w in zip(again, weights, strict=True)]
+
+
+def layer_weights(
+    config: ModelConfig, index: int, take: Take, rounded: Rounded | None = None
+) -> LayerWeights:
+    """Round one layer of a checkpoint; its float tensors are held one at a time.
 
     Args:
         config: the model's; without a latent.
         index: the layer, from 0.
         take: returns a tensor of the checkpoint by its name.
+        rounded: returns the linear layers' weights; None: those that `take` returns are rounded to
+            8 bits. Layers that are computed together have the larger of their bits.
     """
 
     def tensor(name: str) -> Tensor:
         return take(f"model.layers.{index}.{name}")
 
+    def integers(name: str) -> IntegerWeight:
+        full = f"model.layers.{index}.{name}.weight"
+        return round_rows(take(full)) if rounded is None else rounded(full)
+
     def fused(names: Sequence[str], *, biased: bool) -> IntegerWeight:
-        weight = torch.cat([tensor(f"{name}.weight") for name in names])
+        whole = _stacked([integers(name) for name in names])
         bias = torch.cat([tensor(f"{name}.bias") for name in names]) if biased else None
-        return round_rows(weight, bias)
+        return padded(replace(whole, bias=bias))
 
     own_keys, own_values = config.num_key_heads(index), config.num_value_heads(index)
     made = ["self_attn.q_proj", *["self_attn.k_proj"] * (own_keys > 0), "self_attn.v_proj"]
@@ -153,10 +240,13 @@ def _interleaved(gate: IntegerWeight, up: IntegerWeight) -> IntegerWeight:
         panels = [t.view(-1, PANEL, *t.shape[1:]) for t in (first, second)]
         return torch.stack(panels, dim=1).flatten(0, 2)
 
+    gate, up = _alike((gate, up))
     both_biased = gate.bias is not None and up.bias is not None
+    both_stepped = gate.steps is not None and up.steps is not None
     return IntegerWeight(
         woven(gate.codes, up.codes),
         woven(gate.scales, up.scales),
         woven(gate.bias, up.bias) if both_biased else None,  # type: ignore[arg-type]
         planes=1,
+        steps=woven(gate.steps, up.steps) if both_stepped else None,  # type: ignore[arg-type]
     )

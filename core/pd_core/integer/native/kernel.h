@@ -21,8 +21,8 @@ enum {
 };
 
 /* A weight (rows x cols), both padded to 32; its activations have `planes`, 1 or 2. codes: [rows / 16][cols / 4][16][4], each the
-   weight + 128. With bits = 4: [rows / 16][cols / 32][16][16], two weights + 8 in a byte (elements
-   i and i + 16 of a group), which count `steps`: [rows / 16][cols / 32][16] times. */
+   weight + 128. With bits = 4: [rows / 16][cols / 32][4][16][4], two weights + 8 in a byte
+   (elements i and i + 16 of a group), which count `steps`: [rows / 16][cols / 32][16] times. */
 typedef struct {
     const uint8_t *codes;
     const uint8_t *steps;
