@@ -14,7 +14,15 @@ from torch import Tensor
 
 from pd_core.integer.weights import GROUP, IntegerWeight
 
-__all__ = ["MOST_STEP", "group_scales", "round_groups", "row_scales", "split_scales", "to_groups"]
+__all__ = [
+    "MOST_STEP",
+    "group_scales",
+    "lowest_terms",
+    "nearest_steps",
+    "round_groups",
+    "row_scales",
+    "split_scales",
+]
 
 MOST_STEP = 63
 _LEAST, _MOST = -8, 7
@@ -38,46 +46,21 @@ def round_groups(weight: Tensor, importance: Tensor | None = None) -> IntegerWei
     return IntegerWeight(codes, scales, steps=steps)
 
 
-def to_groups(x: Tensor) -> Tensor:
+def _to_groups(x: Tensor) -> Tensor:
     """Cut rows (..., K) into groups (..., B, 32), the last one padded with zeros."""
     return F.pad(x, (0, -x.shape[-1] % GROUP)).unflatten(-1, (-1, GROUP))
 
 
 def row_scales(weight: Tensor, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the best scale of each row of a weight (N, K), (N,), and the steps (N, B)."""
-    groups = to_groups(weight)
+    groups = _to_groups(weight)
     counts = _counts(groups, importance)
-    best = torch.full(groups.shape[:2], torch.inf)
-    wanted = torch.zeros(groups.shape[:2])
-    most = groups.abs().amax(-1)
-    for span in _SPANS:
-        codes = _codes(groups, most / span)
-        products = (counts * groups * codes).sum(-1)
-        refined = (products / (counts * codes * codes).sum(-1).clamp_min(_TINY)).clamp_min(0.0)
-        better = (error := _error(groups, refined, counts)) < best
-        best, wanted = torch.where(better, error, best), torch.where(better, refined, wanted)
-    return _common(groups, wanted, counts)
-
-
-def _counts(groups: Tensor, importance: Tensor | None) -> Tensor:
-    """Return how much each element's squared error counts, as `groups` (N, B, 32) or (B, 32)."""
-    if importance is not None:
-        return to_groups(importance).float()
-    return (groups.square().mean((1, 2), keepdim=True) + groups.square()).sqrt()
-
-
-def _common(groups: Tensor, wanted: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose a row's scale so that whole steps of it come near the wanted group scales (N, B)."""
+    wanted = _group_scales(groups, counts)
     least = torch.full(groups.shape[:1], torch.inf)
     scales, steps = torch.zeros_like(least), torch.ones_like(wanted)
     for top in _TOP_STEPS:
         scale = _short(wanted.amax(1) / top)
-        nearest = torch.round(wanted / scale[:, None].clamp_min(_TINY)).clamp(1, MOST_STEP)
-        found, errors = nearest, torch.full_like(nearest, torch.inf)
-        for near in (nearest, (nearest - 1).clamp_min(1), (nearest + 1).clamp_max(MOST_STEP)):
-            error = _error(groups, near * scale[:, None], counts)
-            found = torch.where(error < errors, near, found)
-            errors = torch.minimum(error, errors)
+        found, errors = _steps(groups, counts, wanted, scale)
         better = (total := errors.sum(1)) < least
         least = torch.where(better, total, least)
         scales = torch.where(better, scale, scales)
@@ -85,10 +68,52 @@ def _common(groups: Tensor, wanted: Tensor, counts: Tensor) -> tuple[Tensor, Ten
     return scales, steps
 
 
+def nearest_steps(weight: Tensor, importance: Tensor, scales: Tensor) -> Tensor:
+    """Return the best steps (N, B) of a weight (N, K) whose rows' scales (N,) are chosen."""
+    groups = _to_groups(weight)
+    counts = _counts(groups, importance)
+    return _steps(groups, counts, _group_scales(groups, counts), scales)[0]
+
+
+def _counts(groups: Tensor, importance: Tensor | None) -> Tensor:
+    """Return how much each element's squared error counts, as `groups` (N, B, 32) or (B, 32)."""
+    if importance is not None:
+        return _to_groups(importance).float()
+    return (groups.square().mean((1, 2), keepdim=True) + groups.square()).sqrt()
+
+
+def _group_scales(groups: Tensor, counts: Tensor) -> Tensor:
+    """Return the scale (N, B) of each group (N, B, 32) that has the least error of those tried."""
+    most = groups.abs().amax(-1)
+    best, wanted = torch.full_like(most, torch.inf), torch.zeros_like(most)
+    for span in _SPANS:
+        codes = _codes(groups, most / span)
+        products = (counts * groups * codes).sum(-1)
+        refined = (products / (counts * codes * codes).sum(-1).clamp_min(_TINY)).clamp_min(0.0)
+        better = (error := _error(groups, refined, counts)) < best
+        best, wanted = torch.where(better, error, best), torch.where(better, refined, wanted)
+    return wanted
+
+
+def _steps(groups: Tensor, counts: Tensor, wanted: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the whole steps of a scale (N,) near the wanted ones that err least, and the errors.
+
+    Returns:
+        Both (N, B), float32.
+    """
+    nearest = torch.round(wanted / scale[:, None].clamp_min(_TINY)).clamp(1, MOST_STEP)
+    found, errors = nearest, torch.full_like(nearest, torch.inf)
+    for near in (nearest, (nearest - 1).clamp_min(1), (nearest + 1).clamp_max(MOST_STEP)):
+        error = _error(groups, near * scale[:, None], counts)
+        found = torch.where(error < errors, near, found)
+        errors = torch.minimum(error, errors)
+    return found, errors
+
+
 def _rounded(weight: Tensor, importance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     scales, steps = row_scales(weight, importance)
-    codes = _codes(to_groups(weight), steps * scales[:, None])
-    steps, scales = _lowest_terms(steps, scales)
+    codes = _codes(_to_groups(weight), steps * scales[:, None])
+    steps, scales = lowest_terms(steps, scales)
     return codes.flatten(1)[:, : weight.shape[1]].to(torch.int8), steps.to(torch.uint8), scales
 
 
@@ -111,7 +136,7 @@ def _short(scales: Tensor) -> Tensor:
     return torch.where(scales < _TINY, 0.0, cut)
 
 
-def _lowest_terms(steps: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+def lowest_terms(steps: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     """Divide each row's steps (N, B) by what they have in common, and multiply the scale (N,)."""
     common = steps.long()[:, 0]
     for column in steps.long().unbind(1):

@@ -27,6 +27,7 @@ from pd_training.commands.options import (
     Out,
     Seed,
 )
+from pd_training.commands.quantize import quality, quantize
 from pd_training.commands.run import PretrainSettings, UptrainSettings, pretrain, uptrain
 from pd_training.commands.writing import functions, judge
 from pd_training.recipe.settings import (
@@ -182,6 +183,8 @@ def _print_evaluation(found: "Evaluation") -> None:
 
 app.command()(judge)
 app.command()(functions)
+app.command()(quantize)
+app.command()(quality)
 
 
 @app.command()

@@ -163,7 +163,9 @@ def _skip_v1_config(source: Path, config: ModelConfig, keep: float) -> dict[str,
             "checkpoint with KV heads, or train a SkipV1-MLA from scratch"
         )
     own, whole = own_count(keep, config.num_kv_heads), config.num_kv_heads
-    return read_json(source / "config.json") | {
+    raw = read_json(source / "config.json")
+    raw.pop("quantization_config", None)  # the weights are written as floats
+    return raw | {
         "architectures": [FAMILIES[config.family].skip_architecture],
         "skip_v1": True,
         "skip_v1_k_source": None,

@@ -16,7 +16,7 @@ from pd_core.models.config import ModelConfig
 from pd_core.models.rope import RotaryEmbedding
 from pd_training.model.attention import GroupedAttention, Handed, LatentAttention, RMSNorm, Rope
 
-__all__ = ["TrainingModel"]
+__all__ = ["TrainingModel", "rope_tables"]
 
 _INIT_STD = 0.02
 
@@ -71,7 +71,7 @@ class Decoder(nn.Module):
     def forward(self, token_ids: Tensor) -> Tensor:
         """Map ids: (B, T) to hidden states (B, T, hidden)."""
         x = self.embed_tokens(token_ids)
-        rope = _rope(self._config, token_ids.shape[1], token_ids.device)
+        rope = rope_tables(self._config, x)
         handed = Handed()
         for layer in self.layers:
             x = layer(x, rope, handed)
@@ -118,8 +118,9 @@ class TrainingModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def _rope(config: ModelConfig, length: int, device: torch.device) -> Rope:
-    """Return the tables that inference uses, for positions below length."""
+def rope_tables(config: ModelConfig, x: Tensor) -> Rope:
+    """Return the tables that inference uses, for the positions of hidden states (B, T, hidden)."""
+    length, device = x.shape[1], x.device
     tables = RotaryEmbedding(
         config.head_dim,
         config.rope_theta,
