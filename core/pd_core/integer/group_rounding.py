@@ -111,10 +111,14 @@ def _steps(groups: Tensor, counts: Tensor, wanted: Tensor, scale: Tensor) -> tup
 
 
 def _rounded(weight: Tensor, importance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    most = weight.abs().amax(1, keepdim=True)
+    power = torch.frexp(most).exponent  # the squares of very large weights would overflow
+    weight = torch.where(most < _TINY, 0.0, torch.ldexp(weight, -power))
     scales, steps = row_scales(weight, importance)
     codes = _codes(_to_groups(weight), steps * scales[:, None])
     steps, scales = lowest_terms(steps, scales)
-    return codes.flatten(1)[:, : weight.shape[1]].to(torch.int8), steps.to(torch.uint8), scales
+    whole = codes.flatten(1)[:, : weight.shape[1]].to(torch.int8)
+    return whole, steps.to(torch.uint8), torch.ldexp(scales, power[:, 0])
 
 
 def _codes(groups: Tensor, scales: Tensor) -> Tensor:

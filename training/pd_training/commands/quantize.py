@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pd_core.errors import ConfigError
-from pd_training.commands.options import Model, Out
+from pd_core.store.model_names import model_directory
+from pd_training.commands.options import NamedModel, Out
 from pd_training.recipe.settings import check_count
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Tokens = Annotated[int, typer.Option(help="Tokens of the text to look at, at mos
 
 
 def quantize(
-    model: Model,
+    model: NamedModel,
     out: Out,
     bits: Annotated[int, typer.Option(help="8, or 4 with a scale for each 32 weights.")] = 8,
     calibrate: Annotated[
@@ -60,6 +61,7 @@ def quantize(
     from pd_training.optimise.allocator import keep_freed_memory
     from pd_training.run.quality import Candidate, text_ids
 
+    model = model_directory(str(model))
     if bits not in BITS:
         raise ConfigError(f"--bits {bits} is not supported; supported are 8 and 4")
     if unknown := [name for name in wide or () if name not in LAYERS]:
@@ -83,7 +85,7 @@ def quantize(
 
 
 def quality(
-    model: Model,
+    model: NamedModel,
     floats: Annotated[
         list[Path] | None,
         typer.Option("--float", help="A model to compare, as float32: a directory or GGUF file."),
@@ -101,7 +103,7 @@ def quality(
 
     check_count("--tokens", tokens)
     keep_freed_memory()
-    candidates = [Candidate(model, "float32")]
+    candidates = [Candidate(model_directory(str(model)), "float32")]
     candidates += [Candidate(path, "float32") for path in floats or ()]
     candidates += [Candidate(path, "integer") for path in integer or ()]
     found = _compare(candidates, _read(text), tokens)

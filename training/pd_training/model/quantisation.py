@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -80,26 +79,9 @@ def quantise(
             f"{source} has latent attention (MLA), which integer numerics do not support; "
             "quantise a model with KV heads"
         )
-    model = TrainingModel(files.config).requires_grad_(False)
-    tied = files.config.tie_word_embeddings
-    files.checkpoint.load_into(model.state_dict(), tied_head=tied)
-    kept = dict(files.checkpoint.stored(n for n in files.shapes if not _is_linear(n)))
-    tensors = {name: tensor.contiguous() for name, tensor in kept.items()}
-    schemes: dict[PackedScheme, set[str]] = {}
-    for done, layer in enumerate(_rounded_layers(model, bits, calibration, wide), 1):
-        for name, weight in layer.items():
-            scheme = _PACKED_ROWS_8 if weight.bits == 8 and bits == 4 else _scheme(weight)
-            schemes.setdefault(scheme, set()).add(name.split(".")[-2])
-            tensors |= _stored(name, weight, scheme)
-        if progress is not None:
-            progress(done, files.config.num_layers)
-    named = {scheme: sorted(names) for scheme, names in schemes.items()}
-    raw["quantization_config"] = quantization_config(named)
-    _write(source, out, raw, tensors)
-
-
-def _write(source: Path, out: Path, raw: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     with new_folder(out) as folder:
+        tensors, schemes = _rounded(files, bits, calibration, wide, progress)
+        raw["quantization_config"] = quantization_config(schemes)
         text = json.dumps(raw, indent=2) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
         for name in ("tokenizer.json", TRAINING_FILE, *COMPANIONS):
@@ -108,12 +90,32 @@ def _write(source: Path, out: Path, raw: Mapping[str, Any], tensors: dict[str, T
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def _rounded(
+    files: ModelDirectory,
+    bits: int,
+    calibration: Sequence[Tensor],
+    wide: Sequence[str],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[str, Tensor], dict[PackedScheme, list[str]]]:
+    """Return what is to be stored, and the names of each scheme's layers."""
+    model = TrainingModel(files.config).requires_grad_(False)
+    tied = files.config.tie_word_embeddings
+    files.checkpoint.load_into(model.state_dict(), tied_head=tied)
+    kept = files.checkpoint.stored(name for name in files.shapes if not _is_linear(name))
+    tensors = {name: tensor.contiguous() for name, tensor in kept}
+    schemes: dict[PackedScheme, set[str]] = {}
+    for done, layer in enumerate(_rounded_layers(model, bits, calibration, wide), 1):
+        for name, weight in layer.items():
+            scheme = _GROUPS_4 if weight.bits == 4 else _ROWS_8 if bits == 8 else _PACKED_ROWS_8
+            schemes.setdefault(scheme, set()).add(name.split(".")[-2])
+            tensors |= _stored(name, weight, scheme)
+        if progress is not None:
+            progress(done, files.config.num_layers)
+    return tensors, {scheme: sorted(names) for scheme, names in schemes.items()}
+
+
 def _is_linear(name: str) -> bool:
     return name.endswith("_proj.weight")
-
-
-def _scheme(weight: IntegerWeight) -> PackedScheme:
-    return _ROWS_8 if weight.bits == 8 else _GROUPS_4
 
 
 def _stored(name: str, weight: IntegerWeight, scheme: PackedScheme) -> dict[str, Tensor]:
