@@ -309,7 +309,7 @@ def _no_memory(
 
 
 def _fingerprints(files: ModelFiles, names: Iterable[str], numerics_id: str) -> Fingerprints:
-    semantic = files.config.semantic()
+    semantic = files.config.semantic() | files.checkpoint.packing()
     weights = cached_digest(
         json.dumps(["weights", 1, semantic]),
         files.checkpoint.files,

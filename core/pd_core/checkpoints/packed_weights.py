@@ -6,7 +6,9 @@ shape, as in any checkpoint, and is read as floats, or as the integers that it i
 """
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,6 +111,10 @@ class PackedWeights(StoredWeights):
             return self._raw.whole(place), scales
         words = self._raw.whole(place + _PACKED)
         return unpack(words, scheme.bits, self._shapes[place][1]), scales
+
+    def packing(self) -> dict[str, Any]:
+        """Return the schemes of all layers that are stored as integers."""
+        return {"packing": {name: astuple(scheme) for name, scheme in self._scheme_of.items()}}
 
     def integers(self, name: str) -> IntegerWeight:
         """Return a layer's weight as the integers that are stored.

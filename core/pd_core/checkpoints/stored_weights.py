@@ -4,6 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,13 @@ class StoredWeights(ABC):
     def types(self) -> Mapping[str, str]:
         """The type of every stored tensor, in the words of the files."""
         return self._types
+
+    def packing(self) -> dict[str, Any]:
+        """Return which layers are stored as integers and how, as JSON values; empty if none is.
+
+        The same floats stored as floats compute other bits in integer numerics.
+        """
+        return {}
 
     def whole(self, place: str) -> Tensor:
         """Return a tensor by the name it is stored under, as stored.

@@ -122,6 +122,17 @@ def test_rows_of_eight_bits_are_taken_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(whole.scales, stored[f"{GATE}_scale"][:, 0])
 
 
+def test_the_fingerprint_is_not_that_of_the_same_floats(tmp_path: Path) -> None:
+    """In integer numerics the two compute different bits."""
+    folder, floats = directory(tmp_path / "model", GROUPS_4)
+    packed = load_model(str(folder))
+    save_model(tmp_path / "floats", packed.model, packed.tokenizer)
+    plain = load_model(str(tmp_path / "floats"))
+    assert torch.equal(plain.model.tensors()[GATE], floats[GATE])
+    assert plain.fingerprints.weights != packed.fingerprints.weights
+    assert load_model(str(folder)).fingerprints == packed.fingerprints
+
+
 def set_in(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
     """Return a change of a group's facts ("...") or of the whole config."""
 
