@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["quality", "quantize"]
 
 _REPORT = "quality.json"
-_WINDOW = 512
 _CALIBRATION_TOKENS = 16384
 _BATCH = 4  # sequences of the calibration computed together
 
@@ -71,10 +70,11 @@ def quantize(
     check_count("--tokens", tokens)
     keep_freed_memory()
     judged = _read(text)
+    text_ids(model, judged, tokens)  # a text too short is refused before the work
     calibration = []
     if bits == 4:
         guide = calibration_text() if calibrate is None else _read(calibrate)
-        ids = text_ids(model, guide, _CALIBRATION_TOKENS, _WINDOW)
+        ids = text_ids(model, guide, _CALIBRATION_TOKENS)
         calibration = list(ids.split(_BATCH))
     with _bar("layers") as show:
         quantise(model, out, bits, calibration=calibration, wide=wide or (), progress=show)
@@ -116,7 +116,7 @@ def quality(
 def _compare(candidates: Sequence["Candidate"], text: str, tokens: int) -> list["Quality"]:
     from pd_training.run.quality import compare, text_ids
 
-    ids = text_ids(candidates[0].path, text, tokens, _WINDOW)
+    ids = text_ids(candidates[0].path, text, tokens)
     with _bar("sequences") as show:
         return list(compare(candidates, ids, show))
 

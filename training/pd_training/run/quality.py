@@ -24,6 +24,8 @@ __all__ = ["NUMERICS", "Candidate", "Quality", "compare", "text_ids"]
 
 NUMERICS = ("float32", "integer")
 
+_WINDOW = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -59,14 +61,16 @@ class Quality:
     tokens: int
 
 
-def text_ids(path: Path, text: str, max_tokens: int, window: int) -> Tensor:
-    """Return a text's ids in whole windows, (n, window), by a model's tokenizer.
+def text_ids(path: Path, text: str, max_tokens: int) -> Tensor:
+    """Return a text's ids in whole windows, (n, 512 or the model's context), by its tokenizer.
 
     Raises:
         ConfigError: the text is shorter than a window.
         ModelError: the model cannot be read.
     """
-    found = read_model_files(path).tokenizer.encode(text)[:max_tokens]
+    files = read_model_files(path)
+    window = min(_WINDOW, files.config.max_context_tokens)
+    found = files.tokenizer.encode(text)[:max_tokens]
     count = len(found) // window
     if not count:
         raise ConfigError(
