@@ -149,7 +149,7 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     """Pack codes (N, K), int8 of 4 or 8 bits, into int32 words, the first in the lowest bits."""
     per = _WORD // bits
     unsigned = codes.to(torch.int64) + (1 << bits - 1)
-    places = torch.nn.functional.pad(unsigned, (0, -codes.shape[1] % per)).unflatten(1, (-1, per))
+    places = torch.nn.functional.pad(unsigned, (0, -codes.shape[1] % per)).view(len(codes), -1, per)
     words = (places << torch.arange(0, _WORD, bits)).sum(-1)
     return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32)
 

@@ -68,8 +68,8 @@ def _scheme(key: str, facts: Mapping[str, Any], group: Any) -> PackedScheme:
     stored = kind.get("format") or facts.get("format")
     if stored not in (INT_FORMAT, PACKED_FORMAT):
         raise _refused(key, f"{_METHOD}, format {_short(stored)}")
-    bits = weights.get("num_bits")
-    if bits not in ((8,) if stored == INT_FORMAT else (4, 8)) or weights.get("type") != "int":
+    bits, kinds = weights.get("num_bits"), (8,) if stored == INT_FORMAT else (4, 8)
+    if type(bits) is not int or bits not in kinds or weights.get("type") != "int":
         raise _refused(key, f"{stored}, {_short(bits)} bits, type {_short(weights.get('type'))}")
     for name, wanted in (("symmetric", True), ("dynamic", False), ("actorder", None)):
         if (value := weights.get(name, wanted)) not in (wanted, None):

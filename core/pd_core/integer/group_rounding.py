@@ -41,14 +41,14 @@ def round_groups(weight: Tensor, importance: Tensor | None = None) -> IntegerWei
         importance: (K,), the mean squares of its inputs; None: larger elements count more.
     """
     rows = max(1, _NUMBERS // weight.shape[1])
-    parts = [_rounded(part, importance) for part in weight.split(rows)]
+    parts = [_rounded(part, importance) for part in torch.split(weight, rows)]
     codes, steps, scales = (torch.cat(found) for found in zip(*parts, strict=True))
     return IntegerWeight(codes, scales, steps=steps)
 
 
 def _to_groups(x: Tensor) -> Tensor:
     """Cut rows (..., K) into groups (..., B, 32), the last one padded with zeros."""
-    return F.pad(x, (0, -x.shape[-1] % GROUP)).unflatten(-1, (-1, GROUP))
+    return F.pad(x, (0, -x.shape[-1] % GROUP)).view(*x.shape[:-1], -1, GROUP)
 
 
 def row_scales(weight: Tensor, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:

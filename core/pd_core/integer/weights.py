@@ -179,12 +179,15 @@ def _stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
 
 
 def _alike(weights: Sequence[IntegerWeight]) -> Sequence[IntegerWeight]:
-    """Round all to 8 bits if some have 8."""
+    """Round those of 4 bits to 8 if others have 8."""
     if len({weight.bits for weight in weights}) == 1:
         return weights
-    floats = (w.integers().float() * w.scales[:, None] for w in weights)
-    again = (round_rows(whole) for whole in floats)
-    return [replace(a, bias=w.bias) for a, w in zip(again, weights, strict=True)]
+    return [weight if weight.bits == 8 else _of_eight_bits(weight) for weight in weights]
+
+
+def _of_eight_bits(weight: IntegerWeight) -> IntegerWeight:
+    rounded = round_rows(weight.integers().float() * weight.scales[:, None])
+    return replace(rounded, bias=weight.bias)
 
 
 def layer_weights(

@@ -20,6 +20,7 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.attention.selector import get_attn_backend
 
 from pd_core.checkpoints.hf_config import read_config
+from pd_core.checkpoints.quantization_config import read_schemes
 from pd_core.errors import ConfigError, ModelError
 from pd_core.models import ModelConfig
 from pd_server.vllm_plugin.cached_attention import KVLayout, NaiveAttention, UnitAttention
@@ -202,7 +203,13 @@ class SkipV1ForCausalLM(torch.nn.Module):
 
 def _model_config(vllm_config: VllmConfig) -> ModelConfig:
     """Return the model's shape as our ModelConfig, checked as the torch engine checks it."""
-    return read_config(vllm_config.model_config.hf_config.to_dict())
+    raw = vllm_config.model_config.hf_config.to_dict()
+    if read_schemes(raw):
+        raise ModelError(
+            "a SkipV1 model whose weights are integers is not supported by vLLM's layers; use "
+            "--engine torch, or the model that it was made from"
+        )
+    return read_config(raw)
 
 
 def _kv_layout(config: ModelConfig, vllm_config: VllmConfig) -> KVLayout:

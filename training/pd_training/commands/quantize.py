@@ -54,6 +54,8 @@ def quantize(
     tokens: Tokens = 8192,
 ) -> None:
     """Write a model's weights as integers, in a directory that vLLM loads too, and judge it."""
+    import torch
+
     from pd_core.files.atomic import replace_text
     from pd_training.corpus.built_in_text import calibration_text
     from pd_training.model.quantisation import BITS, LAYERS, quantise
@@ -75,7 +77,7 @@ def quantize(
     if bits == 4:
         guide = calibration_text() if calibrate is None else _read(calibrate)
         ids = text_ids(model, guide, _CALIBRATION_TOKENS)
-        calibration = list(ids.split(_BATCH))
+        calibration = list(torch.split(ids, _BATCH))
     with _bar("layers") as show:
         quantise(model, out, bits, calibration=calibration, wide=wide or (), progress=show)
     candidates = [Candidate(model, "float32"), Candidate(out, "integer")]

@@ -35,7 +35,7 @@ ROWS_4 = PackedScheme("pack-quantized", 4, 0)
 def rounded(weight: Tensor, scheme: PackedScheme) -> tuple[Tensor, Tensor, Tensor]:
     """Return a weight's codes, scales (N, groups) and what they stand for, simply rounded."""
     most = 1 << scheme.bits - 1
-    parts = weight.split(scheme.group or weight.shape[1], dim=1)
+    parts = torch.split(weight, scheme.group or weight.shape[1], dim=1)
     scales = torch.stack([part.abs().amax(1) / most for part in parts], dim=1).half().float()
     each = scales.repeat_interleave(scheme.group or weight.shape[1], 1)[:, : weight.shape[1]]
     codes = (weight / each).round().clamp(-most, most - 1).to(torch.int8)

@@ -16,9 +16,10 @@ def floats(weight: IntegerWeight) -> Tensor:
 
 def by_largest(weight: Tensor) -> Tensor:
     """Round each group by its largest element, as the simplest way does."""
-    groups = weight.unflatten(1, (-1, 32))
+    groups = weight.view(len(weight), -1, 32)
     scales = groups.abs().amax(-1, keepdim=True) / 7.5
-    return ((groups / scales).round().clamp(-8, 7) * scales).flatten(1)
+    back: Tensor = (groups / scales).round().clamp(-8, 7) * scales
+    return back.flatten(1)
 
 
 @settings(max_examples=40, deadline=None)
