@@ -276,9 +276,9 @@ def _rounded(
         ModelError: it does not fit its config, or there is no memory for it.
     """
     tied_head = files.config.tie_word_embeddings
-    take = files.checkpoint.taker(files.shapes, tied_head=tied_head, progress=progress)
+    take, rounded = files.checkpoint.taker(files.shapes, tied_head=tied_head, progress=progress)
     try:
-        return IntegerLM(files.config, take, device=torch.device(device))
+        return IntegerLM(files.config, take, device=torch.device(device), rounded=rounded)
     except (RuntimeError, MemoryError) as error:
         raise _no_memory(files, device, 1, "integers", error) from error
 

@@ -190,11 +190,14 @@ class StoredWeights(ABC):
         *,
         tied_head: bool,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Callable[[str], Tensor]:
-        """Check all that is in the headers, and return what reads a tensor by name, as float32.
+    ) -> tuple[Callable[[str], Tensor], Callable[[str], IntegerWeight]]:
+        """Check all that is in the headers, and return what reads a tensor by name.
 
         Args:
             tensors, tied_head, progress: as for `load_into`; each tensor is taken once.
+
+        Returns:
+            What reads one as float32, and what reads a linear layer's as `integers` does.
 
         Raises:
             ModelError: as `load_into`; of a tensor's values, when it is taken.
@@ -202,16 +205,24 @@ class StoredWeights(ABC):
         places = dict(self._fitting(tensors, tied_head))
         read_bytes, size_bytes = 0, self._size_bytes
 
-        def take(name: str) -> Tensor:
+        def took(name: str, tensor: Tensor) -> None:
             nonlocal read_bytes
-            tensor = self._whole(places.pop(name))
-            _check_finite(name, tensor)
-            read_bytes += self._stored_bytes(self._place(name), tensor)
+            read_bytes += self._stored_bytes(places.pop(name), tensor)
             if progress is not None:
                 progress(min(read_bytes, size_bytes) if places else size_bytes, size_bytes)
+
+        def take(name: str) -> Tensor:
+            tensor = self._whole(places[name])
+            _check_finite(name, tensor)
+            took(name, tensor)
             return tensor.float()
 
-        return take
+        def take_integers(name: str) -> IntegerWeight:
+            whole = self.integers(name)
+            took(name, whole.codes)
+            return whole
+
+        return take, take_integers
 
     def verify(self, tensors: Mapping[str, Tensor], *, tied_head: bool) -> set[str]:
         """Check all that `load_into` checks, reading every value and keeping none.

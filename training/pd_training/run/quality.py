@@ -20,9 +20,7 @@ from pd_core.models.causal_lm import CausalLM
 from pd_core.models.kv_cache import Segment
 from pd_core.models.linear import can_pack
 
-__all__ = ["NUMERICS", "Candidate", "Quality", "compare", "text_ids"]
-
-NUMERICS = ("float32", "integer")
+__all__ = ["Candidate", "Quality", "compare", "text_ids"]
 
 _WINDOW = 512
 
@@ -119,17 +117,12 @@ def compare(
 
 
 def _opened(files: ModelFiles, numerics: str) -> CausalLM | IntegerLM:
-    checkpoint = files.checkpoint
+    tied_head = files.config.tie_word_embeddings
     if numerics == "integer":
-
-        def take(name: str) -> Tensor:
-            ((_, tensor),) = checkpoint.stored([name])
-            return tensor.float()
-
-        device = torch.device("cpu")
-        return IntegerLM(files.config, take, device=device, rounded=checkpoint.integers)
+        take, rounded = files.checkpoint.taker(files.shapes, tied_head=tied_head)
+        return IntegerLM(files.config, take, device=torch.device("cpu"), rounded=rounded)
     model = CausalLM(files.config, unchecked("quality", packed=can_pack()))
-    checkpoint.load_into(model.tensors(), tied_head=files.config.tie_word_embeddings)
+    files.checkpoint.load_into(model.tensors(), tied_head=tied_head)
     return model
 
 

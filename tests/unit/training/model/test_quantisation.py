@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pd_core.checkpoints.loading import load_model
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
 from pd_core.errors import ConfigError, ModelError
@@ -161,3 +162,17 @@ def test_a_converted_model_s_config_speaks_of_no_integers(tmp_path: Path) -> Non
     after = read_training_model(tmp_path / "skip").model.state_dict()
     name = "model.layers.1.mlp.up_proj.weight"
     assert torch.equal(before[name], after[name])
+
+
+def test_integer_numerics_load_a_directory_s_own_integers(tmp_path: Path) -> None:
+    source, out = directory(tmp_path / "plain", TIED), tmp_path / "out"
+    quantise(source, out, 4, calibration=CALIBRATION)
+    seen: list[tuple[int, int]] = []
+    loaded = load_model(str(out), numerics="integer", progress=lambda a, b: seen.append((a, b)))
+    assert isinstance(loaded.model, IntegerLM)
+    mask = loaded.model.logits(torch.zeros(1, 96)).isinf()[0]
+    expected = logits(integer_lm(out, stored=True)).masked_fill(mask, float("-inf"))
+    assert torch.equal(logits(loaded.model), expected)
+    assert len(seen) > 10
+    assert seen[-1][0] == seen[-1][1]
+    assert seen == sorted(seen)
