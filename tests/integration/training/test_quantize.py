@@ -55,7 +55,7 @@ def test_what_cannot_be_is_said_before_anything_is_written(tmp_path: Path) -> No
     out, short = tmp_path / "out", tmp_path / "short.txt"
     short.write_text("x")
     load = load_model("random-tiny")
-    save_model(tmp_path / "random", load.model, load.tokenizer)
+    save_model(tmp_path / "random", load.float_model, load.tokenizer)
     shown: tuple[tuple[list[str], str], ...] = (
         (["quantize", SHIPPED, str(out), "--bits", "5"], "--bits 5 is not supported"),
         (["quantize", SHIPPED, str(out), "--wide", "down_proj"], "are for 4 bits"),

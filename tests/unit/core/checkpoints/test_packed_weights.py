@@ -45,7 +45,7 @@ def rounded(weight: Tensor, scheme: PackedScheme) -> tuple[Tensor, Tensor, Tenso
 def directory(folder: Path, scheme: PackedScheme) -> tuple[Path, Tensors]:
     """Write a small model in a scheme; return the directory, and the weights as floats."""
     plain = load_model("random-tiny")
-    save_model(folder, plain.model, plain.tokenizer)
+    save_model(folder, plain.float_model, plain.tokenizer)
     stored, floats = load_file(folder / "model.safetensors"), dict[str, Tensor]()
     for name in [n for n in stored if n.endswith("_proj.weight")]:
         weight = stored.pop(name)
@@ -99,7 +99,7 @@ def test_a_directory_is_read_as_what_its_numbers_stand_for(
     scheme: PackedScheme, tmp_path: Path
 ) -> None:
     folder, floats = directory(tmp_path / "model", scheme)
-    tensors = load_model(str(folder)).model.tensors()
+    tensors = load_model(str(folder)).float_model.tensors()
     for name, expected in floats.items():
         assert torch.equal(tensors[name], expected), name
     checkpoint = ModelDirectory(folder).checkpoint
@@ -126,9 +126,9 @@ def test_the_fingerprint_is_not_that_of_the_same_floats(tmp_path: Path) -> None:
     """In integer numerics the two compute different bits."""
     folder, floats = directory(tmp_path / "model", GROUPS_4)
     packed = load_model(str(folder))
-    save_model(tmp_path / "floats", packed.model, packed.tokenizer)
+    save_model(tmp_path / "floats", packed.float_model, packed.tokenizer)
     plain = load_model(str(tmp_path / "floats"))
-    assert torch.equal(plain.model.tensors()[GATE], floats[GATE])
+    assert torch.equal(plain.float_model.tensors()[GATE], floats[GATE])
     assert plain.fingerprints.weights != packed.fingerprints.weights
     assert load_model(str(folder)).fingerprints == packed.fingerprints
 

@@ -11,7 +11,6 @@ import pytest
 
 from pd_core.errors import ConfigError
 from pd_core.integer import build as building
-from pd_core.integer import compiler as compilers
 from pd_core.integer import kernel_library as kernels
 from pd_core.integer.build import SOURCES, build, main
 from pd_core.integer.compiler import Compiler, find_compilers
@@ -35,7 +34,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(compilers.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     return folder
 
 
