@@ -7,12 +7,17 @@ from typing import Any
 
 from pd_core.errors import ModelError
 
-__all__ = ["PackedScheme", "quantization_config", "read_schemes"]
+__all__ = ["INT_FORMAT", "PACKED_FORMAT", "PackedScheme", "quantization_config", "read_schemes"]
+
+INT_FORMAT = "int-quantized"
+"""A weight in an int8, a scale for each row."""
+
+PACKED_FORMAT = "pack-quantized"
+"""Several weights in an int32."""
 
 # What quantised checkpoints have in their config.json; "quantization" is MLX's.
 _KEYS = ("quantization_config", "compression_config", "quantization")
 _METHOD = "compressed-tensors"
-INT_FORMAT, PACKED_FORMAT = "int-quantized", "pack-quantized"
 _SUPPORTED = (
     "supported are compressed-tensors with symmetric whole numbers: int-quantized of 8 bits by "
     "rows, pack-quantized of 4 or 8 bits by rows or groups"
