@@ -67,10 +67,10 @@ static uint8_t *bytes_of(size_t count, int first, int past) {
     return made;
 }
 
-enum { PLAIN, OUTLIER, TINY, ZEROS, EXTREME, HUGE, NOT_A_NUMBER, INFINITE, KINDS };
+enum { PLAIN, OUTLIER, TINY, ZEROS, EXTREME, LARGE, NOT_A_NUMBER, INFINITE, KINDS };
 
 static float *row_of(int kind, int count) {
-    float *x = numbers(count, 0, kind == TINY ? 0x1p-101f : kind == HUGE ? 0x1p127f : 3);
+    float *x = numbers(count, 0, kind == TINY ? 0x1p-101f : kind == LARGE ? 0x1p127f : 3);
     if (kind == OUTLIER) x[below(count)] = -4000;
     if (kind == ZEROS) memset(x, 0, (size_t)count * sizeof *x);
     if (kind == EXTREME)
@@ -209,7 +209,7 @@ static void heads(int dim, int normed) {
     pd_cached cache = cache_of(OWN, CAPACITY, dim, 0);
     int8_t *queries = room((size_t)QUERIES * dim);
     float scales[QUERIES];
-    for (int kind = PLAIN; kind <= HUGE; kind++) {
+    for (int kind = PLAIN; kind <= LARGE; kind++) {
         float *qkv = row_of(kind, (QUERIES + OWN + 1) * dim);
         float *cos = numbers(dim / 2, 0, 1), *sin = numbers(dim / 2, 0, 1);
         const int bad = kernels->heads(&shape, &layer, qkv, cos, sin, &cache, CAPACITY, 13 + kind,
