@@ -11,13 +11,14 @@ _SHOWN = 5
 _SHOWN_CHARACTERS = 100
 _CLOSE = 0.8
 
-# Read by the native kernels, by the folder of pulled models, and by what lies beside the programs:
-# the Compose file, the scripts and the tests.
+# Read by the native kernels and their build, by the folder of pulled models, and by what lies
+# beside the programs: the Compose file, the scripts and the tests.
 _ELSEWHERE = frozenset(
     f"{_OURS}{name}"
     for name in (
         *(
             "KERNEL",
+            "KERNEL_TARGET",
             "MODELS_DIR",
             "MODEL",
             "PUBLISH",
