@@ -44,7 +44,6 @@ def digests(command: Sequence[str | Path], kernel: str) -> list[str] | None:
     if done.returncode == _ABSENT:
         return None
     assert done.returncode == 0, done.stderr[-4000:]
-    assert not done.stderr, done.stderr[-4000:]
     lines = done.stdout.splitlines()
     assert len(lines) > 200
     return lines

@@ -1,6 +1,7 @@
 """The native kernels give the same bits by every instruction set, compiler, processor, system."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,11 +100,19 @@ def test_arm64_without_dot_products_has_plain_c_alone(
     assert digests(command, "portable") == expected
 
 
-def test_windows_gives_the_same_bits(
-    kernel: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str | Path]]:
+    """The command that runs the program for Windows."""
     wine = _emulator("wine64", "wine")
-    monkeypatch.setenv("WINEPREFIX", str(tmp_path / "wine"))
-    monkeypatch.setenv("WINEDEBUG", "-all")
-    program = build_driver(_zig(), TARGETS["x86_64-windows"], tmp_path, ("-g0", "-s"))
-    assert digests([wine, program], kernel) == expected
+    folder = tmp_path_factory.mktemp("windows")
+    program = build_driver(_zig(), TARGETS["x86_64-windows"], folder, ("-g0", "-s"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WINEPREFIX", str(folder / "wine"))
+        patch.setenv("WINEDEBUG", "-all")
+        yield [wine, program]
+
+
+def test_windows_gives_the_same_bits(
+    kernel: str, windows: list[str | Path], expected: list[str]
+) -> None:
+    assert digests(windows, kernel) == expected
