@@ -22,7 +22,9 @@ HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
 	tests/integration/harness/test_stop_while_loading.py \
 	tests/integration/device/test_changed_bits.py tests/integration/device/test_hostile_hub.py \
 	tests/integration/device/test_no_model.py tests/integration/device/test_refused_prompts.py \
-	tests/integration/api/test_text_of_answers.py tests/integration/native
+	tests/integration/api/test_text_of_answers.py
+# Under every compiler and processor that can be had; zig's first link for Windows alone takes minutes.
+NATIVE := tests/integration/native
 # The demonstrations' model, instead of the one in the box: make demo MODEL=smollm2-135m (a real one).
 MODEL ?=
 # The trace for `make bench`: the README's is downloaded when none is named.
@@ -64,14 +66,14 @@ demo-page: $(RUN_STAMP) ## Open a page on a cloud and a throttled device; Ctrl-C
 
 test: install ## Lint, typecheck, stubs, all tests but the heavy ones
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint typecheck proto-check
-	@$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 $(HEAVY:%=--ignore=%) $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 $(HEAVY:%=--ignore=%) --ignore=$(NATIVE) $(ARGS)
 
 test-heavy: install ## The page in a Chromium, crowds of processes and connections; minutes
 	@$(BIN)/pytest $(PARALLEL) --timeout 200 --durations 25 $(HEAVY) $(ARGS)
 
 # Where qemu or zig is missing the tests that need it are skipped, and say so.
 test-arm64: install ## The native kernels under every compiler and processor, arm64 by qemu; minutes
-	@$(BIN)/pytest --timeout 600 -rs tests/integration/native $(ARGS)
+	@$(BIN)/pytest --timeout 600 -rs $(NATIVE) $(ARGS)
 
 test-fast: install ## For the inner loop: lint and the unit tests but the slow ones; 90 seconds
 	@$(MAKE) --no-print-directory lint
