@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pd_core.process.ending_signals import ending_signals
-from pd_core.process.loading_thread import in_loading_thread_now
+from pd_core.process.loading_thread import go_on_unless_left_behind, in_loading_thread_now
 
 __all__ = ["ended_by_the_system"]
 
@@ -30,6 +30,10 @@ def ended_by_the_system() -> Iterator[None]:
 
     Outside a loading thread, where a command has something to end in order, and where the system is
     not Linux, the block changes nothing.
+
+    Raises:
+        LeftBehind: nobody waits for this thread, since a signal came just before. The block is not
+            begun, or the command could not end before the block's end.
     """
     if sys.platform != "linux" or not in_loading_thread_now():
         yield
@@ -46,6 +50,7 @@ def ended_by_the_system() -> Iterator[None]:
             libc.signal(number, handler)
         try:
             time.sleep(_HEARD_WITHIN_S)  # Python's handler may have been called just before
+            go_on_unless_left_behind()
             yield
         finally:
             for number, action in before.items():

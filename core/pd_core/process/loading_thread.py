@@ -6,9 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-__all__ = ["in_loading_thread", "in_loading_thread_now"]
+__all__ = ["LeftBehind", "go_on_unless_left_behind", "in_loading_thread", "in_loading_thread_now"]
 
 T = TypeVar("T")
+
+
+class LeftBehind(Exception):
+    """Nobody waits for this work any more."""
 
 
 async def in_loading_thread(work: Callable[[], T]) -> T:
@@ -27,8 +31,13 @@ async def in_loading_thread(work: Callable[[], T]) -> T:
         except BaseException as error:
             done.set_exception(error)
 
-    _LoadingThread(target=run, name="loading", daemon=True).start()
-    return await asyncio.wrap_future(done)
+    thread = _LoadingThread(target=run, name="loading", daemon=True)
+    thread.start()
+    try:
+        return await asyncio.wrap_future(done)
+    except asyncio.CancelledError:
+        thread.left_behind = True
+        raise
 
 
 def in_loading_thread_now() -> bool:
@@ -36,5 +45,22 @@ def in_loading_thread_now() -> bool:
     return isinstance(threading.current_thread(), _LoadingThread)
 
 
+def go_on_unless_left_behind() -> None:
+    """Do nothing, unless the caller runs in such a thread and nobody waits for it.
+
+    Raises:
+        LeftBehind: so it is.
+    """
+    thread = threading.current_thread()
+    if isinstance(thread, _LoadingThread) and thread.left_behind:
+        raise LeftBehind
+
+
 class _LoadingThread(threading.Thread):
-    """A thread that may be left behind at any moment."""
+    """A thread that may be left behind at any moment.
+
+    Attributes:
+        left_behind: nobody waits for it.
+    """
+
+    left_behind = False

@@ -1,8 +1,10 @@
 """Handlers while a library holds the interpreter's lock."""
 
+import asyncio
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,29 @@ async def test_in_a_loading_thread_the_system_acts_and_then_python_again() -> No
         assert heard == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+async def test_work_that_nobody_waits_for_does_not_begin_the_block() -> None:
+    begun, ends = threading.Event(), threading.Event()
+    may_enter, entered = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        may_enter.wait(60)
+        try:
+            with ended_by_the_system():
+                entered.set()
+        finally:
+            ends.set()
+
+    loading = asyncio.ensure_future(in_loading_thread(work))
+    await asyncio.to_thread(begun.wait, 60)
+    loading.cancel()  # as a command does that has heard a signal
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    may_enter.set()
+    assert await asyncio.to_thread(ends.wait, 60)
+    assert not entered.is_set()
 
 
 def test_elsewhere_nothing_changes() -> None:
