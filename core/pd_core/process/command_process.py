@@ -17,10 +17,10 @@ from pd_core.process.ending_signals import (
 
 __all__ = ["run_command"]
 
-# gRPC's log would only interrupt the output, since our own errors include its message, and failed
-# TLS handshakes would fill it; and nothing of gRPC is to run between the fork and the start of a
-# child process. gRPC reads both when it is imported.
-_GRPC = {"GRPC_VERBOSITY": "ERROR", "GRPC_ENABLE_FORK_SUPPORT": "0"}
+# gRPC's log would only interrupt the output, since our own errors include its message, and
+# strangers could fill it with bad headers and failed TLS handshakes; and nothing of gRPC is to run
+# between the fork and the start of a child process. gRPC reads both when it is imported.
+_GRPC = {"GRPC_VERBOSITY": "NONE", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 
 _NOBODY_READS = 1
 _NOT_INSTALLED = 2

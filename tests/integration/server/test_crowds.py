@@ -232,6 +232,22 @@ def test_a_header_that_is_no_text_ends_nothing(
         _call(server.address)
 
 
+def test_headers_that_are_no_text_leave_no_line(tmp_path: Path) -> None:
+    key = b"Bearer s\xe9same"  # a key that someone wrote in Latin-1
+    headers: list[dict[str, bytes]] = [{"grpc_encoding": b"\xff"}, {"authorization": key}]
+    with real_server(tmp_path) as server:
+        host, _, port = server.address.rpartition(":")
+        for others in headers:
+            with socket.create_connection((host, int(port)), timeout=10) as client:
+                sent = _raw_call(b"/pd_proto.v1.GenerationService/GetServerInfo", **others)
+                client.sendall(sent + _frame(0, 0x1, 1, b"\0\0\0\0\0"))
+                client.recv(4096)
+                time.sleep(0.3)
+        _call(server.address)
+    log = (tmp_path / "server.log").read_text()
+    assert all(" INFO " in line for line in log.splitlines()), log
+
+
 class _Echo(asyncio.Protocol):
     """A request is a line; the answer is the line, as soon as one may answer."""
 
