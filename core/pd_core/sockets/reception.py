@@ -2,9 +2,10 @@
 
 Whoever can reach a port can open connections to it without a key. Each costs a file descriptor, of
 which the whole process has a fixed number, the gRPC service's included. So there is a most; at the
-most a new connection takes the place of the one that has been quiet the longest, or else of one
-whose request's body is not here yet, and is refused when all are being answered. A connection that
-sends no whole header in time is closed.
+most a new connection takes the place of one that asks again before it was answered, as no ordinary
+client does; or of the one that has been quiet the longest; or else of one whose request's body is
+not here yet. It is refused when all are being answered. A connection that sends no whole header in
+time is closed.
 """
 
 import asyncio
@@ -130,8 +131,10 @@ class Reception(Generic[P]):
         self._pause = self.loop.call_later(_PAUSE_S, self.open)
 
     def _send_one_away(self) -> bool:
-        """Close the longest quiet of the idle, of those that still send, or that do not read."""
-        for dispensable in (_Visit.is_idle, _Visit.is_sending, _Visit.is_stalled):
+        """Close one that asks ahead, or the longest quiet of the idle, or one still sending, or one
+        that does not read."""
+        kinds = (_Visit.asks_ahead, _Visit.is_idle, _Visit.is_sending, _Visit.is_stalled)
+        for dispensable in kinds:
             for visit in self._visits:
                 if dispensable(visit):
                     visit.end()
@@ -176,6 +179,11 @@ class _Visit(asyncio.Protocol, Generic[P]):
     def begun(self) -> bool:
         """Whether the connection is made; before it there is the TLS handshake."""
         return self._transport is not None
+
+    def asks_ahead(self) -> bool:
+        """Whether it has asked again before it was answered; HTTP reads no more of it then."""
+        whole = not (self.is_idle() or self.is_sending())
+        return whole and self._transport is not None and not self._transport.is_reading()
 
     def is_idle(self) -> bool:
         """Whether no request is being answered."""

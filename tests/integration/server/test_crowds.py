@@ -99,6 +99,13 @@ def test_a_crowd_at_the_http_port(server: RealServer, says: bytes) -> None:
         assert _num_closed(crowd) > _CROWD / 2
 
 
+def test_a_crowd_that_asks_ahead_and_never_reads(server: RealServer) -> None:
+    with _crowd(server.http_address, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500):
+        for _ in range(5):
+            assert httpx.get(f"http://{server.http_address}/healthz").status_code == 200
+        _call(server.address)
+
+
 @pytest.mark.parametrize("says", [b"", _PREFACE], ids=["silent", "speaking HTTP/2"])
 def test_a_crowd_at_the_grpc_port(server: RealServer, says: bytes) -> None:
     with grpc.insecure_channel(server.address) as known:
