@@ -28,6 +28,7 @@ LENGTHS = (32, 96)
 SETTINGS = EngineSettings(
     shapes=("tiny",),
     threads=(1,),
+    numerics=("float32",),
     prefill=LENGTHS,
     decode=LENGTHS,
     rounds=3,

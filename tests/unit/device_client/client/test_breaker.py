@@ -106,7 +106,8 @@ def test_it_never_changes_without_enough_in_a_row_nor_waits_beyond_the_longest(
             assert event == "carried" or run[-2:] == ["answered"] * 2
         if run[-3:] == ["failed"] * 3:
             assert not after
-        assert 0.0 <= breaker.probe_in_s(now_s) <= POLICY.longest_wait_s
+        longest_s = POLICY.longest_wait_s + 1e-9  # times since the first event are rounded
+        assert 0.0 <= breaker.probe_in_s(now_s) <= longest_s
 
 
 @given(flaps=st.integers(1, 40))

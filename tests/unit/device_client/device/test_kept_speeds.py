@@ -78,7 +78,7 @@ async def test_a_device_slowed_down_for_show_is_measured_each_time(measured: Mea
 async def test_a_machine_that_does_not_say_what_it_is_is_measured_each_time(
     measured: Measurements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pd_device_client.device.device.cpu_description", lambda: None)
+    monkeypatch.setattr("pd_device_client.device.local_engine.cpu_description", lambda: None)
     for _ in range(2):
         await (await open_device(SETTINGS, None)).close()
     assert measured.count == 2

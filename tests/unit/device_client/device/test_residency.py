@@ -27,8 +27,7 @@ class FakeDevice:
         self.opened = 0
         self.closed = 0
         self.fails = False
-        config = SimpleNamespace(max_context_tokens=512)
-        self.loaded = SimpleNamespace(name="m", model=SimpleNamespace(config=config))
+        self.loaded = SimpleNamespace(name="m", max_context_tokens=512)
 
     async def open(self) -> Device:
         await asyncio.sleep(3.0)
