@@ -191,8 +191,7 @@ class _Course:
     def _end_pass(self, began_s: float, now_s: float, token_id: int) -> int:
         """Commit the pass's token, begin the next pass, and return the token."""
         ask = self._session.ask
-        estimate = self._estimate
-        estimate.decode.add(now_s - began_s, estimate.profile.decode_s)  # as `observe_pass`
+        self._estimate.observe_pass(self._num_fed, 1, now_s - began_s)
         self._num_fed += 1
         self._state.extend((token_id,))
         made = self._state.next_token(self._length, ask.sampling)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pd_bench.results.result import ResultDocument
@@ -35,6 +35,15 @@ def _simulate(settings: SimulationSettings) -> ResultDocument:
     pace_s=st.sampled_from([0.005, 0.02, 0.05, 0.2]),
     max_output_tokens=st.sampled_from([60, 200]),
     seed=st.integers(0, 100),
+)
+@example(  # a step that takes no time, which the device's estimate leaves out
+    rows=[(1249, 1249, 34)],
+    prefill_tokens_per_s=600,
+    decode_s=0.09,
+    spread=0.4,
+    pace_s=0.005,
+    max_output_tokens=200,
+    seed=34,
 )
 def test_foresight_is_the_sessions_own_course(
     tmp_path_factory: pytest.TempPathFactory,
