@@ -79,9 +79,20 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
             import torch
 
             from pd_core.checkpoints.loading import load_model
+            from pd_core.checkpoints.memory_need import check_memory
+            from pd_server.torch_engine.best_threads import use_best_threads
             from pd_server.torch_engine.engine import TorchEngine
 
         torch.set_num_threads(config.threads or _default_threads(torch.get_num_threads()))
+        if config.device == "cpu":  # a GPU's memory is its own
+            check_memory(
+                config.model,
+                config.kv_cache_bytes or 0,
+                "float32" if config.fast_numerics else config.numerics,
+                dtype=config.dtype,
+                kept_for="KV caches",
+                mend="--kv-cache-mib",
+            )
         lm = load_model(
             config.model,
             dtype=config.dtype,
@@ -89,6 +100,8 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
             fast=config.fast_numerics,
             numerics=config.numerics,
         )
+        if config.threads is None and config.device == "cpu":
+            use_best_threads(lm, config.max_num_seqs)
         return TorchEngine(
             lm,
             config.max_num_seqs,

@@ -23,6 +23,7 @@ from pd_core.checkpoints.sampling_defaults import SamplingDefaults
 from pd_core.checkpoints.tokenizer_config import TokenizerConfig
 from pd_core.errors import ModelError
 from pd_core.generation import Fingerprints
+from pd_core.host.free_memory import trim_heap
 from pd_core.identity.fingerprint import cached_digest, numerics_id, text_digest, weights_digest
 from pd_core.identity.numerics import INTEGER, Numerics, unchecked
 from pd_core.integer.choice import chosen_numerics
@@ -250,6 +251,7 @@ def _load_files(
         files.checkpoint.load_into(model.tensors(), tied_head=tied_head, progress=progress)
     model.num_token_ids = files.tokenizer.vocab_size
     model.warm_up()
+    trim_heap()  # of what rounding or packing used meanwhile
     logger.debug("the weights are in memory")
     return LoadedModel(
         name=files.name,

@@ -25,7 +25,7 @@ from pd_core.models.bit_checks import (
 from pd_core.models.kv_cache import KEY_BLOCK
 from pd_core.models.linear import can_pack
 
-__all__ = ["probe", "whole_probe"]
+__all__ = ["checked_threads", "probe", "whole_probe"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,14 +84,15 @@ def _candidates() -> list[tuple[Numerics, list[int]]]:
     """Return the ways to call linear layers, each with the thread counts to try."""
     isa, present = _isa(), torch.get_num_threads()
     candidates = [
-        (Numerics(True, rows, 0, isa, "", packed=packed), _threads())
+        (Numerics(True, rows, 0, isa, "", packed=packed), checked_threads())
         for packed in ((True, False) if can_pack() else (False,))
         for rows in (1, 4, 8, 16)
     ]
     return [*candidates, (Numerics(True, 1, 16, isa, ""), [present])]
 
 
-def _threads() -> list[int]:
+def checked_threads() -> list[int]:
+    """Return the numbers of threads for which `probe` checks that the bits are equal."""
     return sorted({1, 2, torch.get_num_threads()})
 
 
@@ -126,7 +127,7 @@ def _key() -> list[object] | None:
     variables = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES)}
     switches = [torch.get_float32_matmul_precision(), torch.backends.mkldnn.enabled]
     build = [torch.__version__, torch.__config__.show()]
-    return [cpu, build, _isa(), switches, variables, _threads(), sources]
+    return [cpu, build, _isa(), switches, variables, checked_threads(), sources]
 
 
 def _sources() -> str | None:

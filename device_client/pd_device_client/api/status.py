@@ -115,6 +115,8 @@ def _model(device: Device, chat: bool) -> dict[str, Any]:
         "context_tokens": device.loaded.max_context_tokens,
         "prefill_tokens_per_s": 1 / profile.prefill_b_s if profile.prefill_b_s > 0 else None,
         "decode_tokens_per_s": 1 / profile.decode_s if profile.decode_s > 0 else None,
+        "chunk_tokens": device.client.device_estimate.chunk_tokens,
+        "gives_way_to": None if device.manners is None else device.manners.gives_way.value,
         "running": turns.num_running,
         "waiting": turns.num_waiting,
     }

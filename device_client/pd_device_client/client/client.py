@@ -1,6 +1,7 @@
 """The device client: both sides, their speed estimates, and a session for each answer."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -56,6 +57,7 @@ class DeviceClient:
         cloud: the watched cloud; its card is fetched at start and renewed when old.
         device_estimate: the device's speeds, corrected by observed passes.
         turns: the queue for the local engine.
+        before_plan: called before each plan, so that what it changes in `device_estimate` counts.
         promise: the default for requests without one.
     """
 
@@ -84,6 +86,7 @@ class DeviceClient:
         self._timeouts = timeouts or CloudTimeouts()
         self._lengths = AnswerLengths()
         self.turns = EngineTurns(local_seqs)
+        self.before_plan: Callable[[], object] = _nothing
         self.cloud = CloudWatch(cloud, self._card, breaker)
 
     @property
@@ -127,6 +130,7 @@ class DeviceClient:
             RequestError: no side can take the request; the message says why.
             PdError: the cloud is unreachable and there is no local engine.
         """
+        self.before_plan()
         cloud = self.cloud
         if ask.mode is not Mode.DEVICE_ONLY:
             cloud.refresh()
@@ -228,3 +232,7 @@ class DeviceClient:
         if outcome.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}:
             self._lengths.add(len(outcome.shown))
         cloud.judge(outcome)
+
+
+def _nothing() -> None:
+    """Do nothing before a plan."""

@@ -1,11 +1,15 @@
 """`pd-device doctor`: prints its findings, and where each setting comes from."""
 
+import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
+from pd_core.host.cpu import num_cores
+from pd_core.host.other_load import OtherLoad
 from pd_core.host.torch_environment import prepare_environment
 from pd_core.process.quick_imports import quick_imports
 from pd_core.process.until_signal import run_until_signal
@@ -23,10 +27,13 @@ _BUILT_IN = "built in"
 
 def doctor(settings: DoctorSettings, read: Read) -> None:
     """Check what keeps this device from serving, say how to mend it, and show your settings."""
+    load = OtherLoad()  # first, since it says what happened since then
     prepare_environment()
     with quick_imports():
         from pd_device_client.cloud.egress import way_out
         from pd_device_client.commands.examination import examine
+        from pd_device_client.device.battery import BatteryPolicy
+        from pd_device_client.device.manners import Manners
 
     console = Console(highlight=False)
     cloud, door, device = settings.cloud, settings.door, settings.device
@@ -37,11 +44,17 @@ def doctor(settings: DoctorSettings, read: Read) -> None:
     key_files = [file for file in (cloud.api_key_file, door.client_key_file) if file is not None]
 
     async def run() -> bool:
+        manners = None
+        if device.polite:
+            clock = asyncio.get_running_loop().time
+            around = (os.cpu_count() or 1, num_cores(), BatteryPolicy(), clock)
+            manners = Manners(*around, others=load.cores)
         findings = await examine(
             *(device.model, out, door, key_files),
             engine=device.engine,
             kept_kv_bytes=device.kept_kv_bytes,
             numerics=device.numerics,
+            manners=manners,
         )
         for found in findings:
             mark = "ok " if found.ok else "BAD"

@@ -8,6 +8,7 @@ from pathlib import Path
 from pd_core.checkpoints.any_model import read_model_files
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.loading import read_fingerprints
+from pd_core.checkpoints.memory_need import check_memory, memory_need
 from pd_core.errors import PdError
 from pd_core.files.api_key import key_exposure
 from pd_core.generation import Fingerprints
@@ -21,9 +22,9 @@ from pd_core.store.model_names import RANDOM_TINY, model_path
 from pd_device_client.api.door import Door
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.battery import Battery, read_battery
+from pd_device_client.device.manners import GivesWay, Manners
 from pd_device_client.engine.gguf_text import gguf_path, read_gguf_text
 from pd_device_client.engine.llama_cpp_library import library
-from pd_device_client.engine.memory import check_memory
 
 __all__ = ["Finding", "examine"]
 
@@ -56,6 +57,7 @@ async def examine(
     engine: str = "torch",
     kept_kv_bytes: int = 0,
     numerics: str = "auto",
+    manners: Manners | None = None,
     clock: Callable[[], int] = unix_time_s,
     battery: Callable[[], Battery | None] = read_battery,
 ) -> list[Finding]:
@@ -69,6 +71,7 @@ async def examine(
         engine: what would run the model.
         kept_kv_bytes: KV cache that would be kept for finished answers.
         numerics: in which the model would be computed.
+        manners: made some time ago, so that it knows the load; None: the device gives way to none.
         clock: seconds since 1970.
         battery: reads the battery.
     """
@@ -85,6 +88,7 @@ async def examine(
         findings.append(Finding("model", True, words))
     except PdError as error:
         findings.append(Finding("model", False, str(error)))
+    findings.append(_load(manners))
     findings.append(await _cloud(way_out, ours))
     return findings
 
@@ -105,6 +109,18 @@ def _battery(battery: Battery | None) -> Finding:
         None: "and the system does not say whether it is plugged in: it is taken to be",
     }
     return Finding("battery", True, f"{battery.percent:.0f} %, {words[battery.plugged]}")
+
+
+def _load(manners: Manners | None) -> Finding:
+    if manners is None:
+        return Finding("load", True, "the engine gives way to nothing (--no-polite)")
+    threads = manners.most_threads()
+    words = {
+        GivesWay.NOTHING: "nothing else wants the cores",
+        GivesWay.PROGRAMS: "other programs keep cores busy, to which the engine gives way",
+        GivesWay.BATTERY: "the battery is low, so the engine is spared",
+    }[manners.gives_way]
+    return Finding("load", True, f"{words}: at most {threads} threads (--polite)")
 
 
 def _port(door: Door) -> Finding:
@@ -142,9 +158,11 @@ def _model(model: str, kept_kv_bytes: int, numerics: str) -> tuple[str, Fingerpr
     if files.chat_template is not None:
         files.chat_template.check()
     fingerprints = read_fingerprints(files, "")
+    need = memory_need(files, numerics)
     return (
-        f"{report.name}: {report.num_parameters:,} parameters, {report.kv_bytes_per_token} bytes "
-        f"of KV cache a token, a context of {report.config.max_context_tokens} tokens; {free}",
+        f"{report.name}: {report.num_parameters:,} parameters, computed as {need.numerics}, "
+        f"{need.total(kept_kv_bytes) >> 20} MiB of memory at most, a context of "
+        f"{report.config.max_context_tokens} tokens; {free}",
         fingerprints,
     )
 

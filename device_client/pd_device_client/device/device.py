@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import torch
+
+from pd_core.host.cpu import num_cores
 from pd_core.host.free_memory import trim_heap
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.speculation.speculation import Speculation
@@ -15,7 +19,9 @@ from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.contract.progress import Progress
+from pd_device_client.device.battery import BatteryPolicy
 from pd_device_client.device.local_engine import load_engine
+from pd_device_client.device.manners import Manners
 from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.engine.served_model import ServedModel
 from pd_device_client.engine.throttled import ThrottledEngine
@@ -38,12 +44,14 @@ class Device:
         client: answers requests.
         speed_key: the key under which its speeds are kept for the next start; None: not kept.
         speculation: the account of its local engine's guesses.
+        manners: how its engine gives way to other programs; None: it does not.
     """
 
     loaded: ServedModel
     client: DeviceClient
     speed_key: list[object] | None = None
     speculation: Speculation = field(default_factory=lambda: Speculation(0))
+    manners: Manners | None = None
     _large_text: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
     _template: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
 
@@ -88,7 +96,10 @@ class Device:
 
 
 async def open_device(
-    settings: DeviceSettings, link: CloudLink | None, progress: Progress | None = None
+    settings: DeviceSettings,
+    link: CloudLink | None,
+    progress: Progress | None = None,
+    battery: BatteryPolicy | None = None,
 ) -> Device:
     """Load the model, measure this device and meet the cloud.
 
@@ -96,13 +107,20 @@ async def open_device(
         settings: what to run.
         link: the cloud link, or None.
         progress: called with the weights' bytes, from another thread.
+        battery: when a low one is spared; None: at the default.
 
     Raises:
         ModelError: the model cannot be loaded.
         EngineError: it fails in its first passes.
     """
+    manners = None
+    if settings.polite and settings.slowed_to is None:
+        clock = asyncio.get_running_loop().time
+        manners = Manners(os.cpu_count() or 1, num_cores(), battery or BatteryPolicy(), clock)
+    # Of this thread, since an earlier engine's worker has changed the number for new threads.
+    threads = torch.get_num_threads()
     # In a thread, since the event loop must answer probes and signals meanwhile.
-    local = await in_loading_thread(lambda: load_engine(settings, progress))
+    local = await in_loading_thread(lambda: load_engine(settings, threads, manners, progress))
     loaded, engine, speed_key = local.served, local.engine, local.speed_key
     if settings.slowed_to is not None:
         speed_key = None
@@ -118,7 +136,10 @@ async def open_device(
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)
-    return Device(loaded, client, speed_key, local.speculation)
+    if manners is not None and local.threads is not None:  # only now: the profile is of all threads
+        local.threads.give_way(manners.most_threads, client.device_estimate.give_way)
+        client.before_plan = local.threads.look
+    return Device(loaded, client, speed_key, local.speculation, manners)
 
 
 def _trimmed(encode: Callable[[], T]) -> T:

@@ -5,17 +5,22 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pd_core.checkpoints.loading import LoadedModel, load_model
+from pd_core.checkpoints.loading import load_model
+from pd_core.checkpoints.memory_need import check_memory
 from pd_core.errors import EngineError
 from pd_core.host.cpu import cpu_description
+from pd_core.host.low_priority import step_back
 from pd_core.speculation.speculation import Speculation
 from pd_device_client.contract.ports import LocalEngine
 from pd_device_client.contract.progress import Progress
+from pd_device_client.device.manners import Manners
 from pd_device_client.device.settings import DeviceSettings
+from pd_device_client.device.tuned import speeds_key, tuned
 from pd_device_client.engine.llama_cpp_loading import load_llama_cpp
-from pd_device_client.engine.memory import check_memory
 from pd_device_client.engine.served_model import ServedModel
+from pd_device_client.engine.threads import Threads
 from pd_device_client.engine.torch_engine import TorchLocalEngine
+from pd_device_client.engine.tuning import chunk_for
 
 __all__ = ["LoadedEngine", "load_engine"]
 
@@ -28,38 +33,51 @@ class LoadedEngine:
         served: its model's names, text and limits.
         speed_key: everything that its speed depends on; None if the CPU is unknown.
         speculation: the account of its guesses.
+        threads: how it can be told to use fewer; None: it cannot.
     """
 
     served: ServedModel
     engine: LocalEngine
     speed_key: list[object] | None
     speculation: Speculation = field(default_factory=lambda: Speculation(0))
+    threads: Threads | None = None
 
 
-def load_engine(settings: DeviceSettings, progress: Progress | None) -> LoadedEngine:
-    """Load the model into the engine that runs it.
+def load_engine(
+    settings: DeviceSettings,
+    threads: int,
+    manners: Manners | None,
+    progress: Progress | None,
+) -> LoadedEngine:
+    """Load the model into the engine that runs it; takes long.
 
     Args:
         settings: what to run.
+        threads: of torch, if the settings do not say.
+        manners: knows whether other programs are busy; None: nobody asks.
         progress: called with the weights' bytes.
 
     Raises:
         ModelError: the model cannot be loaded.
         ConfigError: the engine's extra is not installed.
     """
-    load = _llama_cpp if settings.engine == "llama-cpp" else _torch
-    loaded = load(settings, progress)
+    if settings.polite:
+        step_back()  # the threads that torch and the kernels start here serve the engine too
+    if settings.engine == "llama-cpp":
+        loaded = _llama_cpp(settings, progress)
+    else:
+        loaded = _torch(settings, settings.num_threads or threads, manners, progress)
     if loaded.served.chat_template is not None:
         with suppress(EngineError):  # told to whoever needs it; other prompts can be answered
             loaded.served.chat_template.check()
     return loaded
 
 
-def _torch(settings: DeviceSettings, progress: Progress | None) -> LoadedEngine:
+def _torch(
+    settings: DeviceSettings, threads: int, manners: Manners | None, progress: Progress | None
+) -> LoadedEngine:
     check_memory(settings.model, settings.kept_kv_bytes, settings.numerics)
-    if settings.num_threads is not None:
-        # Loading probes the numerics, which depend on the number of threads.
-        torch.set_num_threads(settings.num_threads)
+    torch.set_num_threads(threads)  # loading probes the numerics, which depend on them
     loaded = load_model(
         settings.model,
         fast=settings.fast_numerics,
@@ -68,19 +86,21 @@ def _torch(settings: DeviceSettings, progress: Progress | None) -> LoadedEngine:
     )
     engine = TorchLocalEngine(
         loaded,
-        num_threads=settings.num_threads,
+        num_threads=threads,
         kept_kv_bytes=settings.kept_kv_bytes,
         speculate=settings.speculate,
+        low_priority=settings.polite,
     )
-    threads = settings.num_threads or torch.get_num_threads()
-    speed_key = _torch_key(loaded, threads, engine.chunk_tokens)
-    return LoadedEngine(loaded, engine, speed_key, engine.speculation)
-
-
-def _torch_key(loaded: LoadedModel, threads: int, chunk_tokens: int) -> list[object] | None:
-    numerics = [loaded.numerics.reproducible, loaded.numerics.isa, loaded.numerics.packed]
-    weights = loaded.fingerprints.weights
-    return _speed_key(torch.__version__, threads, chunk_tokens, numerics, weights)
+    fixed = settings.num_threads is not None
+    tuning = tuned(engine, loaded, threads, fixed=fixed, manners=manners)
+    chosen = Threads(tuning)
+    engine.use(chosen)
+    engine.chunk_tokens = tuning.chunk_tokens
+    if settings.slowed_to is not None:
+        slow_tokens = chunk_for(settings.slowed_to.prefill_b_s)
+        engine.chunk_tokens = min(tuning.chunk_tokens, slow_tokens)
+    key = speeds_key(loaded, [*tuning.threads, engine.chunk_tokens])
+    return LoadedEngine(loaded, engine, key, engine.speculation, chosen)
 
 
 def _llama_cpp(settings: DeviceSettings, progress: Progress | None) -> LoadedEngine:

@@ -52,8 +52,11 @@ class DeviceSettings:
     num_threads: Annotated[
         int | None,
         *(Ge(1), Le(MAX_THREADS)),
-        Option("Threads of the local engine.", "threads"),
+        Option("Threads of the local engine; if unset, measured once.", "threads"),
     ] = None
+    polite: Annotated[
+        bool, Option("Give way: to other programs, and on a low battery use one thread.")
+    ] = True
     numerics: Annotated[
         str,
         Option(

@@ -2,6 +2,9 @@
 
 A thread is enough: torch releases the GIL inside its operators. One pass is one job, so a cancel
 waits for at most one pass; the chunk size is chosen for that latency.
+
+With other numbers of threads or another chunk the bits are the same, as far as the model's numerics
+promise anything.
 """
 
 import asyncio
@@ -14,13 +17,17 @@ import torch
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import EngineError, PromptTooLong
 from pd_core.generation import ModelCard
+from pd_core.host.low_priority import step_back
 from pd_core.models import KVCache, Segment
+from pd_core.models.thread_trial import thread_counts, try_threads
 from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_core.speculation.prompt_lookup import PromptLookup
 from pd_core.speculation.speculation import Speculation
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
+from pd_device_client.engine.threads import Threads
+from pd_device_client.engine.tuning import Tuning
 
 __all__ = ["KEPT_KV_BYTES", "TorchLocalEngine"]
 
@@ -41,6 +48,7 @@ class TorchLocalEngine:
             measurements need.
         speculate: most tokens of an answer guessed from its text and checked in one pass; 0: none.
             Without reproducible numerics none are guessed, as they could change the answer.
+        low_priority: other programs come first, where the system can do that.
 
     Attributes:
         speculation: how many tokens were guessed, and how many of them rightly.
@@ -54,13 +62,19 @@ class TorchLocalEngine:
         num_threads: int | None = None,
         kept_kv_bytes: int = 0,
         speculate: int = 0,
+        low_priority: bool = False,
     ) -> None:
         self._loaded = loaded
         self.speculation = Speculation(speculate if loaded.numerics.reproducible else 0)
         self._kept = KeptPrefixes[KVCache](kept_kv_bytes)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="local-engine")
+        self._worker = ThreadPoolExecutor(
+            1,
+            thread_name_prefix="local-engine",
+            initializer=step_back if low_priority else None,
+        )
         if num_threads is not None:
             self._worker.submit(torch.set_num_threads, num_threads).result()
+        self._threads = Threads()
         config = loaded.model.config
         self.chunk_tokens = chunk_tokens
         self._card = ModelCard(
@@ -86,8 +100,31 @@ class TorchLocalEngine:
     ) -> "_TorchSequence":
         """Open a sequence; if opened with a prompt, its cache is kept when it is closed."""
         return _TorchSequence(
-            self._loaded, self._worker, sampling, prompt_token_ids, self._kept, self.speculation
+            *(self._loaded, self._worker, sampling, prompt_token_ids, self._kept),
+            *(self.speculation, self._threads),
         )
+
+    def measure(self, most_threads: int | None) -> Tuning:
+        """Time a few passes, with all numbers of threads up to the most; None: with the present.
+
+        It waits for them, so call it from a thread that may.
+        """
+
+        def measured() -> Tuning:
+            present, model = torch.get_num_threads(), self._loaded.model
+            counts = [present]
+            if most_threads is not None:
+                counts = thread_counts(self._loaded.numerics, min(present, most_threads))
+            try:
+                return Tuning(tuple(try_threads(model, counts)))
+            finally:
+                torch.set_num_threads(present)
+
+        return self._worker.submit(measured).result()
+
+    def use(self, threads: Threads) -> None:
+        """Run the passes of sequences opened from now on with these threads."""
+        self._threads = threads
 
     async def close(self) -> None:
         """Let the running pass finish and end the worker."""
@@ -110,9 +147,11 @@ class _TorchSequence:
         prompt_token_ids: Sequence[int],
         kept: KeptPrefixes[KVCache],
         speculation: Speculation,
+        threads: Threads,
     ) -> None:
         self._loaded = loaded
         self._worker = worker
+        self._threads = threads
         self._sampling = sampling
         self._kept = kept if prompt_token_ids else None
         self._speculation = speculation if prompt_token_ids else Speculation(0)
@@ -173,6 +212,7 @@ class _TorchSequence:
         limit = self._loaded.model.config.max_context_tokens
         if end > limit:
             raise PromptTooLong(f"{end} tokens do not fit the local model's context of {limit}")
+        self._threads.set_for(len(token_ids))
         try:
             with torch.inference_mode():
                 draft = self._fed(token_ids, min(most, limit - end))

@@ -76,22 +76,30 @@ class DeviceEstimate:
         chunk_tokens: tokens per prefill pass; each pass costs at least a decode step.
         prefill: ratios of passes with several tokens.
         decode: ratios of passes with one token.
+        slower_prefill, slower_decode: how many times as long passes take now as the profile says,
+            because the engine gives way to other programs.
     """
 
     profile: SpeedProfile
     chunk_tokens: int | None = None
     prefill: Ratios = field(default_factory=Ratios)
     decode: Ratios = field(default_factory=Ratios)
+    slower_prefill: float = 1.0
+    slower_decode: float = 1.0
+
+    def give_way(self, slower_prefill: float, slower_decode: float) -> None:
+        """Forecast slower passes from now on; what was learned before holds for the rest."""
+        self.slower_prefill, self.slower_decode = slower_prefill, slower_decode
 
     def observe_pass(self, first_position: int, num_tokens: int, seconds: float) -> None:
         """Add one finished forward pass.
 
         A token that an earlier pass had guessed took none: promises do not count on such luck.
         """
-        expected_s = self.profile.pass_s(first_position, num_tokens)
+        ratios, slower = self._kind(num_tokens)
+        expected_s = self.profile.pass_s(first_position, num_tokens) * slower
         if num_tokens == 1 and seconds < _NO_PASS * expected_s:
             return
-        ratios = self.decode if num_tokens == 1 else self.prefill
         ratios.add(seconds, expected_s)
 
     def not_used(self) -> None:
@@ -119,25 +127,30 @@ class DeviceEstimate:
     @property
     def decode_s(self) -> float:
         """D, guarded."""
-        return self.profile.decode_s * self.decode.guard
+        return self.profile.decode_s * self.decode.guard * self.slower_decode
 
     @property
     def usual_decode_s(self) -> float:
         """D as it usually is, with which no single stall is taken for a slow device."""
         usual = self.decode.quantile(0.5) if self.decode.num_values >= _USUAL_AFTER else 1.0
-        return self.profile.decode_s * usual
+        return self.profile.decode_s * usual * self.slower_decode
 
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), guarded."""
-        work_s = self.profile.prefill_s(num_tokens) * self.prefill.guard
+        work_s = self.profile.prefill_s(num_tokens) * self.prefill.guard * self.slower_prefill
         if self.chunk_tokens is None:
             return work_s
         return max(work_s, num_tokens / self.chunk_tokens * self.decode_s)
 
     def pass_s(self, first_position: int, num_tokens: int) -> float:
         """Seconds for tokens first_position .. first_position + num_tokens, guarded."""
-        ratios = self.decode if num_tokens == 1 else self.prefill
-        return self.profile.pass_s(first_position, num_tokens) * ratios.guard
+        ratios, slower = self._kind(num_tokens)
+        return self.profile.pass_s(first_position, num_tokens) * ratios.guard * slower
+
+    def _kind(self, num_tokens: int) -> tuple[Ratios, float]:
+        if num_tokens == 1:
+            return self.decode, self.slower_decode
+        return self.prefill, self.slower_prefill
 
 
 @dataclass(slots=True)

@@ -12,9 +12,10 @@ from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_device_client.api.door import Door
 from pd_device_client.cli import main
 from pd_device_client.commands import examination as doctor
-from pd_device_client.commands.examination import Finding, examine
+from pd_device_client.commands.examination import Finding, _load, examine
 from pd_device_client.contract.ports import CloudLink
-from pd_device_client.device.battery import Battery
+from pd_device_client.device.battery import Battery, BatteryPolicy
+from pd_device_client.device.manners import Manners
 from tests.command_here import run_here
 from tests.scripted_cloud import ScriptedCloud
 
@@ -55,11 +56,24 @@ async def test_what_is_wrong_is_named_with_its_mend() -> None:
     port = listener.getsockname()[1]
     found = await _examine("no/such/folder", _Cloud(None), port, now_unix_s=0)
     listener.close()
-    assert {name for name, finding in found.items() if finding.ok} == {"battery", "cores", "access"}
+    good = {name for name, finding in found.items() if finding.ok}
+    assert good == {"battery", "cores", "access", "load"}
     assert "set the date" in found["clock"].words
     assert "give --port another" in found["port"].words
     assert "there is no directory 'no/such/folder'" in found["model"].words
     assert "the device would answer alone" in found["cloud"].words
+
+
+async def test_it_says_to_what_the_engine_gives_way() -> None:
+    def words(others: float) -> str:
+        policy = BatteryPolicy()
+        manners = Manners(2, 2, policy, lambda: 0.0, others=lambda: others, battery=lambda: None)
+        return _load(manners).words
+
+    assert words(0.0) == "nothing else wants the cores: at most 2 threads (--polite)"
+    assert "other programs keep cores busy" in words(1.4)
+    assert "at most 1 threads" in words(1.4)
+    assert "--no-polite" in _load(None).words
 
 
 @pytest.mark.parametrize("field", ["tokenizer", "weights"])

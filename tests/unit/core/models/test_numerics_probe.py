@@ -78,7 +78,7 @@ def test_all_it_depends_on_is_part_of_the_key(
     for target, name, other in (
         (numerics_probe, "cpu_description", lambda: "another processor"),
         (numerics_probe, "_sources", lambda: "other code"),
-        (numerics_probe, "_threads", lambda: [1, 2, 64]),
+        (numerics_probe, "checked_threads", lambda: [1, 2, 64]),
         (torch, "__version__", "0.0"),
         (torch.__config__, "show", lambda: "another MKL"),
         (torch, "get_float32_matmul_precision", lambda: "medium"),

@@ -14,7 +14,7 @@ from pd_device_client.device.device import Device, open_device
 from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.planning.profiles import SpeedProfile
 
-SETTINGS = DeviceSettings(RANDOM_TINY, pace_s=0.001)
+SETTINGS = DeviceSettings(RANDOM_TINY, pace_s=0.001, polite=False)
 
 
 class Measurements:
@@ -63,7 +63,7 @@ async def test_what_was_learned_serves_the_next_start(measured: Measurements) ->
 
 async def test_another_number_of_threads_is_measured(measured: Measurements) -> None:
     for threads in (1, 2, 1):
-        settings = DeviceSettings(RANDOM_TINY, pace_s=0.001, num_threads=threads)
+        settings = DeviceSettings(RANDOM_TINY, pace_s=0.001, num_threads=threads, polite=False)
         await (await open_device(settings, None)).close()
     assert measured.count == 2
 
@@ -78,7 +78,7 @@ async def test_a_device_slowed_down_for_show_is_measured_each_time(measured: Mea
 async def test_a_machine_that_does_not_say_what_it_is_is_measured_each_time(
     measured: Measurements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pd_device_client.device.local_engine.cpu_description", lambda: None)
+    monkeypatch.setattr("pd_device_client.device.tuned.cpu_description", lambda: None)
     for _ in range(2):
         await (await open_device(SETTINGS, None)).close()
     assert measured.count == 2

@@ -11,13 +11,12 @@ import pytest
 
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import ModelError, NotReady
-from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_device_client.contract.ask import Mode
 from pd_device_client.device import residency as residency_module
 from pd_device_client.device.battery import Battery, BatteryPolicy, read_battery
 from pd_device_client.device.device import Device
 from pd_device_client.device.residency import Phase, Residency
-from pd_device_client.engine.memory import check_memory, give_memory_back
+from pd_device_client.engine.memory import give_memory_back
 
 
 class FakeDevice:
@@ -178,16 +177,6 @@ def test_a_first_load_that_fails_is_final() -> None:
         assert residency.phase is Phase.FAILED
 
     _run(main())
-
-
-def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded() -> None:
-    check_memory(DEFAULT_MODEL, 0, available=lambda: 100 << 20)
-    with pytest.raises(ModelError, match="20 MiB are free") as raised:
-        check_memory(DEFAULT_MODEL, 0, available=lambda: 20 << 20)
-    assert "smaller model" in str(raised.value)
-    with pytest.raises(ModelError, match="500 MiB kept for conversations"):
-        check_memory(DEFAULT_MODEL, 500 << 20, available=lambda: 100 << 20)
-    check_memory(RANDOM_TINY, 0, available=lambda: 0)
 
 
 @pytest.mark.parametrize(

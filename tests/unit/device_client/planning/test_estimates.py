@@ -34,6 +34,21 @@ def test_prefill_and_decode_learn_apart() -> None:
     assert estimate.decode_s == pytest.approx(0.1)
 
 
+def test_a_device_that_gives_way_is_forecast_slower_and_learns_nothing_from_it() -> None:
+    estimate = DeviceEstimate(PROFILE, chunk_tokens=100)
+    estimate.give_way(2.0, 3.0)
+    assert estimate.prefill_s(100) == pytest.approx(2.0)
+    assert estimate.pass_s(0, 10) == pytest.approx(0.2)
+    assert estimate.decode_s == estimate.usual_decode_s == pytest.approx(0.15)
+    for _ in range(5):
+        estimate.observe_pass(0, 10, 0.2)
+        estimate.observe_pass(10, 1, 0.15)
+    assert estimate.learned.prefill_b_s == pytest.approx(PROFILE.prefill_b_s)
+    assert estimate.learned.decode_s == pytest.approx(PROFILE.decode_s)
+    estimate.give_way(1.0, 1.0)
+    assert estimate.decode_s == pytest.approx(0.05)
+
+
 def test_what_a_device_showed_fades_while_it_is_not_used() -> None:
     estimate = DeviceEstimate(PROFILE)
     for _ in range(28):
