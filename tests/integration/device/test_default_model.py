@@ -132,7 +132,7 @@ async def test_the_demo_tells_the_same_tokens_three_times() -> None:
     assert len({tuple(o.token_ids) for o in outcomes}) == 1
     assert all(o.exactness == "identical" for o in outcomes)
     assert "same tokens in all three modes: yes" in text
-    assert "you have already defined." in text  # where the page ends
+    assert "you have already defined." in " ".join(text.split())  # where the page ends
     device, cloud, _ = outcomes
     assert device.ttft_s is not None
     assert cloud.ttft_s is not None

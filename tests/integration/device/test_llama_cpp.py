@@ -103,6 +103,7 @@ def test_the_commands_run_a_gguf_file(tiny: TinyLlama, server: RealServer, tmp_p
 
 
 def test_both_forms_of_a_file_s_model_are_the_same_to_the_handshake(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
     config = gguf_config()
     path = tmp_path / "model.gguf"
     write_gguf(path, config, gguf_model(config).tensors(), kind="Q8_0")
