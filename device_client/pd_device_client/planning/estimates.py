@@ -162,12 +162,20 @@ class CloudEstimate:
         load: the load published last.
         first: ratios of the first token's arrival.
         step_s: seconds between tokens, a moving average; 0 when unknown.
+        steps: the last times between tokens, as ratios to a second.
     """
 
     rtt_s: float = 0.0
     load: Load = field(default_factory=Load)
     first: Ratios = field(default_factory=Ratios)
     step_s: float = 0.0
+    steps: Ratios = field(default_factory=Ratios)
+
+    @property
+    def usual_step_s(self) -> float:
+        """Seconds between tokens as they usually are: no stall is taken for a slow cloud."""
+        known = self.steps.num_values >= _USUAL_AFTER
+        return self.steps.quantile(0.5) if known else self.step_s
 
     def _first_token_s(self, prompt_tokens: int) -> float:
         rate = self.load.prefill_tokens_per_s
@@ -184,5 +192,6 @@ class CloudEstimate:
         self.first.add(seconds, self._first_token_s(prompt_tokens))
 
     def observe_step(self, seconds: float) -> None:
-        """Add the time between two tokens' arrivals (exponential average)."""
+        """Add the time between two tokens' arrivals."""
+        self.steps.add(seconds, 1.0)
         self.step_s = seconds if self.step_s == 0 else 0.9 * self.step_s + 0.1 * seconds

@@ -132,12 +132,12 @@ class Handoff:
 
     @property
     def cloud_is_faster(self) -> bool:
-        """Whether the cloud makes its tokens faster than the device usually does.
+        """Whether the cloud usually makes its tokens faster than the device does.
 
         By more than is smoothed: a stream that is hardly faster takes long to overtake the device,
         and all that while both make the same tokens.
         """
-        step_s = self._sides.cloud_estimate.step_s
+        step_s = self._sides.cloud_estimate.usual_step_s
         return step_s * PACE_TOLERANCE < self._sides.device_estimate.usual_decode_s
 
     def cloud_should_finish(self) -> bool:

@@ -85,6 +85,18 @@ def test_a_cloud_forecast_counts_the_queue_and_what_was_seen() -> None:
     assert estimate.forecast(100).step_s == pytest.approx(0.05)
 
 
+def test_a_stall_says_nothing_of_a_clouds_usual_speed() -> None:
+    estimate = CloudEstimate(step_s=0.03)
+    assert estimate.usual_step_s == 0.03
+    for seconds in (0.02, 0.02, 0.02, 3.0, 0.02):
+        estimate.observe_step(seconds)
+    assert estimate.usual_step_s == pytest.approx(0.02)
+    assert estimate.step_s > 0.2
+    for _ in range(6):
+        estimate.observe_step(0.4)
+    assert estimate.usual_step_s == pytest.approx(0.4), "a cloud that has slowed down is slow"
+
+
 def test_a_cloud_that_publishes_nothing_is_taken_for_fast() -> None:
     # An early F asks for more tokens: the safe side.
     assert CloudEstimate(rtt_s=0.03).forecast(5000).first_token_s == pytest.approx(0.03)

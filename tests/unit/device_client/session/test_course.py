@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
@@ -21,7 +21,7 @@ from pd_device_client.contract.happenings import (
 from pd_device_client.contract.outcome import Origin
 from pd_device_client.contract.ports import LocalSequence
 from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
-from pd_device_client.planning.planner import Plan, is_below_pace
+from pd_device_client.planning.planner import PACE_TOLERANCE, Plan, is_below_pace
 from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import Sides
@@ -118,6 +118,26 @@ class Teller:
     expected_tokens=st.integers(1, 120),
     mode=st.sampled_from([Mode.PD_DEVICE, Mode.PD_DEVICE, Mode.CLOUD_ONLY]),
 )
+@example(  # the cloud stalls once, and is then as fast as before: seven times the device
+    script=Script(first_token_s=1.1, step_s=0.024, stall_after=57, stall_s=3.5, stall_streams=2),
+    decode_s=0.16,
+    rate=343.0,
+    pace_s=0.086,
+    cloud_tokens=15,
+    length=73,
+    expected_tokens=81,
+    mode=Mode.CLOUD_ONLY,
+)
+@example(  # a device hardly slower than the cloud need not wait long for it
+    script=Script(first_token_s=0.125, step_s=0.109375, stall_after=21, stall_streams=2),
+    decode_s=0.125,
+    rate=100.0,
+    pace_s=0.0625,
+    cloud_tokens=1,
+    length=43,
+    expected_tokens=1,
+    mode=Mode.CLOUD_ONLY,
+)
 def test_what_is_said_is_true_of_every_token(
     script: Script,
     decode_s: float,
@@ -166,12 +186,15 @@ def test_what_is_said_is_true_of_every_token(
         last = [what for _, what in told if isinstance(what, Replanned)][-1]
         assert last.why in outcome.notes, "the last thing said stays"
 
-    if is_below_pace(decode_s, pace_s) and script.step_s < decode_s:
+    if is_below_pace(decode_s, pace_s) and script.step_s * PACE_TOLERANCE < decode_s:
         check_claims(told, plan)
 
 
 def check_claims(told: list[Happened], plan: Plan) -> None:
-    """A device too slow for the pace claims the cloud's rest only if the cloud fails or stalls."""
+    """A device too slow for the pace claims the cloud's rest only if the cloud fails or stalls.
+
+    So it is where the cloud is the faster side; of two that are hardly apart, either may go on.
+    """
     says, heard_s, failed = Teller(plan), 0.0, False
     for at_s, what in told:
         if isinstance(what, Replanned):
