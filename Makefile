@@ -17,12 +17,14 @@ ARGS ?=
 # Three test processes for two cores, as they often wait; whole files, so that what a file starts is
 # started once.
 PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
-# Suites with a target of their own: a browser, and crowds of processes and connections.
+# Suites with a target of their own: a browser, crowds of processes and connections, models made to be
+# compared.
 HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
 	tests/integration/harness/test_stop_while_loading.py \
 	tests/integration/device/test_changed_bits.py tests/integration/device/test_hostile_hub.py \
 	tests/integration/device/test_no_model.py tests/integration/device/test_refused_prompts.py \
-	tests/integration/api/test_text_of_answers.py
+	tests/integration/api/test_text_of_answers.py tests/integration/training/test_quantize.py \
+	tests/integration/device/test_integer_handoff.py tests/integration/device/test_gguf_sides.py
 # Under every compiler and processor that can be had; zig's first link for Windows alone takes minutes.
 NATIVE := tests/integration/native
 # The demonstrations' model, instead of the one in the box: make demo MODEL=smollm2-135m (a real one).

@@ -23,7 +23,7 @@ from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
-from pd_device_client.device.prompt import conversation_token_ids
+from pd_device_client.device.prompt import conversation_token_ids, knows_roles
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.profiles import device_profile
@@ -62,7 +62,8 @@ async def run_demo(
     speed = device_profile("slow")
     with pinned(cores.client):
         loaded = await in_loading_thread(lambda: load_model(model, numerics="auto"))
-        text, prompt = _prompt(loaded)
+        chats = knows_roles(loaded)
+        text, prompt = _prompt(loaded, chats=chats)
         sampling = loaded.sampling_defaults.params(seed=_SEED)
         async with own_server(ServerOptions(model=model, cores=cores.server)) as target:
             engine = TorchLocalEngine(loaded, num_threads=len(cores.client) or None)
@@ -88,7 +89,7 @@ async def run_demo(
                         prompt,
                         answer_tokens,
                         sampling,
-                        continues_prompt=loaded.chat_template is None,
+                        continues_prompt=not chats,
                         cache_salt=mode,
                         mode=Mode(mode),
                     )
@@ -107,10 +108,10 @@ def _page() -> str:
     return path.read_text(encoding="utf-8").rstrip()
 
 
-def _prompt(loaded: LoadedModel) -> tuple[str, tuple[int, ...]]:
+def _prompt(loaded: LoadedModel, *, chats: bool) -> tuple[str, tuple[int, ...]]:
     """Return the prompt's text as the user gives it, and its ids."""
     page = _page()
-    if loaded.chat_template is None:
+    if not chats:
         return page, tuple(loaded.tokenizer.encode_prompt(page))
     asked = f"{page}\n\n{_QUESTION}"
     return asked, conversation_token_ids(loaded, [{"role": "user", "content": asked}])
