@@ -18,7 +18,7 @@ from tests.real_device import RealDevice, real_device
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-MAX_PICTURE_BYTES = 150_000
+MAX_PICTURE_BYTES = 200_000
 
 
 @pytest.fixture(scope="module")
