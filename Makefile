@@ -27,8 +27,8 @@ HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
 	tests/integration/device/test_integer_handoff.py tests/integration/device/test_gguf_sides.py
 # Under every compiler and processor that can be had; zig's first link for Windows alone takes minutes.
 NATIVE := tests/integration/native
-# The demonstrations' model, instead of the one in the box: make demo MODEL=smollm2-135m (a real one).
-MODEL ?=
+# The demonstrations' model, a real one; the model in the box: make demo MODEL=
+MODEL ?= smollm2-135m
 # The trace for `make bench`: the README's is downloaded when none is named.
 TRACE ?=
 BENCH_TRACE := results/AzureLLMInferenceTrace_conv.csv
@@ -60,7 +60,7 @@ kernels: $(DEV_STAMP) ## Build the native kernels again, and say so when it fail
 	@$(BIN)/python -m pd_core.integer.build
 	@touch $(KERNEL_STAMP)
 
-demo: $(RUN_STAMP) ## Carry one page on in three modes, with a cloud and a throttled device
+demo: $(RUN_STAMP) ## Answer a question about a page in three modes, with a cloud and a throttled device
 	@$(demo_model); $(BIN)/pd-bench demo $${model:+--model "$$model"}
 
 demo-page: $(RUN_STAMP) ## Open a page on a cloud and a throttled device; Ctrl-C stops both
