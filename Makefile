@@ -24,7 +24,8 @@ HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
 	tests/integration/device/test_changed_bits.py tests/integration/device/test_hostile_hub.py \
 	tests/integration/device/test_no_model.py tests/integration/device/test_refused_prompts.py \
 	tests/integration/api/test_text_of_answers.py tests/integration/training/test_quantize.py \
-	tests/integration/device/test_integer_handoff.py tests/integration/device/test_gguf_sides.py
+	tests/integration/device/test_integer_handoff.py tests/integration/device/test_gguf_sides.py \
+	tests/integration/bench/test_simulate.py
 # Under every compiler and processor that can be had; zig's first link for Windows alone takes minutes.
 NATIVE := tests/integration/native
 # The demonstrations' model, a real one; the model in the box: make demo MODEL=
