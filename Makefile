@@ -78,7 +78,7 @@ test-heavy: install ## The page in a Chromium, crowds of processes and connectio
 test-arm64: install ## The native kernels under every compiler and processor, arm64 by qemu; minutes
 	@$(BIN)/pytest --timeout 600 -rs $(NATIVE) $(ARGS)
 
-test-fast: install ## For the inner loop: lint and the unit tests but the slow ones; 90 seconds
+test-fast: install ## For the inner loop: lint and the unit tests but the slow ones; 2 minutes
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/pytest $(PARALLEL) --timeout 60 -m 'not slow' tests/unit $(ARGS)
 
