@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pd_core.models.kv_cache import KEY_BLOCK, KVCache, LayerHeads
+from pd_core.models.kv_cache import KVCache, LayerHeads, whole_blocks
 
 __all__ = ["IntegerKVCache"]
 
@@ -37,7 +37,7 @@ class IntegerKVCache(KVCache):
     ) -> None:
         self.device = device
         self.native: Any = None
-        capacity = _round_up(max(capacity_tokens, 1))
+        capacity = whole_blocks(max(capacity_tokens, 1))
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.key_scales: list[Tensor] = []
@@ -79,7 +79,7 @@ class IntegerKVCache(KVCache):
         Meanwhile it needs `growth_bytes` more.
         """
         old = self.capacity_tokens
-        capacity = _round_up(num_tokens)
+        capacity = whole_blocks(num_tokens)
         if capacity <= old:
             return
         self.native = None
@@ -149,7 +149,3 @@ class IntegerKVCache(KVCache):
         blocks = self.values[layer][:, : -(-num_tokens // _VALUES)]
         codes = blocks.transpose(2, 3).flatten(1, 2)[:, :num_tokens]
         return codes, self.value_scales[layer][:, :num_tokens]
-
-
-def _round_up(num_tokens: int) -> int:
-    return -(-num_tokens // KEY_BLOCK) * KEY_BLOCK

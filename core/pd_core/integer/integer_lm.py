@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pd_core.errors import EngineError, ModelError
+from pd_core.errors import ModelError
 from pd_core.identity.numerics import INTEGER
 from pd_core.integer.exact_angles import cos_and_sin
 from pd_core.integer.integer_cache import IntegerKVCache
@@ -28,7 +28,7 @@ from pd_core.integer.weights import (
 )
 from pd_core.models.causal_lm import passes
 from pd_core.models.config import ModelConfig
-from pd_core.models.kv_cache import KVCache, Segment
+from pd_core.models.kv_cache import KVCache, Segment, check_room
 from pd_core.models.prompt_scores import SCORE_WINDOW, mean_attention, score_layer
 from pd_core.models.rope import frequencies
 
@@ -129,13 +129,7 @@ class IntegerLM:
         Raises:
             EngineError: a cache is too small for its segment.
         """
-        assert token_ids.shape == (sum(s.num_tokens for s in segments),), "segments cover the ids"
-        for s in segments:
-            if s.start + s.num_tokens > s.cache.capacity_tokens:
-                raise EngineError(
-                    f"a cache of {s.cache.capacity_tokens} tokens cannot take positions "
-                    f"{s.start}..{s.start + s.num_tokens - 1}; reserve more first"
-                )
+        check_room(token_ids, segments)
         outputs = [self._embed(token_ids[:0])]
         row = 0
         for parts in passes(segments, MOST_ROWS):

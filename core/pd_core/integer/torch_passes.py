@@ -16,7 +16,14 @@ from torch import Tensor
 
 from pd_core.errors import EngineError
 from pd_core.integer.integer_cache import IntegerKVCache
-from pd_core.integer.weights import PANEL, IntegerWeight, LayerWeights, quotient
+from pd_core.integer.weights import (
+    GROUP,
+    PANEL,
+    IntegerWeight,
+    LayerWeights,
+    quotient,
+    scaled_rows,
+)
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import Segment
 from pd_core.models.rope import rotate
@@ -25,12 +32,10 @@ __all__ = ["TorchPasses"]
 
 _TOP = 127 * 16
 _WIDE_TOP = 2047
-_GROUP = 32
 _LIMITS = (127.5, 255.0, 510.0, 1020.0)
 _NORM_TOP = 32767
 _HEAD_TOP = 127
 _MIX_TOP = 32767
-_ZERO = 2.0**-100
 # As in Cephes.
 _POWERS = (
     *(1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3),
@@ -145,12 +150,11 @@ class TorchPasses:
         p = exponential((scores - most) * (scales.T[..., None] * root)).masked_fill_(future, 0.0)
         total = torch.round(p * 4194304.0).long().sum(-1, keepdim=True)
         weighted = p * value_scales.repeat_interleave(group, 0)[:, None]
-        largest = weighted.amax(-1, keepdim=True)
-        zero = largest < _ZERO
-        to_codes = torch.where(zero, 0.0, quotient(_MIX_TOP, largest))
-        mixed = torch.round(weighted * to_codes).double() @ values.double()
-        factor = quotient(largest.double(), _MIX_TOP) / (total.double() * 2.0**-22)
-        out: Tensor = (mixed * torch.where(zero, 0.0, factor)).float()
+        codes = torch.round(scaled_rows(weighted, _MIX_TOP)[0])
+        mixed = codes.double() @ values.double()
+        largest = weighted.amax(-1, keepdim=True).double()
+        factor = quotient(largest, _MIX_TOP) / (total.double() * 2.0**-22)
+        out: Tensor = (mixed * factor).float()
         return out.transpose(0, 1)
 
 
@@ -159,11 +163,11 @@ def linear(x: Tensor, weight: IntegerWeight) -> Tensor:
     rows, cols = x.shape[0], weight.codes.shape[1]
     padded = F.pad(x, (0, cols - x.shape[1]))
     if weight.planes == 2:
-        scaled, scales = _scaled(padded, _WIDE_TOP)
+        scaled, scales = scaled_rows(padded, _WIDE_TOP)
         whole = torch.round(scaled).int()
     else:
-        scaled, scales = _scaled(padded, _TOP)
-        groups = scaled.view(rows, -1, _GROUP)
+        scaled, scales = scaled_rows(padded, _TOP)
+        groups = scaled.view(rows, -1, GROUP)
         most = groups.abs().amax(-1, keepdim=True)
         shift = sum((most >= limit).int() for limit in _LIMITS)
         whole = (torch.round(groups * (1.0 / (1 << shift))).int() << shift).flatten(1)
@@ -187,14 +191,13 @@ def _planes(whole: Tensor) -> tuple[Tensor, Tensor]:
 
 def normalise(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Divide x: (..., K) by its root mean square, and multiply by weight (K,)."""
-    most = x.abs().amax(-1, keepdim=True)
-    zero = most < _ZERO
-    codes = torch.round(x * torch.where(zero, 0.0, quotient(_NORM_TOP, most))).long()
+    scaled, rounded_unit = scaled_rows(x, _NORM_TOP)
+    codes = torch.round(scaled).long()
     squares = (codes * codes).sum(-1, keepdim=True).double()
-    unit = quotient(most.double(), _NORM_TOP)
+    unit = quotient(x.abs().amax(-1, keepdim=True).double(), _NORM_TOP)
     mean = quotient(squares * (unit * unit), x.shape[-1])
     scale = (1.0 / torch.sqrt(mean + float(torch.tensor(eps)))).float()
-    return torch.where(zero, 0.0, (x * scale) * weight)
+    return torch.where(rounded_unit == 0, 0.0, (x * scale) * weight)
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
@@ -217,15 +220,7 @@ def exponential(x: Tensor) -> Tensor:
     return y * ((n.int() + 127) << 23).view(torch.float32)
 
 
-def _scaled(x: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Scale each row to at most `top`; return that, and what a unit stands for, (..., 1)."""
-    most = x.abs().amax(-1, keepdim=True)
-    zero = most < _ZERO
-    scaled = torch.where(zero, 0.0, x * torch.where(zero, 0.0, quotient(top, most)))
-    return scaled, torch.where(zero, 0.0, quotient(most, top))
-
-
 def _codes(heads: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """Round heads (T, heads, D) to integers of 8 bits; return those and scales (T, heads)."""
-    scaled, scales = _scaled(heads, top)
+    scaled, scales = scaled_rows(heads, top)
     return torch.round(scaled).int(), scales[..., 0]

@@ -23,6 +23,7 @@ __all__ = [
     "padded",
     "quotient",
     "round_rows",
+    "scaled_rows",
 ]
 
 PANEL = 16
@@ -144,13 +145,21 @@ def quotient(a: Tensor | int, b: Tensor | int) -> Tensor:
     return a / b
 
 
+def scaled_rows(x: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """Scale rows (..., K) to at most `top`; return those and what a unit stands for, (..., 1).
+
+    A row whose largest element is below 2^-100 counts as zeros: its factor would overflow.
+    """
+    most = x.abs().amax(-1, keepdim=True)
+    zero = most < _ZERO
+    scaled = torch.where(zero, 0.0, x * torch.where(zero, 0.0, quotient(top, most)))
+    return scaled, torch.where(zero, 0.0, quotient(most, top))
+
+
 def round_rows(weight: Tensor) -> IntegerWeight:
     """Round a float32 weight (N, K) to 8 bits, each row by its largest element; not padded."""
-    most = weight.abs().amax(1, keepdim=True)
-    factor = torch.where(most < _ZERO, torch.zeros_like(most), quotient(_TOP, most))
-    codes = torch.round(weight * factor).to(torch.int8)
-    scales = torch.where(most < _ZERO, torch.zeros_like(most), quotient(most, _TOP))[:, 0]
-    return IntegerWeight(codes, scales)
+    scaled, scales = scaled_rows(weight, _TOP)
+    return IntegerWeight(torch.round(scaled).to(torch.int8), scales[:, 0])
 
 
 def padded(weight: IntegerWeight) -> IntegerWeight:

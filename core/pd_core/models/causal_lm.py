@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pd_core.errors import EngineError
 from pd_core.identity.numerics import Numerics
 from pd_core.models.attention import CausalMask, Pass, PlainBatch, TiledBatch
 from pd_core.models.config import ModelConfig
-from pd_core.models.kv_cache import KVCache, Segment
+from pd_core.models.kv_cache import KVCache, Segment, check_room
 from pd_core.models.layer import Layer
 from pd_core.models.linear import Placement, ReproducibleLinear
 from pd_core.models.norm import RMSNorm
@@ -94,13 +93,7 @@ class CausalLM(torch.nn.Module):
         Raises:
             EngineError: a cache is too small for its segment.
         """
-        assert token_ids.shape == (sum(s.num_tokens for s in segments),), "segments cover the ids"
-        for s in segments:
-            if s.start + s.num_tokens > s.cache.capacity_tokens:
-                raise EngineError(
-                    f"a cache of {s.cache.capacity_tokens} tokens cannot take positions "
-                    f"{s.start}..{s.start + s.num_tokens - 1}; reserve more first"
-                )
+        check_room(token_ids, segments)
         outputs = []
         row = 0
         for parts in passes(segments, _PASS_TOKENS):

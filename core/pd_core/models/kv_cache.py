@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["KEY_BLOCK", "KVCache", "LayerHeads", "Segment"]
+from pd_core.errors import EngineError
+
+__all__ = ["KEY_BLOCK", "KVCache", "LayerHeads", "Segment", "check_room", "whole_blocks"]
 
 # Attention reads keys in whole blocks of this many tokens (the block of torch's CPU kernel), so
 # capacity is a multiple of it, and unwritten positions must hold finite values: zeros.
@@ -50,7 +52,7 @@ class KVCache:
         self._dtype = dtype
         self._device = device
         self._value_heads = [h.num_value_heads for h in layers]
-        capacity = _round_up(max(capacity_tokens, 1))
+        capacity = whole_blocks(max(capacity_tokens, 1))
         self.keys = [self._zeros(h.num_key_heads, capacity, h.key_dim or head_dim) for h in layers]
         self.values = self._zero_values(capacity, head_dim)
 
@@ -113,7 +115,7 @@ class KVCache:
 
         Meanwhile it needs `growth_bytes` more.
         """
-        capacity = _round_up(num_tokens)
+        capacity = whole_blocks(num_tokens)
         if capacity <= self.capacity_tokens:
             return
         for i, old in enumerate(self.keys):
@@ -140,5 +142,21 @@ class Segment:
     num_tokens: int
 
 
-def _round_up(num_tokens: int) -> int:
+def whole_blocks(num_tokens: int) -> int:
+    """Round a number of tokens up to whole blocks of keys."""
     return -(-num_tokens // KEY_BLOCK) * KEY_BLOCK
+
+
+def check_room(token_ids: Tensor, segments: Sequence[Segment]) -> None:
+    """Check what a pass is given: token_ids (T,), the segments' tokens in order.
+
+    Raises:
+        EngineError: a cache is too small for its segment.
+    """
+    assert token_ids.shape == (sum(s.num_tokens for s in segments),), "segments cover the ids"
+    for s in segments:
+        if s.start + s.num_tokens > s.cache.capacity_tokens:
+            raise EngineError(
+                f"a cache of {s.cache.capacity_tokens} tokens cannot take positions "
+                f"{s.start}..{s.start + s.num_tokens - 1}; reserve more first"
+            )

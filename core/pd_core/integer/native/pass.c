@@ -19,7 +19,7 @@ typedef struct pd_context {
     pd_shape shape;
     const pd_functions *functions;
     pd_team *team;
-    int32_t num_threads, max_rows, max_context;
+    int32_t num_threads;
     pd_rows in;              /* what the next linear layer reads */
     float *qkv, *mixed, *inner, *normed, *query_scales;
     int8_t *queries;
@@ -32,7 +32,6 @@ typedef struct pd_context {
     pd_segment *segments;
     int32_t num_segments, rows;
     float *x;
-    const float *final_norm;
     const pd_linear *head;
     float *logits;
     int32_t stop;            /* layers to run */
@@ -93,7 +92,6 @@ EXPORT pd_context *pd_open(const pd_shape *shape, const char *isa, int threads, 
     c->shape = *shape;
     c->functions = named(isa);
     c->num_threads = threads;
-    c->max_rows = max_rows;
     const size_t rows = (size_t)max_rows, queries = (size_t)shape->heads * shape->head_dim;
     const size_t wide = (size_t)padded(widest);
     c->in.codes = malloc(rows * 2 * wide);
