@@ -15,7 +15,6 @@ from pd_core.generation import (
     Extend,
     Finished,
     FinishReason,
-    ModelCard,
     ServerInfo,
     Start,
     Stop,
@@ -36,11 +35,11 @@ from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.planning.planner import Plan
 from pd_device_client.planning.profiles import SpeedProfile
-from pd_device_client.session.handoff import Handoff
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import CloudTimeouts, Sides
 from tests.fault_proxy import FaultProxy
 from tests.real_server import RealServer, real_server
+from tests.wrapped_engine import WrappedEngine
 
 LENGTH = 24
 PACE_S = 0.004
@@ -118,30 +117,16 @@ class _WatchedStream:
         self._stream.cancel()
 
 
-class HeldEngine:
+class HeldEngine(WrappedEngine):
     """The real engine, held back before its first pass until it is released; may fail later."""
 
     def __init__(self, engine: LocalEngine, released: asyncio.Event, fail_after: int = 10**9):
-        self._engine = engine
+        super().__init__(engine)
         self.released = released
         self.fail_after = fail_after  # tokens fed
 
-    @property
-    def card(self) -> ModelCard:
-        return self._engine.card
-
-    @property
-    def chunk_tokens(self) -> int:
-        return self._engine.chunk_tokens
-
-    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
-        return 0
-
     def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
-        return _HeldSequence(self, self._engine.open(sampling, prompt_token_ids))
-
-    async def close(self) -> None:
-        await self._engine.close()
+        return _HeldSequence(self, self.inner.open(sampling, prompt_token_ids))
 
 
 class _HeldSequence:
@@ -241,11 +226,34 @@ async def test_the_three_modes_give_the_same_tokens(
     await client.close()
 
 
-@pytest.fixture
-def forced_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without this the session asks the cloud for more while a test holds the device back."""
-    monkeypatch.setattr(Handoff, "tokens_for_no_seam", lambda _: 0)
-    monkeypatch.setattr(Handoff, "cloud_should_finish", lambda _: False)
+async def check_every_handoff(
+    link: CloudLink,
+    inner: LocalEngine,
+    loaded: LoadedModel,
+    prompt: tuple[int, ...],
+    sampling: SamplingParams,
+    expected: list[int],
+) -> None:
+    """Hand an answer over at every position; it is the expected one each time."""
+    length = len(expected)
+    for position in range(length + 1):
+        released = asyncio.Event()
+
+        def release(event: CloudEvent, _: int, released: asyncio.Event = released) -> None:
+            if isinstance(event, Finished):
+                released.set()
+
+        engine = HeldEngine(inner, released)
+        if position == 0:
+            released.set()
+        request = Ask(f"at-{position}", prompt, length, sampling)
+        plan = Plan(Mode.PD_DEVICE, position, PACE_S)
+        outcome = await carry(request, plan, WatchedLink(link, release), engine, loaded)
+        assert outcome.token_ids == expected
+        assert outcome.cloud_tokens == position
+        assert outcome.disagreed == 0
+        inside = 0 < position < length
+        assert outcome.handoff_position == (position if inside else None)
 
 
 @BOTH
@@ -258,24 +266,8 @@ async def test_every_forced_handoff_position_gives_the_same_tokens(
     references: dict[SamplingParams, list[int]],
 ) -> None:
     link, inner = GrpcCloudLink(server.address), TorchLocalEngine(loaded, chunk_tokens=128)
-    for position in range(LENGTH + 1):
-        released = asyncio.Event()
-
-        def release(event: CloudEvent, _: int, released: asyncio.Event = released) -> None:
-            if isinstance(event, Finished):
-                released.set()
-
-        engine = HeldEngine(inner, released)
-        if position == 0:
-            released.set()
-        request = Ask(f"at-{position}", prompt, LENGTH, sampling)
-        plan = Plan(Mode.PD_DEVICE, position, PACE_S)
-        outcome = await carry(request, plan, WatchedLink(link, release), engine, loaded)
-        assert outcome.token_ids == references[sampling]
-        assert outcome.cloud_tokens == position
-        assert outcome.disagreed == 0
-        inside = 0 < position < LENGTH
-        assert outcome.handoff_position == (position if inside else None)
+    assert len(references[sampling]) == LENGTH
+    await check_every_handoff(link, inner, loaded, prompt, sampling, references[sampling])
     await link.close()
     await inner.close()
 

@@ -1,21 +1,18 @@
 """Unlike machines carry one answer: cloud and device compute integers by different kernels."""
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
 
 from pd_core.checkpoints.loading import load_model
-from pd_core.generation import CloudEvent, Finished
 from pd_core.integer.kernel_library import kernel_library
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.planner import Plan
-from pd_device_client.session.handoff import Handoff
 from tests.integer_models import way
-from tests.integration.device.test_carry import BOTH, PACE_S, HeldEngine, WatchedLink, carry
+from tests.integration.device.test_carry import BOTH, carry, check_every_handoff
 from tests.real_server import RealServer, real_server
 
 LENGTH = 20
@@ -27,12 +24,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     options = ("--numerics", "integer", "--threads", "2")
     with real_server(tmp_path_factory.mktemp("server"), *options) as running:
         yield running
-
-
-@pytest.fixture
-def forced_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Handoff, "tokens_for_no_seam", lambda _: 0)
-    monkeypatch.setattr(Handoff, "cloud_should_finish", lambda _: False)
 
 
 @pytest.mark.parametrize("name", ["off", "portable", "avx2"])
@@ -52,21 +43,7 @@ async def test_every_handoff_between_unlike_machines_gives_the_same_tokens(
         alone = Ask("alone", prompt, LENGTH, sampling)
         plan = Plan(Mode.DEVICE_ONLY, 0, 0.0001)
         expected = (await carry(alone, plan, None, inner, loaded)).token_ids
-        for position in range(LENGTH + 1):
-            released = asyncio.Event()
-
-            def release(event: CloudEvent, _: int, released: asyncio.Event = released) -> None:
-                if isinstance(event, Finished):
-                    released.set()
-
-            if position == 0:
-                released.set()
-            request = Ask(f"at-{position}", prompt, LENGTH, sampling)
-            plan = Plan(Mode.PD_DEVICE, position, PACE_S)
-            held = HeldEngine(inner, released)
-            outcome = await carry(request, plan, WatchedLink(link, release), held, loaded)
-            assert outcome.token_ids == expected
-            assert outcome.cloud_tokens == position
-            assert outcome.disagreed == 0
+        assert len(expected) == LENGTH
+        await check_every_handoff(link, inner, loaded, prompt, sampling, expected)
         await link.close()
         await inner.close()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
-from pd_core.generation import Fingerprints, Load, ModelCard
+from pd_core.generation import Fingerprints, Load
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ask import Ask, Mode
@@ -26,36 +26,23 @@ from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import Sides
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
+from tests.wrapped_engine import WrappedEngine
 
 PROMPT = tuple(i % 40 for i in range(120))
 
 
-class CountingEngine:
+class CountingEngine(WrappedEngine):
     """An emulated engine that counts the tokens it makes."""
 
     def __init__(self, profile: SpeedProfile) -> None:
-        self._engine = EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        super().__init__(EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]))
         self.made = 0
         self.open_sequences = 0
-
-    @property
-    def card(self) -> ModelCard:
-        return self._engine.card
-
-    @property
-    def chunk_tokens(self) -> int:
-        return self._engine.chunk_tokens
-
-    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
-        return 0
 
     def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
         self.open_sequences += 1
         assert self.open_sequences == 1, "one answer holds one turn"
-        return _CountingSequence(self, self._engine.open(sampling))
-
-    async def close(self) -> None:
-        pass
+        return _CountingSequence(self, self.inner.open(sampling))
 
 
 class _CountingSequence:

@@ -28,7 +28,6 @@ from pd_core.generation import (
     Finished,
     FinishReason,
     Load,
-    ModelCard,
     Start,
     Stop,
     Tokens,
@@ -58,6 +57,7 @@ from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import Sides
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
+from tests.wrapped_engine import WrappedEngine
 
 PROMPT = tuple(i % 40 for i in range(200))
 PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
@@ -73,34 +73,20 @@ def expected(length: int, sampling: SamplingParams | None = None) -> list[int]:
     return ids
 
 
-class SlowingEngine:
+class SlowingEngine(WrappedEngine):
     """An emulated engine whose passes take longer by a factor between two numbers of tokens."""
 
     def __init__(
         self, profile: SpeedProfile, slow_at: int, factor: float, slow_until: int | None = None
     ) -> None:
-        self._engine = EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        super().__init__(EmulatedDeviceEngine(profile, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]))
         self.profile = profile
         self.slow_at = slow_at
         self.slow_until = slow_until
         self.factor = factor
 
-    @property
-    def card(self) -> ModelCard:
-        return self._engine.card
-
-    @property
-    def chunk_tokens(self) -> int:
-        return self._engine.chunk_tokens
-
-    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
-        return 0
-
     def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
-        return _SlowingSequence(self, self._engine.open(sampling))
-
-    async def close(self) -> None:
-        pass
+        return _SlowingSequence(self, self.inner.open(sampling))
 
 
 class _SlowingSequence:
@@ -121,29 +107,15 @@ class _SlowingSequence:
         self._sequence.close()
 
 
-class FailingEngine:
+class FailingEngine(WrappedEngine):
     """An emulated engine that raises once it has been fed a number of tokens."""
 
     def __init__(self, fail_at: int) -> None:
-        self._engine = EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+        super().__init__(EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]))
         self._fail_at = fail_at
 
-    @property
-    def card(self) -> ModelCard:
-        return self._engine.card
-
-    @property
-    def chunk_tokens(self) -> int:
-        return self._engine.chunk_tokens
-
-    def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
-        return 0
-
     def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
-        return _FailingSequence(self._engine.open(sampling), self._fail_at)
-
-    async def close(self) -> None:
-        pass
+        return _FailingSequence(self.inner.open(sampling), self._fail_at)
 
 
 class _FailingSequence:
