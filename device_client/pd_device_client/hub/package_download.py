@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time  # noqa: TID251 - a pull has no virtual clock
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
 
@@ -105,13 +106,12 @@ def _watch(
 
 def _size_bytes(folder: Path) -> int:
     """Return the size of the largest file: pip moves a whole one to its place at the end."""
-    sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:  # gone meanwhile
-            continue
-    return max(sizes)
+    most = 0
+    for parent, _, names in os.walk(folder):  # passes over a folder that is gone meanwhile
+        for name in names:
+            with suppress(OSError):  # gone meanwhile
+                most = max(most, Path(parent, name).stat().st_size)
+    return most
 
 
 def _reason(log: int) -> str:

