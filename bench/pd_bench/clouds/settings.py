@@ -12,7 +12,7 @@ from pd_bench.traces.columns import COLUMNS_HELP, parse_columns
 from pd_core.errors import ConfigError
 from pd_core.identity.numerics import NUMERICS
 from pd_core.settings.option import Argument, Option
-from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP, RANDOM_TINY
+from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP, RANDOM_TINY, model_directory
 
 if TYPE_CHECKING:
     from pd_bench.harness.server_process import ServerOptions
@@ -53,6 +53,7 @@ class CloudSettings:
 
     Raises:
         ConfigError: a name is unknown, a value out of range, or vLLM's environment is missing.
+        ModelError: vLLM is to run a model that is not there, or one in GGUF.
     """
 
     engines: Annotated[
@@ -122,6 +123,7 @@ class CloudSettings:
                 f"vLLM cannot run {RANDOM_TINY}, which is not made of files; give --model a "
                 "directory or another name, or --engines torch"
             )
+        model_directory(self.model)  # refuses GGUF before the first engine is measured
         if not os.access(self.vllm_python, os.X_OK):
             raise ConfigError(
                 f"there is no vLLM environment at {self.vllm_python}; build it with make "

@@ -8,7 +8,7 @@ import pytest
 
 from pd_bench.cli import main
 from pd_bench.clouds.settings import CloudSettings, parse_engines, rotated
-from pd_core.errors import ConfigError
+from pd_core.errors import ConfigError, ModelError
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,14 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], why: str) -> None:
 def test_wrong_engines_are_refused(names: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         parse_engines(names)
+
+
+def test_a_model_that_vllm_cannot_load_is_refused_before_the_first_engine(tmp_path: Path) -> None:
+    gguf = tmp_path / "model.gguf"
+    gguf.write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="a model in GGUF"):
+        CloudSettings(engines=("torch", "vllm"), model=str(gguf))
+    CloudSettings(engines=("torch",), model=str(gguf))
 
 
 def test_an_error_is_one_line_and_code_2(
