@@ -108,9 +108,10 @@ def test_a_trace_gives_its_own_rows(tmp_path: Path) -> None:
     assert [(row.prompt_tokens, row.output_tokens) for row in rows] == [(40, 4), (50, 5)]
 
 
-def test_servers_get_the_same_wherever_both_can() -> None:
+def test_servers_get_the_same_wherever_both_can(tmp_path: Path) -> None:
+    model = str(tmp_path)
     settings = CloudSettings(
-        model="m", slots=5, eager=True, fast_numerics=True, vllm_python=Path(sys.executable)
+        model=model, slots=5, eager=True, fast_numerics=True, vllm_python=Path(sys.executable)
     )
     torch, vllm = (
         settings.server(name, (0, 2)).command(Path("ready.json")) for name in settings.engines
@@ -120,7 +121,7 @@ def test_servers_get_the_same_wherever_both_can() -> None:
     of_torch = {"--numerics", "auto", "--fast-numerics"}
     assert differing == {"torch", "vllm", "--eager"} | of_torch
     for option, value in (
-        ("--model", "m"),
+        ("--model", model),
         ("--dtype", "float32"),
         ("--max-num-seqs", "5"),
         ("--threads", "2"),
