@@ -13,6 +13,7 @@ from pd_bench.commands.cloud import Compared, cloud
 from pd_bench.commands.compare import compare
 from pd_bench.commands.device import ApiAsked, TurnsAsked, api, overhead, ticker, turns
 from pd_bench.commands.engine import EnginesAsked, engine
+from pd_bench.commands.handoffs import HandoffsAsked, handoffs
 from pd_bench.commands.kv import KvAsked, kv
 from pd_bench.commands.profile_cloud import profile
 from pd_bench.commands.replay import Replayed, replay
@@ -49,6 +50,7 @@ add_command(app, cloud, Compared)
 add_command(app, api, ApiAsked)
 add_command(app, turns, TurnsAsked)
 add_command(app, startup, StartupAsked)
+add_command(app, handoffs, HandoffsAsked)
 add_command(app, sampler, SamplerAsked)
 add_command(app, simulate, Simulated)
 app.command()(profile)

@@ -10,6 +10,8 @@ from pathlib import Path
 from pd_core.integer.target import this_machine
 
 __all__ = [
+    "KERNELS",
+    "KERNEL_VARIABLE",
     "Cached",
     "LayerPointers",
     "LinearPointers",
@@ -22,7 +24,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_VARIABLE = "PD_KERNEL"
+KERNELS = ("auto", "avx2", "portable", "off")
+"""What chooses the kernels; on arm64 there are auto, portable and off."""
+
+KERNEL_VARIABLE = "PD_KERNEL"
+
 _ABI = 1
 
 
@@ -77,8 +83,8 @@ def kernel_library() -> ctypes.CDLL | None:
     The variable PD_KERNEL chooses: "off" computes by torch; "avx2" or "portable" by the kernels
     of that instruction set, where the processor has it; unset or "auto" by the best.
     """
-    if os.environ.get(_VARIABLE) == "off":
-        logger.info("the native kernels are switched off by %s; torch computes", _VARIABLE)
+    if os.environ.get(KERNEL_VARIABLE) == "off":
+        logger.info("the native kernels are switched off by %s; torch computes", KERNEL_VARIABLE)
         return None
     try:
         return open_library(Path(__file__).with_name("native") / this_machine().library_name)
@@ -109,7 +115,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 
 def wanted_isa() -> bytes:
     """Return the instruction set that PD_KERNEL names; b"" for the best."""
-    wanted = os.environ.get(_VARIABLE, "")
+    wanted = os.environ.get(KERNEL_VARIABLE, "")
     return b"" if wanted == "auto" else wanted.encode()
 
 
