@@ -1,6 +1,7 @@
 """The device side of a replay: one real device, or a fleet of emulated ones."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
@@ -13,6 +14,7 @@ from pd_bench.replay.shared_clients import SharedClients
 from pd_bench.replay.workload import Work
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import ConfigError, FingerprintMismatch
+from pd_core.files.text_file import read_text_file
 from pd_core.generation import ServerInfo
 from pd_device_client.client.handshake import shake_hands
 from pd_device_client.cloud.address import CloudAddress
@@ -54,6 +56,11 @@ class Devices(Protocol):
         """A device's limit of prompt and answer together; None: the server's."""
         ...
 
+    @property
+    def text_token_ids(self) -> tuple[int, ...]:
+        """The text that prompts are pieces of; empty: ids are made up."""
+        ...
+
     def check(self, info: ServerInfo) -> None:
         """Refuse a server with which these devices cannot share an answer.
 
@@ -83,7 +90,9 @@ class RealDevice:
     def __init__(self, settings: ReplaySettings, num_threads: int | None) -> None:
         self._settings = settings
         self._num_threads = num_threads
+        text = _text(settings.text)
         self._loaded = load_model(settings.model, numerics="auto")
+        self.text_token_ids = tuple(self._loaded.tokenizer.encode(text)) if text else ()
         self.kv_bytes_per_token = _kv_bytes_per_token(self._loaded)
         self.max_context_tokens = self._loaded.model.config.max_context_tokens
 
@@ -97,7 +106,9 @@ class RealDevice:
             if speed is None
             else f"device: real engine ({name}), throttled to {speed.name} ({speed.source})"
         )
-        return device, _link_label(self._settings.link), _KV_LABEL
+        text = self._settings.text
+        prompts = () if text is None else (f"prompts: pieces of {text.name}",)
+        return device, *prompts, _link_label(self._settings.link), _KV_LABEL
 
     def check(self, info: ServerInfo) -> None:
         """Refuse a different sampler or model."""
@@ -139,6 +150,7 @@ class FleetDevices:
 
     arrivals = "trace"
     max_context_tokens = None
+    text_token_ids = ()
 
     def __init__(self, settings: ReplaySettings) -> None:
         self._settings = settings
@@ -232,3 +244,15 @@ def _link_label(profile: LinkProfile) -> str:
     if _is_real(profile):
         return "link: real, nothing emulated"
     return f"link: emulated, {profile.name} (RTT {profile.rtt_s * 1000:g} ms; {profile.source})"
+
+
+def _text(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        text = read_text_file(path)
+    except OSError as error:
+        raise ConfigError(f"--text {path} cannot be read: {error.strerror}") from error
+    if not text.strip():
+        raise ConfigError(f"--text {path} is empty; prompts are pieces of it")
+    return text

@@ -1,6 +1,7 @@
-"""Synthetic prompts: token ids of a trace row's length, for traces that have no text."""
+"""Prompts of a trace row's length, as traces have no text: made ids, or pieces of a text."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,17 @@ from pd_bench.traces.row import TraceRow
 from pd_core.errors import ConfigError
 from pd_core.sampling.splitmix import INCREMENT, MASK, mixed_array
 
-__all__ = ["PromptMaker"]
+__all__ = ["PromptMaker", "Prompts", "TextPieces"]
 
 _ROW, _BLOCK = 1, 2  # the kind of a key, so that row 7 and block 7 differ
+
+
+class Prompts(Protocol):
+    """Where prompts come from."""
+
+    def prompt(self, row: TraceRow, num_tokens: int) -> tuple[int, ...]:
+        """Return the row's prompt of `num_tokens` tokens."""
+        ...
 
 
 class PromptMaker:
@@ -61,3 +70,32 @@ class PromptMaker:
             (mixed_array(state) % np.uint64(len(self._ordinary))).astype(np.int64)
         ]
         return chosen
+
+
+class TextPieces:
+    """Prompts that are pieces of one real text; the same row and seed give the same piece.
+
+    Args:
+        token_ids: the text's.
+        seed: a different seed gives other pieces.
+    """
+
+    def __init__(self, token_ids: Sequence[int], seed: int) -> None:
+        self._token_ids = tuple(token_ids)
+        self._seed = seed
+
+    def prompt(self, row: TraceRow, num_tokens: int) -> tuple[int, ...]:
+        """Return `num_tokens` tokens of the text, from somewhere in it.
+
+        Raises:
+            ConfigError: the text has fewer tokens.
+        """
+        spare = len(self._token_ids) - num_tokens
+        if spare < 0:
+            raise ConfigError(
+                f"line {row.line} asks for a prompt of {num_tokens} tokens, and the text has "
+                f"{len(self._token_ids)}; give a longer --text, or a --max-prompt-tokens"
+            )
+        key = np.array([(self._seed ^ (row.line * INCREMENT)) & MASK], np.uint64)
+        start = int(mixed_array(key)[0]) % (spare + 1)
+        return self._token_ids[start : start + num_tokens]

@@ -191,6 +191,7 @@ class Replay:
             temperature=settings.temperature,
             max_prompt_tokens=settings.max_prompt_tokens,
             max_output_tokens=settings.max_output_tokens,
+            text_token_ids=devices.text_token_ids,
         )
         return self._workload
 
@@ -300,4 +301,5 @@ class Replay:
             "max_num_seqs": settings.max_num_seqs,
             "own_server": settings.cloud is None,
             "timeout_s": settings.timeout_s,
+            **({} if settings.text is None else {"text": settings.text.name}),
         }

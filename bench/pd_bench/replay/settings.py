@@ -1,6 +1,7 @@
 """The settings of a replay, checked before anything starts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pd_bench.harness.bounds import check_counts, check_pace, check_timeout
@@ -50,6 +51,10 @@ class ReplaySettings(TraceRun):
     temperature: Annotated[float, Option("0 is greedy.")] = 0.0
     repeat: Annotated[int, Option("Passes; the schemes' order rotates.")] = 1
     model: Annotated[str, Option(MODEL_HELP)] = DEFAULT_MODEL
+    text: Annotated[
+        Path | None,
+        Option("Prompts are pieces of this text file, for a real device; else made-up ids."),
+    ] = None
     max_num_seqs: Annotated[int, Option("Slots of our own server.")] = 16
     cloud: CloudAddress | None = None
 
@@ -62,6 +67,8 @@ class ReplaySettings(TraceRun):
             device_profile(self.device_profile)
         elif self.fidelity == "fleet":
             raise ConfigError("a fleet's devices are emulated: name their --device-profile")
+        if self.text is not None and self.fidelity != "real":
+            raise ConfigError("--text is for --fidelity real: emulated devices read no text")
         link_profile(self.link_profile)
         check_pace(self.pace_s)
         check_timeout(self.timeout_s, self.pace_s)

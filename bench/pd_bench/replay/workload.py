@@ -1,10 +1,10 @@
 """The work of a replay: trace rows turned into requests, the same for every scheme."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pd_bench.harness.bounds import WARM_UP_TOKENS
-from pd_bench.replay.prompts import PromptMaker
+from pd_bench.replay.prompts import PromptMaker, Prompts, TextPieces
 from pd_bench.results.result import CutRows
 from pd_bench.traces.row import TraceRow
 from pd_core.errors import ConfigError
@@ -25,7 +25,7 @@ class Work:
         id: index among the replayed rows, from 0; -1 for the warm-up.
         line: line in the trace; 0 for the warm-up.
         arrival_s: seconds since the first row.
-        prompt_token_ids: the synthetic prompt.
+        prompt_token_ids: made ids, or a piece of a text.
         output_tokens: the forced length of the answer.
         session: its conversation, whose rows share one device; None: a device of its own.
     """
@@ -48,6 +48,7 @@ class Workload:
         temperature: 0 means greedy.
         max_prompt_tokens: longer prompts are cut; None: the room in the context.
         max_output_tokens: longer answers are cut; also the token limit of all requests.
+        text_token_ids: prompts are pieces of this text; empty: ids are made up.
 
     Raises:
         ConfigError: the limits leave no room.
@@ -62,6 +63,7 @@ class Workload:
         temperature: float,
         max_prompt_tokens: int | None,
         max_output_tokens: int,
+        text_token_ids: Sequence[int] = (),
     ) -> None:
         if not model.eos_token_ids:
             raise ConfigError(
@@ -83,7 +85,11 @@ class Workload:
             )
         self.max_prompt_tokens = max_prompt_tokens
         self.max_output_tokens = max_output_tokens
-        self._prompts = PromptMaker(model.vocab_size, model.eos_token_ids, seed)
+        self._prompts: Prompts = (
+            TextPieces(text_token_ids, seed)
+            if text_token_ids
+            else PromptMaker(model.vocab_size, model.eos_token_ids, seed)
+        )
         self.max_context_tokens = model.max_context_tokens
         self._seed = seed
         self._temperature = temperature

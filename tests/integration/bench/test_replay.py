@@ -21,6 +21,7 @@ from pd_core.checkpoints.loading import load_model, save_model
 from pd_core.errors import CloudUnavailable, ConfigError, FingerprintMismatch
 from pd_device_client.cloud.address import CloudAddress
 
+TEXT = Path(__file__).parents[3] / "README.md"
 PACE_S = 0.02
 
 
@@ -125,12 +126,14 @@ def test_a_real_replay_uses_a_real_engine_one_request_after_another(
     out = tmp_path / "out.json"
     done = bench(
         *("replay", str(trace), "--fidelity", "real", "--device-profile", "edge-box"),
-        *("--schemes", "device-only,pd-device", "--limit", "2"),
+        *("--schemes", "device-only,pd-device", "--limit", "2", "--text", str(TEXT)),
         *("--pace", str(PACE_S), "--max-output-tokens", "16", "--json", str(out)),
     )
     assert done.returncode == 0, done.stderr
     document = ResultDocument.model_validate_json(out.read_text())
     assert (document.fidelity, document.arrivals) == ("real", "sequential")
+    assert f"prompts: pieces of {TEXT.name}" in document.labels
+    assert document.settings["text"] == TEXT.name
     assert document.exactness == "identical"
     assert (document.equal_rows.equal, document.equal_rows.rows) == (2, 2)
     assert any("throttled to edge-box" in label for label in document.labels)

@@ -128,6 +128,7 @@ class FakeDevices:
     labels = ()
     kv_bytes_per_token = 0
     max_context_tokens = None
+    text_token_ids = ()
 
     def __init__(self) -> None:
         self.passes: list[tuple[str, str, list[int], str]] = []

@@ -1,6 +1,6 @@
 import pytest
 
-from pd_bench.replay.prompts import PromptMaker
+from pd_bench.replay.prompts import PromptMaker, TextPieces
 from pd_bench.traces.reader import TraceRow
 from pd_core.errors import ConfigError
 
@@ -47,3 +47,21 @@ def test_ids_lie_in_the_vocabulary_and_never_end_the_sequence() -> None:
 def test_a_vocabulary_of_ends_only_is_refused() -> None:
     with pytest.raises(ConfigError, match="none that does not end"):
         PromptMaker(2, [0, 1], seed=0)
+
+
+def test_pieces_of_a_text_depend_on_seed_and_row_and_lie_anywhere_in_it() -> None:
+    text = range(100, 1100)
+    piece = TextPieces(text, seed=3).prompt(TraceRow(7, 0.0, 400, 1), 400)
+    assert piece == tuple(range(piece[0], piece[0] + 400))
+    assert TextPieces(text, seed=3).prompt(TraceRow(7, 0.0, 400, 1), 400) == piece
+    assert TextPieces(text, seed=4).prompt(TraceRow(7, 0.0, 400, 1), 400) != piece
+    rows = [TextPieces(text, 0).prompt(TraceRow(line, 0.0, 400, 1), 400) for line in range(50)]
+    starts = {row[0] for row in rows}
+    assert len(starts) > 40
+    assert min(starts) < 200 < 600 < max(starts) <= 700
+    assert TextPieces(text, 0).prompt(TraceRow(1, 0.0, 1000, 1), 1000) == tuple(text)
+
+
+def test_a_text_that_is_too_short_names_the_row() -> None:
+    with pytest.raises(ConfigError, match="line 7 asks for a prompt of 11 tokens, and the text"):
+        TextPieces(range(10), 0).prompt(TraceRow(7, 0.0, 11, 1), 11)

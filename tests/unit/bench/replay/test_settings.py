@@ -20,6 +20,7 @@ TRACE = Path("t.csv")
         ({"schemes": ("pd-device", "pd-device")}, "named twice"),
         ({"fidelity": "simulated"}, "unknown fidelity 'simulated'; known: real, fleet"),
         ({"device_profile": "fridge"}, "unknown device profile 'fridge'; known profiles: .*slow"),
+        ({"text": Path("book.txt")}, "--text is for --fidelity real"),
         ({"device_profile": None}, "name their --device-profile"),
         ({"link_profile": "string"}, "unknown link profile 'string'; known profiles: .*wifi"),
         ({"pace_s": 0.0}, "--pace is 0.0"),
