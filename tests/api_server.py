@@ -181,14 +181,14 @@ def api_server(
 
     thread = threading.Thread(target=serve, name="api-server")
     thread.start()
-    assert started.wait(30), "the server did not start"
+    assert started.wait(60), "the server did not start"
     if failure:
         raise failure[0]
     try:
         yield box[0]
     finally:
         loop.call_soon_threadsafe(stopped.set)
-        thread.join(30)
+        thread.join(60)
     if failure:
         raise failure[0]
 

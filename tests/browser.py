@@ -85,7 +85,7 @@ def posted(page: Any) -> list[Any]:
     return bodies
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for what no selector says; the page's policy lets no string be evaluated in it again."""
     deadline = time.monotonic() + within_s
     while not condition():

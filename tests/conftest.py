@@ -1,5 +1,6 @@
 """Shared by all tests: what must be in the environment before anything imports torch."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -21,6 +22,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if _PARALLEL:  # a core for each; what is about two threads asks for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+with contextlib.suppress(ImportError):  # vLLM's environment has none
+    from hypothesis import HealthCheck, settings
+
+    # The same examples each time, however long a busy machine takes for one: a run says whether
+    # this code is right, and finds nothing by luck. To search: pytest --hypothesis-profile default
+    settings.register_profile(
+        "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -24,6 +24,7 @@ from pd_server.config import EngineConfig, ServerConfig
 from pd_server.engine.contract import Engine
 from pd_server.server import Server
 from pd_server.torch_engine.engine import TorchEngine
+from tests.eventually import eventually
 
 __all__ = [
     "Answer",
@@ -166,8 +167,8 @@ class Stream:
             await self.call.write(message)
 
     async def receive(self) -> pb.GenerateResponse:
-        """The next message, within ten seconds."""
-        message = await asyncio.wait_for(self.call.read(), 10)
+        """The next message; none within a minute is an error."""
+        message = await asyncio.wait_for(self.call.read(), 60)
         assert isinstance(message, pb.GenerateResponse), "the stream has ended"
         self.answer.messages.append(message)
         return message
@@ -180,7 +181,7 @@ class Stream:
 
     async def rest(self) -> Answer:
         """Receive to the end of the stream; raises grpc.aio.AioRpcError when it failed."""
-        while (message := await asyncio.wait_for(self.call.read(), 20)) is not grpc.aio.EOF:
+        while (message := await asyncio.wait_for(self.call.read(), 60)) is not grpc.aio.EOF:
             self.answer.messages.append(message)
             if self.answer.kinds[-1] == "finished":
                 await self.call.done_writing()
@@ -209,14 +210,6 @@ async def typed_error(stream: Stream) -> tuple[str, str, str, float | None]:
             delay = retry.retry_delay.ToTimedelta().total_seconds()
         return error.code().name, info.reason, str(error.details()), delay
     raise AssertionError("the call did not fail")
-
-
-async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Wait until a condition holds."""
-    deadline = time.perf_counter() + timeout_s
-    while not condition():
-        assert time.perf_counter() < deadline, "waited in vain"
-        await asyncio.sleep(0.002)
 
 
 def prompt_of(length: int, salt: int = 0) -> list[int]:

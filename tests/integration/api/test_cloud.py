@@ -44,7 +44,7 @@ def two_clouds(**options: Any) -> Iterator[tuple[ApiServer, dict[str, ScriptedCl
 
 
 def choose(server: ApiServer, address: object, **headers: str) -> httpx.Response:
-    return http.put(f"{server.url}{PATH}", json={"address": address}, headers=headers, timeout=20)
+    return http.put(f"{server.url}{PATH}", json={"address": address}, headers=headers, timeout=60)
 
 
 def answer(server: ApiServer, max_tokens: int = 4) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_a_crowd_that_only_waits_keeps_nobody_out(server: ApiServer, says: bytes
     host, _, port = server.address.rpartition(":")
     with ExitStack() as stack:
         for _ in range(700):  # more than it takes at once
-            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
             with suppress(OSError):  # it may have been sent away already
                 one.sendall(says)
         assert http.get(f"{server.url}/health").status_code == 200

@@ -10,5 +10,5 @@ async def test_overhead_is_measured_on_the_paced_tokens() -> None:
     # No token comes before its pace: the controller never bursts.
     assert overhead.paced.p50_s > 0
     assert overhead.bare.p50_s > 0
-    assert overhead.added.p50_s < 0.05
+    assert overhead.added.p50_s < 0.5
     assert overhead.unpaced.p99_s > overhead.unpaced.p50_s

@@ -63,7 +63,7 @@ def test_what_it_starts_serves_by_the_settings_file_and_ends_on_sigterm(tmp_path
         address = json.loads(ready.read_text())["http"]
         assert httpx.get(f"http://{address}/health").status_code == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

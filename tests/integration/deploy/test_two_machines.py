@@ -66,7 +66,7 @@ def _get(cloud: _Cloud, path: str, key: str | None) -> int:
     if key is not None:
         request.add_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=context) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -129,4 +129,4 @@ def test_beyond_loopback_the_server_refuses_plaintext() -> None:
 def test_sigterm_drains_and_exits_in_order(cloud: _Cloud) -> None:
     # The last test of this module: it ends the server that the others used.
     cloud.process.send_signal(signal.SIGTERM)
-    assert cloud.process.wait(30) == 0
+    assert cloud.process.wait(60) == 0

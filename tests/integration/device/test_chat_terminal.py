@@ -107,7 +107,7 @@ def test_a_conversation_with_figures_a_stop_and_an_end(tmp_path: Path) -> None:
         assert "chat: answers 2" in figures
         chat.wait_for(READS)
         chat.type("\x04")
-        chat.process.wait(20)
+        chat.process.wait(60)
         assert chat.process.returncode == 0
     history = (tmp_path / "pd-device" / "chat-history").read_text()
     assert "+stop me" in history
@@ -118,6 +118,6 @@ def test_no_history_is_kept_where_none_is_wanted(tmp_path: Path) -> None:
     with terminal(tmp_path, "--no-history", "--max-tokens", "2") as chat:
         chat.wait_for(READS)
         chat.type("/quit\r")
-        chat.process.wait(20)
+        chat.process.wait(60)
         assert chat.process.returncode == 0
     assert not (tmp_path / "pd-device").exists()

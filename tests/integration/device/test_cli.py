@@ -113,7 +113,7 @@ def test_an_interrupt_is_no_traceback(server: RealServer, tmp_path: Path) -> Non
     assert process.stderr is not None
     process.stdout.read(1)
     process.send_signal(2)
-    assert process.wait(20) == 130
+    assert process.wait(60) == 130
     errors = process.stderr.read().decode()
     process.stdout.close()
     process.stderr.close()

@@ -49,7 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 
 
 def test_the_server_s_card_names_it(server: dict[str, str]) -> None:
-    with urllib.request.urlopen(f"http://{server['http']}/v1/info", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{server['http']}/v1/info", timeout=60) as answer:
         card = json.load(answer)
     assert card["model_name"] == DEFAULT_MODEL
     assert card["limits"]["max_context_tokens"] == 2048

@@ -1,6 +1,7 @@
 """Device-only makes no way out of this machine: no channel is opened and no socket connected."""
 
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import grpc.aio
@@ -13,6 +14,7 @@ from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.egress import way_out
 from pd_device_client.contract.ask import Mode
 from tests.api_server import api_server, scripted_cloud
+from tests.held_port import held_port
 
 ADDRESS = CloudAddress("127.0.0.1:1", api_key="secret")
 
@@ -61,15 +63,13 @@ def test_a_device_that_is_to_stay_local_does_whatever_a_request_asks() -> None:
 
 
 @pytest.fixture
-def dead_proxy(monkeypatch: pytest.MonkeyPatch) -> str:
+def dead_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A proxy in the environment that refuses every connection; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     for name in ("no_proxy", "no_grpc_proxy", "grpc_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("http_proxy", f"http://me:s3cret@{address}")
-    return address
+    with held_port() as port:
+        monkeypatch.setenv("http_proxy", f"http://me:s3cret@127.0.0.1:{port}")
+        yield f"127.0.0.1:{port}"
 
 
 @pytest.mark.usefixtures("dead_proxy")

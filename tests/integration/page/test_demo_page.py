@@ -90,6 +90,6 @@ def test_a_closed_terminal_stops_both(demo: RealDevice) -> None:
     servers = [child for child in children if "pd_server" in " ".join(child.cmdline())]
     assert len(servers) == 1
     demo.process.send_signal(signal.SIGHUP)
-    assert demo.process.wait(30) == 0
+    assert demo.process.wait(90) == 0
     assert not any(server.is_running() for server in servers)
     assert "Traceback" not in demo.log.read_text()

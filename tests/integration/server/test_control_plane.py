@@ -62,7 +62,7 @@ async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 
 async def _health(channel: grpc.aio.Channel, service: str = "") -> int:
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
     status: int = answer.status
     return status
 
@@ -72,7 +72,7 @@ async def _services(channel: grpc.aio.Channel, metadata: Any = None) -> set[str]
     call = stub.ServerReflectionInfo(metadata=metadata)
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     await call.done_writing()
-    answer = await asyncio.wait_for(call.read(), 5)
+    answer = await asyncio.wait_for(call.read(), 60)
     return {service.name for service in answer.list_services_response.service}
 
 
@@ -147,7 +147,7 @@ async def test_it_is_alive_and_not_ready_while_the_model_loads(lm: LoadedModel) 
     loading = threading.Event()
 
     def build() -> Engine:
-        assert loading.wait(10)
+        assert loading.wait(60)
         return TorchEngine(lm, 2, 64)
 
     config = ServerConfig(EngineConfig(max_num_seqs=2), grpc_port=0, http_port=0)
@@ -226,7 +226,7 @@ async def test_tls_and_key_together(lm: LoadedModel, tmp_path: Path) -> None:
             assert code == "UNAUTHENTICATED"
         async with connect(address) as plain:
             with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await plain.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+                await plain.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
             assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
         http_address = server.http_address.replace("0.0.0.0", "127.0.0.1")
         context = ssl.create_default_context(cadata=root.decode())

@@ -52,7 +52,7 @@ def _crowd(address: str, says: bytes = b"") -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         crowd = []
         for _ in range(_CROWD):
-            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
             with suppress(OSError):  # it may have been sent away already
                 one.sendall(says)
             crowd.append(one)
@@ -78,11 +78,11 @@ def _call(address: str) -> None:
     """Make a call over a new connection."""
     options = (("grpc.use_local_subchannel_pool", 1),)
     with grpc.insecure_channel(address, options) as channel:
-        GenerationServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+        GenerationServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
 
 
 def _call_until_answered(address: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while True:
         try:
             return _call(address)
@@ -110,12 +110,12 @@ def test_a_crowd_that_asks_ahead_and_never_reads(server: RealServer) -> None:
 def test_a_crowd_at_the_grpc_port(server: RealServer, says: bytes) -> None:
     with grpc.insecure_channel(server.address) as known:
         stub = GenerationServiceStub(known)
-        stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+        stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
         with _crowd(server.address, says):
-            stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+            stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
             assert httpx.get(f"http://{server.http_address}/healthz").status_code == 200
             _call_until_answered(server.address)
-            stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+            stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
 
 
 def test_crowds_leave_a_line_each_in_the_log(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_failed_tls_handshakes_leave_no_line(tmp_path: Path) -> None:
     with real_server(tmp_path, *options) as server:
         for address in (server.address, server.http_address):
             with _crowd(address, b"GET / HTTP/1.1\r\n\r\n") as crowd:
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 60
                 while _num_closed(crowd) < _CROWD:
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
@@ -192,7 +192,7 @@ async def test_a_method_s_name_that_is_no_text_ends_nothing(tmp_path: Path) -> N
             await running.receive_tokens(1)
 
             def call(sent: bytes) -> bytes:
-                with socket.create_connection((host, int(port)), timeout=10) as client:
+                with socket.create_connection((host, int(port)), timeout=60) as client:
                     client.sendall(sent)
                     heard = b""
                     while b"grpc-status" not in heard and (piece := client.recv(4096)):
@@ -206,7 +206,7 @@ async def test_a_method_s_name_that_is_no_text_ends_nothing(tmp_path: Path) -> N
             await asyncio.to_thread(_call, server.address)
             assert len((await running.rest()).token_ids) == 2000
         server.process.terminate()
-        assert server.process.wait(40) == 0
+        assert server.process.wait(90) == 0
     log = (tmp_path / "server.log").read_text()
     assert all(" INFO " in line for line in log.splitlines()), log
 
@@ -230,12 +230,12 @@ def test_a_header_that_is_no_text_ends_nothing(
     path = b"/pd_proto.v1.GenerationService/GetServerInfo"
     with grpc.insecure_channel(server.address) as known:
         stub = GenerationServiceStub(known)
-        stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
-        with socket.create_connection((host, int(port)), timeout=10) as client:
+        stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
+        with socket.create_connection((host, int(port)), timeout=60) as client:
             client.sendall(_raw_call(path, **others) + _frame(0, 0x1, 1, b"\0\0\0\0\0"))
             client.recv(4096)
         time.sleep(0.1)
-        stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+        stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
         _call(server.address)
 
 
@@ -245,7 +245,7 @@ def test_headers_that_are_no_text_leave_no_line(tmp_path: Path) -> None:
     with real_server(tmp_path) as server:
         host, _, port = server.address.rpartition(":")
         for others in headers:
-            with socket.create_connection((host, int(port)), timeout=10) as client:
+            with socket.create_connection((host, int(port)), timeout=60) as client:
                 sent = _raw_call(b"/pd_proto.v1.GenerationService/GetServerInfo", **others)
                 client.sendall(sent + _frame(0, 0x1, 1, b"\0\0\0\0\0"))
                 client.recv(4096)
@@ -315,7 +315,7 @@ async def _answered(guest: tuple[asyncio.StreamReader, asyncio.StreamWriter]) ->
     reader, writer = guest
     try:
         writer.write(b"hello\n")
-        return await asyncio.wait_for(reader.readline(), 10) == b"hello\n"
+        return await asyncio.wait_for(reader.readline(), 60) == b"hello\n"
     except ConnectionError:
         return False
 
@@ -360,7 +360,7 @@ async def test_a_request_that_does_not_come_ends_the_connection(says: bytes) -> 
     house = _House(most=3, request_s=0.2)
     reader, writer = await house.visit()
     writer.write(says)
-    with_trickle = asyncio.get_running_loop().time() + 10
+    with_trickle = asyncio.get_running_loop().time() + 60
     while not reader.at_eof() and asyncio.get_running_loop().time() < with_trickle:
         if says:
             writer.write(b"l")  # a little at a time does not help
@@ -374,10 +374,10 @@ async def test_a_request_that_does_not_come_ends_the_connection(says: bytes) -> 
 
 
 async def test_a_connection_that_was_answered_may_wait() -> None:
-    house = _House(most=3, request_s=1.0)
+    house = _House(most=3, request_s=4.0)  # to ask in, on a busy machine
     guest = await house.visit()
     assert await _answered(guest)
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(4.5)
     assert await _answered(guest)
     guest[1].close()
     house.close()

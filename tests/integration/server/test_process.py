@@ -43,7 +43,7 @@ class _Process:
     log: Path
 
     async def exit_code(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), 20)
+        return await asyncio.wait_for(self.process.wait(), 60)
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Shown
+from tests.held_port import held_port
 from tests.real_server import RealServer, real_server
 from tests.server_harness import plain_loop, prompt_of
 
@@ -76,15 +77,9 @@ def balanced(tmp_path: Path) -> Iterator[Balanced]:
         for name in ("cloud-1", "cloud-2"):
             (tmp_path / name).mkdir()
             replicas.append(stack.enter_context(real_server(tmp_path / name, *options)))
-        port = _free_port()
+        port = stack.enter_context(held_port())
         stack.enter_context(_nginx(tmp_path, secrets, [r.address for r in replicas], port))
         yield Balanced(replicas, f"localhost:{port}", secrets)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -105,7 +100,7 @@ def _nginx(folder: Path, secrets: Path, addresses: list[str], port: int) -> Iter
     with (folder / "nginx.log").open("wb") as log:
         process = subprocess.Popen(command, stderr=log)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not _listens(port):
             assert process.poll() is None, (folder / "nginx.log").read_text()
             assert time.monotonic() < deadline, "nginx does not listen"
@@ -113,7 +108,7 @@ def _nginx(folder: Path, secrets: Path, addresses: list[str], port: int) -> Iter
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _listens(port: int) -> bool:
@@ -176,7 +171,7 @@ async def test_a_dead_replica_costs_no_token(balanced: Balanced, loaded: LoadedM
 async def test_no_replica_is_an_unavailable_cloud(balanced: Balanced) -> None:
     for replica in balanced.replicas:
         replica.process.kill()
-        replica.process.wait(5)
+        replica.process.wait(60)
     link = balanced.link()
     with pytest.raises(CloudUnavailable):
         await link.info()

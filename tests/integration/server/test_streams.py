@@ -211,7 +211,7 @@ async def test_a_client_that_never_half_closes_sees_the_end(stub: Any) -> None:
     await stream.send(start_message(prompt_of(3), 3))
     while (await stream.receive()).WhichOneof("message") != "finished":
         pass
-    assert await asyncio.wait_for(stream.call.read(), 5) is grpc.aio.EOF
+    assert await asyncio.wait_for(stream.call.read(), 60) is grpc.aio.EOF
     assert await stream.call.code() is grpc.StatusCode.OK
 
 
@@ -234,11 +234,9 @@ async def test_a_start_that_does_not_come_is_not_waited_for(lm: LoadedModel) -> 
         running_server(lm, start_timeout_s=0.3) as server,
         connect(server.grpc_address) as stub,
     ):
-        began_at_s = time.perf_counter()
-        code, name, message, _ = await typed_error(Stream(stub))
+        code, name, message, _ = await asyncio.wait_for(typed_error(Stream(stub)), 60)
     assert (code, name) == ("INVALID_ARGUMENT", "ProtocolError")
-    assert "0.3 s" in message
-    assert time.perf_counter() - began_at_s < 5
+    assert "no Start came within 0.3 s" in message
 
 
 async def test_a_second_start_ends_the_stream(slow_stub: Any) -> None:
@@ -253,13 +251,13 @@ async def test_a_second_start_ends_the_stream(slow_stub: Any) -> None:
 
 
 async def eventually_idle(stub: Any) -> None:
-    """Within some steps no slot is held, nothing is queued, and nothing more is made."""
-    for _ in range(200):
-        load = await _load(stub)
-        if not (load.num_running or load.num_waiting or load.queued_prefill_tokens):
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("a slot is held by nobody")
+    """Return when no slot is held and nothing is queued; fail when a slot is held by nobody."""
+    async with asyncio.timeout(60):
+        while True:
+            load = await _load(stub)
+            if not (load.num_running or load.num_waiting or load.queued_prefill_tokens):
+                return
+            await asyncio.sleep(0.01)
 
 
 async def test_a_cancel_frees_the_slot_within_one_step(slow_stub: Any) -> None:
@@ -432,7 +430,7 @@ async def test_bytes_that_are_no_message_are_refused(server: Server, data: bytes
         call = raw()
         await call.write(data)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await asyncio.wait_for(call.read(), 10)
+            await asyncio.wait_for(call.read(), 60)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         unary: Any = channel.unary_unary("/pd_proto.v1.GenerationService/GetServerInfo")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -446,7 +444,7 @@ async def test_methods_that_are_not_there_are_refused(server: Server) -> None:
         async def call(name: str) -> grpc.aio.AioRpcError:
             unary: Any = channel.unary_unary(name)
             with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await unary(b"", timeout=10)
+                await unary(b"", timeout=60)
             return raised.value
 
         names = ["/pd_proto.v1.GenerationService/Unknown", "/no.such.Service/Call", "/"]
@@ -483,7 +481,7 @@ async def test_a_failed_engine_ends_all_streams_and_readiness(lm: LoadedModel) -
         engine: Any = server._engine
         engine._engine._book = None  # whatever breaks: an error that is nobody's request
         assert (await typed_error(stream))[:2] == ("UNAVAILABLE", "EngineDead")
-        await asyncio.wait_for(server.wait(), 5)
+        await asyncio.wait_for(server.wait(), 60)
         assert server.phase == "dead"
         late = Stream(stub)
         await late.send(start_message([5], 2))
@@ -506,7 +504,7 @@ async def test_drain_refuses_new_requests_and_lets_running_ones_end(
     assert not drain.done()
     answer = await stream.rest()
     assert answer.token_ids == plain_loop(lm, prompt_of(5), 40, _SEEDED)
-    assert await asyncio.wait_for(drain, 5)
+    assert await asyncio.wait_for(drain, 60)
 
 
 async def test_random_clients_disturb_nobody_and_leave_nothing_behind(

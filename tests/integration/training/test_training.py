@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pd_core.errors import ConfigError
 from pd_core.models import Segment
 from pd_training.cli import main
 from pd_training.commands.app import app
+from tests.held_port import held_port
 
 TEXTS = ["\n".join(f"def f{i}_{j}(x):\n    return x + {j}\n" for j in range(12)) for i in range(24)]
 SMALL = ["--hidden", "16", "--layers", "2", "--heads", "4", "--context", "32", "--batch", "4"]
@@ -244,26 +244,24 @@ def test_a_run_interrupted_and_killed_ends_as_if_nothing_had_been(
 
 def test_two_processes_give_the_losses_of_one(folder: Path, tmp_path: Path) -> None:
     options = [*SMALL, "--steps", "8", "--threads", "1", "--lr", "0.01", "--accumulate", "2"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    children = [
-        process(
-            "pretrain",
-            folder / "data",
-            tmp_path / "two",
-            *options,
-            **together,
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-        )
-        for rank in range(2)
-    ]
-    pd_train("pretrain", folder / "data", tmp_path / "one", *options)
-    for child in children:
-        code, output = ended(child)
-        assert code == 0, output
+    with held_port() as port:
+        together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        children = [
+            process(
+                "pretrain",
+                folder / "data",
+                tmp_path / "two",
+                *options,
+                **together,
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+            )
+            for rank in range(2)
+        ]
+        pd_train("pretrain", folder / "data", tmp_path / "one", *options)
+        for child in children:
+            code, output = ended(child)
+            assert code == 0, output
     one, two = ([float(x) for x in losses(tmp_path / name)] for name in ("one", "two"))
     assert len(one) == 8
     assert one == pytest.approx(two, abs=1e-5)

@@ -20,7 +20,7 @@ def test_an_hour_of_timers_takes_no_time() -> None:
 
     began_s = time.perf_counter()
     assert run_virtual(sleep_for_an_hour()) == 3600.0
-    assert time.perf_counter() - began_s < 10.0
+    assert time.perf_counter() - began_s < 50.0
 
 
 def test_calls_run_by_time_and_then_in_the_order_they_were_scheduled() -> None:
@@ -113,11 +113,11 @@ def test_what_leads_out_of_the_clock_is_refused() -> None:
             ours.close()
             theirs.close()
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for main in (executor, thread, connection, server, readable):
         with pytest.raises(VirtualTimeError):
             run_virtual(main())
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before  # an earlier test's may end meanwhile
 
 
 def test_an_error_ends_the_run_and_cancels_what_is_left() -> None:

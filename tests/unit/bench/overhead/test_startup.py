@@ -41,7 +41,7 @@ async def test_a_part_lasts_from_line_to_line(tmp_path: Path) -> None:
     parts_s = await _timed(SHOWS, tmp_path, shows=True)
     whole_s = time.perf_counter() - began_s
     assert [*parts_s] == ["import", "probe", "first token"]
-    assert parts_s["probe"] > 0.5  # of the second that it takes: a busy machine reads lines late
+    assert parts_s["probe"] > 0.1  # of the second that it takes: a busy machine reads lines late
     assert all(seconds >= 0 for seconds in parts_s.values())
     assert sum(parts_s.values()) <= whole_s, "nothing is counted twice"
 

@@ -72,7 +72,7 @@ async def test_the_load_is_watched_from_the_start_of_a_pass_to_its_end() -> None
     link = FakeLink([load(1.0, 5), load(1.0, 5), load(1.1, 6, running=2, waiting=1), load(2.0, 9)])
     meter = CloudMeter(link, load_every_s=0.001)
     await meter.start()
-    await asyncio.wait_for(link.last_told.wait(), 10)
+    await asyncio.wait_for(link.last_told.wait(), 60)
     await meter.totals()
     assert [(p.running, p.waiting) for p in meter.load[:2]] == [(0, 0), (2, 1)]
     assert [p.at_s for p in meter.load] == sorted(p.at_s for p in meter.load)

@@ -113,7 +113,8 @@ def test_a_hostile_header_is_refused(content: bytes, said: str) -> None:
     try:
         with pytest.raises(ModelError, match=said) as caught:
             read(content)
-        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        # Far from what the headers say; other threads of this process may take some meanwhile.
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
     assert len(str(caught.value)) < 400

@@ -94,7 +94,7 @@ async def test_a_cancellation_while_it_stops_kills_it_at_once() -> None:
     started = asyncio.get_running_loop().create_future()
 
     async def hold() -> None:
-        async with serving_process(Command("stubborn"), "the child") as server:
+        async with serving_process(Command("stubborn"), "the child", stop_within_s=100) as server:
             started.set_result(server.pid)
             await asyncio.sleep(60)
 
@@ -107,7 +107,7 @@ async def test_a_cancellation_while_it_stops_kills_it_at_once() -> None:
     began_s = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - began_s < 5  # of the ten that it had
+    assert time.monotonic() - began_s < 50  # of the hundred that it had
     assert not is_running(pid)
 
 

@@ -28,7 +28,7 @@ def child() -> Iterator[WalledProcess]:
 
 def test_it_answers_as_often_as_it_is_asked(child: WalledProcess) -> None:
     for text in ("a", "é\ud800\n\x00"):
-        assert child.ask({"do": "echo", "text": text}, 10) == {"text": text}
+        assert child.ask({"do": "echo", "text": text}, 60) == {"text": text}
     assert child.alive
 
 
@@ -37,20 +37,20 @@ def test_it_knows_none_of_our_variables(
 ) -> None:
     monkeypatch.setenv("PD_DEVICE_API_KEY", "secret")
     late = WalledProcess("tests.walled_programs", "serve", 1 << 16)
-    assert "secret" not in json.dumps(late.ask({"do": "environment"}, 10))
+    assert "secret" not in json.dumps(late.ask({"do": "environment"}, 60))
 
 
 @LINUX
 def test_it_can_open_nothing_and_take_no_more_memory_than_allowed(child: WalledProcess) -> None:
-    assert child.ask({"do": "open"}, 10) == {"errors": ["OSError", "OSError"]}
-    assert child.ask({"do": "grow", "bytes": 32 << 20}, 10) == {"bytes": 32 << 20}
-    assert child.ask({"do": "grow", "bytes": 512 << 20}, 10) == {"error": "MemoryError"}
+    assert child.ask({"do": "open"}, 60) == {"errors": ["OSError", "OSError"]}
+    assert child.ask({"do": "grow", "bytes": 32 << 20}, 60) == {"bytes": 32 << 20}
+    assert child.ask({"do": "grow", "bytes": 512 << 20}, 60) == {"error": "MemoryError"}
 
 
 @LINUX
 def test_one_that_holds_much_ends_with_its_reply(child: WalledProcess) -> None:
-    assert child.ask({"do": "keep", "bytes": 1 << 20}, 10) == {}
-    assert child.ask({"do": "keep", "bytes": 100 << 20}, 10) == {"last": True}
+    assert child.ask({"do": "keep", "bytes": 1 << 20}, 60) == {}
+    assert child.ask({"do": "keep", "bytes": 100 << 20}, 60) == {"last": True}
 
 
 def test_a_late_one_is_killed(child: WalledProcess) -> None:
@@ -62,17 +62,17 @@ def test_a_late_one_is_killed(child: WalledProcess) -> None:
 def test_one_that_ends_or_says_too_much_is_an_error(child: WalledProcess) -> None:
     other = WalledProcess("tests.walled_programs", "serve", 1 << 16)
     with pytest.raises(ConnectionError, match="ended with code 3"):
-        other.ask({"do": "end"}, 10)
+        other.ask({"do": "end"}, 60)
     with pytest.raises(ConnectionError, match="too long"):
-        child.ask({"do": "echo", "text": "x" * (1 << 17)}, 10)
+        child.ask({"do": "echo", "text": "x" * (1 << 17)}, 60)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_one_that_is_killed_meanwhile_is_told_so(child: WalledProcess) -> None:
-    child.ask({"do": "echo"}, 10)
+    child.ask({"do": "echo"}, 60)
     psutil.Process(child._process.pid).kill()
     with pytest.raises(ConnectionError, match="ended by a kill, as the system does when memory"):
-        child.ask({"do": "echo"}, 10)
+        child.ask({"do": "echo"}, 60)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_python_that_may_not_be_run_is_named(
 def test_one_that_does_not_come_up_is_told_with_its_last_words() -> None:
     process = WalledProcess("tests.no_such_module", "serve", 1 << 16)
     with pytest.raises(EngineError, match=r"not ready \(ModuleNotFoundError: No module named"):
-        process.ask({"do": "echo"}, 10)
+        process.ask({"do": "echo"}, 60)
     assert not process.alive
 
 
@@ -130,7 +130,7 @@ def test_where_no_thread_can_be_started_none_is_left_behind(
 
     monkeypatch.setattr(threading.Thread, "start", refused)
     with pytest.raises(EngineError, match=r"can't start new thread.*run more processes"):
-        child.ask({"do": "echo"}, 10)
+        child.ask({"do": "echo"}, 60)
     child.end()
 
 
@@ -154,5 +154,5 @@ def test_it_ends_when_its_parent_is_killed(state: str) -> None:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    psutil.wait_procs([child], timeout=20)
+    psutil.wait_procs([child], timeout=60)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

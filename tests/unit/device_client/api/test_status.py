@@ -22,6 +22,7 @@ from pd_device_client.device.prompt import knows_roles
 from pd_device_client.device.residency import Phase, Residency
 from pd_device_client.device.totals import Totals
 from tests.api_server import QUICK, emulated_engine, loaded_model
+from tests.eventually import eventually
 
 PLAIN = "{{ messages | map(attribute='content') | join('\\n\\n') }}"
 ROLES = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -94,11 +95,8 @@ def test_a_device_that_sleeps_is_told_of_and_its_memory_is_free() -> None:
         residency = Residency(open_device, status, keep_alive_s=0.05)
         await residency.load()
         ready = status.report(residency)
-        for _ in range(500):
-            if residency.phase is Phase.ASLEEP and opened[0]() is None:
-                break
-            await asyncio.sleep(0.01)
-        assert opened[0]() is None, "the status keeps it alive"
+        await eventually(lambda: residency.phase is Phase.ASLEEP)
+        await eventually(lambda: opened[0]() is None)  # or else the status keeps it alive
         asleep = status.report(residency)
         await residency.close()
         return ready, asleep

@@ -16,6 +16,7 @@ from pd_device_client.api.questions import chat_prompt
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.device.device import Device
 from tests.api_server import QUICK, emulated_engine, loaded_model
+from tests.eventually import eventually
 
 LARGE = 8 << 20
 
@@ -34,7 +35,7 @@ class Encoder:
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        assert self.may_end.wait(10)
+        assert self.may_end.wait(60)
         with self._lock:
             self.running -= 1
             self.ended += 1
@@ -42,11 +43,7 @@ class Encoder:
 
 
 async def until_one_runs(encoder: Encoder) -> None:
-    for _ in range(500):
-        if encoder.running:
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("none began")
+    await eventually(lambda: encoder.running > 0)
 
 
 def device() -> Device:
@@ -103,7 +100,7 @@ async def test_chats_that_render_for_long_leave_threads_for_everything_else() ->
     may_render = threading.Event()
 
     def wait_and_render() -> str:
-        assert may_render.wait(30)
+        assert may_render.wait(60)
         return render()
 
     chats = [

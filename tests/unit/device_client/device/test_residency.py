@@ -126,7 +126,7 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     kept = blocks[::20]
     del blocks
     give_memory_back()
-    assert psutil.Process().memory_info().rss < before + 50_000_000
+    assert psutil.Process().memory_info().rss < before + 100_000_000  # of 200 that were taken
     assert len(kept) > 10
 
 

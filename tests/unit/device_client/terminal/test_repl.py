@@ -97,7 +97,7 @@ async def converse(
         has_cloud=cloud is not None,
     )
     try:
-        await asyncio.wait_for(repl.run(), 30)
+        await asyncio.wait_for(repl.run(), 60)
     finally:
         await device.close()
     return screen.getvalue(), repl, prompts
@@ -286,7 +286,7 @@ async def typed(*keys: str, history: Path | None = None) -> list[str | type[Base
             asyncio.get_running_loop().call_later(0.4 * i, pipe.send_text, lot)
         while not read or isinstance(read[-1], str):
             try:
-                read.append(await asyncio.wait_for(reader(), 10))
+                read.append(await asyncio.wait_for(reader(), 60))
             except (EOFError, LineDropped) as error:
                 read.append(type(error))
     return read

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,6 +18,7 @@ from pd_server.engine.contract import (
 from pd_server.engine.live_request import LiveRequest
 from pd_server.engine.stream import EngineStream
 from pd_server.engine.thread import EngineThread
+from tests.eventually import eventually
 
 
 class ScriptedEngine:
@@ -61,7 +62,7 @@ class ScriptedEngine:
         self.num_steps += 1
         if self.num_steps == self.fail_at_step:
             raise self.failure
-        assert self.gate.wait(5)
+        assert self.gate.wait(60)
         events, self.pending = self.pending, []
         for request_id, state in list(self.live.items()):
             events.append(TokensMade(request_id, state[0], (7,)))
@@ -100,7 +101,7 @@ def _request(request_id: int, limit: int = 3) -> LiveRequest:
 async def _drain(stream: EngineStream) -> tuple[list[int], Finished]:
     tokens: list[int] = []
     while True:
-        event = await asyncio.wait_for(stream.receive(), 5)
+        event = await asyncio.wait_for(stream.receive(), 60)
         if isinstance(event, Finished):
             return tokens, event
         assert event.first_position == len(tokens)
@@ -123,7 +124,7 @@ async def test_a_consumer_that_lags_gets_one_message(
     thread: EngineThread, engine: ScriptedEngine
 ) -> None:
     stream = thread.submit(_request(0, limit=50), lambda: None)
-    await _until(lambda: stream.ended)
+    await eventually(lambda: stream.ended)
     assert await stream.receive() == Tokens(0, (7,) * 50)
     assert await stream.receive() == Finished(FinishReason.LENGTH, 50)
 
@@ -134,11 +135,11 @@ async def test_abort_takes_effect_before_the_next_step(
     ended: list[bool] = []
     engine.gate.clear()
     stream = thread.submit(_request(0, limit=1_000_000), lambda: ended.append(True))
-    await _until(lambda: engine.num_steps == 1)
+    await eventually(lambda: engine.num_steps == 1)
     thread.abort(stream, ProtocolError("gone"))
     assert ended == [True]
     engine.gate.set()
-    await _until(lambda: not engine.live)
+    await eventually(lambda: not engine.live)
     assert engine.num_steps == 1
     with pytest.raises(ProtocolError):
         await stream.receive()
@@ -147,7 +148,7 @@ async def test_abort_takes_effect_before_the_next_step(
 async def test_stop_and_extend(thread: EngineThread, engine: ScriptedEngine) -> None:
     engine.gate.clear()
     stream = thread.submit(_request(0, limit=2), lambda: None)
-    await _until(lambda: engine.num_steps == 1)
+    await eventually(lambda: engine.num_steps == 1)
     thread.extend(stream, 5)
     engine.gate.set()
     assert await _drain(stream) == ([7] * 5, Finished(FinishReason.LENGTH, 5))
@@ -156,7 +157,7 @@ async def test_stop_and_extend(thread: EngineThread, engine: ScriptedEngine) -> 
 
     engine.gate.clear()
     stopped = thread.submit(_request(1, limit=1000), lambda: None)
-    await _until(lambda: 1 in engine.live)
+    await eventually(lambda: 1 in engine.live)
     thread.stop(stopped)
     engine.gate.set()
     tokens, finished = await _drain(stopped)
@@ -168,13 +169,13 @@ async def test_the_load_includes_requests_on_their_way(
 ) -> None:
     engine.gate.clear()
     first = thread.submit(_request(0), lambda: None)
-    await _until(lambda: engine.num_steps == 1)
+    await eventually(lambda: engine.num_steps == 1)
     second = thread.submit(_request(1), lambda: None)
     assert thread.load.num_waiting == 2
     assert thread.load.queued_prefill_tokens == 4
     engine.gate.set()
     await asyncio.gather(_drain(first), _drain(second))
-    await _until(lambda: thread.load == Load())
+    await eventually(lambda: thread.load == Load())
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, SystemExit, BaseException])
@@ -188,7 +189,7 @@ async def test_a_dead_engine_ends_every_stream_and_refuses_new_ones(
     engine.fail_at_step = 2
     thread.start()
     streams = [thread.submit(_request(i, limit=100), lambda: None) for i in range(3)]
-    await _until(lambda: engine.num_steps == 1)
+    await eventually(lambda: engine.num_steps == 1)
     engine.gate.set()
     for result in await asyncio.gather(*(_drain(s) for s in streams), return_exceptions=True):
         assert isinstance(result, EngineDead)
@@ -197,14 +198,6 @@ async def test_a_dead_engine_ends_every_stream_and_refuses_new_ones(
     with pytest.raises(EngineDead):
         thread.submit(_request(9), lambda: None)
     await thread.close()
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    for _ in range(5000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    pytest.fail("waited in vain")
 
 
 async def test_the_thread_closes_its_engine(engine: ScriptedEngine) -> None:
@@ -225,6 +218,6 @@ async def test_a_death_while_idle_is_noticed(
     assert not died
     engine.fail_at_step = 1
     engine.pending.append(RequestFinished(1, Finished(FinishReason.LENGTH, 0)))  # work of its own
-    await _until(lambda: bool(died))
+    await eventually(lambda: bool(died))
     await thread.close()
     assert engine.closed_on == "engine"
