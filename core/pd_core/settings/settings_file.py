@@ -4,7 +4,6 @@ Keys before the first table apply to all commands, a table to its command. The w
 whenever a command reads it.
 """
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pd_core.host.user_folders import expanded
 from pd_core.settings.composition import Offered, offered
 from pd_core.settings.option import Option, Secret
 from pd_core.settings.program import Program
+from pd_core.store.nearest_name import nearest_name
 
 __all__ = ["file_values"]
 
@@ -95,8 +95,8 @@ def _refusal(name: str, known: Mapping[str, Offered]) -> str:
             "is a secret, which a settings file does not hold; put it into a file of its own that "
             f"only you can read, and give {secret.file_option}"
         )
-    near = difflib.get_close_matches(name, [each.name for each in known.values() if each.stored], 1)
-    meant = f"; did you mean {near[0].replace('_', '-')}?" if near else ""
+    near = nearest_name(name, [each.name for each in known.values() if each.stored])
+    meant = f"; did you mean {near.replace('_', '-')}?" if near else ""
     return f"is no setting{meant} (the names are those of the options, without the dashes before)"
 
 

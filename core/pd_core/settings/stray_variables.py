@@ -62,11 +62,11 @@ def stray_variables(prefix: str, known: Iterable[str], environment: Mapping[str,
 
 
 def _line(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches  # seldom needed
+    from pd_core.store.nearest_name import nearest_name  # seldom needed
 
-    near = get_close_matches(name[:_SHOWN_CHARACTERS].upper(), sorted(known), 1, _CLOSE)
+    near = nearest_name(name[:_SHOWN_CHARACTERS].upper(), known, _CLOSE)
     shown = ascii(name[:_SHOWN_CHARACTERS])[1:-1]
-    meant = f"did you mean {near[0]}?" if near else "no option has this name"
+    meant = f"did you mean {near}?" if near else "no option has this name"
     return f"the variable {shown} sets nothing; {meant}"
 
 

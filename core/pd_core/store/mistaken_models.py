@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
 from pd_core.errors import ModelError
 from pd_core.store.gguf_paths import gguf_files
 from pd_core.store.model_store import PulledName
+from pd_core.store.nearest_name import nearest_name
 
 __all__ = ["refuse_pointer", "what_directory_is", "what_spec_is"]
 
@@ -43,8 +43,8 @@ def what_spec_is(spec: str, known: Sequence[str]) -> str:
     if "/" in spec and (name is None or path.parent.is_dir()):
         get = f"; or get it from a hub with: pd-device models pull {name}" if name else ""
         return f"there is no directory {spec!r}: {_nearest(path)}{get}"
-    near = get_close_matches(spec, [*known, *_entries(Path())], 1)
-    guess = f"; is it {near[0]!r}?" if near else ""
+    near = nearest_name(spec, [*known, *_entries(Path())])
+    guess = f"; is it {near!r}?" if near else ""
     get = f"; get it from a hub with: pd-device models pull {name}" if name else ""
     return (
         f"{spec!r} is neither a directory nor the name of a model that is here{guess}; known "
@@ -111,9 +111,9 @@ def _nearest(path: Path) -> str:
     while not there.is_dir() and there != there.parent:
         missing, there = there.name, there.parent
     folder = "this folder" if there == Path() else str(there)
-    near = get_close_matches(missing, _entries(there), 1)
+    near = nearest_name(missing, _entries(there))
     guess = (
-        f"; is it {str(there / near[0])!r}?"
+        f"; is it {str(there / near)!r}?"
         if near
         else "; check how it is written (names of models: pd-device models list)"
     )

@@ -16,7 +16,7 @@ from pd_device_client.commands.program import PROGRAM
 from pd_server.command import app as server
 
 REPO = Path(__file__).parents[4]
-KNOWN = {"PD_DEVICE_CLOUD", "PD_DEVICE_PORT", "PD_DEVICE_MAX_TOKENS"}
+KNOWN = {f"PD_DEVICE_{name}" for name in ("CLOUD", "PORT", "MAX_TOKENS", "MODE", "MODEL")}
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ("name", "meant"),
     [
         ("PD_DEVICE_CLOD", "PD_DEVICE_CLOUD"),
+        ("PD_DEVICE_MODLE", "PD_DEVICE_MODEL"),
+        ("PD_DEVICE_MOED", "PD_DEVICE_MODE"),
         ("PD_DEVICE_MAXTOKENS", "PD_DEVICE_MAX_TOKENS"),
         ("PD_DEVCE_CLOUD", "PD_DEVICE_CLOUD"),
         ("pd_device_port", "PD_DEVICE_PORT"),
