@@ -17,7 +17,7 @@ def make_grpc_server(
     """Return a server as `grpc.aio.server` makes it, but one that no method's name can end.
 
     Its services must register their methods, as generated code does. A call of any other method
-    ends as UNIMPLEMENTED and meets no interceptor. A header that is no text leaves no line in the
+    meets the same interceptors, by an empty name, and then ends as UNIMPLEMENTED. A header that is no text leaves no line in the
     log: anyone can send them, 60 MB of tracebacks in ten seconds, and one may be a key.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_of_our_doing)
@@ -42,18 +42,33 @@ class _RefusingServer(cygrpc.AioServer):  # type: ignore[misc]
     while gRPC's core still writes there: often the process ends with a segmentation fault.
     """
 
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        thread_pool: object,
+        handlers: object,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        *more: object,
+    ) -> None:
+        super().__init__(loop, thread_pool, handlers, interceptors, *more)
+        self._asked = tuple(interceptors)
+
     async def _request_call(self) -> NoReturn:
         """Wait for calls of methods that are not registered; grpc.aio awaits one here."""
         refusals = set[asyncio.Task[None]]()
         while True:
-            refusal = asyncio.create_task(_refuse(await super()._request_call()))
+            call = await super()._request_call()
+            refusal = asyncio.create_task(_refuse(call, self._asked))
             refusals.add(refusal)  # or it could be freed before its end
             refusal.add_done_callback(refusals.discard)
 
 
-async def _refuse(call: Any) -> None:
-    """Answer a call as grpc.aio answers one of a method that it does not find."""
+async def _refuse(call: Any, interceptors: tuple[grpc.aio.ServerInterceptor, ...]) -> None:
+    """Answer a call as grpc.aio answers one of a method that it does not find.
+
+    An interceptor may refuse it before, as that of the key does: who has none learns no names.
+    """
     loop = asyncio.get_running_loop()
     nothing = cygrpc._MethodResolver([], {})
-    refusal = cygrpc._handle_rpc("", nothing, (), call, loop, False)
+    refusal = cygrpc._handle_rpc("", nothing, interceptors, call, loop, False)
     await cygrpc._schedule_rpc_coro(refusal, call, loop, "unknown")

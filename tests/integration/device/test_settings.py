@@ -164,6 +164,7 @@ def test_the_file_is_found_in_the_users_configuration(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("modle = 1", "modle is no setting; did you mean model?"),
         ("pase = 1", "pase is no setting; did you mean pace?"),
         ("[serve]\nprot = 1", r"\[serve\] prot is no setting; did you mean port?"),
         ("[chat]\nport = 1", r"\[chat\] port is no setting"),

@@ -192,6 +192,25 @@ async def test_with_a_key_only_health_and_readiness_are_open(keyed: Server) -> N
         assert await _services(channel, metadata=_AUTHORIZED)
 
 
+_UNKNOWN_METHODS = ("/pd_proto.v1.GenerationService/Unknown", "/no.such.Service/Call", "/")
+
+
+async def _unknown(server: Server, method: str, metadata: Any) -> grpc.aio.AioRpcError:
+    """Call a method that is not there; return the error."""
+    async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await channel.unary_unary(method)(b"", metadata=metadata, timeout=60)
+        return raised.value
+
+
+@pytest.mark.parametrize("method", _UNKNOWN_METHODS)
+async def test_who_has_the_key_is_told_that_a_method_is_not_there(
+    keyed: Server, method: str
+) -> None:
+    error = await _unknown(keyed, method, _AUTHORIZED)
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 @pytest.mark.parametrize("metadata", [None, (("authorization", "Bearer wrong"),)])
 async def test_calls_without_the_key_are_refused(keyed: Server, metadata: Any) -> None:
     async with connect(keyed.grpc_address) as stub:
@@ -201,9 +220,13 @@ async def test_calls_without_the_key_are_refused(keyed: Server, metadata: Any) -
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await stub.GetServerInfo(pb.GetServerInfoRequest(), metadata=metadata)
         assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        for name in _UNKNOWN_METHODS:
+            error = await _unknown(keyed, name, metadata)
+            assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert error.details() == message
     assert keyed._metrics is not None
     text = keyed._metrics.render().decode()
-    assert 'pd_requests_failed_total{error="Unauthenticated"} 2.0' in text
+    assert 'pd_requests_failed_total{error="Unauthenticated"} 5.0' in text
     assert "InternalError" not in text
 
 
