@@ -17,6 +17,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         case "sleep":
             time.sleep(request["s"])
             return {}
+        case "compute":  # one operation in C, which lets nothing of Python run
+            return {"digits": 3 ** (10**8) % 7}
         case "end":
             os._exit(3)
         case "grow":
@@ -47,3 +49,8 @@ _kept: list[bytes] = []
 def serve() -> None:
     """Serve with narrow bounds."""
     serve_behind_wall(_answer, memory_bytes=256 << 20, within_s=3, most_kept_bytes=64 << 20)
+
+
+def serve_patiently() -> None:
+    """Serve with so much time that an end comes from elsewhere."""
+    serve_behind_wall(_answer, memory_bytes=1 << 30, within_s=3600, most_kept_bytes=64 << 20)

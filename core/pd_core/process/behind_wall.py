@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 try:
+    import fcntl
     import resource
 except ImportError:  # on Windows
-    resource = None  # type: ignore[assignment]
+    fcntl = resource = None  # type: ignore[assignment]
 
 __all__ = ["serve_behind_wall"]
 
@@ -42,7 +43,8 @@ def serve_behind_wall(
     replies.flush()
     for line in requests:
         _alarm(within_s)
-        reply = dict(answer(json.loads(line)))
+        with _ended_with_the_parent():
+            reply = dict(answer(json.loads(line)))
         line = b""
         if last := resident_bytes() > most_kept_bytes:
             reply["last"] = True
@@ -66,6 +68,31 @@ def _confine(memory_bytes: int) -> None:
     for limit, value in limits.items():
         with contextlib.suppress(ValueError, OSError):  # macOS knows no limit of memory
             resource.setrlimit(limit, (value, value))
+
+
+@contextlib.contextmanager
+def _ended_with_the_parent() -> Iterator[None]:
+    """Let the system end this process in the block when its parent ends, even within C.
+
+    The parent is gone when the pipe of requests breaks. In the block nothing else happens to that
+    pipe, as whoever asks waits for the reply; so whatever happens sends the signal. Where a system
+    does not know that for pipes, the alarm is left.
+    """
+    if fcntl is None:
+        yield
+        return
+    requests = sys.stdin.fileno()
+    flags = fcntl.fcntl(requests, fcntl.F_GETFL)
+    with contextlib.suppress(OSError):
+        signal.signal(signal.SIGIO, signal.SIG_DFL)  # which ends the process
+        fcntl.fcntl(requests, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(requests, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+        if not os.read(requests, 1):  # it broke before; else there is nothing to read yet
+            os._exit(0)
+    try:
+        yield
+    finally:
+        fcntl.fcntl(requests, fcntl.F_SETFL, flags)
 
 
 def _alarm(seconds: float) -> None:

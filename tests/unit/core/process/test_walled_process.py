@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,22 +139,40 @@ def test_where_no_thread_can_be_started_none_is_left_behind(
 PARENT = """
 import sys, time
 from pd_core.process.walled_process import WalledProcess
-child = WalledProcess("tests.walled_programs", "serve", 1 << 16)
-child.ask({"do": "echo"}, 20)
+child = WalledProcess("tests.walled_programs", "serve_patiently", 1 << 16)
+child.ask({"do": "echo"}, 100)
 print(child._process.pid, flush=True)
-if sys.argv[1] == "busy":
-    child.ask({"do": "sleep", "s": 100}, 100)
-time.sleep(100)
+asked = {"sleeps": {"do": "sleep", "s": 600}, "computes": {"do": "compute"}}.get(sys.argv[1])
+if asked:
+    child.ask(asked, 600)
+time.sleep(600)
 """
 
 
 @LINUX
-@pytest.mark.parametrize("state", ["idle", "busy"])
-def test_it_ends_when_its_parent_is_killed(state: str) -> None:
-    """A busy one too, within its own time limit of three seconds."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("state", ["idle", "sleeps", "computes"])
+def test_it_ends_when_its_parent_is_ended(state: str, number: int) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, state], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
-        parent.kill()
-    psutil.wait_procs([child], timeout=60)
+        time.sleep(0.3 if state != "idle" else 0.0)  # it is asked; or not yet, and then it is idle
+        parent.send_signal(number)
+    psutil.wait_procs([child], timeout=60)  # of the hour that it may take
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+@LINUX
+def test_it_ends_when_its_parent_has_ended_before_it_begins(child: WalledProcess) -> None:
+    """The request is in the pipe, which is broken when it is read."""
+    child.ask({"do": "echo"}, 60)
+    process = child._process
+    assert process.stdin is not None
+    process.send_signal(signal.SIGSTOP)
+    process.stdin.write(b'{"do": "sleep", "s": 2}\n')
+    process.stdin.flush()
+    process.stdin.close()
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(60) == 0
+    assert process.stdout is not None
+    assert process.stdout.read() == b"", "it was not begun"
