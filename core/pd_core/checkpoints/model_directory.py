@@ -46,7 +46,9 @@ class ModelDirectory(ModelFiles):
                 f"{config.vocab_size}; they do not belong together"
             )
         settings = TokenizerConfig.from_directory(directory)
-        tokenizer.make_special(settings.special_tokens.values(), settings.nameless_tokens)
+        tokenizer.make_special(
+            settings.special_tokens.values(), settings.nameless_tokens, settings.rules
+        )
         super().__init__(
             name=root.name,
             config=config,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,11 +10,13 @@ from pd_core.checkpoints.special_tokens import (
     USUAL_NAMES,
     nameless_tokens,
     own_names,
+    token_rules,
     token_text,
 )
 from pd_core.errors import ModelError
 from pd_core.store.json_file import read_json, read_text
 from pd_core.text.chat_template import ChatTemplate
+from pd_core.text.token_rules import TokenRules
 
 __all__ = ["TokenizerConfig"]
 
@@ -33,11 +35,13 @@ class TokenizerConfig:
             those that the model gives names of its own.
         chat_template: the template's text; "" when there is none.
         nameless_tokens: texts of further special tokens.
+        rules: how tokens are found in a text, by their texts, where that is not the usual way.
     """
 
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     chat_template: str = ""
     nameless_tokens: tuple[str, ...] = ()
+    rules: Mapping[str, TokenRules] = field(default_factory=dict)
 
     @classmethod
     def from_directory(cls, directory: Path) -> Self:
@@ -61,11 +65,11 @@ class TokenizerConfig:
             files = {_SETTINGS: raw, **files}
         special = {name: _token_text(name, files) for name in USUAL_NAMES}
         special |= own_names(files)
-        return cls(
-            {name: text for name, text in special.items() if text},
-            _template_text(directory, raw.get("chat_template")),
-            nameless_tokens(files),
-        )
+        named = {name: text for name, text in special.items() if text}
+        nameless = nameless_tokens(files)
+        rules = {t: r for t, r in token_rules(files).items() if t in {*named.values(), *nameless}}
+        template = _template_text(directory, raw.get("chat_template"))
+        return cls(named, template, nameless, rules)
 
     def template(self) -> ChatTemplate | None:
         """Return the chat template, if there is one; `ChatTemplate.check` compiles it.
@@ -79,16 +83,24 @@ class TokenizerConfig:
 
     def write(self, directory: Path) -> None:
         """Write the files that have content."""
-        content: dict[str, Any] = {n: t for n, t in self.special_tokens.items() if n in USUAL_NAMES}
-        if own := {n: t for n, t in self.special_tokens.items() if n not in USUAL_NAMES}:
+        named = {name: self._written(text) for name, text in self.special_tokens.items()}
+        content: dict[str, Any] = {n: t for n, t in named.items() if n in USUAL_NAMES}
+        if own := {n: t for n, t in named.items() if n not in USUAL_NAMES}:
             content["extra_special_tokens"] = own
         if self.nameless_tokens:
-            content["additional_special_tokens"] = list(self.nameless_tokens)
+            content["additional_special_tokens"] = [self._written(t) for t in self.nameless_tokens]
         if content:
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (directory / _SETTINGS).write_text(text, encoding="utf-8")
         if self.chat_template:
             (directory / _TEMPLATE).write_text(self.chat_template, encoding="utf-8")
+
+    def _written(self, text: str) -> str | dict[str, object]:
+        """Return a token as a text, or as `transformers` writes one with rules of its own."""
+        rules = self.rules.get(text)
+        if rules is None:
+            return text
+        return {"__type": "AddedToken", "content": text, "special": True, **asdict(rules)}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import tokenizers
@@ -12,12 +14,14 @@ from pd_core.errors import EngineError, InvalidRequest, ModelError
 from pd_core.process.held_lock import ended_by_the_system
 from pd_core.store.json_file import read_text
 from pd_core.text.text_stream import TextStream
+from pd_core.text.token_rules import TokenRules
 from pd_core.text.tokenizer_errors import our_errors
 from pd_core.text.tokenizer_trial import try_out
 
 __all__ = ["TextStream", "Tokenizer"]
 
 _MOST_BYTES = 64 << 20  # the largest of ordinary models have 35 MB
+_NO_RULES: Mapping[str, TokenRules] = MappingProxyType({})
 _MOST_MADE_SPECIAL = 10_000  # the library compares each with each
 
 
@@ -42,7 +46,12 @@ class Tokenizer:
             token_id: token.content for token_id, token in added.items() if token.special
         }
 
-    def make_special(self, named: Iterable[str], nameless: Iterable[str] = ()) -> None:
+    def make_special(
+        self,
+        named: Iterable[str],
+        nameless: Iterable[str] = (),
+        rules: Mapping[str, TokenRules] = _NO_RULES,
+    ) -> None:
         """Make tokens special that a file beside tokenizer.json calls so, as `transformers` does.
 
         Each is then one token wherever a text has it, and has no text in an answer. What is no
@@ -51,6 +60,7 @@ class Tokenizer:
         Args:
             named: texts of tokens that have a name.
             nameless: texts of others; what tokenizer.json says of them goes first.
+            rules: how those are found that tokenizer.json does not name, by their texts.
 
         Raises:
             ModelError: there are more than any model has.
@@ -66,7 +76,11 @@ class Tokenizer:
                 f"{_MOST_MADE_SPECIAL} are refused"
             )
         if new:
-            tokens = [tokenizers.AddedToken(text, normalized=False) for text in new.values()]
+            own = {text: each for text, each in rules.items() if text not in said}
+            tokens = [
+                tokenizers.AddedToken(text, **asdict(own.get(text, TokenRules())))
+                for text in new.values()
+            ]
             with our_errors(ModelError, "its special tokens cannot be used"):
                 self._backend.add_special_tokens(tokens)
             self.special_tokens = {**self.special_tokens, **new}

@@ -17,8 +17,9 @@ def make_grpc_server(
     """Return a server as `grpc.aio.server` makes it, but one that no method's name can end.
 
     Its services must register their methods, as generated code does. A call of any other method
-    meets the same interceptors, by an empty name, and then ends as UNIMPLEMENTED. A header that is no text leaves no line in the
-    log: anyone can send them, 60 MB of tracebacks in ten seconds, and one may be a key.
+    meets the same interceptors, by an empty name, and then ends as UNIMPLEMENTED. A header that is
+    no text leaves no line in the log: anyone can send them, 60 MB of tracebacks in ten seconds, and
+    one may be a key.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_of_our_doing)
     usual = cygrpc.AioServer

@@ -9,10 +9,12 @@ import pytest
 from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
 from pd_core.checkpoints.tokenizer_config import TokenizerConfig
 from pd_core.errors import ModelError
+from pd_core.text.token_rules import TokenRules
 from pd_core.text.tokenizer import Tokenizer
 
 IMAGE, WORD, END = "<image>", "def", "<|call|>"
 TEXT = f"a {IMAGE}{WORD}inition {END}"
+SPACED = f"a  {WORD}  b {WORD}x  {IMAGE}  {WORD}"
 TEMPLATE = (
     "{{ image_token }}|{{ call_token }}|{{ vision }}|{{ eos_token }}|"
     "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -40,6 +42,10 @@ def directory(path: Path, settings: dict[str, Any], older: dict[str, Any] | None
 
 ADDED = {"__type": "AddedToken", "content": END, "lstrip": False, "rstrip": False,
          "normalized": False, "single_word": False, "special": True}  # fmt: skip
+RULES = {"lstrip": True, "rstrip": True, "single_word": True, "normalized": False, "special": True}
+BY_ITSELF = {"__type": "AddedToken", "content": WORD, **RULES}
+WORD_ID = str(json.loads(random_tiny_tokenizer().to_str())["model"]["vocab"][WORD])
+LOOSE = {"content": WORD, **RULES, "rstrip": False, "single_word": False}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "named": ({"extra_special_tokens": {"image_token": IMAGE, "vision": WORD}}, None),
     "named by objects": ({"extra_special_tokens": {"call_token": ADDED}}, None),
@@ -50,6 +56,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "usual names": ({"eos_token": END, "pad_token": IMAGE}, None),
     "older file": ({}, {"additional_special_tokens": [IMAGE], "image_token": IMAGE}),
     "older file, named": ({}, {"extra_special_tokens": {"vision": WORD}, "call_token": END}),
+    "with rules": ({"mask_token": BY_ITSELF}, None),
+    "with rules, own key": ({"word_token": BY_ITSELF}, None),
+    "with rules, named": ({"extra_special_tokens": {"vision": BY_ITSELF}}, None),
+    "with rules, in a list": ({"additional_special_tokens": [BY_ITSELF]}, None),
+    "with rules, among the added": ({"added_tokens_decoder": {WORD_ID: LOOSE}}, None),
+    "with rules, twice": (
+        {"mask_token": BY_ITSELF, "added_tokens_decoder": {WORD_ID: LOOSE}},
+        None,
+    ),
+    "with rules, and named": ({"mask_token": WORD, "added_tokens_decoder": {WORD_ID: LOOSE}}, None),
+    "with rules, older file": ({}, {"mask_token": {"content": WORD, **RULES}}),
     "none": ({"extra_special_tokens": {}}, None),
 }
 
@@ -57,7 +74,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
 def ours(path: Path) -> tuple[TokenizerConfig, Tokenizer]:
     config = TokenizerConfig.from_directory(path)
     tokenizer = Tokenizer.from_file(path / "tokenizer.json")
-    tokenizer.make_special(config.special_tokens.values(), config.nameless_tokens)
+    tokenizer.make_special(config.special_tokens.values(), config.nameless_tokens, config.rules)
     return config, tokenizer
 
 
@@ -71,11 +88,39 @@ def test_names_and_tokens_are_those_of_transformers(case: str, tmp_path: Path) -
     config, tokenizer = ours(path)
     template = config.template()
     assert template is not None
-    messages = [{"role": "user", "content": TEXT}]
-    assert template.render(messages) == theirs.apply_chat_template(messages, tokenize=False)
-    ids = tokenizer.encode(TEXT)
-    assert ids == theirs.encode(TEXT, add_special_tokens=False)
-    assert tokenizer.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+    for text in (TEXT, SPACED):
+        messages = [{"role": "user", "content": text}]
+        assert template.render(messages) == theirs.apply_chat_template(messages, tokenize=False)
+        ids = tokenizer.encode(text)
+        assert ids == theirs.encode(text, add_special_tokens=False)
+        assert tokenizer.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("with rules")])
+def test_a_token_takes_in_what_its_rules_say(case: str, tmp_path: Path) -> None:
+    config, tokenizer = ours(directory(tmp_path, *CASES[case]))
+    left_alone = Tokenizer.from_file(tmp_path / "tokenizer.json")
+    loose = config.rules[WORD] == TokenRules(lstrip=True)
+    assert loose or config.rules[WORD] == TokenRules(True, True, True)
+    word = tokenizer.token_id(WORD)
+    assert word is not None
+    inside = [word, *left_alone.encode("x")] if loose else left_alone.encode(f"  {WORD}x")
+    behind = left_alone.encode("  b") if loose else left_alone.encode("b")
+    assert tokenizer.encode(f"a  {WORD}  b") == [*left_alone.encode("a"), word, *behind]
+    assert tokenizer.encode(f"  {WORD}x") == inside
+
+
+def test_a_rule_that_is_no_rule_is_named_with_its_file(tmp_path: Path) -> None:
+    for settings, message in (
+        ({"mask_token": {**ADDED, "lstrip": "yes"}}, r"lstrip of '<.call.>' is 'yes'; it must be"),
+        ({"added_tokens_decoder": {"3": {"content": WORD, "rstrip": 1}}}, "rstrip of 'def' is 1"),
+        ({"added_tokens_decoder": {"3": {"content": 3}}}, "added_tokens_decoder is .*; it must be"),
+        ({"added_tokens_decoder": [WORD]}, "added_tokens_decoder must hold an object for each id"),
+        ({"added_tokens_decoder": {"3": WORD}}, "must hold an object for each id"),
+    ):
+        path = directory(tmp_path, settings)
+        with pytest.raises(ModelError, match=rf"tokenizer_config\.json: .*{message}"):
+            TokenizerConfig.from_directory(path)
 
 
 def test_a_named_token_is_one_token_and_has_no_text_in_an_answer(tmp_path: Path) -> None:
@@ -107,6 +152,7 @@ def test_they_are_written_as_they_are_read(tmp_path: Path) -> None:
         "extra_special_tokens": {"vision": WORD, "image_token": IMAGE},
         "additional_special_tokens": [END],
         "eos_token": "<eos>",
+        "mask_token": ADDED | {"lstrip": True},
     }
     read = TokenizerConfig.from_directory(directory(tmp_path, settings))
     (tmp_path / "again").mkdir()
