@@ -5,7 +5,6 @@ is chosen from its logits is chosen by our own sampler, as on every other side.
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -14,18 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pd_core.errors import EngineError, PdError, PromptTooLong
+from pd_core.errors import EngineError, PdError
 from pd_core.generation import ModelCard
-from pd_core.sampling.history import History
-from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
 from pd_device_client.engine.llama_cpp_model import LlamaCppModel
+from pd_device_client.engine.sequence_tokens import SequenceTokens
 from pd_device_client.engine.served_model import ServedModel
 
 __all__ = ["LlamaCppEngine"]
-
-logger = logging.getLogger(__name__)
 
 
 class LlamaCppEngine:
@@ -106,30 +102,30 @@ class _LlamaCppSequence:
         self, engine: LlamaCppEngine, sampling: SamplingParams, prompt_token_ids: Sequence[int]
     ) -> None:
         self._engine = engine
-        self._sampling = sampling
         self._keeps = bool(prompt_token_ids)
         self._slot: int | None = None  # from the first pass on
-        self._source, self._num_tokens = engine.kept.take(prompt_token_ids)
-        # Tokens surely in the cache: a pass whose caller was cancelled does not count.
-        self._held = list(prompt_token_ids[: self._num_tokens])
-        # Only where sampling looks back, and only on the worker: all tokens in the cache.
-        self._token_ids = list(self._held) if sampling.looks_back else []
-        self._history: History | None = None
+        self._source, num_kept = engine.kept.take(prompt_token_ids)
+        served = engine.served
+        self._tokens = SequenceTokens(
+            *(sampling, served.eos_token_ids, served.max_context_tokens),
+            prompt_token_ids[:num_kept],
+        )
 
     async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
         loop = asyncio.get_running_loop()
         sampled = await loop.run_in_executor(
             self._engine.worker, self._pass, list(token_ids), sample_position
         )
-        self._held += token_ids
+        self._tokens.held += token_ids
         return sampled
 
     def close(self) -> None:
-        kept, keeps = None, self._keeps and self._source is None and bool(self._held)
+        kept, held = None, self._tokens.held
+        keeps = self._keeps and self._source is None and bool(held)
         self._keeps = False
         if keeps:
-            kept = _KeptState(len(self._held) * self._engine.model.kv_bytes_per_token)
-            self._engine.kept.keep(self._held, kept)
+            kept = _KeptState(len(held) * self._engine.model.kv_bytes_per_token)
+            self._engine.kept.keep(held, kept)
         with suppress(RuntimeError):  # the engine is closed, and all its memory is free
             self._engine.worker.submit(self._release, kept)
 
@@ -141,7 +137,7 @@ class _LlamaCppSequence:
         model = self._engine.model
         if kept is not None:
             try:
-                model.clear(slot, len(self._held))
+                model.clear(slot, len(self._tokens.held))
                 kept.content.set_result(model.state(slot))
             except PdError as error:
                 kept.content.set_exception(error)
@@ -150,37 +146,27 @@ class _LlamaCppSequence:
 
     def _pass(self, token_ids: list[int], sample_position: int | None) -> int | None:
         """Run one pass on the worker's thread."""
-        end = self._num_tokens + len(token_ids)
-        limit = self._engine.served.max_context_tokens
-        if end > limit:
-            raise PromptTooLong(f"{end} tokens do not fit the local model's context of {limit}")
-        try:
-            return self._forward(token_ids, end, sample_position)
-        except Exception as error:
-            if self._slot is not None:  # the part that went through, so that nothing is there twice
-                self._engine.model.clear(self._slot, self._num_tokens)
-            logger.exception("the local engine failed in a pass of %d tokens", len(token_ids))
-            raise EngineError(
-                f"the local engine failed: {type(error).__name__}; see the log for the cause"
-            ) from error
+        self._tokens.room_for(len(token_ids))
+        with self._tokens.computing(len(token_ids)):
+            try:
+                return self._forward(token_ids, sample_position)
+            except Exception:
+                if self._slot is not None:  # what went through, so that nothing is there twice
+                    self._engine.model.clear(self._slot, self._tokens.num_tokens)
+                raise
 
-    def _forward(self, token_ids: list[int], end: int, sample_position: int | None) -> int | None:
+    def _forward(self, token_ids: list[int], sample_position: int | None) -> int | None:
         slot = self._slot if self._slot is not None else self._begin()
+        self._tokens.feed(token_ids)
         logits = self._engine.model.run(
-            slot, self._num_tokens, token_ids, wants_logits=sample_position is not None
+            slot, self._tokens.num_tokens, token_ids, wants_logits=sample_position is not None
         )
-        self._num_tokens = end
-        if self._sampling.looks_back:
-            self._token_ids += token_ids
+        self._tokens.num_tokens += len(token_ids)
         if logits is None or sample_position is None:
             return None
-        if self._sampling.looks_back and self._history is None:
-            self._history = History(self._token_ids, len(self._token_ids) - sample_position)
-        served = self._engine.served
-        logits[served.num_token_ids :] = float("-inf")  # rows that belong to no token
-        row = torch.from_numpy(logits)[None]
-        eos = served.eos_token_ids
-        return sample(row, [self._sampling], [sample_position], eos, [self._history])[0]
+        # Rows behind these belong to no token.
+        logits[self._engine.served.num_token_ids :] = float("-inf")
+        return self._tokens.sample(torch.from_numpy(logits)[None], sample_position)
 
     def _begin(self) -> int:
         """Take a slot, with the prompt's kept beginning in it."""
@@ -192,7 +178,7 @@ class _LlamaCppSequence:
         self._slot = slot = engine.free_slots.pop()
         if self._source is not None:
             engine.model.restore(slot, state)
-            if not engine.model.clear(slot, self._num_tokens):
+            if not engine.model.clear(slot, self._tokens.num_tokens):
                 raise EngineError("llama.cpp cannot shorten a kept sequence of this model")
             self._source = None
         return slot

@@ -8,24 +8,21 @@ promise anything.
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from pd_core.checkpoints.loading import LoadedModel
-from pd_core.errors import EngineError, PromptTooLong
 from pd_core.generation import ModelCard
 from pd_core.host.low_priority import step_back
 from pd_core.models import KVCache, Segment
 from pd_core.models.thread_trial import thread_counts, try_threads
-from pd_core.sampling.history import History
-from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_core.speculation.prompt_lookup import PromptLookup
 from pd_core.speculation.speculation import Speculation
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
+from pd_device_client.engine.sequence_tokens import SequenceTokens
 from pd_device_client.engine.threads import Threads
 from pd_device_client.engine.tuning import Tuning
 
@@ -33,8 +30,6 @@ __all__ = ["KEPT_KV_BYTES", "TorchLocalEngine"]
 
 KEPT_KV_BYTES = 256 << 20
 """The default of `kept_kv_bytes` for conversations."""
-
-logger = logging.getLogger(__name__)
 
 
 class TorchLocalEngine:
@@ -152,16 +147,14 @@ class _TorchSequence:
         self._loaded = loaded
         self._worker = worker
         self._threads = threads
-        self._sampling = sampling
         self._kept = kept if prompt_token_ids else None
         self._speculation = speculation if prompt_token_ids else Speculation(0)
-        self._source, self._num_tokens = kept.take(prompt_token_ids)
+        self._source, num_kept = kept.take(prompt_token_ids)
         self._cache = loaded.model.make_cache(1)
-        # Tokens surely in the cache: a pass whose caller was cancelled does not count.
-        self._held = list(prompt_token_ids[: self._num_tokens])
-        # Only on the worker: all tokens in the cache, right guesses included.
-        self._token_ids = list(self._held)
-        self._history: History | None = None
+        self._tokens = SequenceTokens(
+            *(sampling, loaded.eos_token_ids, loaded.model.config.max_context_tokens),
+            prompt_token_ids[:num_kept],
+        )
         self._lookup = PromptLookup()  # of tokens that were fed
         # Sampled tokens that come next; all but the last are in the cache.
         self._ahead: list[int] = []
@@ -172,7 +165,7 @@ class _TorchSequence:
             if token_ids[known] != self._ahead[known]:
                 break
             known += 1
-        self._num_tokens += known
+        self._tokens.num_tokens += known
         self._ahead = self._ahead[known:]
         if rest := list(token_ids[known:]):
             decodes = len(rest) == 1 and sample_position is not None
@@ -185,13 +178,13 @@ class _TorchSequence:
             if decodes:
                 seconds = loop.time() - began_s
                 self._speculation.passed(num_drafted, len(self._ahead) - 1, seconds)
-        self._held += token_ids
+        self._tokens.held += token_ids
         return None if sample_position is None else self._ahead[0]
 
     def close(self) -> None:
         # A running pass writes only after the held tokens, so the kept prefix does not change.
-        if self._kept is not None and self._source is None and self._held:
-            self._kept.keep(self._held, self._cache)
+        if self._kept is not None and self._source is None and self._tokens.held:
+            self._kept.keep(self._tokens.held, self._cache)
         self._kept = None
 
     def _pass(
@@ -208,57 +201,42 @@ class _TorchSequence:
             The sampled tokens (the next one, and one for each right guess), and how many were
             guessed.
         """
-        end = self._num_tokens + len(token_ids)
-        limit = self._loaded.model.config.max_context_tokens
-        if end > limit:
-            raise PromptTooLong(f"{end} tokens do not fit the local model's context of {limit}")
+        most = min(most, self._tokens.room_for(len(token_ids)))
         self._threads.set_for(len(token_ids))
-        try:
-            with torch.inference_mode():
-                draft = self._fed(token_ids, min(most, limit - end))
-                hidden = self._forward([*token_ids, *draft], len(draft))
-                if sample_position is None:
-                    return [], 0
-                logits = self._loaded.model.logits(hidden[-1 - len(draft) :])
-                return self._sampled(logits, draft, sample_position), len(draft)
-        except Exception as error:
-            logger.exception("the local engine failed in a pass of %d tokens", len(token_ids))
-            raise EngineError(
-                f"the local engine failed: {type(error).__name__}; see the log for the cause"
-            ) from error
+        with self._tokens.computing(len(token_ids)), torch.inference_mode():
+            draft = self._fed(token_ids, most)
+            hidden = self._forward([*token_ids, *draft], len(draft))
+            if sample_position is None:
+                return [], 0
+            logits = self._loaded.model.logits(hidden[-1 - len(draft) :])
+            return self._sampled(logits, draft, sample_position), len(draft)
 
     def _fed(self, token_ids: list[int], most: int) -> list[int]:
         """Note what is fed, and return guesses at what follows."""
-        if len(self._token_ids) > self._num_tokens:  # right guesses that did not come to be fed
-            del self._token_ids[self._num_tokens :]
-            self._history = None
-        self._token_ids += token_ids
+        self._tokens.feed(token_ids)
         if not most:
             return []
-        self._lookup.extend(self._token_ids[self._lookup.num_tokens :])
+        self._lookup.extend(self._tokens.ids[self._lookup.num_tokens :])
         return self._lookup.draft(most)
 
     def _forward(self, token_ids: list[int], num_drafted: int) -> torch.Tensor:
         """Compute tokens, of which the last are guesses: (T, hidden)."""
-        model = self._loaded.model
-        self._cache.reserve(self._num_tokens + len(token_ids))
+        model, start = self._loaded.model, self._tokens.num_tokens
+        self._cache.reserve(start + len(token_ids))
         if self._source is not None:  # not in `open`, so that copying is off the event loop
-            self._cache.copy_prefix(self._source, self._num_tokens)
+            self._cache.copy_prefix(self._source, start)
             self._source = None
-        segment = Segment(self._cache, self._num_tokens, len(token_ids))
+        segment = Segment(self._cache, start, len(token_ids))
         hidden = model.forward(torch.tensor(token_ids), [segment])
-        self._num_tokens += len(token_ids) - num_drafted
+        self._tokens.num_tokens += len(token_ids) - num_drafted
         return hidden
 
     def _sampled(self, logits: torch.Tensor, draft: list[int], position: int) -> list[int]:
         """Return the token at a position, and those after it as long as the guesses are right."""
-        if self._sampling.looks_back and self._history is None:
-            self._history = History(self._token_ids, len(self._token_ids) - position)
-        eos, sampled = self._loaded.eos_token_ids, list[int]()
+        sampled = list[int]()
         for row, guess in zip(logits, [*draft, None], strict=True):
-            at = position + len(sampled)
-            sampled += sample(row[None], [self._sampling], [at], eos, [self._history])
+            sampled.append(self._tokens.sample(row[None], position + len(sampled)))
             if sampled[-1] != guess:
                 return sampled
-            self._token_ids.append(sampled[-1])
+            self._tokens.ids.append(sampled[-1])
         return sampled
