@@ -39,7 +39,7 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     Whatever the page does, it asks nobody but its own server, and no script of it fails.
     """
     context = browser.new_context(**{"viewport": {"width": 1100, "height": 800}, **options})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     requested, errors = list[str](), list[str]()
     try:
         page = context.new_page()

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import tempfile
 
 import pytest
@@ -39,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
         cache = tempfile.TemporaryDirectory(prefix="pd-test-cache-")
         config.add_cleanup(cache.cleanup)
         os.environ["XDG_CACHE_HOME"] = cache.name
+
+
+def pytest_runtest_setup() -> None:
+    """Let torch draw the same numbers in a test whichever tests came before it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 def pytest_collection_finish() -> None:

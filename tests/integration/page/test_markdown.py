@@ -167,7 +167,7 @@ def test_no_text_takes_long(page: Any, text: str) -> None:
         """async (text) => {
             const { RichText } = await import("/page/rich_text.js");
             let least = Infinity;  // of a few tries, since a busy machine only adds
-            for (let i = 0; i < 3 && least > 500; i++) {
+            for (let i = 0; i < 5 && least > 500; i++) {
                 const made = new RichText(document.createElement("div"));
                 const began = performance.now();
                 made.show(text, [{ origin: "cloud", start: 0, end: text.length }], "markdown");
@@ -177,4 +177,4 @@ def test_no_text_takes_long(page: Any, text: str) -> None:
         }""",
         text,
     )
-    assert took_ms < 1500
+    assert took_ms < 5000
