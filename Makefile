@@ -17,6 +17,9 @@ ARGS ?=
 # Three test processes for two cores, as they often wait; whole files, so that what a file starts is
 # started once.
 PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# The unit tests hardly ever wait, and one process more would only collect them once more. Loading a
+# plugin that none of them uses takes a second in each.
+PARALLEL_UNIT ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder -p no:schemathesis
 # Suites with a target of their own: a browser, crowds of processes and connections, models made to be
 # compared.
 HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
@@ -80,10 +83,10 @@ test-arm64: install ## The native kernels under every compiler and processor, ar
 
 test-fast: install ## For the inner loop: lint and the unit tests but the slow ones; 2 minutes
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/pytest $(PARALLEL) --timeout 60 -m 'not slow' tests/unit $(ARGS)
+	@$(BIN)/pytest $(PARALLEL_UNIT) --timeout 60 -m 'not slow' tests/unit $(ARGS)
 
 test-unit: install ## The unit tests: no sockets
-	@$(BIN)/pytest $(PARALLEL) --timeout 60 tests/unit $(ARGS)
+	@$(BIN)/pytest $(PARALLEL_UNIT) --timeout 60 tests/unit $(ARGS)
 
 test-integration: install ## The integration tests: sockets and processes
 	@$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 tests/integration $(ARGS)

@@ -48,7 +48,11 @@ def pytest_runtest_setup() -> None:
         torch.manual_seed(0)
 
 
+gc.disable()  # until all is imported and collected, of which next to nothing is garbage
+
+
 def pytest_collection_finish() -> None:
     """Keep the collector from going through every module and test again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()

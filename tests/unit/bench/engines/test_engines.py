@@ -47,6 +47,7 @@ def measured() -> EngineDocument:
     return document
 
 
+@pytest.mark.slow
 def test_our_engine_alone_is_measured(measured: EngineDocument) -> None:
     (subject,) = measured.subjects
     assert (subject.name, subject.random_weights) == ("tiny", True)
@@ -73,6 +74,7 @@ def test_our_engine_alone_is_measured(measured: EngineDocument) -> None:
     assert subject.limit_share == min(m.limit_share or 0 for m in figures.decode)
 
 
+@pytest.mark.slow
 def test_the_document_can_be_read_again_and_shown(measured: EngineDocument) -> None:
     again = EngineDocument.model_validate_json(measured.model_dump_json())
     assert again == measured
@@ -188,6 +190,7 @@ def test_both_sides_run_the_same_numbers(tmp_path: Path) -> None:
     assert distances["Q8_0"] < distances["Q4_0"] < 0.5 * spread
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_writes(tmp_path: Path) -> None:
     out, plot = tmp_path / "engine.json", tmp_path / "engine.png"
     words = ["engine", "--shape", "tiny", "--threads", "1", "--rounds", "1", "--steps", "1"]

@@ -49,6 +49,7 @@ def measured() -> tuple[KvCost, list[tuple[str, int]]]:
 Measured = tuple[KvCost, list[tuple[str, int]]]
 
 
+@pytest.mark.slow
 def test_caches_are_what_the_papers_say(measured: Measured) -> None:
     mha, mla = 4 * 2 * 32 * 4, 4 * (8 + 4) * 4  # layers, keys and values or latent and key, bytes
     saved = {  # L = 4: (L - 1) / 4L, 1/2 - 1/4L, and half a latent in 3 of 4 layers
@@ -64,6 +65,7 @@ def test_caches_are_what_the_papers_say(measured: Measured) -> None:
     assert found == {name: (b * (1 - s), b * (1 - s), s) for name, (b, s) in saved.items()}
 
 
+@pytest.mark.slow
 def test_every_context_is_timed_and_the_progress_adds_up(measured: Measured) -> None:
     cost, ticks = measured
     assert sum(weight for _, weight in ticks) == total_weight(SETTINGS)
@@ -83,6 +85,7 @@ def test_every_context_is_timed_and_the_progress_adds_up(measured: Measured) -> 
     assert not cost.reproducible
 
 
+@pytest.mark.slow
 def test_the_report_names_what_was_measured(measured: Measured) -> None:
     console = Console(width=120, file=io.StringIO(), record=True)
     slow = PairedTiming(4096, 9, 1.2, 1.0, 1.2, 1.1, 1.3)
@@ -191,6 +194,7 @@ def test_a_plot_without_matplotlib_is_refused_at_once(
     assert "install pd-device[bench]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_figures_go_to_files_and_to_the_last_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_generated_rows_fit_what_they_were_generated_from() -> None:
     assert again.prefixes.kept_mean == pytest.approx(0.4, abs=0.04)
 
 
+@pytest.mark.slow
 def test_a_shape_of_one_is_a_poisson_process() -> None:
     fit = FIT.model_copy(update={"arrivals": GammaArrivals(rate_per_s=2.0, shape=1.0)})
     profile = profile_trace("t", "none", generate_rows(fit, 20_000, seed=1))

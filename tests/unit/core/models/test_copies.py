@@ -117,6 +117,7 @@ def copies(name: str, numerics: Numerics, tokens: int, trace: Path) -> float:
     return more / copy_of_a_layer(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [1, 8], ids=["decode", "chunk"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_no_step_copies_what_another_layer_cached(
@@ -132,6 +133,7 @@ def test_grouped_steps_do_not_grow_with_the_context_at_all(tokens: int, tmp_path
     assert growth(PAIRS["gqa-skip"][0], probe(), tokens, tmp_path / "trace.json") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("into_scratch", [False, True], ids=["cat", "scratch"])
 @pytest.mark.parametrize("name", ["skip", "gqa-skip"])
 def test_a_copy_of_values_would_be_seen(
@@ -159,6 +161,7 @@ def test_a_copy_of_values_would_be_seen(
     assert copies(name, probe(), 1, tmp_path / "trace.json") > 3
 
 
+@pytest.mark.slow
 def test_a_copy_of_latents_would_be_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mix = LatentAttention._mix
 

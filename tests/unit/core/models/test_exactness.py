@@ -52,7 +52,7 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(params=[1, 2], ids=["1-thread", "2-threads"])
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["1-thread", "2-threads"])
 def _threads(request: pytest.FixtureRequest, _one_thread: None) -> None:
     torch.set_num_threads(request.param)
 

@@ -152,7 +152,7 @@ def test_equals_transformers(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(run(model, ids, [600]), want, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_chunks_equal_one_pass(name: str, threads: int) -> None:
     model, ids = build(CASES[name]), prompt(700)
@@ -163,7 +163,7 @@ def test_chunks_equal_one_pass(name: str, threads: int) -> None:
     assert torch.equal(run(model, ids, [490] + [1] * 40 + [3] * 10 + [140]), whole)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mla", "skip"])
 def test_ragged_batches_equal_each_sequence_alone(name: str, threads: int) -> None:
     model = build(CASES[name])

@@ -64,6 +64,7 @@ def prefilled(model: CausalLM, ids: Tensor, chunk: int = 10_000) -> KVCache:
     return cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 5, SCORE_WINDOW, 70])
 @pytest.mark.parametrize("name", PLAIN)
 def test_transformers_weights_give_the_same(name: str, length: int, tmp_path: Path) -> None:

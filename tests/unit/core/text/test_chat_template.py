@@ -165,6 +165,7 @@ def test_a_format_reaches_nothing_of_python() -> None:
     assert template.render([]) == "[]"
 
 
+@pytest.mark.slow
 def test_an_operation_in_c_holds_up_nobody_and_is_ended() -> None:
     """It would hold the interpreter's lock if it ran in this process."""
     template = ChatTemplate(LONG_IN_C)
@@ -201,6 +202,7 @@ def test_memory_is_bounded_whatever_holds_it_and_is_given_back() -> None:
     assert kept.memory_info().rss < 64 << 20
 
 
+@pytest.mark.slow
 def test_after_a_hostile_chat_the_next_one_is_answered() -> None:
     template = ChatTemplate("{% if messages[0].content == 'x' %}" + LONG_IN_C + "{% endif %}ok")
     assert template.render([{"role": "user", "content": "a"}]) == "ok"

@@ -115,6 +115,7 @@ def test_what_is_unloaded_is_given_back_to_the_system(monkeypatch: pytest.Monkey
     _run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library gives it back itself"
 )

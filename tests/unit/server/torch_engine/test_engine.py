@@ -125,6 +125,7 @@ def _kv_bytes(lm: LoadedModel, num_tokens: int) -> int:
     return lm.model.make_cache(num_tokens).allocated_bytes
 
 
+@pytest.mark.slow
 def test_a_known_prefix_gives_the_same_tokens_and_is_not_computed_again(lm: LoadedModel) -> None:
     answers = _Answers(TorchEngine(lm, max_num_seqs=3, max_num_batched_tokens=100))
     prompt = prompt_of(700)
@@ -309,6 +310,7 @@ def test_prompts_are_scored_once_in_chunks_with_hits_and_continuations(lm: Loade
     assert answers.tokens[3] == whole[4:]
 
 
+@pytest.mark.slow
 def test_a_preempted_prompt_is_scored_once(lm: LoadedModel) -> None:
     engine = TorchEngine(lm, 3, 100, kv_cache_bytes=_kv_bytes(lm, 1024))
     answers = _Answers(engine)

@@ -49,6 +49,7 @@ def short_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whole_functions, "_BODY_TOKENS", 100)
 
 
+@pytest.mark.slow
 def test_whole_functions_are_kept_behind_what_precedes_them(model: LoadedModel) -> None:
     sampling = model.sampling_defaults.params(seed=1)
     chosen = choose_functions([SOURCE, "no Python (\n"], 1, 9)
