@@ -83,10 +83,10 @@ test-arm64: install ## The native kernels under every compiler and processor, ar
 
 test-fast: install ## For the inner loop: lint and the unit tests but the slow ones; 2 minutes
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/pytest $(PARALLEL_UNIT) --timeout 60 -m 'not slow' tests/unit $(ARGS)
+	@$(BIN)/pytest $(PARALLEL_UNIT) --timeout 120 -m 'not slow' tests/unit $(ARGS)
 
 test-unit: install ## The unit tests: no sockets
-	@$(BIN)/pytest $(PARALLEL_UNIT) --timeout 60 tests/unit $(ARGS)
+	@$(BIN)/pytest $(PARALLEL_UNIT) --timeout 120 tests/unit $(ARGS)
 
 test-integration: install ## The integration tests: sockets and processes
 	@$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 tests/integration $(ARGS)

@@ -52,7 +52,13 @@ gc.disable()  # until all is imported and collected, of which next to nothing is
 
 
 def pytest_collection_finish() -> None:
-    """Keep the collector from going through every module and test again and again."""
+    """Prepare what is imported by now.
+
+    The collector is kept from going through every module and test again and again.
+    """
     gc.collect()
     gc.freeze()
     gc.enable()
+    if module := sys.modules.get("pd_core.text.chat_template"):
+        # A template takes milliseconds, but on a busy machine its process may wait for seconds.
+        module.ChatTemplate.__init__.__kwdefaults__["time_limit_s"] = 30.0

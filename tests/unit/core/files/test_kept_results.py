@@ -87,7 +87,7 @@ def test_a_user_without_a_home_loses_it_too(monkeypatch: pytest.MonkeyPatch) -> 
     assert kept("things", "key") is None
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", ["pipe", "circle of links", "folder", "huge"])
 def test_what_is_no_file_of_ours_costs_time_only(kind: str, file: Path) -> None:
     file.parent.mkdir(parents=True)

@@ -168,7 +168,7 @@ def test_a_format_reaches_nothing_of_python() -> None:
 @pytest.mark.slow
 def test_an_operation_in_c_holds_up_nobody_and_is_ended() -> None:
     """It would hold the interpreter's lock if it ran in this process."""
-    template = ChatTemplate(LONG_IN_C)
+    template = ChatTemplate(LONG_IN_C, time_limit_s=2.0)
     template.check()
     ended, waits = threading.Event(), list[float]()
 
@@ -204,7 +204,9 @@ def test_memory_is_bounded_whatever_holds_it_and_is_given_back() -> None:
 
 @pytest.mark.slow
 def test_after_a_hostile_chat_the_next_one_is_answered() -> None:
-    template = ChatTemplate("{% if messages[0].content == 'x' %}" + LONG_IN_C + "{% endif %}ok")
+    template = ChatTemplate(
+        "{% if messages[0].content == 'x' %}" + LONG_IN_C + "{% endif %}ok", time_limit_s=4.0
+    )
     assert template.render([{"role": "user", "content": "a"}]) == "ok"
     with pytest.raises(InvalidRequest, match="took more than"):
         template.render([{"role": "user", "content": "x"}])
