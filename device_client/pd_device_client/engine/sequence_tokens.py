@@ -48,10 +48,10 @@ class SequenceTokens:
         self.held = list(kept)
 
     def room_for(self, count: int) -> int:
-        """Return how many tokens have room behind so many more.
+        """Return how many tokens fit behind `count` more.
 
         Raises:
-            PromptTooLong: not even those have.
+            PromptTooLong: not even those fit.
         """
         end = self.num_tokens + count
         if end > self._most:
@@ -62,7 +62,7 @@ class SequenceTokens:
 
     @contextmanager
     def computing(self, count: int) -> Iterator[None]:
-        """Make what fails in a pass over so many tokens one error, and log its cause.
+        """Make what fails in a pass over `count` tokens one error, and log its cause.
 
         Raises:
             EngineError: the pass failed.

@@ -67,7 +67,7 @@ class _RefusingServer(cygrpc.AioServer):  # type: ignore[misc]
 async def _refuse(call: Any, interceptors: tuple[grpc.aio.ServerInterceptor, ...]) -> None:
     """Answer a call as grpc.aio answers one of a method that it does not find.
 
-    An interceptor may refuse it before, as that of the key does: who has none learns no names.
+    An interceptor may refuse it before, as that of the key does: without one nobody learns names.
     """
     loop = asyncio.get_running_loop()
     nothing = cygrpc._MethodResolver([], {})
