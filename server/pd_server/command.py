@@ -84,12 +84,14 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
             from pd_server.torch_engine.engine import TorchEngine
 
         torch.set_num_threads(config.threads or _default_threads(torch.get_num_threads()))
+        files = None
         if config.device == "cpu":  # a GPU's memory is its own
-            check_memory(
+            files = check_memory(
                 config.model,
                 config.kv_cache_bytes or 0,
-                "float32" if config.fast_numerics else config.numerics,
+                config.numerics,
                 dtype=config.dtype,
+                fast=config.fast_numerics,
                 kept_for="KV caches",
                 mend="--kv-cache-mib",
             )
@@ -99,7 +101,9 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
             device=config.device,
             fast=config.fast_numerics,
             numerics=config.numerics,
+            files=files,
         )
+        del files  # of the model there is all in memory
         if config.threads is None and config.device == "cpu":
             use_best_threads(lm, config.max_num_seqs)
         return TorchEngine(

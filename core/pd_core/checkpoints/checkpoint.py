@@ -1,5 +1,7 @@
 """Reading and writing the tensors of Hugging Face directories: safetensors, sharded or not."""
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,8 @@ __all__ = ["Checkpoint", "read_json", "write_tensors"]
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _FLOATS = ("F32", "F16", "BF16")  # in the words of the files' headers
+_BITS = re.compile(r"[0-9]+")
+_PART_BYTES = 8 << 20
 # The largest models' have a few; each name in a header takes time and twenty times its memory.
 _MOST_HEADER_BYTES = 8 << 20
 
@@ -102,6 +106,19 @@ class Checkpoint(StoredWeights):
         with _opened(file) as opened, _our_errors(file):
             tensor: Tensor = opened.get_tensor(place)
         return tensor
+
+    def _parts(self, place: str) -> Iterator[Tensor]:
+        shape = self._shapes[place]
+        parts = -(-self.stored_bytes(place) // _PART_BYTES) if len(shape) > 1 else 1
+        rows = -(-shape[0] // parts) if parts else 1
+        for first in range(0, shape[0], rows):
+            # Each part is mapped anew: pages that were read count as this process's meanwhile.
+            yield self._whole(place)[first : first + rows]
+
+    def stored_bytes(self, place: str) -> int:
+        """Return how many bytes of the file a tensor takes."""
+        bits = _BITS.search(self._types[place])
+        return math.prod(self._shapes[place]) * (int(bits[0]) if bits else 8) // 8
 
 
 def _header_bytes(file: Path) -> int:

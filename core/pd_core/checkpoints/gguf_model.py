@@ -51,6 +51,7 @@ class GgufModel(ModelFiles):
                 sampling_defaults=_sampling_defaults(keys),
                 checkpoint=GgufWeights(file, config),
             )
+            file.forget_keys()
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
 

@@ -68,25 +68,19 @@ class GgufWeights(StoredWeights):
         blocks = our_rows(blocks, self._heads[name]).reshape(stored.blocks.shape)
         return StoredTensor(stored.kind, stored.shape, blocks)
 
-    def _whole(self, place: str) -> Tensor:
-        whole = torch.empty(self._shapes[place])
-        row = 0
-        for part in self._parts(place):
-            whole[row : row + len(part)] = part
-            row += len(part)
-        return whole
-
     def _parts(self, place: str) -> Iterator[Tensor]:
         stored = self.blocks(place)
         if len(stored.shape) == 1:
             yield torch.from_numpy(dequantised(stored.blocks, stored.kind).reshape(-1))
             return
         rows = max(1, _PART_NUMBERS // stored.shape[-1])
-        for begin in range(0, len(stored.blocks), rows):
-            part = dequantised(stored.blocks[begin : begin + rows], stored.kind)
-            yield torch.from_numpy(part)
+        for first in range(0, len(stored.blocks), rows):
+            blocks = stored.blocks[first : first + rows]
+            yield torch.from_numpy(dequantised(blocks, stored.kind))
+            self._file.give_back()
 
-    def _stored_bytes(self, place: str, tensor: Tensor) -> int:
+    def stored_bytes(self, place: str) -> int:
+        """Return how many bytes of the file a tensor takes."""
         return self._file.header.tensors[self._theirs[place]].size_bytes
 
     def _type_name(self, place: str, tensor: Tensor) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from pd_core.checkpoints.any_model import read_model_files
 from pd_core.checkpoints.loading import DTYPES
+from pd_core.checkpoints.model_files import ModelFiles
 from pd_core.errors import ModelError
 from pd_core.models.config import ModelConfig
 from pd_core.models.families import FAMILIES
@@ -56,7 +57,9 @@ class ModelReport:
     has_chat_template: bool
 
 
-def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelReport:
+def inspect_model(
+    directory: Path | str, *, kv_dtype: str = "float32", files: ModelFiles | None = None
+) -> ModelReport:
     """Read every file of a model, the weights tensor by tensor, and report.
 
     Whatever load_model would refuse is refused here with the same message; only one tensor is in
@@ -65,13 +68,14 @@ def inspect_model(directory: Path | str, *, kv_dtype: str = "float32") -> ModelR
     Args:
         directory: the checkpoint or GGUF file, or the shipped model's name.
         kv_dtype: dtype of the KV cache: "float32", "bfloat16" or "float16".
+        files: what `check_memory` read of it; None: it is read here.
 
     Raises:
         ModelError: it cannot be served; the message says why.
     """
     if kv_dtype not in DTYPES:
         raise ModelError(f"unknown dtype {kv_dtype!r}; known: {', '.join(DTYPES)}")
-    files = read_model_files(model_path(str(directory)))
+    files = files or read_model_files(model_path(str(directory)))
     config = files.config
     shapes = files.shapes
     types = files.checkpoint.verify(shapes, tied_head=config.tie_word_embeddings)

@@ -86,6 +86,7 @@ def load_model(
     device: str = "cpu",
     fast: bool = False,
     numerics: str = "float32",
+    files: ModelFiles | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LoadedModel:
     """Load the shipped model or "random-tiny" by name, a Hugging Face directory or a GGUF file.
@@ -100,6 +101,7 @@ def load_model(
         fast: give up bit-equality for speed.
         numerics: one of NUMERICS; "integer": the weights are rounded to 8 bits, and all is computed
             reproducibly on any device; dtype and fast do not apply then.
+        files: what `check_memory` read of it; None: it is read here.
         progress: called with the bytes read so far and the size of the weights' files; never for a
             model without files.
 
@@ -111,8 +113,6 @@ def load_model(
     logger.debug("loading %s", spec)
     _check_device(device)
     plain = torch.device(device).type == "cpu" and dtype == "float32" and not fast
-    if numerics == "auto" and not plain:
-        numerics = "float32"
     if numerics == "integer" and (fast or dtype != "float32"):
         raise ModelError(
             "integer numerics have a type of their own, and no fast mode; leave the dtype and the "
@@ -122,9 +122,9 @@ def load_model(
         found = _numerics(numerics, dtype, device, fast=fast)
         loaded = _load_random_tiny(found, dtype, device)
     else:
-        files = read_model_files(model_path(spec))
+        files = files or read_model_files(model_path(spec))
         num_parameters = sum(tensor.numel() for tensor in files.shapes.values())
-        kind = chosen_numerics(numerics, files.config, num_parameters)
+        kind = chosen_numerics(numerics, files.config, num_parameters, plain=plain)
         found = _numerics(kind, dtype, device, fast=fast)
         loaded = _load_files(files, found, dtype, device, progress)
     logger.debug("the fingerprints are known of %s", loaded.name)
@@ -243,6 +243,7 @@ def _load_files(
     progress: Callable[[int, int], None] | None,
 ) -> LoadedModel:
     model: CausalLM | IntegerLM
+    trim_heap()  # of what reading the tokenizer used: it counts in the most that a load takes
     if numerics is INTEGER:
         model = _rounded(files, device, progress)
     else:
@@ -250,8 +251,9 @@ def _load_files(
         tied_head = files.config.tie_word_embeddings
         files.checkpoint.load_into(model.tensors(), tied_head=tied_head, progress=progress)
     model.num_token_ids = files.tokenizer.vocab_size
+    trim_heap()  # of what rounding used meanwhile
     model.warm_up()
-    trim_heap()  # of what rounding or packing used meanwhile
+    trim_heap()  # of what packing used
     logger.debug("the weights are in memory")
     return LoadedModel(
         name=files.name,

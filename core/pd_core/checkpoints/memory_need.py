@@ -48,13 +48,16 @@ class MemoryNeed:
         return max(self.loading, self.weights + self.context + kept_bytes) + _SPARE_BYTES
 
 
-def memory_need(files: ModelFiles, numerics: str, dtype: str = "float32") -> MemoryNeed:
+def memory_need(
+    files: ModelFiles, numerics: str, dtype: str = "float32", *, fast: bool = False
+) -> MemoryNeed:
     """Predict what a model takes in this process.
 
     Args:
         files: the model.
         numerics: one of NUMERICS.
         dtype: of a model in floats.
+        fast: without bit-equality; then "auto" are floats.
     """
     config = files.config
     sizes = [tensor.numel() for tensor in files.shapes.values()]
@@ -80,10 +83,11 @@ def check_memory(
     numerics: str = "float32",
     *,
     dtype: str = "float32",
+    fast: bool = False,
     kept_for: str = "conversations",
     mend: str = "--kept-kv-mib",
     available: Callable[[], int] = available_bytes,
-) -> None:
+) -> ModelFiles | None:
     """Refuse a model whose weights and one conversation's KV cache do not fit.
 
     Args:
@@ -91,17 +95,21 @@ def check_memory(
         kept_bytes: KV cache kept besides.
         numerics: one of NUMERICS.
         dtype: of a model in floats.
+        fast: it gives up bit-equality for speed, as `load_model` takes it.
         kept_for: what that is for, in words.
         mend: the option that says how much is kept.
         available: returns the free memory in bytes.
+
+    Returns:
+        The model's files, read once for `load_model` too; None for a model without files.
 
     Raises:
         ModelError: it does not fit, or could not be loaded anyway; the message says why.
     """
     if model == RANDOM_TINY:
-        return  # generated, a few megabytes
+        return None  # generated, a few megabytes
     files = read_model_files(model_path(model))
-    need = memory_need(files, numerics, dtype)
+    need = memory_need(files, numerics, dtype, fast=fast)
     total, there = need.total(kept_bytes), available()
     if total > there:
         kept, lower = "", ""
@@ -114,6 +122,7 @@ def check_memory(
             f"cache of one conversation: {_mib(need.context)} MiB{kept}), and {_mib(there)} MiB "
             f"are free; close other programs, {lower}or choose a smaller model"
         )
+    return files
 
 
 def _context_bytes(config: ModelConfig, tokens: int, dtype: torch.dtype | None = None) -> int:

@@ -5,7 +5,8 @@ int8, beside `weight_scale` (N, groups) and perhaps `weight_shape`. Here it has 
 shape, as in any checkpoint, and is read as floats, or as the integers that it is.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from pd_core.checkpoints.checkpoint import Checkpoint
 from pd_core.checkpoints.quantization_config import INT_FORMAT, PackedScheme
-from pd_core.checkpoints.stored_weights import StoredWeights
+from pd_core.checkpoints.stored_weights import StoredWeights, joined
 from pd_core.errors import ModelError
 from pd_core.integer.group_rounding import split_scales
-from pd_core.integer.weights import GROUP, IntegerWeight, round_rows
+from pd_core.integer.weights import GROUP, IntegerWeight
 
 __all__ = ["PackedWeights", "pack", "unpack"]
 
@@ -26,6 +27,7 @@ _SCALE, _PACKED, _SHAPE = "_scale", "_packed", "_shape"
 _SCALE_TYPES = ("F32", "F16", "BF16")
 _UNREAD = ("_zero_point", "_g_idx", "_global_scale")
 _WORD = 32
+_PART_NUMBERS = 1 << 18  # unpacked at once
 
 
 class PackedWeights(StoredWeights):
@@ -92,25 +94,35 @@ class PackedWeights(StoredWeights):
         return shape
 
     def _whole(self, place: str) -> Tensor:
-        if place not in self._scheme_of:
-            return self._raw.whole(place)
-        codes, scales = self._codes(place)
-        scheme = self._scheme_of[place]
-        each = scales
-        if scheme.group:
-            each = scales.repeat_interleave(scheme.group, 1)[:, : codes.shape[1]]
-        return codes.float() * each
+        return super()._whole(place) if place in self._scheme_of else self._raw.whole(place)
 
-    def _codes(self, place: str) -> tuple[Tensor, Tensor]:
-        """Return a weight's codes (N, K), int8, and its scales (N, groups), float32."""
-        scheme = self._scheme_of[place]
+    def _parts(self, place: str) -> Iterator[Tensor]:
+        if place not in self._scheme_of:
+            yield from self._raw.parts(place)
+            return
+        group, scales, row = self._scheme_of[place].group, self._scales(place), 0
+        for codes in self._codes(place):
+            each = scales[row : row + len(codes)]
+            if group:
+                each = each.repeat_interleave(group, 1)[:, : codes.shape[1]]
+            yield codes.float() * each
+            row += len(codes)
+
+    def _scales(self, place: str) -> Tensor:
+        """Return a weight's scales (N, groups), float32."""
         scales = self._raw.whole(place + _SCALE).float()
         if not torch.isfinite(scales).all() or (scales < 0).any():
             raise ModelError(f"tensor {place + _SCALE} holds NaN, infinite or negative values")
-        if scheme.format == INT_FORMAT:
-            return self._raw.whole(place), scales
-        words = self._raw.whole(place + _PACKED)
-        return unpack(words, scheme.bits, self._shapes[place][1]), scales
+        return scales
+
+    def _codes(self, place: str) -> Iterator[Tensor]:
+        """Yield a weight's codes (N, K), int8, some rows at a time."""
+        scheme, cols = self._scheme_of[place], self._shapes[place][1]
+        rows = max(1, _PART_NUMBERS // cols)
+        packed = scheme.format != INT_FORMAT
+        for part in self._raw.parts(place + _PACKED if packed else place):
+            for some in part.split(rows):
+                yield unpack(some, scheme.bits, cols) if packed else some
 
     def packing(self) -> dict[str, Any]:
         """Return the schemes of all layers that are stored as integers."""
@@ -126,20 +138,31 @@ class PackedWeights(StoredWeights):
         scheme = self._scheme_of.get(place)
         if scheme is None:
             return super().integers(name)
-        codes, scales = self._codes(place)
+        scales = self._scales(place)
         if scheme.bits == 8 and not scheme.group:
-            return IntegerWeight(codes, scales[:, 0])
-        if scheme.bits == 4 and scheme.group % GROUP == 0:
-            groups = -(-codes.shape[1] // GROUP)
+            return IntegerWeight(self._all_codes(place), scales[:, 0])
+        if self.bits(place) == 4:
+            groups = -(-self._shapes[place][1] // GROUP)
             times = scheme.group // GROUP or groups
             split = split_scales(scales.repeat_interleave(times, 1)[:, :groups])
             if split is not None:
-                return IntegerWeight(codes, split[1], steps=split[0])
-        return round_rows(self._whole(place))
+                return IntegerWeight(self._all_codes(place), split[1], steps=split[0])
+        return self._rounded(name)
 
-    def _stored_bytes(self, place: str, tensor: Tensor) -> int:
+    def bits(self, place: str) -> int:
+        """Return the bits of what `integers` returns: at most, before the scales are known."""
         scheme = self._scheme_of.get(place)
-        return tensor.nbytes if scheme is None else tensor.numel() * scheme.bits // 8
+        return 4 if scheme is not None and scheme.bits == 4 and scheme.group % GROUP == 0 else 8
+
+    def _all_codes(self, place: str) -> Tensor:
+        return joined(self._codes(place), self._shapes[place])
+
+    def stored_bytes(self, place: str) -> int:
+        """Return how many bytes of the file a tensor's numbers take, without their scales."""
+        scheme = self._scheme_of.get(place)
+        if scheme is None:
+            return self._raw.stored_bytes(place)
+        return math.prod(self._shapes[place]) * scheme.bits // 8
 
     def _type_name(self, place: str, tensor: Tensor) -> str:
         return self._types[place] if place in self._scheme_of else super()._type_name(place, tensor)
@@ -156,6 +179,7 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 def unpack(words: Tensor, bits: int, cols: int) -> Tensor:
     """Undo `pack`: codes (N, cols), int8."""
-    shifted = words[..., None] >> torch.arange(0, _WORD, bits, dtype=torch.int32)
-    codes = (shifted & ((1 << bits) - 1)) - (1 << bits - 1)
-    return codes.flatten(1)[:, :cols].to(torch.int8)
+    unsigned = words.view(torch.uint8)  # the lowest bits are in the first byte
+    if bits == 4:
+        unsigned = torch.stack((unsigned & 15, unsigned >> 4), -1).flatten(1)
+    return (unsigned[:, :cols] - (1 << bits - 1)).view(torch.int8)

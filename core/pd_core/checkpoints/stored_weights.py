@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pd_core.errors import ModelError
-from pd_core.integer.weights import IntegerWeight, round_rows
+from pd_core.integer.weights import IntegerWeight, round_parts
 
-__all__ = ["StoredWeights"]
+__all__ = ["StoredWeights", "joined"]
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Names of what quantised checkpoints (GPTQ, AWQ, FP8, bitsandbytes, MLX, HQQ, AQLM) store beside
@@ -89,25 +89,38 @@ class StoredWeights(ABC):
         Raises:
             ModelError: it is not finite, or its file is gone.
         """
-        tensor = self._whole(self._place(name))
-        _check_finite(name, tensor)
-        return round_rows(tensor.float())
+        return self._rounded(name)
 
-    @abstractmethod
-    def _whole(self, place: str) -> Tensor:
-        """Return a tensor by the name it is stored under.
+    def bits(self, place: str) -> int:
+        """Return the bits of what `integers` returns for a tensor, by what the headers say."""
+        return 8
+
+    def _rounded(self, name: str) -> IntegerWeight:
+        """Round a tensor's floats to 8 bits by rows, of which a part is in memory at a time."""
+        place = self._place(name)
+        whole = round_parts(self._parts(place), *self._shapes[place])
+        if not torch.isfinite(whole.scales).all():
+            raise _not_finite(name)
+        return whole
+
+    def parts(self, place: str) -> Iterator[Tensor]:
+        """Yield a tensor as `whole` returns it, some consecutive rows at a time.
 
         Raises:
-            ModelError: its file is gone, or cannot be mapped into memory.
+            ModelError: as for `whole`.
         """
+        return self._parts(place)
 
+    def _whole(self, place: str) -> Tensor:
+        return joined(self._parts(place), self._shapes[place])
+
+    @abstractmethod
     def _parts(self, place: str) -> Iterator[Tensor]:
-        """Yield a tensor in parts of consecutive rows, where the whole would take much memory."""
-        yield self._whole(place)
+        """Yield a tensor in parts of consecutive rows, since the whole may take much memory."""
 
-    def _stored_bytes(self, place: str, tensor: Tensor) -> int:
+    @abstractmethod
+    def stored_bytes(self, place: str) -> int:
         """Return how many bytes of the file a tensor takes."""
-        return tensor.nbytes
 
     def _type_name(self, place: str, tensor: Tensor) -> str:
         """Return the name of a stored tensor's type; `tensor` is some of it, as read."""
@@ -178,7 +191,7 @@ class StoredWeights(ABC):
                 target[row : row + len(part)].copy_(part)
                 row += len(part)
             _check_finite(name, target)
-            read_bytes += self._stored_bytes(place, part)
+            read_bytes += self.stored_bytes(place)
             if progress is not None:
                 progress(min(read_bytes, size_bytes), size_bytes)
         if progress is not None:
@@ -197,7 +210,8 @@ class StoredWeights(ABC):
             tensors, tied_head, progress: as for `load_into`; each tensor is taken once.
 
         Returns:
-            What reads one as float32, and what reads a linear layer's as `integers` does.
+            What reads one as float32, and what reads a linear layer's as `integers` does, or the
+            embedding, rounded to 8 bits by rows.
 
         Raises:
             ModelError: as `load_into`; of a tensor's values, when it is taken.
@@ -205,21 +219,21 @@ class StoredWeights(ABC):
         places = dict(self._fitting(tensors, tied_head))
         read_bytes, size_bytes = 0, self._size_bytes
 
-        def took(name: str, tensor: Tensor) -> None:
+        def took(name: str) -> None:
             nonlocal read_bytes
-            read_bytes += self._stored_bytes(places.pop(name), tensor)
+            read_bytes += self.stored_bytes(places.pop(name))
             if progress is not None:
                 progress(min(read_bytes, size_bytes) if places else size_bytes, size_bytes)
 
         def take(name: str) -> Tensor:
             tensor = self._whole(places[name])
             _check_finite(name, tensor)
-            took(name, tensor)
+            took(name)
             return tensor.float()
 
         def take_integers(name: str) -> IntegerWeight:
-            whole = self.integers(name)
-            took(name, whole.codes)
+            whole = self._rounded(name) if name == _EMBEDDING else self.integers(name)
+            took(name)
             return whole
 
         return take, take_integers
@@ -261,7 +275,7 @@ class StoredWeights(ABC):
         self.check_fits(tensors, tied_head=tied_head)
         self._check_there()
         both = tied_head and self._shapes.keys() >= {_EMBEDDING, _HEAD}
-        if both and not torch.equal(self._whole(_EMBEDDING), self._whole(_HEAD)):
+        if both and not all(map(torch.equal, self._parts(_EMBEDDING), self._parts(_HEAD))):
             raise ModelError(f"tie_word_embeddings is true, but {_HEAD} is not the embedding")
         yield from ((name, self._place(name)) for name in sorted(tensors))
 
@@ -275,10 +289,25 @@ class StoredWeights(ABC):
         return _HEAD if name == _EMBEDDING and name not in self._shapes else name
 
 
+def joined(parts: Iterable[Tensor], shape: Sequence[int]) -> Tensor:
+    """Copy a tensor's consecutive parts into one of the shape."""
+    whole, row = torch.empty(0), 0
+    for part in parts:
+        if not row:
+            whole = part.new_empty(shape)
+        whole[row : row + len(part)] = part
+        row += len(part)
+    return whole
+
+
 def _check_finite(name: str, tensor: Tensor) -> None:
     for part in torch.split(tensor.reshape(-1), _CHECKED_NUMBERS):
         if not torch.isfinite(part).all():
-            raise ModelError(f"tensor {name} holds NaN or infinite values")
+            raise _not_finite(name)
+
+
+def _not_finite(name: str) -> ModelError:
+    return ModelError(f"tensor {name} holds NaN or infinite values")
 
 
 def _some(names: list[str]) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GgufFile", "StoredTensor"]
 
+_DONT_NEED: int | None = getattr(mmap, "MADV_DONTNEED", None)  # Windows knows no such thing
+
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
@@ -48,10 +50,10 @@ class GgufFile:
         try:
             with path.open("rb") as opened:
                 refuse_pointer(path, opened.read(100))
-                mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+                self._mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # an empty file cannot be mapped
             raise ModelError(f"{path} cannot be read as a GGUF file: {error}") from error
-        self._content = memoryview(mapped)
+        self._content = memoryview(self._mapped)
         try:
             self.header: Header = read_header(self._content)
         except ModelError as error:
@@ -66,3 +68,15 @@ class GgufFile:
         row_bytes = place.shape[-1] // place.kind.numbers * place.kind.bytes
         blocks = np.frombuffer(content, np.uint8).reshape(-1, row_bytes)
         return StoredTensor(place.kind, place.shape, blocks)
+
+    def forget_keys(self) -> None:
+        """Let the header's keys go, once they are used: they hold the whole vocabulary."""
+        self.header = Header({}, self.header.tensors)
+
+    def give_back(self) -> None:
+        """Give back the memory of all that was read; it stays readable.
+
+        Else what was read of a mapped file counts as this process's.
+        """
+        if _DONT_NEED is not None:
+            self._mapped.madvise(_DONT_NEED)

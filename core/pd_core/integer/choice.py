@@ -10,7 +10,9 @@ __all__ = ["chosen_numerics"]
 _LEAST_PARAMETERS = 50_000_000
 
 
-def chosen_numerics(wanted: str, config: ModelConfig, num_parameters: int) -> str:
+def chosen_numerics(
+    wanted: str, config: ModelConfig, num_parameters: int, *, plain: bool = True
+) -> str:
     """Return "float32" or "integer".
 
     "auto" is integer for a model of 50 million parameters or more, where the native kernels serve
@@ -20,9 +22,11 @@ def chosen_numerics(wanted: str, config: ModelConfig, num_parameters: int) -> st
         wanted: one of NUMERICS.
         config: the model's.
         num_parameters: its weights.
+        plain: in floats it would be computed reproducibly, in float32 on the CPU; "auto" leaves
+            any other wish as it is.
     """
     if wanted != "auto":
         return wanted
-    large = num_parameters >= _LEAST_PARAMETERS and config.latent is None
+    large = plain and num_parameters >= _LEAST_PARAMETERS and config.latent is None
     usable = large and kernel_library() is not None and fits_kernels(config)
     return "integer" if usable else "float32"

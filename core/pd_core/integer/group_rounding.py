@@ -30,6 +30,7 @@ _TINY = 2.0**-100  # smaller scales count as zeros: their quotients would overfl
 _SPANS = [6.2 + 0.1 * i for i in range(28)]  # the largest element in steps, as tried
 _TOP_STEPS = [40, 44, 48, 52, 56, 60, 63]  # of a row's largest group, as tried
 _NUMBERS = 1 << 20  # looked at together, for the memory
+_TRIED = 4  # groups of a row whose scales leave few steps to try on all
 _KEPT_BITS = 0xFFFFFFC0 - (1 << 32)  # of a float32: all but the last six
 
 
@@ -160,14 +161,28 @@ def split_scales(scales: Tensor) -> tuple[Tensor, Tensor] | None:
     Returns:
         None: they are not whole multiples of any row scale with steps of at most 63.
     """
-    most, steps = scales.amax(1), torch.ones_like(scales)
-    found = torch.zeros_like(most)
-    for top in range(1, MOST_STEP + 1):  # the largest group's step; the least that fits is it
-        scale = most / top
-        whole = torch.round(scales / scale.clamp_min(_TINY)[:, None])
-        fits = (whole * scale[:, None] == scales).all(1) & (whole >= 1).all(1) & (found == 0)
-        found = torch.where(fits, scale, found)
-        steps = torch.where(fits[:, None], whole, steps)
+    most, found = scales.amax(1), torch.zeros(len(scales))
+    steps = torch.ones_like(scales)
+    tops = torch.arange(1, MOST_STEP + 1)  # the largest group's step; the least that fits is it
+    may = torch.ones(len(scales), MOST_STEP, dtype=torch.bool)
+    for column in scales[:, :_TRIED].unbind(1):  # which leave few
+        may &= _multiples(column[:, None], most[:, None] / tops)[1]
+    rows = torch.nonzero(may.any(1))[:, 0]
+    while len(rows):
+        top = may[rows].int().argmax(1)  # the first of them
+        scale = most[rows] / tops[top]
+        whole, fits = _multiples(scales[rows], scale[:, None])
+        fits = fits.all(1)
+        found[rows[fits]], steps[rows[fits]] = scale[fits], whole[fits]
+        may[rows, top] = False
+        may[rows[fits]] = False
+        rows = rows[may[rows].any(1)]
     if (found != most).logical_and(found == 0).any():
         return None
     return steps.to(torch.uint8), found
+
+
+def _multiples(scales: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many times a scale others are, rounded, and whether exactly so."""
+    whole = torch.round(scales / scale.clamp_min(_TINY))
+    return whole, (whole * scale == scales) & (whole >= 1)

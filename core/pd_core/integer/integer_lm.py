@@ -34,6 +34,7 @@ from pd_core.models.rope import frequencies
 
 __all__ = ["IntegerLM"]
 
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _ANGLES = 2048  # positions whose angles are computed together
 
 
@@ -58,8 +59,8 @@ class IntegerLM:
         config: the model's.
         take: returns a checkpoint's tensor by name, as float32.
         device: where it computes; the native kernels serve the CPU.
-        rounded: returns the weights of linear layers, the output layer's included if it is stored;
-            None: those that `take` returns are rounded.
+        rounded: returns the weights of the embedding and of linear layers, the output layer's
+            included if it is stored; None: those that `take` returns are rounded.
 
     Raises:
         ModelError: latent attention is not supported in integers.
@@ -91,23 +92,25 @@ class IntegerLM:
             whole = round_rows(placed(name)) if rounded is None else rounded(name)
             return whole.to(device)
 
-        embedding = padded(round_rows(placed("model.embed_tokens.weight")))
-        tied = config.tie_word_embeddings
-        head = embedding if tied else padded(placed_integers("lm_head.weight"))
-        self._norm = placed("model.norm.weight").contiguous()
+        library = kernel_library() if device.type == "cpu" and fits_kernels(config) else None
+        # What is no longer needed is let go at once: it counts in the most that a load takes.
+        head = None if config.tie_word_embeddings else padded(placed_integers(_HEAD))
+        embedding = padded(placed_integers(_EMBEDDING))
+        self._embedding, self._embedding_scales = embedding.codes, embedding.scales
         layers = (
             layer_weights(config, i, placed, placed_integers) for i in range(config.num_layers)
         )
-        library = kernel_library() if device.type == "cpu" and fits_kernels(config) else None
         self._passes: _Passes
         if library is None:
-            self._passes = TorchPasses(config, list(layers), head)
-            self._embedding = embedding.codes
+            self._passes = TorchPasses(config, list(layers), head or embedding)
         else:
-            native = NativePasses(library, config, layers, head)
+            native = NativePasses(library, config, head or embedding)
+            if head is None:
+                self._embedding = native.head_panels
+            del head, embedding
+            native.pack(layers)
             self._passes = native
-            self._embedding = native.head_panels if tied else embedding.codes
-        self._embedding_scales = embedding.scales
+        self._norm = placed("model.norm.weight").contiguous()
 
     @property
     def weight_bytes(self) -> int:

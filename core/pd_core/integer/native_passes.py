@@ -2,7 +2,7 @@
 
 import ctypes
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -38,8 +38,7 @@ class NativePasses:
     Args:
         library: the kernels.
         config: the model's.
-        layers: their weights, which are packed one after another and not kept as they are.
-        head: the output layer's weight.
+        head: the output layer's weight, which is packed; `pack` takes the layers'.
 
     Attributes:
         head_panels: the packed codes of the head, (N / 16, K / 4, 16, 4): the weight plus 128.
@@ -53,7 +52,6 @@ class NativePasses:
         self,
         library: ctypes.CDLL,
         config: ModelConfig,
-        layers: Iterable[LayerWeights],
         head: IntegerWeight,
     ) -> None:
         self._library = library
@@ -61,11 +59,9 @@ class NativePasses:
         self._held: list[Tensor] = []  # what the structures point to
         self._pages = HugePages()
         self.weight_bytes = 0
-        self.head_panels = self._pages.hold(head.to_panels())
+        self.head_panels = self._packed(head)
         self._head = self._linear(head, self.head_panels)
         self._layers = (LayerPointers * config.num_layers)()
-        for place, layer in zip(self._layers, layers, strict=True):
-            self._fill(place, layer)
         self._context: int | None = None
         self._threads = 0
         self._end: Callable[[], object] = _nothing
@@ -78,13 +74,22 @@ class NativePasses:
                 "has not; leave it unset for the best there is"
             )
 
-    def _linear(self, weight: IntegerWeight, panels: Tensor | None = None) -> LinearPointers:
-        if panels is None:
-            panels = self._pages.hold(weight.to_panels())
+    def pack(self, layers: Iterator[LayerWeights]) -> None:
+        """Pack the layers' weights one after another; one layer is in memory as it was."""
+        for place in self._layers:
+            self._fill(place, next(layers))
+
+    def _packed(self, weight: IntegerWeight) -> Tensor:
+        panels = self._pages.room(weight.panels_shape)
+        weight.write_panels(panels)
+        return panels
+
+    def _linear(self, weight: IntegerWeight, panels: Tensor) -> LinearPointers:
         self.weight_bytes += panels.nbytes
         rows, cols = weight.codes.shape
+        self._held.append(panels)
         return LinearPointers(
-            self._pointer(panels),
+            panels.data_ptr(),
             self._pointer(weight.step_panels()),
             self._pointer(weight.scales),
             self._pointer(weight.bias),
@@ -93,7 +98,8 @@ class NativePasses:
 
     def _fill(self, place: LayerPointers, layer: LayerWeights) -> None:
         for name in ("qkv", "out", "gate_up", "down"):
-            setattr(place, name, self._linear(getattr(layer, name)))
+            weight = getattr(layer, name)
+            setattr(place, name, self._linear(weight, self._packed(weight)))
         for name in ("input_norm", "post_norm", "query_norm", "key_norm"):
             setattr(place, name, self._pointer(getattr(layer, name)))
         for name in ("own_keys", "own_values", "key_layer"):
@@ -102,7 +108,7 @@ class NativePasses:
     def _pointer(self, tensor: Tensor | None) -> int | None:
         if tensor is None:
             return None
-        self._held.append(tensor.contiguous())
+        self._held.append(self._pages.hold(tensor))
         return self._held[-1].data_ptr()
 
     def _opened(self) -> int:

@@ -3,7 +3,7 @@
 Legend: N output features, K input features, both padded with zeros to multiples of 32.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +22,7 @@ __all__ = [
     "layer_weights",
     "padded",
     "quotient",
+    "round_parts",
     "round_rows",
     "scaled_rows",
 ]
@@ -35,6 +36,7 @@ GROUP = 32
 _PADDED = 32
 _TOP = 127
 _ZERO = 2.0**-100
+_TOGETHER = 1 << 18  # numbers: what stays in a processor's cache is quickest, and takes no memory
 
 Take = Callable[[str], Tensor]
 """Returns a checkpoint's tensor by name, as float32."""
@@ -70,22 +72,29 @@ class IntegerWeight:
         each = self.steps.repeat_interleave(GROUP, 1)[:, : self.codes.shape[1]]
         return self.codes.to(torch.int16) * each
 
-    def to_panels(self) -> Tensor:
-        """Return the codes in the kernels' order, uint8; see `pd_linear` in kernel.h.
-
-        Returns:
-            (N / 16, K / 4, 16, 4): codes plus 128; or of 4 bits (N / 16, K / 32, 4, 16, 4): two
-            codes plus 8 in a byte, elements i and i + 16 of a group.
-        """
+    @property
+    def panels_shape(self) -> tuple[int, ...]:
+        """The shape of the codes in the kernels' order; see `write_panels`."""
         rows, cols = self.codes.shape
         if self.steps is None:
-            unsigned = self.codes.view(torch.uint8) ^ 128
-            panels = unsigned.view(rows // PANEL, PANEL, cols // 4, 4)
-            return panels.transpose(1, 2).contiguous()
-        halves = (self.codes + 8).view(torch.uint8).view(rows, cols // GROUP, 2, GROUP // 2)
-        pairs = halves[:, :, 0] | halves[:, :, 1] << 4
-        panels = pairs.view(rows // PANEL, PANEL, cols // GROUP, 4, 4)
-        return panels.permute(0, 2, 3, 1, 4).contiguous()
+            return rows // PANEL, cols // 4, PANEL, 4
+        return rows // PANEL, cols // GROUP, 4, PANEL, 4
+
+    def write_panels(self, to: Tensor) -> None:
+        """Write the codes in the kernels' order; see `pd_linear` in kernel.h.
+
+        Args:
+            to: uint8, contiguous. (N / 16, K / 4, 16, 4): codes plus 128; or of 4 bits
+                (N / 16, K / 32, 4, 16, 4): two codes plus 8 in a byte, elements i and i + 16 of a
+                group.
+        """
+        panels = max(1, _TOGETHER // (PANEL * self.codes.shape[1]))
+        for part, codes in zip(to.split(panels), self.codes.split(panels * PANEL), strict=True):
+            fours = (codes if self.steps is None else _pairs(codes)).view(torch.int32)
+            within = fours.view(-1, PANEL, part[0].numel() // (4 * PANEL)).transpose(1, 2)
+            part.view(torch.int32).view(within.shape).copy_(within)
+            if self.steps is None:
+                part.bitwise_xor_(128)  # which adds 128
 
     def step_panels(self) -> Tensor | None:
         """Return the steps in the kernels' order, (N / 16, K / 32, 16), uint8."""
@@ -158,14 +167,40 @@ def scaled_rows(x: Tensor, top: int) -> tuple[Tensor, Tensor]:
 
 def round_rows(weight: Tensor) -> IntegerWeight:
     """Round a float32 weight (N, K) to 8 bits, each row by its largest element; not padded."""
-    scaled, scales = scaled_rows(weight, _TOP)
-    return IntegerWeight(torch.round(scaled).to(torch.int8), scales[:, 0])
+    return round_parts([weight], *weight.shape)
+
+
+def round_parts(parts: Iterable[Tensor], rows: int, cols: int) -> IntegerWeight:
+    """Round a weight as `round_rows`, of which a few rows are in memory as floats at a time.
+
+    Args:
+        parts: the weight's consecutive rows, of any dtype of floats.
+        rows, cols: its shape.
+
+    Returns:
+        With scales that are not finite where a row is not.
+    """
+    codes = scales = torch.empty(0)
+    row = 0
+    for part in parts:
+        if not row:
+            codes = torch.empty(rows, cols, dtype=torch.int8, device=part.device)
+            scales = torch.empty(rows, device=part.device)
+        for some in part.split(max(1, _TOGETHER // cols)):
+            scaled, units = scaled_rows(some.float(), _TOP)
+            end = row + len(some)
+            codes[row:end] = scaled.round_()
+            scales[row:end] = units[:, 0]
+            row = end
+    return IntegerWeight(codes, scales)
 
 
 def padded(weight: IntegerWeight) -> IntegerWeight:
     """Pad a weight with zeros to multiples of 32."""
     rows, cols = weight.codes.shape
     more, wider = -rows % _PADDED, -cols % _PADDED
+    if not more and not wider:
+        return weight
     steps, bias = weight.steps, weight.bias
     return replace(
         weight,
@@ -178,6 +213,8 @@ def padded(weight: IntegerWeight) -> IntegerWeight:
 
 def _stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
     """Lay the rows of weights below each other."""
+    if len(weights) == 1:
+        return weights[0]
     weights = _alike(weights)
     steps = [weight.steps for weight in weights if weight.steps is not None]
     return IntegerWeight(
@@ -185,6 +222,12 @@ def _stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
         torch.cat([weight.scales for weight in weights]),
         steps=torch.cat(steps) if steps else None,
     )
+
+
+def _pairs(codes: Tensor) -> Tensor:
+    """Put two codes of 4 bits (N, K) into a byte, (N, K / 2), plus 8 each."""
+    halves = (codes + 8).view(torch.uint8).view(len(codes), -1, 2, GROUP // 2)
+    return (halves[:, :, 0] | halves[:, :, 1] << 4).flatten(1)
 
 
 def _alike(weights: Sequence[IntegerWeight]) -> Sequence[IntegerWeight]:

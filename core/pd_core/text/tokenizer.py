@@ -37,8 +37,8 @@ class Tokenizer:
 
     def __init__(self, backend: tokenizers.Tokenizer, content: str) -> None:
         self._backend = backend
-        self._content = content
-        self.digest = hashlib.sha256(content.encode()).hexdigest()
+        self._content = content.encode()  # as a string it may take four times as much
+        self.digest = hashlib.sha256(self._content).hexdigest()
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.prefix_ids = self._find_prefix()
         added = backend.get_added_tokens_decoder()
@@ -134,7 +134,7 @@ class Tokenizer:
 
     def to_str(self) -> str:
         """Return the content it was read from."""
-        return self._content
+        return self._content.decode()
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens added around it.

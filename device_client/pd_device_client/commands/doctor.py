@@ -54,6 +54,7 @@ def doctor(settings: DoctorSettings, read: Read) -> None:
             engine=device.engine,
             kept_kv_bytes=device.kept_kv_bytes,
             numerics=device.numerics,
+            fast=device.fast_numerics,
             manners=manners,
         )
         for found in findings:

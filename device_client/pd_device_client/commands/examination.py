@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pd_core.checkpoints.any_model import read_model_files
 from pd_core.checkpoints.inspection import inspect_model
 from pd_core.checkpoints.loading import read_fingerprints
 from pd_core.checkpoints.memory_need import check_memory, memory_need
@@ -18,7 +17,7 @@ from pd_core.host.wall_clock import unix_time_s
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.sockets.listening import bind
 from pd_core.sockets.loopback import is_loopback
-from pd_core.store.model_names import RANDOM_TINY, model_path
+from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.api.door import Door
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.battery import Battery, read_battery
@@ -57,6 +56,7 @@ async def examine(
     engine: str = "torch",
     kept_kv_bytes: int = 0,
     numerics: str = "auto",
+    fast: bool = False,
     manners: Manners | None = None,
     clock: Callable[[], int] = unix_time_s,
     battery: Callable[[], Battery | None] = read_battery,
@@ -71,6 +71,7 @@ async def examine(
         engine: what would run the model.
         kept_kv_bytes: KV cache that would be kept for finished answers.
         numerics: in which the model would be computed.
+        fast: without bit-equality.
         manners: made some time ago, so that it knows the load; None: the device gives way to none.
         clock: seconds since 1970.
         battery: reads the battery.
@@ -84,7 +85,9 @@ async def examine(
         if engine == "llama-cpp":
             words, ours = await in_loading_thread(lambda: _gguf(model))
         else:
-            words, ours = await in_loading_thread(lambda: _model(model, kept_kv_bytes, numerics))
+            words, ours = await in_loading_thread(
+                lambda: _model(model, kept_kv_bytes, numerics, fast=fast)
+            )
         findings.append(Finding("model", True, words))
     except PdError as error:
         findings.append(Finding("model", False, str(error)))
@@ -148,17 +151,18 @@ def _keys(files: Sequence[Path]) -> Finding:
     return Finding("keys", not exposed, "; ".join(exposed) or "only their owner can read the files")
 
 
-def _model(model: str, kept_kv_bytes: int, numerics: str) -> tuple[str, Fingerprints | None]:
-    check_memory(model, kept_kv_bytes, numerics)
+def _model(
+    model: str, kept_kv_bytes: int, numerics: str, *, fast: bool
+) -> tuple[str, Fingerprints | None]:
+    files = check_memory(model, kept_kv_bytes, numerics, fast=fast)
     free = f"{available_bytes() >> 20} MiB of memory are free"
-    if model == RANDOM_TINY:
+    if files is None:
         return f"{RANDOM_TINY} is made on the spot; {free}", None
-    report = inspect_model(model)
-    files = read_model_files(model_path(model))
+    report = inspect_model(model, files=files)
     if files.chat_template is not None:
         files.chat_template.check()
     fingerprints = read_fingerprints(files, "")
-    need = memory_need(files, numerics)
+    need = memory_need(files, numerics, fast=fast)
     return (
         f"{report.name}: {report.num_parameters:,} parameters, computed as {need.numerics}, "
         f"{need.total(kept_kv_bytes) >> 20} MiB of memory at most, a context of "

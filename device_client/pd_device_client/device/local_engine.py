@@ -76,12 +76,18 @@ def load_engine(
 def _torch(
     settings: DeviceSettings, threads: int, manners: Manners | None, progress: Progress | None
 ) -> LoadedEngine:
-    check_memory(settings.model, settings.kept_kv_bytes, settings.numerics)
+    files = check_memory(
+        settings.model,
+        settings.kept_kv_bytes,
+        settings.numerics,
+        fast=settings.fast_numerics,
+    )
     torch.set_num_threads(threads)  # loading probes the numerics, which depend on them
     loaded = load_model(
         settings.model,
         fast=settings.fast_numerics,
         numerics=settings.numerics,
+        files=files,
         progress=progress,
     )
     engine = TorchLocalEngine(

@@ -61,7 +61,7 @@ def by_kernels(x: torch.Tensor, weight: IntegerWeight) -> torch.Tensor:
     # No layers: what no model's config may say.
     shape = SimpleNamespace(hidden_size=cols, intermediate_size=32, num_layers=0, num_heads=1)
     config: Any = SimpleNamespace(**vars(shape), num_kv_heads=1, head_dim=16, rms_norm_eps=1e-5)
-    passes = NativePasses(library, config, [], weight)
+    passes = NativePasses(library, config, weight)
     rows = torch.nn.functional.pad(x, (0, cols - x.shape[1]))
     return passes.logits(rows)
 
