@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -24,7 +24,14 @@ from pd_core.checkpoints.tokenizer_config import TokenizerConfig
 from pd_core.errors import ModelError
 from pd_core.generation import Fingerprints
 from pd_core.host.free_memory import trim_heap
-from pd_core.identity.fingerprint import cached_digest, numerics_id, text_digest, weights_digest
+from pd_core.identity.fingerprint import (
+    WeightsDigest,
+    cached_digest,
+    knows_digest,
+    numerics_id,
+    text_digest,
+    weights_digest,
+)
 from pd_core.identity.numerics import INTEGER, Numerics, unchecked
 from pd_core.integer.choice import chosen_numerics
 from pd_core.integer.integer_lm import IntegerLM
@@ -138,7 +145,7 @@ def read_fingerprints(files: ModelFiles, numerics_id: str) -> Fingerprints:
         ModelError: its tensors cannot be read, or do not match its config.
     """
     files.checkpoint.verify(files.shapes, tied_head=files.config.tie_word_embeddings)
-    return _fingerprints(files, files.shapes.keys(), numerics_id)
+    return _fingerprints(files, numerics_id)
 
 
 def save_model(
@@ -220,7 +227,10 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     logger.debug("the weights are in memory")
     eos = tokenizer.token_id(EOS_TOKEN)
     assert eos is not None, "the shipped tokenizer has an end-of-sequence token"
-    weights = weights_digest(sorted(source.tensors().items()), config.semantic())
+    weights = weights_digest(
+        ((name, tensor.shape, [tensor]) for name, tensor in sorted(source.tensors().items())),
+        config.semantic(),
+    )
     return LoadedModel(
         name=RANDOM_TINY,
         model=model,
@@ -244,12 +254,15 @@ def _load_files(
 ) -> LoadedModel:
     model: CausalLM | IntegerLM
     trim_heap()  # of what reading the tokenizer used: it counts in the most that a load takes
+    digest = None if knows_digest(*_digested(files)) else WeightsDigest(_semantic(files))
     if numerics is INTEGER:
-        model = _rounded(files, device, progress)
+        model = _rounded(files, device, progress, digest)
     else:
         model = _built(files, numerics, dtype, device)
         tied_head = files.config.tie_word_embeddings
-        files.checkpoint.load_into(model.tensors(), tied_head=tied_head, progress=progress)
+        files.checkpoint.load_into(
+            model.tensors(), tied_head=tied_head, progress=progress, digest=digest
+        )
     model.num_token_ids = files.tokenizer.vocab_size
     trim_heap()  # of what rounding used meanwhile
     model.warm_up()
@@ -259,7 +272,7 @@ def _load_files(
         name=files.name,
         model=model,
         tokenizer=files.tokenizer,
-        fingerprints=_fingerprints(files, files.shapes.keys(), _id(dtype, numerics)),
+        fingerprints=_fingerprints(files, _id(dtype, numerics), digest),
         eos_token_ids=files.eos_token_ids,
         numerics=numerics,
         chat_template=files.chat_template,
@@ -272,7 +285,10 @@ def _id(dtype: str, numerics: Numerics) -> str:
 
 
 def _rounded(
-    files: ModelFiles, device: str, progress: Callable[[int, int], None] | None
+    files: ModelFiles,
+    device: str,
+    progress: Callable[[int, int], None] | None,
+    digest: WeightsDigest | None,
 ) -> IntegerLM:
     """Round a checkpoint's weights, one layer after another.
 
@@ -280,7 +296,9 @@ def _rounded(
         ModelError: it does not fit its config, or there is no memory for it.
     """
     tied_head = files.config.tie_word_embeddings
-    take, rounded = files.checkpoint.taker(files.shapes, tied_head=tied_head, progress=progress)
+    take, rounded = files.checkpoint.taker(
+        files.shapes, tied_head=tied_head, progress=progress, digest=digest
+    )
     try:
         return IntegerLM(files.config, take, device=torch.device(device), rounded=rounded)
     except (RuntimeError, MemoryError) as error:
@@ -312,16 +330,27 @@ def _no_memory(
     )
 
 
-def _fingerprints(files: ModelFiles, names: Iterable[str], numerics_id: str) -> Fingerprints:
-    semantic = files.config.semantic() | files.checkpoint.packing()
-    weights = cached_digest(
-        json.dumps(["weights", 1, semantic]),
-        files.checkpoint.files,
-        lambda: weights_digest(files.checkpoint.stored(names), semantic),
-    )
+def _fingerprints(
+    files: ModelFiles, numerics_id: str, digest: WeightsDigest | None = None
+) -> Fingerprints:
+    """Return a checkpoint's fingerprints; `digest`: of its weights as they were loaded."""
+
+    def computed() -> str:
+        known = None if digest is None else digest.of(files.shapes)
+        return known or weights_digest(files.checkpoint.in_parts(files.shapes), _semantic(files))
+
     return Fingerprints(
         tokenizer=files.tokenizer.digest,
         chat_template=text_digest(files.settings.chat_template),
-        weights=weights,
+        weights=cached_digest(*_digested(files), computed),
         numerics_id=numerics_id,
     )
+
+
+def _digested(files: ModelFiles) -> tuple[str, tuple[Path, ...]]:
+    """Return what the digest of a checkpoint's weights is kept by."""
+    return json.dumps(["weights", 1, _semantic(files)]), files.checkpoint.files
+
+
+def _semantic(files: ModelFiles) -> dict[str, object]:
+    return files.config.semantic() | files.checkpoint.packing()

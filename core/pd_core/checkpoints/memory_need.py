@@ -12,6 +12,7 @@ from pd_core.errors import ModelError
 from pd_core.host.free_memory import available_bytes
 from pd_core.integer.choice import chosen_numerics
 from pd_core.integer.integer_cache import IntegerKVCache
+from pd_core.integer.sizes import LAYERS, integer_sizes
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import KVCache
 from pd_core.store.model_names import RANDOM_TINY, model_path
@@ -19,12 +20,9 @@ from pd_core.store.model_names import RANDOM_TINY, model_path
 __all__ = ["MemoryNeed", "check_memory", "memory_need"]
 
 _CONTEXT_TOKENS = 4096  # one conversation; the cache grows on demand
-_SPARE_BYTES = 48 << 20  # tokenizer, activations, the kernels' working space
-_SPARE = 1.05  # scales, norms, blocks that do not fill their pages
-_ROUNDING_BYTES = 15  # a number while it is rounded to 8 bits: floats as read, scaled, rounded
-
-# Floats are packed layer by layer; what is freed meanwhile is not always of use for the next.
-_PACKING = 1.7
+_SPARE_BYTES = 28 << 20  # code that is first run, activations, the kernels' working space
+_TOKEN_BYTES = 400  # of the tokenizer, for each token
+_SPARE = 1.05  # floats: what is freed while they are packed is not all of use
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +34,18 @@ class MemoryNeed:
         loading: while the weights are read; the KV cache comes after.
         weights: from then on.
         context: the KV cache of one conversation of up to 4,096 tokens.
+        spare: of all else that comes with a model, at any time.
     """
 
     numerics: str
     loading: int
     weights: int
     context: int
+    spare: int
 
     def total(self, kept_bytes: int) -> int:
         """Return the most at any time, with so many bytes of KV cache kept besides."""
-        return max(self.loading, self.weights + self.context + kept_bytes) + _SPARE_BYTES
+        return max(self.loading, self.weights + self.context + kept_bytes) + self.spare
 
 
 def memory_need(
@@ -60,21 +60,29 @@ def memory_need(
         fast: without bit-equality; then "auto" are floats.
     """
     config = files.config
-    sizes = [tensor.numel() for tensor in files.shapes.values()]
-    parameters, largest = sum(sizes), max(sizes)
-    kind = chosen_numerics(numerics, config, parameters) if dtype == "float32" else "float32"
-    context = min(config.max_context_tokens, _CONTEXT_TOKENS)
-    if kind == "integer":
-        # The largest tensor, usually the embedding, is rounded first, or second as the output.
-        loading = _ROUNDING_BYTES * largest + (largest if not config.tie_word_embeddings else 0)
-        weights = int(parameters * _SPARE)
-        return MemoryNeed(kind, max(loading, weights), weights, _context_bytes(config, context))
-    # The output layer packs its own copy of an embedding that it shares.
-    tied = config.vocab_size * config.hidden_size if config.tie_word_embeddings else 0
+    parameters = sum(tensor.numel() for tensor in files.shapes.values())
+    plain = dtype == "float32" and not fast
+    spare = _SPARE_BYTES + _TOKEN_BYTES * config.vocab_size
+    tokens = min(config.max_context_tokens, _CONTEXT_TOKENS)
+    if chosen_numerics(numerics, config, parameters, plain=plain) == "integer":
+        sizes = integer_sizes(config, files.shapes, files.checkpoint.bits)
+        return MemoryNeed(
+            "integer", sizes.loading, sizes.held, _context_bytes(config, tokens), spare
+        )
     item = DTYPES[dtype].itemsize
-    weights = int((parameters + tied * (item == 4)) * item * _SPARE)
-    loading = int(weights * _PACKING) if item == 4 else weights
-    return MemoryNeed(dtype, loading, weights, _context_bytes(config, context, DTYPES[dtype]))
+    weights, beside = parameters, 0
+    if item == 4:  # they are packed one after another, each beside its plain form
+        head = config.vocab_size * config.hidden_size
+        inner = (t.numel() for name, t in files.shapes.items() if name.startswith(LAYERS))
+        beside = max(2 * max(inner), 0 if config.tie_word_embeddings else head)
+        weights += head * config.tie_word_embeddings  # the output layer packs a copy of its own
+    return MemoryNeed(
+        dtype,
+        int((weights + beside) * item * _SPARE),
+        int(weights * item * _SPARE),
+        _context_bytes(config, tokens, DTYPES[dtype]),
+        spare,
+    )
 
 
 def check_memory(

@@ -18,6 +18,7 @@ from pd_core.checkpoints.checkpoint import Checkpoint
 from pd_core.checkpoints.quantization_config import INT_FORMAT, PackedScheme
 from pd_core.checkpoints.stored_weights import StoredWeights, joined
 from pd_core.errors import ModelError
+from pd_core.identity.fingerprint import WeightsDigest
 from pd_core.integer.group_rounding import split_scales
 from pd_core.integer.weights import GROUP, IntegerWeight
 
@@ -128,7 +129,7 @@ class PackedWeights(StoredWeights):
         """Return the schemes of all layers that are stored as integers."""
         return {"packing": {name: astuple(scheme) for name, scheme in self._scheme_of.items()}}
 
-    def integers(self, name: str) -> IntegerWeight:
+    def integers(self, name: str, digest: WeightsDigest | None = None) -> IntegerWeight:
         """Return a layer's weight as the integers that are stored.
 
         Those of 4 bits whose scales are not whole multiples of one of their row's, and those of 8
@@ -137,7 +138,10 @@ class PackedWeights(StoredWeights):
         place = self._place(name)
         scheme = self._scheme_of.get(place)
         if scheme is None:
-            return super().integers(name)
+            return super().integers(name, digest)
+        if digest is not None:
+            for part in self._parts(place):
+                digest.add(name, self._shapes[place], part)
         scales = self._scales(place)
         if scheme.bits == 8 and not scheme.group:
             return IntegerWeight(self._all_codes(place), scales[:, 0])

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from pd_core.errors import ModelError
-from pd_core.integer.weights import IntegerWeight, round_parts
+from pd_core.identity.fingerprint import WeightsDigest
+from pd_core.integer.weights import EMBEDDING, HEAD, IntegerWeight, round_parts
 
 __all__ = ["StoredWeights", "joined"]
 
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Names of what quantised checkpoints (GPTQ, AWQ, FP8, bitsandbytes, MLX, HQQ, AQLM) store beside
 # a weight, or in its place.
 _QUANTISED = re.compile(
@@ -52,7 +52,7 @@ class StoredWeights(ABC):
         self._shapes = shapes
         self._types = types
         self._supported = supported
-        self.has_embedding = _EMBEDDING in shapes
+        self.has_embedding = EMBEDDING in shapes
         self._size_bytes = sum(file.stat().st_size for file in files)
 
     @property
@@ -80,8 +80,12 @@ class StoredWeights(ABC):
         """
         return self._whole(place)
 
-    def integers(self, name: str) -> IntegerWeight:
+    def integers(self, name: str, digest: WeightsDigest | None = None) -> IntegerWeight:
         """Return a linear layer's weight as integers, as stored or else rounded to 8 bits.
+
+        Args:
+            name: the tensor's.
+            digest: is given the floats that are stored.
 
         Returns:
             Not padded, without bias; `IntegerLM` takes such as `rounded`.
@@ -89,16 +93,16 @@ class StoredWeights(ABC):
         Raises:
             ModelError: it is not finite, or its file is gone.
         """
-        return self._rounded(name)
+        return self._rounded(name, digest)
 
     def bits(self, place: str) -> int:
         """Return the bits of what `integers` returns for a tensor, by what the headers say."""
         return 8
 
-    def _rounded(self, name: str) -> IntegerWeight:
+    def _rounded(self, name: str, digest: WeightsDigest | None = None) -> IntegerWeight:
         """Round a tensor's floats to 8 bits by rows, of which a part is in memory at a time."""
         place = self._place(name)
-        whole = round_parts(self._parts(place), *self._shapes[place])
+        whole = round_parts(self._digested(name, place, digest), *self._shapes[place])
         if not torch.isfinite(whole.scales).all():
             raise _not_finite(name)
         return whole
@@ -117,6 +121,13 @@ class StoredWeights(ABC):
     @abstractmethod
     def _parts(self, place: str) -> Iterator[Tensor]:
         """Yield a tensor in parts of consecutive rows, since the whole may take much memory."""
+
+    def _digested(self, name: str, place: str, digest: WeightsDigest | None) -> Iterator[Tensor]:
+        """Yield a tensor's parts, which are digested on the way."""
+        for part in self._parts(place):
+            if digest is not None:
+                digest.add(name, self._shapes[place], part)
+            yield part
 
     @abstractmethod
     def stored_bytes(self, place: str) -> int:
@@ -147,8 +158,8 @@ class StoredWeights(ABC):
                 f"the weights are quantised (there is {_some(quantised)}), which is not supported; "
                 "use the model they were made from, in float32, bfloat16 or float16"
             )
-        if tied_head and _HEAD in found:
-            found = found - {_HEAD} | {_EMBEDDING}
+        if tied_head and HEAD in found:
+            found = found - {HEAD} | {EMBEDDING}
         if missing := sorted(tensors.keys() - found):
             raise ModelError(f"the checkpoint lacks {_some(missing)}")
         if extra := sorted(found - tensors.keys()):
@@ -172,6 +183,7 @@ class StoredWeights(ABC):
         *,
         tied_head: bool,
         progress: Callable[[int, int], None] | None = None,
+        digest: WeightsDigest | None = None,
     ) -> None:
         """Copy every stored tensor into the model's.
 
@@ -180,6 +192,7 @@ class StoredWeights(ABC):
             tied_head: the output layer is the embedding, so a stored one must be equal to it.
             progress: called after each tensor with the bytes read and the files' size; at the end
                 both are equal.
+            digest: is given every tensor, sorted by name, so that no file is read twice.
 
         Raises:
             ModelError: a tensor is missing, unknown, of the wrong shape or type, or not finite.
@@ -187,7 +200,7 @@ class StoredWeights(ABC):
         read_bytes, size_bytes = 0, self._size_bytes
         for name, place in self._fitting(tensors, tied_head):
             target, row = tensors[name], 0
-            for part in self._parts(place):
+            for part in self._digested(name, place, digest):
                 target[row : row + len(part)].copy_(part)
                 row += len(part)
             _check_finite(name, target)
@@ -203,11 +216,13 @@ class StoredWeights(ABC):
         *,
         tied_head: bool,
         progress: Callable[[int, int], None] | None = None,
+        digest: WeightsDigest | None = None,
     ) -> tuple[Callable[[str], Tensor], Callable[[str], IntegerWeight]]:
         """Check all that is in the headers, and return what reads a tensor by name.
 
         Args:
             tensors, tied_head, progress: as for `load_into`; each tensor is taken once.
+            digest: is given each as it is taken.
 
         Returns:
             What reads one as float32, and what reads a linear layer's as `integers` does, or the
@@ -228,11 +243,14 @@ class StoredWeights(ABC):
         def take(name: str) -> Tensor:
             tensor = self._whole(places[name])
             _check_finite(name, tensor)
+            if digest is not None:
+                digest.add(name, tensor.shape, tensor)
             took(name)
             return tensor.float()
 
         def take_integers(name: str) -> IntegerWeight:
-            whole = self._rounded(name) if name == _EMBEDDING else self.integers(name)
+            as_integers = self._rounded if name == EMBEDDING else self.integers
+            whole = as_integers(name, digest)
             took(name)
             return whole
 
@@ -258,6 +276,19 @@ class StoredWeights(ABC):
             types.add(self._type_name(place, part))
         return types
 
+    def in_parts(
+        self, names: Iterable[str]
+    ) -> Iterator[tuple[str, Sequence[int], Iterator[Tensor]]]:
+        """Yield (name, shape, parts) as stored, sorted by name; see `parts`.
+
+        Raises:
+            ModelError: a file is gone, or cannot be mapped into memory.
+        """
+        self._check_there()
+        for name in sorted(names):
+            place = self._place(name)
+            yield name, self._shapes[place], self._parts(place)
+
     def stored(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) as stored, sorted by name, one at a time.
 
@@ -274,9 +305,9 @@ class StoredWeights(ABC):
         """Yield (name, name it is stored under), sorted, once all fits the model."""
         self.check_fits(tensors, tied_head=tied_head)
         self._check_there()
-        both = tied_head and self._shapes.keys() >= {_EMBEDDING, _HEAD}
-        if both and not all(map(torch.equal, self._parts(_EMBEDDING), self._parts(_HEAD))):
-            raise ModelError(f"tie_word_embeddings is true, but {_HEAD} is not the embedding")
+        both = tied_head and self._shapes.keys() >= {EMBEDDING, HEAD}
+        if both and not all(map(torch.equal, self._parts(EMBEDDING), self._parts(HEAD))):
+            raise ModelError(f"tie_word_embeddings is true, but {HEAD} is not the embedding")
         yield from ((name, self._place(name)) for name in sorted(tensors))
 
     def _check_there(self) -> None:
@@ -286,7 +317,7 @@ class StoredWeights(ABC):
 
     def _place(self, name: str) -> str:
         """Return the name under which a tensor of the model is stored."""
-        return _HEAD if name == _EMBEDDING and name not in self._shapes else name
+        return HEAD if name == EMBEDDING and name not in self._shapes else name
 
 
 def joined(parts: Iterable[Tensor], shape: Sequence[int]) -> Tensor:

@@ -17,7 +17,16 @@ from pd_core.identity.numerics import Numerics
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["cached_digest", "numerics_id", "text_digest", "weights_digest"]
+__all__ = [
+    "WeightsDigest",
+    "cached_digest",
+    "knows_digest",
+    "numerics_id",
+    "text_digest",
+    "weights_digest",
+]
+
+_KEPT = "weights"  # the results' folder
 
 
 def text_digest(text: str) -> str:
@@ -25,24 +34,64 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
 
+class WeightsDigest:
+    """The digest of tensors and of the settings that change what they compute, as it is made.
+
+    Args:
+        semantic_config: settings, JSON values only.
+    """
+
+    def __init__(self, semantic_config: Mapping[str, object]) -> None:
+        content = json.dumps(dict(semantic_config), sort_keys=True)
+        self._digest = hashlib.sha256(content.encode())
+        self._names: list[str] = []
+
+    def add(self, name: str, shape: Sequence[int], part: "Tensor") -> None:
+        """Add a tensor, or the next of its parts of consecutive rows.
+
+        Args:
+            name: the tensor's.
+            shape: the whole tensor's.
+            part: some of it.
+        """
+        import torch
+
+        if self._names[-1:] != [name]:
+            self._names.append(name)
+            head = [name, str(part.dtype).removeprefix("torch."), list(shape)]
+            self._digest.update(json.dumps(head).encode())
+        raw = part.detach().cpu().contiguous().flatten().view(torch.uint8)
+        self._digest.update(raw.numpy().data)
+
+    def of(self, names: Iterable[str]) -> str | None:
+        """Return the hex sha256; None: just these were not added, or not sorted by name."""
+        return self._digest.hexdigest() if self._names == sorted(names) else None
+
+
 def weights_digest(
-    tensors: Iterable[tuple[str, "Tensor"]], semantic_config: Mapping[str, object]
+    tensors: Iterable[tuple[str, Sequence[int], Iterable["Tensor"]]],
+    semantic_config: Mapping[str, object],
 ) -> str:
     """Return the hex sha256 of tensors and the settings that change what they compute.
 
     Args:
-        tensors: (name, tensor) pairs, sorted by name; may be made one at a time.
+        tensors: names, shapes and parts of consecutive rows, sorted by name; may be made one at a
+            time.
         semantic_config: settings, JSON values only.
     """
-    import torch
+    digest, names = WeightsDigest(semantic_config), []
+    for name, shape, parts in tensors:
+        names.append(name)
+        for part in parts:
+            digest.add(name, shape, part)
+    found = digest.of(names)
+    assert found is not None, "they are sorted"
+    return found
 
-    digest = hashlib.sha256(json.dumps(dict(semantic_config), sort_keys=True).encode())
-    for name, tensor in tensors:
-        head = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
-        digest.update(json.dumps(head).encode())
-        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(raw.numpy().data)
-    return digest.hexdigest()
+
+def knows_digest(kind: str, files: Sequence[Path]) -> bool:
+    """Whether `cached_digest` has the result of these files, and will not compute it."""
+    return isinstance(kept(_KEPT, _key(kind, files)), str)
 
 
 def cached_digest(kind: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
@@ -56,13 +105,17 @@ def cached_digest(kind: str, files: Sequence[Path], compute: Callable[[], str]) 
         files: the files it is computed from.
         compute: makes the digest.
     """
-    key = [kind, [[str(f.resolve()), *_size_and_times(f)] for f in files]]
-    known = kept("weights", key)
+    key = _key(kind, files)
+    known = kept(_KEPT, key)
     if isinstance(known, str):
         return known
     digest = compute()
-    keep("weights", key, digest)
+    keep(_KEPT, key, digest)
     return digest
+
+
+def _key(kind: str, files: Sequence[Path]) -> list[object]:
+    return [kind, [[str(f.resolve()), *_size_and_times(f)] for f in files]]
 
 
 def numerics_id(dtype: str, engine: str = "torch", numerics: Numerics | None = None) -> str:

@@ -4,6 +4,7 @@ Legend: T tokens of a ragged batch, R rows, V vocabulary.
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ from pd_core.integer.kernel_library import kernel_library
 from pd_core.integer.native_passes import MOST_ROWS, NativePasses, fits_kernels
 from pd_core.integer.torch_passes import TorchPasses
 from pd_core.integer.weights import (
+    EMBEDDING,
+    HEAD,
     PANEL,
     IntegerWeight,
     Rounded,
@@ -34,7 +37,6 @@ from pd_core.models.rope import frequencies
 
 __all__ = ["IntegerLM"]
 
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _ANGLES = 2048  # positions whose angles are computed together
 
 
@@ -57,7 +59,7 @@ class IntegerLM:
 
     Args:
         config: the model's.
-        take: returns a checkpoint's tensor by name, as float32.
+        take: returns a checkpoint's tensor by name, as float32; they are taken sorted by name.
         device: where it computes; the native kernels serve the CPU.
         rounded: returns the weights of the embedding and of linear layers, the output layer's
             included if it is stored; None: those that `take` returns are rounded.
@@ -94,15 +96,18 @@ class IntegerLM:
 
         library = kernel_library() if device.type == "cpu" and fits_kernels(config) else None
         # What is no longer needed is let go at once: it counts in the most that a load takes.
-        head = None if config.tie_word_embeddings else padded(placed_integers(_HEAD))
-        embedding = padded(placed_integers(_EMBEDDING))
+        head = None if config.tie_word_embeddings else padded(placed_integers(HEAD))
+        embedding = padded(placed_integers(EMBEDDING))
         self._embedding, self._embedding_scales = embedding.codes, embedding.scales
         layers = (
-            layer_weights(config, i, placed, placed_integers) for i in range(config.num_layers)
+            (i, layer_weights(config, i, placed, placed_integers))
+            for i in sorted(range(config.num_layers), key=str)
         )
         self._passes: _Passes
         if library is None:
-            self._passes = TorchPasses(config, list(layers), head or embedding)
+            self._passes = TorchPasses(
+                config, [layer for _, layer in sorted(layers, key=itemgetter(0))], head or embedding
+            )
         else:
             native = NativePasses(library, config, head or embedding)
             if head is None:

@@ -74,10 +74,10 @@ class NativePasses:
                 "has not; leave it unset for the best there is"
             )
 
-    def pack(self, layers: Iterator[LayerWeights]) -> None:
-        """Pack the layers' weights one after another; one layer is in memory as it was."""
-        for place in self._layers:
-            self._fill(place, next(layers))
+    def pack(self, layers: Iterator[tuple[int, LayerWeights]]) -> None:
+        """Pack each layer's weights, given with its index; one at a time is in memory unpacked."""
+        for _ in self._layers:
+            self._fill(*next(layers))
 
     def _packed(self, weight: IntegerWeight) -> Tensor:
         panels = self._pages.room(weight.panels_shape)
@@ -96,7 +96,8 @@ class NativePasses:
             *(rows, cols, weight.bits, weight.planes),
         )
 
-    def _fill(self, place: LayerPointers, layer: LayerWeights) -> None:
+    def _fill(self, index: int, layer: LayerWeights) -> None:
+        place = self._layers[index]
         for name in ("qkv", "out", "gate_up", "down"):
             weight = getattr(layer, name)
             setattr(place, name, self._linear(weight, self._packed(weight)))

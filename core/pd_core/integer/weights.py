@@ -13,7 +13,10 @@ from torch import Tensor
 from pd_core.models.config import ModelConfig
 
 __all__ = [
+    "EMBEDDING",
     "GROUP",
+    "HEAD",
+    "PADDED",
     "PANEL",
     "IntegerWeight",
     "LayerWeights",
@@ -33,7 +36,12 @@ PANEL = 16
 GROUP = 32
 """Elements of a row that share a step, in weights of 4 bits."""
 
-_PADDED = 32
+PADDED = 32
+"""Both sizes of a weight are multiples of it."""
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""Names of tensors, as in Hugging Face's checkpoints; HEAD only where it is not the embedding."""
+
 _TOP = 127
 _ZERO = 2.0**-100
 _TOGETHER = 1 << 18  # numbers: what stays in a processor's cache is quickest, and takes no memory
@@ -198,7 +206,7 @@ def round_parts(parts: Iterable[Tensor], rows: int, cols: int) -> IntegerWeight:
 def padded(weight: IntegerWeight) -> IntegerWeight:
     """Pad a weight with zeros to multiples of 32."""
     rows, cols = weight.codes.shape
-    more, wider = -rows % _PADDED, -cols % _PADDED
+    more, wider = -rows % PADDED, -cols % PADDED
     if not more and not wider:
         return weight
     steps, bias = weight.steps, weight.bias
@@ -250,42 +258,49 @@ def layer_weights(
     Args:
         config: the model's; without a latent.
         index: the layer, from 0.
-        take: returns a tensor of the checkpoint by its name.
+        take: returns a tensor of the checkpoint by its name; they are taken sorted by name.
         rounded: returns the linear layers' weights; None: those that `take` returns are rounded to
             8 bits. Layers that are computed together have the larger of their bits.
     """
-
-    def tensor(name: str) -> Tensor:
-        return take(f"model.layers.{index}.{name}")
-
-    def integers(name: str) -> IntegerWeight:
-        full = f"model.layers.{index}.{name}.weight"
-        return round_rows(take(full)) if rounded is None else rounded(full)
-
-    def fused(names: Sequence[str], *, biased: bool) -> IntegerWeight:
-        whole = _stacked([integers(name) for name in names])
-        bias = torch.cat([tensor(f"{name}.bias") for name in names]) if biased else None
-        return padded(replace(whole, bias=bias))
-
     own_keys, own_values = config.num_key_heads(index), config.num_value_heads(index)
     made = ["self_attn.q_proj", *["self_attn.k_proj"] * (own_keys > 0), "self_attn.v_proj"]
-    has_norms = config.qk_norm
+    biased = dict.fromkeys(made, config.qkv_bias)
+    biased["self_attn.o_proj"] = config.attention_bias
+    biased |= dict.fromkeys(("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"), config.mlp_bias)
+    names = [f"{name}.weight" for name in (*biased, *_norms(config, own_keys))]
+    names += [f"{name}.bias" for name in biased if biased[name]]
+    weights: dict[str, IntegerWeight] = {}
+    plain: dict[str, Tensor] = {}
+    for name in sorted(names):
+        full, layer = f"model.layers.{index}.{name}", name.removesuffix(".weight")
+        if layer in biased:
+            weights[layer] = round_rows(take(full)) if rounded is None else rounded(full)
+        else:
+            plain[layer] = take(full)
+
+    def fused(*names: str) -> IntegerWeight:
+        whole = _stacked([weights.pop(name) for name in names])
+        biases = [plain[f"{name}.bias"] for name in names if biased[name]]
+        return padded(replace(whole, bias=torch.cat(biases) if biases else None))
+
     return LayerWeights(
-        qkv=fused(made, biased=config.qkv_bias),
-        out=fused(["self_attn.o_proj"], biased=config.attention_bias),
-        gate_up=_interleaved(
-            fused(["mlp.gate_proj"], biased=config.mlp_bias),
-            fused(["mlp.up_proj"], biased=config.mlp_bias),
-        ),
-        down=fused(["mlp.down_proj"], biased=config.mlp_bias),
-        input_norm=tensor("input_layernorm.weight"),
-        post_norm=tensor("post_attention_layernorm.weight"),
-        query_norm=tensor("self_attn.q_norm.weight") if has_norms else None,
-        key_norm=tensor("self_attn.k_norm.weight") if has_norms and own_keys else None,
+        qkv=fused(*made),
+        out=fused("self_attn.o_proj"),
+        gate_up=_interleaved(fused("mlp.gate_proj"), fused("mlp.up_proj")),
+        down=fused("mlp.down_proj"),
+        input_norm=plain["input_layernorm"],
+        post_norm=plain["post_attention_layernorm"],
+        query_norm=plain.get("self_attn.q_norm"),
+        key_norm=plain.get("self_attn.k_norm"),
         own_keys=own_keys,
         own_values=own_values,
         key_layer=config.key_layer(index),
     )
+
+
+def _norms(config: ModelConfig, own_keys: int) -> list[str]:
+    heads = ["self_attn.q_norm", *["self_attn.k_norm"] * (own_keys > 0)]
+    return ["input_layernorm", "post_attention_layernorm", *(heads if config.qk_norm else [])]
 
 
 def _interleaved(gate: IntegerWeight, up: IntegerWeight) -> IntegerWeight:
