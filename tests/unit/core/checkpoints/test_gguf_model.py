@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,22 @@ def test_a_model_is_the_same_from_gguf_and_from_safetensors(
     assert loaded.fingerprints.weights == twin.fingerprints.weights
     assert loaded.fingerprints.tokenizer == twin.fingerprints.tokenizer
     assert loaded.fingerprints.numerics_id == twin.fingerprints.numerics_id
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_was_read_of_a_file_is_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "small.gguf"
+    write_gguf(path, gguf_config(), gguf_model(gguf_config()).tensors())
+    checkpoint = read_model_files(path).checkpoint
+
+    def resident_kib() -> int:
+        of_file = Path("/proc/self/smaps").read_text().partition(str(path))[2]
+        return int(of_file.partition("Rss:")[2].split()[0])
+
+    assert torch.isfinite(next(checkpoint.parts("lm_head.weight"))).all()
+    assert resident_kib() > 0
+    checkpoint.integers("lm_head.weight")
+    assert resident_kib() == 0
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])

@@ -12,9 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pd_core.checkpoints import checkpoint, loading
 from pd_core.checkpoints.hf_config import read_config, write_config
 from pd_core.checkpoints.inspection import inspect_model
-from pd_core.checkpoints.loading import LoadedModel, load_model, save_model
+from pd_core.checkpoints.loading import (
+    LoadedModel,
+    load_model,
+    read_fingerprints,
+    save_model,
+)
+from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.checkpoints.random_tiny import fill_weights, random_tiny_tokenizer
 from pd_core.checkpoints.tokenizer_config import TokenizerConfig
 from pd_core.errors import EngineError, ModelError
@@ -486,6 +493,36 @@ def test_fingerprints_follow_content_only(directory: Path, tmp_path: Path) -> No
     theta = load_model(str(directory)).fingerprints.weights
     edit_tensors(lambda t: t[NORM].mul_(2))(directory)
     assert len({first.weights, theta, load_model(str(directory)).fingerprints.weights}) == 3
+
+
+@pytest.mark.parametrize("numerics", ["float32", "integer"])
+def test_the_first_load_digests_what_it_reads(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, numerics: str
+) -> None:
+    expected = read_fingerprints(ModelDirectory(directory), "").weights
+    (directory / "model.safetensors").touch()  # what is known was of another time
+
+    def read_again(*_: object) -> str:
+        raise AssertionError("the files are read twice")
+
+    monkeypatch.setattr(loading, "weights_digest", read_again)
+    assert load_model(str(directory), numerics=numerics).fingerprints.weights == expected
+
+
+def test_a_tensor_in_parts_is_the_whole(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ModelDirectory(directory)
+    whole = dict(files.checkpoint.stored(files.shapes))
+    rounded = {name: files.checkpoint.integers(name) for name in whole if whole[name].dim() == 2}
+    monkeypatch.setattr(checkpoint, "_PART_BYTES", 1000)
+    for name, expected in whole.items():
+        parts = list(files.checkpoint.parts(name))
+        assert (len(parts) > 1) == (expected.dim() == 2 and expected.nbytes > 1000)
+        assert torch.equal(torch.cat(parts), expected)
+    for name, weight in rounded.items():
+        assert torch.equal(files.checkpoint.integers(name).codes, weight.codes)
+    edit_tensors(lambda t: t["model.embed_tokens.weight"][-1].fill_(torch.inf))(directory)
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        load_model(str(directory), numerics="integer")
 
 
 def test_other_weights_of_the_same_size_and_time_are_not_taken_for_the_old_ones(

@@ -42,6 +42,27 @@ def test_steps_are_found_again_in_the_products(data: st.DataObject) -> None:
     assert torch.equal(found[1], rounded.scales)
 
 
+@given(data=st.data())
+def test_the_least_steps_are_found_as_by_trying_all(data: st.DataObject) -> None:
+    steps = st.lists(st.integers(0, 80), min_size=7, max_size=7)
+    rows = torch.tensor(data.draw(st.lists(steps, min_size=1, max_size=4)))
+    scale = data.draw(st.sampled_from([1.0, 0.3, 3e-7]))
+    scales = (rows * torch.tensor(scale)).float()
+    expected: list[tuple[float, list[float]] | None] = []
+    for row in scales:
+        tops = [row.max() / top for top in range(1, MOST_STEP + 1)]
+        whole = [(torch.round(row / s), s) for s in tops if s > 0]
+        fit = [(w, s) for w, s in whole if torch.equal(w * s, row) and w.min() >= 1]
+        none = None if row.max() > 0 else (0.0, [1.0] * 7)
+        expected.append((float(fit[0][1]), fit[0][0].tolist()) if fit else none)
+    found = split_scales(scales)
+    if None in expected:
+        assert found is None
+    else:
+        assert found is not None
+        assert list(zip(found[1].tolist(), found[0].tolist(), strict=True)) == expected
+
+
 def test_scales_that_are_no_whole_multiples_are_not_split() -> None:
     assert split_scales(torch.tensor([[1.0, 0.7310585]])) is None
     assert split_scales(torch.tensor([[1.0, 1 / 64]])) is None
