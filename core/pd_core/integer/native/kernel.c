@@ -136,15 +136,13 @@ static int norm(const float *x, const float *weight, int count, float eps, float
     return 0;
 }
 
-/* Sums of products of ROWS or fewer rows with two panels; groups first_group on, as many as given. */
+/* Sums of products of ROWS or fewer rows with a panel; groups first_group on, as many as given. */
 static void products(const pd_linear *w, const pd_rows *x, int row, int rows, int panel,
-                     int first_group, int groups, int32_t sums[ROWS][2 * PANEL]) {
+                     int first_group, int groups, int32_t sums[ROWS][PANEL]) {
     const size_t all = (size_t)w->cols / GROUP, bytes = w->bits == 4 ? 256 : 512;
     const pd_block block = {
         .codes = w->codes + (panel * all + first_group) * bytes,
         .steps = w->steps ? w->steps + (panel * all + first_group) * PANEL : 0,
-        .panel_codes = all * bytes,
-        .panel_steps = all * PANEL,
         .rows = x->codes + (size_t)row * w->planes * w->cols + first_group * GROUP,
         .shifts = x->shifts + row * all + first_group,
         .sums = x->sums + row * all + first_group,
@@ -160,27 +158,28 @@ static void products(const pd_linear *w, const pd_rows *x, int row, int rows, in
         dot_bytes(&block, sums);
 }
 
-/* The same over all groups, as floats: summed in 64 bits where 32 might not hold them. */
+/* The same over all groups, as floats, whose rows lie two panels apart: summed in 64 bits where 32
+   might not hold them. */
 static void exact_products(const pd_linear *w, const pd_rows *x, int row, int rows, int panel,
-                           float out[ROWS][2 * PANEL]) {
+                           float *out) {
     const int groups = w->cols / GROUP, most = w->bits == 4 ? MOST_GROUPS_4 : MOST_GROUPS_8;
-    int32_t sums[ROWS][2 * PANEL];
+    int32_t sums[ROWS][PANEL];
     products(w, x, row, rows, panel, 0, groups < most ? groups : most, sums);
     if (groups <= most) {
         for (int r = 0; r < rows; r++)
-            for (int i = 0; i < 2 * PANEL; i++) out[r][i] = (float)sums[r][i];
+            for (int i = 0; i < PANEL; i++) out[r * 2 * PANEL + i] = (float)sums[r][i];
         return;
     }
-    int64_t totals[ROWS][2 * PANEL];
+    int64_t totals[ROWS][PANEL];
     for (int r = 0; r < rows; r++)
-        for (int i = 0; i < 2 * PANEL; i++) totals[r][i] = sums[r][i];
+        for (int i = 0; i < PANEL; i++) totals[r][i] = sums[r][i];
     for (int g = most; g < groups; g += most) {
         products(w, x, row, rows, panel, g, groups - g < most ? groups - g : most, sums);
         for (int r = 0; r < rows; r++)
-            for (int i = 0; i < 2 * PANEL; i++) totals[r][i] += sums[r][i];
+            for (int i = 0; i < PANEL; i++) totals[r][i] += sums[r][i];
     }
     for (int r = 0; r < rows; r++)
-        for (int i = 0; i < 2 * PANEL; i++) out[r][i] = (float)totals[r][i];
+        for (int i = 0; i < PANEL; i++) out[r * 2 * PANEL + i] = (float)totals[r][i];
 }
 
 static void linear(const pd_linear *w, const pd_rows *x, int rows, int panel, int kind, float *y,
@@ -189,7 +188,7 @@ static void linear(const pd_linear *w, const pd_rows *x, int rows, int panel, in
     float sums[ROWS][2 * PANEL], out[2 * PANEL];
     for (int row = 0; row < rows; row += ROWS) {
         const int count = rows - row < ROWS ? rows - row : ROWS;
-        exact_products(w, x, row, count, panel, sums);
+        for (int p = 0; p < 2; p++) exact_products(w, x, row, count, panel + p, sums[0] + p * PANEL);
         for (int r = 0; r < count; r++) {
             const float scale = x->scales[row + r];
             for (int i = 0; i < 2 * PANEL; i++) out[i] = sums[r][i] * scale * scales[i];
