@@ -292,6 +292,13 @@ static double weigh(float *restrict scores, int count, float factor,
     return ((double)largest_weight / (double)MIX_TOP) / ((double)total * 0x1p-22);
 }
 
+/* Ask for `bytes` of memory that is needed soon. */
+static void fetch(const void *at, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + i, 0, 2);
+}
+
+enum { AHEAD = 4 * PANEL }; /* keys */
+
 static void attend(const pd_shape *shape, const pd_layer *layers, int layer,
                    const pd_segment *segment, int kv_head, int first, int count,
                    const int8_t *queries, const float *query_scales, pd_scratch *scratch,
@@ -317,8 +324,13 @@ static void attend(const pd_shape *shape, const pd_layer *layers, int layer,
         most_seen = seen[r] > most_seen ? seen[r] : most_seen;
     }
     const uint8_t *keys = keys_of->keys + head_at * dim;
+    const int8_t *values = values_of->values + head_at * dim;
     for (int j = 0; j < most_seen; j += PANEL) {
         int32_t sums[ROWS][PANEL];
+        if (first == 0) { /* later rows find them in the cache */
+            fetch(keys + (size_t)(j + AHEAD) * dim, (size_t)PANEL * dim);
+            fetch(values + (size_t)j * dim, (size_t)PANEL * dim);
+        }
         dot_keys(keys + (size_t)j * dim, query, offset, count, dim, sums);
         for (int r = 0; r < count; r++)
             for (int i = 0; i < PANEL; i++)
@@ -337,7 +349,6 @@ static void attend(const pd_shape *shape, const pd_layer *layers, int layer,
             memset(high + from, 0, (size_t)(end - from));
         }
     }
-    const int8_t *values = values_of->values + head_at * dim;
     int64_t totals[ROWS * MOST_DIM];
     mix_values(values, scratch->low, scratch->high, (size_t)room, count, (most_seen + 3) / 4, dim, totals);
     for (int r = 0; r < count; r++) {

@@ -268,6 +268,17 @@ EXPORT int pd_run(pd_context *c, const pd_layer *layers, int stop, float *x, int
     return run(c, run_layers);
 }
 
+/* Rows of a weight of 8 bits by their numbers, as floats: x [count][cols]. Returns 0; -3: there is no such row. */
+EXPORT int pd_embed(const pd_linear *w, const int64_t *ids, int count, float *x) {
+    for (int r = 0; r < count; r++, x += w->cols) {
+        const int64_t id = ids[r];
+        if (id < 0 || id >= w->rows) return -3;
+        const uint8_t *codes = w->codes + (size_t)(id / PANEL) * PANEL * w->cols + id % PANEL * 4;
+        for (int i = 0; i < w->cols; i++) x[i] = (float)(codes[i / 4 * 64 + i % 4] - 128) * w->scales[id];
+    }
+    return 0;
+}
+
 /* Normalise rows, in place. */
 EXPORT int pd_norm(pd_context *c, const float *weight, float *x, int rows) {
     int bad = 0;
@@ -294,4 +305,4 @@ EXPORT void pd_queries(const pd_context *c, int rows, int8_t *codes, float *scal
 }
 
 /* Counts up when a structure or a function changes. */
-EXPORT int pd_abi(void) { return 1; }
+EXPORT int pd_abi(void) { return 2; }
