@@ -228,37 +228,39 @@ static void rotate(const float *x, const float *cos, const float *sin, int dim, 
 
 enum { MOST_DIM = 512 };
 
-static int heads(const pd_shape *shape, const pd_layer *layer, const float *qkv, const float *cos,
-                 const float *sin, pd_cached *own, int capacity, int position, int8_t *queries,
-                 float *query_scales) {
-    const int dim = shape->head_dim;
+/* Normalise (if the weight is not null), rotate and quantise a head; *bad becomes 1 if it is not
+   finite. */
+static float turned_head(const float *x, const float *norm_weight, const pd_shape *shape,
+                         const float *cos, const float *sin, int8_t *codes, int *bad) {
     float normed[MOST_DIM], rotated[MOST_DIM];
+    if (norm_weight) {
+        *bad |= norm(x, norm_weight, shape->head_dim, shape->eps, normed);
+        x = normed;
+    }
+    rotate(x, cos, sin, shape->head_dim, rotated);
+    return quantise_head(rotated, shape->head_dim, codes);
+}
+
+static int heads(const pd_shape *shape, const pd_layer *layer, int kv_head, const float *qkv,
+                 const float *cos, const float *sin, pd_cached *own, int capacity, int position,
+                 int8_t *queries, float *query_scales) {
+    const int dim = shape->head_dim, group = shape->heads / shape->kv_heads;
+    const size_t at = (size_t)kv_head * capacity;
+    const float *key = qkv + (shape->heads + kv_head) * dim, *value = key + layer->own_keys * dim;
     int8_t codes[MOST_DIM];
     int bad = 0;
-    for (int h = 0; h < shape->heads; h++, qkv += dim) {
-        const float *x = qkv;
-        if (layer->query_norm) {
-            bad |= norm(qkv, layer->query_norm, dim, shape->eps, normed);
-            x = normed;
-        }
-        rotate(x, cos, sin, dim, rotated);
-        query_scales[h] = quantise_head(rotated, dim, queries + h * dim);
-    }
-    for (int h = 0; h < layer->own_keys; h++, qkv += dim) {
-        const float *x = qkv;
-        if (layer->key_norm) {
-            bad |= norm(qkv, layer->key_norm, dim, shape->eps, normed);
-            x = normed;
-        }
-        rotate(x, cos, sin, dim, rotated);
-        own->key_scales[(size_t)h * capacity + position] = quantise_head(rotated, dim, codes);
-        uint8_t *panel = own->keys + ((size_t)h * capacity + position / PANEL * PANEL) * dim;
+    for (int h = kv_head * group; h < (kv_head + 1) * group; h++)
+        query_scales[h] = turned_head(qkv + h * dim, layer->query_norm, shape, cos, sin,
+                                      queries + h * dim, &bad);
+    if (kv_head < layer->own_keys) {
+        own->key_scales[at + position] = turned_head(key, layer->key_norm, shape, cos, sin, codes, &bad);
+        uint8_t *panel = own->keys + (at + position / PANEL * PANEL) * dim;
         for (int i = 0; i < dim; i++)
             panel[(i / 4 * PANEL + position % PANEL) * 4 + i % 4] = (uint8_t)(codes[i] + 128);
     }
-    for (int h = 0; h < layer->own_values; h++, qkv += dim) {
-        own->value_scales[(size_t)h * capacity + position] = quantise_head(qkv, dim, codes);
-        int8_t *block = own->values + ((size_t)h * capacity + position / 4 * 4) * dim;
+    if (kv_head < layer->own_values) {
+        own->value_scales[at + position] = quantise_head(value, dim, codes);
+        int8_t *block = own->values + (at + position / 4 * 4) * dim;
         for (int i = 0; i < dim; i++) block[i * 4 + position % 4] = codes[i];
     }
     return bad;
