@@ -32,6 +32,7 @@ SHAPES = {
     "biases, tied, shared values": ModelConfig(
         100, 96, 96, 2, 4, 4, 16, 2048, family="qwen2", skip_v1=True, tie_word_embeddings=True
     ),
+    "more heads of a group than rows of a block": ModelConfig(100, 64, 96, 2, 10, 2, 16, 2048),
 }
 
 

@@ -212,8 +212,10 @@ static void heads(int dim, int normed) {
     for (int kind = PLAIN; kind <= LARGE; kind++) {
         float *qkv = row_of(kind, (QUERIES + OWN + 1) * dim);
         float *cos = numbers(dim / 2, 0, 1), *sin = numbers(dim / 2, 0, 1);
-        const int bad = kernels->heads(&shape, &layer, qkv, cos, sin, &cache, CAPACITY, 13 + kind,
-                                       queries, scales);
+        int bad = 0;
+        for (int head = 0; head < OWN; head++)
+            bad |= kernels->heads(&shape, &layer, head, qkv, cos, sin, &cache, CAPACITY, 13 + kind,
+                                  queries, scales);
         take_in(&bad, sizeof bad);
         take_in(queries, (size_t)QUERIES * dim);
         take_in(scales, sizeof scales);

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from pd_bench.engines.contenders import FOUR_BITS
 from pd_bench.engines.files import Subject
 from pd_bench.engines.result import (
     EngineDocument,
@@ -58,9 +59,10 @@ def _versions_of_others(settings: EngineSettings) -> dict[str, str]:
 def _subject(settings: EngineSettings, name: str, tick: Tick) -> SubjectResult:
     is_shape = name in SHAPES and name != settings.model
     types = tuple(t.form for t in settings.contenders if t.kind == "llama-cpp")
+    four_bits = any(tested.form == FOUR_BITS for tested in settings.contenders)
     with _folder(settings.folder) as folder:
         tick(f"{name}: making its files")
-        files = made_files(Subject(name, is_shape, types, str(folder), settings.seed))
+        files = made_files(Subject(name, is_shape, types, str(folder), settings.seed, four_bits))
         runs = tuple(_run(settings, name, files, threads, tick) for threads in settings.threads)
     found = summary(settings.contenders, runs)
     shown = name if is_shape else Path(name).name

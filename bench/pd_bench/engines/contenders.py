@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["OURS", "THEIRS", "Contender", "MeasuredEngine", "counterpart"]
+__all__ = ["FOUR_BITS", "OURS", "THEIRS", "Contender", "MeasuredEngine", "counterpart"]
+
+FOUR_BITS = "integer-4"
+"""The form of our weights of 4 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,12 @@ class Contender:
 OURS = {
     "float32": Contender("float32", "torch", 32, "float32"),
     "integer": Contender("integer", "torch", 8, "integer"),
+    "integer-4": Contender("integer-4", "torch", 4, FOUR_BITS),
 }
-"""Ours by the name of their numerics. One of 8 or 4 bits is compared at equal bits."""
+"""Ours by the name of their numerics; of 4 bits: integers on a directory that is made for it.
+
+One of 8 or 4 bits is compared at equal bits.
+"""
 
 THEIRS = {
     "llama-cpp": (

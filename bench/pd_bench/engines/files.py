@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pd_bench.engines.contenders import FOUR_BITS
 from pd_bench.engines.shapes import SHAPES
 from pd_core.errors import ModelError
 
@@ -28,6 +29,7 @@ class Subject:
         types: llama.cpp's types of weights to make.
         folder: where.
         seed: of random weights.
+        four_bits: whether to make a directory of ours with weights of 4 bits.
     """
 
     name: str
@@ -35,10 +37,11 @@ class Subject:
     types: tuple[str, ...]
     folder: str
     seed: int
+    four_bits: bool = False
 
 
 def make_files(subject: Subject) -> dict[str, str]:
-    """Make the files, and return their paths: "ours", and each type's.
+    """Make the files, and return their paths: "ours", each type's, and that of 4 bits.
 
     Raises:
         ModelError: the model cannot be read, or llama.cpp cannot have it.
@@ -56,6 +59,11 @@ def make_files(subject: Subject) -> dict[str, str]:
     for kind in subject.types:
         files[kind] = str(folder / f"{source.stem}.{kind}{_GGUF}")
         _quantise(source, Path(files[kind]), kind)
+    if subject.four_bits:
+        from pd_bench.engines.four_bits import write_four_bits
+
+        files[FOUR_BITS] = str(folder / f"{source.stem}-4-bits")
+        write_four_bits(files["ours"], Path(files[FOUR_BITS]))
     return files
 
 

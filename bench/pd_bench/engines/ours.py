@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from pd_bench.engines.contenders import FOUR_BITS
 from pd_core.checkpoints.loading import load_model
 from pd_core.models import Segment
 
@@ -15,14 +16,15 @@ class TorchMeasured:
 
     Args:
         path: a model's directory, or a name.
-        form: our numerics, "float32" or "integer".
+        form: our numerics, or that of 4 bits, which says what the path holds.
         num_threads: threads of torch.
         context_tokens: room of the sequence, whose memory is taken here.
     """
 
     def __init__(self, path: Path, form: str, num_threads: int, context_tokens: int) -> None:
         torch.set_num_threads(num_threads)  # before loading, which probes with them
-        self._model = load_model(str(path), numerics=form).model
+        numerics = "integer" if form == FOUR_BITS else form
+        self._model = load_model(str(path), numerics=numerics).model
         torch.set_num_threads(num_threads)
         self._cache = self._model.make_cache(context_tokens)
         self.weight_bytes = self._model.weight_bytes

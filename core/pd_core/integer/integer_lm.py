@@ -21,7 +21,6 @@ from pd_core.integer.torch_passes import TorchPasses
 from pd_core.integer.weights import (
     EMBEDDING,
     HEAD,
-    PANEL,
     IntegerWeight,
     Rounded,
     Take,
@@ -138,33 +137,37 @@ class IntegerLM:
             EngineError: a cache is too small for its segment.
         """
         check_room(token_ids, segments)
-        outputs = [self._embed(token_ids[:0])]
+        outputs = []
         row = 0
         for parts in passes(segments, MOST_ROWS):
             num_tokens = sum(s.num_tokens for s in parts)
             x = self._run(token_ids[row : row + num_tokens], parts, self.config.num_layers)
             outputs.append(self._passes.normalise(x, self._norm))
             row += num_tokens
-        return torch.cat(outputs) if len(outputs) != 2 else outputs[1]
+        if len(outputs) == 1:
+            return outputs[0]
+        return torch.cat(outputs) if outputs else self._embed(token_ids)
 
     __call__ = forward
 
     def _run(self, token_ids: Tensor, segments: Sequence[Segment], stop: int) -> Tensor:
         x = self._embed(token_ids)
         self._reserve(max(s.start + s.num_tokens for s in segments))
-        places = [torch.arange(s.start, s.start + s.num_tokens) for s in segments]
-        positions = (places[0] if len(places) == 1 else torch.cat(places)).to(self.device)
-        self._passes.run(x, self._cos[positions], self._sin[positions], segments, stop)
+        places = [slice(s.start, s.start + s.num_tokens) for s in segments]
+        cos, sin = (
+            table[places[0]] if len(places) == 1 else torch.cat([table[at] for at in places])
+            for table in (self._cos, self._sin)
+        )
+        self._passes.run(x, cos, sin, segments, stop)
         return x
 
     def _embed(self, token_ids: Tensor) -> Tensor:
         """Return the embeddings (T, padded hidden) of token ids."""
+        if self._embedding.dim() != 2:  # the output layer's panels
+            assert isinstance(self._passes, NativePasses), "the kernels' order"
+            return self._passes.embed(token_ids)
         ids = token_ids.to(self.device)
-        if self._embedding.dim() == 2:
-            codes = self._embedding[ids].float()
-        else:  # the output layer's panels, of unsigned codes
-            codes = self._embedding[ids // PANEL, :, ids % PANEL].flatten(1).float() - 128.0
-        return codes * self._embedding_scales[ids][:, None]
+        return self._embedding[ids].float() * self._embedding_scales[ids][:, None]
 
     def _reserve(self, num_tokens: int) -> None:
         """Cover positions below num_tokens by cosines and sines."""

@@ -29,7 +29,7 @@ KERNELS = ("auto", "avx2", "portable", "off")
 
 KERNEL_VARIABLE = "PD_KERNEL"
 
-_ABI = 1
+_ABI = 2
 
 
 def _fields(kind: type, names: str) -> list[tuple[str, type]]:
@@ -131,6 +131,7 @@ def _declare(library: ctypes.CDLL) -> None:
                 *[POINTER(SegmentPointers), c_int],
             ],
         ),
+        "pd_embed": (c_int, [POINTER(LinearPointers), c_void_p, c_int, c_void_p]),
         "pd_norm": (c_int, [c_void_p, c_void_p, c_void_p, c_int]),
         "pd_logits": (c_int, [c_void_p, POINTER(LinearPointers), c_void_p, c_int, c_void_p]),
         "pd_queries": (None, [c_void_p, c_int, c_void_p, c_void_p]),

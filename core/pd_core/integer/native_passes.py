@@ -29,7 +29,7 @@ MOST_ROWS = 256
 
 _MOST_DIM = 512  # of a head
 
-_NO_MEMORY = -1
+_NO_MEMORY, _NO_TOKEN = -1, -3
 
 
 class NativePasses:
@@ -132,6 +132,17 @@ class NativePasses:
         self._context, self._threads = context, threads
         return context
 
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Return the output layer's rows of token ids: (T,), as numbers (T, padded hidden)."""
+        ids = token_ids.to(torch.int64).contiguous()
+        out = torch.empty(len(ids), self._head.cols)
+        _check(
+            self._library.pd_embed(
+                ctypes.byref(self._head), ids.data_ptr(), len(ids), out.data_ptr()
+            )
+        )
+        return out
+
     def run(
         self, x: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment], stop: int
     ) -> None:
@@ -200,5 +211,7 @@ def _nothing() -> None:
 def _check(code: int) -> None:
     if code == _NO_MEMORY:
         raise EngineError("there is no memory for the scores of this context")
+    if code == _NO_TOKEN:
+        raise EngineError("a token id is not of the model's vocabulary")
     if code:
         raise EngineError("the model computed a number that is not finite")

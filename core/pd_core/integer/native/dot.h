@@ -1,6 +1,6 @@
 /* Exact sums of products of small integers, one implementation for each instruction set.
 
-   dot_bytes, dot_nibbles: rows of activations with two panels of a weight, over `groups` groups.
+   dot_bytes, dot_nibbles: rows of activations with a panel of a weight, over `groups` groups.
    dot_keys: rows of queries with a panel of keys. mix_values: weighted sums of values. */
 #ifndef PD_DOT_H
 #define PD_DOT_H
@@ -10,10 +10,10 @@
 
 #include "kernel.h"
 
-/* Some groups of a weight's two panels, and of the rows that meet them. */
+/* Some groups of a weight's panel, and of the rows that meet them. One panel at a time: memory
+   gives most when it is read in one line. */
 typedef struct {
-    const uint8_t *codes, *steps; /* of the first panel; the second lies panel_* further on */
-    size_t panel_codes, panel_steps;
+    const uint8_t *codes, *steps;
     const int8_t *rows;
     const int32_t *shifts, *sums;
     size_t row_codes, row_groups; /* distances of rows */

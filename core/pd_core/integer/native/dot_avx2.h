@@ -53,47 +53,44 @@ INLINE void nibbles_row(const uint8_t *codes, const int8_t *x, size_t high, __m2
     }
 }
 
-static void dot_bytes(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
+static void dot_bytes(const pd_block *b, int32_t out[ROWS][PANEL]) {
     for (int r = 0; r < b->num_rows; r++) {
         const __m256i less = _mm256_set1_epi32(excess(b, r));
-        for (int p = 0; p < 2; p++) {
-            __m256i total[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-            for (int g = 0; g < b->groups; g++) {
-                __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(),
-                                  _mm256_setzero_si256(), _mm256_setzero_si256()};
-                bytes_row(b->codes + p * b->panel_codes + (size_t)g * 512,
-                          b->rows + r * b->row_codes + g * GROUP, b->high, sum);
-                const __m128i shift = _mm_cvtsi32_si128(b->shifts[r * b->row_groups + g]);
-                for (int h = 0; h < 2; h++)
-                    total[h] = _mm256_add_epi32(total[h], _mm256_sll_epi32(pairs(sum[2 * h], sum[2 * h + 1]), shift));
-            }
+        __m256i total[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (int g = 0; g < b->groups; g++) {
+            __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(),
+                              _mm256_setzero_si256(), _mm256_setzero_si256()};
+            bytes_row(b->codes + (size_t)g * 512,
+                      b->rows + r * b->row_codes + g * GROUP, b->high, sum);
+            const __m128i shift = _mm_cvtsi32_si128(b->shifts[r * b->row_groups + g]);
             for (int h = 0; h < 2; h++)
-                _mm256_storeu_si256((__m256i *)(out[r] + p * PANEL + h * 8), _mm256_sub_epi32(total[h], less));
+                total[h] = _mm256_add_epi32(total[h], _mm256_sll_epi32(pairs(sum[2 * h], sum[2 * h + 1]), shift));
         }
+        for (int h = 0; h < 2; h++)
+            _mm256_storeu_si256((__m256i *)(out[r] + h * 8), _mm256_sub_epi32(total[h], less));
     }
 }
 
-static void dot_nibbles(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
-    for (int r = 0; r < b->num_rows; r++)
-        for (int p = 0; p < 2; p++) {
-            __m256i total[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-            for (int g = 0; g < b->groups; g++) {
-                __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(),
-                                  _mm256_setzero_si256(), _mm256_setzero_si256()};
-                nibbles_row(b->codes + p * b->panel_codes + (size_t)g * 256,
-                            b->rows + r * b->row_codes + g * GROUP, b->high, sum);
-                const __m128i shift = _mm_cvtsi32_si128(b->shifts[r * b->row_groups + g]);
-                const __m256i less = _mm256_set1_epi32(8 * b->sums[r * b->row_groups + g]);
-                const uint8_t *steps = b->steps + p * b->panel_steps + (size_t)g * PANEL;
-                for (int h = 0; h < 2; h++) {
-                    const __m256i step = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(steps + h * 8)));
-                    const __m256i whole = _mm256_sub_epi32(pairs(sum[2 * h], sum[2 * h + 1]), less);
-                    total[h] = _mm256_add_epi32(total[h], _mm256_mullo_epi32(_mm256_sll_epi32(whole, shift), step));
-                }
+static void dot_nibbles(const pd_block *b, int32_t out[ROWS][PANEL]) {
+    for (int r = 0; r < b->num_rows; r++) {
+        __m256i total[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (int g = 0; g < b->groups; g++) {
+            __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(),
+                              _mm256_setzero_si256(), _mm256_setzero_si256()};
+            nibbles_row(b->codes + (size_t)g * 256,
+                        b->rows + r * b->row_codes + g * GROUP, b->high, sum);
+            const __m128i shift = _mm_cvtsi32_si128(b->shifts[r * b->row_groups + g]);
+            const __m256i less = _mm256_set1_epi32(8 * b->sums[r * b->row_groups + g]);
+            const uint8_t *steps = b->steps + (size_t)g * PANEL;
+            for (int h = 0; h < 2; h++) {
+                const __m256i step = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(steps + h * 8)));
+                const __m256i whole = _mm256_sub_epi32(pairs(sum[2 * h], sum[2 * h + 1]), less);
+                total[h] = _mm256_add_epi32(total[h], _mm256_mullo_epi32(_mm256_sll_epi32(whole, shift), step));
             }
-            for (int h = 0; h < 2; h++)
-                _mm256_storeu_si256((__m256i *)(out[r] + p * PANEL + h * 8), total[h]);
         }
+        for (int h = 0; h < 2; h++)
+            _mm256_storeu_si256((__m256i *)(out[r] + h * 8), total[h]);
+    }
 }
 
 static void dot_keys(const uint8_t *keys, const int8_t *const query[ROWS],

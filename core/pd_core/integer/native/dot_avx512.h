@@ -8,102 +8,78 @@
 /* Four bytes in every lane. */
 INLINE __m512i all(const void *x) { return _mm512_set1_epi32(four(x)); }
 
-/* Few rows wait for the memory: fetch the next two panels while these are computed. */
-INLINE void prefetch(const pd_block *b, int k) {
-    const char *next = (const char *)b->codes + 2 * b->panel_codes + (size_t)k * 64;
-    _mm_prefetch(next, _MM_HINT_T0);
-    _mm_prefetch(next + b->panel_codes, _MM_HINT_T0);
-}
-
 /* One plane: each group's sum is shifted. */
-INLINE void bytes_of(const pd_block *b, const int rows, int32_t out[ROWS][2 * PANEL]) {
-    __m512i total[ROWS][2];
-    for (int r = 0; r < rows; r++)
-        total[r][0] = total[r][1] = _mm512_set1_epi32(-excess(b, r));
+INLINE void bytes_of(const pd_block *b, const int rows, int32_t out[ROWS][PANEL]) {
+    __m512i total[ROWS];
+    for (int r = 0; r < rows; r++) total[r] = _mm512_set1_epi32(-excess(b, r));
     for (int g = 0; g < b->groups; g++) {
-        __m512i sum[ROWS][2];
-        for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm512_setzero_si512();
-        const uint8_t *codes = b->codes + (size_t)g * 512;
-        for (int k = 0; k < 8; k++) {
-            if (rows <= 2) prefetch(b, g * 8 + k);
-            const __m512i w0 = _mm512_loadu_si512(codes + k * 64);
-            const __m512i w1 = _mm512_loadu_si512(codes + b->panel_codes + k * 64);
-            for (int r = 0; r < rows; r++) {
-                const __m512i x = all(b->rows + r * b->row_codes + g * GROUP + k * 4);
-                sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
-                sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, x);
-            }
+        __m512i sum[ROWS];
+        for (int r = 0; r < rows; r++) sum[r] = _mm512_setzero_si512();
+        for (int k = g * 8; k < g * 8 + 8; k++) {
+            const __m512i w = _mm512_loadu_si512(b->codes + (size_t)k * 64);
+            for (int r = 0; r < rows; r++)
+                sum[r] = _mm512_dpbusd_epi32(sum[r], w, all(b->rows + r * b->row_codes + k * 4));
         }
         for (int r = 0; r < rows; r++) {
             const __m128i shift = _mm_cvtsi32_si128(b->shifts[r * b->row_groups + g]);
-            for (int p = 0; p < 2; p++)
-                total[r][p] = _mm512_add_epi32(total[r][p], _mm512_sll_epi32(sum[r][p], shift));
+            total[r] = _mm512_add_epi32(total[r], _mm512_sll_epi32(sum[r], shift));
         }
     }
-    for (int r = 0; r < rows; r++)
-        for (int p = 0; p < 2; p++) _mm512_storeu_si512(out[r] + p * PANEL, total[r][p]);
+    for (int r = 0; r < rows; r++) _mm512_storeu_si512(out[r], total[r]);
 }
 
 /* Two planes, which are summed apart to the end. */
-INLINE void wide_bytes_of(const pd_block *b, const int rows, int32_t out[ROWS][2 * PANEL]) {
-    __m512i low[ROWS][2], high[ROWS][2];
+INLINE void wide_bytes_of(const pd_block *b, const int rows, int32_t out[ROWS][PANEL]) {
+    __m512i low[ROWS], high[ROWS];
     for (int r = 0; r < rows; r++) {
-        low[r][0] = low[r][1] = _mm512_set1_epi32(-excess(b, r));
-        high[r][0] = high[r][1] = _mm512_setzero_si512();
+        low[r] = _mm512_set1_epi32(-excess(b, r));
+        high[r] = _mm512_setzero_si512();
     }
     for (int k = 0; k < b->groups * 8; k++) {
-        if (rows <= 2) prefetch(b, k);
-        const __m512i w0 = _mm512_loadu_si512(b->codes + (size_t)k * 64);
-        const __m512i w1 = _mm512_loadu_si512(b->codes + b->panel_codes + (size_t)k * 64);
+        const __m512i w = _mm512_loadu_si512(b->codes + (size_t)k * 64);
         for (int r = 0; r < rows; r++) {
             const int8_t *x = b->rows + r * b->row_codes + k * 4;
-            const __m512i l = all(x), h = all(x + b->high);
-            low[r][0] = _mm512_dpbusd_epi32(low[r][0], w0, l);
-            low[r][1] = _mm512_dpbusd_epi32(low[r][1], w1, l);
-            high[r][0] = _mm512_dpbusd_epi32(high[r][0], w0, h);
-            high[r][1] = _mm512_dpbusd_epi32(high[r][1], w1, h);
+            low[r] = _mm512_dpbusd_epi32(low[r], w, all(x));
+            high[r] = _mm512_dpbusd_epi32(high[r], w, all(x + b->high));
         }
     }
     for (int r = 0; r < rows; r++)
-        for (int p = 0; p < 2; p++)
-            _mm512_storeu_si512(out[r] + p * PANEL, _mm512_add_epi32(low[r][p], _mm512_slli_epi32(high[r][p], HIGH)));
+        _mm512_storeu_si512(out[r], _mm512_add_epi32(low[r], _mm512_slli_epi32(high[r], HIGH)));
 }
 
-INLINE void nibbles_of(const pd_block *b, const int rows, const int wide, int32_t out[ROWS][2 * PANEL]) {
+INLINE void nibbles_of(const pd_block *b, const int rows, const int wide, int32_t out[ROWS][PANEL]) {
     const __m512i nibble = _mm512_set1_epi8(15);
-    __m512i total[ROWS][2];
-    for (int r = 0; r < rows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
-    for (int g = 0; g < b->groups; g++)
-        for (int p = 0; p < 2; p++) {
-            __m512i sum[ROWS], high[ROWS];
+    __m512i total[ROWS];
+    for (int r = 0; r < rows; r++) total[r] = _mm512_setzero_si512();
+    for (int g = 0; g < b->groups; g++) {
+        __m512i sum[ROWS], high[ROWS];
+        for (int r = 0; r < rows; r++) {
+            sum[r] = _mm512_set1_epi32(-8 * b->sums[r * b->row_groups + g]);
+            high[r] = _mm512_setzero_si512();
+        }
+        for (int k = 0; k < 4; k++) {
+            const __m512i pair = _mm512_loadu_si512(b->codes + (size_t)g * 256 + k * 64);
+            const __m512i first = _mm512_and_si512(pair, nibble);
+            const __m512i second = _mm512_and_si512(_mm512_srli_epi16(pair, 4), nibble);
             for (int r = 0; r < rows; r++) {
-                sum[r] = _mm512_set1_epi32(-8 * b->sums[r * b->row_groups + g]);
-                high[r] = _mm512_setzero_si512();
-            }
-            for (int k = 0; k < 4; k++) {
-                const __m512i pair = _mm512_loadu_si512(b->codes + p * b->panel_codes + (size_t)g * 256 + k * 64);
-                const __m512i first = _mm512_and_si512(pair, nibble);
-                const __m512i second = _mm512_and_si512(_mm512_srli_epi16(pair, 4), nibble);
-                for (int r = 0; r < rows; r++) {
-                    const int8_t *x = b->rows + r * b->row_codes + g * GROUP + k * 4;
-                    sum[r] = _mm512_dpbusd_epi32(sum[r], first, all(x));
-                    sum[r] = _mm512_dpbusd_epi32(sum[r], second, all(x + 16));
-                    if (!wide) continue;
-                    high[r] = _mm512_dpbusd_epi32(high[r], first, all(x + b->high));
-                    high[r] = _mm512_dpbusd_epi32(high[r], second, all(x + b->high + 16));
-                }
-            }
-            const uint8_t *at = b->steps + p * b->panel_steps + (size_t)g * PANEL;
-            const __m512i steps = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)at));
-            for (int r = 0; r < rows; r++) {
-                const __m128i shift = _mm_cvtsi32_si128(b->shifts[r * b->row_groups + g]);
-                __m512i whole = wide ? _mm512_add_epi32(sum[r], _mm512_slli_epi32(high[r], HIGH))
-                                     : _mm512_sll_epi32(sum[r], shift);
-                total[r][p] = _mm512_add_epi32(total[r][p], _mm512_mullo_epi32(whole, steps));
+                const int8_t *x = b->rows + r * b->row_codes + g * GROUP + k * 4;
+                sum[r] = _mm512_dpbusd_epi32(sum[r], first, all(x));
+                sum[r] = _mm512_dpbusd_epi32(sum[r], second, all(x + 16));
+                if (!wide) continue;
+                high[r] = _mm512_dpbusd_epi32(high[r], first, all(x + b->high));
+                high[r] = _mm512_dpbusd_epi32(high[r], second, all(x + b->high + 16));
             }
         }
-    for (int r = 0; r < rows; r++)
-        for (int p = 0; p < 2; p++) _mm512_storeu_si512(out[r] + p * PANEL, total[r][p]);
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(b->steps + (size_t)g * PANEL));
+        const __m512i steps = _mm512_cvtepu8_epi32(bytes);
+        for (int r = 0; r < rows; r++) {
+            const __m128i shift = _mm_cvtsi32_si128(b->shifts[r * b->row_groups + g]);
+            const __m512i whole = wide ? _mm512_add_epi32(sum[r], _mm512_slli_epi32(high[r], HIGH))
+                                       : _mm512_sll_epi32(sum[r], shift);
+            total[r] = _mm512_add_epi32(total[r], _mm512_mullo_epi32(whole, steps));
+        }
+    }
+    for (int r = 0; r < rows; r++) _mm512_storeu_si512(out[r], total[r]);
 }
 
 /* Call one of a function's versions for a fixed number of rows. */
@@ -115,7 +91,7 @@ INLINE void nibbles_of(const pd_block *b, const int rows, const int wide, int32_
     default: call(4);                                                                            \
     }
 
-static void dot_bytes(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
+static void dot_bytes(const pd_block *b, int32_t out[ROWS][PANEL]) {
 #define NARROW(rows) bytes_of(b, rows, out)
 #define WIDE(rows) wide_bytes_of(b, rows, out)
     if (b->high)
@@ -126,7 +102,7 @@ static void dot_bytes(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
 #undef WIDE
 }
 
-static void dot_nibbles(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
+static void dot_nibbles(const pd_block *b, int32_t out[ROWS][PANEL]) {
 #define NARROW(rows) nibbles_of(b, rows, 0, out)
 #define WIDE(rows) nibbles_of(b, rows, 1, out)
     if (b->high)

@@ -11,66 +11,64 @@ static inline int8x16_t centred(const uint8_t *at) {
     return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at), vdupq_n_u8(128)));
 }
 
-static void dot_bytes(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
-    for (int r = 0; r < b->num_rows; r++)
-        for (int p = 0; p < 2; p++) {
-            int32x4_t total[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-            for (int g = 0; g < b->groups; g++) {
-                const uint8_t *codes = b->codes + p * b->panel_codes + (size_t)g * 512;
-                const int8_t *x = b->rows + r * b->row_codes + g * GROUP;
-                int32x4_t sum[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-                int32x4_t high[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-                for (int k = 0; k < 8; k++) {
-                    const int8x16_t all = four_all(x + k * 4);
-                    for (int v = 0; v < 4; v++)
-                        sum[v] = vdotq_s32(sum[v], centred(codes + k * 64 + v * 16), all);
-                    if (!b->high) continue;
-                    const int8x16_t above = four_all(x + b->high + k * 4);
-                    for (int v = 0; v < 4; v++)
-                        high[v] = vdotq_s32(high[v], centred(codes + k * 64 + v * 16), above);
-                }
-                if (b->high)
-                    for (int v = 0; v < 4; v++) sum[v] = vaddq_s32(sum[v], vshlq_n_s32(high[v], HIGH));
-                const int32x4_t shift = vdupq_n_s32(b->shifts[r * b->row_groups + g]);
-                for (int v = 0; v < 4; v++) total[v] = vaddq_s32(total[v], vshlq_s32(sum[v], shift));
+static void dot_bytes(const pd_block *b, int32_t out[ROWS][PANEL]) {
+    for (int r = 0; r < b->num_rows; r++) {
+        int32x4_t total[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+        for (int g = 0; g < b->groups; g++) {
+            const uint8_t *codes = b->codes + (size_t)g * 512;
+            const int8_t *x = b->rows + r * b->row_codes + g * GROUP;
+            int32x4_t sum[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+            int32x4_t high[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+            for (int k = 0; k < 8; k++) {
+                const int8x16_t all = four_all(x + k * 4);
+                for (int v = 0; v < 4; v++)
+                    sum[v] = vdotq_s32(sum[v], centred(codes + k * 64 + v * 16), all);
+                if (!b->high) continue;
+                const int8x16_t above = four_all(x + b->high + k * 4);
+                for (int v = 0; v < 4; v++)
+                    high[v] = vdotq_s32(high[v], centred(codes + k * 64 + v * 16), above);
             }
-            for (int v = 0; v < 4; v++) vst1q_s32(out[r] + p * PANEL + v * 4, total[v]);
+            if (b->high)
+                for (int v = 0; v < 4; v++) sum[v] = vaddq_s32(sum[v], vshlq_n_s32(high[v], HIGH));
+            const int32x4_t shift = vdupq_n_s32(b->shifts[r * b->row_groups + g]);
+            for (int v = 0; v < 4; v++) total[v] = vaddq_s32(total[v], vshlq_s32(sum[v], shift));
         }
+        for (int v = 0; v < 4; v++) vst1q_s32(out[r] + v * 4, total[v]);
+    }
 }
 
-static void dot_nibbles(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
+static void dot_nibbles(const pd_block *b, int32_t out[ROWS][PANEL]) {
     const uint8x16_t nibble = vdupq_n_u8(15);
     const int8x16_t eight = vdupq_n_s8(8);
-    for (int r = 0; r < b->num_rows; r++)
-        for (int p = 0; p < 2; p++) {
-            int32x4_t total[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-            for (int g = 0; g < b->groups; g++) {
-                const uint8_t *codes = b->codes + p * b->panel_codes + (size_t)g * 256;
-                const uint8_t *steps = b->steps + p * b->panel_steps + (size_t)g * PANEL;
-                const int8_t *x = b->rows + r * b->row_codes + g * GROUP;
-                int32x4_t sum[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-                int32x4_t high[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-                for (int k = 0; k < 4; k++)
-                    for (int v = 0; v < 4; v++) {
-                        const uint8x16_t pair = vld1q_u8(codes + k * 64 + v * 16);
-                        const int8x16_t first = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pair, nibble)), eight);
-                        const int8x16_t second = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pair, 4)), eight);
-                        sum[v] = vdotq_s32(sum[v], first, four_all(x + k * 4));
-                        sum[v] = vdotq_s32(sum[v], second, four_all(x + 16 + k * 4));
-                        if (!b->high) continue;
-                        high[v] = vdotq_s32(high[v], first, four_all(x + b->high + k * 4));
-                        high[v] = vdotq_s32(high[v], second, four_all(x + b->high + 16 + k * 4));
-                    }
-                if (b->high)
-                    for (int v = 0; v < 4; v++) sum[v] = vaddq_s32(sum[v], vshlq_n_s32(high[v], HIGH));
-                const int32x4_t shift = vdupq_n_s32(b->shifts[r * b->row_groups + g]);
+    for (int r = 0; r < b->num_rows; r++) {
+        int32x4_t total[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+        for (int g = 0; g < b->groups; g++) {
+            const uint8_t *codes = b->codes + (size_t)g * 256;
+            const uint8_t *steps = b->steps + (size_t)g * PANEL;
+            const int8_t *x = b->rows + r * b->row_codes + g * GROUP;
+            int32x4_t sum[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+            int32x4_t high[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+            for (int k = 0; k < 4; k++)
                 for (int v = 0; v < 4; v++) {
-                    const int32_t step[4] = {steps[v * 4], steps[v * 4 + 1], steps[v * 4 + 2], steps[v * 4 + 3]};
-                    total[v] = vmlaq_s32(total[v], vshlq_s32(sum[v], shift), vld1q_s32(step));
+                    const uint8x16_t pair = vld1q_u8(codes + k * 64 + v * 16);
+                    const int8x16_t first = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pair, nibble)), eight);
+                    const int8x16_t second = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pair, 4)), eight);
+                    sum[v] = vdotq_s32(sum[v], first, four_all(x + k * 4));
+                    sum[v] = vdotq_s32(sum[v], second, four_all(x + 16 + k * 4));
+                    if (!b->high) continue;
+                    high[v] = vdotq_s32(high[v], first, four_all(x + b->high + k * 4));
+                    high[v] = vdotq_s32(high[v], second, four_all(x + b->high + 16 + k * 4));
                 }
+            if (b->high)
+                for (int v = 0; v < 4; v++) sum[v] = vaddq_s32(sum[v], vshlq_n_s32(high[v], HIGH));
+            const int32x4_t shift = vdupq_n_s32(b->shifts[r * b->row_groups + g]);
+            for (int v = 0; v < 4; v++) {
+                const int32_t step[4] = {steps[v * 4], steps[v * 4 + 1], steps[v * 4 + 2], steps[v * 4 + 3]};
+                total[v] = vmlaq_s32(total[v], vshlq_s32(sum[v], shift), vld1q_s32(step));
             }
-            for (int v = 0; v < 4; v++) vst1q_s32(out[r] + p * PANEL + v * 4, total[v]);
         }
+        for (int v = 0; v < 4; v++) vst1q_s32(out[r] + v * 4, total[v]);
+    }
 }
 
 static void dot_keys(const uint8_t *keys, const int8_t *const query[ROWS],

@@ -7,10 +7,10 @@ static inline int32_t element(const pd_block *b, const int8_t *x) {
     return b->high ? x[0] + x[b->high] * (1 << HIGH) : x[0];
 }
 
-static void dot_bytes(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
+static void dot_bytes(const pd_block *b, int32_t out[ROWS][PANEL]) {
     for (int r = 0; r < b->num_rows; r++)
-        for (int c = 0; c < 2 * PANEL; c++) {
-            const uint8_t *codes = b->codes + c / PANEL * b->panel_codes + c % PANEL * 4;
+        for (int c = 0; c < PANEL; c++) {
+            const uint8_t *codes = b->codes + c * 4;
             int32_t total = 0;
             for (int g = 0; g < b->groups; g++) {
                 const int8_t *x = b->rows + r * b->row_codes + g * GROUP;
@@ -24,11 +24,11 @@ static void dot_bytes(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
         }
 }
 
-static void dot_nibbles(const pd_block *b, int32_t out[ROWS][2 * PANEL]) {
+static void dot_nibbles(const pd_block *b, int32_t out[ROWS][PANEL]) {
     for (int r = 0; r < b->num_rows; r++)
-        for (int c = 0; c < 2 * PANEL; c++) {
-            const uint8_t *codes = b->codes + c / PANEL * b->panel_codes + c % PANEL * 4;
-            const uint8_t *steps = b->steps + c / PANEL * b->panel_steps + c % PANEL;
+        for (int c = 0; c < PANEL; c++) {
+            const uint8_t *codes = b->codes + c * 4;
+            const uint8_t *steps = b->steps + c;
             int32_t total = 0;
             for (int g = 0; g < b->groups; g++) {
                 const int8_t *x = b->rows + r * b->row_codes + g * GROUP;

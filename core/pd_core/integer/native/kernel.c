@@ -136,15 +136,13 @@ static int norm(const float *x, const float *weight, int count, float eps, float
     return 0;
 }
 
-/* Sums of products of ROWS or fewer rows with two panels; groups first_group on, as many as given. */
+/* Sums of products of ROWS or fewer rows with a panel; groups first_group on, as many as given. */
 static void products(const pd_linear *w, const pd_rows *x, int row, int rows, int panel,
-                     int first_group, int groups, int32_t sums[ROWS][2 * PANEL]) {
+                     int first_group, int groups, int32_t sums[ROWS][PANEL]) {
     const size_t all = (size_t)w->cols / GROUP, bytes = w->bits == 4 ? 256 : 512;
     const pd_block block = {
         .codes = w->codes + (panel * all + first_group) * bytes,
         .steps = w->steps ? w->steps + (panel * all + first_group) * PANEL : 0,
-        .panel_codes = all * bytes,
-        .panel_steps = all * PANEL,
         .rows = x->codes + (size_t)row * w->planes * w->cols + first_group * GROUP,
         .shifts = x->shifts + row * all + first_group,
         .sums = x->sums + row * all + first_group,
@@ -160,27 +158,28 @@ static void products(const pd_linear *w, const pd_rows *x, int row, int rows, in
         dot_bytes(&block, sums);
 }
 
-/* The same over all groups, as floats: summed in 64 bits where 32 might not hold them. */
+/* The same over all groups, as floats, whose rows lie two panels apart: summed in 64 bits where 32
+   might not hold them. */
 static void exact_products(const pd_linear *w, const pd_rows *x, int row, int rows, int panel,
-                           float out[ROWS][2 * PANEL]) {
+                           float *out) {
     const int groups = w->cols / GROUP, most = w->bits == 4 ? MOST_GROUPS_4 : MOST_GROUPS_8;
-    int32_t sums[ROWS][2 * PANEL];
+    int32_t sums[ROWS][PANEL];
     products(w, x, row, rows, panel, 0, groups < most ? groups : most, sums);
     if (groups <= most) {
         for (int r = 0; r < rows; r++)
-            for (int i = 0; i < 2 * PANEL; i++) out[r][i] = (float)sums[r][i];
+            for (int i = 0; i < PANEL; i++) out[r * 2 * PANEL + i] = (float)sums[r][i];
         return;
     }
-    int64_t totals[ROWS][2 * PANEL];
+    int64_t totals[ROWS][PANEL];
     for (int r = 0; r < rows; r++)
-        for (int i = 0; i < 2 * PANEL; i++) totals[r][i] = sums[r][i];
+        for (int i = 0; i < PANEL; i++) totals[r][i] = sums[r][i];
     for (int g = most; g < groups; g += most) {
         products(w, x, row, rows, panel, g, groups - g < most ? groups - g : most, sums);
         for (int r = 0; r < rows; r++)
-            for (int i = 0; i < 2 * PANEL; i++) totals[r][i] += sums[r][i];
+            for (int i = 0; i < PANEL; i++) totals[r][i] += sums[r][i];
     }
     for (int r = 0; r < rows; r++)
-        for (int i = 0; i < 2 * PANEL; i++) out[r][i] = (float)totals[r][i];
+        for (int i = 0; i < PANEL; i++) out[r * 2 * PANEL + i] = (float)totals[r][i];
 }
 
 static void linear(const pd_linear *w, const pd_rows *x, int rows, int panel, int kind, float *y,
@@ -189,7 +188,7 @@ static void linear(const pd_linear *w, const pd_rows *x, int rows, int panel, in
     float sums[ROWS][2 * PANEL], out[2 * PANEL];
     for (int row = 0; row < rows; row += ROWS) {
         const int count = rows - row < ROWS ? rows - row : ROWS;
-        exact_products(w, x, row, count, panel, sums);
+        for (int p = 0; p < 2; p++) exact_products(w, x, row, count, panel + p, sums[0] + p * PANEL);
         for (int r = 0; r < count; r++) {
             const float scale = x->scales[row + r];
             for (int i = 0; i < 2 * PANEL; i++) out[i] = sums[r][i] * scale * scales[i];
@@ -229,37 +228,39 @@ static void rotate(const float *x, const float *cos, const float *sin, int dim, 
 
 enum { MOST_DIM = 512 };
 
-static int heads(const pd_shape *shape, const pd_layer *layer, const float *qkv, const float *cos,
-                 const float *sin, pd_cached *own, int capacity, int position, int8_t *queries,
-                 float *query_scales) {
-    const int dim = shape->head_dim;
+/* Normalise (if the weight is not null), rotate and quantise a head; *bad becomes 1 if it is not
+   finite. */
+static float turned_head(const float *x, const float *norm_weight, const pd_shape *shape,
+                         const float *cos, const float *sin, int8_t *codes, int *bad) {
     float normed[MOST_DIM], rotated[MOST_DIM];
+    if (norm_weight) {
+        *bad |= norm(x, norm_weight, shape->head_dim, shape->eps, normed);
+        x = normed;
+    }
+    rotate(x, cos, sin, shape->head_dim, rotated);
+    return quantise_head(rotated, shape->head_dim, codes);
+}
+
+static int heads(const pd_shape *shape, const pd_layer *layer, int kv_head, const float *qkv,
+                 const float *cos, const float *sin, pd_cached *own, int capacity, int position,
+                 int8_t *queries, float *query_scales) {
+    const int dim = shape->head_dim, group = shape->heads / shape->kv_heads;
+    const size_t at = (size_t)kv_head * capacity;
+    const float *key = qkv + (shape->heads + kv_head) * dim, *value = key + layer->own_keys * dim;
     int8_t codes[MOST_DIM];
     int bad = 0;
-    for (int h = 0; h < shape->heads; h++, qkv += dim) {
-        const float *x = qkv;
-        if (layer->query_norm) {
-            bad |= norm(qkv, layer->query_norm, dim, shape->eps, normed);
-            x = normed;
-        }
-        rotate(x, cos, sin, dim, rotated);
-        query_scales[h] = quantise_head(rotated, dim, queries + h * dim);
-    }
-    for (int h = 0; h < layer->own_keys; h++, qkv += dim) {
-        const float *x = qkv;
-        if (layer->key_norm) {
-            bad |= norm(qkv, layer->key_norm, dim, shape->eps, normed);
-            x = normed;
-        }
-        rotate(x, cos, sin, dim, rotated);
-        own->key_scales[(size_t)h * capacity + position] = quantise_head(rotated, dim, codes);
-        uint8_t *panel = own->keys + ((size_t)h * capacity + position / PANEL * PANEL) * dim;
+    for (int h = kv_head * group; h < (kv_head + 1) * group; h++)
+        query_scales[h] = turned_head(qkv + h * dim, layer->query_norm, shape, cos, sin,
+                                      queries + h * dim, &bad);
+    if (kv_head < layer->own_keys) {
+        own->key_scales[at + position] = turned_head(key, layer->key_norm, shape, cos, sin, codes, &bad);
+        uint8_t *panel = own->keys + (at + position / PANEL * PANEL) * dim;
         for (int i = 0; i < dim; i++)
             panel[(i / 4 * PANEL + position % PANEL) * 4 + i % 4] = (uint8_t)(codes[i] + 128);
     }
-    for (int h = 0; h < layer->own_values; h++, qkv += dim) {
-        own->value_scales[(size_t)h * capacity + position] = quantise_head(qkv, dim, codes);
-        int8_t *block = own->values + ((size_t)h * capacity + position / 4 * 4) * dim;
+    if (kv_head < layer->own_values) {
+        own->value_scales[at + position] = quantise_head(value, dim, codes);
+        int8_t *block = own->values + (at + position / 4 * 4) * dim;
         for (int i = 0; i < dim; i++) block[i * 4 + position % 4] = codes[i];
     }
     return bad;
@@ -293,6 +294,13 @@ static double weigh(float *restrict scores, int count, float factor,
     return ((double)largest_weight / (double)MIX_TOP) / ((double)total * 0x1p-22);
 }
 
+/* Ask for `bytes` of memory that is needed soon. */
+static void fetch(const void *at, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + i, 0, 2);
+}
+
+enum { AHEAD = 4 * PANEL }; /* keys */
+
 static void attend(const pd_shape *shape, const pd_layer *layers, int layer,
                    const pd_segment *segment, int kv_head, int first, int count,
                    const int8_t *queries, const float *query_scales, pd_scratch *scratch,
@@ -318,8 +326,13 @@ static void attend(const pd_shape *shape, const pd_layer *layers, int layer,
         most_seen = seen[r] > most_seen ? seen[r] : most_seen;
     }
     const uint8_t *keys = keys_of->keys + head_at * dim;
+    const int8_t *values = values_of->values + head_at * dim;
     for (int j = 0; j < most_seen; j += PANEL) {
         int32_t sums[ROWS][PANEL];
+        if (first == 0) { /* later rows find them in the cache */
+            fetch(keys + (size_t)(j + AHEAD) * dim, (size_t)PANEL * dim);
+            fetch(values + (size_t)j * dim, (size_t)PANEL * dim);
+        }
         dot_keys(keys + (size_t)j * dim, query, offset, count, dim, sums);
         for (int r = 0; r < count; r++)
             for (int i = 0; i < PANEL; i++)
@@ -338,7 +351,6 @@ static void attend(const pd_shape *shape, const pd_layer *layers, int layer,
             memset(high + from, 0, (size_t)(end - from));
         }
     }
-    const int8_t *values = values_of->values + head_at * dim;
     int64_t totals[ROWS * MOST_DIM];
     mix_values(values, scratch->low, scratch->high, (size_t)room, count, (most_seen + 3) / 4, dim, totals);
     for (int r = 0; r < count; r++) {

@@ -86,10 +86,11 @@ typedef struct {
     /* Columns of panels first .. first + 2 of `rows` rows: y[row * stride + column]. */
     void (*linear)(const pd_linear *w, const pd_rows *x, int rows, int first, int kind, float *y,
                    int stride);
-    /* Rotate and quantise a token's heads: queries to codes and scales, the rest to the cache. */
-    int (*heads)(const pd_shape *shape, const pd_layer *layer, const float *qkv, const float *cos,
-                 const float *sin, pd_cached *own, int capacity, int position, int8_t *queries,
-                 float *query_scales);
+    /* Rotate and quantise a KV head of a token: its group's queries to codes and scales, the
+       layer's own key and value to the cache. */
+    int (*heads)(const pd_shape *shape, const pd_layer *layer, int kv_head, const float *qkv,
+                 const float *cos, const float *sin, pd_cached *own, int capacity, int position,
+                 int8_t *queries, float *query_scales);
     /* Attend from rows first .. first + count (token * group + head of the group) of a KV head. */
     void (*attend)(const pd_shape *shape, const pd_layer *layers, int layer,
                    const pd_segment *segment, int kv_head, int first, int count,

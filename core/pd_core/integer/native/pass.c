@@ -20,7 +20,7 @@ typedef struct pd_context {
     const pd_functions *functions;
     pd_team *team;
     int32_t num_threads;
-    pd_rows in;              /* what the next linear layer reads */
+    pd_rows *in;             /* what the next linear layer reads; see `input` */
     float *qkv, *mixed, *inner, *normed, *query_scales;
     int8_t *queries;
     pd_scratch *scratch;     /* one for each thread */
@@ -69,11 +69,15 @@ EXPORT const char *pd_isa(const char *wanted) {
 EXPORT void pd_close(pd_context *c) {
     if (!c) return;
     if (c->team) pd_team_end(c->team);
-    float *floats[] = {c->qkv, c->mixed, c->inner, c->normed, c->query_scales, c->in.scales};
+    float *floats[] = {c->qkv, c->mixed, c->inner, c->normed, c->query_scales};
     for (unsigned i = 0; i < sizeof floats / sizeof *floats; i++) free(floats[i]);
-    free(c->in.codes);
-    free(c->in.shifts);
-    free(c->in.sums);
+    for (int i = 0; c->in && i < c->num_threads; i++) {
+        free(c->in[i].codes);
+        free(c->in[i].shifts);
+        free(c->in[i].sums);
+        free(c->in[i].scales);
+    }
+    free(c->in);
     free(c->queries);
     for (int i = 0; c->scratch && i < c->num_threads; i++) {
         free(c->scratch[i].scores);
@@ -82,6 +86,14 @@ EXPORT void pd_close(pd_context *c) {
     }
     free(c->scratch);
     free(c);
+}
+
+static int reserve_rows(pd_rows *in, size_t rows, size_t wide) {
+    in->codes = malloc(rows * 2 * wide);
+    in->shifts = malloc(rows * wide / GROUP * sizeof(int32_t));
+    in->sums = malloc(rows * wide / GROUP * sizeof(int32_t));
+    in->scales = malloc(rows * sizeof(float));
+    return in->codes && in->shifts && in->sums && in->scales;
 }
 
 /* Return what a model's passes need; null: there is no memory, or not this instruction set. */
@@ -93,11 +105,9 @@ EXPORT pd_context *pd_open(const pd_shape *shape, const char *isa, int threads, 
     c->functions = named(isa);
     c->num_threads = threads;
     const size_t rows = (size_t)max_rows, queries = (size_t)shape->heads * shape->head_dim;
-    const size_t wide = (size_t)padded(widest);
-    c->in.codes = malloc(rows * 2 * wide);
-    c->in.shifts = malloc(rows * wide / GROUP * sizeof(int32_t));
-    c->in.sums = malloc(rows * wide / GROUP * sizeof(int32_t));
-    c->in.scales = malloc(rows * sizeof(float));
+    int ready = (c->in = calloc((size_t)threads, sizeof *c->in)) != 0;
+    for (int i = 0; ready && i < threads; i++)
+        ready = reserve_rows(&c->in[i], i ? 1 : rows, (size_t)padded(widest));
     c->qkv = malloc(rows * padded((int)(shape->heads + 2 * shape->kv_heads) * shape->head_dim) * sizeof(float));
     c->mixed = malloc(rows * queries * sizeof(float));
     c->inner = malloc(rows * padded(shape->inner) * sizeof(float));
@@ -106,9 +116,8 @@ EXPORT pd_context *pd_open(const pd_shape *shape, const char *isa, int threads, 
     c->query_scales = malloc(rows * shape->heads * sizeof(float));
     c->scratch = calloc((size_t)threads, sizeof *c->scratch);
     c->team = threads > 1 ? pd_team_begin(threads) : 0;
-    if (!c->functions || !c->in.codes || !c->in.shifts || !c->in.sums || !c->in.scales || !c->qkv ||
-        !c->mixed || !c->inner || !c->normed || !c->queries || !c->query_scales || !c->scratch ||
-        (threads > 1 && !c->team)) {
+    if (!c->functions || !ready || !c->qkv || !c->mixed || !c->inner || !c->normed || !c->queries ||
+        !c->query_scales || !c->scratch || (threads > 1 && !c->team)) {
         pd_close(c);
         return 0;
     }
@@ -147,13 +156,22 @@ static void finish(pd_context *c, int thread, int phase) {
     if (thread == 0) atomic_store_explicit(&c->next[phase], 0, memory_order_relaxed);
 }
 
+/* Whether each thread makes a linear layer's input for itself: one row is sooner made than waited for. */
+static int is_alone(const pd_context *c) { return c->rows == 1; }
+
+static pd_rows *input(pd_context *c, int thread) { return &c->in[is_alone(c) ? thread : 0]; }
+
+#define EACH_INPUT(c, phase, row)                                                                \
+    for (int row = is_alone(c) ? 0 : take(c, phase); row < (c)->rows;                            \
+         row = is_alone(c) ? 1 : take(c, phase))
+
 static void multiply(pd_context *c, int thread, int phase, const pd_linear *w, int rows, int kind,
                      float *y, int stride) {
     const int pairs = w->rows / (2 * PANEL), together = pairs / (8 * c->num_threads) + 1;
     EACH(c, phase, piece, (pairs + together - 1) / together) {
         const int end = (piece + 1) * together;
         for (int pair = piece * together; pair < end && pair < pairs; pair++)
-            c->functions->linear(w, &c->in, rows, 2 * pair, kind, y, stride);
+            c->functions->linear(w, input(c, thread), rows, 2 * pair, kind, y, stride);
     }
     finish(c, thread, phase);
 }
@@ -161,42 +179,50 @@ static void multiply(pd_context *c, int thread, int phase, const pd_linear *w, i
 static void normalise(pd_context *c, int thread, int phase, const float *weight, int planes) {
     const int hidden = c->shape.hidden;
     float *y = c->normed + (size_t)thread * padded(hidden);
-    EACH(c, phase, row, c->rows) {
+    EACH_INPUT(c, phase, row) {
         int bad = c->functions->norm(c->x + (size_t)row * padded(hidden), weight, hidden, c->shape.eps, y);
-        bad |= c->functions->quantise(y, hidden, padded(hidden), planes, &c->in, row);
+        bad |= c->functions->quantise(y, hidden, padded(hidden), planes, input(c, thread), row);
         if (bad) atomic_store(&c->bad, 1);
     }
-    finish(c, thread, phase);
+    if (!is_alone(c)) finish(c, thread, phase);
 }
 
 static void quantise(pd_context *c, int thread, int phase, const float *x, int count, int stride,
                      int planes) {
-    EACH(c, phase, row, c->rows) {
-        if (c->functions->quantise(x + (size_t)row * stride, count, padded(count), planes, &c->in, row))
+    EACH_INPUT(c, phase, row) {
+        const float *from = x + (size_t)row * stride;
+        if (c->functions->quantise(from, count, padded(count), planes, input(c, thread), row))
             atomic_store(&c->bad, 1);
     }
-    finish(c, thread, phase);
+    if (!is_alone(c)) finish(c, thread, phase);
 }
 
-static void make_heads(pd_context *c, int thread, int phase, int layer, int stride) {
+/* Make a KV head of a row ready for attention. */
+static void make_head(pd_context *c, int layer, const pd_segment *segment, int row, int kv_head) {
     const pd_shape *s = &c->shape;
-    EACH(c, phase, row, c->rows) {
+    const size_t half = (size_t)s->head_dim / 2, dims = (size_t)s->heads * s->head_dim;
+    if (c->functions->heads(s, &c->layers[layer], kv_head,
+                            c->qkv + (size_t)row * c->layers[layer].qkv.rows, c->cos + row * half,
+                            c->sin + row * half, &segment->cached[layer], segment->capacity,
+                            segment->start + row - segment->first_row, c->queries + row * dims,
+                            c->query_scales + (size_t)row * s->heads))
+        atomic_store(&c->bad, 1);
+}
+
+static void make_heads(pd_context *c, int thread, int phase, int layer) {
+    EACH(c, phase, piece, c->rows * c->shape.kv_heads) {
+        const int row = piece / c->shape.kv_heads;
         int at = 0;
         while (row >= c->segments[at].first_row + c->segments[at].count) at++;
-        const pd_segment *segment = &c->segments[at];
-        const size_t half = (size_t)s->head_dim / 2, dims = (size_t)s->heads * s->head_dim;
-        if (c->functions->heads(s, &c->layers[layer], c->qkv + (size_t)row * stride,
-                                c->cos + row * half, c->sin + row * half, &segment->cached[layer],
-                                segment->capacity, segment->start + row - segment->first_row,
-                                c->queries + row * dims, c->query_scales + (size_t)row * s->heads))
-            atomic_store(&c->bad, 1);
+        make_head(c, layer, &c->segments[at], row, piece % c->shape.kv_heads);
     }
     finish(c, thread, phase);
 }
 
-static void attend(pd_context *c, int thread, int phase, int layer) {
+static void attend(pd_context *c, int thread, int heads_phase, int phase, int layer) {
     const pd_shape *s = &c->shape;
-    const int group = s->heads / s->kv_heads;
+    const int group = s->heads / s->kv_heads, are_made = !is_alone(c) || group > ROWS;
+    if (are_made) make_heads(c, thread, heads_phase, layer);
     int before = 0;
     int piece = take(c, phase);
     for (int at = 0; at < c->num_segments; at++) {
@@ -205,6 +231,7 @@ static void attend(pd_context *c, int thread, int phase, int layer) {
         for (; piece - before < blocks * s->kv_heads; piece = take(c, phase)) {
             const int head = (piece - before) / blocks, first = (piece - before) % blocks * ROWS;
             const int count = rows - first < ROWS ? rows - first : ROWS;
+            if (!are_made) make_head(c, layer, segment, 0, head);
             c->functions->attend(s, c->layers, layer, segment, head, first, count, c->queries,
                                  c->query_scales, &c->scratch[thread], c->mixed);
         }
@@ -222,8 +249,7 @@ static void run_layers(void *context, int thread) {
         const pd_layer *layer = &c->layers[i];
         normalise(c, thread, 0, layer->input_norm, layer->qkv.planes);
         multiply(c, thread, 1, &layer->qkv, c->rows, STORE, c->qkv, layer->qkv.rows);
-        make_heads(c, thread, 2, i, layer->qkv.rows);
-        attend(c, thread, 3, i);
+        attend(c, thread, 2, 3, i);
         quantise(c, thread, 4, c->mixed, queries, queries, layer->out.planes);
         multiply(c, thread, 5, &layer->out, c->rows, ADD, c->x, wide);
         normalise(c, thread, 6, layer->post_norm, layer->gate_up.planes);
@@ -268,6 +294,17 @@ EXPORT int pd_run(pd_context *c, const pd_layer *layers, int stop, float *x, int
     return run(c, run_layers);
 }
 
+/* Rows of a weight of 8 bits by their numbers, as floats: x [count][cols]. Returns 0; -3: there is no such row. */
+EXPORT int pd_embed(const pd_linear *w, const int64_t *ids, int count, float *x) {
+    for (int r = 0; r < count; r++, x += w->cols) {
+        const int64_t id = ids[r];
+        if (id < 0 || id >= w->rows) return -3;
+        const uint8_t *codes = w->codes + (size_t)(id / PANEL) * PANEL * w->cols + id % PANEL * 4;
+        for (int i = 0; i < w->cols; i++) x[i] = (float)(codes[i / 4 * 64 + i % 4] - 128) * w->scales[id];
+    }
+    return 0;
+}
+
 /* Normalise rows, in place. */
 EXPORT int pd_norm(pd_context *c, const float *weight, float *x, int rows) {
     int bad = 0;
@@ -294,4 +331,4 @@ EXPORT void pd_queries(const pd_context *c, int rows, int8_t *codes, float *scal
 }
 
 /* Counts up when a structure or a function changes. */
-EXPORT int pd_abi(void) { return 1; }
+EXPORT int pd_abi(void) { return 2; }

@@ -32,7 +32,7 @@ typedef pthread_cond_t signal_t;
 #define yield_core sched_yield
 #endif
 
-enum { SPINS = 2000, SPINS_BEFORE_SLEEP = 4000 };
+enum { SPINS = 2000, SPINS_BEFORE_SLEEP = 12000 };
 
 struct pd_team {
     int size;

@@ -194,12 +194,15 @@ def test_both_sides_run_the_same_numbers(tmp_path: Path) -> None:
 def test_the_command_measures_and_writes(tmp_path: Path) -> None:
     out, plot = tmp_path / "engine.json", tmp_path / "engine.png"
     words = ["engine", "--shape", "tiny", "--threads", "1", "--rounds", "1", "--steps", "1"]
+    words += ["--numerics", "float32,integer-4"]
     words += ["--prefill", "32", "--decode", "none", "--json", str(out), "--plot", str(plot)]
     done = run_here(main, *words)
     assert done.returncode == 0, done.stderr
     assert "float32" in done.stdout
     (subject,) = EngineDocument.model_validate_json(out.read_text()).subjects
-    assert subject.runs[0].engines["float32"].decode == ()
+    engines = subject.runs[0].engines
+    assert engines["float32"].decode == ()
+    assert 0 < 4 * engines["integer-4"].weight_bytes < engines["float32"].weight_bytes
     assert plot.read_bytes().startswith(b"\x89PNG")
     refused = run_here(main, *words[:-2], "--plot", str(out))
     assert refused.returncode == 2

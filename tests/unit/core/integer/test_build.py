@@ -143,7 +143,7 @@ def test_a_missing_library_leaves_the_work_to_torch_with_one_warning(
 
 @pytest.mark.parametrize(
     "text",
-    ["int pd_abi(void) { return 0; }", "int pd_abi(void) { return 1; }", "int unrelated;"],
+    ["int pd_abi(void) { return 0; }", "int pd_abi(void) { return 2; }", "int unrelated;"],
     ids=["of another version", "without its functions", "of something else"],
 )
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler on this machine")

@@ -174,6 +174,17 @@ def test_a_cache_too_small_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             )
 
 
+@pytest.mark.parametrize("token_id", [-1, 128, 1 << 40])
+def test_a_token_id_beyond_the_vocabulary_is_an_error(
+    token_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with way(monkeypatch, "portable"):
+        model = integer_lm(SHAPES["biases, tied, shared values"])
+        segment = Segment(model.make_cache(1), 0, 1)
+        with pytest.raises(EngineError, match="vocabulary"):
+            model.forward(torch.tensor([token_id]), [segment])
+
+
 def test_an_unknown_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with way(monkeypatch, "portable"):
         monkeypatch.setenv("PD_KERNEL", "mmx")
