@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 REPO = Path(__file__).parents[3]
 NATIVE = "pd_core/integer/native"
-EXPORTS = {"abi", "close", "isa", "logits", "norm", "open", "queries", "run"}
+EXPORTS = {"abi", "close", "embed", "isa", "logits", "norm", "open", "queries", "run"}
 KINDS = {"linux": "elf", "macos": "mach-o", "windows": "pe"}
 NEEDS = {
     "linux": {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-aarch64.so.1"},
