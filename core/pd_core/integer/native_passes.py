@@ -42,7 +42,7 @@ class NativePasses:
 
     Attributes:
         head_panels: the packed codes of the head, (N / 16, K / 4, 16, 4): the weight plus 128.
-        weight_bytes: bytes of all packed codes.
+        weight_bytes: bytes of all that a pass reads: codes, steps, scales, norms and biases.
 
     Raises:
         EngineError: the processor has not the instruction set that PD_KERNEL asks for.
@@ -109,6 +109,7 @@ class NativePasses:
     def _pointer(self, tensor: Tensor | None) -> int | None:
         if tensor is None:
             return None
+        self.weight_bytes += tensor.nbytes
         self._held.append(self._pages.hold(tensor))
         return self._held[-1].data_ptr()
 
@@ -134,6 +135,7 @@ class NativePasses:
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Return the output layer's rows of token ids: (T,), as numbers (T, padded hidden)."""
+        assert self._head.bits == 8, "embeddings have no steps"
         ids = token_ids.to(torch.int64).contiguous()
         out = torch.empty(len(ids), self._head.cols)
         _check(
