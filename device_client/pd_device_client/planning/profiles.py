@@ -28,8 +28,9 @@ class SpeedProfile:
         prefill_a_s: seconds per prefill, whatever its length.
         prefill_b_s: seconds per token.
         prefill_c_s: seconds per token squared (attention).
-        decode_s: seconds per decoded token.
+        decode_s: seconds per decoded token with an empty context.
         spread: relative standard deviation of every duration.
+        decode_l_s: more seconds per decoded token for each token of context.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SpeedProfile:
     prefill_a_s: float = 0.0
     prefill_c_s: float = 0.0
     spread: float = 0.0
+    decode_l_s: float = 0.0
 
     @property
     def usual_decode_s(self) -> float:
@@ -58,7 +60,7 @@ class SpeedProfile:
         if num_tokens <= 0:
             return 0.0
         if num_tokens == 1:
-            return self.decode_s
+            return self.decode_s + self.decode_l_s * first_position
         end = first_position + num_tokens
         return max(self.prefill_s(end) - self.prefill_s(first_position), self.decode_s)
 
