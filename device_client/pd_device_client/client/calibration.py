@@ -7,31 +7,33 @@ from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import LocalEngine, LocalSequence
 from pd_device_client.planning.speed_fit import PassTime
 
-__all__ = ["LEAST_TOKENS", "calibration_lengths", "time_passes"]
-
-LEAST_TOKENS = 64
-"""The shortest longest prompt that shows anything."""
+__all__ = ["calibration_tokens", "time_passes"]
 
 _STEPS = 4  # decode steps at each context
 _STOPS = 6  # contexts at which decode steps are timed
 _SHORT = (16, 48)  # prompts that show what a prefill costs however short it is
 
 
-def calibration_lengths(engine: LocalEngine, longest_tokens: int) -> tuple[int, int]:
-    """Return the prompt's tokens, a whole number of passes, and the tokens of a pass.
+def calibration_tokens(engine: LocalEngine, longest_tokens: int, rounds: int) -> tuple[int, int]:
+    """Return the tokens of the longest prompt that the engine has room for, and of all passes.
 
     Args:
         engine: whose context bounds them.
-        longest_tokens: wanted.
+        longest_tokens: wanted; rounded down to whole passes.
+        rounds: how often everything is measured.
     """
     room = engine.card.max_context_tokens - (_STOPS + 1) * _STEPS
-    chunk = min(engine.chunk_tokens, max(room // 2, 1))
-    return max(min(longest_tokens, room) // chunk, 1) * chunk, chunk
+    chunk = engine.chunk_tokens
+    longest = min(longest_tokens, room)
+    longest = longest // chunk * chunk or max(longest, 2)
+    short = sum(length + _STEPS for length in _SHORT if length < longest)
+    warm_up = min(2 * chunk, longest) + _STEPS
+    return longest, warm_up + rounds * (short + longest + _STOPS * _STEPS)
 
 
 async def time_passes(
     engine: LocalEngine,
-    longest_tokens: int,
+    longest: int,
     rounds: int,
     tick: Callable[[int], None] = lambda tokens: None,
 ) -> list[PassTime]:
@@ -42,14 +44,14 @@ async def time_passes(
 
     Args:
         engine: does nothing else meanwhile.
-        longest_tokens: of a prompt.
+        longest: tokens of the longest prompt, from `calibration_tokens`.
         rounds: how often.
         tick: called with the tokens of each pass.
 
     Raises:
         EngineError: the engine failed.
     """
-    longest, chunk = calibration_lengths(engine, longest_tokens)
+    chunk = engine.chunk_tokens
     warm_up = _Timer(engine, tick)
     await warm_up.prompt(min(2 * chunk, longest), chunk, stops=1)
     timer = _Timer(engine, tick)

@@ -169,6 +169,7 @@ class CloudEstimate:
 
     Attributes:
         rtt_s: round-trip time: the shortest of several small calls.
+        rtts: the last calls' times, as ratios to a second.
         load: the load published last.
         first: ratios of the first token's arrival.
         step_s: seconds between tokens, a moving average; 0 when unknown.
@@ -180,6 +181,7 @@ class CloudEstimate:
     first: Ratios = field(default_factory=Ratios)
     step_s: float = 0.0
     steps: Ratios = field(default_factory=Ratios)
+    rtts: Ratios = field(default_factory=Ratios)
 
     @property
     def usual_step_s(self) -> float:
@@ -197,11 +199,40 @@ class CloudEstimate:
         first = self._first_token_s(prompt_tokens) * self.first.quantile(0.5)
         return CloudForecast(first, self.step_s or self.load.decode_step_s)
 
+    def first_token_quantile_s(self, prompt_tokens: int, q: float) -> float:
+        """Seconds within which a share q of the first tokens arrive, at the published load."""
+        return self._first_token_s(prompt_tokens) * self.first.quantile(q)
+
+    def step_quantile_s(self, q: float) -> float:
+        """Seconds that a share q of the times between tokens do not exceed."""
+        return self.steps.quantile(q) if self.steps.num_values else self.load.decode_step_s
+
+    def rtt_quantile_s(self, q: float) -> float:
+        """Seconds that a share q of the round trips do not exceed."""
+        return self.rtts.quantile(q) if self.rtts.num_values else self.rtt_s
+
+    @property
+    def jitter_s(self) -> float:
+        """By how much one round trip in ten exceeds the usual one."""
+        return self.rtt_quantile_s(GUARD_QUANTILE) - self.rtt_quantile_s(0.5)
+
+    def observe_rtts(self, seconds: list[float]) -> None:
+        """Add the times of small calls, one after another."""
+        sound = [each for each in seconds if 0 <= each <= _JUMP_S]
+        for each in sound:
+            self.rtts.add(each, 1.0)
+        if sound:
+            self.rtt_s = min(sound)
+
     def observe_first(self, prompt_tokens: int, seconds: float) -> None:
         """Add a first token that arrived after `seconds`."""
-        self.first.add(seconds, self._first_token_s(prompt_tokens))
+        expected_s = self._first_token_s(prompt_tokens)
+        if 0 < seconds <= max(_JUMP_S, _JUMP_FACTOR * expected_s):
+            self.first.add(seconds, expected_s)
 
     def observe_step(self, seconds: float) -> None:
         """Add the time between two tokens' arrivals."""
+        if not 0 <= seconds <= _JUMP_S:
+            return
         self.steps.add(seconds, 1.0)
         self.step_s = seconds if self.step_s == 0 else 0.9 * self.step_s + 0.1 * seconds

@@ -12,7 +12,7 @@ from pd_device_client.planning.profiles import SpeedProfile
 __all__ = ["PassTime", "SpeedFit", "fit_speeds"]
 
 _ROUNDS = 20  # of re-weighting; it settles in a handful
-_LONGER = 1.2
+_LONGER = 1.2  # than a decode step
 _TUKEY = 4.685  # residuals beyond this many deviations count nothing
 _FLOOR = 1e-3  # the least relative deviation that a timer can show
 
@@ -62,7 +62,8 @@ def fit_speeds(passes: Sequence[PassTime], name: str, source: str) -> SpeedFit:
     """
     prefill = [p for p in passes if p.num_tokens > 1]
     decode = [p for p in passes if p.num_tokens == 1]
-    assert prefill and decode, "both kinds of pass are fitted"
+    assert prefill, "passes of several tokens are fitted"
+    assert decode, "and decode steps"
     rows = np.array([[1.0, p.first_position] for p in decode])
     (d, e), decode_spread, odd_steps = _robust(rows, _seconds(decode), needed=0)
     # A pass costs at least a decode step, and one that costs no more shows nothing of its tokens.
