@@ -27,7 +27,8 @@ class ForecastsAsked:
     """Which series are judged, and the engine whose passes are recorded."""
 
     device: Annotated[
-        DeviceSettings, Part("Recording", ("model", "num_threads", "numerics", "throttle"))
+        DeviceSettings,
+        Part("Recording", ("model", "num_threads", "numerics", "throttle", "polite")),
     ] = field(default_factory=DeviceSettings)
     record_to: Annotated[
         Path | None,

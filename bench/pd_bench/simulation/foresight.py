@@ -180,7 +180,9 @@ class _Course:
         self._decode_s = decode_s = estimate.decode_s
         self._pass_ends_s = ends_s = now_s + decode_s
         after_s = estimate.profile.prefill_s(end)
-        work_s = (after_s - self._alone_s) * estimate.factor(1)  # as `DeviceEstimate.work_s`
+        work_s = (after_s - self._alone_s) * estimate.factor(
+            end - 1, 1
+        )  # as `DeviceEstimate.work_s`
         self._alone_s = after_s
         self._fed_s = ends_s - decode_s + (work_s if work_s > decode_s else decode_s)
         session = self._session

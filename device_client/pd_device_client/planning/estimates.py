@@ -134,7 +134,7 @@ class DeviceEstimate:
         if num_tokens <= 0:
             return 0.0
         passes, rest = (0, num_tokens) if chunk is None else divmod(num_tokens, chunk)
-        factor = self.factor(passes + (rest > 0), q)
+        factor = self.factor(done, passes + (rest > 0), q)
         seconds, last = 0.0, end - rest
         prefill_s = self.profile.prefill_s
         if passes:
@@ -144,9 +144,9 @@ class DeviceEstimate:
             seconds += max(rest_s, self.decode_s)
         return seconds
 
-    def factor(self, num_passes: int, q: float = GUARD_QUANTILE) -> float:
-        """By what to multiply the profile's seconds of so many prefill passes."""
-        off_by = self.errors.factor(num_passes, q, self.profile.spread)
+    def factor(self, done: int, num_passes: int, q: float = GUARD_QUANTILE) -> float:
+        """By what to multiply the profile's seconds of so many passes after `done` tokens."""
+        off_by = self.errors.factor(done, num_passes, q, self.profile.spread)
         return self.prefill.level * off_by * self.slower_prefill
 
     def pass_s(self, first_position: int, num_tokens: int) -> float:

@@ -1,9 +1,9 @@
 """What forecasts of a device's ready time were off by, by how many passes were to come.
 
 Each prefill is judged when it has ended, with the decode step after it: from its start, and from
-where 1, 2, 4, 8, ... passes were left. So the quantiles hold for the forecast of a whole prompt and
-for its renewals on the way. Nothing is assumed of how passes are distributed, or of how long a busy
-spell lasts; the oldest errors are forgotten.
+where 1, 2, 4, 8, ... passes were left. The forecast of a whole prompt and its renewals on the way
+have quantiles of their own, since on the way it is known how the machine is now. Nothing is assumed
+of how passes are distributed, or of how long a busy spell lasts; the oldest errors are forgotten.
 """
 
 import math
@@ -23,10 +23,11 @@ _GUARD_Z = NormalDist().inv_cdf(GUARD_QUANTILE)
 class ForecastErrors:
     """The last ratios of what prefills took to what they were forecast to take."""
 
-    __slots__ = ("_classes", "_end", "_passes")
+    __slots__ = ("_end", "_from_start", "_on_the_way", "_passes")
 
     def __init__(self) -> None:
-        self._classes = [Ratios(_WINDOW) for _ in range(_CLASSES)]
+        self._from_start = [Ratios(_WINDOW) for _ in range(_CLASSES)]
+        self._on_the_way = [Ratios(_WINDOW) for _ in range(_CLASSES)]
         self._passes: list[tuple[float, float, float]] = []  # of the present prefill
         self._end = 0  # tokens in the cache after it
 
@@ -66,30 +67,33 @@ class ForecastErrors:
 
     def forget(self, count: int) -> None:
         """Drop the oldest errors."""
-        for errors in self._classes:
+        for errors in (*self._from_start, *self._on_the_way):
             errors.forget(count)
 
-    def factor(self, num_passes: int, q: float, spread: float) -> float:
+    def factor(self, done: int, num_passes: int, q: float, spread: float) -> float:
         """By what to multiply a forecast, so that it holds in a share `q` of the cases.
 
         Args:
+            done: tokens in the cache; those of the present prefill make it a renewed forecast.
             num_passes: to come.
             q: above 0 and below 1.
             spread: relative standard deviation of one pass, as far as the profile knows; taken
                 while too few forecasts were judged.
         """
+        renewed = bool(self._passes) and done == self._end
         own = _class(num_passes)
-        factor = self._quantile(own, q, spread)
+        factor = self._quantile(renewed, own, q, spread)
         beyond = num_passes / (1 << own) - 1  # between two classes
         if 0 < beyond < 1:
-            factor += beyond * (self._quantile(own + 1, q, spread) - factor)
+            factor += beyond * (self._quantile(renewed, own + 1, q, spread) - factor)
         return factor
 
-    def _quantile(self, own: int, q: float, spread: float) -> float:
-        for step in _NEAREST:
-            if 0 <= own + step < _CLASSES:
-                errors = self._classes[own + step]
-                if errors.num_values >= _ENOUGH:
+    def _quantile(self, renewed: bool, own: int, q: float, spread: float) -> float:
+        both = self._on_the_way, self._from_start
+        for classes in both if renewed else both[::-1]:
+            for step in _NEAREST:
+                if 0 <= own + step < _CLASSES and classes[own + step].num_values >= _ENOUGH:
+                    errors = classes[own + step]
                     return errors.guard if q == GUARD_QUANTILE else errors.quantile(q)
         if spread == 0:
             return 1.0
@@ -103,8 +107,11 @@ class ForecastErrors:
         for left, (pass_expected_s, pass_took_s, level) in enumerate(reversed(self._passes), 1):
             expected_s += pass_expected_s
             took_s += pass_took_s
-            if left & (left - 1) == 0 or left == num_passes:
-                self._classes[_class(left)].add(max(took_s, 0.0), expected_s * level)
+            told_s = expected_s * level
+            if left == num_passes:
+                self._from_start[_class(left)].add(max(took_s, 0.0), told_s)
+            elif left & (left - 1) == 0:
+                self._on_the_way[_class(left)].add(max(took_s, 0.0), told_s)
 
 
 def _class(num_passes: int) -> int:

@@ -12,6 +12,8 @@ from pd_device_client.planning.profiles import SpeedProfile
 __all__ = ["PassTime", "SpeedFit", "fit_speeds"]
 
 _ROUNDS = 20  # of re-weighting; it settles in a handful
+_UP = 1 / 3  # weight of a row that took longer than the fit says, against one that took less
+_WIDE = 1.5  # what a third of the rows spread below the fit, made as wide as all of them
 _LONGER = 1.2  # than a decode step
 _TUKEY = 4.685  # residuals beyond this many deviations count nothing
 _FLOOR = 1e-3  # the least relative deviation that a timer can show
@@ -106,14 +108,17 @@ def _robust(
     """
     ones = np.ones(len(seconds))
     weights, relative = ones, rows / seconds[:, None]
-    for _ in range(_ROUNDS):  # least absolute deviations: half the rows may be odd
+    for _ in range(_ROUNDS):  # the third of the rows below: another program only makes them longer
         found = _non_negative(relative, ones, weights, needed)
-        weights = 1 / np.maximum(np.abs(1 - relative @ found), _FLOOR)
-    told = np.maximum(rows @ found, 1e-12)
-    error = seconds / told - 1
-    deviation = max(1.4826 * float(np.median(np.abs(error))), _FLOOR)
-    weights = np.clip(1 - (error / (_TUKEY * deviation)) ** 2, 0, None) ** 2
-    found = _non_negative(rows / told[:, None], seconds / told, weights, needed)
+        over = 1 - relative @ found
+        weights = np.where(over > 0, _UP, 1 - _UP) / np.maximum(np.abs(over), _FLOOR)
+    for cut in (_WIDE, 1.0):
+        told = np.maximum(rows @ found, 1e-12)
+        error = seconds / told - 1
+        below = np.abs(error[error <= 0]) if cut > 1 else np.abs(error[weights > 0])
+        deviation = max(1.4826 * cut * float(np.median(below)), _FLOOR) if len(below) else _FLOOR
+        weights = np.clip(1 - (error / (_TUKEY * deviation)) ** 2, 0, None) ** 2
+        found = _non_negative(rows / told[:, None], seconds / told, weights, needed)
     return tuple(map(float, found)), deviation, int((weights == 0).sum())
 
 
