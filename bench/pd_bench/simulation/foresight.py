@@ -114,9 +114,8 @@ class _Course:
         self._loop = _virtual_loop()
         self._state = copy.copy(sequence.state)
         estimate = session.sides.device_estimate
-        self._estimate = replace(
-            estimate, decode=copy.deepcopy(estimate.decode), errors=copy.deepcopy(estimate.errors)
-        )
+        decode, errors = estimate.decode.copy(), estimate.errors.copy()
+        self._estimate = replace(estimate, decode=decode, errors=errors)
         self._prompt_tokens = len(session.ask.prompt_token_ids)
         self._num_fed = device.num_fed
         self._length = session.log.length

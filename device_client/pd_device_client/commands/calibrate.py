@@ -158,8 +158,8 @@ def _show(found: _Calibration, console: Console) -> None:
     fit, profile = found.fit, found.fit.profile
     prefill, decode = _rows(found)
     say(f"{found.engine}: {profile.source}")
-    for rows, what in ((prefill, "prompt"), (decode, "context")):
-        say("", *_table(rows, what))
+    for table, what in ((prefill, "prompt"), (decode, "context")):
+        say("", *_table(table, what))
     for title, rows, unit_s, unit in _plots(found):
         say("", *text_plot(title, rows, unit_s, unit))
     say(

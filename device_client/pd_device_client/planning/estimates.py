@@ -62,15 +62,13 @@ class DeviceEstimate:
         """
         ratios, slower = self._kind(num_tokens)
         expected_s = self.profile.pass_s(first_position, num_tokens) * slower
-        if not 0 < seconds <= max(_JUMP_S, _JUMP_FACTOR * expected_s):
+        jumped = not 0 < seconds <= _JUMP_S and not 0 < seconds <= _JUMP_FACTOR * expected_s
+        if jumped or (num_tokens == 1 and seconds < _NO_PASS * expected_s):
             self.errors.broke_off()
             return
         if num_tokens > 1:
             level = ratios.level
             self.errors.passed(first_position, num_tokens, expected_s, seconds, level)
-        elif seconds < _NO_PASS * expected_s:
-            self.errors.broke_off()
-            return
         else:
             self.errors.decoded(first_position, expected_s * ratios.guard, seconds)
         ratios.add(seconds, expected_s)
@@ -102,17 +100,17 @@ class DeviceEstimate:
     @property
     def decode_s(self) -> float:
         """D, guarded, with the present context."""
-        return self._step_s(self.context_tokens) * self.decode.guard
+        return self._step_s * self.decode.guard
 
     @property
     def usual_decode_s(self) -> float:
         """D as it usually is, with which no single stall is taken for a slow device."""
         usual = self.decode.quantile(0.5) if self.decode.num_values >= _USUAL_AFTER else 1.0
-        return self._step_s(self.context_tokens) * usual
+        return self._step_s * usual
 
     def decode_quantile_s(self, q: float) -> float:
         """Seconds that a share q of the decode steps do not exceed, with the present context."""
-        return self._step_s(self.context_tokens) * self.decode.quantile(q)
+        return self._step_s * self.decode.quantile(q)
 
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), guarded."""
@@ -154,8 +152,11 @@ class DeviceEstimate:
         ratios, slower = self._kind(num_tokens)
         return self.profile.pass_s(first_position, num_tokens) * ratios.guard * slower
 
-    def _step_s(self, context_tokens: int) -> float:
-        return self.profile.pass_s(context_tokens, 1) * self.slower_decode
+    @property
+    def _step_s(self) -> float:
+        profile = self.profile
+        step_s = profile.decode_s + profile.decode_l_s * self.context_tokens
+        return step_s * self.slower_decode
 
     def _kind(self, num_tokens: int) -> tuple[Ratios, float]:
         if num_tokens == 1:

@@ -31,6 +31,14 @@ class ForecastErrors:
         self._passes: list[tuple[float, float, float]] = []  # of the present prefill
         self._end = 0  # tokens in the cache after it
 
+    def copy(self) -> "ForecastErrors":
+        """Return one that learns apart from this one."""
+        twin = ForecastErrors()
+        twin._from_start = [errors.copy() for errors in self._from_start]
+        twin._on_the_way = [errors.copy() for errors in self._on_the_way]
+        twin._passes, twin._end = self._passes.copy(), self._end
+        return twin
+
     def passed(
         self, first_position: int, num_tokens: int, expected_s: float, took_s: float, level: float
     ) -> None:
@@ -56,9 +64,10 @@ class ForecastErrors:
             forecast_s: its part of the forecast of a ready time.
             took_s: what it took.
         """
-        if self._passes and first_position == self._end:
-            self._judge(took_s - forecast_s)
-        self._passes.clear()
+        if self._passes:
+            if first_position == self._end:
+                self._judge(took_s - forecast_s)
+            self._passes.clear()
 
     def broke_off(self) -> None:
         """The present prefill cannot be judged."""

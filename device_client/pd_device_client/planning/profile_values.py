@@ -46,16 +46,16 @@ def profile_from(values: object, what: str, **named: str) -> SpeedProfile:
     words = {name: named.get(name, values.get(name, "a file")) for name in ("name", "source")}
     if not all(isinstance(word, str) for word in words.values()):
         raise ConfigError(f"{what}: name and source must be texts")
-    speeds = {}
+    speeds: dict[str, float] = {}
     for field, (least, most) in _BOUNDS.items():
         if field not in values and field in _OPTIONAL:
             continue
         speed = values.get(field)
         is_number = isinstance(speed, int | float) and not isinstance(speed, bool)
-        if not is_number or not least <= float(speed) <= most:  # NaN too
+        if speed is None or not is_number or not least <= speed <= most:  # NaN too
             raise ConfigError(f"{what}: {field} is {speed}; it must lie from {least:g} to {most:g}")
         speeds[field] = float(speed)
-    return SpeedProfile(**words, **speeds)
+    return SpeedProfile(str(words["name"]), str(words["source"]), **speeds)
 
 
 def read_device_profile(name: str) -> SpeedProfile:

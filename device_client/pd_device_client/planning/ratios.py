@@ -48,6 +48,13 @@ class Ratios:
         self._seen = seen = self._seen + 1
         self.level += (1 / seen if seen * _GAIN < 1 else _GAIN) * (ratio - self.level)
 
+    def copy(self) -> "Ratios":
+        """Return one that learns apart from this one."""
+        twin = Ratios(self._window)
+        twin.guard, twin.level, twin._seen = self.guard, self.level, self._seen
+        twin._values, twin._ordered = self._values.copy(), self._ordered.copy()
+        return twin
+
     def forget(self, count: int) -> None:
         """Drop the oldest observations; the level falls back to the median of the rest."""
         for _ in range(min(count, len(self._values))):

@@ -147,4 +147,4 @@ def _non_negative(
         if error < least * (1 - 1e-12):
             best, least = np.zeros(rows.shape[1]), error
             best[columns] = part
-    return best / scale
+    return np.asarray(best / scale, dtype=np.float64)
