@@ -13,12 +13,12 @@ from pd_core.settings.option import Option
 from pd_core.sockets.loopback import is_loopback
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.planning.profile_values import read_device_profile
 from pd_device_client.planning.profiles import (
     DEVICE_PROFILES,
     LINK_PROFILES,
     LinkProfile,
     SpeedProfile,
-    device_profile,
     link_profile,
 )
 
@@ -44,7 +44,8 @@ class ReplaySettings(TraceRun):
     device_profile: Annotated[
         str | None,
         Option(
-            f"Speed of the devices: {', '.join(sorted(DEVICE_PROFILES))}; a real one needs none."
+            f"Speed of the devices: {', '.join(sorted(DEVICE_PROFILES))}, or a file made by "
+            "`pd-device calibrate`; a real one needs none."
         ),
     ] = None
     link_profile: Annotated[str, Option(f"One of {', '.join(sorted(LINK_PROFILES))}.")] = "loopback"
@@ -64,7 +65,7 @@ class ReplaySettings(TraceRun):
             known = ", ".join(FIDELITIES)
             raise ConfigError(f"unknown fidelity {self.fidelity!r}; known: {known}")
         if self.device_profile is not None:
-            device_profile(self.device_profile)
+            read_device_profile(self.device_profile)
         elif self.fidelity == "fleet":
             raise ConfigError("a fleet's devices are emulated: name their --device-profile")
         if self.text is not None and self.fidelity != "real":
@@ -85,7 +86,8 @@ class ReplaySettings(TraceRun):
     @property
     def speed(self) -> SpeedProfile | None:
         """The devices' speed profile; None: the real device's own speed."""
-        return None if self.device_profile is None else device_profile(self.device_profile)
+        name = self.device_profile
+        return None if name is None else read_device_profile(name)
 
     @property
     def cloud_is_here(self) -> bool:

@@ -114,7 +114,8 @@ class _Course:
         self._loop = _virtual_loop()
         self._state = copy.copy(sequence.state)
         estimate = session.sides.device_estimate
-        self._estimate = replace(estimate, decode=copy.deepcopy(estimate.decode))
+        decode, errors = estimate.decode.copy(), estimate.errors.copy()
+        self._estimate = replace(estimate, decode=decode, errors=errors)
         self._prompt_tokens = len(session.ask.prompt_token_ids)
         self._num_fed = device.num_fed
         self._length = session.log.length
@@ -124,8 +125,8 @@ class _Course:
         self._looked_s = self._loop.time()  # when reader and session last judged the state
         self._pass_ends_s = 0.0
         self._fed_s = 0.0  # when all that is committed is expected to be fed, and one more made
-        fed_s = self._estimate.profile.prefill_s(self._prompt_tokens + self._length - 1)
-        self._alone_s = fed_s * self._estimate.prefill.guard  # to feed what is fed, in one go
+        # The profile's seconds to feed what is fed, in one go.
+        self._alone_s = self._estimate.profile.prefill_s(self._prompt_tokens + self._length - 1)
         self._last = 0  # the answer's last position, as expected
         self._closed = False
         self._lost = False
@@ -177,12 +178,11 @@ class _Course:
         end = self._prompt_tokens + length
         self._decode_s = decode_s = estimate.decode_s
         self._pass_ends_s = ends_s = now_s + decode_s
-        before_s, after_s = self._alone_s, estimate.profile.prefill_s(end) * estimate.prefill.guard
+        after_s = estimate.profile.prefill_s(end)
+        work_s = (after_s - self._alone_s) * estimate.factor(
+            end - 1, 1
+        )  # as `DeviceEstimate.work_s`
         self._alone_s = after_s
-        if (chunk_tokens := estimate.chunk_tokens) is not None:  # as `DeviceEstimate.prefill_s`
-            after_s = max(after_s, end / chunk_tokens * decode_s)
-            before_s = max(before_s, (end - 1) / chunk_tokens * decode_s)
-        work_s = after_s - before_s
         self._fed_s = ends_s - decode_s + (work_s if work_s > decode_s else decode_s)
         session = self._session
         last = expected_last(length, session.handoff.expected_tokens, session.ask.max_tokens)

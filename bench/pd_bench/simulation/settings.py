@@ -11,12 +11,12 @@ from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile, read
 from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
 from pd_core.settings.option import Option
+from pd_device_client.planning.profile_values import read_device_profile
 from pd_device_client.planning.profiles import (
     DEVICE_PROFILES,
     LINK_PROFILES,
     LinkProfile,
     SpeedProfile,
-    device_profile,
     link_profile,
 )
 
@@ -39,7 +39,10 @@ class SimulationSettings(TraceRun):
     device: Annotated[
         SpeedProfile,
         Option(
-            f"One of {', '.join(sorted(DEVICE_PROFILES))}.", "device-profile", read=device_profile
+            f"One of {', '.join(sorted(DEVICE_PROFILES))}, or a file made by "
+            "`pd-device calibrate`.",
+            "device-profile",
+            read=read_device_profile,
         ),
     ]
     cloud: Annotated[

@@ -30,8 +30,12 @@ def kept(kind: str, key: object) -> Any:
         kind: the file's name, such as "weights".
         key: everything that the result depends on, as JSON values.
     """
-    entry = _read(_file(kind)).get(_digest(key))
+    file = _file(kind)
+    entry = _read(file, say=True).get(_digest(key))
+    if entry is None:
+        return None
     if not isinstance(entry, dict) or entry.get("check") != _digest([key, entry.get("value")]):
+        logger.warning("what %s held for this was damaged and is found anew", file)
         return None
     return entry["value"]
 
@@ -54,14 +58,22 @@ def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, *, say: bool = False) -> dict[str, Any]:
+    content = None
     try:
-        if not file.is_file() or file.stat().st_size > _MOST_BYTES:
+        if not file.is_file():
             return {}
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        if file.stat().st_size <= _MOST_BYTES:
+            content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:  # no folder, or none that this user may enter
         return {}
-    return content if isinstance(content, dict) else {}
+    except (ValueError, RecursionError):
+        pass
+    if isinstance(content, dict):
+        return content
+    if say:
+        logger.warning("%s is damaged: what it held is found anew", file)
+    return {}
 
 
 def _file(kind: str) -> Path:

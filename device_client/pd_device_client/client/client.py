@@ -197,7 +197,8 @@ class DeviceClient:
         device = None
         if sides.engine is not None:
             cached = sides.engine.cached_tokens(ask.prompt_token_ids)
-            device = QueuedDevice(self.device_estimate, self.turns.forecast_s(), cached)
+            wait_s = self.turns.forecast_s()
+            device = QueuedDevice(self.device_estimate, wait_s, cached, num_prompt)
         cloud = None if sides.link is None else sides.cloud_estimate.forecast(num_prompt)
         k, limit = ask.cloud_tokens, ask.max_tokens
         if (

@@ -88,7 +88,7 @@ class CloudWatch:
             return
         self._breaker.answered()
         self.info, self.error = info, None
-        self.estimate.rtt_s = min(answer_s)
+        self.estimate.observe_rtts(answer_s)
         self.estimate.load = info.load
         shaken = ALONE if self._engine is None else shake_hands(self._engine, info.model)
         if not info.sealed:  # a bit that changes on the way would not be noticed

@@ -5,15 +5,19 @@ request correct it, the plan adapts, and the corrected speed is kept for the nex
 """
 
 import asyncio
-import math
+import logging
 import statistics
 
+from pd_core.errors import ConfigError
 from pd_core.files.kept_results import keep, kept
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import LocalEngine, LocalSequence
+from pd_device_client.planning.profile_values import profile_from, profile_values
 from pd_device_client.planning.profiles import SpeedProfile
 
 __all__ = ["keep_profile", "kept_profile", "measure_engine"]
+
+logger = logging.getLogger(__name__)
 
 _CHUNKS = 3
 _STEPS = 6
@@ -48,11 +52,14 @@ async def measure_engine(engine: LocalEngine) -> SpeedProfile:
 def kept_profile(key: object) -> SpeedProfile | None:
     """Return the profile that an earlier process kept under `key`, or None."""
     found = kept(_KIND, key)
-    speeds = found if isinstance(found, list) else []
-    if len(speeds) != 2 or not all(isinstance(s, float) and 0 < s < math.inf for s in speeds):
+    if not isinstance(found, dict):
         return None
     source = "what this device did at an earlier start"
-    return SpeedProfile("measured", source, prefill_b_s=speeds[0], decode_s=speeds[1])
+    try:
+        return profile_from(found, "the kept speeds", name="measured", source=source)
+    except ConfigError as error:
+        logger.warning("this device is measured anew: %s", error)
+        return None
 
 
 def keep_profile(key: object, profile: SpeedProfile) -> None:
@@ -60,9 +67,9 @@ def keep_profile(key: object, profile: SpeedProfile) -> None:
 
     Args:
         key: everything the speed depends on, as JSON values.
-        profile: must have a prefill time linear in the tokens.
+        profile: what was measured.
     """
-    keep(_KIND, key, [profile.prefill_b_s, profile.decode_s])
+    keep(_KIND, key, profile_values(profile))
 
 
 async def _timed(sequence: LocalSequence, token_ids: list[int]) -> float:

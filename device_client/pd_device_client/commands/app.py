@@ -2,6 +2,7 @@
 
 from pd_core.settings.command import add_command, program_app
 from pd_device_client.api.settings import ServeSettings
+from pd_device_client.commands.calibrate import CalibrateSettings, calibrate
 from pd_device_client.commands.chat import chat
 from pd_device_client.commands.doctor import doctor
 from pd_device_client.commands.models import models
@@ -20,4 +21,5 @@ app = program_app(
 add_command(app, chat, ChatSettings, PROGRAM)
 add_command(app, serve, ServeSettings, PROGRAM)
 add_command(app, doctor, DoctorSettings, PROGRAM)
+add_command(app, calibrate, CalibrateSettings, PROGRAM)
 app.add_typer(models, name="models")

@@ -8,6 +8,7 @@ from pd_core.settings.program import Program
 from pd_device_client.api.door import Door
 from pd_device_client.api.settings import ServeSettings
 from pd_device_client.cloud.settings import CloudSettings
+from pd_device_client.commands.calibrate import CalibrateSettings
 from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.terminal.settings import ChatSettings
 
@@ -30,8 +31,13 @@ class DoctorSettings:
 
 PROGRAM = Program(
     "pd-device",
-    {"chat": ChatSettings, "serve": ServeSettings, "doctor": DoctorSettings},
-    tables={"doctor": "serve"},  # it checks what serve would run
+    {
+        "chat": ChatSettings,
+        "serve": ServeSettings,
+        "doctor": DoctorSettings,
+        "calibrate": CalibrateSettings,
+    },
+    tables={"doctor": "serve", "calibrate": "serve"},  # they look at what serve would run
     more_variables=("PD_DEVICE_HUB_TOKEN_FILE",),
 )
 """The program, with the commands that read PD_DEVICE_... variables and the settings file."""

@@ -1,70 +1,29 @@
 """Speed estimates: a profile's prediction, corrected by observations.
 
-Each estimate keeps the last ratios of observed to predicted time; a forecast is the prediction
-times a quantile of those ratios. A single stall at the seam breaks the promise, so forecasts that
+Each estimate keeps the last ratios of observed to predicted time. A forecast of one pass is the
+prediction times a quantile of those ratios. A forecast of many passes is the prediction times the
+present level of the ratios, times a quantile of what such forecasts were off by: noise of single
+passes cancels out in their sum, and a spell in which the machine is busy does not, so that neither
+can be told from single passes. A single stall at the seam breaks the promise, so forecasts that
 guard it use a high quantile, never the mean (DESIGN 3).
 """
 
-import bisect
-from collections import deque
 from dataclasses import dataclass, field, replace
 
 from pd_core.generation import Load
+from pd_device_client.planning.forecast_errors import ForecastErrors
 from pd_device_client.planning.planner import CloudForecast
 from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.ratios import GUARD_QUANTILE, Ratios
 
 __all__ = ["GUARD_QUANTILE", "CloudEstimate", "DeviceEstimate", "Ratios"]
 
-# The quantile of past ratios with which a forecast guards a promise.
-GUARD_QUANTILE = 0.9
-_WINDOW = 32
 _USUAL_AFTER = 3  # observations
 _NO_PASS = 0.1  # of a pass's time: less is none
 _FADES = 2  # of the window's observations, for each answer without the device
-
-
-class Ratios:
-    """The last ratios of observed to predicted time for one kind of work.
-
-    Attributes:
-        guard: their GUARD_QUANTILE; 1 before the first observation.
-    """
-
-    __slots__ = ("_ordered", "_values", "guard")
-
-    def __init__(self) -> None:
-        self.guard = 1.0
-        self._values: deque[float] = deque()
-        self._ordered: list[float] = []  # sorted: read far more often than added to
-
-    def add(self, observed_s: float, predicted_s: float) -> None:
-        """Add one observation; a prediction of zero is ignored."""
-        if predicted_s <= 0:
-            return
-        values, ordered = self._values, self._ordered
-        if len(values) == _WINDOW:
-            del ordered[bisect.bisect_left(ordered, values.popleft())]
-        ratio = observed_s / predicted_s
-        values.append(ratio)
-        bisect.insort(ordered, ratio)
-        size = len(ordered)  # as quantile(GUARD_QUANTILE), without a call
-        self.guard = ordered[min(int(GUARD_QUANTILE * size), size - 1)]
-
-    def forget(self, count: int) -> None:
-        """Drop the oldest observations."""
-        for _ in range(min(count, len(self._values))):
-            del self._ordered[bisect.bisect_left(self._ordered, self._values.popleft())]
-        self.guard = self.quantile(GUARD_QUANTILE)
-
-    @property
-    def num_values(self) -> int:
-        """Observations in the window."""
-        return len(self._ordered)
-
-    def quantile(self, q: float) -> float:
-        """The q-quantile of the window (nearest rank); 1 before the first observation."""
-        ordered = self._ordered
-        return ordered[min(int(q * len(ordered)), len(ordered) - 1)] if ordered else 1.0
+# A longer time, that is so many times the expected one too, is a clock that jumped: the machine
+# slept, or was stopped.
+_JUMP_S, _JUMP_FACTOR = 60.0, 100.0
 
 
 @dataclass(slots=True)
@@ -76,16 +35,20 @@ class DeviceEstimate:
         chunk_tokens: tokens per prefill pass; each pass costs at least a decode step.
         prefill: ratios of passes with several tokens.
         decode: ratios of passes with one token.
+        errors: what forecasts of many passes were off by.
         slower_prefill, slower_decode: how many times as long passes take now as the profile says,
             because the engine gives way to other programs.
+        context_tokens: in the cache after the last pass; a decode step's time depends on them.
     """
 
     profile: SpeedProfile
     chunk_tokens: int | None = None
     prefill: Ratios = field(default_factory=Ratios)
     decode: Ratios = field(default_factory=Ratios)
+    errors: ForecastErrors = field(default_factory=ForecastErrors)
     slower_prefill: float = 1.0
     slower_decode: float = 1.0
+    context_tokens: int = 0
 
     def give_way(self, slower_prefill: float, slower_decode: float) -> None:
         """Forecast slower passes from now on; what was learned before holds for the rest."""
@@ -94,13 +57,22 @@ class DeviceEstimate:
     def observe_pass(self, first_position: int, num_tokens: int, seconds: float) -> None:
         """Add one finished forward pass.
 
-        A token that an earlier pass had guessed took none: promises do not count on such luck.
+        A token that an earlier pass had guessed took none: promises do not count on such luck. Nor
+        does the time of a clock that jumped say anything.
         """
         ratios, slower = self._kind(num_tokens)
         expected_s = self.profile.pass_s(first_position, num_tokens) * slower
-        if num_tokens == 1 and seconds < _NO_PASS * expected_s:
+        jumped = not 0 < seconds <= _JUMP_S and not 0 < seconds <= _JUMP_FACTOR * expected_s
+        if jumped or (num_tokens == 1 and seconds < _NO_PASS * expected_s):
+            self.errors.broke_off()
             return
+        if num_tokens > 1:
+            level = ratios.level
+            self.errors.passed(first_position, num_tokens, expected_s, seconds, level)
+        else:
+            self.errors.decoded(first_position, expected_s * ratios.guard, seconds)
         ratios.add(seconds, expected_s)
+        self.context_tokens = first_position + num_tokens
 
     def not_used(self) -> None:
         """An answer was planned without this device, which therefore shows nothing of its speed.
@@ -108,8 +80,8 @@ class DeviceEstimate:
         What it once showed fades with each such answer. Otherwise a device that was slow for a
         moment would never be asked again.
         """
-        for ratios in (self.prefill, self.decode):
-            ratios.forget(_FADES)
+        for seen in (self.prefill, self.decode, self.errors):
+            seen.forget(_FADES)
 
     @property
     def learned(self) -> SpeedProfile:
@@ -122,30 +94,69 @@ class DeviceEstimate:
             prefill_b_s=profile.prefill_b_s * prefill,
             prefill_c_s=profile.prefill_c_s * prefill,
             decode_s=profile.decode_s * decode,
+            decode_l_s=profile.decode_l_s * decode,
         )
 
     @property
     def decode_s(self) -> float:
-        """D, guarded."""
-        return self.profile.decode_s * self.decode.guard * self.slower_decode
+        """D, guarded, with the present context."""
+        return self._step_s * self.decode.guard
 
     @property
     def usual_decode_s(self) -> float:
         """D as it usually is, with which no single stall is taken for a slow device."""
         usual = self.decode.quantile(0.5) if self.decode.num_values >= _USUAL_AFTER else 1.0
-        return self.profile.decode_s * usual * self.slower_decode
+        return self._step_s * usual
+
+    def decode_quantile_s(self, q: float) -> float:
+        """Seconds that a share q of the decode steps do not exceed, with the present context."""
+        return self._step_s * self.decode.quantile(q)
 
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), guarded."""
-        work_s = self.profile.prefill_s(num_tokens) * self.prefill.guard * self.slower_prefill
-        if self.chunk_tokens is None:
-            return work_s
-        return max(work_s, num_tokens / self.chunk_tokens * self.decode_s)
+        return self.work_s(0, num_tokens)
+
+    def prefill_quantile_s(self, num_tokens: int, q: float) -> float:
+        """Seconds within which a share q of the prefills of n tokens end."""
+        return self.work_s(0, num_tokens, q)
+
+    def work_s(self, done: int, end: int, q: float = GUARD_QUANTILE) -> float:
+        """Seconds to feed tokens done .. end in as many passes as they take, guarded.
+
+        Args:
+            done: tokens in the cache.
+            end: tokens in the cache afterwards.
+            q: the share of the cases in which it takes no longer.
+        """
+        num_tokens, chunk = end - done, self.chunk_tokens
+        if num_tokens <= 0:
+            return 0.0
+        passes, rest = (0, num_tokens) if chunk is None else divmod(num_tokens, chunk)
+        factor = self.factor(done, passes + (rest > 0), q)
+        seconds, last = 0.0, end - rest
+        prefill_s = self.profile.prefill_s
+        if passes:
+            seconds = max((prefill_s(last) - prefill_s(done)) * factor, passes * self.decode_s)
+        if rest:
+            rest_s = (prefill_s(end) - prefill_s(last)) * factor
+            seconds += max(rest_s, self.decode_s)
+        return seconds
+
+    def factor(self, done: int, num_passes: int, q: float = GUARD_QUANTILE) -> float:
+        """By what to multiply the profile's seconds of so many passes after `done` tokens."""
+        off_by = self.errors.factor(done, num_passes, q, self.profile.spread)
+        return self.prefill.level * off_by * self.slower_prefill
 
     def pass_s(self, first_position: int, num_tokens: int) -> float:
         """Seconds for tokens first_position .. first_position + num_tokens, guarded."""
         ratios, slower = self._kind(num_tokens)
         return self.profile.pass_s(first_position, num_tokens) * ratios.guard * slower
+
+    @property
+    def _step_s(self) -> float:
+        profile = self.profile
+        step_s = profile.decode_s + profile.decode_l_s * self.context_tokens
+        return step_s * self.slower_decode
 
     def _kind(self, num_tokens: int) -> tuple[Ratios, float]:
         if num_tokens == 1:
@@ -159,6 +170,7 @@ class CloudEstimate:
 
     Attributes:
         rtt_s: round-trip time: the shortest of several small calls.
+        rtts: the last calls' times, as ratios to a second.
         load: the load published last.
         first: ratios of the first token's arrival.
         step_s: seconds between tokens, a moving average; 0 when unknown.
@@ -170,6 +182,7 @@ class CloudEstimate:
     first: Ratios = field(default_factory=Ratios)
     step_s: float = 0.0
     steps: Ratios = field(default_factory=Ratios)
+    rtts: Ratios = field(default_factory=Ratios)
 
     @property
     def usual_step_s(self) -> float:
@@ -187,11 +200,40 @@ class CloudEstimate:
         first = self._first_token_s(prompt_tokens) * self.first.quantile(0.5)
         return CloudForecast(first, self.step_s or self.load.decode_step_s)
 
+    def first_token_quantile_s(self, prompt_tokens: int, q: float) -> float:
+        """Seconds within which a share q of the first tokens arrive, at the published load."""
+        return self._first_token_s(prompt_tokens) * self.first.quantile(q)
+
+    def step_quantile_s(self, q: float) -> float:
+        """Seconds that a share q of the times between tokens do not exceed."""
+        return self.steps.quantile(q) if self.steps.num_values else self.load.decode_step_s
+
+    def rtt_quantile_s(self, q: float) -> float:
+        """Seconds that a share q of the round trips do not exceed."""
+        return self.rtts.quantile(q) if self.rtts.num_values else self.rtt_s
+
+    @property
+    def jitter_s(self) -> float:
+        """By how much one round trip in ten exceeds the usual one."""
+        return self.rtt_quantile_s(GUARD_QUANTILE) - self.rtt_quantile_s(0.5)
+
+    def observe_rtts(self, seconds: list[float]) -> None:
+        """Add the times of small calls, one after another."""
+        sound = [each for each in seconds if 0 <= each <= _JUMP_S]
+        for each in sound:
+            self.rtts.add(each, 1.0)
+        if sound:
+            self.rtt_s = min(sound)
+
     def observe_first(self, prompt_tokens: int, seconds: float) -> None:
         """Add a first token that arrived after `seconds`."""
-        self.first.add(seconds, self._first_token_s(prompt_tokens))
+        expected_s = self._first_token_s(prompt_tokens)
+        if 0 < seconds <= max(_JUMP_S, _JUMP_FACTOR * expected_s):
+            self.first.add(seconds, expected_s)
 
     def observe_step(self, seconds: float) -> None:
         """Add the time between two tokens' arrivals."""
+        if not 0 <= seconds <= _JUMP_S:
+            return
         self.steps.add(seconds, 1.0)
         self.step_s = seconds if self.step_s == 0 else 0.9 * self.step_s + 0.1 * seconds

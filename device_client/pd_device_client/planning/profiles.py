@@ -28,8 +28,9 @@ class SpeedProfile:
         prefill_a_s: seconds per prefill, whatever its length.
         prefill_b_s: seconds per token.
         prefill_c_s: seconds per token squared (attention).
-        decode_s: seconds per decoded token.
+        decode_s: seconds per decoded token with an empty context.
         spread: relative standard deviation of every duration.
+        decode_l_s: more seconds per decoded token for each token of context.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SpeedProfile:
     prefill_a_s: float = 0.0
     prefill_c_s: float = 0.0
     spread: float = 0.0
+    decode_l_s: float = 0.0
 
     @property
     def usual_decode_s(self) -> float:
@@ -58,7 +60,7 @@ class SpeedProfile:
         if num_tokens <= 0:
             return 0.0
         if num_tokens == 1:
-            return self.decode_s
+            return self.decode_s + self.decode_l_s * first_position
         end = first_position + num_tokens
         return max(self.prefill_s(end) - self.prefill_s(first_position), self.decode_s)
 
@@ -85,6 +87,29 @@ class LinkProfile:
 
 
 _OURS = "chosen by us as a round figure; not a measurement of a product"
+_BENCH = "llama.cpp, {}: https://github.com/{}"
+
+
+def _published(
+    name: str, what: str, where: str, rates: tuple[tuple[int, float], ...], decode_rate: float
+) -> SpeedProfile:
+    """Return a published device's profile.
+
+    Args:
+        name: the profile's.
+        what: device, model and weights, in words.
+        where: the page below github.com.
+        rates: prompt lengths with the tokens a second at them; one, or two of which b and c follow.
+        decode_rate: tokens a second.
+    """
+    (n, rate), *rest = rates
+    b_s, c_s = 1 / rate, 0.0
+    for longer, slower in rest:
+        c_s = (1 / slower - 1 / rate) / (longer - n)
+        b_s -= c_s * n
+    source = _BENCH.format(what, where)
+    return SpeedProfile(name, source, b_s, 1 / decode_rate, prefill_c_s=c_s)
+
 
 DEVICE_PROFILES: dict[str, SpeedProfile] = {
     p.name: p
@@ -98,8 +123,53 @@ DEVICE_PROFILES: dict[str, SpeedProfile] = {
         SpeedProfile("phone", _OURS, 1 / 150, 0.08, spread=0.1),
         SpeedProfile("laptop", _OURS, 1 / 600, 0.04, spread=0.05),
         SpeedProfile("edge-box", _OURS, 1 / 1500, 0.03, spread=0.05),
+        _published(
+            "phone-cpu-1.7b",
+            "Snapdragon 8 Elite Gen 5, processor, Qwen3-1.7B Q4_0",
+            "a-ghorbani/pocketpal-ai/pull/702",
+            ((256, 99.9),),
+            30.4,
+        ),
+        _published(
+            "phone-gpu-1.7b",
+            "Snapdragon 8 Elite Gen 5, Adreno 840, Qwen3-1.7B Q4_0",
+            "a-ghorbani/pocketpal-ai/pull/702",
+            ((256, 629.0),),
+            28.1,
+        ),
+        _published(
+            "laptop-i3-3b",
+            "Framework 12, i3-1315U, 2 threads, Llama-3.2-3B Q4_K_M",
+            "geerlingguy/sbc-reviews/issues/107",
+            ((512, 28.67), (4096, 23.91)),
+            11.05,
+        ),
+        _published(
+            "arm-board-1b",
+            "Radxa Dragon Q8B, 8 threads, TinyLlama-1.1B Q4_K_M",
+            "geerlingguy/ai-benchmarks/issues/54",
+            ((512, 194.49), (4096, 132.65)),
+            38.81,
+        ),
+        _published(
+            "mac-mini-m4-8b",
+            "Mac mini M4, Metal, Llama-3.1-8B Q4_K_M",
+            "brand-o/normiebench/issues/3",
+            ((512, 224.81),),
+            20.87,
+        ),
+        _published(
+            "macbook-m1-max-8b",
+            "MacBook Pro M1 Max, Metal, Llama-3.1-8B Q4_K_M",
+            "brand-o/normiebench/issues/40",
+            ((512, 499.58),),
+            46.2,
+        ),
     )
 }
+
+# Published are a round trip and the speed upwards, the slower direction; the jitter is ours.
+_MEDIANS = "median round trip and upload of {}: {}; jitter " + _OURS
 
 LINK_PROFILES: dict[str, LinkProfile] = {
     p.name: p
@@ -108,6 +178,36 @@ LINK_PROFILES: dict[str, LinkProfile] = {
         LinkProfile("lan", _OURS, 0.002, 0.0002, 60e6),
         LinkProfile("wifi", _OURS, 0.02, 0.004, 6e6),
         LinkProfile("lte", _OURS, 0.06, 0.012, 1.5e6, 0.002),
+        LinkProfile(
+            "5g-us",
+            _MEDIANS.format(
+                "T-Mobile US, first half of 2024, by Ookla",
+                "https://rcrwireless.com/20240717/5g/t-mobile-us-first-in-5g-mobile-att-in-home-internet-ookla",
+            ),
+            0.047,
+            0.009,
+            14.56e6 / 8,
+        ),
+        LinkProfile(
+            "mobile-us",
+            _MEDIANS.format(
+                "T-Mobile US, all technologies, second quarter of 2023, by Ookla",
+                "https://techblog.comsoc.org/tag/ookla/",
+            ),
+            0.054,
+            0.011,
+            12.16e6 / 8,
+        ),
+        LinkProfile(
+            "satellite",
+            _MEDIANS.format(
+                "Starlink in the US, fourth quarter of 2021, by Ookla",
+                "https://www.mobileworldlive.com/featured-content/top-three/starlink-hits-us-download-speeds-of-100-mbp-s",
+            ),
+            0.04,
+            0.01,
+            12.02e6 / 8,
+        ),
     )
 }
 

@@ -15,23 +15,40 @@ class QueuedDevice:
         estimate: the device's speeds.
         wait_s: seconds until the request's turn at the engine.
         num_cached: tokens of the prompt that need no prefill.
+        context_tokens: of the prompt, whose length decides what a decode step takes; None: as now.
     """
 
     estimate: DeviceEstimate
     wait_s: float
     num_cached: int
+    context_tokens: int | None = None
 
     @property
     def decode_s(self) -> float:
         """D."""
-        return self.estimate.decode_s
+        return self.estimate.decode_s * self._longer
 
     @property
     def usual_decode_s(self) -> float:
         """D as it usually is."""
-        return self.estimate.usual_decode_s
+        return self.estimate.usual_decode_s * self._longer
 
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), from submit."""
-        done_s = self.estimate.prefill_s(self.num_cached)
-        return self.wait_s + max(self.estimate.prefill_s(num_tokens) - done_s, 0.0)
+        return self.wait_s + self.estimate.work_s(self.num_cached, num_tokens)
+
+    def prefill_quantile_s(self, num_tokens: int, q: float) -> float:
+        """Seconds from submit within which a share q of the prefills of n tokens end."""
+        return self.wait_s + self.estimate.work_s(self.num_cached, num_tokens, q)
+
+    def decode_quantile_s(self, q: float) -> float:
+        """Seconds that a share q of the decode steps do not exceed."""
+        return self.estimate.decode_quantile_s(q) * self._longer
+
+    @property
+    def _longer(self) -> float:
+        """How many times as long a decode step takes with this prompt as with the last one."""
+        profile, now = self.estimate.profile, self.estimate.context_tokens
+        if self.context_tokens is None or profile.decode_l_s == 0:
+            return 1.0
+        return profile.pass_s(self.context_tokens, 1) / profile.pass_s(now, 1)

@@ -7,7 +7,6 @@ candidate is committed after the claim, and dropped if a cloud token takes its p
 
 import asyncio
 import logging
-import math
 from typing import Protocol
 
 from pd_core.errors import EngineError, PdError
@@ -107,7 +106,6 @@ class DeviceLeg:
             now_s,
             len(prompt) + position,
             num_fed,
-            self._engine.chunk_tokens,
             self._estimate,
             self._pass_s,
             self._pass_ends_s,
@@ -207,7 +205,6 @@ def forecast_ready_s(
     now_s: float,
     end: int,
     num_fed: int,
-    chunk_tokens: int,
     estimate: DeviceEstimate,
     pass_s: float,
     pass_ends_s: float | None,
@@ -218,14 +215,11 @@ def forecast_ready_s(
         now_s: the present time.
         end: tokens of prompt and answer before the position.
         num_fed: tokens fed by finished passes.
-        chunk_tokens: most tokens of one pass.
         estimate: the device's speed.
         pass_s: forecast duration of the pass in progress.
         pass_ends_s: forecast end of that pass; None between passes.
     """
-    passes = math.ceil((end - num_fed) / chunk_tokens)
-    work_s = estimate.prefill_s(end) - estimate.prefill_s(num_fed)
-    remaining_s = max(work_s, passes * estimate.decode_s, 0.0)
+    remaining_s = estimate.work_s(num_fed, end)
     if pass_ends_s is None:
         return now_s + remaining_s
     began_s = pass_ends_s - pass_s

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "chat": (device, ("chat", "hello", "--model")),
     "serve": (device, ("serve", "--port", "0", "--model")),
     "doctor": (device, ("doctor", "--port", "0", "--model")),
+    "calibrate": (device, ("calibrate", "--model")),
     "pd-bench": (bench, ("ticker", "--model")),
     "pd-train": (train, ("inspect",)),
 }

@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": ("pd_device_client", "serve", "--port", "0"),
     "chat": ("pd_device_client", "chat", "a prompt"),
     "doctor": ("pd_device_client", "doctor", "--port", "0"),
+    "calibrate": ("pd_device_client", "calibrate"),
     "ticker": ("pd_bench", "ticker"),
     "demo": ("pd_bench", "demo"),
 }

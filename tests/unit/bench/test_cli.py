@@ -36,7 +36,7 @@ def trace(tmp_path: Path) -> Path:
     [
         (["--schemes", "pd-device,magic"], "unknown scheme 'magic'; known: device-only"),
         (["--fidelity", "dream"], "unknown fidelity 'dream'; known: real, fleet"),
-        (["--device-profile", "fridge"], "known profiles: edge-box, laptop, phone, slow"),
+        (["--device-profile", "fridge"], "known profiles: arm-board-1b, edge-box, laptop"),
         ([], "name their --device-profile"),
         (["--fidelity", "real", "--link-profile", "x"], "unknown link profile 'x'"),
         (["--fidelity", "real", "--temperature", "-1"], "temperature is -1.0; it must"),

@@ -5,6 +5,7 @@ import pytest
 from pd_core.generation import Load
 from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate, Ratios
 from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.queued_device import QueuedDevice
 
 PROFILE = SpeedProfile("p", "a test", 0.01, 0.05)
 
@@ -121,3 +122,58 @@ def test_a_token_that_took_no_pass_says_nothing_of_the_speed() -> None:
         estimate.observe_pass(101, 1, 0.00001)
     assert estimate.decode_s == pytest.approx(0.011)
     assert estimate.learned.decode_s == pytest.approx(0.011)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, -1e9, float("nan"), float("inf"), 3600.0])
+def test_a_clock_that_jumped_shows_nothing(seconds: float) -> None:
+    estimate = DeviceEstimate(PROFILE, chunk_tokens=100)
+    before = estimate.prefill_s(500), estimate.decode_s, estimate.pass_s(0, 100)
+    for _ in range(40):
+        estimate.observe_pass(0, 100, seconds)
+        estimate.observe_pass(100, 1, seconds)
+    assert (estimate.prefill_s(500), estimate.decode_s, estimate.pass_s(0, 100)) == before
+    cloud = CloudEstimate(rtt_s=0.03)
+    cloud.observe_first(100, seconds)
+    cloud.observe_rtts([seconds] if seconds else [])
+    cloud.observe_step(seconds or -1.0)
+    assert cloud.forecast(100).first_token_s == pytest.approx(0.03)
+    assert (cloud.rtt_s, cloud.step_s) == (0.03, 0.0)
+
+
+def test_a_very_slow_device_is_no_clock_that_jumped() -> None:
+    estimate = DeviceEstimate(PROFILE, chunk_tokens=100)
+    estimate.observe_pass(0, 100, 50.0)
+    assert estimate.prefill_s(100) == pytest.approx(50)
+
+
+def test_a_decode_step_takes_longer_with_more_context() -> None:
+    profile = SpeedProfile("p", "a test", 0.001, 0.01, decode_l_s=1e-5)
+    estimate = DeviceEstimate(profile, chunk_tokens=100)
+    assert estimate.decode_s == pytest.approx(0.01)
+    for position in range(0, 1000, 100):
+        estimate.observe_pass(position, 100, 0.1)
+    assert estimate.decode_s == pytest.approx(0.02)
+    estimate.observe_pass(1000, 1, 0.04)
+    assert estimate.learned.decode_l_s == pytest.approx(2e-5)
+    device = QueuedDevice(DeviceEstimate(profile, 100), 0.5, 0, context_tokens=2000)
+    assert device.decode_s == device.usual_decode_s == pytest.approx(0.03)
+    assert device.decode_quantile_s(0.5) == pytest.approx(0.03)
+    assert device.prefill_quantile_s(500, 0.9) == device.prefill_s(500) == pytest.approx(1.0)
+
+
+def test_a_cloud_and_its_link_have_quantiles() -> None:
+    load = Load(queued_prefill_tokens=0, prefill_tokens_per_s=1000, decode_step_s=0.02)
+    cloud = CloudEstimate(rtt_s=0.03, load=load)
+    assert cloud.first_token_quantile_s(950, 0.9) == pytest.approx(1.0)
+    assert cloud.step_quantile_s(0.9) == 0.02
+    assert cloud.rtt_quantile_s(0.9) == 0.03
+    for percent in range(1, 101):
+        cloud.observe_first(950, percent / 50)
+        cloud.observe_step(percent / 1000)
+    cloud.observe_rtts([0.04, 0.02, 0.06])
+    low, usual, high = (cloud.first_token_quantile_s(1950, q) for q in (0.1, 0.5, 0.9))
+    assert low < usual < high
+    assert usual == pytest.approx(2 * cloud.first_token_quantile_s(950, 0.5), rel=0.01)
+    assert cloud.step_quantile_s(0.1) < cloud.step_quantile_s(0.9)
+    assert cloud.rtt_s == 0.02
+    assert cloud.jitter_s == pytest.approx(0.02)

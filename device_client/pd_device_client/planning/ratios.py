@@ -1,0 +1,74 @@
+"""The last ratios of observed to predicted time, and their quantiles."""
+
+import bisect
+from collections import deque
+
+__all__ = ["GUARD_QUANTILE", "Ratios"]
+
+GUARD_QUANTILE = 0.9
+"""The quantile of past ratios with which a forecast guards a promise."""
+
+_WINDOW = 32
+_GAIN = 0.2  # of the latest ratio in the level
+
+
+class Ratios:
+    """The last ratios of observed to predicted time for one kind of work.
+
+    Args:
+        window: how many are kept.
+
+    Attributes:
+        guard: their GUARD_QUANTILE; 1 before the first observation.
+        level: their moving average, which follows a change within a few observations.
+    """
+
+    __slots__ = ("_ordered", "_seen", "_values", "_window", "guard", "level")
+
+    def __init__(self, window: int = _WINDOW) -> None:
+        self.guard = 1.0
+        self.level = 1.0
+        self._window = window
+        self._seen = 0
+        self._values: deque[float] = deque()
+        self._ordered: list[float] = []  # sorted: read far more often than added to
+
+    def add(self, observed_s: float, predicted_s: float) -> None:
+        """Add one observation; a prediction of zero is ignored."""
+        if predicted_s <= 0:
+            return
+        values, ordered = self._values, self._ordered
+        if len(values) == self._window:
+            del ordered[bisect.bisect_left(ordered, values.popleft())]
+        ratio = observed_s / predicted_s
+        values.append(ratio)
+        bisect.insort(ordered, ratio)
+        size = len(ordered)  # as quantile(GUARD_QUANTILE), without a call
+        self.guard = ordered[min(int(GUARD_QUANTILE * size), size - 1)]
+        self._seen = seen = self._seen + 1
+        self.level += (1 / seen if seen * _GAIN < 1 else _GAIN) * (ratio - self.level)
+
+    def copy(self) -> "Ratios":
+        """Return one that learns apart from this one."""
+        twin = Ratios(self._window)
+        twin.guard, twin.level, twin._seen = self.guard, self.level, self._seen
+        twin._values, twin._ordered = self._values.copy(), self._ordered.copy()
+        return twin
+
+    def forget(self, count: int) -> None:
+        """Drop the oldest observations; the level falls back to the median of the rest."""
+        for _ in range(min(count, len(self._values))):
+            del self._ordered[bisect.bisect_left(self._ordered, self._values.popleft())]
+        self.guard = self.quantile(GUARD_QUANTILE)
+        self.level = self.quantile(0.5)
+        self._seen = len(self._values)
+
+    @property
+    def num_values(self) -> int:
+        """Observations in the window."""
+        return len(self._ordered)
+
+    def quantile(self, q: float) -> float:
+        """The q-quantile of the window (nearest rank); 1 before the first observation."""
+        ordered = self._ordered
+        return ordered[min(int(q * len(ordered)), len(ordered) - 1)] if ordered else 1.0
