@@ -198,8 +198,9 @@ _UNKNOWN_METHODS = ("/pd_proto.v1.GenerationService/Unknown", "/no.such.Service/
 async def _unknown(server: Server, method: str, metadata: Any) -> grpc.aio.AioRpcError:
     """Call a method that is not there; return the error."""
     async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+        call: Any = channel.unary_unary(method)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await channel.unary_unary(method)(b"", metadata=metadata, timeout=60)
+            await call(b"", metadata=metadata, timeout=60)
         return raised.value
 
 
