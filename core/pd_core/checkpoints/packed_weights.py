@@ -122,7 +122,7 @@ class PackedWeights(StoredWeights):
         rows = max(1, _PART_NUMBERS // cols)
         packed = scheme.format != INT_FORMAT
         for part in self._raw.parts(place + _PACKED if packed else place):
-            for some in part.split(rows):
+            for some in torch.split(part, rows):
                 yield unpack(some, scheme.bits, cols) if packed else some
 
     def packing(self) -> dict[str, Any]:

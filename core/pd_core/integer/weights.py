@@ -97,7 +97,9 @@ class IntegerWeight:
                 group.
         """
         panels = max(1, _TOGETHER // (PANEL * self.codes.shape[1]))
-        for part, codes in zip(to.split(panels), self.codes.split(panels * PANEL), strict=True):
+        for part, codes in zip(
+            torch.split(to, panels), torch.split(self.codes, panels * PANEL), strict=True
+        ):
             fours = (codes if self.steps is None else _pairs(codes)).view(torch.int32)
             within = fours.view(-1, PANEL, part[0].numel() // (4 * PANEL)).transpose(1, 2)
             part.view(torch.int32).view(within.shape).copy_(within)
@@ -194,7 +196,7 @@ def round_parts(parts: Iterable[Tensor], rows: int, cols: int) -> IntegerWeight:
         if not row:
             codes = torch.empty(rows, cols, dtype=torch.int8, device=part.device)
             scales = torch.empty(rows, device=part.device)
-        for some in part.split(max(1, _TOGETHER // cols)):
+        for some in torch.split(part, max(1, _TOGETHER // cols)):
             scaled, units = scaled_rows(some.float(), _TOP)
             end = row + len(some)
             codes[row:end] = scaled.round_()

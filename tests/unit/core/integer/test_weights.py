@@ -24,7 +24,7 @@ def test_parts_round_as_the_whole(data: st.DataObject) -> None:
     scaled, scales = weights.scaled_rows(weight.float(), 127)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(weights, "_TOGETHER", data.draw(st.integers(1, 200)))
-        parts = weight.split(data.draw(st.integers(1, rows)))
+        parts = torch.split(weight, data.draw(st.integers(1, rows)))
         for whole in (round_parts(parts, rows, cols), round_rows(weight)):
             assert torch.equal(whole.codes, torch.round(scaled).to(torch.int8))
             assert torch.equal(whole.scales, scales[:, 0])
@@ -34,7 +34,7 @@ def test_parts_round_as_the_whole(data: st.DataObject) -> None:
 def test_a_row_that_is_not_finite_shows_in_its_scale(wrong: float) -> None:
     weight = numbers(5, 40)
     weight[3, 7] = wrong
-    finite = torch.isfinite(round_parts(weight.split(2), 5, 40).scales)
+    finite = torch.isfinite(round_parts(torch.split(weight, 2), 5, 40).scales)
     assert finite.tolist() == [True, True, True, False, True]
 
 
