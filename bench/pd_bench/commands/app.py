@@ -10,12 +10,14 @@ from rich.console import Console
 
 from pd_bench.commands.capacity import CapacityAsked, capacity
 from pd_bench.commands.cloud import Compared, cloud
+from pd_bench.commands.combine import combine
 from pd_bench.commands.compare import compare
 from pd_bench.commands.device import ApiAsked, TurnsAsked, api, overhead, ticker, turns
 from pd_bench.commands.engine import EnginesAsked, engine
 from pd_bench.commands.forecasts import ForecastsAsked, forecasts
 from pd_bench.commands.handoffs import HandoffsAsked, handoffs
 from pd_bench.commands.kv import KvAsked, kv
+from pd_bench.commands.pacing import PacingAsked, pacing
 from pd_bench.commands.profile_cloud import profile
 from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
@@ -45,6 +47,7 @@ add_command(app, kv, KvAsked)
 add_command(app, engine, EnginesAsked)
 app.command()(report)
 app.command()(compare)
+app.command()(combine)
 add_command(app, streams, StreamsAsked)
 add_command(app, gaps, GapsAsked)
 add_command(app, cloud, Compared)
@@ -54,6 +57,7 @@ add_command(app, startup, StartupAsked)
 add_command(app, handoffs, HandoffsAsked)
 add_command(app, sampler, SamplerAsked)
 add_command(app, simulate, Simulated)
+add_command(app, pacing, PacingAsked)
 app.command()(profile)
 add_command(app, capacity, CapacityAsked)
 add_command(app, forecasts, ForecastsAsked)

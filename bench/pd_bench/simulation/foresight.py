@@ -18,8 +18,10 @@ from pd_bench.emulation.virtual_loop import VirtualLoop
 from pd_bench.replay.dispatch import DispatchedSession
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ask import Mode
+from pd_device_client.planning.outlook import device_outlook
 from pd_device_client.session.cloud_leg import CloudLeg, LegState
 from pd_device_client.session.handoff import LOST_TOLERANCE, expected_last
+from pd_device_client.session.outlook import decoded
 from pd_device_client.session.session import Session
 
 __all__ = ["ForesightEngine"]
@@ -116,6 +118,8 @@ class _Course:
         estimate = session.sides.device_estimate
         decode, errors = estimate.decode.copy(), estimate.errors.copy()
         self._estimate = replace(estimate, decode=decode, errors=errors)
+        self._helped = session.handoff.helped
+        self._controller = copy.copy(session.reader.controller)
         self._prompt_tokens = len(session.ask.prompt_token_ids)
         self._num_fed = device.num_fed
         self._length = session.log.length
@@ -123,10 +127,10 @@ class _Course:
         self._shown_s = session.seen.last_s
         self._next_show_s = session.reader.next_show_s
         self._looked_s = self._loop.time()  # when reader and session last judged the state
-        self._pass_ends_s = 0.0
+        self._pass_ends_s = self._probably_ends_s = 0.0
         self._fed_s = 0.0  # when all that is committed is expected to be fed, and one more made
         # The profile's seconds to feed what is fed, in one go.
-        self._alone_s = self._estimate.profile.prefill_s(self._prompt_tokens + self._length - 1)
+        self._alone_s = self._profile_s(self._length - 1)
         self._last = 0  # the answer's last position, as expected
         self._closed = False
         self._lost = False
@@ -169,21 +173,25 @@ class _Course:
 
     # The device
 
+    def _profile_s(self, length: int) -> float:
+        return self._estimate.profile.prefill_s(self._prompt_tokens + length)
+
     def _begin_pass(self, now_s: float) -> None:
-        """Begin the pass of the last committed token, with its forecast.
+        """Begin the pass of the last committed token, with its forecasts.
 
         The same as `forecast_ready_s` with one token and one pass to go.
         """
         estimate, length = self._estimate, self._length
-        end = self._prompt_tokens + length
         self._decode_s = decode_s = estimate.decode_s
-        self._pass_ends_s = ends_s = now_s + decode_s
-        after_s = estimate.profile.prefill_s(end)
-        work_s = (after_s - self._alone_s) * estimate.factor(
-            end - 1, 1
-        )  # as `DeviceEstimate.work_s`
-        self._alone_s = after_s
-        self._fed_s = ends_s - decode_s + (work_s if work_s > decode_s else decode_s)
+        self._pass_ends_s = now_s + decode_s
+        before_s, self._alone_s = self._alone_s, self._profile_s(length)
+        profile_s = self._alone_s - before_s
+        work_s = profile_s * estimate.factor(self._prompt_tokens + length - 1, 1)
+        self._fed_s = now_s + max(work_s, decode_s)  # as `DeviceEstimate.work_s`
+        self._speeds = speeds = device_outlook(estimate)
+        self._probably_ends_s = now_s + speeds.decode_s
+        probable_s = max(profile_s * speeds.prefill_factor, speeds.decode_s)
+        self._probably_fed_s = now_s + probable_s
         session = self._session
         last = expected_last(length, session.handoff.expected_tokens, session.ask.max_tokens)
         self._last = max(last, length)
@@ -219,6 +227,19 @@ class _Course:
         steepest_s = last_s if last_s > first_s else first_s
         return steepest_s if steepest_s > 0.0 else 0.0
 
+    def _gap_s(self, now_s: float) -> float:
+        """The reader's gap: as `ReaderOutlook.arrivals`, with only the device's line."""
+        shown, shown_s = self._last_shown, self._shown_s
+        if self._closed:
+            return self._controller.next_gap_s(shown, shown_s, ())
+        ready_s = max(self._probably_fed_s, now_s)
+        if now_s > self._probably_ends_s:
+            ready_s += now_s - self._probably_ends_s
+        speeds = self._speeds
+        spread_s = speeds.spread_s(max(ready_s - now_s, 0.0), 1, decodes=True)
+        line = decoded(self._length, self._last, ready_s, spread_s, speeds)
+        return self._controller.next_gap_s(shown, shown_s, (line,), helped=self._helped)
+
     def _look(self, now_s: float) -> None:
         """Do what reader and session do after any event.
 
@@ -233,11 +254,10 @@ class _Course:
         judges = self._watched and not self._closed
         if not waits and not judges:
             return
-        pace_s, slope_s = self._session.plan.pace_s, self._slope_s(now_s)
         if waits:
-            wait_s = self._shown_s + (slope_s if slope_s > pace_s else pace_s) - now_s
+            wait_s = self._shown_s + self._gap_s(now_s) - now_s
             self._next_show_s = now_s + wait_s if wait_s > 0.0 else now_s
-        if judges and slope_s > pace_s * LOST_TOLERANCE:
+        if judges and self._slope_s(now_s) > self._session.plan.pace_s * LOST_TOLERANCE:
             self._lost = True
 
     def _look_until(self, end_s: float) -> None:

@@ -63,6 +63,7 @@ class Extension(_Parameters):
     Attributes:
         mode: which sides make the answer; None uses the device's setting.
         pace_s: the gap between shown tokens.
+        reading_wpm: words a minute to show instead.
         ttft_s: the latest time for the first token.
         tokens: report position, id, origin and time of every token in its chunk.
         events: in a stream, also report plan, arrivals, passes and handoff, in separate chunks.
@@ -70,6 +71,7 @@ class Extension(_Parameters):
 
     mode: Literal["device-only", "cloud-only", "pd-device"] | None = None
     pace_s: Annotated[float, Field(ge=0.001, le=60)] | None = None
+    reading_wpm: Annotated[float, Field(ge=1, le=10000)] | None = None
     ttft_s: Annotated[float, Field(ge=0.001, le=3600)] | None = None
     tokens: bool = False
     events: bool = False

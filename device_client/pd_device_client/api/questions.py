@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from pd_core.errors import (
@@ -30,6 +31,7 @@ from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.battery import Battery, read_battery
 from pd_device_client.device.device import Device, draw_seed
 from pd_device_client.device.prompt import conversation_token_ids, text_token_ids
+from pd_device_client.session.reading_pace import usual_gap_s
 
 __all__ = ["Questions", "chat_prompt"]
 
@@ -245,10 +247,14 @@ async def _text_prompt(device: Device, text: str, where: str, *, special: bool) 
 
 
 def _promise(standing: Promise, extension: Extension) -> Promise:
-    return Promise(
-        standing.pace_s if extension.pace_s is None else extension.pace_s,
-        standing.ttft_s if extension.ttft_s is None else extension.ttft_s,
-    )
+    ttft_s = standing.ttft_s if extension.ttft_s is None else extension.ttft_s
+    if extension.reading_wpm is not None and extension.pace_s is not None:
+        raise Refusal("pd.pace_s and pd.reading_wpm are two paces; give one", "pd.reading_wpm")
+    if extension.reading_wpm is not None:
+        return Promise(usual_gap_s(extension.reading_wpm), ttft_s, extension.reading_wpm)
+    if extension.pace_s is not None:
+        return Promise(extension.pace_s, ttft_s)
+    return replace(standing, ttft_s=ttft_s)
 
 
 def _blamed(error: PdError, where: str, limit_name: str = "max_tokens") -> PdError:

@@ -38,7 +38,7 @@ class Status:
         self.cloud = cloud or CloudChoice(None, lambda target: None)
         self._model: dict[str, Any] | None = None  # kept while the device is asleep
         self._chat = False
-        self._promise: dict[str, float | None] = {"pace_s": None, "ttft_s": None}
+        self._promise: dict[str, float | None] = dict.fromkeys(("pace_s", "ttft_s", "reading_wpm"))
         self.totals = Totals()
 
     @property
@@ -51,7 +51,11 @@ class Status:
         promise = device.client.promise
         self._chat = await asyncio.to_thread(knows_roles, device.loaded)
         self._model = _model(device, self._chat)
-        self._promise = {"pace_s": promise.pace_s, "ttft_s": promise.ttft_s}
+        self._promise = {
+            "pace_s": promise.pace_s,
+            "ttft_s": promise.ttft_s,
+            "reading_wpm": promise.reading_wpm,
+        }
 
     def report(self, residency: Residency) -> dict[str, Any]:
         """Return the current state, without asking the cloud."""

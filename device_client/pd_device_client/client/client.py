@@ -47,6 +47,7 @@ class DeviceClient:
         pace_s: the promised gap between shown tokens; 0 shows each as soon as it exists, for a
             client with one side only.
         ttft_s: the latest time for the first token; None means as early as possible.
+        reading_wpm: words a minute to show instead of a fixed pace; `pace_s` is planned with.
         device_profile: the device's speeds; measured at start when None.
         timeouts: for the cloud's streams.
         local_seqs: answers that the local engine works on at the same time; others wait.
@@ -68,6 +69,7 @@ class DeviceClient:
         engine: LocalEngine | None,
         pace_s: float,
         ttft_s: float | None = None,
+        reading_wpm: float | None = None,
         device_profile: SpeedProfile | None = None,
         timeouts: CloudTimeouts | None = None,
         local_seqs: int = 1,
@@ -77,7 +79,7 @@ class DeviceClient:
         self._engine = engine
         self._card = None if engine is None else engine.card
         self._text = text
-        self.promise = Promise(pace_s, ttft_s)
+        self.promise = Promise(pace_s, ttft_s, reading_wpm)
         # Without an engine the device's estimate is never used.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
         chunk_tokens = None if engine is None else engine.chunk_tokens
@@ -146,6 +148,7 @@ class DeviceClient:
             expected_tokens=expected,
             text=self._text_source(ask),
             notes=[*choice.notes, *plan_notes(plan, ask.mode, len(ask.prompt_token_ids))],
+            reading_wpm=(ask.promise or self.promise).reading_wpm,
             on_end=partial(self._learn, cloud),
         )
         logger.debug("request %s: %s", ask.request_id, plan)

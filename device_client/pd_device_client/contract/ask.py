@@ -34,10 +34,12 @@ class Promise:
     Attributes:
         pace_s: tau, the gap between two shown tokens; 0 shows each token as soon as it exists.
         ttft_s: the latest time for the first token; None means as early as either side can.
+        reading_wpm: words a minute to show instead; `pace_s` is then only what is planned with.
     """
 
     pace_s: float
     ttft_s: float | None = None
+    reading_wpm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,8 +128,9 @@ async def open_device(
     client = DeviceClient(
         cloud=link,
         engine=engine,
-        pace_s=settings.pace_s,
+        pace_s=settings.planned_pace_s,
         ttft_s=settings.ttft_s,
+        reading_wpm=settings.reading_wpm,
         local_seqs=settings.local_seqs,
         device_profile=None if speed_key is None else kept_profile(speed_key),
         text=loaded.tokenizer.stream,

@@ -13,6 +13,7 @@ from pd_core.speculation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKE
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.contract.ask import Mode
 from pd_device_client.planning.profiles import DEVICE_PROFILES, SpeedProfile, device_profile
+from pd_device_client.session.reading_pace import usual_gap_s
 
 __all__ = ["ENGINES", "DeviceSettings", "LogLevel", "ModeOption"]
 
@@ -38,6 +39,11 @@ class DeviceSettings:
         *(Ge(0.001), Le(60)),
         Option("Seconds between shown tokens; 0.2 is reading pace.", "pace"),
     ] = 0.05
+    reading_wpm: Annotated[
+        float | None,
+        *(Ge(1), Le(10000)),
+        Option("Words a minute to show, by the answer's own tokens per word, instead of --pace."),
+    ] = None
     ttft_s: Annotated[
         float | None,
         *(Ge(0.001), Le(3600)),
@@ -103,6 +109,11 @@ class DeviceSettings:
     def slowed_to(self) -> SpeedProfile | None:
         """The profile to which the local engine is slowed down, or None."""
         return device_profile(self.throttle) if self.throttle else None
+
+    @property
+    def planned_pace_s(self) -> float:
+        """The pace to plan with: a reading speed's for usual text, if one is set."""
+        return self.pace_s if self.reading_wpm is None else usual_gap_s(self.reading_wpm)
 
     @property
     def kept_kv_bytes(self) -> int:

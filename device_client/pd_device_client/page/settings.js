@@ -96,7 +96,9 @@ export class Settings {
     /** @type {Json} */
     const pd = { events: true };
     if (choices.mode !== "as-set") pd.mode = choices.mode;
-    if (choices.paceS) pd.pace_s = Number(choices.paceS);
+    // A speed in words is told by its unit.
+    if (choices.paceS.endsWith("wpm")) pd.reading_wpm = Number.parseFloat(choices.paceS);
+    else if (choices.paceS) pd.pace_s = Number(choices.paceS);
     if (choices.ttftS) pd.ttft_s = Number(choices.ttftS);
     /** @type {Json} */
     const body = { pd };

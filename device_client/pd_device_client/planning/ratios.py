@@ -1,15 +1,36 @@
 """The last ratios of observed to predicted time, and their quantiles."""
 
 import bisect
+import itertools
+import math
 from collections import deque
+from dataclasses import dataclass
 
-__all__ = ["GUARD_QUANTILE", "Ratios"]
+__all__ = ["GUARD_QUANTILE", "Outlook", "Ratios"]
 
 GUARD_QUANTILE = 0.9
 """The quantile of past ratios with which a forecast guards a promise."""
 
 _WINDOW = 32
 _GAIN = 0.2  # of the latest ratio in the level
+_NEWEST = 6  # observations
+_BY_CHANCE = 2.5  # standard deviations
+_PRIOR = 1  # observations of the usual ratio, in the mean
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the next ratios of observed to predicted time will be.
+
+    Attributes:
+        mean: their mean.
+        spread: the standard deviation of one.
+        drift: the standard deviation of the mean, an error that all share.
+    """
+
+    mean: float
+    spread: float
+    drift: float
 
 
 class Ratios:
@@ -67,6 +88,29 @@ class Ratios:
     def num_values(self) -> int:
         """Observations in the window."""
         return len(self._ordered)
+
+    def outlook(self, usual: float = 1.0) -> Outlook:
+        """What the next ratios will be, if `usual` is what they were expected to be at first.
+
+        No spread is feared before there was any. The mean of the newest counts alone where it
+        differs from the window's by more than chance: a device that has become hot is as slow as it
+        is now.
+        """
+        values, count = self._values, len(self._values)
+        mean = (sum(values) + _PRIOR * usual) / (count + _PRIOR)
+        # Not from a running sum of squares: its rounding would be a spread of its own.
+        squares = sum([(value - mean) * (value - mean) for value in values])
+        spread = math.sqrt(squares / (count + _PRIOR))
+        if count >= 2 * _NEWEST:
+            newest = sum(itertools.islice(reversed(values), _NEWEST)) / _NEWEST
+            if abs(newest - mean) > _BY_CHANCE * spread / math.sqrt(_NEWEST):
+                mean, count = newest, _NEWEST
+        return Outlook(mean, spread, spread / math.sqrt(count + _PRIOR))
+
+    @property
+    def largest(self) -> float:
+        """The largest in the window; 0 before the first observation."""
+        return self._ordered[-1] if self._ordered else 0.0
 
     def quantile(self, q: float) -> float:
         """The q-quantile of the window (nearest rank); 1 before the first observation."""

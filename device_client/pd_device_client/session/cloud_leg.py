@@ -160,6 +160,24 @@ class CloudLeg:
         since_s, wait_s = self._awaited()
         return max(self._time(), since_s + wait_s)
 
+    @property
+    def silent(self) -> bool:
+        """Whether a stream has been silent for longer than lately between any two tokens."""
+        longest_s = max(self._estimate.steps.largest, self._estimate.step_s)
+        return self.state is LegState.STREAMING and self._time() > self._last_arrival_s + longest_s
+
+    def probable_arrival_s(self, step_s: float) -> tuple[float, float]:
+        """When the next token that can be committed comes if steps take `step_s`, and the spread.
+
+        A silence that is longer than usual may last as long again. It makes the arrival less sure
+        instead of later: most silences are a burst's, and over at any moment.
+        """
+        if self.state is not LegState.STREAMING:
+            return self.next_arrival_s(), 0.0
+        now_s = self._time()
+        due_s = self._last_arrival_s + (1 + self._log.stream_behind) * step_s
+        return max(now_s, due_s), max(now_s - due_s, 0.0) if self.silent else 0.0
+
     def late_at_s(self) -> float:
         """The instant from which the next token counts as late."""
         since_s, wait_s = self._awaited()

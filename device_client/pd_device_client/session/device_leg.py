@@ -7,6 +7,7 @@ candidate is committed after the claim, and dropped if a cloud token takes its p
 
 import asyncio
 import logging
+import math
 from typing import Protocol
 
 from pd_core.errors import EngineError, PdError
@@ -19,6 +20,7 @@ from pd_device_client.contract.happenings import (
     silent,
 )
 from pd_device_client.planning.estimates import DeviceEstimate
+from pd_device_client.planning.outlook import DeviceOutlook, device_outlook
 from pd_device_client.session.engine_turns import Turn
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.token_log import TokenLog
@@ -82,6 +84,7 @@ class DeviceLeg:
         self._tell = tell
         self._turn: Turn | None = None
         self._pass_s = 0.0  # forecast of the pass in progress
+        self._probable_pass_s = 0.0
         self._pass_ends_s: float | None = None  # None between passes
         self.running = False
         self.generated = 0
@@ -96,19 +99,38 @@ class DeviceLeg:
         each of which takes at least a decode step; the last one samples the token. A pass in
         progress counts from its start; if it is late, the same delay is added once more.
         """
+        return self._forecast_s(position, self._estimate, self._pass_s)
+
+    def probably_ready_s(self, position: int, speeds: DeviceOutlook) -> tuple[float, float]:
+        """When the device probably can show `position`, as `ready_s`, and the standard deviation.
+
+        Args:
+            position: as in `ready_s`.
+            speeds: the device's present outlook.
+        """
+        at_s = self._forecast_s(position, speeds, self._probable_pass_s)
+        to_feed = len(self._ask.prompt_token_ids) + position - self.num_fed
+        passes = math.ceil(to_feed / self._engine.chunk_tokens)
+        left_s = max(at_s - asyncio.get_running_loop().time(), 0.0)
+        return at_s, speeds.spread_s(left_s, passes, decodes=to_feed <= 1)
+
+    def _forecast_s(
+        self, position: int, speeds: DeviceEstimate | DeviceOutlook, pass_s: float
+    ) -> float:
         now_s = asyncio.get_running_loop().time()
         prompt = self._ask.prompt_token_ids
         # A leg that ended keeps no more than the engine's cache.
         num_fed = self.num_fed if self.running else self._engine.cached_tokens(prompt)
         # Before our turn no pass is in progress, so the wait comes on top.
         wait_s = self._turns.forecast_s() if self._turn is None else self._turn.wait_s()
+        ends_s = self._pass_ends_s
         return wait_s + forecast_ready_s(
             now_s,
             len(prompt) + position,
             num_fed,
-            self._estimate,
-            self._pass_s,
-            self._pass_ends_s,
+            speeds,
+            pass_s,
+            None if ends_s is None else ends_s - self._pass_s + pass_s,
         )
 
     async def run(self, policy: ClaimPolicy) -> None:
@@ -150,6 +172,8 @@ class DeviceLeg:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         self._pass_s = self._estimate.pass_s(self.num_fed, len(chunk))
+        outlook = device_outlook(self._estimate)
+        self._probable_pass_s = outlook.pass_s(self.num_fed, len(chunk))
         if last and self._log.claimed_at is None:
             if policy.may_claim(began_s + self._pass_s):
                 self._log.claim()
@@ -205,7 +229,7 @@ def forecast_ready_s(
     now_s: float,
     end: int,
     num_fed: int,
-    estimate: DeviceEstimate,
+    estimate: DeviceEstimate | DeviceOutlook,
     pass_s: float,
     pass_ends_s: float | None,
 ) -> float:

@@ -63,8 +63,16 @@ class Handoff:
         self.mode = plan.mode
 
     @property
-    def _expected_last(self) -> int:
+    def expected_last(self) -> int:
+        """The expected last position of the answer."""
         return expected_last(self._log.length, self.expected_tokens, self._max_tokens)
+
+    @property
+    def helped(self) -> bool:
+        """Whether one side would step in for the other if it were late."""
+        if self._cloud is None or self._device is None or not self._plan.adapts:
+            return False
+        return self._cloud.state is not LegState.FAILED and self._device.error is None
 
     def due_s(self, position: int) -> float:
         """The instant at which `position` is due if the pace is kept from here on."""
@@ -73,8 +81,8 @@ class Handoff:
             # A token may have arrived whose text is still held back.
             first_s = self._cloud.first_token_s if self._cloud is not None else None
             first_s = asyncio.get_running_loop().time() if first_s is None else first_s
-            return first_s + position * self._plan.pace_s
-        return self._seen.last_s + (position - last) * self._plan.pace_s
+            return first_s + position * self._seen.pace_s
+        return self._seen.last_s + (position - last) * self._seen.pace_s
 
     def tokens_for_no_seam(self) -> int:
         """Cloud tokens that the present forecast needs for an even pace; 0: no more than asked."""
@@ -99,14 +107,14 @@ class Handoff:
     @property
     def _kept_pace_s(self) -> float:
         """The pace that more of the cloud's tokens can keep: with a slower cloud, the cloud's."""
-        return max(self._plan.pace_s, self._sides.cloud_estimate.step_s)
+        return max(self._seen.pace_s, self._sides.cloud_estimate.step_s)
 
     def _cloud_helps(self, cloud: CloudLeg, ready_s: float) -> bool:
         """Whether the cloud would beat the device, ready then, to any expected position.
 
         The cloud's stream is the present one, or one opened now.
         """
-        first, last = self._log.length, max(self._expected_last, self._log.length)
+        first, last = self._log.length, max(self.expected_last, self._log.length)
         steps = self._sides.cloud_estimate.step_s, self._sides.device_estimate.decode_s
         theirs = Arrivals(first, last, cloud.next_arrival_s(), steps[0])
         ours = Arrivals(first, last, ready_s, steps[1])
@@ -118,7 +126,7 @@ class Handoff:
         It falls as the limit rises, since absorbing a token costs the device less than decoding it.
         """
         decode_s = self._sides.device_estimate.decode_s
-        last = max(self._expected_last, limit)
+        last = max(self.expected_last, limit)
         tail = Arrivals(limit, last, device.ready_s(limit), decode_s)
         return steepest_slope_s(len(self._seen.shown) - 1, self._seen.last_s, [tail])
 
@@ -128,7 +136,7 @@ class Handoff:
 
         Then no handoff holds the pace for longer than the tokens that the reader has not seen.
         """
-        return is_below_pace(self._sides.device_estimate.usual_decode_s, self._plan.pace_s)
+        return is_below_pace(self._sides.device_estimate.usual_decode_s, self._seen.pace_s)
 
     @property
     def cloud_is_faster(self) -> bool:
@@ -154,7 +162,7 @@ class Handoff:
         if self._log.claimed_at is not None:
             return self.promise_is_lost()
         needed = self.tokens_for_no_seam()
-        return needed > self._cloud.limit and needed > (self._expected_last + 1) / 2
+        return needed > self._cloud.limit and needed > (self.expected_last + 1) / 2
 
     def promise_is_lost(self) -> bool:
         """Whether, after the claim, the device is so far behind that the cloud should continue.
@@ -167,7 +175,7 @@ class Handoff:
         if self._plan.mode is Mode.DEVICE_ONLY or not self._plan.adapts or not cloud.ready:
             return False
         slope_s = steepest_slope_s(len(self._seen.shown) - 1, self._seen.last_s, self.arrivals())
-        if slope_s <= self._plan.pace_s * LOST_TOLERANCE:
+        if slope_s <= self._seen.pace_s * LOST_TOLERANCE:
             return False
         return self._cloud_helps(cloud, device.ready_s(self._log.length))
 
@@ -182,7 +190,7 @@ class Handoff:
             step_s = sides.cloud_estimate.step_s
             pieces.append(Arrivals(position, cloud.limit - 1, cloud.next_arrival_s(), step_s))
             position = cloud.limit
-        last = max(self._expected_last, self._log.length)
+        last = max(self.expected_last, self._log.length)
         if device is not None and device.running and position <= last:
             decode_s = sides.device_estimate.decode_s
             ready_s = device.ready_s(position)
@@ -215,7 +223,7 @@ class Handoff:
         if self._seen.shown:
             # If the cloud's token is overdue, being ready before it arrives is enough.
             due_s = max(due_s, self._cloud.next_arrival_s())
-        left = max(self._expected_last - position, 0)
+        left = max(self.expected_last - position, 0)
         return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
 
     @property
@@ -249,7 +257,7 @@ class Handoff:
 
     def _overdue_in_s(self) -> float:
         """Seconds until the cloud's next token is so late that the device should go ahead."""
-        slack_s = max(self._plan.pace_s, self._sides.device_estimate.decode_s)
+        slack_s = max(self._seen.pace_s, self._sides.device_estimate.decode_s)
         overdue_s = self.due_s(self._log.length) + slack_s
         if self._cloud is not None and self._only_for_a_stall:
             overdue_s = max(overdue_s, self._cloud.late_at_s())

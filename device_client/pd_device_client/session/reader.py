@@ -8,7 +8,8 @@ from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.outcome import Shown
 from pd_device_client.contract.text_source import TextSource
 from pd_device_client.session.clock import loop_time
-from pd_device_client.session.handoff import Handoff
+from pd_device_client.session.outlook import ReaderOutlook
+from pd_device_client.session.reading_pace import ReadingPace
 from pd_device_client.session.seen import Seen
 from pd_device_client.session.speed_controller import SpeedController
 from pd_device_client.session.token_log import TokenLog
@@ -22,14 +23,16 @@ class Reader:
 
     Args:
         ask: the request.
-        pace_s: the gap between shown tokens; 0 shows each as soon as it exists.
         log: the committed tokens.
-        seen: filled as tokens are shown.
-        handoff: forecasts the next arrivals.
+        seen: filled as tokens are shown; has the pace, of which 0 shows each token as soon as it
+            exists.
+        outlook: forecasts the next arrivals.
         changed: notified when something was shown or committed.
         text: detokeniser with stop strings; without one no text is made.
+        reading: the reader's own speed, which changes the pace with the text; None: it stays.
 
     Attributes:
+        controller: chooses the gaps.
         held: show nothing while tokens may still come; for a simulation that shows them itself.
         over: nothing more is committed; set by the session.
         next_show_s: the instant at which the next token is shown; None while unknown.
@@ -38,19 +41,19 @@ class Reader:
     def __init__(
         self,
         ask: Ask,
-        pace_s: float,
         log: TokenLog,
         seen: Seen,
-        handoff: Handoff,
+        outlook: ReaderOutlook,
         changed: Signal,
         text: TextSource | None,
+        reading: ReadingPace | None = None,
     ) -> None:
-        self._pace_s = pace_s
-        self._controller = SpeedController(pace_s)
+        self.controller = SpeedController(seen.pace_s)
+        self._reading = reading
         self._read_along = ask.read_along
         self._log = log
         self._seen = seen
-        self._handoff = handoff
+        self._outlook = outlook
         self._changed = changed
         self._text = text
         self._texts: list[str] = []  # of the released positions
@@ -114,7 +117,7 @@ class Reader:
 
     async def _pace(self) -> None:
         """Wait until the next token may be shown; without a pace, return at once."""
-        at_once = not self._pace_s or (self.over and not self._read_along)
+        at_once = not self._seen.pace_s or (self.over and not self._read_along)
         if not self._seen.shown or at_once:
             return
         wait_s = self.next_wait_s()
@@ -128,7 +131,8 @@ class Reader:
         if last < 0:
             return 0.0
         shown_s = self._seen.last_s
-        gap_s = self._controller.next_gap_s(last, shown_s, self._handoff.arrivals())
+        arrivals, helped = self._outlook.arrivals(), self._outlook.helped
+        gap_s = self.controller.next_gap_s(last, shown_s, arrivals, helped=helped)
         return max(shown_s + gap_s - self._time(), 0.0)
 
     def show(self) -> Shown:
@@ -136,7 +140,7 @@ class Reader:
         log, seen = self._log, self._seen
         position = len(seen.shown)
         now_s = self._time()
-        seen.last_s = self._controller.counted_s(self._due_s, now_s)
+        seen.last_s = self.controller.counted_s(self._due_s, now_s)
         self._due_s = None
         shown = Shown(
             position,
@@ -146,5 +150,8 @@ class Reader:
             now_s - seen.submitted_s,
         )
         seen.shown.append(shown)
+        if self._reading is not None:
+            self._reading.add(shown.text)
+            seen.pace_s = self.controller.pace_s = self._reading.gap_s
         self._changed.notify()
         return shown

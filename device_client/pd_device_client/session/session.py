@@ -21,7 +21,9 @@ from pd_device_client.session.cloud_leg import CloudLeg, LegState
 from pd_device_client.session.course import Course
 from pd_device_client.session.device_leg import DeviceLeg
 from pd_device_client.session.handoff import Handoff
+from pd_device_client.session.outlook import ReaderOutlook
 from pd_device_client.session.reader import Reader
+from pd_device_client.session.reading_pace import ReadingPace
 from pd_device_client.session.seen import Seen
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.stand_in import StandIn
@@ -49,6 +51,8 @@ class Session:
         expected_tokens: N of the forecasts, a quantile of past answer lengths.
         text: detokeniser with stop strings; without one no text is made.
         notes: first notes of the outcome, in words for the user.
+        reading_wpm: the reader's speed in words a minute, for an answer with text; None: the plan's
+            pace.
         on_end: called with the outcome when it is complete.
 
     Attributes:
@@ -67,6 +71,7 @@ class Session:
         expected_tokens: int,
         text: TextSource | None = None,
         notes: Sequence[str] = (),
+        reading_wpm: float | None = None,
         on_end: Callable[[Outcome], None] | None = None,
     ) -> None:
         self.ask = ask
@@ -104,7 +109,10 @@ class Session:
             )
         planned_tokens = min(plan.cloud_tokens, ask.max_tokens)
         self._course = Course(plan.mode, planned_tokens, self.cloud, tell)
-        self.reader = Reader(ask, plan.pace_s, log, self.seen, self.handoff, changed, text)
+        outlook = ReaderOutlook(sides, log, self.cloud, self.device, self.handoff)
+        self.seen.pace_s = plan.pace_s
+        reading = None if reading_wpm is None else ReadingPace(reading_wpm)
+        self.reader = Reader(ask, log, self.seen, outlook, changed, text, reading)
         self.outcome = Outcome(
             request_id=ask.request_id,
             mode=plan.mode.value,

@@ -17,6 +17,7 @@ _OFFERED = (
     "engine",
     "context_tokens",
     "pace_s",
+    "reading_wpm",
     "ttft_s",
     "throttle",
     "num_threads",

@@ -1,7 +1,10 @@
 """The controller against the definition: brute force over all arrivals, and what a reader sees."""
 
+from dataclasses import replace
+from statistics import NormalDist
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pd_device_client.session.speed_controller import Arrivals, SpeedController, steepest_slope_s
@@ -90,3 +93,88 @@ def test_a_short_pace_forgives_a_tenth_of_itself() -> None:
     assert controller.counted_s(7.0, 7.0004) == 7.0
     assert controller.counted_s(7.0, 7.0006) == 7.0006
     assert controller.counted_s(7.0, 6.9) == 6.9  # shown before its time
+
+
+@st.composite
+def uncertain(draw: st.DrawFn) -> list[Arrivals]:
+    """Forecasts whose instants are not sure."""
+    spread = st.floats(0, 0.5)
+    return [
+        replace(piece, at_sd_s=draw(spread), step_sd_s=draw(spread)) for piece in draw(forecasts())
+    ]
+
+
+@settings(derandomize=True)
+@given(uncertain(), st.floats(0.01, 0.4), st.booleans())
+def test_a_reserve_costs_a_tenth_or_what_the_reader_has_had_already(
+    pieces: list[Arrivals], pace_s: float, helped: bool
+) -> None:
+    first = pieces[0].first
+    controller, shown_s, widest_s = SpeedController(pace_s), pieces[0].at_s, 0.0
+    for position in range(first, pieces[-1].last):
+        sure_s = max(pace_s, steepest_slope_s(position, shown_s, pieces))
+        gap_s = controller.next_gap_s(position, shown_s, pieces, helped=helped)
+        most_s = max(sure_s if helped else 1.1 * sure_s, widest_s)
+        assert sure_s - 1e-12 <= gap_s <= most_s + 1e-12
+        widest_s, shown_s = max(widest_s, gap_s), shown_s + gap_s
+
+
+@settings(derandomize=True)
+@given(forecasts(), st.floats(0.01, 0.4), st.floats(0, 1e-6))
+def test_a_little_uncertainty_changes_a_gap_little(
+    pieces: list[Arrivals], pace_s: float, little_s: float
+) -> None:
+    unsure = [replace(piece, at_sd_s=little_s, step_sd_s=little_s) for piece in pieces]
+    first = pieces[0].first
+    if pieces[-1].last == first:
+        return
+    sure_s = SpeedController(pace_s).next_gap_s(first, pieces[0].at_s, pieces)
+    gap_s = SpeedController(pace_s).next_gap_s(first, pieces[0].at_s, unsure)
+    assert gap_s == pytest.approx(sure_s, abs=1e-4)
+
+
+@settings(derandomize=True)
+@given(uncertain(), st.floats(0.01, 0.4), st.integers(1, 20), st.floats(0, 1))
+def test_what_the_pace_covers_in_any_case_is_shown_at_the_pace(
+    pieces: list[Arrivals], pace_s: float, behind: int, share: float
+) -> None:
+    # The short way, for an easy forecast, gives what the long way would.
+    position, shown_s = pieces[0].first - behind, pieces[0].at_s - share * behind * pace_s
+    gap_s = SpeedController(pace_s).next_gap_s(position, shown_s, pieces)
+    ends = range(pieces[0].first, pieces[-1].last + 1)
+    of = {i: p for p in pieces for i in range(p.first, p.last + 1)}
+    most = NormalDist().inv_cdf(1 - 1 / 512)
+    latest = max(
+        (of[i].available_s(i) + most * of[i].spread_s(i) - shown_s) / (i - position) for i in ends
+    )
+    if latest <= pace_s:
+        assert gap_s == pace_s
+
+
+@settings(derandomize=True)
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=30), st.floats(0.02, 0.4))
+def test_a_clock_that_jumps_makes_no_burst_and_no_stall(
+    jumps_s: list[float], pace_s: float
+) -> None:
+    # Everything is there. After a jump either way the next gap is the pace, from what the clock
+    # says now.
+    controller, counted_s, now_s = SpeedController(pace_s), 100.0, 100.0
+    everything = [Arrivals(0, 100, 0.0, 0.0, 0.1, 0.01)]
+    for n, jump_s in enumerate(jumps_s):
+        gap_s = controller.next_gap_s(n, counted_s, everything)
+        assert gap_s == pace_s
+        due_s = counted_s + gap_s
+        now_s = due_s + jump_s
+        counted_s = controller.counted_s(due_s, now_s)
+        assert counted_s in (due_s, now_s)
+        assert abs(counted_s - now_s) <= 0.002
+
+
+def test_a_far_seam_that_is_not_sure_gets_a_reserve_early() -> None:
+    # Position 20 comes at 1 s, give or take 0.2 s: its quantile 1 - 1 / 20 is at 1.33 s, of which
+    # a tenth of the gap is paid.
+    forecast = [Arrivals(1, 19, 0.0, 0.0), Arrivals(20, 20, 1.0, 0.0, at_sd_s=0.2)]
+    assert SpeedController(0.05).next_gap_s(0, 0.0, forecast) == pytest.approx(0.055)
+    assert SpeedController(0.05).next_gap_s(0, 0.0, forecast, helped=True) == pytest.approx(0.05)
+    # The very next token is not waited for longer than it is expected to take.
+    assert SpeedController(0.05).next_gap_s(19, 0.97, forecast) == pytest.approx(0.05)
