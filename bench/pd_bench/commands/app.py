@@ -13,6 +13,7 @@ from pd_bench.commands.cloud import Compared, cloud
 from pd_bench.commands.compare import compare
 from pd_bench.commands.device import ApiAsked, TurnsAsked, api, overhead, ticker, turns
 from pd_bench.commands.engine import EnginesAsked, engine
+from pd_bench.commands.fleet_plan import FleetAsked, fleet_plan
 from pd_bench.commands.forecasts import ForecastsAsked, forecasts
 from pd_bench.commands.handoffs import HandoffsAsked, handoffs
 from pd_bench.commands.kv import KvAsked, kv
@@ -57,6 +58,7 @@ add_command(app, simulate, Simulated)
 app.command()(profile)
 add_command(app, capacity, CapacityAsked)
 add_command(app, forecasts, ForecastsAsked)
+add_command(app, fleet_plan, FleetAsked, name="fleet-plan")
 
 
 @app.command()

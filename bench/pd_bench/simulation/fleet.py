@@ -126,26 +126,32 @@ class SimulatedFleet:
         )
 
     def _client(self, work: Work) -> Client:
-        settings = self._settings
+        settings, scheme, mix = self._settings, self._scheme, self._settings.mix
+        device, link_to_cloud = settings.device, settings.link
+        if mix is not None:
+            place = mix.place(work.line)
+            device, link_to_cloud = place.devices.device, place.devices.link
+            if scheme.planned:
+                scheme = mix.scheme(scheme, place, len(work.prompt_token_ids))
         # Every device has its own spread and jitter, the same in every scheme.
         seed = settings.seed * 1_000_003 + work.line
-        link = SimulatedLink(self._cloud, settings.link, seed)
+        link = SimulatedLink(self._cloud, link_to_cloud, seed)
         make_engine = ForesightEngine if settings.foresight else EmulatedDeviceEngine
         engine = make_engine(
-            settings.device,
+            device,
             vocab_size=VOCAB_SIZE,
             eos_token_ids=(EOS_TOKEN_ID,),
             seed=seed,
             max_context_tokens=self._cloud.info().model.max_context_tokens,
         )
         client = scheme_client(
-            self._scheme,
+            scheme,
             link=lambda: link,
             engine=lambda: engine,
             pace_s=settings.pace_s,
-            device_profile=settings.device,
+            device_profile=device,
         )
-        if not self._scheme.uses_device and settings.foresight:
+        if not scheme.uses_device and settings.foresight:
             return PreparedClient(client, partial(read_lazily, link), settings.timeout_s)
         if isinstance(engine, ForesightEngine):
             return PreparedClient(client, engine.watch, settings.timeout_s)
