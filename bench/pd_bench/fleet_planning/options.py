@@ -27,6 +27,9 @@ _KEEP_RATIOS = (1.0, 0.75, 0.5, 0.25)
 _CUTS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 15 / 16, 31 / 32, 63 / 64)
 _MOST_SAMPLES = 96  # past requests that stand for a group
 _MARGIN = 0.9  # of what is promised: forecasts are not exact
+# Spreads that are guarded against: of one pass; and of the passes' mean, as the device forecasts.
+_GUARDED_SPREADS, _LEAST_SPREADS = 2.4, 1.5
+_PASS_TOKENS = 128
 _TOKEN_BYTES = 4
 _DENSE_TOKENS = 32  # every k up to here is tried, and above every k that is an eighth more
 
@@ -73,8 +76,8 @@ class FleetPromise:
 
     @property
     def gap_s(self) -> float:
-        """The gap to plan with: no shorter than the pace."""
-        return max(self.pace_s, _MARGIN * self.largest_gap_s)
+        """The gap to plan with: what is allowed beyond it is for a device later than forecast."""
+        return (self.pace_s + self.largest_gap_s) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,8 @@ class Option:
 
     Attributes:
         mode: which sides make the answer.
-        cloud_tokens: k: 0 for the device alone, the longest answer for the cloud alone.
+        cloud_tokens: k, of the group's longest prompts and in proportion of shorter ones; 0 for the
+            device alone, the longest answer for the cloud alone.
         keep_ratio: rho.
     """
 
@@ -168,8 +172,22 @@ class RequestGroup:
     @cached_property
     def _made(self) -> Vector:
         """Tokens that the cloud makes, for each option and request."""
-        limits = np.array([[option.cloud_tokens] for option in self.options], dtype=float)
-        return np.minimum(self._answers, limits)
+        limits = [
+            self._limits(option.cloud_tokens)
+            if option.mode is Mode.PD_DEVICE
+            else np.full(len(self.lengths), float(option.cloud_tokens))
+            for option in self.options
+        ]
+        return np.minimum(self._answers, np.stack(limits))
+
+    @cached_property
+    def whole_prompt(self) -> int:
+        """The prompt length that a group's k is meant for."""
+        return self.longest_prompt or int(self.lengths[:, 0].max())
+
+    def _limits(self, cloud_tokens: int) -> Vector:
+        """Return k of each request."""
+        return np.asarray(np.ceil(cloud_tokens * self._prompts / self.whole_prompt))
 
     @cached_property
     def _even(self) -> NDArray[np.bool_]:
@@ -211,12 +229,16 @@ class RequestGroup:
 
     @property
     def _device_step_s(self) -> float:
-        return self.devices.device.decode_s * (1 + self.devices.device.spread)
+        return self.devices.device.decode_s * (1 + _LEAST_SPREADS * self.devices.device.spread)
 
     def _device_s(self, num_tokens: Vector) -> Vector:
         d, n = self.devices.device, num_tokens
         seconds = d.prefill_a_s + d.prefill_b_s * n + d.prefill_c_s * n * n
-        return np.asarray(np.where(n > 0, seconds, 0.0) * (1 + d.spread))
+        guarded = 1 + d.spread * np.maximum(
+            _GUARDED_SPREADS / np.sqrt(np.ceil(np.maximum(self._prompts, 1) / _PASS_TOKENS)),
+            _LEAST_SPREADS,
+        )
+        return np.asarray(np.where(n > 0, seconds, 0.0) * guarded)
 
     def _is_even(self, cloud_tokens: int, rho: float) -> NDArray[np.bool_]:
         """Return of each request whether k cloud tokens carry it until its device is ready.
@@ -224,7 +246,8 @@ class RequestGroup:
         The cloud's first token is thought to come as early as it can: one that comes later gives
         the device more time, not less.
         """
-        k, gap_s, first_s, n = cloud_tokens, self.promise.gap_s, self._idle_first_s, self._prompts
+        gap_s, first_s, n = self.promise.gap_s, self._idle_first_s, self._prompts
+        k = self._limits(cloud_tokens)
         prompt_s = self._device_s(n)
         absorb_s = np.maximum(self._device_s(n + k) - prompt_s, self._device_step_s)
         if rho < 1:
@@ -281,7 +304,9 @@ def _longest_alone(devices: DeviceClass, promise: FleetPromise, most: int) -> in
     least, beyond = 0, most + 1
     while beyond - least > 1:
         middle = (least + beyond) // 2
-        first_s = device.prefill_s(middle) * (1 + device.spread) + device.decode_s
+        first_s = (
+            device.prefill_s(middle) * (1 + _GUARDED_SPREADS * device.spread) + device.decode_s
+        )
         if first_s <= _MARGIN * promise.ttft_s:
             least = middle
         else:

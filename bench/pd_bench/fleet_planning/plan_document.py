@@ -98,6 +98,7 @@ def _classes(plan: FleetPlan) -> tuple[PlannedClass, ...]:
                 share=group.share,
                 mode=Mode.DEVICE_ONLY if option is None else option.mode,
                 cloud_tokens=0 if option is None else option.cloud_tokens,
+                whole_prompt=group.whole_prompt,
                 keep_ratio=1.0 if option is None else option.keep_ratio,
                 admitted=plan.admitted[at],
                 kept=min(plan.kept[at], 1.0),

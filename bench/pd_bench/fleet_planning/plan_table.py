@@ -47,12 +47,9 @@ def _merged(groups: tuple[PlannedGroup, ...]) -> list[PlannedGroup]:
 
 
 def _same(a: PlannedGroup, b: PlannedGroup) -> bool:
-    return (a.mode, a.cloud_tokens, a.keep_ratio, a.admitted) == (
-        b.mode,
-        b.cloud_tokens,
-        b.keep_ratio,
-        b.admitted,
-    )
+    """Whether two groups are served alike; with cloud tokens in proportion to prompts they differ."""
+    alike = a.mode is b.mode and a.mode is not Mode.PD_DEVICE
+    return alike and a.admitted == b.admitted
 
 
 def plan_words(plan: PlanDocument) -> list[str]:

@@ -1,5 +1,6 @@
 """Devices of several classes in one simulation, and what a plan directs each of them to do."""
 
+import math
 import random
 from typing import Annotated, NamedTuple
 
@@ -24,7 +25,8 @@ class PlannedGroup(DocumentPart):
         longest_prompt: in tokens; None: any.
         share: of all arrivals.
         mode: which sides make the answer.
-        cloud_tokens: k.
+        cloud_tokens: k, of prompts of `whole_prompt` tokens, and in proportion of others.
+        whole_prompt: see `cloud_tokens`.
         keep_ratio: rho.
         admitted: the share that the cloud may be asked for; the others' devices answer alone.
         kept: the share of the admitted whose promise is expected to be kept.
@@ -35,6 +37,7 @@ class PlannedGroup(DocumentPart):
     share: Share
     mode: Mode
     cloud_tokens: int = Field(ge=0)
+    whole_prompt: int = Field(ge=1)
     keep_ratio: float = Field(default=1.0, gt=0, le=1)
     admitted: Share = 1.0
     kept: Share
@@ -100,5 +103,7 @@ class DeviceMix:
         group = place.devices.group_of(prompt_tokens)
         if place.draw >= group.admitted:
             return Scheme(scheme.name, Mode.DEVICE_ONLY.value)
-        k = group.cloud_tokens if group.mode is Mode.PD_DEVICE else None
-        return Scheme(scheme.name, group.mode.value, k)
+        if group.mode is not Mode.PD_DEVICE:
+            return Scheme(scheme.name, group.mode.value)
+        k = math.ceil(group.cloud_tokens * prompt_tokens / group.whole_prompt)
+        return Scheme(scheme.name, group.mode.value, max(k, 1))
