@@ -17,6 +17,7 @@ from pd_bench.commands.fleet_plan import FleetAsked, fleet_plan
 from pd_bench.commands.forecasts import ForecastsAsked, forecasts
 from pd_bench.commands.handoffs import HandoffsAsked, handoffs
 from pd_bench.commands.kv import KvAsked, kv
+from pd_bench.commands.lengths import LengthsAsked, lengths
 from pd_bench.commands.profile_cloud import profile
 from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
@@ -58,6 +59,7 @@ add_command(app, simulate, Simulated)
 app.command()(profile)
 add_command(app, capacity, CapacityAsked)
 add_command(app, forecasts, ForecastsAsked)
+add_command(app, lengths, LengthsAsked)
 add_command(app, fleet_plan, FleetAsked, name="fleet-plan")
 
 

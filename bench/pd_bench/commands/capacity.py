@@ -30,7 +30,7 @@ _TTFT_S = (0.001, 3600.0)
 _MOST_GAP_S = 3600.0
 _OFFERED = (
     *("trace", "columns", "limit", "pace_s", "device", "link_profile", "cloud"),
-    *("max_prompt_tokens", "max_output_tokens", "seed", "skip_broken"),
+    *("max_prompt_tokens", "max_output_tokens", "seed", "skip_broken", "past"),
 )
 
 

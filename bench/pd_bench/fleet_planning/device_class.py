@@ -104,7 +104,9 @@ def read_fleet(path: Path) -> tuple[DeviceClass, ...]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        told_of = error.errors(include_url=False, include_input=False)
+        # What is no name may be a table of figures, of which the errors say more.
+        first = next((e for e in told_of if e["loc"][-1:] != ("str",)), told_of[0])
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: not a fleet: {where}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:

@@ -27,13 +27,13 @@ from pd_bench.simulation.cloud_profile import CloudProfile
 
 __all__ = ["FleetPlan", "Problem", "most_carried", "plan_fleet", "problem_at"]
 
-_WORK = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.88, 0.94)
-_SLOTS = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.88, 0.94, 0.98)
+_WORK = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.88, 0.94)
+_SLOTS = (0.003, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96)
 _LEAST_HELD = 0.1  # slots
 _ROUNDS = 6  # until waits and traffic agree
 _AGREE = 1.02
 _THRIFT = 1e-4  # worth of the whole cloud beside that of all requests: of equal plans the cheapest
-_PRECISION = 0.01  # of the most that is carried
+_PRECISION = 0.02  # of the most that is carried
 _MOST_RATE = 1e6
 
 

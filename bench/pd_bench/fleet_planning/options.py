@@ -6,7 +6,7 @@ it would have served within the promise, and what they would have taken of the c
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -25,7 +25,7 @@ RESOURCES = ("slots", "KV cache", "compute")
 _KEEP_RATIOS = (1.0, 0.75, 0.5, 0.25)
 # A class is cut by prompt length at these quantiles: the longest differ most.
 _CUTS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 15 / 16, 31 / 32, 63 / 64)
-_MOST_SAMPLES = 96  # past requests that stand for a group
+_MOST_SAMPLES = 48  # past requests that stand for a group
 _MARGIN = 0.9  # of what is promised: forecasts are not exact
 # Spreads that are guarded against: of one pass; and of the passes' mean, as the device forecasts.
 _GUARDED_SPREADS, _LEAST_SPREADS = 2.4, 1.5
@@ -96,6 +96,15 @@ class Option:
     keep_ratio: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _AtLevel:
+    """What does not change while waits and traffic at a level are brought together."""
+
+    prefill_s: Vector
+    slot_s: Vector
+    loads: Vector
+
+
 @dataclass(frozen=True)
 class RequestGroup:
     """Requests of one class whose prompts are of similar length.
@@ -115,6 +124,7 @@ class RequestGroup:
     lengths: NDArray[np.int64]
     promise: FleetPromise
     cloud: CloudProfile
+    _levels: dict[tuple[float, float], "_AtLevel"] = field(default_factory=dict, repr=False)
 
     @cached_property
     def options(self) -> tuple[Option, ...]:
@@ -131,11 +141,11 @@ class RequestGroup:
 
     def kept(self, level: LoadLevel, waits: Waits) -> Vector:
         """Return for each option the share of the requests whose promise it keeps at this load."""
-        left_s = self.promise.ttft_s - self._network_s - level.prefill_s(self._prompts)
+        left_s = self.promise.ttft_s - self._network_s - self._at(level).prefill_s
         in_time = 1 - waits.longer_than(left_s)
-        by_cloud = in_time * (level.step_s <= self.promise.gap_s)
-        uses_cloud = np.array([[o.mode is not Mode.DEVICE_ONLY] for o in self.options])
-        return np.asarray((self._even * np.where(uses_cloud, by_cloud, 1.0)).mean(axis=1))
+        by_cloud = self._even @ in_time * (level.step_s <= self.promise.gap_s)
+        kept = np.where(self._uses_cloud, by_cloud, self._even.sum(axis=1))
+        return np.asarray(kept / len(self.lengths))
 
     def loads(self, level: LoadLevel) -> Vector:
         """Return for each option and resource the mean seconds that a request takes of it.
@@ -143,18 +153,28 @@ class RequestGroup:
         The cloud is thought to be as slow as the level allows. Of the KV cache it is the share that
         is held times the seconds.
         """
-        cloud, made, n = self.cloud, self._made, self._prompts
-        slot_s = self.slot_s(level)
-        held = np.ceil((n + made) / cloud.room_tokens) * cloud.room_tokens
-        token_s = cloud.decode_s + cloud.decode_key_s * (n + made / 2)
-        work_s = self.work_s + made * token_s
-        return np.stack([slot_s, slot_s * held / cloud.kv_tokens, work_s], axis=2).mean(axis=1)
+        return self._at(level).loads
 
     def slot_s(self, level: LoadLevel) -> Vector:
         """Return for each option and request the seconds that it holds a slot."""
-        made = self._made
-        whole_s = level.prefill_s(self._prompts) + (made - 1) * level.step_s
-        return np.asarray(np.where(made > 0, whole_s, 0.0))
+        return self._at(level).slot_s
+
+    def _at(self, level: LoadLevel) -> "_AtLevel":
+        key = (level.work, level.slots)
+        if key not in self._levels:
+            self._levels[key] = self._seen_at(level)
+        return self._levels[key]
+
+    def _seen_at(self, level: LoadLevel) -> "_AtLevel":
+        cloud, made, n = self.cloud, self._made, self._prompts
+        prefill_s = level.prefill_s(n)
+        slot_s = np.where(made > 0, prefill_s + (made - 1) * level.step_s, 0.0)
+        held = np.ceil((n + made) / cloud.room_tokens) * cloud.room_tokens
+        token_s = cloud.decode_s + cloud.decode_key_s * (n + made / 2)
+        work_s = self.work_s + made * token_s
+        taken = (slot_s, slot_s * held / cloud.kv_tokens, work_s)
+        loads = np.stack([seconds.mean(axis=1) for seconds in taken], axis=1)
+        return _AtLevel(prefill_s, slot_s, loads)
 
     @cached_property
     def work_s(self) -> Vector:
@@ -188,6 +208,10 @@ class RequestGroup:
     def _limits(self, cloud_tokens: int) -> Vector:
         """Return k of each request."""
         return np.asarray(np.ceil(cloud_tokens * self._prompts / self.whole_prompt))
+
+    @cached_property
+    def _uses_cloud(self) -> NDArray[np.bool_]:
+        return np.array([option.mode is not Mode.DEVICE_ONLY for option in self.options])
 
     @cached_property
     def _even(self) -> NDArray[np.bool_]:
@@ -229,7 +253,8 @@ class RequestGroup:
 
     @property
     def _device_step_s(self) -> float:
-        return self.devices.device.decode_s * (1 + _LEAST_SPREADS * self.devices.device.spread)
+        device = self.devices.device
+        return device.decode_s * (1 + _LEAST_SPREADS * device.spread)
 
     def _device_s(self, num_tokens: Vector) -> Vector:
         d, n = self.devices.device, num_tokens
@@ -274,9 +299,9 @@ def _groups_of_class(
 ) -> list[RequestGroup]:
     lengths = np.array(sorted(devices.lengths), dtype=np.int64)
     prompts = lengths[:, 0]
-    edges = {int(np.quantile(prompts, q)) for q in _CUTS}
+    cuts = {int(np.quantile(prompts, q)) for q in _CUTS}
     in_time = _longest_alone(devices, promise, int(prompts.max()))
-    edges = sorted(e for e in {*edges, in_time} if prompts.min() <= e < prompts.max())
+    edges = sorted(e for e in {*cuts, in_time} if prompts.min() <= e < prompts.max())
     bounds = [0, *np.searchsorted(prompts, edges, side="right"), len(lengths)]
     groups = []
     for index, (begin, end) in enumerate(itertools.pairwise(bounds)):

@@ -47,7 +47,7 @@ def _merged(groups: tuple[PlannedGroup, ...]) -> list[PlannedGroup]:
 
 
 def _same(a: PlannedGroup, b: PlannedGroup) -> bool:
-    """Whether two groups are served alike; with cloud tokens in proportion to prompts they differ."""
+    """Whether two groups are served alike; cloud tokens differ with the prompt."""
     alike = a.mode is b.mode and a.mode is not Mode.PD_DEVICE
     return alike and a.admitted == b.admitted
 

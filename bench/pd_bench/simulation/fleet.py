@@ -20,6 +20,7 @@ from pd_bench.results.series import LoadPoint
 from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
 from pd_bench.simulation.foresight import ForesightEngine
 from pd_bench.simulation.lazy_reader import read_lazily
+from pd_bench.simulation.past_lengths import past_lengths
 from pd_bench.simulation.prepared_client import PreparedClient
 from pd_bench.simulation.settings import SimulationSettings
 from pd_device_client.contract.outcome import Outcome
@@ -71,6 +72,7 @@ class SimulatedFleet:
         self._scheme = scheme
         self._workload = workload
         self._on_end = on_end
+        self._lengths = past_lengths(settings.past)
         self._cloud = SimulatedCloud(settings.cloud, settings.seed)
         self._before = self._cloud.load()
         self._meter = CloudMeter(SimulatedLink(self._cloud, link_profile("loopback")))
@@ -150,6 +152,7 @@ class SimulatedFleet:
             engine=lambda: engine,
             pace_s=settings.pace_s,
             device_profile=device,
+            lengths=self._lengths,
         )
         if not scheme.uses_device and settings.foresight:
             return PreparedClient(client, partial(read_lazily, link), settings.timeout_s)

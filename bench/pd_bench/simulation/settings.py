@@ -1,6 +1,7 @@
 """The inputs of a simulation, checked before anything starts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pd_bench.harness.bounds import check_pace, check_timeout
@@ -59,12 +60,21 @@ class SimulationSettings(TraceRun):
         "wifi"
     )
     schemes: SchemesOption = SCHEMES
+    past: Annotated[
+        Path | None,
+        Option("A trace of earlier answers, by whose lengths devices plan; not the one simulated."),
+    ] = None
     keep_requests: Annotated[int, Option("Hold N requests of a scheme in the document.")] = 256
     foresight: bool = True
     timer_lag_s: Distribution | None = None
     mix: DeviceMix | None = None
 
     def __post_init__(self) -> None:
+        if self.past is not None and self.past.resolve() == self.trace.resolve():
+            raise ConfigError(
+                f"--past is {self.past}, the trace that is simulated: devices would know answers "
+                "that are still to come; name another, or an earlier part of it"
+            )
         parse_schemes(self.schemes, planned=self.mix is not None)
         link_profile(self.link_profile)
         check_pace(self.pace_s)

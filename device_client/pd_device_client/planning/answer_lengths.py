@@ -34,7 +34,7 @@ class AnswerLengths:
     """The lengths of the last answers, and of their prompts.
 
     Args:
-        past: prompt and answer tokens of answers to begin with, the oldest first; what is no pair
+        past: prompt and answer tokens of answers to begin with, the oldest first. What is no pair
             of counts is left out.
     """
 
@@ -44,13 +44,18 @@ class AnswerLengths:
         self._depths: tuple[_Bins, ...] = tuple({} for _ in _BINS_PER_OCTAVE)
         self._costs = [0.0] * (len(_BINS_PER_OCTAVE) + 1)
         for pair in past:
-            if _is_pair(pair):
-                self.add(*pair)
+            if isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_count, pair)):
+                self.add(pair[0], pair[1])
 
     @property
     def past(self) -> list[tuple[int, int]]:
         """Prompt and answer tokens of the answers that count, the oldest first."""
         return list(self._last)
+
+    @property
+    def num_past(self) -> int:
+        """The number of answers that count."""
+        return len(self._last)
 
     def add(self, prompt_tokens: int, num_tokens: int) -> None:
         """Add an answer that reached its end."""
@@ -83,6 +88,11 @@ class AnswerLengths:
         *_, shares = islice(self._shares(prompt_tokens, buckets), depth + 1)
         return min(_at(buckets, shares, quantile), max_tokens)
 
+    def quantile_of_all(self, quantile: float) -> int:
+        """Return the length that this share of all answers, of which there must be one, keeps."""
+        buckets = sorted(self._all)
+        return _at(buckets, [self._all[b] / len(self._last) for b in buckets], quantile)
+
     def _shares(self, prompt_tokens: int, buckets: list[int]) -> Iterator[list[float]]:
         """Yield each depth's shares of such answers in the buckets, that of all answers first."""
         total = len(self._last)
@@ -108,12 +118,8 @@ class AnswerLengths:
                 del bins[at]
 
 
-def _is_pair(pair: object) -> bool:
-    return (
-        isinstance(pair, list | tuple)
-        and len(pair) == 2
-        and all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in pair)
-    )
+def _is_count(number: object) -> bool:
+    return type(number) is int and 0 <= number <= _MOST_TOKENS
 
 
 def _bin(prompt_tokens: int, per_octave: int) -> int:
