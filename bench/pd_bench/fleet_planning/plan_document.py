@@ -80,10 +80,17 @@ def _binds(plan: FleetPlan) -> str:
     full = [name for name, share in plan.used.items() if share >= _FULL * limits[name]]
     if not full:
         return "nothing of the cloud: what is missing, no side can serve in time"
-    words = " and ".join(f"{name}, at {plan.used[name]:.0%}" for name in full)
+    words = " and ".join(f"{name}, at {_told(plan, name)}" for name in full)
     if "KV cache" in full:
         return words
     return f"{words}: with more of it taken, first tokens would come too late"
+
+
+def _told(plan: FleetPlan, name: str) -> str:
+    """Return how much of a resource is taken."""
+    num_slots = plan.level.cloud.max_num_seqs
+    share = plan.used[name]
+    return f"{share * num_slots:.1f} of {num_slots}" if name == "slots" else f"{share:.0%}"
 
 
 def _classes(plan: FleetPlan) -> tuple[PlannedClass, ...]:
