@@ -198,7 +198,7 @@ class RequestGroup:
             else np.full(len(self.lengths), float(option.cloud_tokens))
             for option in self.options
         ]
-        return np.minimum(self._answers, np.stack(limits))
+        return np.asarray(np.minimum(self._answers, np.stack(limits)))
 
     @cached_property
     def whole_prompt(self) -> int:
