@@ -36,11 +36,6 @@ def kept(kind: str, key: object) -> Any:
         return None
     if not isinstance(entry, dict) or entry.get("check") != _digest([key, entry.get("value")]):
         logger.warning("what %s held for this was damaged and is found anew", file)
-    entry = _read(_file(kind)).get(_digest(key))
-    if entry is None:
-        return None
-    if not isinstance(entry, dict) or entry.get("check") != _digest([key, entry.get("value")]):
-        logger.warning("%s was damaged; what it held is ignored", _file(kind))
         return None
     return entry["value"]
 
@@ -79,15 +74,6 @@ def _read(file: Path, *, say: bool = False) -> dict[str, Any]:
     if say:
         logger.warning("%s is damaged: what it held is found anew", file)
     return {}
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError:
-        return {}
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        logger.warning("%s was damaged; what it held is ignored", file)
-        return {}
-    return content
 
 
 def _file(kind: str) -> Path:
