@@ -14,9 +14,11 @@ from pd_bench.commands.combine import combine
 from pd_bench.commands.compare import compare
 from pd_bench.commands.device import ApiAsked, TurnsAsked, api, overhead, ticker, turns
 from pd_bench.commands.engine import EnginesAsked, engine
+from pd_bench.commands.fleet_plan import FleetAsked, fleet_plan
 from pd_bench.commands.forecasts import ForecastsAsked, forecasts
 from pd_bench.commands.handoffs import HandoffsAsked, handoffs
 from pd_bench.commands.kv import KvAsked, kv
+from pd_bench.commands.lengths import LengthsAsked, lengths
 from pd_bench.commands.pacing import PacingAsked, pacing
 from pd_bench.commands.profile_cloud import profile
 from pd_bench.commands.replay import Replayed, replay
@@ -61,6 +63,8 @@ add_command(app, pacing, PacingAsked)
 app.command()(profile)
 add_command(app, capacity, CapacityAsked)
 add_command(app, forecasts, ForecastsAsked)
+add_command(app, lengths, LengthsAsked)
+add_command(app, fleet_plan, FleetAsked, name="fleet-plan")
 
 
 @app.command()

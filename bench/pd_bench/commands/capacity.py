@@ -20,6 +20,7 @@ from pd_core.settings.program import Read
 
 if TYPE_CHECKING:
     from pd_bench.simulation.capacity import KeptPromise
+    from pd_bench.simulation.device_mix import DeviceMix
 
 __all__ = ["CapacityAsked", "capacity"]
 
@@ -29,7 +30,7 @@ _TTFT_S = (0.001, 3600.0)
 _MOST_GAP_S = 3600.0
 _OFFERED = (
     *("trace", "columns", "limit", "pace_s", "device", "link_profile", "cloud"),
-    *("max_prompt_tokens", "max_output_tokens", "seed", "skip_broken"),
+    *("max_prompt_tokens", "max_output_tokens", "seed", "skip_broken", "past"),
 )
 
 
@@ -53,6 +54,10 @@ class CapacityAsked:
         Option("Promised: no gap longer; two paces when not given.", "largest-gap"),
     ] = None
     target: Annotated[float, Option("For this share of the requests.")] = 0.99
+    fleet_plan: Annotated[
+        Path | None,
+        Option("A plan by `pd-bench fleet-plan`: its classes of devices, and scheme planned."),
+    ] = None
     json_out: Annotated[
         Path | None, Option("Write the curves here; - prints them last.", "json")
     ] = None
@@ -76,7 +81,15 @@ class CapacityAsked:
     def settings(self) -> SimulationSettings:
         """The simulation's settings: cloud-only first, then the other schemes; no request kept."""
         names = [name.strip() for name in self.schemes.split(",") if name.strip() != _BASELINE]
-        return replace(self.run, schemes=(_BASELINE, *names), keep_requests=0)
+        schemes = (_BASELINE, *names)
+        return replace(self.run, schemes=schemes, keep_requests=0, mix=self._mix)
+
+    @property
+    def _mix(self) -> "DeviceMix | None":
+        from pd_bench.fleet_planning.plan_document import read_plan
+        from pd_bench.simulation.device_mix import DeviceMix
+
+        return None if self.fleet_plan is None else DeviceMix(read_plan(self.fleet_plan).classes)
 
 
 def capacity(asked: CapacityAsked, _: Read) -> None:

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from rich.console import Console
 
 from pd_bench.commands.simulate import interruptible
-from pd_bench.replay.schemes import parse_schemes
 from pd_bench.results.provenance import file_sha256, hardware, versions
 from pd_bench.results.result import CutRows, Distribution, EqualRows, ResultDocument
 from pd_bench.results.series import CapacityCurve
@@ -80,7 +79,7 @@ def _search_all(
         words = f"{regime}: {num_slots} slots"
         guess = num_slots / slot_gain(cloud, load, load, num_slots).seconds
         baseline: Capacity | None = None
-        for scheme in parse_schemes(settings.schemes):
+        for scheme in settings.parsed_schemes:
             found = find_capacity(
                 bounded,
                 scheme,

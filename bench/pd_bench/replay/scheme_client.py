@@ -9,6 +9,7 @@ from pd_bench.replay.schemes import Scheme
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.ports import CloudLink, LocalEngine
+from pd_device_client.planning.answer_lengths import AnswerLengths
 from pd_device_client.planning.profiles import SpeedProfile
 
 __all__ = ["scheme_client"]
@@ -21,6 +22,7 @@ def scheme_client(
     engine: Callable[[], LocalEngine],
     pace_s: float,
     device_profile: SpeedProfile | None = None,
+    lengths: AnswerLengths | None = None,
 ) -> Client:
     """Return a client that answers every request by this scheme.
 
@@ -32,6 +34,7 @@ def scheme_client(
         engine: makes the local engine; called when the scheme uses it.
         pace_s: the pace; a race has none.
         device_profile: the device's speeds; measured at start when None.
+        lengths: of past answers; None: there are none yet.
     """
     if scheme.race:
         return RaceClient(
@@ -43,6 +46,7 @@ def scheme_client(
         engine=engine() if scheme.uses_device else None,
         pace_s=pace_s,
         device_profile=device_profile,
+        lengths=lengths,
     )
     return _SchemeClient(client, scheme)
 

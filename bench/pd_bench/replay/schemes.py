@@ -9,6 +9,7 @@
   cloud's first token continues alone.
 - `race-only`: both sides start; the one that shows the first token makes the whole answer, the
   other is cancelled. There is no handoff and no pace (`pd_bench.replay.race`).
+- `planned`: every device does what a fleet's plan directs (`pd-bench fleet-plan`).
 """
 
 import re
@@ -39,6 +40,7 @@ SchemesOption = Annotated[
 ]
 
 _RACE = "race-only"
+_PLANNED = "planned"
 _FIXED_K = re.compile(r"pd-device-k([1-9][0-9]{0,5})")
 _KNOWN = f"{', '.join(SCHEMES)}, pd-device-kN (N cloud tokens, as in pd-device-k14), {_RACE}"
 
@@ -63,6 +65,11 @@ class Scheme:
         return self.mode == _RACE
 
     @property
+    def planned(self) -> bool:
+        """Whether a fleet's plan directs each request."""
+        return self.name == _PLANNED
+
+    @property
     def uses_cloud(self) -> bool:
         """Whether the cloud takes part."""
         return self.mode != "device-only"
@@ -85,8 +92,17 @@ class Scheme:
         return ()
 
 
-def parse_scheme(name: str) -> Scheme:
-    """Return the scheme called `name`, or raise ConfigError listing the known ones."""
+def parse_scheme(name: str, *, planned: bool = False) -> Scheme:
+    """Return the scheme called `name`, or raise ConfigError listing the known ones.
+
+    Args:
+        name: its name.
+        planned: there is a fleet's plan, so that `planned` is one of them.
+    """
+    if name == _PLANNED and planned:
+        return Scheme(name, "pd-device")
+    if name == _PLANNED:
+        raise ConfigError("scheme planned needs the plan of a fleet; give it by --fleet-plan")
     if name in SCHEMES or name == _RACE:
         return Scheme(name, name)
     match = _FIXED_K.fullmatch(name)
@@ -95,7 +111,7 @@ def parse_scheme(name: str) -> Scheme:
     return Scheme(name, "pd-device", int(match[1]))
 
 
-def parse_schemes(names: tuple[str, ...]) -> tuple[Scheme, ...]:
+def parse_schemes(names: tuple[str, ...], *, planned: bool = False) -> tuple[Scheme, ...]:
     """Return the schemes of these names, in order.
 
     Raises:
@@ -105,4 +121,4 @@ def parse_schemes(names: tuple[str, ...]) -> tuple[Scheme, ...]:
         raise ConfigError(f"no scheme is named; known schemes: {_KNOWN}")
     if len(set(names)) < len(names):
         raise ConfigError(f"a scheme is named twice in {','.join(names)}")
-    return tuple(parse_scheme(name) for name in names)
+    return tuple(parse_scheme(name, planned=planned) for name in names)

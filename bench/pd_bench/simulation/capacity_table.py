@@ -46,8 +46,8 @@ def capacity_table(
     table = Table(
         title=f"{settings.trace.name}: requests/s at which {promise.target:.0%} see the first "
         f"token within {promise.ttft_s:g} s and no gap above {promise.largest_gap_s:g} s",
-        caption=f"simulated: cloud {settings.cloud.name}, {settings.device.name} over "
-        f"{settings.link.name}, pace {settings.pace_s:g} s{part}",
+        caption=f"simulated: cloud {settings.cloud.name}, {settings.devices}, "
+        f"pace {settings.pace_s:g} s{part}",
     )
     for column in ("regime", "scheme"):
         table.add_column(column)

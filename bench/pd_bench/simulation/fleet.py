@@ -20,6 +20,7 @@ from pd_bench.results.series import LoadPoint
 from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
 from pd_bench.simulation.foresight import ForesightEngine
 from pd_bench.simulation.lazy_reader import read_lazily
+from pd_bench.simulation.past_lengths import past_lengths
 from pd_bench.simulation.prepared_client import PreparedClient
 from pd_bench.simulation.settings import SimulationSettings
 from pd_device_client.contract.outcome import Outcome
@@ -71,6 +72,7 @@ class SimulatedFleet:
         self._scheme = scheme
         self._workload = workload
         self._on_end = on_end
+        self._lengths = past_lengths(settings.past)
         self._cloud = SimulatedCloud(settings.cloud, settings.seed)
         self._before = self._cloud.load()
         self._meter = CloudMeter(SimulatedLink(self._cloud, link_profile("loopback")))
@@ -126,26 +128,33 @@ class SimulatedFleet:
         )
 
     def _client(self, work: Work) -> Client:
-        settings = self._settings
+        settings, scheme, mix = self._settings, self._scheme, self._settings.mix
+        device, link_to_cloud = settings.device, settings.link
+        if mix is not None:
+            place = mix.place(work.line)
+            device, link_to_cloud = place.devices.device, place.devices.link
+            if scheme.planned:
+                scheme = mix.scheme(scheme, place, len(work.prompt_token_ids))
         # Every device has its own spread and jitter, the same in every scheme.
         seed = settings.seed * 1_000_003 + work.line
-        link = SimulatedLink(self._cloud, settings.link, seed)
+        link = SimulatedLink(self._cloud, link_to_cloud, seed)
         make_engine = ForesightEngine if settings.foresight else EmulatedDeviceEngine
         engine = make_engine(
-            settings.device,
+            device,
             vocab_size=VOCAB_SIZE,
             eos_token_ids=(EOS_TOKEN_ID,),
             seed=seed,
             max_context_tokens=self._cloud.info().model.max_context_tokens,
         )
         client = scheme_client(
-            self._scheme,
+            scheme,
             link=lambda: link,
             engine=lambda: engine,
             pace_s=settings.pace_s,
-            device_profile=settings.device,
+            device_profile=device,
+            lengths=self._lengths,
         )
-        if not self._scheme.uses_device and settings.foresight:
+        if not scheme.uses_device and settings.foresight:
             return PreparedClient(client, partial(read_lazily, link), settings.timeout_s)
         if isinstance(engine, ForesightEngine):
             return PreparedClient(client, engine.watch, settings.timeout_s)

@@ -1,6 +1,7 @@
 """The inputs of a simulation, checked before anything starts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pd_bench.harness.bounds import check_pace, check_timeout
@@ -8,6 +9,7 @@ from pd_bench.replay.schemes import SCHEMES, Scheme, SchemesOption, parse_scheme
 from pd_bench.replay.trace_run import TraceRun
 from pd_bench.results.result import Distribution
 from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile, read_cloud_profile
+from pd_bench.simulation.device_mix import DeviceMix
 from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
 from pd_core.settings.option import Option
@@ -30,6 +32,7 @@ class SimulationSettings(TraceRun):
     Attributes:
         foresight: compute at once what only a device can still generate; same figures, faster.
         timer_lag_s: how late the clients' timers fire; None: on time.
+        mix: the devices' classes, if they are of several; then no row has `device` or `link`.
 
     Raises:
         ConfigError: a name is unknown (the known ones are listed) or a value is out of range.
@@ -57,12 +60,22 @@ class SimulationSettings(TraceRun):
         "wifi"
     )
     schemes: SchemesOption = SCHEMES
+    past: Annotated[
+        Path | None,
+        Option("A trace of earlier answers, by whose lengths devices plan; not the one simulated."),
+    ] = None
     keep_requests: Annotated[int, Option("Hold N requests of a scheme in the document.")] = 256
     foresight: bool = True
     timer_lag_s: Distribution | None = None
+    mix: DeviceMix | None = None
 
     def __post_init__(self) -> None:
-        parse_schemes(self.schemes)
+        if self.past is not None and self.past.resolve() == self.trace.resolve():
+            raise ConfigError(
+                f"--past is {self.past}, the trace that is simulated: devices would know answers "
+                "that are still to come; name another, or an earlier part of it"
+            )
+        parse_schemes(self.schemes, planned=self.mix is not None)
         link_profile(self.link_profile)
         check_pace(self.pace_s)
         check_timeout(self.timeout_s, self.pace_s)
@@ -77,6 +90,11 @@ class SimulationSettings(TraceRun):
         return link_profile(self.link_profile)
 
     @property
+    def devices(self) -> str:
+        """The devices and their link, in words."""
+        return f"{self.device.name} over {self.link.name}" if self.mix is None else self.mix.words
+
+    @property
     def parsed_schemes(self) -> tuple[Scheme, ...]:
         """The schemes to compare."""
-        return parse_schemes(self.schemes)
+        return parse_schemes(self.schemes, planned=self.mix is not None)

@@ -7,6 +7,7 @@ partial.
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.replay.schemes import Scheme
@@ -168,6 +169,7 @@ class Simulation:
             f"link: emulated, {link.name} (RTT {link.rtt_s * 1000:g} ms; {link.source})",
             "sampler: rolling hash of the prefix on both sides: checks tokens, makes no text",
             "device KV bytes: not counted",
+            *_past_label(settings.past),
             *_lag_label(settings.timer_lag_s),
             f"the document holds {settings.keep_requests} requests of a scheme at most, chosen "
             "evenly; the figures are of all",
@@ -193,7 +195,14 @@ class Simulation:
             "max_num_seqs": settings.cloud.max_num_seqs,
             "timeout_s": settings.timeout_s,
             "keep_requests": settings.keep_requests,
+            "past": None if settings.past is None else settings.past.name,
         }
+
+
+def _past_label(past: Path | None) -> tuple[str, ...]:
+    if past is None:
+        return ()
+    return (f"devices plan by the lengths of the answers in {past.name}, the same for all",)
 
 
 def _lag_label(lag_s: Distribution | None) -> tuple[str, ...]:

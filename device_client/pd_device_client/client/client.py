@@ -53,10 +53,12 @@ class DeviceClient:
         local_seqs: answers that the local engine works on at the same time; others wait.
         breaker: stops using a cloud that fails repeatedly.
         text: makes the detokeniser of an answer; None: no text.
+        lengths: of past answers; None: there are none yet.
 
     Attributes:
         cloud: the watched cloud; its card is fetched at start and renewed when old.
         device_estimate: the device's speeds, corrected by observed passes.
+        lengths: of past answers, by the length of their prompts.
         turns: the queue for the local engine.
         before_plan: called before each plan, so that what it changes in `device_estimate` counts.
         promise: the default for requests without one.
@@ -75,6 +77,7 @@ class DeviceClient:
         local_seqs: int = 1,
         breaker: CircuitBreaker | None = None,
         text: TextMaker | None = None,
+        lengths: AnswerLengths | None = None,
     ) -> None:
         self._engine = engine
         self._card = None if engine is None else engine.card
@@ -86,7 +89,7 @@ class DeviceClient:
         self.device_estimate = DeviceEstimate(device_profile or unused, chunk_tokens)
         self._measure = device_profile is None
         self._timeouts = timeouts or CloudTimeouts()
-        self._lengths = AnswerLengths()
+        self.lengths = lengths or AnswerLengths()
         self.turns = EngineTurns(local_seqs)
         self.before_plan: Callable[[], object] = _nothing
         self.cloud = CloudWatch(cloud, self._card, breaker)
@@ -139,7 +142,8 @@ class DeviceClient:
         check_tokens(ask, cloud, self._card)
         choice = choose_sides(ask, cloud, self._card)
         sides = self._sides(choice)
-        expected = self._lengths.expected(ask.max_tokens)
+        num_prompt = len(ask.prompt_token_ids)
+        expected = self.lengths.expected(num_prompt, ask.max_tokens)
         plan = self._plan(ask, expected, sides)
         session = Session(
             ask,
@@ -147,9 +151,9 @@ class DeviceClient:
             sides,
             expected_tokens=expected,
             text=self._text_source(ask),
-            notes=[*choice.notes, *plan_notes(plan, ask.mode, len(ask.prompt_token_ids))],
+            notes=[*choice.notes, *plan_notes(plan, ask.mode, num_prompt)],
             reading_wpm=(ask.promise or self.promise).reading_wpm,
-            on_end=partial(self._learn, cloud),
+            on_end=partial(self._learn, cloud, num_prompt),
         )
         logger.debug("request %s: %s", ask.request_id, plan)
         return session
@@ -232,9 +236,9 @@ class DeviceClient:
         if self._engine is not None:
             await self._engine.close()
 
-    def _learn(self, cloud: CloudWatch, outcome: Outcome) -> None:
+    def _learn(self, cloud: CloudWatch, num_prompt: int, outcome: Outcome) -> None:
         if outcome.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}:
-            self._lengths.add(len(outcome.shown))
+            self.lengths.add(num_prompt, len(outcome.shown))
         cloud.judge(outcome)
 
 

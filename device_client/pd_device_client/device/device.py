@@ -25,6 +25,7 @@ from pd_device_client.device.manners import Manners
 from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.engine.served_model import ServedModel
 from pd_device_client.engine.throttled import ThrottledEngine
+from pd_device_client.planning.kept_lengths import keep_lengths, kept_lengths
 
 __all__ = ["Device", "draw_seed", "open_device"]
 
@@ -89,8 +90,9 @@ class Device:
             work.exception()  # mark it as retrieved: the caller may be gone
 
     async def close(self) -> None:
-        """Close both sides, and keep the device's speeds for the next start."""
+        """Close both sides; keep speeds and answers' lengths for the next start."""
         await self.client.close()
+        keep_lengths(self.client.lengths)
         if self.speed_key is not None:
             keep_profile(self.speed_key, self.client.device_estimate.learned)
 
@@ -134,6 +136,7 @@ async def open_device(
         local_seqs=settings.local_seqs,
         device_profile=None if speed_key is None else kept_profile(speed_key),
         text=loaded.tokenizer.stream,
+        lengths=kept_lengths(),
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)
