@@ -16,6 +16,7 @@ from pd_bench.commands.engine import EnginesAsked, engine
 from pd_bench.commands.forecasts import ForecastsAsked, forecasts
 from pd_bench.commands.handoffs import HandoffsAsked, handoffs
 from pd_bench.commands.kv import KvAsked, kv
+from pd_bench.commands.planner import PlannerAsked, planner
 from pd_bench.commands.profile_cloud import profile
 from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
@@ -57,6 +58,7 @@ add_command(app, simulate, Simulated)
 app.command()(profile)
 add_command(app, capacity, CapacityAsked)
 add_command(app, forecasts, ForecastsAsked)
+add_command(app, planner, PlannerAsked)
 
 
 @app.command()

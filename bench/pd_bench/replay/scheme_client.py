@@ -7,7 +7,7 @@ from pd_bench.replay.dispatch import Client, DispatchedSession
 from pd_bench.replay.race import RaceClient
 from pd_bench.replay.schemes import Scheme
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.profiles import SpeedProfile
 
@@ -21,6 +21,7 @@ def scheme_client(
     engine: Callable[[], LocalEngine],
     pace_s: float,
     device_profile: SpeedProfile | None = None,
+    promise: Promise | None = None,
 ) -> Client:
     """Return a client that answers every request by this scheme.
 
@@ -32,6 +33,7 @@ def scheme_client(
         engine: makes the local engine; called when the scheme uses it.
         pace_s: the pace; a race has none.
         device_profile: the device's speeds; measured at start when None.
+        promise: what the planner is to keep; None: the pace.
     """
     if scheme.race:
         return RaceClient(
@@ -43,6 +45,7 @@ def scheme_client(
         engine=engine() if scheme.uses_device else None,
         pace_s=pace_s,
         device_profile=device_profile,
+        promise=promise,
     )
     return _SchemeClient(client, scheme)
 

@@ -144,6 +144,7 @@ class SimulatedFleet:
             engine=lambda: engine,
             pace_s=settings.pace_s,
             device_profile=settings.device,
+            promise=settings.promise,
         )
         if not self._scheme.uses_device and settings.foresight:
             return PreparedClient(client, partial(read_lazily, link), settings.timeout_s)
