@@ -1,6 +1,7 @@
 """`pd-device plan`: its words, its picture, and its document."""
 
 import json
+import re
 
 import pytest
 
@@ -17,9 +18,11 @@ NAMED = ("plan", "--device-profile", "laptop", "--cloud-profile", "gpu-8b", "--p
 def test_it_explains_a_plan_without_a_model_or_a_cloud() -> None:
     done = run_here(main, *NAMED, "--prompt-tokens", "4096", "--explain")
     assert done.returncode == 0, done.stderr
-    assert "The cloud makes the first 34 tokens" in done.stdout
-    assert "-> pd-device, k = 34" in done.stdout
-    assert "k by trying what each k needs: 1, 34" in done.stdout
+    k = re.search(r"The cloud makes the first (\d+) tokens", done.stdout)
+    assert k is not None, done.stdout
+    assert 20 <= int(k[1]) <= 50
+    assert f"-> pd-device, k = {k[1]} " in done.stdout
+    assert re.search(rf"k by trying what each k needs: 1, (.*, )?{k[1]}$", done.stdout, re.M)
     assert "cloud-only" in done.stdout
     assert "reader" in done.stdout
 
@@ -27,8 +30,8 @@ def test_it_explains_a_plan_without_a_model_or_a_cloud() -> None:
 def test_the_document_has_every_way_that_was_considered() -> None:
     done = run_here(main, *NAMED, "--prompt-tokens", "4096", "--json")
     document = json.loads(done.stdout)
-    assert document["plan"]["cloud_tokens"] == 34
-    assert document["plan"]["expected"]["handoff"] == 34
+    plan = document["plan"]
+    assert plan["expected"]["handoff"] == plan["cloud_tokens"] > 1
     assert [way["mode"] for way in document["considered"]] == [
         "device-only",
         "pd-device",
