@@ -260,11 +260,13 @@ class Candidates:
         left = max(self.output_tokens - k - 1, 0) if left is None else left
         prefilled_s = device.prefill_s(self.prompt_tokens + k)
         steps = (self.prompt_tokens, device.decode_s, even_s, left)
-        after_prefill_s = prefilled_s + device.decode_s
+        slack_s = due_s - device.decode_s
         chance = max(
-            late_chance(self.spread, due_s - after_prefill_s, prefilled_s, *steps),
+            late_chance(self.spread, slack_s - prefilled_s, prefilled_s, *steps),
             # Where the cloud ends last, the prefill's errors do not count.
-            late_chance(Spread(self.spread.device), due_s - ready, 0.0, *steps),
+            late_chance(
+                Spread(self.spread.device), slack_s - situation.after_cloud_s(k), 0.0, *steps
+            ),
         )
         chance = 1 - (1 - chance) * (1 - self._late_cloud_chance(first_s))
         made = min(k, self.output_tokens)

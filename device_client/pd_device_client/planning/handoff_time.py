@@ -87,10 +87,14 @@ class Situation:
         prefill_s, decode_s = device.prefill_s(n + k), device.decode_s
         steps = (n, decode_s, pace_s, device_tokens)
         after_prefill = prefill_s + margin_s(self.spread, prefill_s, *steps)
-        last_arrival = self.cloud.first_token_s + (k - 1) * self.cloud.step_s
-        after_cloud = last_arrival + _late_s(k, n, device, self.cloud)
-        after_cloud += margin_s(Spread(self.spread.device), 0.0, *steps)
+        after_cloud = self.after_cloud_s(k) + margin_s(Spread(self.spread.device), 0.0, *steps)
         return max(after_prefill, after_cloud) + decode_s
+
+    def after_cloud_s(self, num_cloud_tokens: int) -> float:
+        """When the last of k cloud tokens is absorbed, as far as the cloud decides it."""
+        k, cloud = num_cloud_tokens, self.cloud
+        last_arrival = cloud.first_token_s + (k - 1) * cloud.step_s
+        return last_arrival + _late_s(k, self.prompt_tokens, self.device, cloud)
 
 
 def ready_s(
