@@ -7,6 +7,8 @@
     |   `-- PortInUse
     |-- RequestError               this request is wrong; others are not affected
     |   |-- InvalidRequest
+    |   |   `-- ContradictoryPromises
+    |   |-- CloudBudgetSpent       the caps leave the cloud no tokens
     |   |-- InvalidSamplingParams
     |   |-- PromptTooLong
     |   |-- TokenOutOfVocabulary
@@ -40,9 +42,11 @@ __all__ = [
     "BothEnginesFailed",
     "CapacityError",
     "CloudAuthenticationFailed",
+    "CloudBudgetSpent",
     "CloudTimeout",
     "CloudUnavailable",
     "ConfigError",
+    "ContradictoryPromises",
     "EngineDead",
     "EngineError",
     "FingerprintMismatch",
@@ -98,6 +102,14 @@ class RequestError(PdError):
 
 class InvalidRequest(RequestError):
     """A field of the request is missing or out of its range."""
+
+
+class ContradictoryPromises(InvalidRequest):
+    """Two promises cannot both be kept; the message names both."""
+
+
+class CloudBudgetSpent(RequestError):
+    """The user's caps leave the cloud no tokens, and no other side can go on."""
 
 
 class InvalidSamplingParams(RequestError):

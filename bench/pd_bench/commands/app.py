@@ -20,6 +20,7 @@ from pd_bench.commands.handoffs import HandoffsAsked, handoffs
 from pd_bench.commands.kv import KvAsked, kv
 from pd_bench.commands.lengths import LengthsAsked, lengths
 from pd_bench.commands.pacing import PacingAsked, pacing
+from pd_bench.commands.planner import PlannerAsked, planner
 from pd_bench.commands.profile_cloud import profile
 from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
@@ -65,6 +66,7 @@ add_command(app, capacity, CapacityAsked)
 add_command(app, forecasts, ForecastsAsked)
 add_command(app, lengths, LengthsAsked)
 add_command(app, fleet_plan, FleetAsked, name="fleet-plan")
+add_command(app, planner, PlannerAsked)
 
 
 @app.command()

@@ -19,8 +19,8 @@ from pd_core.settings.option import Option, Part
 from pd_core.settings.program import Read
 
 if TYPE_CHECKING:
-    from pd_bench.simulation.capacity import KeptPromise
     from pd_bench.simulation.device_mix import DeviceMix
+    from pd_bench.simulation.kept_promise import KeptPromise
 
 __all__ = ["CapacityAsked", "capacity"]
 
@@ -91,6 +91,10 @@ class CapacityAsked:
 
         return None if self.fleet_plan is None else DeviceMix(read_plan(self.fleet_plan).classes)
 
+    def planned_for(self, promise: "KeptPromise") -> SimulationSettings:
+        """The settings, with clients that plan for what is promised."""
+        return replace(self.settings, ttft_s=promise.ttft_s, largest_gap_s=promise.largest_gap_s)
+
 
 def capacity(asked: CapacityAsked, _: Read) -> None:
     """Find the highest arrival rate whose promise is kept, by simulation, scheme by scheme.
@@ -104,8 +108,9 @@ def capacity(asked: CapacityAsked, _: Read) -> None:
     wanted = asked.wanted
     if not 0 < asked.target < 1:
         raise ConfigError(f"--target is {asked.target}; it must lie above 0 and below 1")
-    settings, slots, json_out = asked.settings, asked.num_slots, asked.json_out
-    promise = _promise(asked.ttft_s, asked.largest_gap_s, asked.target, settings.pace_s)
+    slots, json_out = asked.num_slots, asked.json_out
+    promise = _promise(asked.ttft_s, asked.largest_gap_s, asked.target, asked.run.pace_s)
+    settings = asked.planned_for(promise)
     _check_slots(wanted, slots, settings.cloud)
     printed = str(json_out) == "-"
     to_file = None if printed else json_out
@@ -133,7 +138,7 @@ def _promise(ttft: float, largest_gap: float | None, target: float, pace: float)
     Raises:
         ConfigError: it cannot be kept at any rate.
     """
-    from pd_bench.simulation.capacity import KeptPromise
+    from pd_bench.simulation.kept_promise import KeptPromise
 
     check_between("--ttft", ttft, *_TTFT_S, "seconds")
     gap = 2 * pace if largest_gap is None else largest_gap

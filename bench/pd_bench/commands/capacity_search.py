@@ -8,7 +8,7 @@ from pd_bench.commands.simulate import interruptible
 from pd_bench.results.provenance import file_sha256, hardware, versions
 from pd_bench.results.result import CutRows, Distribution, EqualRows, ResultDocument
 from pd_bench.results.series import CapacityCurve
-from pd_bench.simulation.capacity import Capacity, KeptPromise, TriedRate, find_capacity
+from pd_bench.simulation.capacity import Capacity, TriedRate, find_capacity
 from pd_bench.simulation.capacity_table import (
     PARTIAL,
     Gain,
@@ -18,6 +18,7 @@ from pd_bench.simulation.capacity_table import (
 )
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_bench.simulation.fleet import workload_of
+from pd_bench.simulation.kept_promise import KeptPromise
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.slot_formula import MeanLoad, compute_gain, slot_gain

@@ -7,7 +7,7 @@ from pd_bench.replay.dispatch import Client, DispatchedSession
 from pd_bench.replay.race import RaceClient
 from pd_bench.replay.schemes import Scheme
 from pd_device_client.client.client import DeviceClient
-from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.answer_lengths import AnswerLengths
 from pd_device_client.planning.profiles import SpeedProfile
@@ -23,6 +23,7 @@ def scheme_client(
     pace_s: float,
     device_profile: SpeedProfile | None = None,
     lengths: AnswerLengths | None = None,
+    promise: Promise | None = None,
 ) -> Client:
     """Return a client that answers every request by this scheme.
 
@@ -35,6 +36,7 @@ def scheme_client(
         pace_s: the pace; a race has none.
         device_profile: the device's speeds; measured at start when None.
         lengths: of past answers; None: there are none yet.
+        promise: what the planner is to keep; None: the pace.
     """
     if scheme.race:
         return RaceClient(
@@ -47,6 +49,7 @@ def scheme_client(
         pace_s=pace_s,
         device_profile=device_profile,
         lengths=lengths,
+        promise=promise,
     )
     return _SchemeClient(client, scheme)
 

@@ -40,6 +40,7 @@ _ROWS: tuple[tuple[str, Callable[[SchemeResult], str]], ...] = (
     ("requests", lambda s: str(s.requests)),
     ("failed", lambda s: str(s.failed)),
     ("stalled (gap > 2 paces)", lambda s: str(s.stalled_requests)),
+    ("broken promises", lambda s: str(s.broken_promises)),
     ("TTFT p50/p99, ms", lambda s: _pair(s.ttft_s)),
     ("TPOT p50, ms", lambda s: _ms(s.tpot_s.p50)),
     ("largest gap p50/p99, ms", lambda s: _pair(s.largest_gap_s)),

@@ -148,11 +148,13 @@ class SchemeResult(DocumentPart):
     Attributes:
         failed: requests without a whole answer, including refused ones.
         stalled_requests: requests with a gap of more than two paces.
-        broken_promises: requests that failed or stalled.
+        broken_promises: requests that failed or stalled; in a simulation with promised times, that
+            broke these.
         gap_s: every gap, pooled.
         largest_gap_s: the largest gap of each request.
         cloud_tokens: shown tokens that the cloud generated.
         cloud_tokens_generated: all its tokens by the server's own count, including dropped ones.
+        unused_tokens: tokens that either side generated and nobody was shown; None if not counted.
         cloud_busy_s: the engine's own working time; None if the cloud does not report it.
         cloud_kv_byte_s: integral over time of the KV bytes it held; None if not reported.
         kv_bytes_peak: most KV bytes held; None if neither side reports it.
@@ -174,6 +176,7 @@ class SchemeResult(DocumentPart):
     cloud_tokens_generated: int
     device_tokens: int
     disagreed: int
+    unused_tokens: int | None = None
     cloud_busy_s: float | None
     cloud_kv_byte_s: float | None
     kv_bytes_peak: KvBytesPeak | None

@@ -15,11 +15,12 @@ from pd_bench.replay.workload import Work
 from pd_bench.results.result import RequestRecord
 from pd_bench.results.series import CapacityCurve, CapacityPoint
 from pd_bench.simulation.fleet import SimulatedFleet, workload_of
+from pd_bench.simulation.kept_promise import KeptPromise
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
 from pd_device_client.contract.outcome import Outcome
 
-__all__ = ["Capacity", "KeptPromise", "TriedRate", "find_capacity"]
+__all__ = ["Capacity", "TriedRate", "find_capacity"]
 
 _WARM_UP_RESIDENCES = 1.0
 _RESIDENCES = 10.0
@@ -28,31 +29,6 @@ _PRECISION = 0.05
 _MOST_TRIES = 16
 _MOST_GROWTH = 32.0
 _LEAST_REQUESTS = 200  # measured per rate, so that a share of 1 % is meaningful
-
-
-@dataclass(frozen=True, slots=True)
-class KeptPromise:
-    """The promise to a reader.
-
-    Attributes:
-        ttft_s: longest time to the first token.
-        largest_gap_s: longest gap.
-        target: share of the requests that must keep both.
-    """
-
-    ttft_s: float
-    largest_gap_s: float
-    target: float = 0.99
-
-    def broken_by(self, record: RequestRecord) -> str | None:
-        """Return what broke it, in words; None: it was kept. A failed request has broken it."""
-        if record.error is not None or record.ttft_s is None:
-            return "requests that failed"
-        if record.ttft_s > self.ttft_s:
-            return f"a TTFT above {self.ttft_s:g} s"
-        if record.largest_gap_s is not None and record.largest_gap_s > self.largest_gap_s + 1e-9:
-            return f"a gap above {self.largest_gap_s:g} s"
-        return None
 
 
 @dataclass(slots=True)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from pd_bench.simulation.capacity import Capacity, KeptPromise, TriedRate
+from pd_bench.simulation.capacity import Capacity, TriedRate
+from pd_bench.simulation.kept_promise import KeptPromise
 from pd_bench.simulation.settings import SimulationSettings
 
 __all__ = ["PARTIAL", "Gain", "capacity_table", "over", "progress_line", "reasons"]

@@ -153,6 +153,7 @@ class SimulatedFleet:
             pace_s=settings.pace_s,
             device_profile=device,
             lengths=self._lengths,
+            promise=settings.promise,
         )
         if not scheme.uses_device and settings.foresight:
             return PreparedClient(client, partial(read_lazily, link), settings.timeout_s)

@@ -82,6 +82,8 @@ def _undisturbed(session: Session) -> bool:
     log, cloud = session.log, session.cloud
     if log.claimed_at is None or session.device is None or not log.length:
         return False
+    if session.plan.takes_turns:
+        return False  # the cloud comes back
     quiet = cloud is None or cloud.state is LegState.FAILED
     return (quiet or _is_done(cloud)) and not log.holds_aside
 

@@ -80,7 +80,7 @@ class Simulation:
 
     def _run_scheme(self, scheme: Scheme) -> None:
         settings = self._settings
-        tally = SchemeTally(settings.pace_s, settings.keep_requests)
+        tally = SchemeTally(settings.pace_s, settings.keep_requests, settings.kept_promise)
         self._tallies[scheme.name] = tally
 
         def ended(record: RequestRecord, outcome: Outcome) -> None:
@@ -189,6 +189,8 @@ class Simulation:
         settings = self._settings
         return {
             "limit": settings.limit,
+            "ttft_s": settings.ttft_s,
+            "largest_gap_s": settings.largest_gap_s,
             "schemes": ",".join(settings.schemes),
             "max_prompt_tokens": settings.max_prompt_tokens,
             "max_output_tokens": settings.max_output_tokens,

@@ -11,6 +11,7 @@ from pd_bench.replay.dispatch import timeline_of
 from pd_bench.results.result import CloudTotals, EqualRows, KvBytesPeak, RequestRecord, SchemeResult
 from pd_bench.results.series import MAX_TIMELINES, Timeline
 from pd_bench.results.sketch import QuantileSketch
+from pd_bench.simulation.kept_promise import KeptPromise
 from pd_device_client.contract.outcome import Outcome
 
 __all__ = ["AnswerDigests", "SchemeTally"]
@@ -27,6 +28,7 @@ class SchemeTally:
     Args:
         pace_s: the promised pace.
         max_requests: most records to keep.
+        promise: what else is promised; None: nothing.
 
     Attributes:
         lag_s: the dispatch lags.
@@ -34,7 +36,11 @@ class SchemeTally:
         exactness: "identical" as long as every request was promised identical text.
     """
 
-    def __init__(self, pace_s: float, max_requests: int) -> None:
+    def __init__(
+        self, pace_s: float, max_requests: int, promise: KeptPromise | None = None
+    ) -> None:
+        self._promise = promise
+        self._unused = 0
         self._pace_s = pace_s
         self._max_requests = max_requests
         self._kept: list[tuple[int, int, RequestRecord, Timeline]] = []  # a heap, worst first
@@ -76,7 +82,9 @@ class SchemeTally:
         self._requests += 1
         self._failed += failed
         self._stalled += stalled
-        self._broken += failed or stalled
+        missed = self._promise is not None and self._promise.broken_by(record) is not None
+        self._broken += failed or missed or (self._promise is None and stalled)
+        self._unused += outcome.unused_tokens
         self._cloud_tokens += record.cloud_tokens
         self._cloud_tokens_generated += record.cloud_tokens_generated
         self._device_tokens += record.device_tokens
@@ -127,6 +135,7 @@ class SchemeTally:
             cloud_tokens_generated=cloud.tokens_generated,
             device_tokens=self._device_tokens,
             disagreed=self._disagreed,
+            unused_tokens=self._unused,
             cloud_busy_s=cloud.busy_s,
             cloud_kv_byte_s=cloud.kv_byte_s,
             kv_bytes_peak=KvBytesPeak(cloud=cloud.kv_bytes_peak, device=device_kv_bytes_peak),

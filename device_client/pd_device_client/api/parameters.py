@@ -65,6 +65,9 @@ class Extension(_Parameters):
         pace_s: the gap between shown tokens.
         reading_wpm: words a minute to show instead.
         ttft_s: the latest time for the first token.
+        largest_gap_s: the longest gap; up to it a slow device's pace is stretched.
+        max_cloud_tokens: most tokens that the cloud may make of the answer.
+        privacy: "local-only" sends nothing of the request off this machine.
         tokens: report position, id, origin and time of every token in its chunk.
         events: in a stream, also report plan, arrivals, passes and handoff, in separate chunks.
     """
@@ -73,6 +76,9 @@ class Extension(_Parameters):
     pace_s: Annotated[float, Field(ge=0.001, le=60)] | None = None
     reading_wpm: Annotated[float, Field(ge=1, le=10000)] | None = None
     ttft_s: Annotated[float, Field(ge=0.001, le=3600)] | None = None
+    largest_gap_s: Annotated[float, Field(ge=0.001, le=3600)] | None = None
+    max_cloud_tokens: Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None = None
+    privacy: Literal["local-only"] | None = None
     tokens: bool = False
     events: bool = False
 

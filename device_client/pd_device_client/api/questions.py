@@ -123,7 +123,10 @@ class Questions:
     ) -> Iterator[Ask]:
         """Yield n asks for each prompt, with consecutive seeds."""
         client, extension = device.client, asked.extension
-        mode = self._mode(device, extension)
+        mode = self._mode(extension)
+        # A request that names its mode means it, whatever the battery says.
+        spare = extension.mode is None and self._settings.battery.spares(self._battery())
+        promise = _promise(client.promise, extension, mode, spare_device=spare)
         chat = isinstance(asked, ChatParameters)
         usual_tokens = self._settings.max_tokens if chat else _COMPLETION_TOKENS
         for prompt in prompts:
@@ -146,22 +149,19 @@ class Questions:
                     continues_prompt=not chat,
                     skip_special_tokens=asked.skip_special_tokens is not False,
                     mode=mode,
-                    promise=_promise(client.promise, extension),
+                    promise=promise,
                     asked_s=asked_s,
                     read_along=bool(asked.stream),
                     watched=extension.events and bool(asked.stream),
                 )
 
-    def _mode(self, device: Device, extension: Extension) -> Mode:
+    def _mode(self, extension: Extension) -> Mode:
         standing = self._settings.mode
         if standing is Mode.DEVICE_ONLY:
             return standing  # a request may not send anything off the device
         if extension.parsed_mode is not None:
             return extension.parsed_mode
-        cloud = device.client.cloud
-        # Do not force answers onto a cloud that cannot make them.
-        usable = cloud.info is not None and not cloud.handshake.mismatch and not cloud.left_alone
-        return self._settings.battery.mode(standing, self._battery(), cloud_usable=usable)
+        return standing
 
 
 async def chat_prompt(
@@ -246,15 +246,32 @@ async def _text_prompt(device: Device, text: str, where: str, *, special: bool) 
         raise _blamed(error, where) from error
 
 
-def _promise(standing: Promise, extension: Extension) -> Promise:
-    ttft_s = standing.ttft_s if extension.ttft_s is None else extension.ttft_s
+def _promise(standing: Promise, extension: Extension, mode: Mode, *, spare_device: bool) -> Promise:
+    """Return the promise: a request may change its times, but only tighten privacy and caps."""
     if extension.reading_wpm is not None and extension.pace_s is not None:
         raise Refusal("pd.pace_s and pd.reading_wpm are two paces; give one", "pd.reading_wpm")
+    asked = {
+        name: value
+        for name in ("pace_s", "ttft_s", "largest_gap_s")
+        if (value := getattr(extension, name)) is not None
+    }
     if extension.reading_wpm is not None:
-        return Promise(usual_gap_s(extension.reading_wpm), ttft_s, extension.reading_wpm)
-    if extension.pace_s is not None:
-        return Promise(extension.pace_s, ttft_s)
-    return replace(standing, ttft_s=ttft_s)
+        asked["pace_s"] = usual_gap_s(extension.reading_wpm)
+    if "pace_s" in asked:
+        asked["reading_wpm"] = extension.reading_wpm
+    caps = (standing.max_cloud_tokens, extension.max_cloud_tokens)
+    try:
+        promise = replace(
+            standing,
+            **asked,
+            max_cloud_tokens=min((cap for cap in caps if cap is not None), default=None),
+            local_only=standing.local_only or extension.privacy is not None,
+            spare_device=spare_device,
+        )
+        promise.check_mode(mode)
+    except InvalidRequest as error:
+        raise Refusal(str(error), "pd") from error
+    return promise
 
 
 def _blamed(error: PdError, where: str, limit_name: str = "max_tokens") -> PdError:

@@ -32,6 +32,7 @@ class ServeSettings:
 
     Raises:
         ConfigError: it would listen beyond loopback without a key.
+        ContradictoryPromises: the mode cannot keep the promise.
     """
 
     answers: Annotated[AnswerSettings, Part("Answer")] = field(default_factory=AnswerSettings)
@@ -68,6 +69,7 @@ class ServeSettings:
 
     def __post_init__(self) -> None:
         self.door.key()
+        self.device.promise.check_mode(self.answers.mode)
 
     @property
     def cloud_settable(self) -> bool:
@@ -76,4 +78,9 @@ class ServeSettings:
         The chosen cloud sees every user's prompts, so only this machine's users may choose it.
         """
         local = is_loopback(self.door.host) and not (self.allowed_hosts or self.allowed_origins)
-        return local and self.answers.mode is not Mode.DEVICE_ONLY
+        return local and self.mode is not Mode.DEVICE_ONLY
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of the process: with local-only privacy nothing may leave it."""
+        return Mode.DEVICE_ONLY if self.device.promises.local_only else self.answers.mode

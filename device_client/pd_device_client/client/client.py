@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from pd_core.errors import CloudUnavailable
+from pd_core.errors import CloudBudgetSpent, CloudUnavailable
 from pd_core.generation import Fingerprints, FinishReason
 from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.measure import measure_engine
+from pd_device_client.client.request_plan import plan_for
 from pd_device_client.client.side_choice import (
     SideChoice,
     check_tokens,
@@ -22,11 +23,10 @@ from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.contract.text_source import TextMaker, TextSource
 from pd_device_client.planning.answer_lengths import AnswerLengths
+from pd_device_client.planning.cloud_allowance import CloudAllowance, CloudCaps, DayAccount
 from pd_device_client.planning.estimates import DeviceEstimate
 from pd_device_client.planning.plan_notes import plan_notes
-from pd_device_client.planning.planner import Plan, fixed_plan, plan_request
 from pd_device_client.planning.profiles import SpeedProfile
-from pd_device_client.planning.queued_device import QueuedDevice
 from pd_device_client.session.engine_turns import EngineTurns
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import CloudTimeouts, Sides
@@ -47,13 +47,15 @@ class DeviceClient:
         pace_s: the promised gap between shown tokens; 0 shows each as soon as it exists, for a
             client with one side only.
         ttft_s: the latest time for the first token; None means as early as possible.
-        reading_wpm: words a minute to show instead of a fixed pace; `pace_s` is planned with.
         device_profile: the device's speeds; measured at start when None.
         timeouts: for the cloud's streams.
         local_seqs: answers that the local engine works on at the same time; others wait.
         breaker: stops using a cloud that fails repeatedly.
         text: makes the detokeniser of an answer; None: no text.
         lengths: of past answers; None: there are none yet.
+        promise: all that is promised by default; None: only pace_s and ttft_s.
+        caps: on the cloud's tokens and cost; None: there are none.
+        account: what was spent today; None without a cap of a day.
 
     Attributes:
         cloud: the watched cloud; its card is fetched at start and renewed when old.
@@ -71,18 +73,22 @@ class DeviceClient:
         engine: LocalEngine | None,
         pace_s: float,
         ttft_s: float | None = None,
-        reading_wpm: float | None = None,
         device_profile: SpeedProfile | None = None,
         timeouts: CloudTimeouts | None = None,
         local_seqs: int = 1,
         breaker: CircuitBreaker | None = None,
         text: TextMaker | None = None,
         lengths: AnswerLengths | None = None,
+        promise: Promise | None = None,
+        caps: CloudCaps | None = None,
+        account: DayAccount | None = None,
     ) -> None:
+        self._caps = caps or CloudCaps()
+        self._account = account
         self._engine = engine
         self._card = None if engine is None else engine.card
         self._text = text
-        self.promise = Promise(pace_s, ttft_s, reading_wpm)
+        self.promise = promise or Promise(pace_s, ttft_s)
         # Without an engine the device's estimate is never used.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
         chunk_tokens = None if engine is None else engine.chunk_tokens
@@ -133,18 +139,27 @@ class DeviceClient:
 
         Raises:
             RequestError: no side can take the request; the message says why.
+            ContradictoryPromises: the mode cannot keep the promise.
             PdError: the cloud is unreachable and there is no local engine.
         """
         self.before_plan()
+        promise = ask.promise or self.promise
+        promise.check_mode(ask.mode)
+        if promise.local_only and ask.mode is not Mode.DEVICE_ONLY:
+            ask = replace(ask, mode=Mode.DEVICE_ONLY)
         cloud = self.cloud
         if ask.mode is not Mode.DEVICE_ONLY:
             cloud.refresh()
         check_tokens(ask, cloud, self._card)
         choice = choose_sides(ask, cloud, self._card)
-        sides = self._sides(choice)
+        sides = self._sides(choice, promise)
         num_prompt = len(ask.prompt_token_ids)
         expected = self.lengths.expected(num_prompt, ask.max_tokens)
-        plan = self._plan(ask, expected, sides)
+        promise = self._capped(promise, ask, sides)
+        plan = plan_for(ask, promise, expected, sides)
+        both = sides.engine is not None and ask.mode is Mode.PD_DEVICE
+        if both and plan.mode is Mode.CLOUD_ONLY:
+            self.device_estimate.not_used()
         session = Session(
             ask,
             plan,
@@ -152,7 +167,7 @@ class DeviceClient:
             expected_tokens=expected,
             text=self._text_source(ask),
             notes=[*choice.notes, *plan_notes(plan, ask.mode, num_prompt)],
-            reading_wpm=(ask.promise or self.promise).reading_wpm,
+            reading_wpm=promise.reading_wpm,
             on_end=partial(self._learn, cloud, num_prompt),
         )
         logger.debug("request %s: %s", ask.request_id, plan)
@@ -176,7 +191,23 @@ class DeviceClient:
         """The longest context of any side, for prompt and answer together; None: unknown."""
         return longest_context_tokens(self.cloud, self._card)
 
-    def _sides(self, choice: SideChoice) -> Sides:
+    def _capped(self, promise: Promise, ask: Ask, sides: Sides) -> Promise:
+        """Return the promise with the cloud's tokens that the caps leave for this request.
+
+        Raises:
+            CloudBudgetSpent: they leave none, and there is no other side.
+        """
+        if sides.allowance is None or sides.link is None:
+            return promise
+        left = sides.allowance.tokens_left(len(ask.prompt_token_ids))
+        if left == 0 and (sides.engine is None or ask.mode is Mode.CLOUD_ONLY):
+            raise CloudBudgetSpent(
+                "the caps on the cloud's tokens and cost are spent, and this device may not answer "
+                "alone; raise them, take another mode, or ask again tomorrow"
+            )
+        return replace(promise, max_cloud_tokens=left)
+
+    def _sides(self, choice: SideChoice, promise: Promise) -> Sides:
         """Return what a session with these sides works with; without any, planning fails."""
         info, card = self.cloud.info, self._card
         if choice.device and card is not None:
@@ -197,36 +228,12 @@ class DeviceClient:
             exactness=self.cloud.handshake.exactness,
             timeouts=self._timeouts,
             turns=self.turns,
+            allowance=self._allowance(promise),
         )
 
-    def _plan(self, ask: Ask, expected_tokens: int, sides: Sides) -> Plan:
-        num_prompt, promise = len(ask.prompt_token_ids), ask.promise or self.promise
-        device = None
-        if sides.engine is not None:
-            cached = sides.engine.cached_tokens(ask.prompt_token_ids)
-            wait_s = self.turns.forecast_s()
-            device = QueuedDevice(self.device_estimate, wait_s, cached, num_prompt)
-        cloud = None if sides.link is None else sides.cloud_estimate.forecast(num_prompt)
-        k, limit = ask.cloud_tokens, ask.max_tokens
-        if (
-            k is not None
-            and ask.mode is Mode.PD_DEVICE
-            and device is not None
-            and cloud is not None
-        ):
-            return fixed_plan(k, num_prompt, limit, promise, device=device, cloud=cloud)
-        plan = plan_request(
-            num_prompt,
-            expected_tokens,
-            limit,
-            promise,
-            device=device,
-            cloud=cloud,
-            mode=ask.mode,
-        )
-        if device is not None and ask.mode is Mode.PD_DEVICE and plan.mode is Mode.CLOUD_ONLY:
-            self.device_estimate.not_used()
-        return plan
+    def _allowance(self, promise: Promise) -> CloudAllowance | None:
+        caps = replace(self._caps, request_tokens=promise.max_cloud_tokens)
+        return None if caps == CloudCaps() else CloudAllowance(caps, self._account)
 
     async def close(self) -> None:
         """Close both sides."""

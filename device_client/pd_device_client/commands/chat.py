@@ -37,7 +37,7 @@ def chat(settings: ChatSettings, _: Read) -> None:
         from pd_device_client.terminal import chat as _terminal  # noqa: F401
 
     async def run() -> None:
-        link = way_out(address, settings.mode)  # on the loop that will use it
+        link = way_out(address, settings.way_mode)  # on the loop that will use it
         await (_converse if converses else _answer)(settings, link)
 
     run_until_signal(run())

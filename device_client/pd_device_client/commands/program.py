@@ -10,6 +10,7 @@ from pd_device_client.api.settings import ServeSettings
 from pd_device_client.cloud.settings import CloudSettings
 from pd_device_client.commands.calibrate import CalibrateSettings
 from pd_device_client.device.settings import DeviceSettings
+from pd_device_client.terminal.plan_settings import PlanSettings
 from pd_device_client.terminal.settings import ChatSettings
 
 __all__ = ["PROGRAM", "DoctorSettings"]
@@ -36,8 +37,9 @@ PROGRAM = Program(
         "serve": ServeSettings,
         "doctor": DoctorSettings,
         "calibrate": CalibrateSettings,
+        "plan": PlanSettings,
     },
-    tables={"doctor": "serve", "calibrate": "serve"},  # they look at what serve would run
+    tables={"doctor": "serve", "calibrate": "serve", "plan": "chat"},  # what these would run
     more_variables=("PD_DEVICE_HUB_TOKEN_FILE",),
 )
 """The program, with the commands that read PD_DEVICE_... variables and the settings file."""

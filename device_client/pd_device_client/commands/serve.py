@@ -29,7 +29,7 @@ def serve(settings: ServeSettings, read: Read) -> None:
         from pd_device_client.commands.serving import serve as run_service
         from pd_device_client.terminal.load_progress import LoadingLine
 
-    mode, cloud = settings.answers.mode, settings.cloud.target
+    mode, cloud = settings.mode, settings.cloud.target
     if settings.demo:
         check_demo(cloud, mode)
         settings = _slowed(settings, paced="pace" in read.sources)

@@ -2,44 +2,12 @@
 
 import uuid
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from pd_core.errors import InvalidRequest
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.contract.promise import Mode, Promise
 
 __all__ = ["Ask", "Mode", "Promise", "draw_request_id"]
-
-
-class Mode(StrEnum):
-    """Which sides generate the answer."""
-
-    DEVICE_ONLY = "device-only"
-    CLOUD_ONLY = "cloud-only"
-    PD_DEVICE = "pd-device"
-
-    @classmethod
-    def parse(cls, name: str) -> "Mode":
-        """Return the mode called `name`, or raise InvalidRequest listing the known ones."""
-        try:
-            return cls(name)
-        except ValueError:
-            known = ", ".join(mode.value for mode in cls)
-            raise InvalidRequest(f"unknown mode {name!r}; known modes: {known}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What the reader is promised.
-
-    Attributes:
-        pace_s: tau, the gap between two shown tokens; 0 shows each token as soon as it exists.
-        ttft_s: the latest time for the first token; None means as early as either side can.
-        reading_wpm: words a minute to show instead; `pace_s` is then only what is planned with.
-    """
-
-    pace_s: float
-    ttft_s: float | None = None
-    reading_wpm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +38,7 @@ class Ask:
 
     Raises:
         InvalidRequest: the prompt is empty, or the token limit is below 1.
+        ContradictoryPromises: the mode cannot keep the promise.
     """
 
     request_id: str
@@ -93,6 +62,8 @@ class Ask:
             raise InvalidRequest("the prompt is empty; it needs at least one token")
         if self.max_tokens < 1:
             raise InvalidRequest(f"max_tokens is {self.max_tokens}; it must be 1 or more")
+        if self.promise is not None:
+            self.promise.check_mode(self.mode)
 
 
 def draw_request_id() -> str:

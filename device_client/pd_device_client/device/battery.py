@@ -6,7 +6,6 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from pd_core.settings.option import Option
-from pd_device_client.contract.ask import Mode
 
 __all__ = ["Battery", "BatteryPolicy", "read_battery"]
 
@@ -42,12 +41,6 @@ class BatteryPolicy:
         if battery is None or battery.plugged is not False:
             return False
         return battery.percent < self.spare_below_percent
-
-    def mode(self, mode: Mode, battery: Battery | None, *, cloud_usable: bool) -> Mode:
-        """Return the mode for a request that names none; device-only stays device-only."""
-        if mode is Mode.PD_DEVICE and cloud_usable and self.spares(battery):
-            return Mode.CLOUD_ONLY
-        return mode
 
 
 def read_battery() -> Battery | None:

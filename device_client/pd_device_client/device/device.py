@@ -20,6 +20,7 @@ from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.contract.progress import Progress
 from pd_device_client.device.battery import BatteryPolicy
+from pd_device_client.device.cloud_use import CloudUse, cloud_use_path
 from pd_device_client.device.local_engine import load_engine
 from pd_device_client.device.manners import Manners
 from pd_device_client.device.settings import DeviceSettings
@@ -131,8 +132,9 @@ async def open_device(
         cloud=link,
         engine=engine,
         pace_s=settings.planned_pace_s,
-        ttft_s=settings.ttft_s,
-        reading_wpm=settings.reading_wpm,
+        promise=settings.promise,
+        caps=settings.promises.caps,
+        account=CloudUse(cloud_use_path()) if settings.promises.caps.of_a_day else None,
         local_seqs=settings.local_seqs,
         device_profile=None if speed_key is None else kept_profile(speed_key),
         text=loaded.tokenizer.stream,

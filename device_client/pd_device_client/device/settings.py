@@ -1,6 +1,6 @@
 """A device's settings; this module imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -8,10 +8,11 @@ from annotated_types import Ge, Le
 from pd_core.errors import ConfigError
 from pd_core.host.cpu import MAX_THREADS
 from pd_core.identity.numerics import NUMERICS
-from pd_core.settings.option import Option
+from pd_core.settings.option import Option, Part
 from pd_core.speculation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
-from pd_device_client.contract.ask import Mode
+from pd_device_client.contract.ask import Mode, Promise
+from pd_device_client.device.promise_settings import PromiseSettings
 from pd_device_client.planning.profiles import DEVICE_PROFILES, SpeedProfile, device_profile
 from pd_device_client.session.reading_pace import usual_gap_s
 
@@ -30,7 +31,8 @@ class DeviceSettings:
     """The model, the promise to the reader, and how the local engine runs.
 
     Raises:
-        ConfigError: there is no such device profile, or an option of an engine that is not used.
+        ConfigError: there is no such device profile, an option of an engine that is not used, or
+            promises that contradict each other.
     """
 
     model: Annotated[str, Option(MODEL_HELP, may_be_path=True)] = DEFAULT_MODEL
@@ -49,6 +51,7 @@ class DeviceSettings:
         *(Ge(0.001), Le(3600)),
         Option("Latest time for the first token, in seconds; default: the earliest.", "ttft"),
     ] = None
+    promises: Annotated[PromiseSettings, Part("Promise")] = field(default_factory=PromiseSettings)
     throttle: Annotated[
         str | None,
         Option(
@@ -99,11 +102,17 @@ class DeviceSettings:
 
     def __post_init__(self) -> None:
         _ = self.slowed_to
+        _ = self.promise
         if self.context_tokens is not None and self.engine != "llama-cpp":
             raise ConfigError(
                 "--context-tokens is how much memory llama-cpp takes at the start; leave it out, "
                 "or give --engine llama-cpp"
             )
+
+    @property
+    def promise(self) -> Promise:
+        """What the reader is promised."""
+        return self.promises.promise(self.planned_pace_s, self.ttft_s, self.reading_wpm)
 
     @property
     def slowed_to(self) -> SpeedProfile | None:

@@ -19,9 +19,13 @@ def plan_words(plan: Plan, prompt_tokens: int) -> str:
         why = f" {plan.why[0].upper()}{plan.why[1:]}." if plan.why else ""
         return f"The cloud makes the whole answer; this device shows it at an even pace.{why}"
     ready = _seconds(plan.ready_s)
+    then = "and goes on alone"
+    if plan.takes_turns:
+        then = "and from then on both take turns, as the device alone is below the pace"
+    stretched = f" {plan.why[0].upper()}{plan.why[1:]}." if plan.why else ""
     return (
         f"The cloud makes the first {_counted(plan.cloud_tokens)}. This device reads the {prompt} "
-        f"of the text meanwhile, has caught up after about {ready}, and goes on alone."
+        f"of the text meanwhile, has caught up after about {ready}, {then}.{stretched}"
     )
 
 

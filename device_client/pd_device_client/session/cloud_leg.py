@@ -14,6 +14,7 @@ from enum import Enum, auto
 from pd_core.errors import (
     CapacityError,
     CloudAuthenticationFailed,
+    CloudBudgetSpent,
     CloudTimeout,
     CloudUnavailable,
     EngineError,
@@ -91,11 +92,14 @@ class CloudLeg:
         self._log = log
         self._changed = changed
         self._useful_for_s = useful_for_s
+        self._allowance = sides.allowance
+        self._most: int | None = None  # the caps allow no position from this one on
         self._tell = tell
         self._time: Callable[[], float] = loop_time
         self._stopping = False
         self._wishes = Signal()  # what the cloud should do may have changed
         self._streams = 0
+        self._paid = 0  # tokens of the present stream, by the caps
         self._failures = 0
         self._retry_at_s = 0.0
         self._opened_s = 0.0
@@ -111,6 +115,10 @@ class CloudLeg:
     def carry_to(self, limit: int) -> None:
         """Ask the cloud for all positions below `limit`; a limit is never lowered."""
         self._stopping = False
+        if self._most is not None and limit > self._most:
+            limit = self._most
+            if not self.wanted and self.state is LegState.IDLE:
+                self._spent()
         if limit > self.limit:
             self.limit = limit
             self._tell(CloudAsked(limit))
@@ -221,6 +229,9 @@ class CloudLeg:
         try:
             # No await between these two: the log must not grow past the prefix in Start.
             start = self._start()
+            if start is None:
+                self._spent()
+                return
             self._log.new_stream()
             async with asyncio.timeout(self._timeouts.admitted_s):
                 stream = await self._link.open(start)
@@ -243,9 +254,17 @@ class CloudLeg:
             if stream is not None:
                 stream.cancel()
 
-    def _start(self) -> Start:
+    def _start(self) -> Start | None:
+        """Return the next stream's first message; None if the caps allow no token."""
+        ask, length = self._ask, self._log.length
+        self._most = None
+        granted = self._granted(self.limit - length, len(ask.prompt_token_ids) + length)
+        if not granted:
+            return None
+        self._paid = granted
+        self.limit = length + granted
         self._streams += 1
-        ask, first = self._ask, self._streams == 1
+        first = self._streams == 1
         return Start(
             request_id=f"{ask.request_id}/{self._streams}",
             prompt_token_ids=ask.prompt_token_ids,
@@ -257,6 +276,26 @@ class CloudLeg:
             useful_for_s=self._useful_for_s if first else None,
             stop_token_ids=ask.stop_token_ids,
         )
+
+    def _granted(self, tokens: int, prompt_tokens: int = 0) -> int:
+        """Return how many of these tokens the caps allow, and remember where they end."""
+        if self._allowance is None:
+            return tokens
+        granted = self._allowance.take(tokens, prompt_tokens)
+        if granted < tokens:
+            self._most = self.limit - tokens + granted
+        return granted
+
+    def _spent(self) -> None:
+        """The caps leave the cloud nothing more of this answer."""
+        made = f"after {self.generated} tokens " if self.generated else ""
+        self.error = CloudBudgetSpent(
+            f"{made}the caps on the cloud's tokens and cost allow no more for this answer; raise "
+            "them, or ask again tomorrow if the day's are spent"
+        )
+        self.state = LegState.FAILED
+        self._tell(CloudFailed(self.error, final=True))
+        self._changed.notify()
 
     async def _read(self, stream: CloudStream) -> None:
         """Handle a stream's events until Finished."""
@@ -278,6 +317,7 @@ class CloudLeg:
                             wait_s = timeouts.first_token_s
                         case Finished():
                             self.generated += max(event.tokens_generated - received, 0)
+                            self._give_back(self._paid - max(event.tokens_generated, received))
                             return
                         case RefinedPrompt():
                             logger.debug("a refined prompt was not asked for and is ignored")
@@ -316,9 +356,16 @@ class CloudLeg:
                 stream.cancel()  # Finished did not come
                 return
             if self.limit > sent_limit:
-                sent_limit = self.limit
-                await stream.send(Extend(sent_limit))
+                granted = self._granted(self.limit - sent_limit)
+                self._paid += granted
+                self.limit = sent_limit = sent_limit + granted
+                if granted:
+                    await stream.send(Extend(sent_limit))
             await self._wishes.wait()
+
+    def _give_back(self, tokens: int) -> None:
+        if self._allowance is not None and tokens > 0:
+            self._allowance.give_back(tokens)
 
     def _fail(self, error: PdError) -> None:
         if self._stopping or self._log.closed:

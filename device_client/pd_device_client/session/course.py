@@ -22,17 +22,27 @@ class Course:
         cloud_tokens: the plan's.
         cloud: the cloud's leg, or None.
         tell: receives each revision.
+        takes_turns: the plan says that both sides take turns after the cloud's first tokens.
 
     Attributes:
         words: the last revision; "" while the plan holds.
     """
 
-    def __init__(self, mode: Mode, cloud_tokens: int, cloud: CloudLeg | None, tell: Tell) -> None:
+    def __init__(
+        self,
+        mode: Mode,
+        cloud_tokens: int,
+        cloud: CloudLeg | None,
+        tell: Tell,
+        *,
+        takes_turns: bool = False,
+    ) -> None:
         self._mode = mode
         self._cloud_tokens = cloud_tokens
         self._cloud = cloud
         self._tell = tell
         self._cloud_why = ""
+        self._turns_from = cloud_tokens if takes_turns else None
         self.words = ""
 
     def leaves_to_cloud(self, why: str) -> None:
@@ -54,7 +64,7 @@ class Course:
             origin: the side that made it.
             shared: whether the device is to go on after the cloud, as in pd-device.
         """
-        if origin is self._maker(position):
+        if origin is self._maker(position) or (shared and self._in_turns(position)):
             return
         if origin is Origin.DEVICE:
             words = f"this device makes {_rest(position)}"
@@ -69,6 +79,12 @@ class Course:
             self._say(Mode.PD_DEVICE, position, words)
         else:
             self.cloud_alone(position)
+
+    def _in_turns(self, position: int) -> bool:
+        """Whether the plan still holds, by which either side may make this position."""
+        if self._turns_from is None or position < self._turns_from or self.words:
+            return False
+        return self._cloud is not None and not self._cloud.broken
 
     def _maker(self, position: int) -> Origin:
         if self._mode is Mode.PD_DEVICE:

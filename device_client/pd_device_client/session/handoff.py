@@ -5,6 +5,7 @@ All are functions of the present state of one request; nothing here waits or cha
 
 import asyncio
 import bisect
+import math
 
 from pd_device_client.contract.ask import Mode
 from pd_device_client.planning.planner import PACE_TOLERANCE, Plan, is_below_pace
@@ -19,6 +20,11 @@ __all__ = ["LOST_TOLERANCE", "Handoff", "expected_last"]
 
 LOST_TOLERANCE = 1.5
 """A claim is given back when the device's own gaps would exceed the pace by this factor."""
+
+_LEAST_TURN = 0.5  # of a planned turn, with which the device may begin one
+_SHORT_TURN = 0.25
+_SHORT_TURNS = 3  # after so many the cloud makes the rest
+_RETURN_SLACK_S = 1.0  # its load may have grown meanwhile
 
 
 class Handoff:
@@ -61,6 +67,7 @@ class Handoff:
         self.expected_tokens = min(expected_tokens, max_tokens)
         self._max_tokens = max_tokens
         self.mode = plan.mode
+        self._short_turns = 0
 
     @property
     def expected_last(self) -> int:
@@ -95,8 +102,13 @@ class Handoff:
         if not cloud.coming and not self._cloud_helps(cloud, device.ready_s(self._log.length)):
             return 0
         limit = max(cloud.limit, self._log.length, len(self._seen.shown))
-        # The controller smooths a smaller excess; a new stream costs a whole prefill.
-        if self._slope_s(device, limit) <= pace_s * PACE_TOLERANCE:
+        if self.takes_turns:
+            # What was asked for is for a whole turn; a forecast that errs may cost half of it.
+            enough = self._slope_s(device, limit, _LEAST_TURN) <= pace_s
+        else:
+            # The controller smooths a smaller excess; a new stream costs a whole prefill.
+            enough = self._slope_s(device, limit) <= pace_s * PACE_TOLERANCE
+        if enough:
             return 0
         candidates = range(limit, self._max_tokens)
         found = bisect.bisect_left(
@@ -120,15 +132,52 @@ class Handoff:
         ours = Arrivals(first, last, ready_s, steps[1])
         return any(theirs.available_s(end) < ours.available_s(end) for end in (first, last))
 
-    def _slope_s(self, device: DeviceLeg, limit: int) -> float:
+    def _slope_s(self, device: DeviceLeg, limit: int, share: float = 1.0) -> float:
         """The smallest possible largest gap if the cloud makes all positions below `limit`.
 
         It falls as the limit rises, since absorbing a token costs the device less than decoding it.
         """
         decode_s = self._sides.device_estimate.decode_s
-        last = max(self.expected_last, limit)
+        last = self._carried_to(limit, share)
         tail = Arrivals(limit, last, device.ready_s(limit), decode_s)
         return steepest_slope_s(len(self._seen.shown) - 1, self._seen.last_s, [tail])
+
+    def _carried_to(self, position: int, share: float = 1.0) -> int:
+        """The last position up to which the device carries the answer on from `position`.
+
+        That is the expected end or, where both sides take turns, the end of this share of a turn.
+        """
+        last = max(self.expected_last, position)
+        if not self.takes_turns:
+            return last
+        return min(last, position + math.ceil(share * self._plan.turn_tokens) - 1)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the device makes a stretch at a time, and the cloud the next ones ahead of it."""
+        planned = self._plan.takes_turns and self.mode is Mode.PD_DEVICE
+        return planned and self._short_turns < _SHORT_TURNS and self.device_is_below_pace
+
+    def end_turn(self) -> None:
+        """The device's turn is over; if such turns are too short, there are no more."""
+        claimed_at = self._log.claimed_at
+        if claimed_at is not None:
+            made = self._log.length - claimed_at
+            self._short_turns += made < self._plan.turn_tokens * _SHORT_TURN
+
+    def reach(self, position: int) -> int:
+        """The last position that the device will make if it goes on at `position`."""
+        last = max(self.expected_last, self._log.length)
+        if self._cloud is not None and self.takes_turns:
+            last = min(last, position + self._way_back_tokens() - 1)
+        return last
+
+    def _way_back_tokens(self) -> int:
+        """How many tokens the device makes until a cloud that is called now has come."""
+        cloud, estimate = self._cloud, self._sides.device_estimate
+        assert cloud is not None, "turns need a cloud"
+        away_s = cloud.next_arrival_s() - asyncio.get_running_loop().time()
+        return math.ceil((away_s + _RETURN_SLACK_S) / estimate.decode_s)
 
     @property
     def device_is_below_pace(self) -> bool:
@@ -157,7 +206,7 @@ class Handoff:
         """
         if not self._plan.adapts or not self.device_is_below_pace or not self.cloud_is_faster:
             return False
-        if self._cloud is None or self._cloud.broken:
+        if self._cloud is None or self._cloud.broken or self.takes_turns:
             return False
         if self._log.claimed_at is not None:
             return self.promise_is_lost()
@@ -167,7 +216,8 @@ class Handoff:
     def promise_is_lost(self) -> bool:
         """Whether, after the claim, the device is so far behind that the cloud should continue.
 
-        The device may slow down or hang, or the answer may be much longer than expected.
+        The device may slow down or hang, or the answer may be much longer than expected. Where both
+        take turns, it is so before the reader's store ends: the cloud needs time to come.
         """
         cloud, device = self._cloud, self._device
         if self._log.claimed_at is None or cloud is None or device is None or not self._seen.shown:
@@ -175,7 +225,8 @@ class Handoff:
         if self._plan.mode is Mode.DEVICE_ONLY or not self._plan.adapts or not cloud.ready:
             return False
         slope_s = steepest_slope_s(len(self._seen.shown) - 1, self._seen.last_s, self.arrivals())
-        if slope_s <= self._seen.pace_s * LOST_TOLERANCE:
+        tolerance = 1.0 if self.takes_turns else LOST_TOLERANCE
+        if slope_s <= self._seen.pace_s * tolerance:
             return False
         return self._cloud_helps(cloud, device.ready_s(self._log.length))
 
@@ -190,7 +241,7 @@ class Handoff:
             step_s = sides.cloud_estimate.step_s
             pieces.append(Arrivals(position, cloud.limit - 1, cloud.next_arrival_s(), step_s))
             position = cloud.limit
-        last = max(self.expected_last, self._log.length)
+        last = self.reach(position)
         if device is not None and device.running and position <= last:
             decode_s = sides.device_estimate.decode_s
             ready_s = device.ready_s(position)
@@ -223,7 +274,7 @@ class Handoff:
         if self._seen.shown:
             # If the cloud's token is overdue, being ready before it arrives is enough.
             due_s = max(due_s, self._cloud.next_arrival_s())
-        left = max(self.expected_last - position, 0)
+        left = max(self._carried_to(position) - position, 0)
         return ready_s + left * max(decode_s - pace_s, 0.0) <= due_s
 
     @property

@@ -76,7 +76,7 @@ class ReaderOutlook:
 
     def _device_line(self, position: int, tail: Arrivals | None) -> Arrivals | None:
         """The device's tokens from `position` on, which the cloud's come before."""
-        device, last = self._device, max(self._handoff.expected_last, self._log.length)
+        device, last = self._device, self._handoff.reach(position)
         if device is None or not device.running or position > last:
             return None
         speeds = device_outlook(self._sides.device_estimate)

@@ -108,7 +108,9 @@ class Session:
                 plan, sides, log, self.seen, self.cloud, self.device, self.handoff
             )
         planned_tokens = min(plan.cloud_tokens, ask.max_tokens)
-        self._course = Course(plan.mode, planned_tokens, self.cloud, tell)
+        self._course = Course(
+            plan.mode, planned_tokens, self.cloud, tell, takes_turns=plan.takes_turns
+        )
         outlook = ReaderOutlook(sides, log, self.cloud, self.device, self.handoff)
         self.seen.pace_s = plan.pace_s
         reading = None if reading_wpm is None else ReadingPace(reading_wpm)
@@ -251,7 +253,10 @@ class Session:
             return
         self._leave_to_cloud_if_better()
         if self._claims_given_back < _CLAIMS and self.handoff.promise_is_lost():
-            self._claims_given_back += 1
+            if self.handoff.takes_turns:
+                self.handoff.end_turn()
+            else:
+                self._claims_given_back += 1
             self.log.release_claim()
         if self.log.claimed_at is not None:
             self.cloud.stop()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from pd_core.generation import Fingerprints
 from pd_device_client.contract.ports import CloudLink, LocalEngine
+from pd_device_client.planning.cloud_allowance import CloudAllowance
 from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.session.engine_turns import EngineTurns
 
@@ -41,6 +42,7 @@ class Sides:
         exactness: "identical" when both sides have equal numerics, else "consistent".
         timeouts: for the cloud's streams.
         turns: the queue for the local engine.
+        allowance: what the cloud may make for this request; None: there is no cap.
     """
 
     link: CloudLink | None
@@ -52,3 +54,4 @@ class Sides:
     exactness: str = "identical"
     timeouts: CloudTimeouts = field(default_factory=CloudTimeouts)
     turns: EngineTurns = field(default_factory=lambda: EngineTurns(1))
+    allowance: CloudAllowance | None = None

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 
 from rich.console import Console
 from rich.text import Text
@@ -11,6 +12,7 @@ from pd_core.errors import ConfigError
 from pd_device_client.contract.ask import Ask, Mode, draw_request_id
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.ports import CloudLink
+from pd_device_client.device.battery import read_battery
 from pd_device_client.device.device import Device, draw_seed, open_device
 from pd_device_client.device.prompt import knows_roles, prompt_token_ids
 from pd_device_client.engine.served_model import ServedModel
@@ -52,6 +54,9 @@ def asked(
         settings.stop_strings,
         continues_prompt=settings.raw or not knows_roles(loaded),
         mode=mode,
+        promise=replace(
+            settings.device.promise, spare_device=settings.battery.spares(read_battery())
+        ),
     )
 
 
@@ -102,7 +107,7 @@ async def load(settings: ChatSettings, link: CloudLink | None) -> Device:
         PdError: the model cannot be loaded or run.
     """
     with LoadingLine(Console(stderr=True)) as progress:
-        return await open_device(settings.device, link, progress)
+        return await open_device(settings.device, link, progress, settings.battery)
 
 
 async def show(session: Session, console: Console, *, tint: bool) -> None:

@@ -8,6 +8,7 @@ from annotated_types import Ge
 from pd_core.settings.option import Argument, Option, Part
 from pd_device_client.cloud.settings import CloudSettings
 from pd_device_client.contract.ask import Mode
+from pd_device_client.device.battery import BatteryPolicy
 from pd_device_client.device.settings import DeviceSettings, LogLevel, ModeOption
 
 __all__ = ["ChatSettings"]
@@ -19,6 +20,7 @@ _OFFERED = (
     "pace_s",
     "reading_wpm",
     "ttft_s",
+    "promises",
     "throttle",
     "num_threads",
     "numerics",
@@ -28,7 +30,11 @@ _OFFERED = (
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """One answer, or a conversation."""
+    """One answer, or a conversation.
+
+    Raises:
+        ContradictoryPromises: the mode cannot keep the promise.
+    """
 
     prompt: Annotated[
         str | None,
@@ -73,5 +79,14 @@ class ChatSettings:
         bool,
         Option("Do not keep a conversation's prompts for the arrow keys of the next one."),
     ] = False
+    battery: Annotated[BatteryPolicy, Part("Device")] = field(default_factory=BatteryPolicy)
     cloud: Annotated[CloudSettings, Part("Cloud")] = field(default_factory=CloudSettings)
     log_level: LogLevel = "error"
+
+    def __post_init__(self) -> None:
+        self.device.promise.check_mode(self.mode)
+
+    @property
+    def way_mode(self) -> Mode:
+        """The mode by which a way out is opened: with local-only privacy there is none."""
+        return Mode.DEVICE_ONLY if self.device.promises.local_only else self.mode

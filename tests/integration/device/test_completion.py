@@ -55,7 +55,7 @@ def test_bash_completes_commands_and_options(pd_device: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "complete -o" in shown.stdout
     assert set(completions(shown.stdout, "pd-device ", pd_device)) == {
-        "chat", "serve", "doctor", "calibrate", "models",
+        "chat", "serve", "doctor", "calibrate", "plan", "models",
     }  # fmt: skip
     assert completions(shown.stdout, "pd-device models pu", pd_device) == ["pull"]
     assert "--max-tokens" in completions(shown.stdout, "pd-device serve --max", pd_device)

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "serve": (device, ("serve", "--port", "0", "--model")),
     "doctor": (device, ("doctor", "--port", "0", "--model")),
     "calibrate": (device, ("calibrate", "--model")),
+    "plan": (device, ("plan", "--model")),
     "pd-bench": (bench, ("ticker", "--model")),
     "pd-train": (train, ("inspect",)),
 }

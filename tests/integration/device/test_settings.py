@@ -69,7 +69,7 @@ def test_a_flag_goes_before_a_variable_before_the_file_before_what_is_built_in(
     assert sources["mode"] == ("pd-device", "built in")
 
 
-@pytest.mark.parametrize("name", ["chat", "serve", "doctor", "calibrate"])
+@pytest.mark.parametrize("name", ["chat", "serve", "doctor", "calibrate", "plan"])
 def test_every_option_has_its_variable_and_the_help_names_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "chat": ("pd_device_client", "chat", "a prompt"),
     "doctor": ("pd_device_client", "doctor", "--port", "0"),
     "calibrate": ("pd_device_client", "calibrate"),
+    "plan": ("pd_device_client", "plan"),
     "ticker": ("pd_bench", "ticker"),
     "demo": ("pd_bench", "demo"),
 }

@@ -15,9 +15,10 @@ from pd_bench.replay.workload import Work
 from pd_bench.reports.figures import CurveFigure, figures
 from pd_bench.results.result import ResultDocument
 from pd_bench.simulation import capacity
-from pd_bench.simulation.capacity import KeptPromise, TriedRate, find_capacity
+from pd_bench.simulation.capacity import TriedRate, find_capacity
 from pd_bench.simulation.capacity_table import Gain, capacity_table, progress_line, reasons
 from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.kept_promise import KeptPromise
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.slot_formula import MeanLoad, compute_gain, slot_gain

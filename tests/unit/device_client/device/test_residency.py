@@ -11,7 +11,6 @@ import pytest
 
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import ModelError, NotReady
-from pd_device_client.contract.ask import Mode
 from pd_device_client.device import residency as residency_module
 from pd_device_client.device.battery import Battery, BatteryPolicy, read_battery
 from pd_device_client.device.device import Device
@@ -190,15 +189,9 @@ def test_a_first_load_that_fails_is_final() -> None:
         (Battery(20.0, plugged=False), False),
     ],
 )
-def test_a_low_battery_leaves_the_answer_to_the_cloud(
-    battery: Battery | None, spared: bool
-) -> None:
-    policy = BatteryPolicy(20.0)
-    wanted = Mode.CLOUD_ONLY if spared else Mode.PD_DEVICE
-    assert policy.mode(Mode.PD_DEVICE, battery, cloud_usable=True) is wanted
-    assert policy.mode(Mode.PD_DEVICE, battery, cloud_usable=False) is Mode.PD_DEVICE
-    assert policy.mode(Mode.DEVICE_ONLY, battery, cloud_usable=True) is Mode.DEVICE_ONLY
-    assert BatteryPolicy(0).mode(Mode.PD_DEVICE, battery, cloud_usable=True) is Mode.PD_DEVICE
+def test_a_low_battery_is_spared(battery: Battery | None, spared: bool) -> None:
+    assert BatteryPolicy(20.0).spares(battery) is spared
+    assert not BatteryPolicy(0).spares(battery)
 
 
 def test_the_battery_is_read_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,53 @@
+"""The plan of one request, from what the client knows of both sides."""
+
+from dataclasses import replace
+from statistics import NormalDist
+
+from pd_device_client.contract.ask import Ask, Mode, Promise
+from pd_device_client.planning.estimates import GUARD_QUANTILE, DeviceEstimate
+from pd_device_client.planning.planner import Plan, fixed_plan, plan_request
+from pd_device_client.planning.queued_device import QueuedDevice
+from pd_device_client.planning.spread import Spread
+from pd_device_client.session.sides import Sides
+
+__all__ = ["plan_for"]
+
+
+def plan_for(ask: Ask, promise: Promise, expected_tokens: int, sides: Sides) -> Plan:
+    """Plan a request.
+
+    Args:
+        ask: the request.
+        promise: to its reader.
+        expected_tokens: N, a quantile of past answers' lengths.
+        sides: those that take part, and their speeds.
+
+    Raises:
+        RequestError: no plan is possible.
+    """
+    num_prompt, engine = len(ask.prompt_token_ids), sides.engine
+    device = None
+    if engine is not None:
+        cached = engine.cached_tokens(ask.prompt_token_ids)
+        wait_s = sides.turns.forecast_s()
+        device = QueuedDevice(sides.device_estimate, wait_s, cached, num_prompt)
+    cloud = None if sides.link is None else sides.cloud_estimate.forecast(num_prompt)
+    k, limit = ask.cloud_tokens, ask.max_tokens
+    if k is not None and ask.mode is Mode.PD_DEVICE and device is not None and cloud is not None:
+        return fixed_plan(k, num_prompt, limit, promise, device=device, cloud=cloud)
+    plan = plan_request(
+        num_prompt,
+        expected_tokens,
+        limit,
+        promise,
+        device=device,
+        cloud=cloud,
+        mode=ask.mode,
+        spread=_spread(sides.device_estimate),
+    )
+    return plan if engine is None else replace(plan, chunk_tokens=engine.chunk_tokens)
+
+
+def _spread(device: DeviceEstimate) -> Spread:
+    """The profile's; the device's forecasts are late by a high quantile of it already."""
+    return Spread(device.profile.spread, guard=NormalDist().inv_cdf(GUARD_QUANTILE))

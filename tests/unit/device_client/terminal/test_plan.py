@@ -1,0 +1,72 @@
+"""`pd-device plan`: its words, its picture, and its document."""
+
+import json
+import re
+
+import pytest
+
+from pd_device_client.cli import main
+from pd_device_client.contract.ask import Promise
+from pd_device_client.planning.planner import CloudForecast, plan_request
+from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.terminal.plan_picture import plan_picture
+from tests.command_here import run_here
+
+NAMED = ("plan", "--device-profile", "laptop", "--cloud-profile", "gpu-8b", "--pace", "0.2")
+
+
+def test_it_explains_a_plan_without_a_model_or_a_cloud() -> None:
+    done = run_here(main, *NAMED, "--prompt-tokens", "4096", "--explain")
+    assert done.returncode == 0, done.stderr
+    k = re.search(r"The cloud makes the first (\d+) tokens", done.stdout)
+    assert k is not None, done.stdout
+    assert 20 <= int(k[1]) <= 50
+    assert f"-> pd-device, k = {k[1]} " in done.stdout
+    assert re.search(rf"k by trying what each k needs: 1, (.*, )?{k[1]}$", done.stdout, re.M)
+    assert "cloud-only" in done.stdout
+    assert "reader" in done.stdout
+
+
+def test_the_document_has_every_way_that_was_considered() -> None:
+    done = run_here(main, *NAMED, "--prompt-tokens", "4096", "--json")
+    document = json.loads(done.stdout)
+    plan = document["plan"]
+    assert plan["expected"]["handoff"] == plan["cloud_tokens"] > 1
+    assert [way["mode"] for way in document["considered"]] == [
+        "device-only",
+        "pd-device",
+        "cloud-only",
+    ]
+    assert [way["chosen"] for way in document["considered"]] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--privacy", "local-only", "--mode", "cloud-only"), "local-only, and the mode is cloud"),
+        (("--cloud-tokens-per-request", "0", "--mode", "cloud-only"), "cloud tokens is 0, and"),
+        (("--largest-gap", "0.1"), "--pace 0.2 s is longer"),
+        (("--cloud-cost-per-day", "1"), "give --cloud-answer-price"),
+        (("--largest-gap", "nan"), "largest-gap"),
+        (("--ttft", "-1"), "ttft"),
+    ],
+)
+def test_what_cannot_be_promised_is_refused_in_one_line(words: tuple[str, ...], says: str) -> None:
+    done = run_here(main, *NAMED, *words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_picture_fits_its_width_and_shows_who_works_when() -> None:
+    device = SpeedProfile("d", "a test", 1 / 400, 0.05)
+    plan = plan_request(1155, 211, 211, Promise(0.2), device=device, cloud=CloudForecast(0.3, 0.02))
+    lines = plan_picture(plan, 211, (0.02, 0.05), 80).splitlines()
+    assert max(map(len, lines)) <= 88
+    cloud, local, reader = lines[:3]
+    assert cloud.startswith("cloud   =#")
+    assert local.count("=") >= 3
+    assert local.count("#") > cloud.count("#")
+    assert reader.count("H") == 1
+    # The device is ready when the reader has read the cloud's tokens.
+    assert abs(reader.index("H") - local.index("#")) <= 2
