@@ -17,6 +17,7 @@ from pd_bench.commands.forecasts import ForecastsAsked, forecasts
 from pd_bench.commands.handoffs import HandoffsAsked, handoffs
 from pd_bench.commands.kv import KvAsked, kv
 from pd_bench.commands.profile_cloud import profile
+from pd_bench.commands.refine import RefineAsked, refine
 from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
 from pd_bench.commands.sampler import SamplerAsked, sampler
@@ -53,6 +54,7 @@ add_command(app, turns, TurnsAsked)
 add_command(app, startup, StartupAsked)
 add_command(app, handoffs, HandoffsAsked)
 add_command(app, sampler, SamplerAsked)
+add_command(app, refine, RefineAsked)
 add_command(app, simulate, Simulated)
 app.command()(profile)
 add_command(app, capacity, CapacityAsked)

@@ -43,6 +43,7 @@ def scheme_client(
         engine=engine() if scheme.uses_device else None,
         pace_s=pace_s,
         device_profile=device_profile,
+        quality_floor=scheme.quality_floor,
     )
     return _SchemeClient(client, scheme)
 

@@ -16,9 +16,10 @@ SCORE_WINDOW = 16
 def score_layer(num_layers: int) -> int:
     """Return the index of the layer whose attention is used, from 0.
 
-    GemFilter (arXiv 2409.17422) found layers 13 of 32 and 19 of 40 the best at this.
+    GemFilter (arXiv 2409.17422) found layers 13 of 32, 19 of 40 and 19 of 32 the best at this. With
+    SmolLM2-135M a later one keeps facts that are asked for, where 2 in 5 loses most of them.
     """
-    return 2 * num_layers // 5
+    return 3 * num_layers // 5
 
 
 def mean_attention(scores: Tensor) -> Tensor:

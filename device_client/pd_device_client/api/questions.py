@@ -248,6 +248,7 @@ def _promise(standing: Promise, extension: Extension) -> Promise:
     return Promise(
         standing.pace_s if extension.pace_s is None else extension.pace_s,
         standing.ttft_s if extension.ttft_s is None else extension.ttft_s,
+        standing.quality_floor,
     )
 
 

@@ -1,12 +1,13 @@
 """The device client: both sides, their speed estimates, and a session for each answer."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from pd_core.errors import CloudUnavailable
 from pd_core.generation import Fingerprints, FinishReason
+from pd_core.refinement import MOST_PROTECTED, Ranges
 from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.measure import measure_engine
@@ -24,9 +25,10 @@ from pd_device_client.contract.text_source import TextMaker, TextSource
 from pd_device_client.planning.answer_lengths import AnswerLengths
 from pd_device_client.planning.estimates import DeviceEstimate
 from pd_device_client.planning.plan_notes import plan_notes
-from pd_device_client.planning.planner import Plan, fixed_plan, plan_request
+from pd_device_client.planning.planner import DeviceForecast, Plan, fixed_plan, plan_request
 from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.planning.queued_device import QueuedDevice
+from pd_device_client.planning.refined_device import RefinedDevice, better_plan
 from pd_device_client.session.engine_turns import EngineTurns
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import CloudTimeouts, Sides
@@ -52,6 +54,8 @@ class DeviceClient:
         local_seqs: answers that the local engine works on at the same time; others wait.
         breaker: stops using a cloud that fails repeatedly.
         text: makes the detokeniser of an answer; None: no text.
+        quality_floor: the least share of a prompt that the device reads; 1 is exact.
+        protect: finds the positions of a prompt that are read in any case; None: there are none.
 
     Attributes:
         cloud: the watched cloud; its card is fetched at start and renewed when old.
@@ -73,11 +77,14 @@ class DeviceClient:
         local_seqs: int = 1,
         breaker: CircuitBreaker | None = None,
         text: TextMaker | None = None,
+        quality_floor: float = 1.0,
+        protect: Callable[[Sequence[int]], Ranges] | None = None,
     ) -> None:
         self._engine = engine
         self._card = None if engine is None else engine.card
         self._text = text
-        self.promise = Promise(pace_s, ttft_s)
+        self._protect = protect
+        self.promise = Promise(pace_s, ttft_s, quality_floor)
         # Without an engine the device's estimate is never used.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
         chunk_tokens = None if engine is None else engine.chunk_tokens
@@ -145,6 +152,7 @@ class DeviceClient:
             sides,
             expected_tokens=expected,
             text=self._text_source(ask),
+            protected=self._protected(ask, plan),
             notes=[*choice.notes, *plan_notes(plan, ask.mode, len(ask.prompt_token_ids))],
             on_end=partial(self._learn, cloud),
         )
@@ -194,32 +202,44 @@ class DeviceClient:
 
     def _plan(self, ask: Ask, expected_tokens: int, sides: Sides) -> Plan:
         num_prompt, promise = len(ask.prompt_token_ids), ask.promise or self.promise
-        device = None
-        if sides.engine is not None:
-            cached = sides.engine.cached_tokens(ask.prompt_token_ids)
-            wait_s = self.turns.forecast_s()
-            device = QueuedDevice(self.device_estimate, wait_s, cached, num_prompt)
+        engine, k, limit = sides.engine, ask.cloud_tokens, ask.max_tokens
         cloud = None if sides.link is None else sides.cloud_estimate.forecast(num_prompt)
-        k, limit = ask.cloud_tokens, ask.max_tokens
-        if (
-            k is not None
-            and ask.mode is Mode.PD_DEVICE
-            and device is not None
-            and cloud is not None
-        ):
-            return fixed_plan(k, num_prompt, limit, promise, device=device, cloud=cloud)
-        plan = plan_request(
-            num_prompt,
-            expected_tokens,
-            limit,
-            promise,
-            device=device,
-            cloud=cloud,
-            mode=ask.mode,
-        )
-        if device is not None and ask.mode is Mode.PD_DEVICE and plan.mode is Mode.CLOUD_ONLY:
+
+        def planned(device: DeviceForecast | None) -> Plan:
+            if k is not None and ask.mode is Mode.PD_DEVICE and device and cloud is not None:
+                return fixed_plan(k, num_prompt, limit, promise, device=device, cloud=cloud)
+            return plan_request(
+                *(num_prompt, expected_tokens, limit, promise),
+                device=device,
+                cloud=cloud,
+                mode=ask.mode,
+            )
+
+        if engine is None:
+            return planned(None)
+        cached = engine.cached_tokens(ask.prompt_token_ids)
+        wait_s = self.turns.forecast_s()
+        whole = QueuedDevice(self.device_estimate, wait_s, cached, num_prompt)
+        plan = planned(whole)
+        if ask.mode is not Mode.PD_DEVICE:
+            return plan
+        floor = promise.quality_floor
+        if floor < 1.0 and engine.leaves_out and cloud is not None:
+            first_s, chunk_tokens = cloud.first_token_s, engine.chunk_tokens
+            refined = RefinedDevice(whole, num_prompt, floor, first_s, chunk_tokens)
+            plan = better_plan(plan, planned(refined), floor)
+        if plan.mode is Mode.CLOUD_ONLY:
             self.device_estimate.not_used()
         return plan
+
+    def _protected(self, ask: Ask, plan: Plan) -> Ranges:
+        """Return the positions that a refined prompt keeps in any case."""
+        if plan.keep_ratio >= 1.0 or self._protect is None:
+            return ()
+        found = self._protect(ask.prompt_token_ids)
+        # A chat of so many turns has few words in each: all of it is kept.
+        whole = ((0, len(ask.prompt_token_ids)),)
+        return found if len(found) <= MOST_PROTECTED else whole
 
     async def close(self) -> None:
         """Close both sides."""

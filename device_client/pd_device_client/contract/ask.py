@@ -34,10 +34,13 @@ class Promise:
     Attributes:
         pace_s: tau, the gap between two shown tokens; 0 shows each token as soon as it exists.
         ttft_s: the latest time for the first token; None means as early as either side can.
+        quality_floor: the least share of the prompt that the device reads before it goes on; 1 is
+            exact.
     """
 
     pace_s: float
     ttft_s: float | None = None
+    quality_floor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,11 @@ class DeviceSettings:
         *(Ge(0.001), Le(3600)),
         Option("Latest time for the first token, in seconds; default: the earliest.", "ttft"),
     ] = None
+    quality_floor: Annotated[
+        float,
+        *(Ge(0.05), Le(1)),
+        Option("Least share of a prompt read here; below 1 is sooner ready, and not exact."),
+    ] = 1.0
     throttle: Annotated[
         str | None,
         Option(
@@ -93,6 +98,11 @@ class DeviceSettings:
 
     def __post_init__(self) -> None:
         _ = self.slowed_to
+        if self.quality_floor < 1.0 and self.engine == "llama-cpp":
+            raise ConfigError(
+                f"--quality-floor {self.quality_floor:g} leaves out parts of prompts, which "
+                "llama-cpp reads only as a whole; do without it, or give --engine torch"
+            )
         if self.context_tokens is not None and self.engine != "llama-cpp":
             raise ConfigError(
                 "--context-tokens is how much memory llama-cpp takes at the start; leave it out, "

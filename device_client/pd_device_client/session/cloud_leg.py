@@ -26,6 +26,7 @@ from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.happenings import CloudArrived, CloudAsked, CloudFailed, Tell, silent
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.session.clock import loop_time
+from pd_device_client.session.refinement import Refinement
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.silence import Silence
 from pd_device_client.session.token_log import TokenLog
@@ -62,6 +63,7 @@ class CloudLeg:
         log: receives the tokens.
         changed: notified on every change.
         useful_for_s: sent with the first Start.
+        refinement: asks for a refined prompt and takes it; None: none is wanted.
         tell: receives events.
 
     Attributes:
@@ -80,6 +82,7 @@ class CloudLeg:
         changed: Signal,
         *,
         useful_for_s: float | None = None,
+        refinement: Refinement | None = None,
         tell: Tell = silent,
     ) -> None:
         assert sides.link is not None, "a cloud leg needs a link"
@@ -91,6 +94,7 @@ class CloudLeg:
         self._log = log
         self._changed = changed
         self._useful_for_s = useful_for_s
+        self._refinement = refinement
         self._tell = tell
         self._time: Callable[[], float] = loop_time
         self._stopping = False
@@ -227,7 +231,7 @@ class CloudLeg:
 
     def _start(self) -> Start:
         self._streams += 1
-        ask, first = self._ask, self._streams == 1
+        ask, first, refinement = self._ask, self._streams == 1, self._refinement
         return Start(
             request_id=f"{ask.request_id}/{self._streams}",
             prompt_token_ids=ask.prompt_token_ids,
@@ -238,6 +242,8 @@ class CloudLeg:
             cache_salt=ask.cache_salt,
             useful_for_s=self._useful_for_s if first else None,
             stop_token_ids=ask.stop_token_ids,
+            keep_ratio=1.0 if refinement is None else refinement.keep_ratio,
+            protected_ranges=() if refinement is None else refinement.protected_ranges,
         )
 
     async def _read(self, stream: CloudStream) -> None:
@@ -262,7 +268,8 @@ class CloudLeg:
                             self.generated += max(event.tokens_generated - received, 0)
                             return
                         case RefinedPrompt():
-                            logger.debug("a refined prompt was not asked for and is ignored")
+                            if self._refinement is not None:
+                                self._refinement.take(event)
                     self._changed.notify()
                     wait_s = self._timeouts.finish_s if self._stopping else wait_s
                     silence.heard(self._time(), wait_s)
