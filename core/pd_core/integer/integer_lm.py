@@ -204,7 +204,7 @@ class IntegerLM:
         """
         assert isinstance(cache, IntegerKVCache), "integer numerics have a cache of their own"
         num_keys, window = len(token_ids), token_ids[-SCORE_WINDOW:]
-        index = score_layer(self.config.num_layers)
+        index = score_layer(self.config.num_layers, self.config.skip_v1_k_source)
         segment = Segment(cache, num_keys - len(window), len(window))
         self._run(window, [segment], index + 1)
         queries, scales = self._passes.last_queries(len(window))

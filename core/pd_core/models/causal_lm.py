@@ -150,7 +150,7 @@ class CausalLM(torch.nn.Module):
         window = token_ids[-SCORE_WINDOW:]
         segment = Segment(cache, len(token_ids) - len(window), len(window))
         x, batch = self._enter(window, [segment])
-        index = score_layer(len(self.layers))
+        index = score_layer(len(self.layers), self.config.skip_v1_k_source)
         for layer in self.layers[:index]:
             x = layer(x, batch)
         scored = self.layers[index]
