@@ -37,6 +37,10 @@ class SayingEngine:
     def card(self) -> ModelCard:
         return self._card
 
+    @property
+    def leaves_out(self) -> bool:
+        return False
+
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         return 0
 
@@ -51,7 +55,12 @@ class _Sequence:
     def __init__(self, engine: SayingEngine) -> None:
         self._engine = engine
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         await asyncio.sleep(self._engine.pass_s)
         return None if sample_position is None else self._engine.token_ids[sample_position]
 

@@ -1,7 +1,7 @@
 """A cloud link whose tokens come at scripted times, for sessions on a virtual clock."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -16,11 +16,13 @@ from pd_core.generation import (
     Limits,
     Load,
     ModelCard,
+    RefinedPrompt,
     ServerInfo,
     Start,
     Stop,
     Tokens,
 )
+from pd_core.refinement import Ranges
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_device_client.contract.ports import CloudStream
 
@@ -44,6 +46,8 @@ class Script:
         stall_streams: how many streams, from the first on, stall.
         wrong_from: tokens at this position and beyond differ from the model's.
         skip: a position that is left out.
+        refined: the refined prompts, one for each stream that asks; the last for all further ones.
+        refined_s: from Start to a refined prompt, before the first token.
     """
 
     admitted_s: float = 0.01
@@ -57,6 +61,8 @@ class Script:
     stall_streams: int = 1000
     wrong_from: int | None = None
     skip: int | None = None
+    refined: Sequence[Ranges] = ()
+    refined_s: float = 0.2
 
 
 @dataclass
@@ -137,6 +143,10 @@ class _ScriptedStream:
         vocab_size, eos = self._cloud.vocab_size, self._cloud.eos
         state = RollingHash(vocab_size, [eos], start.prompt_token_ids + start.committed_token_ids)
         wait_s, made, position = script.first_token_s - script.admitted_s, 0, start.first_position
+        if start.keep_ratio < 1.0 and script.refined:
+            await self._sleep(script.refined_s - script.admitted_s)
+            wait_s = script.first_token_s - script.refined_s
+            yield RefinedPrompt(script.refined[min(self._number, len(script.refined)) - 1])
         reason = FinishReason.LENGTH
         while position < self._limit:
             if made == script.stall_after and self._number <= script.stall_streams:

@@ -141,6 +141,12 @@ class Answer:
         return [t for m in self.messages for t in m.tokens.token_ids]
 
     @property
+    def kept_ranges(self) -> tuple[tuple[int, int], ...]:
+        """The refined prompt's."""
+        ranges = (r for m in self.messages for r in m.refined_prompt.kept_ranges)
+        return tuple((r.first, r.end) for r in ranges)
+
+    @property
     def finished(self) -> pb.Finished:
         """The Finished, after a check of the stream's order."""
         assert self.kinds[0] == "admitted"

@@ -22,6 +22,10 @@ class WrappedEngine:
     def chunk_tokens(self) -> int:
         return self.inner.chunk_tokens
 
+    @property
+    def leaves_out(self) -> bool:
+        return self.inner.leaves_out
+
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         return 0
 

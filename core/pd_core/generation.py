@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from pd_core.refinement import Ranges
 from pd_core.sampling_params import SamplingParams
 
 __all__ = [
@@ -94,6 +95,7 @@ class Start:
         sampling: how to choose tokens.
         token_limit: generate positions below this one (absolute; can only be raised).
         keep_ratio: share of the prompt the refined prompt keeps; 1 means no refinement.
+        protected_ranges: prompt positions that it keeps in any case, rising and apart.
         fingerprints: the client's; checked against the server's unless "".
         cache_salt: requests with different salts never share cached prefixes.
         useful_for_s: drop the request if its prefill has not begun by then; None: never.
@@ -111,6 +113,7 @@ class Start:
     cache_salt: str = ""
     useful_for_s: float | None = None
     stop_token_ids: tuple[int, ...] = ()
+    protected_ranges: Ranges = ()
 
     @property
     def first_position(self) -> int:
@@ -237,9 +240,9 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class RefinedPrompt:
-    """The prompt positions to keep, as [first, end) ranges in rising order."""
+    """The prompt positions to keep, as [first, end) ranges in rising order; the last is one."""
 
-    kept_ranges: tuple[tuple[int, int], ...]
+    kept_ranges: Ranges
 
 
 class Tokens(NamedTuple):  # one comes for every token: a third of a frozen dataclass's time

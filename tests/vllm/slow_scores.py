@@ -17,7 +17,8 @@ __all__ = ["expected_scores"]
 
 def expected_scores(lm: LoadedModel, prompt: Sequence[int]) -> Tensor:
     """The definition, word for word: hidden states to queries and keys to attention."""
-    attention = lm.float_model.layers[score_layer(lm.float_model.config.num_layers)].attention
+    index = score_layer(lm.model.config.num_layers, lm.model.config.skip_v1_k_source)
+    attention = lm.float_model.layers[index].attention
     assert isinstance(attention, GroupedAttention)
     seen: list[tuple[Tensor, Pass]] = []
     hook = attention.register_forward_pre_hook(lambda _, given: seen.append(given))

@@ -22,6 +22,7 @@ from pd_bench.commands.lengths import LengthsAsked, lengths
 from pd_bench.commands.pacing import PacingAsked, pacing
 from pd_bench.commands.planner import PlannerAsked, planner
 from pd_bench.commands.profile_cloud import profile
+from pd_bench.commands.refine import RefineAsked, refine
 from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
 from pd_bench.commands.sampler import SamplerAsked, sampler
@@ -59,6 +60,7 @@ add_command(app, turns, TurnsAsked)
 add_command(app, startup, StartupAsked)
 add_command(app, handoffs, HandoffsAsked)
 add_command(app, sampler, SamplerAsked)
+add_command(app, refine, RefineAsked)
 add_command(app, simulate, Simulated)
 add_command(app, pacing, PacingAsked)
 app.command()(profile)

@@ -60,6 +60,11 @@ class EmulatedDeviceEngine:
         """The card of the model it stands for."""
         return self._card
 
+    @property
+    def leaves_out(self) -> bool:
+        """Yes: it sleeps only for what it reads."""
+        return True
+
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         """Return 0: it keeps no prefixes."""
         return 0
@@ -68,7 +73,7 @@ class EmulatedDeviceEngine:
         self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
     ) -> "EmulatedSequence":
         """Open an empty sequence."""
-        return EmulatedSequence(self, sampling)
+        return EmulatedSequence(self, sampling, prompt_token_ids)
 
     async def close(self) -> None:
         """Do nothing: it holds nothing."""
@@ -97,21 +102,42 @@ class EmulatedDeviceEngine:
 class EmulatedSequence:
     """See `LocalSequence`.
 
+    Its tokens do not depend on what it leaves out of a prompt, unlike a model's: so a handoff can
+    still be checked token by token.
+
     Attributes:
-        state: the hash after all tokens fed so far.
+        state: the hash after all tokens up to the last one fed.
     """
 
-    def __init__(self, engine: EmulatedDeviceEngine, sampling: SamplingParams) -> None:
+    def __init__(
+        self,
+        engine: EmulatedDeviceEngine,
+        sampling: SamplingParams,
+        prompt_token_ids: Sequence[int] = (),
+    ) -> None:
         self._engine = engine
         self._sampling = sampling
         self.state = RollingHash(engine.card.vocab_size, engine.card.eos_token_ids)
+        self._prompt = prompt_token_ids
         self._num_tokens = 0
+        self._next_position = 0
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         """Take a pass's time, and the token from the hash."""
         await self._engine.work(self._num_tokens, len(token_ids))
-        self.state.extend(token_ids)
         self._num_tokens += len(token_ids)
+        if positions is None:
+            self.state.extend(token_ids)
+            self._next_position += len(token_ids)
+        else:
+            for token_id, position in zip(token_ids, positions, strict=True):
+                self.state.extend((*self._prompt[self._next_position : position], token_id))
+                self._next_position = position + 1
         if sample_position is None:
             return None
         return self.state.next_token(sample_position, self._sampling)

@@ -71,6 +71,11 @@ class HeldEngine:
         """The inner engine's."""
         return self.engine.chunk_tokens
 
+    @property
+    def leaves_out(self) -> bool:
+        """The inner engine's."""
+        return self.engine.leaves_out
+
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         """Ask the inner engine."""
         return self.engine.cached_tokens(prompt_token_ids)
@@ -91,9 +96,14 @@ class _HeldSequence:
         self._sequence = sequence
         self._released = released
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         await self._released.wait()
-        return await self._sequence.feed(token_ids, sample_position)
+        return await self._sequence.feed(token_ids, sample_position, positions)
 
     def close(self) -> None:
         self._sequence.close()

@@ -49,7 +49,7 @@ def scheme_client(
         pace_s=pace_s,
         device_profile=device_profile,
         lengths=lengths,
-        promise=promise,
+        promise=replace(promise or Promise(pace_s), quality_floor=scheme.quality_floor),
     )
     return _SchemeClient(client, scheme)
 

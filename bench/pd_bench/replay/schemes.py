@@ -7,6 +7,8 @@
   exactly N tokens of each answer (or all of a shorter one), however the forecast changes. As in
   pd-device, a side that fails or falls silent is replaced, and a device that is ahead of the
   cloud's first token continues alone.
+- `pd-device-rR`: pd-device where a device reads only the share R of a prompt, as in
+  pd-device-r0.5, once the cloud has told it which part.
 - `race-only`: both sides start; the one that shows the first token makes the whole answer, the
   other is cancelled. There is no handoff and no pace (`pd_bench.replay.race`).
 - `planned`: every device does what a fleet's plan directs (`pd-bench fleet-plan`).
@@ -32,7 +34,7 @@ def _names(text: str) -> tuple[str, ...]:
 SchemesOption = Annotated[
     tuple[str, ...],
     Option(
-        "Comma-separated; also pd-device-kN, race-only.",
+        "Comma-separated; also pd-device-kN, pd-device-rR, race-only.",
         "schemes",
         read=_names,
         written=",".join,
@@ -42,7 +44,11 @@ SchemesOption = Annotated[
 _RACE = "race-only"
 _PLANNED = "planned"
 _FIXED_K = re.compile(r"pd-device-k([1-9][0-9]{0,5})")
-_KNOWN = f"{', '.join(SCHEMES)}, pd-device-kN (N cloud tokens, as in pd-device-k14), {_RACE}"
+_KEPT = re.compile(r"pd-device-r(0\.[0-9]{1,3})")
+_KNOWN = (
+    f"{', '.join(SCHEMES)}, pd-device-kN (N cloud tokens, as in pd-device-k14), pd-device-rR (the "
+    f"share R of a prompt, as in pd-device-r0.5), {_RACE}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,13 @@ class Scheme:
         name: its name in tables and documents.
         mode: the device client's mode; for a race, the name itself.
         cloud_tokens: the fixed k; None: the planner's.
+        quality_floor: the least share of a prompt that a device reads.
     """
 
     name: str
     mode: str
     cloud_tokens: int | None = None
+    quality_floor: float = 1.0
 
     @property
     def race(self) -> bool:
@@ -89,6 +97,11 @@ class Scheme:
             )
         if self.cloud_tokens is not None:
             return (f"{self.name}: k is {self.cloud_tokens} for every request, never adapted",)
+        if self.quality_floor < 1.0:
+            return (
+                f"{self.name}: a device reads {self.quality_floor:.0%} of a prompt or more, so "
+                "with a real model its texts are not exact",
+            )
         return ()
 
 
@@ -105,7 +118,9 @@ def parse_scheme(name: str, *, planned: bool = False) -> Scheme:
         raise ConfigError("scheme planned needs the plan of a fleet; give it by --fleet-plan")
     if name in SCHEMES or name == _RACE:
         return Scheme(name, name)
-    match = _FIXED_K.fullmatch(name)
+    kept, match = _KEPT.fullmatch(name), _FIXED_K.fullmatch(name)
+    if kept is not None and float(kept[1]) > 0.0:
+        return Scheme(name, "pd-device", quality_floor=float(kept[1]))
     if match is None:
         raise ConfigError(f"unknown scheme {name!r}; known: {_KNOWN}")
     return Scheme(name, "pd-device", int(match[1]))

@@ -23,6 +23,7 @@ from pd_core.generation import (
     Extend,
     Finished,
     Load,
+    RefinedPrompt,
     ServerInfo,
     Start,
     Stop,
@@ -157,6 +158,10 @@ class _SimulatedStream:
             return
         self._send_down(Admitted(load), 0)
         cloud.engine.submit(self._request_id, start, self)
+
+    def refined(self, refined: RefinedPrompt) -> None:
+        if not self._ended:
+            self._send_down(refined, 0)
 
     def tokens(self, first_position: int, token_ids: tuple[int, ...]) -> None:
         if not self._ended:

@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from pd_bench.simulation.cloud_profile import CloudProfile
 from pd_core.errors import PdError
-from pd_core.generation import Finished, Load, Start
+from pd_core.generation import Finished, Load, RefinedPrompt, Start
+from pd_core.refinement import chosen_ranges
 from pd_server.engine.contract import EngineEvent, RequestFailed, RequestFinished, TokensMade
 from pd_server.engine.live_request import LiveRequest
 from pd_server.scheduling.block_budget import BLOCK_TOKENS, BlockBudget
@@ -29,6 +32,10 @@ __all__ = ["Receiver", "SimulatedEngine"]
 
 class Receiver(Protocol):
     """Receives a request's progress."""
+
+    def refined(self, refined: RefinedPrompt) -> None:
+        """The refined prompt, if one was asked for."""
+        ...
 
     def tokens(self, first_position: int, token_ids: tuple[int, ...]) -> None:
         """New tokens, in order of position."""
@@ -168,6 +175,14 @@ class SimulatedEngine:
         elif isinstance(event, RequestFailed):
             self._receivers.pop(event.request_id).end(event.error)
 
+    def _refine(self, request: LiveRequest) -> None:
+        """Send a refined prompt of as many tokens as asked for; which ones means nothing here."""
+        request.score_prompt = False
+        random = np.random.default_rng(request.request_id)
+        scores = random.random(request.num_prompt_tokens)
+        kept = chosen_ranges(scores, request.keep_ratio, request.protected_ranges)
+        self._receivers[request.request_id].refined(RefinedPrompt(kept))
+
     # Steps
 
     def _step(self) -> None:
@@ -206,5 +221,8 @@ class SimulatedEngine:
         self._kv.end_step(step_s)
         next_token = self._hashed.next_token
         made = [next_token(chunk.request) if chunk.samples else None for chunk in chunks]
+        for chunk in chunks:
+            if chunk.samples and chunk.request.score_prompt:
+                self._refine(chunk.request)
         self._book.end_step(chunks, made, step_s)
         self._step()

@@ -53,16 +53,26 @@ class ForesightEngine(EmulatedDeviceEngine):
         self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
     ) -> EmulatedSequence:
         """Open an empty sequence."""
-        return _ForesightSequence(self, sampling)
+        return _ForesightSequence(self, sampling, prompt_token_ids)
 
 
 class _ForesightSequence(EmulatedSequence):
-    def __init__(self, engine: ForesightEngine, sampling: SamplingParams) -> None:
-        super().__init__(engine, sampling)
+    def __init__(
+        self,
+        engine: ForesightEngine,
+        sampling: SamplingParams,
+        prompt_token_ids: Sequence[int] = (),
+    ) -> None:
+        super().__init__(engine, sampling, prompt_token_ids)
         self._foresight = engine
         self._tried = False
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         engine = self._foresight
         decodes = len(token_ids) == 1 and sample_position is not None
         if decodes and not self._tried and engine.session is not None:
@@ -74,7 +84,7 @@ class _ForesightSequence(EmulatedSequence):
                     course.carry_out()
                     engine.num_foreseen += 1
                     return None
-        return await super().feed(token_ids, sample_position)
+        return await super().feed(token_ids, sample_position, positions)
 
 
 def _undisturbed(session: Session) -> bool:
@@ -122,7 +132,7 @@ class _Course:
         self._estimate = replace(estimate, decode=decode, errors=errors)
         self._helped = session.handoff.helped
         self._controller = copy.copy(session.reader.controller)
-        self._prompt_tokens = len(session.ask.prompt_token_ids)
+        self._prompt_tokens = device.prompt.num_tokens
         self._num_fed = device.num_fed
         self._length = session.log.length
         self._last_shown = len(session.seen.shown) - 1

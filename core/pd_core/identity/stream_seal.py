@@ -11,13 +11,14 @@ import struct
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
-from pd_core.generation import Finished, FinishReason, Start, Tokens
+from pd_core.generation import Finished, FinishReason, RefinedPrompt, Start, Tokens
 from pd_core.sampling.splitmix import MASK, mixed
 
 __all__ = ["StreamSeal", "start_seal"]
 
-# They change no token; the first is rounded to nanoseconds on the way.
-_LEFT_OUT = {"useful_for_s", "api_version"}
+# They change no token; the first is rounded to nanoseconds on the way. The last is unknown to older
+# servers; the device checks it in the refined prompt itself.
+_LEFT_OUT = {"useful_for_s", "api_version", "protected_ranges"}
 _REASONS = {FinishReason.STOP: 1, FinishReason.LENGTH: 2, FinishReason.CANCELLED: 3}
 
 
@@ -41,6 +42,14 @@ class StreamSeal:
         state = self._state
         for position, token_id in enumerate(tokens.token_ids, tokens.first_position):
             state = mixed(state ^ (position << 32 | token_id))
+        self._state = state
+        return state
+
+    def after_refined(self, refined: RefinedPrompt) -> int:
+        """Go on with a refined prompt; return the new seal."""
+        state = mixed(self._state ^ MASK)
+        for first, end in refined.kept_ranges:
+            state = mixed(state ^ (first << 32 | end))
         self._state = state
         return state
 

@@ -152,14 +152,20 @@ class IntegerLM:
 
     def _run(self, token_ids: Tensor, segments: Sequence[Segment], stop: int) -> Tensor:
         x = self._embed(token_ids)
-        self._reserve(max(s.start + s.num_tokens for s in segments))
-        places = [slice(s.start, s.start + s.num_tokens) for s in segments]
-        cos, sin = (
-            table[places[0]] if len(places) == 1 else torch.cat([table[at] for at in places])
-            for table in (self._cos, self._sin)
-        )
+        self._reserve(max(s.positions_end for s in segments))
+        cos, sin = (self._angles(table, segments) for table in (self._cos, self._sin))
         self._passes.run(x, cos, sin, segments, stop)
         return x
+
+    def _angles(self, table: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """Return a table's rows at the segments' positions, in order."""
+        rows = [
+            table[s.start : s.positions_end]
+            if s.positions is None
+            else table[s.position_ids.to(self.device)]
+            for s in segments
+        ]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def _embed(self, token_ids: Tensor) -> Tensor:
         """Return the embeddings (T, padded hidden) of token ids."""
@@ -198,7 +204,7 @@ class IntegerLM:
         """
         assert isinstance(cache, IntegerKVCache), "integer numerics have a cache of their own"
         num_keys, window = len(token_ids), token_ids[-SCORE_WINDOW:]
-        index = score_layer(self.config.num_layers)
+        index = score_layer(self.config.num_layers, self.config.skip_v1_k_source)
         segment = Segment(cache, num_keys - len(window), len(window))
         self._run(window, [segment], index + 1)
         queries, scales = self._passes.last_queries(len(window))

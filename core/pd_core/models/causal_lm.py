@@ -117,10 +117,9 @@ class CausalLM(torch.nn.Module):
         num_tokens = token_ids.shape[0]
         pad = self.numerics.padded_rows(num_tokens) - num_tokens
         positions = torch.cat(
-            [torch.arange(s.start, s.start + s.num_tokens) for s in segments]
-            + [torch.zeros(pad, dtype=torch.int64)]
+            [s.position_ids for s in segments] + [torch.zeros(pad, dtype=torch.int64)]
         ).to(self.device)
-        self._rope.reserve(max(s.start + s.num_tokens for s in segments))
+        self._rope.reserve(max(s.positions_end for s in segments))
         batch = Pass(segments, self._attention(segments), *self._rope.at(positions))
         return torch.nn.functional.pad(self.embed_tokens[token_ids], (0, 0, 0, pad)), batch
 
@@ -151,7 +150,7 @@ class CausalLM(torch.nn.Module):
         window = token_ids[-SCORE_WINDOW:]
         segment = Segment(cache, len(token_ids) - len(window), len(window))
         x, batch = self._enter(window, [segment])
-        index = score_layer(len(self.layers))
+        index = score_layer(len(self.layers), self.config.skip_v1_k_source)
         for layer in self.layers[:index]:
             x = layer(x, batch)
         scored = self.layers[index]
@@ -197,7 +196,7 @@ def passes(segments: Sequence[Segment], max_tokens: int) -> Iterator[list[Segmen
         done = 0
         while done < s.num_tokens:
             count = min(room, s.num_tokens - done)
-            batch.append(Segment(s.cache, s.start + done, count))
+            batch.append(s.part(done, count))
             done += count
             room -= count
             if room == 0:

@@ -132,14 +132,38 @@ class Segment:
     """One sequence's part of a ragged batch.
 
     Attributes:
-        cache: the sequence's; positions below start are cached, and there is room for the rest.
-        start: position of the part's first token.
-        num_tokens: length of the part; its positions are below start + num_tokens.
+        cache: the sequence's; places below start are filled, and there is room for the rest.
+        start: place of the part's first token in the cache.
+        num_tokens: length of the part; it is cached below start + num_tokens.
+        positions: of its tokens in the text they were taken from, rising, where some of that text
+            is left out; None: the same as their places in the cache.
     """
 
     cache: KVCache
     start: int
     num_tokens: int
+    positions: tuple[int, ...] | None = None
+
+    @property
+    def position_ids(self) -> Tensor:
+        """The positions by which queries and keys are rotated, (num_tokens,)."""
+        if self.positions is None:
+            return torch.arange(self.start, self.start + self.num_tokens)
+        return torch.tensor(self.positions)
+
+    @property
+    def positions_end(self) -> int:
+        """One past its last position."""
+        if self.positions is None:
+            return self.start + self.num_tokens
+        return self.positions[-1] + 1
+
+    def part(self, first: int, num_tokens: int) -> "Segment":
+        """Return num_tokens of its tokens, from its token number `first` on."""
+        positions = self.positions
+        if positions is not None:
+            positions = positions[first : first + num_tokens]
+        return Segment(self.cache, self.start + first, num_tokens, positions)
 
 
 def whole_blocks(num_tokens: int) -> int:
@@ -155,6 +179,7 @@ def check_room(token_ids: Tensor, segments: Sequence[Segment]) -> None:
     """
     assert token_ids.shape == (sum(s.num_tokens for s in segments),), "segments cover the ids"
     for s in segments:
+        assert s.positions is None or len(s.positions) == s.num_tokens, "each has a position"
         if s.start + s.num_tokens > s.cache.capacity_tokens:
             raise EngineError(
                 f"a cache of {s.cache.capacity_tokens} tokens cannot take positions "

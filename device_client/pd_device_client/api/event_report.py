@@ -15,6 +15,7 @@ from pd_device_client.contract.happenings import (
     DevicePassed,
     Happened,
     Happening,
+    PromptRefined,
     Replanned,
 )
 from pd_device_client.planning.plan_notes import plan_words
@@ -34,12 +35,13 @@ def plan_report(session: Session) -> dict[str, Any]:
         "words": plan_words(plan, prompt_tokens),
         "prompt_tokens": prompt_tokens,
         "cloud_tokens": outcome.planned_tokens,
+        "keep_ratio": plan.keep_ratio,
         "pace_s": plan.pace_s,
         "ttft_s": plan.first_token_s,
         "ready_s": plan.ready_s,
         "why": plan.why,
         "broken": list(plan.broken),
-        "exactness": outcome.exactness,
+        "exactness": "refined" if plan.keep_ratio < 1.0 else outcome.exactness,
         "notes": list(outcome.notes),
     }
 
@@ -64,6 +66,8 @@ def _told(happening: Happening) -> tuple[str, dict[str, Any]]:
         case DevicePassed(num_fed, num_tokens, seconds):
             facts = {"fed_tokens": num_fed, "num_tokens": num_tokens, "seconds": seconds}
             return "device_pass", facts
+        case PromptRefined(num_left_out):
+            return "prompt_refined", {"left_out_tokens": num_left_out}
         case DeviceFailed(error):
             return "device_failed", _error(error)
         case Claimed(position):

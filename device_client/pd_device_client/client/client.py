@@ -1,12 +1,13 @@
 """The device client: both sides, their speed estimates, and a session for each answer."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from pd_core.errors import CloudBudgetSpent, CloudUnavailable
 from pd_core.generation import Fingerprints, FinishReason
+from pd_core.refinement import MOST_PROTECTED, Ranges
 from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.measure import measure_engine
@@ -25,6 +26,7 @@ from pd_device_client.contract.text_source import TextMaker, TextSource
 from pd_device_client.planning.answer_lengths import AnswerLengths
 from pd_device_client.planning.cloud_allowance import CloudAllowance, CloudCaps, DayAccount
 from pd_device_client.planning.estimates import DeviceEstimate
+from pd_device_client.planning.plan import Plan
 from pd_device_client.planning.plan_notes import plan_notes
 from pd_device_client.planning.profiles import SpeedProfile
 from pd_device_client.session.engine_turns import EngineTurns
@@ -56,6 +58,7 @@ class DeviceClient:
         promise: all that is promised by default; None: only pace_s and ttft_s.
         caps: on the cloud's tokens and cost; None: there are none.
         account: what was spent today; None without a cap of a day.
+        protect: finds the positions of a prompt that are read in any case; None: there are none.
 
     Attributes:
         cloud: the watched cloud; its card is fetched at start and renewed when old.
@@ -82,12 +85,14 @@ class DeviceClient:
         promise: Promise | None = None,
         caps: CloudCaps | None = None,
         account: DayAccount | None = None,
+        protect: Callable[[Sequence[int]], Ranges] | None = None,
     ) -> None:
         self._caps = caps or CloudCaps()
         self._account = account
         self._engine = engine
         self._card = None if engine is None else engine.card
         self._text = text
+        self._protect = protect
         self.promise = promise or Promise(pace_s, ttft_s)
         # Without an engine the device's estimate is never used.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
@@ -166,6 +171,7 @@ class DeviceClient:
             sides,
             expected_tokens=expected,
             text=self._text_source(ask),
+            protected=self._protected(ask, plan),
             notes=[*choice.notes, *plan_notes(plan, ask.mode, num_prompt)],
             reading_wpm=promise.reading_wpm,
             on_end=partial(self._learn, cloud, num_prompt),
@@ -234,6 +240,15 @@ class DeviceClient:
     def _allowance(self, promise: Promise) -> CloudAllowance | None:
         caps = replace(self._caps, request_tokens=promise.max_cloud_tokens)
         return None if caps == CloudCaps() else CloudAllowance(caps, self._account)
+
+    def _protected(self, ask: Ask, plan: Plan) -> Ranges:
+        """Return the positions that a refined prompt keeps in any case."""
+        if plan.keep_ratio >= 1.0 or self._protect is None:
+            return ()
+        found = self._protect(ask.prompt_token_ids)
+        # A chat of so many turns has few words in each: all of it is kept.
+        whole = ((0, len(ask.prompt_token_ids)),)
+        return found if len(found) <= MOST_PROTECTED else whole
 
     async def close(self) -> None:
         """Close both sides."""

@@ -30,6 +30,8 @@ def plan_for(ask: Ask, promise: Promise, expected_tokens: int, sides: Sides) -> 
     if engine is not None:
         cached = engine.cached_tokens(ask.prompt_token_ids)
         wait_s = sides.turns.forecast_s()
+        if not engine.leaves_out:
+            promise = replace(promise, quality_floor=1.0)
         device = QueuedDevice(sides.device_estimate, wait_s, cached, num_prompt)
     cloud = None if sides.link is None else sides.cloud_estimate.forecast(num_prompt)
     k, limit = ask.cloud_tokens, ask.max_tokens

@@ -92,6 +92,9 @@ def _start_to_pb(start: Start) -> pb.Start:
         useful_for_ns=None if useful_for_s is None else round(useful_for_s * _NS),
         stop_token_ids=start.stop_token_ids,
         seal=start_seal(start),
+        protected_ranges=[
+            pb.PositionRange(first=first, end=end) for first, end in start.protected_ranges
+        ],
     )
 
 

@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 from pd_core.errors import LinkCorrupted, PdError
-from pd_core.generation import CloudEvent, Finished, Start, Tokens
+from pd_core.generation import CloudEvent, Finished, RefinedPrompt, Start, Tokens
 from pd_core.identity.stream_seal import StreamSeal
 from pd_device_client.cloud.convert import event_from_pb
 from pd_proto.v1 import generation_pb2 as pb
@@ -49,9 +49,11 @@ class SealCheck:
                 self._check(message.tokens, self._seal.after_tokens(event))
             case Finished():
                 self._check(message.finished, self._seal.after_finished(event))
+            case RefinedPrompt():
+                self._check(message.refined_prompt, self._seal.after_refined(event))
         return event
 
-    def _check(self, message: pb.Tokens | pb.Finished, expected: int) -> None:
+    def _check(self, message: pb.Tokens | pb.Finished | pb.RefinedPrompt, expected: int) -> None:
         given = message.seal if message.HasField("seal") else None
         if given != expected and (given is not None or self._sealed):
             raise _corrupted()

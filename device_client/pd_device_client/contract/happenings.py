@@ -22,6 +22,7 @@ __all__ = [
     "DevicePassed",
     "Happened",
     "Happening",
+    "PromptRefined",
     "Replanned",
     "Tell",
     "silent",
@@ -74,6 +75,13 @@ class DevicePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptRefined:
+    """The device leaves out tokens of the prompt that, as the cloud's scores say, matter least."""
+
+    num_left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceFailed:
     """The device's engine failed; it takes no further part."""
 
@@ -115,6 +123,7 @@ Happening = (
     | CloudFailed
     | DeviceBegan
     | DevicePassed
+    | PromptRefined
     | DeviceFailed
     | Claimed
     | ClaimReturned

@@ -55,8 +55,10 @@ class Outcome:
         disagreed: dropped tokens that differ from the committed ones.
         device_cached_tokens: prompt tokens that the device had cached from earlier answers.
         cloud_ttft_s: seconds from submit to the first cloud token's arrival; None without one.
+        left_out_tokens: prompt tokens that the device did not read, as a refined prompt said.
         exactness: "identical" when both sides have equal numerics (or only one took part and
-            nothing can differ), else "consistent".
+            nothing can differ), else "consistent"; "refined" when the device made tokens without
+            having read the whole prompt: then the text also depends on what it left out.
         cloud_error: why the cloud failed during the answer, or None.
         error: why the answer is incomplete, or None.
         notes: problems that the session worked around, in words for the user.
@@ -75,6 +77,7 @@ class Outcome:
     device_tokens_generated: int = 0
     disagreed: int = 0
     device_cached_tokens: int = 0
+    left_out_tokens: int = 0
     cloud_ttft_s: float | None = None
     exactness: str = "identical"
     cloud_error: PdError | None = None

@@ -56,12 +56,20 @@ class CloudLink(Protocol):
 class LocalSequence(Protocol):
     """One sequence on the local engine, with its KV cache."""
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         """Run the next tokens of the sequence through the model in one pass.
 
         Args:
             token_ids: the tokens that follow those fed before.
             sample_position: response position to sample from the pass's last logits, or None.
+            positions: of these tokens, rising, where some of the prompt that the sequence was
+                opened with is left out; None: they follow the last one fed. Only for an engine
+                that `leaves_out`.
 
         Returns:
             The sampled token; None without a sample_position.
@@ -87,6 +95,11 @@ class LocalEngine(Protocol):
     @property
     def chunk_tokens(self) -> int:
         """Tokens of one prefill pass; a cancel waits for at most one pass."""
+        ...
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether its sequences can leave out positions of a prompt."""
         ...
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:

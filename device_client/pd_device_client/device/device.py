@@ -15,6 +15,7 @@ from pd_core.host.cpu import num_cores
 from pd_core.host.free_memory import trim_heap
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.speculation.speculation import Speculation
+from pd_core.text.protected import protected_ranges
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.ports import CloudLink
@@ -139,6 +140,7 @@ async def open_device(
         device_profile=None if speed_key is None else kept_profile(speed_key),
         text=loaded.tokenizer.stream,
         lengths=kept_lengths(),
+        protect=partial(protected_ranges, loaded.tokenizer),
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)

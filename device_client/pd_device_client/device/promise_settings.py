@@ -33,6 +33,11 @@ class PromiseSettings:
             "Longest gap allowed; up to it the pace of a slow device is stretched.", "largest-gap"
         ),
     ] = None
+    quality_floor: Annotated[
+        float,
+        *(Ge(0.05), Le(1)),
+        Option("Least share of a prompt read here; below 1 is sooner ready, and not exact."),
+    ] = 1.0
     privacy: Annotated[
         str,
         Option(
@@ -96,6 +101,7 @@ class PromiseSettings:
             pace_s,
             ttft_s,
             largest_gap_s=self.largest_gap_s,
+            quality_floor=self.quality_floor,
             max_cloud_tokens=self.cloud_tokens_per_request,
             local_only=self.local_only,
             reading_wpm=reading_wpm,

@@ -103,6 +103,12 @@ class DeviceSettings:
     def __post_init__(self) -> None:
         _ = self.slowed_to
         _ = self.promise
+        floor = self.promises.quality_floor
+        if floor < 1.0 and self.engine == "llama-cpp":
+            raise ConfigError(
+                f"--quality-floor {floor:g} leaves out parts of prompts, which "
+                "llama-cpp reads only as a whole; do without it, or give --engine torch"
+            )
         if self.context_tokens is not None and self.engine != "llama-cpp":
             raise ConfigError(
                 "--context-tokens is how much memory llama-cpp takes at the start; leave it out, "

@@ -67,6 +67,11 @@ class LlamaCppEngine:
         """What it runs."""
         return self._card
 
+    @property
+    def leaves_out(self) -> bool:
+        """No: llama.cpp wants the positions of a sequence without gaps."""
+        return False
+
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         """Number of the prompt's first tokens that are cached from earlier answers."""
         return self.kept.shared_tokens(prompt_token_ids)
@@ -111,7 +116,13 @@ class _LlamaCppSequence:
             prompt_token_ids[:num_kept],
         )
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
+        assert positions is None, "its positions have no gaps"
         loop = asyncio.get_running_loop()
         sampled = await loop.run_in_executor(
             self._engine.worker, self._pass, list(token_ids), sample_position

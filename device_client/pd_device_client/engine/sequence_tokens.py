@@ -24,12 +24,16 @@ class SequenceTokens:
         eos_token_ids: that end an answer.
         most: tokens that fit the model's context.
         kept: the tokens whose keys and values were kept from an earlier answer.
+        prompt: all of the prompt, of which some may be left out.
 
     Attributes:
         num_tokens: that are in the cache; later passes go on behind them.
-        ids: those tokens and, after a pass, guesses that were right, or tokens of a pass that
-            failed; `feed` drops both.
-        held: tokens surely in the cache: a pass whose caller was cancelled does not count.
+        num_left_out: of the prompt before them, that are not in the cache.
+        ids: the tokens in the cache and those left out, so that sampling looks back at the same
+            text as the cloud's; after a pass also guesses that were right, or tokens of a pass
+            that failed; `feed` drops both.
+        held: tokens surely in the cache: a pass whose caller was cancelled does not count, nor
+            does what is computed behind tokens left out.
     """
 
     def __init__(
@@ -38,22 +42,30 @@ class SequenceTokens:
         eos_token_ids: Sequence[int],
         most: int,
         kept: Sequence[int],
+        prompt: Sequence[int] = (),
     ) -> None:
         self._sampling = sampling
         self._eos_token_ids = eos_token_ids
         self._most = most
         self._history: History | None = None
+        self._prompt = prompt
+        self.num_left_out = 0
         self.num_tokens = len(kept)
         self.ids = list(kept)
         self.held = list(kept)
 
+    @property
+    def next_position(self) -> int:
+        """The position of the next token, if none is left out before it."""
+        return self.num_tokens + self.num_left_out
+
     def room_for(self, count: int) -> int:
-        """Return how many tokens fit behind `count` more.
+        """Return how many tokens fit behind `count` more, those left out included.
 
         Raises:
             PromptTooLong: not even those fit.
         """
-        end = self.num_tokens + count
+        end = self.next_position + count
         if end > self._most:
             raise PromptTooLong(
                 f"{end} tokens do not fit the local model's context of {self._most}"
@@ -75,12 +87,28 @@ class SequenceTokens:
                 f"the local engine failed: {type(error).__name__}; see the log for the cause"
             ) from error
 
-    def feed(self, token_ids: Sequence[int]) -> None:
-        """Note what a pass computes behind the tokens in the cache."""
-        if len(self.ids) > self.num_tokens:
-            del self.ids[self.num_tokens :]
+    def feed(self, token_ids: Sequence[int], positions: Sequence[int] | None = None) -> None:
+        """Note what a pass computes behind the tokens in the cache; None: at the next positions."""
+        if len(self.ids) > self.next_position:
+            del self.ids[self.next_position :]
             self._history = None
-        self.ids += token_ids
+        if positions is None:
+            self.ids += token_ids
+            return
+        for token_id, position in zip(token_ids, positions, strict=True):
+            self.ids += self._prompt[len(self.ids) : position]
+            self.ids.append(token_id)
+        assert len(self.ids) == positions[-1] + 1, "only the prompt's are left out"
+
+    def passed(self, positions: Sequence[int]) -> None:
+        """Count the tokens at these positions as being in the cache."""
+        self.num_tokens += len(positions)
+        self.num_left_out = positions[-1] + 1 - self.num_tokens
+
+    def hold(self, token_ids: Sequence[int]) -> None:
+        """Count tokens as surely there; not behind some left out, as those differ."""
+        if not self.num_left_out:
+            self.held += token_ids
 
     def sample(self, logits: torch.Tensor, position: int) -> int:
         """Choose the answer's token at a position.

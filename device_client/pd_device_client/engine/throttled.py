@@ -27,6 +27,11 @@ class ThrottledEngine:
         """The real engine's card, labelled."""
         return self._card
 
+    @property
+    def leaves_out(self) -> bool:
+        """Ask the real engine."""
+        return self._engine.leaves_out
+
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         """Ask the real engine."""
         return self._engine.cached_tokens(prompt_token_ids)
@@ -50,10 +55,15 @@ class _ThrottledSequence:
         self._profile = profile
         self._num_tokens = num_cached
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + self._profile.pass_s(self._num_tokens, len(token_ids))
-        sampled = await self._sequence.feed(token_ids, sample_position)
+        sampled = await self._sequence.feed(token_ids, sample_position, positions)
         self._num_tokens += len(token_ids)
         await asyncio.sleep(max(end_s - loop.time(), 0.0))
         return sampled

@@ -86,6 +86,11 @@ class TorchLocalEngine:
         """What it runs."""
         return self._card
 
+    @property
+    def leaves_out(self) -> bool:
+        """Yes: queries and keys are rotated by whatever positions they are given."""
+        return True
+
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         """Number of the prompt's first tokens that are cached from earlier answers."""
         return self._kept.shared_tokens(prompt_token_ids)
@@ -132,6 +137,9 @@ class _TorchSequence:
     A pass over one token of an answer may also compute guesses at those that follow. Each guess
     that is the very token sampled before it stands in the cache already when it is fed, and the
     token after it is known: such a feed needs no pass. Whoever feeds sees no difference but time.
+
+    Where positions of the prompt are left out, the cache has no place for them, and only what
+    stands before the first of them is kept for a next turn: all after it differs from a prefill.
     """
 
     def __init__(
@@ -153,13 +161,18 @@ class _TorchSequence:
         self._cache = loaded.model.make_cache(1)
         self._tokens = SequenceTokens(
             *(sampling, loaded.eos_token_ids, loaded.model.config.max_context_tokens),
-            prompt_token_ids[:num_kept],
+            *(prompt_token_ids[:num_kept], prompt_token_ids),
         )
         self._lookup = PromptLookup()  # of tokens that were fed
         # Sampled tokens that come next; all but the last are in the cache.
         self._ahead: list[int] = []
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         known = 0
         while known < min(len(token_ids), len(self._ahead) - 1):
             if token_ids[known] != self._ahead[known]:
@@ -172,13 +185,14 @@ class _TorchSequence:
             most = self._speculation.draft_tokens() if decodes else 0
             loop = asyncio.get_running_loop()
             began_s = loop.time()
+            at = None if positions is None else tuple(positions[known:])
             self._ahead, num_drafted = await loop.run_in_executor(
-                self._worker, self._pass, rest, sample_position, most
+                self._worker, self._pass, rest, sample_position, most, at
             )
             if decodes:
                 seconds = loop.time() - began_s
                 self._speculation.passed(num_drafted, len(self._ahead) - 1, seconds)
-        self._tokens.held += token_ids
+        self._tokens.hold(token_ids)
         return None if sample_position is None else self._ahead[0]
 
     def close(self) -> None:
@@ -188,47 +202,57 @@ class _TorchSequence:
         self._kept = None
 
     def _pass(
-        self, token_ids: list[int], sample_position: int | None, most: int
+        self,
+        token_ids: list[int],
+        sample_position: int | None,
+        most: int,
+        positions: tuple[int, ...] | None,
     ) -> tuple[list[int], int]:
         """Run one forward pass on the worker's thread.
 
         Args:
             token_ids: what to feed.
-            sample_position: as in `feed`.
+            sample_position, positions: as in `feed`.
             most: the most tokens to guess.
 
         Returns:
             The sampled tokens (the next one, and one for each right guess), and how many were
             guessed.
         """
-        most = min(most, self._tokens.room_for(len(token_ids)))
+        first = self._tokens.next_position
+        if positions is None:
+            positions = tuple(range(first, first + len(token_ids)))
+        assert len(positions) == len(token_ids), "each token has a position"
+        assert positions[0] >= first, "positions rise"
+        most = min(most, self._tokens.room_for(positions[-1] + 1 - first))
         self._threads.set_for(len(token_ids))
         with self._tokens.computing(len(token_ids)), torch.inference_mode():
-            draft = self._fed(token_ids, most)
-            hidden = self._forward([*token_ids, *draft], len(draft))
+            draft = self._fed(token_ids, positions, most)
+            hidden = self._forward([*token_ids, *draft], positions)
             if sample_position is None:
                 return [], 0
             logits = self._loaded.model.logits(hidden[-1 - len(draft) :])
             return self._sampled(logits, draft, sample_position), len(draft)
 
-    def _fed(self, token_ids: list[int], most: int) -> list[int]:
+    def _fed(self, token_ids: list[int], positions: tuple[int, ...], most: int) -> list[int]:
         """Note what is fed, and return guesses at what follows."""
-        self._tokens.feed(token_ids)
+        self._tokens.feed(token_ids, positions)
         if not most:
             return []
         self._lookup.extend(self._tokens.ids[self._lookup.num_tokens :])
         return self._lookup.draft(most)
 
-    def _forward(self, token_ids: list[int], num_drafted: int) -> torch.Tensor:
-        """Compute tokens, of which the last are guesses: (T, hidden)."""
+    def _forward(self, token_ids: list[int], positions: tuple[int, ...]) -> torch.Tensor:
+        """Compute tokens, of which those without a position are guesses: (T, hidden)."""
         model, start = self._loaded.model, self._tokens.num_tokens
         self._cache.reserve(start + len(token_ids))
         if self._source is not None:  # not in `open`, so that copying is off the event loop
             self._cache.copy_prefix(self._source, start)
             self._source = None
-        segment = Segment(self._cache, start, len(token_ids))
+        guessed = range(positions[-1] + 1, positions[-1] + 1 + len(token_ids) - len(positions))
+        segment = Segment(self._cache, start, len(token_ids), (*positions, *guessed))
         hidden = model.forward(torch.tensor(token_ids), [segment])
-        self._tokens.num_tokens += len(token_ids) - num_drafted
+        self._tokens.passed(positions)
         return hidden
 
     def _sampled(self, logits: torch.Tensor, draft: list[int], position: int) -> list[int]:

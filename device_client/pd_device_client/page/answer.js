@@ -50,6 +50,8 @@ export class Answer {
     /** @type {number | null} when the device's turn at its engine came */
     this.deviceBeganS = null;
     this.cachedTokens = 0;
+    /** Tokens of the prompt that the device does not read. */
+    this.leftOutTokens = 0;
     /** @type {Failure[]} */
     this.failures = [];
     /** @type {Told | null} of an answer out of the browser's store: its events are gone */
@@ -177,6 +179,9 @@ export class Answer {
       case "device_began":
         this.deviceBeganS = atS;
         this.cachedTokens = event.cached_tokens;
+        break;
+      case "prompt_refined":
+        this.leftOutTokens = event.left_out_tokens;
         break;
       case "device_pass":
         this.passes.push({

@@ -130,7 +130,7 @@ function cloudFreeS(answer) {
  */
 function deviceLane(place, answer) {
   const y = place.device;
-  const prompt = answer.plan?.prompt_tokens ?? 0;
+  const prompt = (answer.plan?.prompt_tokens ?? 0) - answer.leftOutTokens;
   const claimS = answer.claim?.atS ?? Number.POSITIVE_INFINITY;
   const reading = answer.passes.filter((pass) => pass.fed <= prompt);
   const later = answer.passes.filter((pass) => pass.fed > prompt);

@@ -3,6 +3,13 @@
 
 /** @typedef {import("./answer.js").Answer} Answer */
 
+/** @type {Record<string, string>} */
+const EXACTNESS = {
+  identical: "the same, whichever side makes it",
+  consistent: "may depend on the handoff",
+  refined: "from a part of the prompt, after the handoff",
+};
+
 /** @param {number} value */
 export function seconds(value) {
   // The unit stays on the number's line.
@@ -92,7 +99,8 @@ export function figures(answer) {
     found.push(["Planned from the cloud", counted(answer.plan.cloud_tokens, "token")]);
   }
   if (report) {
-    found.push(["Text", report.exactness === "identical" ? "the same, whichever side makes it" : "may depend on the handoff"]);
+    found.push(["Text", EXACTNESS[report.exactness] ?? EXACTNESS.consistent]);
+    if (report.left_out_tokens > 0) found.push(["Not read here", counted(report.left_out_tokens, "token")]);
     found.push(["Seed", String(report.seed)]);
   }
   return found;

@@ -174,7 +174,8 @@ class Candidates:
     def refined(self) -> list[Candidate]:
         """The shared ones with less of the prompt, as far as the least keep ratio allows."""
         least = self.promise.quality_floor
-        return [self.shared(rho) for rho in KEEP_RATIOS if least <= rho < 1]
+        ratios = sorted({*KEEP_RATIOS, least}, reverse=True)
+        return [self.shared(rho) for rho in ratios if least <= rho < 1]
 
     def in_turns(self) -> Candidate | None:
         """Cloud and device take turns, for a device that cannot hold the pace.

@@ -27,6 +27,7 @@ from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.happenings import CloudArrived, CloudAsked, CloudFailed, Tell, silent
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.session.clock import loop_time
+from pd_device_client.session.refinement import Refinement
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.silence import Silence
 from pd_device_client.session.token_log import TokenLog
@@ -63,6 +64,7 @@ class CloudLeg:
         log: receives the tokens.
         changed: notified on every change.
         useful_for_s: sent with the first Start.
+        refinement: asks for a refined prompt and takes it; None: none is wanted.
         tell: receives events.
 
     Attributes:
@@ -81,6 +83,7 @@ class CloudLeg:
         changed: Signal,
         *,
         useful_for_s: float | None = None,
+        refinement: Refinement | None = None,
         tell: Tell = silent,
     ) -> None:
         assert sides.link is not None, "a cloud leg needs a link"
@@ -94,6 +97,7 @@ class CloudLeg:
         self._useful_for_s = useful_for_s
         self._allowance = sides.allowance
         self._most: int | None = None  # the caps allow no position from this one on
+        self._refinement = refinement
         self._tell = tell
         self._time: Callable[[], float] = loop_time
         self._stopping = False
@@ -261,10 +265,9 @@ class CloudLeg:
         granted = self._granted(self.limit - length, len(ask.prompt_token_ids) + length)
         if not granted:
             return None
-        self._paid = granted
-        self.limit = length + granted
+        self._paid, self.limit = granted, length + granted
         self._streams += 1
-        first = self._streams == 1
+        first, refinement = self._streams == 1, self._refinement
         return Start(
             request_id=f"{ask.request_id}/{self._streams}",
             prompt_token_ids=ask.prompt_token_ids,
@@ -275,6 +278,8 @@ class CloudLeg:
             cache_salt=ask.cache_salt,
             useful_for_s=self._useful_for_s if first else None,
             stop_token_ids=ask.stop_token_ids,
+            keep_ratio=1.0 if refinement is None else refinement.keep_ratio,
+            protected_ranges=() if refinement is None else refinement.protected_ranges,
         )
 
     def _granted(self, tokens: int, prompt_tokens: int = 0) -> int:
@@ -320,7 +325,8 @@ class CloudLeg:
                             self._give_back(self._paid - max(event.tokens_generated, received))
                             return
                         case RefinedPrompt():
-                            logger.debug("a refined prompt was not asked for and is ignored")
+                            if self._refinement is not None:
+                                self._refinement.take(event)
                     self._changed.notify()
                     wait_s = self._timeouts.finish_s if self._stopping else wait_s
                     silence.heard(self._time(), wait_s)

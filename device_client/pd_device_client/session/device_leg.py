@@ -11,17 +11,20 @@ import math
 from typing import Protocol
 
 from pd_core.errors import EngineError, PdError
+from pd_core.refinement import Ranges
 from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.happenings import (
     DeviceBegan,
     DeviceFailed,
     DevicePassed,
+    PromptRefined,
     Tell,
     silent,
 )
 from pd_device_client.planning.estimates import DeviceEstimate
 from pd_device_client.planning.outlook import DeviceOutlook, device_outlook
 from pd_device_client.session.engine_turns import Turn
+from pd_device_client.session.kept_prompt import KeptPrompt
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.token_log import TokenLog
 from pd_device_client.session.wakeup import Signal
@@ -59,6 +62,7 @@ class DeviceLeg:
         tell: receives events.
 
     Attributes:
+        prompt: what it reads of the prompt.
         running: whether the leg was started and has not ended.
         error: why it failed, or None.
         num_fed: tokens fed so far, the prompt's included.
@@ -89,8 +93,19 @@ class DeviceLeg:
         self.running = False
         self.generated = 0
         self.error: PdError | None = None
+        self.prompt = KeptPrompt(ask.prompt_token_ids)
+        self._kept_ranges: Ranges | None = None
         # Cached tokens count as fed; `run` looks again, as the cache may change before our turn.
         self.num_fed = self.num_cached = self._engine.cached_tokens(ask.prompt_token_ids)
+        self._num_begun = self.num_fed  # tokens fed, or being fed by the pass in progress
+        self._reads = False  # the sequence is open
+
+    def refine(self, kept_ranges: Ranges) -> None:
+        """Leave out what the cloud's refined prompt does not keep of what is not read yet."""
+        self._kept_ranges = kept_ranges
+        num_left_out = self.prompt.refine(kept_ranges, self._num_begun)
+        if num_left_out and self._reads:
+            self._tell(PromptRefined(num_left_out))
 
     def ready_s(self, position: int) -> float:
         """Forecast the instant at which the device can show `position`.
@@ -126,7 +141,7 @@ class DeviceLeg:
         ends_s = self._pass_ends_s
         return wait_s + forecast_ready_s(
             now_s,
-            len(prompt) + position,
+            self.prompt.num_tokens + position,
             num_fed,
             speeds,
             pass_s,
@@ -145,8 +160,13 @@ class DeviceLeg:
             await self._turn.begin()
             prompt = self._ask.prompt_token_ids
             self.num_fed = self.num_cached = self._engine.cached_tokens(prompt)
+            self._num_begun = self.num_fed
+            self.prompt = KeptPrompt(prompt)
             sequence = self._engine.open(self._ask.sampling, prompt)
+            self._reads = True
             self._tell(DeviceBegan(self.num_cached))
+            if self._kept_ranges is not None:
+                self.refine(self._kept_ranges)
             while not self._log.closed:
                 candidate = await self._catch_up(sequence.feed, policy)
                 if candidate is not None:
@@ -157,7 +177,7 @@ class DeviceLeg:
             logger.exception("request %s: the local engine failed", self._ask.request_id)
             self._fail(EngineError(f"the local engine failed: {type(error).__name__}"))
         finally:
-            self.running = False
+            self.running = self._reads = False
             if sequence is not None:
                 sequence.close()
             self._turn.end()
@@ -166,9 +186,10 @@ class DeviceLeg:
 
     async def _catch_up(self, feed: "_Feed", policy: ClaimPolicy) -> int | None:
         """Feed one pass; return the next position's candidate once everything is fed."""
-        pending = self._pending()
-        chunk = pending[: self._engine.chunk_tokens]
-        last = len(chunk) == len(pending)
+        most = self._engine.chunk_tokens
+        pending = self.prompt.reading(self.num_fed, most + 1, self._log.token_ids)
+        chunk = pending.token_ids[:most]
+        last = len(chunk) == len(pending.token_ids)
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         self._pass_s = self._estimate.pass_s(self.num_fed, len(chunk))
@@ -182,8 +203,13 @@ class DeviceLeg:
                 await self._changed.wait(hold_s)
                 return None
         self._pass_ends_s = began_s + self._pass_s
+        self._num_begun = self.num_fed + len(chunk)
         position = self._log.length
-        sampled = await feed(chunk, position if last else None)
+        sample_position = position if last else None
+        if pending.positions is None:
+            sampled = await feed(chunk, sample_position)
+        else:
+            sampled = await feed(chunk, sample_position, pending.positions[: len(chunk)])
         self._pass_ends_s = None
         self.generated += last
         took_s = loop.time() - began_s
@@ -196,16 +222,7 @@ class DeviceLeg:
     @property
     def _caught_up(self) -> bool:
         """Whether the prompt is fed, so that passes only absorb the cloud's tokens."""
-        return self.num_fed >= len(self._ask.prompt_token_ids)
-
-    def _pending(self) -> list[int]:
-        """Committed tokens that are not fed: the rest of the prompt, then response tokens."""
-        prompt = self._ask.prompt_token_ids
-        chunk = self._engine.chunk_tokens
-        if self.num_fed < len(prompt):
-            pending = list(prompt[self.num_fed : self.num_fed + chunk + 1])
-            return pending + self._log.token_ids[: max(chunk + 1 - len(pending), 0)]
-        return self._log.token_ids[self.num_fed - len(prompt) :]
+        return self.num_fed >= self.prompt.num_tokens
 
     async def _place(self, candidate: int, policy: ClaimPolicy) -> None:
         """Wait until the candidate can be committed, or a cloud token takes its position."""
@@ -252,4 +269,9 @@ def forecast_ready_s(
 
 
 class _Feed(Protocol):
-    async def __call__(self, token_ids: list[int], sample_position: int | None) -> int | None: ...
+    async def __call__(
+        self,
+        token_ids: list[int],
+        sample_position: int | None,
+        positions: list[int] | None = None,
+    ) -> int | None: ...

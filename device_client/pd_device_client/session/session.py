@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from pd_core.errors import BothEnginesFailed, PdError
 from pd_core.generation import FinishReason
+from pd_core.refinement import Ranges
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.happenings import Happened, Happening, Tell, silent
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
@@ -24,6 +25,7 @@ from pd_device_client.session.handoff import Handoff
 from pd_device_client.session.outlook import ReaderOutlook
 from pd_device_client.session.reader import Reader
 from pd_device_client.session.reading_pace import ReadingPace
+from pd_device_client.session.refinement import Refinement
 from pd_device_client.session.seen import Seen
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.stand_in import StandIn
@@ -50,6 +52,7 @@ class Session:
         sides: the cloud link, the local engine and their estimates.
         expected_tokens: N of the forecasts, a quantile of past answer lengths.
         text: detokeniser with stop strings; without one no text is made.
+        protected: positions of the prompt that a refined prompt keeps in any case.
         notes: first notes of the outcome, in words for the user.
         reading_wpm: the reader's speed in words a minute, for an answer with text; None: the plan's
             pace.
@@ -70,6 +73,7 @@ class Session:
         *,
         expected_tokens: int,
         text: TextSource | None = None,
+        protected: Ranges = (),
         notes: Sequence[str] = (),
         reading_wpm: float | None = None,
         on_end: Callable[[Outcome], None] | None = None,
@@ -86,12 +90,19 @@ class Session:
         changed, self.seen = self._changed, Seen()
         ends = (*sides.eos_token_ids, *ask.stop_token_ids)
         self.log = log = TokenLog(ask.max_tokens, ends, self._committed, tell)
-        self.cloud = self.device = None
-        if sides.link is not None:
-            useful_for_s = self._useful_for_s()
-            self.cloud = CloudLeg(ask, sides, log, changed, useful_for_s=useful_for_s, tell=tell)
+        self.cloud = self.device = self._refinement = None
         if sides.engine is not None:
             self.device = DeviceLeg(ask, sides, log, changed, tell)
+            self._refinement = Refinement(
+                plan.keep_ratio, protected, len(ask.prompt_token_ids), self.device.refine
+            )
+        if sides.link is not None:
+            self.cloud = CloudLeg(
+                *(ask, sides, log, changed),
+                useful_for_s=self._useful_for_s(),
+                refinement=self._refinement,
+                tell=tell,
+            )
         self.handoff = Handoff(
             plan,
             sides,
@@ -329,6 +340,11 @@ class Session:
         if self.device is not None:
             outcome.device_cached_tokens = self.device.num_cached
             outcome.device_tokens_generated = self.device.generated
+            outcome.left_out_tokens = self.device.prompt.num_left_out
+            if outcome.left_out_tokens and Origin.DEVICE in log.origins:
+                outcome.exactness = "refined"
+        if self._refinement is not None and self._refinement.problem is not None:
+            outcome.notes.append(f"cloud: {self._refinement.problem}")
         if self.device is not None and self.device.error is not None and outcome.error is None:
             outcome.notes.append(f"device: {self.device.error}")
         if self.handoff.mode is Mode.CLOUD_ONLY and self._course.words:

@@ -159,6 +159,8 @@ def summary(outcome: Outcome) -> Text:
         f"handoff {'none' if handoff is None else f'at token {handoff}'}  "
         f"{outcome.exactness}"
     )
+    if outcome.left_out_tokens:
+        text.append(f"  left out {outcome.left_out_tokens} prompt tokens")
     return text
 
 

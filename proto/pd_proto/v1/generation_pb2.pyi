@@ -6,13 +6,14 @@ The wire between a device and a cloud: one bidirectional stream per request.
 Positions count response tokens from 0. Durations are integers in nanoseconds; clocks are
 never compared across machines. The rules of the stream:
   - the client sends exactly one Start, first; then any number of Extend, at most one Stop;
-  - the server sends Admitted first, then RefinedPrompt (only when asked for), Tokens in order
-    of position, and exactly one Finished, always last; or it ends the call with an error;
+  - the server sends Admitted first, then Tokens in order of position, and exactly one Finished,
+    always last; or it ends the call with an error. If asked for, one RefinedPrompt comes as soon
+    as the prompt is prefilled: between Admitted and Finished, mostly before the first Tokens;
   - Extend and Stop after Finished are ignored; closing the sending half is not a cancel;
     a broken stream is;
   - continuing after anything is a new Start with the committed prefix.
-Start, Tokens and Finished carry seals: a running hash of what was asked for and of all tokens so
-far. A message whose seal is wrong was changed on the way, and neither it nor what follows counts.
+Start, RefinedPrompt, Tokens and Finished carry seals: a running hash of what was asked for and of all that
+came so far. A message whose seal is wrong was changed on the way, and neither it nor what follows counts.
 """
 
 from collections import abc as _abc
@@ -160,6 +161,7 @@ class Start(_message.Message):
     USEFUL_FOR_NS_FIELD_NUMBER: _builtins.int
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
+    PROTECTED_RANGES_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
     """Oldest version of this protocol that has all that is set here; the server refuses one it does
     not speak.
@@ -177,7 +179,9 @@ class Start(_message.Message):
     useful_for_ns: _builtins.int
     """Drop the request when its prefill has not begun by then; unset: never."""
     seal: _builtins.int
-    """Hash of all other fields but api_version and useful_for_ns; unset: not checked."""
+    """Hash of all other fields but api_version, useful_for_ns and protected_ranges; unset: not
+    checked.
+    """
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt."""
@@ -198,6 +202,12 @@ class Start(_message.Message):
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Tokens that end the answer as an end-of-sequence token does."""
 
+    @_builtins.property
+    def protected_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___PositionRange]:
+        """Positions that a refined prompt must keep, in rising order, not overlapping. An older server
+        does not know them, and makes no refined prompt.
+        """
+
     def __init__(
         self,
         *,
@@ -214,10 +224,11 @@ class Start(_message.Message):
         useful_for_ns: _builtins.int | None = ...,
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         seal: _builtins.int | None = ...,
+        protected_ranges: _abc.Iterable[Global___PositionRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "sampling", b"sampling", "seal", b"seal", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "seal", b"seal", "stop_token_ids", b"stop_token_ids", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "prompt_token_ids", b"prompt_token_ids", "protected_ranges", b"protected_ranges", "request_id", b"request_id", "sampling", b"sampling", "seal", b"seal", "stop_token_ids", b"stop_token_ids", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keep_ratio: _TypeAlias = _typing.Literal["keep_ratio"]  # noqa: Y015
     _WhichOneofArgType__keep_ratio: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio"]  # noqa: Y015
@@ -482,11 +493,16 @@ Global___Admitted: _TypeAlias = Admitted  # noqa: Y015
 
 @_typing.final
 class RefinedPrompt(_message.Message):
-    """RefinedPrompt names the prompt positions to keep."""
+    """RefinedPrompt names the prompt positions to keep; the last is always among them. A device that
+    cannot use it goes on with the full prompt.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEPT_RANGES_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
+    seal: _builtins.int
+    """Hash of the Start, of all tokens up to here, and of the ranges."""
     @_builtins.property
     def kept_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___PositionRange]:
         """In rising order, not overlapping."""
@@ -495,12 +511,15 @@ class RefinedPrompt(_message.Message):
         self,
         *,
         kept_ranges: _abc.Iterable[Global___PositionRange] | None = ...,
+        seal: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "seal", b"seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_ranges", b"kept_ranges"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "kept_ranges", b"kept_ranges", "seal", b"seal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seal: _TypeAlias = _typing.Literal["seal"]  # noqa: Y015
+    _WhichOneofArgType__seal: _TypeAlias = _typing.Literal["_seal", b"_seal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seal) -> _WhichOneofReturnType__seal | None: ...
 
 Global___RefinedPrompt: _TypeAlias = RefinedPrompt  # noqa: Y015
 
@@ -542,7 +561,7 @@ class Tokens(_message.Message):
     first_position: _builtins.int
     """Response position of the first of them."""
     seal: _builtins.int
-    """Hash of the Start and of all tokens up to here; unset: from a server that makes none."""
+    """Hash of the Start and of all that came up to here; unset: from a server that makes none."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The tokens."""
@@ -590,7 +609,7 @@ class Finished(_message.Message):
     kv_byte_s: _builtins.float
     """Integral over time of the KV bytes it held."""
     seal: _builtins.int
-    """Hash of the Start, of all tokens, and of the first two fields; unset: as in Tokens."""
+    """Hash of the Start, of all that came, and of the first two fields; unset: as in Tokens."""
     def __init__(
         self,
         *,

@@ -6,13 +6,14 @@ The wire between a device and a cloud: one bidirectional stream per request.
 Positions count response tokens from 0. Durations are integers in nanoseconds; clocks are
 never compared across machines. The rules of the stream:
   - the client sends exactly one Start, first; then any number of Extend, at most one Stop;
-  - the server sends Admitted first, then RefinedPrompt (only when asked for), Tokens in order
-    of position, and exactly one Finished, always last; or it ends the call with an error;
+  - the server sends Admitted first, then Tokens in order of position, and exactly one Finished,
+    always last; or it ends the call with an error. If asked for, one RefinedPrompt comes as soon
+    as the prompt is prefilled: between Admitted and Finished, mostly before the first Tokens;
   - Extend and Stop after Finished are ignored; closing the sending half is not a cancel;
     a broken stream is;
   - continuing after anything is a new Start with the committed prefix.
-Start, Tokens and Finished carry seals: a running hash of what was asked for and of all tokens so
-far. A message whose seal is wrong was changed on the way, and neither it nor what follows counts.
+Start, RefinedPrompt, Tokens and Finished carry seals: a running hash of what was asked for and of all that
+came so far. A message whose seal is wrong was changed on the way, and neither it nor what follows counts.
 """
 
 from collections import abc as _abc

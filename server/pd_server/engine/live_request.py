@@ -11,6 +11,7 @@ from typing import Self
 
 from pd_core.errors import RequestExpired
 from pd_core.generation import Finished, FinishReason, Start
+from pd_core.refinement import Ranges
 from pd_core.sampling.history import History
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
@@ -39,6 +40,8 @@ class LiveRequest:
         cache_salt: requests with different salts never share cached prefixes.
         stop_token_ids: tokens that end it as an end-of-sequence token does.
         score_prompt: PromptScored is wanted, and not reported yet.
+        keep_ratio: the share of the prompt that the refined prompt keeps; 1: there is none.
+        protected_ranges: prompt positions that it keeps in any case.
         block_keys: keys of the prefix's whole blocks, see `prefix_cache`; set when it is queued.
         num_prefix_tokens: prompt and committed tokens, at least 1.
         num_computed_tokens: tokens whose keys and values are cached.
@@ -62,6 +65,8 @@ class LiveRequest:
     cache_salt: str = ""
     stop_token_ids: frozenset[int] = frozenset()
     score_prompt: bool = False
+    keep_ratio: float = 1.0
+    protected_ranges: Ranges = ()
     block_keys: tuple[bytes, ...] = ()
     num_prefix_tokens: int = field(init=False)
     num_computed_tokens: int = field(init=False, default=0)
@@ -94,6 +99,9 @@ class LiveRequest:
             start.useful_for_s,
             start.cache_salt,
             frozenset(start.stop_token_ids),
+            score_prompt=start.keep_ratio < 1.0,
+            keep_ratio=start.keep_ratio,
+            protected_ranges=start.protected_ranges,
         )
 
     @property

@@ -79,7 +79,7 @@ class EngineThread:
         """
         if self._dead is not None:
             raise self._dead
-        stream = EngineStream(request.request_id, on_end)
+        stream = EngineStream(request, on_end)
         self._streams[request.request_id] = stream
         self._coming[request.request_id] = request.num_prefix_tokens
         self._commands.put(request)

@@ -10,6 +10,7 @@ from pd_core.errors import (
     TokenOutOfVocabulary,
 )
 from pd_core.generation import Extend, Fingerprints, ServerInfo, Start
+from pd_core.refinement import MOST_PROTECTED, ordered
 
 __all__ = ["RequestValidator"]
 
@@ -73,6 +74,14 @@ class RequestValidator:
             raise InvalidRequest("token_limit is 0; it must be 1 or more")
         if not 0.0 < start.keep_ratio <= 1.0:
             raise InvalidRequest(f"keep_ratio is {start.keep_ratio}; it must lie in (0, 1]")
+        if len(start.protected_ranges) > MOST_PROTECTED:
+            raise InvalidRequest(
+                f"protected_ranges has {len(start.protected_ranges)} ranges; at most "
+                f"{MOST_PROTECTED} are taken: join some"
+            )
+        wrong = ordered(start.protected_ranges, len(start.prompt_token_ids))
+        if wrong is not None:
+            raise InvalidRequest(f"protected_ranges cannot be used: {wrong}")
         if len(start.cache_salt) > _MAX_SALT_LENGTH:
             raise InvalidRequest(f"cache_salt has more than {_MAX_SALT_LENGTH} characters")
 

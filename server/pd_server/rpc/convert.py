@@ -64,7 +64,9 @@ def event_to_pb(event: CloudEvent, seal: StreamSeal) -> pb.GenerateResponse:
             return pb.GenerateResponse(admitted=pb.Admitted(load=_load_to_pb(event.load)))
         case RefinedPrompt():
             ranges = [pb.PositionRange(first=first, end=end) for first, end in event.kept_ranges]
-            return pb.GenerateResponse(refined_prompt=pb.RefinedPrompt(kept_ranges=ranges))
+            return pb.GenerateResponse(
+                refined_prompt=pb.RefinedPrompt(kept_ranges=ranges, seal=seal.after_refined(event))
+            )
         case Tokens():
             return pb.GenerateResponse(
                 tokens=pb.Tokens(
@@ -138,6 +140,7 @@ def _start_from_pb(start: pb.Start) -> Start:
         cache_salt=start.cache_salt,
         useful_for_s=(start.useful_for_ns / _NS_PER_S if start.HasField("useful_for_ns") else None),
         stop_token_ids=tuple(start.stop_token_ids),
+        protected_ranges=tuple((r.first, r.end) for r in start.protected_ranges),
     )
     if start.HasField("seal") and start.seal != start_seal(value):
         raise LinkCorrupted(

@@ -62,7 +62,8 @@ class ScoringCPUWorker(CPUWorker):
     def _scored_modules(self) -> list[Attention]:
         """Return the layer's attention modules in order; none if their backend is unsupported."""
         config = self.vllm_config.model_config.hf_text_config
-        layer = score_layer(config.num_hidden_layers)
+        source = getattr(config, "skip_v1_k_source", None)
+        layer = score_layer(config.num_hidden_layers, source)
         modules = [
             module
             for name, module in self.vllm_config.compilation_config.static_forward_context.items()

@@ -136,12 +136,17 @@ class _HeldSequence:
         self._sequence = sequence
         self._fed = 0
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         await self._engine.released.wait()
         self._fed += len(token_ids)
         if self._fed > self._engine.fail_after:
             raise EngineError("a fault of the test")
-        return await self._sequence.feed(token_ids, sample_position)
+        return await self._sequence.feed(token_ids, sample_position, positions)
 
     def close(self) -> None:
         self._sequence.close()

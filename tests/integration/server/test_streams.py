@@ -9,8 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
+import torch
 
 from pd_core.checkpoints.loading import LoadedModel, load_model
+from pd_core.models import Segment
+from pd_core.refinement import chosen_ranges, num_positions
 from pd_core.sampling_params import SamplingParams
 from pd_proto.v1 import generation_pb2 as pb
 from pd_server.config import EngineConfig
@@ -29,6 +32,10 @@ from tests.server_harness import (
 
 _SEEDED = SamplingParams(temperature=1.0, seed=11)
 _STOP = pb.GenerateRequest(stop=pb.Stop())
+
+
+def _ranged(first: int, end: int) -> pb.PositionRange:
+    return pb.PositionRange(first=first, end=end)
 
 
 def _extend(token_limit: int) -> pb.GenerateRequest:
@@ -328,10 +335,22 @@ async def test_a_reader_that_does_not_read_holds_nobody_up(stub: Any, lm: Loaded
     assert answer.finished.tokens_generated == len(answer.token_ids)
 
 
-async def test_keep_ratio_is_answered_without_refinement(stub: Any, lm: LoadedModel) -> None:
-    answer = await complete(stub, start_message(prompt_of(30), 5, keep_ratio=0.5))
-    assert "refined_prompt" not in answer.kinds
-    assert answer.token_ids == plain_loop(lm, prompt_of(30), 5, SamplingParams())
+async def test_a_refined_prompt_comes_before_the_tokens_and_changes_none(
+    stub: Any, lm: LoadedModel
+) -> None:
+    prompt, protected = prompt_of(400), ((200, 203),)
+    told = [_ranged(first, end) for first, end in protected]
+    asking = start_message(prompt, 5, keep_ratio=0.5, protected_ranges=told)
+    answer = await complete(stub, asking)
+    assert answer.kinds[:3] == ["admitted", "refined_prompt", "tokens"]
+    assert answer.kinds.count("refined_prompt") == 1
+    assert answer.token_ids == plain_loop(lm, prompt, 5, SamplingParams())
+    cache = lm.model.make_cache(len(prompt))
+    lm.model.forward(torch.tensor(prompt), [Segment(cache, 0, len(prompt))])
+    scores = lm.model.prompt_scores(torch.tensor(prompt), cache).tolist()
+    assert answer.kept_ranges == chosen_ranges(scores, 0.5, protected)
+    assert 200 <= num_positions(answer.kept_ranges) < 240
+    assert "refined_prompt" not in (await complete(stub, start_message(prompt, 5))).kinds
 
 
 _BAD_STARTS: list[tuple[dict[str, Any], str, str]] = [
@@ -345,6 +364,13 @@ _BAD_STARTS: list[tuple[dict[str, Any], str, str]] = [
     ({"token_limit": 1_000_000}, "OUT_OF_RANGE", "TokenLimitTooHigh"),
     ({"keep_ratio": 0.0}, "INVALID_ARGUMENT", "InvalidRequest"),
     ({"keep_ratio": 2.0}, "INVALID_ARGUMENT", "InvalidRequest"),
+    ({"protected_ranges": [_ranged(0, 5000)]}, "INVALID_ARGUMENT", "InvalidRequest"),
+    ({"protected_ranges": [_ranged(3, 3)]}, "INVALID_ARGUMENT", "InvalidRequest"),
+    (
+        {"protected_ranges": [_ranged(5, 9), _ranged(2, 6)]},
+        *("INVALID_ARGUMENT", "InvalidRequest"),
+    ),
+    ({"protected_ranges": [_ranged(0, 1)] * 1025}, "INVALID_ARGUMENT", "InvalidRequest"),
     ({"sampling": pb.Sampling(temperature=-1)}, "INVALID_ARGUMENT", "InvalidSamplingParams"),
     ({"sampling": pb.Sampling(top_p=0)}, "INVALID_ARGUMENT", "InvalidSamplingParams"),
     ({"sampling": pb.Sampling(min_p=2)}, "INVALID_ARGUMENT", "InvalidSamplingParams"),

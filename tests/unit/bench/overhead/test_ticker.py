@@ -17,7 +17,12 @@ class _BlockingSequence:
     def __init__(self, pass_s: float) -> None:
         self._pass_s = pass_s
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         if self._pass_s < 0:
             raise EngineError("out of memory")
         time.sleep(self._pass_s)  # noqa: ASYNC251 - what the ticker is to notice
@@ -36,6 +41,10 @@ class BlockingEngine:
 
     def __init__(self, pass_s: float) -> None:
         self._pass_s = pass_s
+
+    @property
+    def leaves_out(self) -> bool:
+        return False
 
     def cached_tokens(self, prompt_token_ids: Sequence[int]) -> int:
         return 0

@@ -206,6 +206,9 @@ def test_what_is_shown_was_there_before() -> None:
     [
         (("pd-devise",), "unknown scheme 'pd-devise'; known: device-only, .*pd-device-kN"),
         (("pd-device-k0",), "unknown scheme"),
+        (("pd-device-r0.0",), "unknown scheme"),
+        (("pd-device-r1.0",), "unknown scheme"),
+        (("pd-device-r1.5",), "unknown scheme"),
         (("pd-device-k1x",), "unknown scheme"),
         (("pd-device-k9999999",), "unknown scheme"),
         ((), "no scheme is named"),

@@ -91,6 +91,24 @@ def test_every_scheme_gives_every_answer_whole_and_equal(tmp_path: Path) -> None
     assert document.timelines
 
 
+def test_a_device_that_reads_half_of_a_long_prompt_needs_fewer_cloud_tokens(tmp_path: Path) -> None:
+    schemes = ("pd-device", "pd-device-r0.5", "pd-device-r0.25")
+    lines = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
+    lines += [f"2023-11-16 18:00:{5 * i:02}.0000000,{2000 + 50 * i},150" for i in range(8)]
+    trace = tmp_path / "long.csv"
+    trace.write_text("\n".join(lines) + "\n")
+    document = _simulate(trace, schemes)
+    exact, half, quarter = (document.schemes[name] for name in schemes)
+    assert (exact.failed, half.failed, quarter.failed) == (0, 0, 0)
+    assert quarter.cloud_tokens < half.cloud_tokens < exact.cloud_tokens
+    assert document.exactness == "consistent"
+    # An emulated device takes its tokens from the whole prompt, so none may be lost or doubled.
+    assert (half.disagreed, document.equal_rows.equal) == (0, 8)
+    assert _simulate(trace, ("pd-device",)).exactness == "identical"
+    foreseen = [(r.id, r.scheme, r.handoff_position) for r in document.requests]
+    assert len(foreseen) == 24
+
+
 def test_a_scheme_does_not_depend_on_those_that_ran_before_it(tmp_path: Path) -> None:
     trace = _trace(tmp_path)
     alone = _simulate(trace, ("pd-device",))

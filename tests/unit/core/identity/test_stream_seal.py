@@ -3,7 +3,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from pd_core.generation import Fingerprints, Finished, FinishReason, Start, Tokens
+from pd_core.generation import Fingerprints, Finished, FinishReason, RefinedPrompt, Start, Tokens
 from pd_core.identity.stream_seal import StreamSeal, start_seal
 from pd_core.sampling_params import SamplingParams
 
@@ -46,7 +46,7 @@ def test_every_changed_bit_of_a_start_changes_its_seal() -> None:
         replace(full, **{field.name: flipped})
         for field in dataclasses.fields(full)
         for flipped in _flips(getattr(full, field.name))
-        if field.name != "api_version"
+        if field.name not in {"api_version", "protected_ranges"}
     ]
     changed += [
         replace(full, sampling=replace(full.sampling, seed=full.sampling.seed ^ 1 << bit))
@@ -118,3 +118,16 @@ def test_the_end_is_sealed_too() -> None:
     one = Finished(FinishReason.STOP, 1)
     assert replace(one, queue_s=1.0) != one
     assert StreamSeal(START).after_finished(replace(one, queue_s=1.0)) == seals[1]
+
+
+def test_a_refined_prompt_is_sealed_and_changes_all_later_seals() -> None:
+    ranges = [((0, 3), (5, 7)), ((0, 3), (5, 6)), ((0, 2), (5, 7)), ((0, 3),), ()]
+    streams = [StreamSeal(START) for _ in ranges]
+    seals = [s.after_refined(RefinedPrompt(r)) for s, r in zip(streams, ranges, strict=True)]
+    plain = StreamSeal(START)
+    seals += [stream.after_tokens(Tokens(4, (8, 9))) for stream in (*streams, plain)]
+    assert len(set(seals)) == len(seals)
+
+
+def test_what_an_older_server_does_not_know_is_not_sealed() -> None:
+    assert start_seal(replace(START, protected_ranges=((1, 2),))) == start_seal(START)

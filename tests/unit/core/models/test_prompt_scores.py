@@ -88,7 +88,7 @@ def test_a_model_that_shares_is_scored_by_its_own_queries_and_keys(name: str) ->
     """From one pass without a cache: that layer's input, its matrices, and nothing else."""
     config = SHARING[name]
     model, ids = build(config), prompt(70)
-    index = score_layer(config.num_layers)
+    index = score_layer(config.num_layers, config.skip_v1_k_source)
     seen: list[Tensor] = []
     layer = model.layers[index]
     assert isinstance(layer, Layer)

@@ -58,6 +58,7 @@ def test_a_start_keeps_every_field() -> None:
         cache_salt="s",
         useful_for_s=1.5,
         stop_token_ids=(3, 4),
+        protected_ranges=((0, 2), (2, 3)),
     )
     message = request_to_pb(start).start
     assert list(message.prompt_token_ids) == [1, 2, 3]
@@ -71,6 +72,7 @@ def test_a_start_keeps_every_field() -> None:
     assert (message.keep_ratio, message.cache_salt, message.api_version) == (0.5, "s", 1)
     assert message.useful_for_ns == 1_500_000_000
     assert list(message.stop_token_ids) == [3, 4]
+    assert [(r.first, r.end) for r in message.protected_ranges] == [(0, 2), (2, 3)]
     prints = message.fingerprints
     assert (prints.tokenizer, prints.chat_template, prints.weights) == ("t", "c", "w")
     assert prints.numerics_id == "n"

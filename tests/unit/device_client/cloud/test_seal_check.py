@@ -1,7 +1,15 @@
 import pytest
 
 from pd_core.errors import LinkCorrupted
-from pd_core.generation import Admitted, Finished, FinishReason, Load, Start, Tokens
+from pd_core.generation import (
+    Admitted,
+    Finished,
+    FinishReason,
+    Load,
+    RefinedPrompt,
+    Start,
+    Tokens,
+)
 from pd_core.identity.stream_seal import StreamSeal
 from pd_device_client.cloud.seal_check import SealCheck
 from pd_proto.v1 import generation_pb2 as pb
@@ -82,3 +90,14 @@ def test_a_missing_seal_is_a_fault_only_where_seals_were_promised() -> None:
     check.event(messages[0])
     with pytest.raises(LinkCorrupted):
         check.event(messages[1])
+
+
+def test_a_changed_refined_prompt_is_noticed() -> None:
+    start, refined = Start("r", (1, 2, 3), 9, keep_ratio=0.5), RefinedPrompt(((0, 1), (2, 3)))
+    ranges = [pb.PositionRange(first=first, end=end) for first, end in refined.kept_ranges]
+    seal = StreamSeal(start).after_refined(refined)
+    message = pb.GenerateResponse(refined_prompt=pb.RefinedPrompt(kept_ranges=ranges, seal=seal))
+    assert SealCheck(start, sealed=True).event(message) == refined
+    message.refined_prompt.kept_ranges[0].end = 2
+    with pytest.raises(LinkCorrupted):
+        SealCheck(start, sealed=True).event(message)

@@ -51,8 +51,13 @@ class _CountingSequence:
         self._engine = engine
         self._sequence = sequence
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
-        made = await self._sequence.feed(token_ids, sample_position)
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
+        made = await self._sequence.feed(token_ids, sample_position, positions)
         self._engine.made += made is not None
         return made
 

@@ -95,13 +95,18 @@ class _SlowingSequence:
         self._sequence = sequence
         self._fed = 0
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         self._fed += len(token_ids)
         until = self._engine.slow_until
         if self._fed > self._engine.slow_at and (until is None or self._fed <= until):
             extra = self._engine.factor - 1
             await asyncio.sleep(extra * self._engine.profile.decode_s)
-        return await self._sequence.feed(token_ids, sample_position)
+        return await self._sequence.feed(token_ids, sample_position, positions)
 
     def close(self) -> None:
         self._sequence.close()
@@ -123,11 +128,16 @@ class _FailingSequence:
         self._sequence = sequence
         self._left = fail_at
 
-    async def feed(self, token_ids: Sequence[int], sample_position: int | None) -> int | None:
+    async def feed(
+        self,
+        token_ids: Sequence[int],
+        sample_position: int | None,
+        positions: Sequence[int] | None = None,
+    ) -> int | None:
         self._left -= len(token_ids)
         if self._left < 0:
             raise EngineError("out of memory")
-        return await self._sequence.feed(token_ids, sample_position)
+        return await self._sequence.feed(token_ids, sample_position, positions)
 
     def close(self) -> None:
         self._sequence.close()

@@ -8,10 +8,21 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pd_core.errors import EngineDead, ProtocolError
-from pd_core.generation import Fingerprints, Finished, FinishReason, Load, ModelCard, Tokens
+from pd_core.generation import (
+    Fingerprints,
+    Finished,
+    FinishReason,
+    Load,
+    ModelCard,
+    RefinedPrompt,
+    Start,
+    Tokens,
+)
+from pd_core.refinement import chosen_ranges
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
+    PromptScored,
     RequestFinished,
     TokensMade,
 )
@@ -104,6 +115,7 @@ async def _drain(stream: EngineStream) -> tuple[list[int], Finished]:
         event = await asyncio.wait_for(stream.receive(), 60)
         if isinstance(event, Finished):
             return tokens, event
+        assert isinstance(event, Tokens)
         assert event.first_position == len(tokens)
         tokens.extend(event.token_ids)
 
@@ -221,3 +233,21 @@ async def test_a_death_while_idle_is_noticed(
     await eventually(lambda: bool(died))
     await thread.close()
     assert engine.closed_on == "engine"
+
+
+async def test_scores_become_one_refined_prompt_before_the_tokens_that_follow() -> None:
+    prompt, protected = tuple([3] * 300), ((100, 110),)
+    start = Start("r", prompt, 2, keep_ratio=0.5, protected_ranges=protected)
+    request = LiveRequest.of(7, start, 0.0)
+    assert request.score_prompt
+    assert not LiveRequest.of(8, Start("r", prompt, 2), 0.0).score_prompt
+    stream = EngineStream(request, lambda: None)
+    scores = tuple(float(i % 50) for i in range(300))
+    stream.put(PromptScored(7, scores))
+    stream.put(TokensMade(7, 0, (5,)))
+    assert await stream.receive() == RefinedPrompt(chosen_ranges(scores, 0.5, protected))
+    assert await stream.receive() == Tokens(0, (5,))
+    finished = Finished(FinishReason.LENGTH, 1)
+    stream.put(RequestFinished(7, finished))
+    stream.put(PromptScored(7, scores))  # too late
+    assert await stream.receive() == finished

@@ -68,6 +68,7 @@ def test_a_full_start_keeps_every_field() -> None:
             cache_salt="salt",
             useful_for_ns=1_500_000_000,
             stop_token_ids=[10, 11],
+            protected_ranges=[pb.PositionRange(first=0, end=1)],
         )
     )
     assert _round_trip(message) == Start(
@@ -84,6 +85,7 @@ def test_a_full_start_keeps_every_field() -> None:
         cache_salt="salt",
         useful_for_s=1.5,
         stop_token_ids=(10, 11),
+        protected_ranges=((0, 1),),
     )
 
 
@@ -162,8 +164,10 @@ def test_events() -> None:
     assert event_to_pb(tokens, seal).tokens == pb.Tokens(
         first_position=3, token_ids=[4, 5], seal=expected.after_tokens(tokens)
     )
-    refined = event_to_pb(RefinedPrompt(((0, 2), (5, 6))), seal).refined_prompt
+    kept = RefinedPrompt(((0, 2), (5, 6)))
+    refined = event_to_pb(kept, seal).refined_prompt
     assert [(r.first, r.end) for r in refined.kept_ranges] == [(0, 2), (5, 6)]
+    assert refined.seal == expected.after_refined(kept)
     finished = Finished(FinishReason.CANCELLED, 3, 0.1, 0.2, 0.3, 4.5)
     assert event_to_pb(finished, seal).finished == pb.Finished(
         reason=pb.FINISH_REASON_STOPPED,
