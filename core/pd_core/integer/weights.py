@@ -39,8 +39,11 @@ GROUP = 32
 PADDED = 32
 """Both sizes of a weight are multiples of it."""
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-"""Names of tensors, as in Hugging Face's checkpoints; HEAD only where it is not the embedding."""
+EMBEDDING = "model.embed_tokens.weight"
+"""The embedding's name, as in Hugging Face's checkpoints."""
+
+HEAD = "lm_head.weight"
+"""The output layer's name; there is none where it is the embedding."""
 
 _TOP = 127
 _ZERO = 2.0**-100
