@@ -160,10 +160,10 @@ def _keeps(candidate: Candidate) -> bool:
     return candidate.excess == 0 and not late
 
 
-def _cost(candidate: Candidate) -> tuple[float, float, float]:
-    """Seconds of the cloud; where they are equal, more of the prompt is better."""
+def _cost(candidate: Candidate) -> tuple[float, float, int, float]:
+    """Seconds of the cloud, then its tokens; where both are equal, more of the prompt is better."""
     plan = candidate.plan
-    return candidate.cost_s, plan.expected.cloud_s, -plan.keep_ratio
+    return candidate.cost_s, plan.expected.cloud_s, plan.cloud_tokens, -plan.keep_ratio
 
 
 def fixed_plan(

@@ -10,6 +10,8 @@ __all__ = ["KEEP_RATIOS", "RefinedDevice", "refined"]
 KEEP_RATIOS = (1.0, 0.75, 0.5, 0.25)
 """The keep ratios that are tried; 1 is exact."""
 
+_PASS_TOKENS = 128  # the engines' usual chunk; a pass that has begun is not broken off
+
 
 @dataclass(frozen=True, slots=True)
 class RefinedDevice:
@@ -52,6 +54,8 @@ def refined(
         keep_ratio: rho, of the positions that are not prefilled yet.
         known_s: when the kept positions are known, from submit; progress until then is kept.
     """
-    done = bisect.bisect_right(range(1, prompt_tokens + 1), known_s, key=device.prefill_s)
+    passes = range(_PASS_TOKENS, prompt_tokens, _PASS_TOKENS)
+    begun = bisect.bisect_right(passes, known_s, key=device.prefill_s) + 1
+    done = min(begun * _PASS_TOKENS, prompt_tokens)
     kept = done + round(keep_ratio * (prompt_tokens - done))
     return RefinedDevice(device, prompt_tokens, max(kept, 1))
