@@ -105,9 +105,7 @@ def consider(
 ) -> Considered:
     """Plan one request as `plan_request` does, and return what was considered too.
 
-    Args:
-        prompt_tokens, output_tokens, max_tokens, promise, device, cloud, mode, spread: as there.
-        every_way: consider each way; False: stop once the rest cannot be chosen.
+    With `every_way` each way is considered; without, the rest is left once it cannot be chosen.
     """
     promise.check_mode(mode)
     barred = promise.local_only or promise.max_cloud_tokens == 0
