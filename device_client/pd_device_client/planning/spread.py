@@ -36,8 +36,10 @@ NO_SPREAD = Spread()
 """Forecasts that are taken as exact."""
 
 
-def _prefill_deviation_s(spread: Spread, ready_s: float, prompt_tokens: int) -> float:
-    return spread.device * ready_s / math.sqrt(max(prompt_tokens / _PASS_TOKENS, 1.0))
+def _deviations_s(spread: Spread, ready_s: float, prompt_tokens: int) -> tuple[float, float]:
+    """Return the deviations of the prefill's end, and of that against the first token."""
+    prefill = spread.device * ready_s / math.sqrt(max(prompt_tokens / _PASS_TOKENS, 1.0))
+    return prefill, math.hypot(prefill, spread.first_token_s)
 
 
 def margin_s(
@@ -58,8 +60,7 @@ def margin_s(
         pace_s: tau.
         device_tokens: how many tokens it makes afterwards.
     """
-    prefill = _prefill_deviation_s(spread, ready_s, prompt_tokens)
-    ready = math.hypot(prefill, spread.first_token_s)
+    prefill, ready = _deviations_s(spread, ready_s, prompt_tokens)
     step = spread.device * step_s
     j = _worst_token(step, pace_s - step_s, device_tokens)
     late_s = max(
@@ -85,8 +86,7 @@ def late_chance(
         slack_s: how much later the device's first token may come than forecast.
         ready_s, prompt_tokens, step_s, pace_s, device_tokens: as in `margin_s`.
     """
-    prefill = _prefill_deviation_s(spread, ready_s, prompt_tokens)
-    ready = math.hypot(prefill, spread.first_token_s)
+    prefill, ready = _deviations_s(spread, ready_s, prompt_tokens)
     slack_s += spread.guard * prefill
     step = spread.device * step_s
     gain_s = pace_s - step_s

@@ -124,7 +124,7 @@ class DeviceLeg:
             speeds: the device's present outlook.
         """
         at_s = self._forecast_s(position, speeds, self._probable_pass_s)
-        to_feed = len(self._ask.prompt_token_ids) + position - self.num_fed
+        to_feed = self.prompt.num_tokens + position - self.num_fed
         passes = math.ceil(to_feed / self._engine.chunk_tokens)
         left_s = max(at_s - asyncio.get_running_loop().time(), 0.0)
         return at_s, speeds.spread_s(left_s, passes, decodes=to_feed <= 1)
