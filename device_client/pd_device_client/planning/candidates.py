@@ -17,6 +17,7 @@ from pd_device_client.planning.handoff_time import (
 )
 from pd_device_client.planning.plan import (
     PACE_TOLERANCE,
+    RETURN_SLACK_S,
     Expected,
     Plan,
     below_pace,
@@ -29,7 +30,6 @@ __all__ = ["Candidate", "Candidates"]
 
 _LEAST_TURN_TOKENS = 32
 _RETURNS_PER_TURN = 4  # a turn lasts so many times longer than the cloud's way back
-_RETURN_SLACK_S = 1.0
 _TURNS_SAVE = 0.25  # of the cloud's tokens at least, or the device's work is not worth it
 _TYPICAL = 0.5  # of the length planned for, which few answers reach
 
@@ -188,7 +188,7 @@ class Candidates:
             return None
         if self._shared_pace_s(device) > pace_s or self._cap < self.max_tokens:
             return None
-        way_back_s = cloud.first_token_s + _RETURN_SLACK_S
+        way_back_s = cloud.first_token_s + RETURN_SLACK_S
         turn = max(_LEAST_TURN_TOKENS, _RETURNS_PER_TURN * math.ceil(way_back_s / device.decode_s))
         gap_s = self._gap_s
         k, steps = least_cloud_tokens(situation, pace_s, gap_s, self.max_tokens, device_tokens=turn)

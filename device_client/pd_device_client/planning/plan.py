@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 from pd_device_client.contract.ask import Mode
 
-__all__ = ["PACE_TOLERANCE", "Expected", "Plan", "below_pace", "is_below_pace"]
+__all__ = ["PACE_TOLERANCE", "RETURN_SLACK_S", "Expected", "Plan", "below_pace", "is_below_pace"]
 
 PACE_TOLERANCE = 1.25
 """A gap up to this factor over the pace is only smoothed."""
+
+RETURN_SLACK_S = 1.0
+"""How much later than forecast a cloud that is called again may come: its load may have grown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import bisect
 import math
 
 from pd_device_client.contract.ask import Mode
-from pd_device_client.planning.planner import PACE_TOLERANCE, Plan, is_below_pace
+from pd_device_client.planning.plan import PACE_TOLERANCE, RETURN_SLACK_S, Plan, is_below_pace
 from pd_device_client.session.cloud_leg import CloudLeg, LegState
 from pd_device_client.session.device_leg import DeviceLeg
 from pd_device_client.session.seen import Seen
@@ -24,7 +24,6 @@ LOST_TOLERANCE = 1.5
 _LEAST_TURN = 0.5  # of a planned turn, with which the device may begin one
 _SHORT_TURN = 0.25
 _SHORT_TURNS = 3  # after so many the cloud makes the rest
-_RETURN_SLACK_S = 1.0  # its load may have grown meanwhile
 
 
 class Handoff:
@@ -177,7 +176,7 @@ class Handoff:
         cloud, estimate = self._cloud, self._sides.device_estimate
         assert cloud is not None, "turns need a cloud"
         away_s = cloud.next_arrival_s() - asyncio.get_running_loop().time()
-        return math.ceil((away_s + _RETURN_SLACK_S) / estimate.decode_s)
+        return math.ceil((away_s + RETURN_SLACK_S) / estimate.decode_s)
 
     @property
     def device_is_below_pace(self) -> bool:
