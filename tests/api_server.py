@@ -23,9 +23,9 @@ from pd_core.models.causal_lm import CausalLM
 from pd_core.sockets.listening import bind
 from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api.app import make_app
-from pd_device_client.api.guard import Access
-from pd_device_client.api.http_server import HttpServer
-from pd_device_client.api.places import Places
+from pd_device_client.api.http.guard import Access
+from pd_device_client.api.http.http_server import HttpServer
+from pd_device_client.api.http.places import Places
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.api.status import Status
 from pd_device_client.client.client import DeviceClient
@@ -33,7 +33,7 @@ from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.device.device import Device
 from pd_device_client.device.residency import Residency
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.http_client import http
 from tests.scripted_cloud import ScriptedCloud
 

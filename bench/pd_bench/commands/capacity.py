@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pd_bench.harness.bounds import check_between
 from pd_bench.results.result_file import refuse_same_file, result_file
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 from pd_bench.simulation.settings import SimulationSettings
 from pd_core.errors import ConfigError
 from pd_core.process.ending_signals import INTERRUPTED

@@ -16,7 +16,7 @@ from pd_bench.simulation.capacity_table import (
     progress_line,
     reasons,
 )
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 from pd_bench.simulation.fleet import workload_of
 from pd_bench.simulation.kept_promise import KeptPromise
 from pd_bench.simulation.overlay import Overlay

@@ -26,7 +26,7 @@ from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.device.prompt import conversation_token_ids, knows_roles
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
-from pd_device_client.planning.profiles import device_profile
+from pd_device_client.planning.speeds.profiles import device_profile
 from pd_device_client.session.session import Session
 
 __all__ = ["comparison", "run_demo"]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pd_bench.harness.bounds import check_between
 from pd_bench.results.result_file import refuse_same_file, result_file
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile, read_cloud_profile
+from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES, CloudProfile, read_cloud_profile
 from pd_core.errors import ConfigError
 from pd_core.settings.option import Argument, Option
 from pd_core.settings.program import Read

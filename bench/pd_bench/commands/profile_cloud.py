@@ -14,7 +14,7 @@ from pd_device_client.cloud.address import CloudAddress
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pd_bench.simulation.cloud_measure import CloudMeasurement
+    from pd_bench.simulation.cloud.cloud_measure import CloudMeasurement
 
 __all__ = ["measurement_table", "profile"]
 
@@ -42,7 +42,7 @@ def profile(
     ] = False,
 ) -> None:
     """Measure a server's prefill, decode and round trip into a profile for simulations."""
-    from pd_bench.simulation.cloud_measure import measure_cloud
+    from pd_bench.simulation.cloud.cloud_measure import measure_cloud
     from pd_device_client.cloud.grpc_link import GrpcCloudLink
 
     key = None if api_key_file is None else read_api_key(api_key_file)

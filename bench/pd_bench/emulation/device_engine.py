@@ -12,7 +12,7 @@ from typing import Any
 from pd_core.generation import Fingerprints, ModelCard
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 __all__ = ["EmulatedDeviceEngine", "EmulatedSequence"]
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from pd_core.errors import PdError
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop, Tokens
 from pd_device_client.contract.ports import CloudLink, CloudStream
-from pd_device_client.planning.profiles import LinkProfile
+from pd_device_client.planning.speeds.profiles import LinkProfile
 
 __all__ = ["Lane", "ShapedCloudLink", "tokens_in"]
 

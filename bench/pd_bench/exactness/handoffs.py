@@ -27,9 +27,9 @@ from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.engine.torch_engine import TorchLocalEngine
-from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.planning.planner import Plan
-from pd_device_client.planning.profiles import device_profile
+from pd_device_client.planning.speeds.estimates import CloudEstimate, DeviceEstimate
+from pd_device_client.planning.speeds.profiles import device_profile
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import Sides
 

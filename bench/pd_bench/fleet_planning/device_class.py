@@ -25,7 +25,7 @@ from pd_bench.results.document_part import DocumentPart
 from pd_bench.traces.reader import read_trace
 from pd_core.errors import ConfigError
 from pd_core.files.text_file import read_text_file
-from pd_device_client.planning.profiles import (
+from pd_device_client.planning.speeds.profiles import (
     LinkProfile,
     SpeedProfile,
     device_profile,

@@ -23,7 +23,7 @@ from pd_bench.fleet_planning.options import (
     RequestGroup,
     groups_of,
 )
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 
 __all__ = ["FleetPlan", "Problem", "most_carried", "plan_fleet", "problem_at"]
 

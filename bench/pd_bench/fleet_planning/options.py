@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pd_bench.fleet_planning.device_class import DeviceClass
 from pd_bench.fleet_planning.load_level import LoadLevel, Waits, prefill_work_s
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ask import Mode
 

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from pd_bench.fleet_planning.fleet_plan import FleetPlan
 from pd_bench.fleet_planning.options import FleetPromise
 from pd_bench.results.document_part import DocumentPart
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 from pd_bench.simulation.device_mix import PlannedClass, PlannedGroup
 from pd_core.errors import ConfigError
 from pd_core.files.text_file import read_text_file

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pd_bench.forecasts.pass_series import Answer, PassSeries
-from pd_device_client.planning.estimates import DeviceEstimate
-from pd_device_client.planning.profiles import SpeedProfile
-from pd_device_client.planning.ratios import Ratios
-from pd_device_client.planning.speed_fit import PassTime
+from pd_device_client.planning.speeds.estimates import DeviceEstimate
+from pd_device_client.planning.speeds.profiles import SpeedProfile
+from pd_device_client.planning.speeds.ratios import Ratios
+from pd_device_client.planning.speeds.speed_fit import PassTime
 
 __all__ = ["METHODS", "Forecaster", "Judged", "judge"]
 

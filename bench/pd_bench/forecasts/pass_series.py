@@ -11,8 +11,8 @@ from typing import Any
 
 from pd_core.errors import ConfigError
 from pd_core.files.text_file import read_text_file
-from pd_device_client.planning.profiles import SpeedProfile
-from pd_device_client.planning.speed_fit import PassTime, fit_speeds
+from pd_device_client.planning.speeds.profiles import SpeedProfile
+from pd_device_client.planning.speeds.speed_fit import PassTime, fit_speeds
 
 __all__ = ["RECORDED", "SIMULATED", "Answer", "PassSeries", "read_series", "simulated_series"]
 

@@ -11,7 +11,7 @@ from pd_core.host.cpu import num_cores
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.calibration import calibration_tokens, time_passes
 from pd_device_client.contract.ports import LocalEngine
-from pd_device_client.planning.speed_fit import PassTime
+from pd_device_client.planning.speeds.speed_fit import PassTime
 
 __all__ = ["record"]
 

@@ -9,7 +9,7 @@ from pd_bench.harness.bounds import check_between, check_pace
 from pd_core.errors import ConfigError
 from pd_core.settings.option import Option
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP, RANDOM_TINY
-from pd_device_client.planning.profiles import DEVICE_PROFILES, SpeedProfile, device_profile
+from pd_device_client.planning.speeds.profiles import DEVICE_PROFILES, SpeedProfile, device_profile
 
 __all__ = [
     "LEADING_GAPS",

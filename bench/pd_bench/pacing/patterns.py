@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pd_bench.pacing.uneven import Unevenness
 from pd_device_client.contract.ask import Mode
-from pd_device_client.planning.profiles import LINK_PROFILES, LinkProfile, SpeedProfile
+from pd_device_client.planning.speeds.profiles import LINK_PROFILES, LinkProfile, SpeedProfile
 
 __all__ = ["PATTERNS", "Pattern", "Situation"]
 

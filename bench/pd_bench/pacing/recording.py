@@ -9,8 +9,13 @@ from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.pacing.patterns import Situation
 from pd_bench.pacing.uneven import ThrottlingEngine, UnevenLink
 from pd_bench.results.result import ResultDocument
-from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES
+from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES
+from pd_bench.simulation.cloud.simulated_cloud import (
+    EOS_TOKEN_ID,
+    VOCAB_SIZE,
+    SimulatedCloud,
+    SimulatedLink,
+)
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Ask, Mode

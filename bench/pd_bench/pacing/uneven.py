@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop, Tokens
 from pd_device_client.contract.ports import CloudLink, CloudStream
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 __all__ = ["ThrottlingEngine", "UnevenLink", "Unevenness"]
 

@@ -22,7 +22,7 @@ from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
-from pd_device_client.planning.profiles import LinkProfile
+from pd_device_client.planning.speeds.profiles import LinkProfile
 
 __all__ = [
     "Devices",

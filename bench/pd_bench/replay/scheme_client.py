@@ -10,7 +10,7 @@ from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.answer_lengths import AnswerLengths
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 __all__ = ["scheme_client"]
 

@@ -13,8 +13,8 @@ from pd_core.settings.option import Option
 from pd_core.sockets.loopback import is_loopback
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.cloud.address import CloudAddress
-from pd_device_client.planning.profile_values import read_device_profile
-from pd_device_client.planning.profiles import (
+from pd_device_client.planning.speeds.profile_values import read_device_profile
+from pd_device_client.planning.speeds.profiles import (
     DEVICE_PROFILES,
     LINK_PROFILES,
     LinkProfile,

@@ -9,7 +9,7 @@ from pydantic import Field
 from pd_bench.replay.schemes import Scheme
 from pd_bench.results.document_part import DocumentPart
 from pd_device_client.contract.ask import Mode
-from pd_device_client.planning.profiles import LinkProfile, SpeedProfile
+from pd_device_client.planning.speeds.profiles import LinkProfile, SpeedProfile
 
 __all__ = ["DeviceMix", "Place", "PlannedClass", "PlannedGroup"]
 

@@ -17,14 +17,19 @@ from pd_bench.replay.schemes import Scheme
 from pd_bench.replay.workload import Work, Workload
 from pd_bench.results.result import CloudTotals, RequestRecord
 from pd_bench.results.series import LoadPoint
-from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE, SimulatedCloud, SimulatedLink
+from pd_bench.simulation.cloud.lazy_reader import read_lazily
+from pd_bench.simulation.cloud.simulated_cloud import (
+    EOS_TOKEN_ID,
+    VOCAB_SIZE,
+    SimulatedCloud,
+    SimulatedLink,
+)
 from pd_bench.simulation.foresight import ForesightEngine
-from pd_bench.simulation.lazy_reader import read_lazily
 from pd_bench.simulation.past_lengths import past_lengths
 from pd_bench.simulation.prepared_client import PreparedClient
 from pd_bench.simulation.settings import SimulationSettings
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.planning.profiles import link_profile
+from pd_device_client.planning.speeds.profiles import link_profile
 
 __all__ = ["SimulatedFleet", "workload_of"]
 

@@ -18,7 +18,7 @@ from pd_bench.emulation.virtual_loop import VirtualLoop
 from pd_bench.replay.dispatch import DispatchedSession
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ask import Mode
-from pd_device_client.planning.outlook import device_outlook
+from pd_device_client.planning.speeds.outlook import device_outlook
 from pd_device_client.session.cloud_leg import CloudLeg, LegState
 from pd_device_client.session.handoff import LOST_TOLERANCE, expected_last
 from pd_device_client.session.outlook import decoded

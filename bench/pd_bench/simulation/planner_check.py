@@ -16,7 +16,7 @@ from pd_bench.results.quantiles import quantiles
 from pd_bench.simulation.virtual_timeline import CHUNK_TOKENS, Drawn, VirtualTimeline
 from pd_device_client.contract.ask import Mode, Promise
 from pd_device_client.planning.planner import CloudForecast, Plan, is_below_pace, plan_request
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.planning.spread import Spread
 
 __all__ = ["PlannerCheck", "Situation", "check_planner", "draw_situation"]

@@ -9,15 +9,15 @@ from pd_bench.harness.bounds import check_pace, check_timeout
 from pd_bench.replay.schemes import SCHEMES, Scheme, SchemesOption, parse_schemes
 from pd_bench.replay.trace_run import TraceRun
 from pd_bench.results.result import STALL_FACTOR, Distribution
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile, read_cloud_profile
+from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES, CloudProfile, read_cloud_profile
 from pd_bench.simulation.device_mix import DeviceMix
 from pd_bench.simulation.kept_promise import KeptPromise
 from pd_core.errors import ConfigError
 from pd_core.sampling_params import SamplingParams
 from pd_core.settings.option import Option
 from pd_device_client.contract.promise import Promise
-from pd_device_client.planning.profile_values import read_device_profile
-from pd_device_client.planning.profiles import (
+from pd_device_client.planning.speeds.profile_values import read_device_profile
+from pd_device_client.planning.speeds.profiles import (
     DEVICE_PROFILES,
     LINK_PROFILES,
     LinkProfile,

@@ -7,7 +7,7 @@ is small in a large batch; so the prefill weighs more, and the gain is smaller.
 
 from dataclasses import dataclass
 
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 
 __all__ = ["MeanLoad", "SlotGain", "compute_gain", "slot_gain"]
 

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from pd_bench.results.provenance import file_sha256
 from pd_bench.results.result import ResultDocument, SchemeResult
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 from pd_bench.simulation.settings import SimulationSettings
 from pd_core.errors import ConfigError
 from pd_core.files.text_file import read_text_file
-from pd_device_client.planning.profiles import device_profile
+from pd_device_client.planning.speeds.profiles import device_profile
 
 __all__ = ["TOLERANCE", "FigureComparison", "comparisons", "read_replay", "settings_of", "table_of"]
 

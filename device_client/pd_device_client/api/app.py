@@ -15,15 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pd_core.errors import ConfigError, NotReady, PdError, drop_frames
-from pd_device_client.api.body import read_body
-from pd_device_client.api.endpoints import Endpoints
-from pd_device_client.api.errors import Refusal, error_response
-from pd_device_client.api.event_stream import EventStream, until_disconnect
-from pd_device_client.api.guard import Access, Guard
-from pd_device_client.api.json_text import json_bytes
-from pd_device_client.api.metrics import DeviceMetrics
-from pd_device_client.api.page import page_files, page_routes
-from pd_device_client.api.parameters import (
+from pd_device_client.api.completions.parameters import (
     ChatParameters,
     CloudParameters,
     CompletionParameters,
@@ -31,10 +23,18 @@ from pd_device_client.api.parameters import (
     TokenizeParameters,
     read_parameters,
 )
-from pd_device_client.api.places import Places
-from pd_device_client.api.questions import Questions
+from pd_device_client.api.completions.questions import Questions
+from pd_device_client.api.completions.tokenizing import detokenized, tokenized
+from pd_device_client.api.http.body import read_body
+from pd_device_client.api.http.endpoints import Endpoints
+from pd_device_client.api.http.errors import Refusal, error_response
+from pd_device_client.api.http.event_stream import EventStream, until_disconnect
+from pd_device_client.api.http.guard import Access, Guard
+from pd_device_client.api.http.json_text import json_bytes
+from pd_device_client.api.http.places import Places
+from pd_device_client.api.metrics import DeviceMetrics
+from pd_device_client.api.page import page_files, page_routes
 from pd_device_client.api.status import Status
-from pd_device_client.api.tokenizing import detokenized, tokenized
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.device import Device

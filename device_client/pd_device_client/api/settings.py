@@ -8,7 +8,7 @@ from annotated_types import Ge
 
 from pd_core.settings.option import Option, Part
 from pd_core.sockets.loopback import is_loopback
-from pd_device_client.api.door import Door
+from pd_device_client.api.http.door import Door
 from pd_device_client.cloud.settings import CloudSettings
 from pd_device_client.contract.ask import Mode
 from pd_device_client.device.battery import BatteryPolicy

@@ -4,7 +4,7 @@ import asyncio
 from importlib.metadata import version
 from typing import Any
 
-from pd_device_client.api.places import Places
+from pd_device_client.api.http.places import Places
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.cloud_watch import CloudWatch

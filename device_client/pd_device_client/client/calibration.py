@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import LocalEngine, LocalSequence
-from pd_device_client.planning.speed_fit import PassTime
+from pd_device_client.planning.speeds.speed_fit import PassTime
 
 __all__ = ["calibration_tokens", "time_passes"]
 

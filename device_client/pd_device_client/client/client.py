@@ -25,10 +25,10 @@ from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.contract.text_source import TextMaker, TextSource
 from pd_device_client.planning.answer_lengths import AnswerLengths
 from pd_device_client.planning.cloud_allowance import CloudAllowance, CloudCaps, DayAccount
-from pd_device_client.planning.estimates import DeviceEstimate
 from pd_device_client.planning.plan import Plan
 from pd_device_client.planning.plan_notes import plan_notes
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.estimates import DeviceEstimate
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.session.engine_turns import EngineTurns
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import CloudTimeouts, Sides

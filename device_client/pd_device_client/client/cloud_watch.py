@@ -11,7 +11,7 @@ from pd_device_client.client.breaker import BreakerState, CircuitBreaker
 from pd_device_client.client.handshake import ALONE, shake_hands
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import CloudLink
-from pd_device_client.planning.estimates import CloudEstimate
+from pd_device_client.planning.speeds.estimates import CloudEstimate
 
 __all__ = ["CloudWatch"]
 

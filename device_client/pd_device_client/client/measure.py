@@ -12,8 +12,8 @@ from pd_core.errors import ConfigError
 from pd_core.files.kept_results import keep, kept
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import LocalEngine, LocalSequence
-from pd_device_client.planning.profile_values import profile_from, profile_values
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profile_values import profile_from, profile_values
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 __all__ = ["keep_profile", "kept_profile", "measure_engine"]
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from statistics import NormalDist
 
 from pd_device_client.contract.ask import Ask, Mode, Promise
-from pd_device_client.planning.estimates import GUARD_QUANTILE, DeviceEstimate
 from pd_device_client.planning.planner import Plan, fixed_plan, plan_request
-from pd_device_client.planning.queued_device import QueuedDevice
+from pd_device_client.planning.speeds.estimates import GUARD_QUANTILE, DeviceEstimate
+from pd_device_client.planning.speeds.queued_device import QueuedDevice
 from pd_device_client.planning.spread import Spread
 from pd_device_client.session.sides import Sides
 

@@ -14,9 +14,9 @@ from pd_device_client.client.calibration import calibration_tokens, time_passes
 from pd_device_client.client.measure import keep_profile
 from pd_device_client.device.local_engine import load_engine
 from pd_device_client.device.settings import DeviceSettings
-from pd_device_client.planning.fit_table import FitRow, decode_rows, prefill_rows
-from pd_device_client.planning.profile_values import profile_from, profile_values
-from pd_device_client.planning.speed_fit import PassTime, SpeedFit, fit_speeds
+from pd_device_client.planning.speeds.fit_table import FitRow, decode_rows, prefill_rows
+from pd_device_client.planning.speeds.profile_values import profile_from, profile_values
+from pd_device_client.planning.speeds.speed_fit import PassTime, SpeedFit, fit_speeds
 from pd_device_client.terminal.columns import aligned
 from pd_device_client.terminal.fit_plot import fit_svg, text_plot
 

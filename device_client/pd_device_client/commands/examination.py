@@ -18,7 +18,7 @@ from pd_core.process.loading_thread import in_loading_thread
 from pd_core.sockets.listening import bind
 from pd_core.sockets.loopback import is_loopback
 from pd_core.store.model_names import RANDOM_TINY
-from pd_device_client.api.door import Door
+from pd_device_client.api.http.door import Door
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.battery import Battery, read_battery
 from pd_device_client.device.manners import GivesWay, Manners

@@ -13,13 +13,13 @@ from pd_core.process.until_signal import run_until_signal
 from pd_core.settings.program import Read
 from pd_device_client.commands.messages import configure_logging, warn_of_exposed
 from pd_device_client.contract.ask import Mode
-from pd_device_client.planning.cloud_speeds import cloud_speeds
-from pd_device_client.planning.estimates import GUARD_QUANTILE, DeviceEstimate
 from pd_device_client.planning.handoff_time import CloudForecast, DeviceForecast
 from pd_device_client.planning.plan_notes import plan_words
 from pd_device_client.planning.plan_reasons import expectations, plan_document, reasons
 from pd_device_client.planning.planner import Considered, consider
-from pd_device_client.planning.profiles import device_profile, link_profile
+from pd_device_client.planning.speeds.cloud_speeds import cloud_speeds
+from pd_device_client.planning.speeds.estimates import GUARD_QUANTILE, DeviceEstimate
+from pd_device_client.planning.speeds.profiles import device_profile, link_profile
 from pd_device_client.planning.spread import Spread
 from pd_device_client.terminal.columns import aligned
 from pd_device_client.terminal.plan_picture import plan_picture

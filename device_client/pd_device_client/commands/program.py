@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pd_core.settings.option import Option, Part
 from pd_core.settings.program import Program
-from pd_device_client.api.door import Door
+from pd_device_client.api.http.door import Door
 from pd_device_client.api.settings import ServeSettings
 from pd_device_client.cloud.settings import CloudSettings
 from pd_device_client.commands.calibrate import CalibrateSettings

@@ -11,9 +11,9 @@ from pd_core.sockets.listening import bind
 from pd_core.sockets.loopback import is_loopback
 from pd_core.sockets.open_files import raise_open_files
 from pd_device_client.api.app import make_app
-from pd_device_client.api.guard import Access
-from pd_device_client.api.http_server import HttpServer
-from pd_device_client.api.places import Places
+from pd_device_client.api.http.guard import Access
+from pd_device_client.api.http.http_server import HttpServer
+from pd_device_client.api.http.places import Places
 from pd_device_client.api.settings import ServeSettings
 from pd_device_client.api.status import Status
 from pd_device_client.cloud.choice import CloudChoice

@@ -13,7 +13,7 @@ from pd_core.speculation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKE
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
 from pd_device_client.contract.ask import Mode, Promise
 from pd_device_client.device.promise_settings import PromiseSettings
-from pd_device_client.planning.profiles import DEVICE_PROFILES, SpeedProfile, device_profile
+from pd_device_client.planning.speeds.profiles import DEVICE_PROFILES, SpeedProfile, device_profile
 from pd_device_client.session.reading_pace import usual_gap_s
 
 __all__ = ["ENGINES", "DeviceSettings", "LogLevel", "ModeOption"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pd_core.generation import ModelCard
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import LocalEngine, LocalSequence
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 __all__ = ["ThrottledEngine"]
 

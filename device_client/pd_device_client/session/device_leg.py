@@ -21,8 +21,8 @@ from pd_device_client.contract.happenings import (
     Tell,
     silent,
 )
-from pd_device_client.planning.estimates import DeviceEstimate
-from pd_device_client.planning.outlook import DeviceOutlook, device_outlook
+from pd_device_client.planning.speeds.estimates import DeviceEstimate
+from pd_device_client.planning.speeds.outlook import DeviceOutlook, device_outlook
 from pd_device_client.session.engine_turns import Turn
 from pd_device_client.session.kept_prompt import KeptPrompt
 from pd_device_client.session.sides import Sides

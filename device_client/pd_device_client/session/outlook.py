@@ -7,7 +7,7 @@ means, with their spreads, and the controller weighs them.
 
 import math
 
-from pd_device_client.planning.outlook import DeviceOutlook, device_outlook
+from pd_device_client.planning.speeds.outlook import DeviceOutlook, device_outlook
 from pd_device_client.session.cloud_leg import CloudLeg
 from pd_device_client.session.device_leg import DeviceLeg
 from pd_device_client.session.handoff import Handoff

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pd_core.generation import Fingerprints
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.planning.cloud_allowance import CloudAllowance
-from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
+from pd_device_client.planning.speeds.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.session.engine_turns import EngineTurns
 
 __all__ = ["CloudTimeouts", "Sides"]

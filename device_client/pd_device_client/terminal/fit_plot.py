@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from pd_device_client.planning.fit_table import FitRow
+from pd_device_client.planning.speeds.fit_table import FitRow
 
 __all__ = ["fit_svg", "text_plot"]
 

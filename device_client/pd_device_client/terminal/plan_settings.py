@@ -9,8 +9,8 @@ from pd_core.settings.option import Option, Part
 from pd_device_client.cloud.settings import CloudSettings
 from pd_device_client.contract.ask import Mode
 from pd_device_client.device.settings import DeviceSettings, ModeOption
-from pd_device_client.planning.cloud_speeds import CLOUD_SPEEDS
-from pd_device_client.planning.profiles import DEVICE_PROFILES, LINK_PROFILES
+from pd_device_client.planning.speeds.cloud_speeds import CLOUD_SPEEDS
+from pd_device_client.planning.speeds.profiles import DEVICE_PROFILES, LINK_PROFILES
 
 __all__ = ["PlanSettings"]
 

@@ -16,11 +16,11 @@ from pydantic import BaseModel, ValidationError
 
 from pd_core.text.chat_template import ChatTemplate
 from pd_device_client.api import body as body_module
-from pd_device_client.api.guard import Access
-from pd_device_client.api.parameters import (
+from pd_device_client.api.completions.parameters import (
     CompletionParameters,
     DetokenizeParameters,
 )
+from pd_device_client.api.http.guard import Access
 from tests.api_server import (
     EOS,
     TOKENIZER,

@@ -19,7 +19,7 @@ from pd_core.errors import CloudAuthenticationFailed, PdError
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_core.text.chat_template import ChatTemplate
-from pd_device_client.api.event_stream import EventStream
+from pd_device_client.api.http.event_stream import EventStream
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Ask
 from pd_device_client.session.session import Session

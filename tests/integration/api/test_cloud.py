@@ -9,15 +9,15 @@ import httpx
 import pytest
 
 from pd_core.errors import CloudUnavailable, ConfigError
-from pd_device_client.api.door import Door
-from pd_device_client.api.guard import Access
+from pd_device_client.api.http.door import Door
+from pd_device_client.api.http.guard import Access
 from pd_device_client.api.settings import AnswerSettings, ServeSettings
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.egress import way_out
 from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.settings import DeviceSettings
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.api_server import ApiServer, api_server, scripted_cloud
 from tests.http_client import http
 from tests.scripted_cloud import ScriptedCloud

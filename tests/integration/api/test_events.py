@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 
 from pd_core.errors import CloudUnavailable
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.api_server import ApiServer, api_server, scripted_cloud
 from tests.http_client import http
 

@@ -20,8 +20,8 @@ from rich.console import Console
 from pd_bench.replay.progress import Progress
 from pd_bench.replay.replay import Replay
 from pd_bench.replay.settings import ReplaySettings
-from pd_bench.simulation.cloud_measure import measure_cloud
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud.cloud_measure import measure_cloud
+from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 from pd_bench.simulation.simulation import Simulation
 from pd_bench.simulation.validation import (
     FigureComparison,

@@ -12,8 +12,8 @@ from pd_device_client.client import client
 from pd_device_client.contract.ports import LocalEngine
 from pd_device_client.device.device import open_device
 from pd_device_client.device.settings import DeviceSettings
-from pd_device_client.planning.profile_values import read_device_profile
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profile_values import read_device_profile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.command_here import run_here
 
 SHORT = ("calibrate", "--model", RANDOM_TINY, "--threads", "1", "--rounds", "2", "--longest", "64")

@@ -32,9 +32,9 @@ from pd_device_client.contract.ports import (
     LocalSequence,
 )
 from pd_device_client.engine.torch_engine import TorchLocalEngine
-from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.planning.planner import Plan
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.estimates import CloudEstimate, DeviceEstimate
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import CloudTimeouts, Sides
 from tests.eventually import eventually

@@ -9,7 +9,7 @@ from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import Fingerprints, ServerInfo
 from pd_core.sockets.listening import bind
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
-from pd_device_client.api.door import Door
+from pd_device_client.api.http.door import Door
 from pd_device_client.cli import main
 from pd_device_client.commands import examination as doctor
 from pd_device_client.commands.examination import Finding, _load, examine

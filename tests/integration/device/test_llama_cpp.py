@@ -17,7 +17,7 @@ from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Origin, Outcome
 from pd_device_client.engine.llama_cpp_loading import load_llama_cpp
 from pd_device_client.engine.throttled import ThrottledEngine
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.gguf_files import gguf_config, gguf_model, write_gguf
 from tests.gguf_models import TinyLlama, tiny_llama
 from tests.http_client import http

@@ -18,7 +18,7 @@ from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.planner import Plan
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.integration.device.test_carry import BOTH, HeldEngine, WatchedLink, carry
 from tests.real_server import RealServer, real_server
 

@@ -94,7 +94,7 @@ def test_a_signal_while_a_library_holds_the_interpreter_s_lock(
 def test_half_a_request_does_not_hold_a_device_up(tmp_path: Path) -> None:
     # A running answer gets so long to end in that it cannot be taken for a busy machine.
     patient = (
-        "from pd_device_client.api import http_server\n"
+        "from pd_device_client.api.http import http_server\n"
         "http_server._DRAIN_S = 600\n"
         "from pd_device_client.cli import main\nmain()\n"
     )

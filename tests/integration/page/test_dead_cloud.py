@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pd_core.errors import CloudUnavailable
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.api_server import api_server, scripted_cloud
 from tests.browser import answered, ask, opened, set_choice
 

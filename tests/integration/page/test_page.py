@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from pd_core.errors import QueueFull
-from pd_device_client.api.guard import Access
+from pd_device_client.api.http.guard import Access
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.api_server import (
     EOS,
     ROLES,

@@ -12,11 +12,11 @@ from pd_bench.fleet_planning.fleet_plan import FleetPlan, most_carried, plan_fle
 from pd_bench.fleet_planning.load_level import LoadLevel, Traffic, Waits, is_queued
 from pd_bench.fleet_planning.options import FleetPromise, groups_of
 from pd_bench.fleet_planning.plan_document import PlanDocument, document_of
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES
+from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES
 from pd_bench.simulation.device_mix import DeviceMix
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ask import Mode
-from pd_device_client.planning.profiles import DEVICE_PROFILES, LINK_PROFILES
+from pd_device_client.planning.speeds.profiles import DEVICE_PROFILES, LINK_PROFILES
 
 CLOUD = CLOUD_PROFILES["gpu-8b"].model_copy(update={"max_num_seqs": 4})
 PROMISE = FleetPromise(ttft_s=2.0, pace_s=0.2, largest_gap_s=0.4)

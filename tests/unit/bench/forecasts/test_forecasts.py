@@ -18,7 +18,7 @@ from pd_bench.forecasts.pass_series import (
 )
 from pd_bench.forecasts.recording import record
 from pd_core.errors import ConfigError
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 Q = 0.9
 

@@ -10,7 +10,7 @@ from pd_bench.overhead.ticker import Jitter, measure_ticker, ticker_table
 from pd_core.errors import EngineError
 from pd_core.generation import Fingerprints, ModelCard
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 
 class _BlockingSequence:

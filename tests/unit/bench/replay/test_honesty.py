@@ -29,7 +29,7 @@ from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.ports import CloudStream
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.result_documents import record
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 

@@ -12,7 +12,7 @@ from pd_bench.replay.scheme_client import scheme_client
 from pd_bench.replay.schemes import parse_scheme
 from pd_bench.replay.workload import Work
 from pd_bench.results.result import CloudTotals, RequestRecord, SchemeResult
-from pd_bench.simulation.cloud import EOS_TOKEN_ID, VOCAB_SIZE
+from pd_bench.simulation.cloud.simulated_cloud import EOS_TOKEN_ID, VOCAB_SIZE
 from pd_bench.simulation.tally import SchemeTally
 from pd_core.generation import (
     Admitted,
@@ -33,7 +33,7 @@ from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 PROMPT = tuple(range(10, 110))
 

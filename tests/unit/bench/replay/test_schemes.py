@@ -19,7 +19,7 @@ from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.outcome import Shown
 from pd_device_client.contract.ports import CloudLink, LocalEngine
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 
 PROMPT = tuple(i % 40 for i in range(200))

@@ -17,7 +17,7 @@ from pd_bench.results.result import ResultDocument
 from pd_bench.simulation import capacity
 from pd_bench.simulation.capacity import TriedRate, find_capacity
 from pd_bench.simulation.capacity_table import Gain, capacity_table, progress_line, reasons
-from pd_bench.simulation.cloud_profile import CloudProfile
+from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 from pd_bench.simulation.kept_promise import KeptPromise
 from pd_bench.simulation.overlay import Overlay
 from pd_bench.simulation.settings import SimulationSettings
@@ -25,7 +25,7 @@ from pd_bench.simulation.slot_formula import MeanLoad, compute_gain, slot_gain
 from pd_bench.traces.reader import TraceRow
 from pd_core.errors import ConfigError
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 CLOUD = CloudProfile(
     name="test",

@@ -11,7 +11,7 @@ from pd_bench.simulation.past_lengths import past_lengths
 from pd_bench.simulation.settings import SimulationSettings
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ask import Mode
-from pd_device_client.planning.profiles import DEVICE_PROFILES, LINK_PROFILES
+from pd_device_client.planning.speeds.profiles import DEVICE_PROFILES, LINK_PROFILES
 from tests.unit.bench.simulation.test_capacity import CLOUD
 
 

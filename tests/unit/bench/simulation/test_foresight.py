@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from pd_bench.results.result import ResultDocument
 from pd_bench.simulation import foresight
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES
+from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.simulation import Simulation
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 SCHEMES = ("cloud-only", "device-only", "pd-device", "pd-device-k7", "race-only")
 

@@ -12,7 +12,7 @@ from pd_bench.simulation.virtual_timeline import Drawn, VirtualTimeline
 from pd_device_client.contract.ask import Mode
 from pd_device_client.planning.handoff_time import ready_s
 from pd_device_client.planning.planner import CloudForecast
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.command_here import run_here
 
 DEVICE = SpeedProfile("d", "a test", 1 / 400, 0.05)

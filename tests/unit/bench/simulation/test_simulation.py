@@ -8,11 +8,11 @@ import pytest
 
 from pd_bench.commands.simulate import interruptible
 from pd_bench.results.result import ResultDocument
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES, CloudProfile
+from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES, CloudProfile
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.simulation import Simulation
 from pd_core.errors import ConfigError, TraceError
-from pd_device_client.planning.profiles import device_profile
+from pd_device_client.planning.speeds.profiles import device_profile
 
 ALL = ("device-only", "cloud-only", "pd-device", "pd-device-k5", "race-only")
 CLOUD = CLOUD_PROFILES["gpu-8b"]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from pd_bench.results.result import Distribution, ResultDocument
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES
+from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.simulation import Simulation
 from pd_bench.simulation.timer_lag import TimerLag
-from pd_device_client.planning.profiles import device_profile
+from pd_device_client.planning.speeds.profiles import device_profile
 
 MEASURED = Distribution(count=50, mean=0.003, p50=0.002, p90=0.006, p99=0.02, max=0.03)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pd_bench.results.provenance import file_sha256
-from pd_bench.simulation.cloud_profile import CLOUD_PROFILES
+from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES
 from pd_bench.simulation.validation import read_replay, settings_of
 from pd_core.errors import ConfigError
 from tests.result_documents import document, record

@@ -9,7 +9,7 @@ import pytest
 from pd_core.errors import ConfigError
 from pd_core.generation import FinishReason
 from pd_core.text.chat_template import ChatTemplate
-from pd_device_client.api.places import Places
+from pd_device_client.api.http.places import Places
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.api.status import Status
 from pd_device_client.client.client import DeviceClient

@@ -15,7 +15,7 @@ from pd_device_client.client.breaker import BreakerPolicy, BreakerState, Circuit
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, ScriptedCloud
 
 POLICY = BreakerPolicy(num_failures=3, num_probes=2, first_wait_s=2.0, longest_wait_s=10.0)

@@ -5,8 +5,8 @@ import pytest
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_device_client.client.calibration import calibration_tokens, time_passes
-from pd_device_client.planning.profiles import SpeedProfile
-from pd_device_client.planning.speed_fit import PassTime, fit_speeds
+from pd_device_client.planning.speeds.profiles import SpeedProfile
+from pd_device_client.planning.speeds.speed_fit import PassTime, fit_speeds
 
 TRUE = SpeedProfile("t", "a test", 1e-3, 0.01, 0.004, 3e-7, decode_l_s=2e-6)
 

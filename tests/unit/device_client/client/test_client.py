@@ -19,7 +19,7 @@ from pd_core.errors import (
 )
 from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo, Start
 from pd_core.sampling_params import SamplingParams
-from pd_device_client.api.event_report import plan_report
+from pd_device_client.api.completions.event_report import plan_report
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.handshake import shake_hands
 from pd_device_client.client.measure import measure_engine
@@ -27,7 +27,7 @@ from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.engine.throttled import ThrottledEngine
-from pd_device_client.planning.profiles import LINK_PROFILES, SpeedProfile
+from pd_device_client.planning.speeds.profiles import LINK_PROFILES, SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 
 PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)

@@ -5,7 +5,7 @@ import pytest
 
 from pd_core.files.kept_results import keep
 from pd_device_client.client.measure import keep_profile, kept_profile
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 SOUND = {"name": "measured", "source": "now", "prefill_b_s": 0.001, "decode_s": 0.02}
 

@@ -15,7 +15,7 @@ from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.cloud_use import CloudUse
 from pd_device_client.planning.cloud_allowance import CloudCaps
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 
 PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)

@@ -14,7 +14,7 @@ from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.device.promise_settings import PromiseSettings
 from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.planning.planner import CloudForecast, plan_request
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 

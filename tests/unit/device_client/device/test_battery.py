@@ -2,9 +2,9 @@
 
 import pytest
 
-from pd_device_client.api.parameters import CompletionParameters
-from pd_device_client.api.places import Places
-from pd_device_client.api.questions import Questions
+from pd_device_client.api.completions.parameters import CompletionParameters
+from pd_device_client.api.completions.questions import Questions
+from pd_device_client.api.http.places import Places
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Mode

@@ -12,7 +12,7 @@ from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.ports import LocalEngine
 from pd_device_client.device.device import Device, open_device
 from pd_device_client.device.settings import DeviceSettings
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 SETTINGS = DeviceSettings(RANDOM_TINY, pace_s=0.001, polite=False)
 

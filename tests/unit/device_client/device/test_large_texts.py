@@ -11,8 +11,8 @@ import pytest
 
 from pd_core.errors import InvalidRequest
 from pd_core.text.chat_template import ChatTemplate
-from pd_device_client.api.parameters import Message
-from pd_device_client.api.questions import chat_prompt
+from pd_device_client.api.completions.parameters import Message
+from pd_device_client.api.completions.questions import chat_prompt
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.device.device import Device
 from tests.api_server import QUICK, emulated_engine, loaded_model

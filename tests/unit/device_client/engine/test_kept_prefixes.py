@@ -16,7 +16,7 @@ from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
 from pd_device_client.engine.torch_engine import KEPT_KV_BYTES, TorchLocalEngine
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 CPU = torch.device("cpu")
 PROFILE = SpeedProfile("test", "a test", 1e-6, 1e-6)

@@ -20,7 +20,7 @@ from pd_device_client.engine.llama_cpp_engine import LlamaCppEngine
 from pd_device_client.engine.llama_cpp_library import library
 from pd_device_client.engine.llama_cpp_loading import load_llama_cpp
 from pd_device_client.engine.llama_cpp_model import LlamaCppModel
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.gguf_models import CONTEXT, TinyLlama, tiny_llama
 
 PROFILE = SpeedProfile("test", "a test", 1e-6, 1e-6)

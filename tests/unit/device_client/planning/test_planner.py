@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pd_core.errors import InvalidRequest
 from pd_device_client.contract.ask import Mode, Promise
 from pd_device_client.planning.planner import CloudForecast, below_pace, plan_request, ready_s
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 
 
 def _device(tokens_per_s: float, decode_s: float = 0.05) -> SpeedProfile:

@@ -13,7 +13,7 @@ from pd_device_client.planning.candidates import Candidate
 from pd_device_client.planning.plan_notes import plan_words
 from pd_device_client.planning.plan_reasons import expectations, plan_document, reasons
 from pd_device_client.planning.planner import CloudForecast, Considered, consider, plan_request
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.planning.spread import Spread
 
 CLOUD = CloudForecast(0.3, 0.02)

@@ -21,9 +21,9 @@ from pd_device_client.contract.happenings import (
 )
 from pd_device_client.contract.outcome import Origin
 from pd_device_client.contract.ports import LocalSequence
-from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.planning.planner import PACE_TOLERANCE, Plan, is_below_pace
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.estimates import CloudEstimate, DeviceEstimate
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import Sides
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud

@@ -14,7 +14,7 @@ from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.session.engine_turns import EngineTurns
 from tests.scripted_cloud import EOS, VOCAB_SIZE, ScriptedCloud
 

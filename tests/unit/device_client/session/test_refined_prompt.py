@@ -20,9 +20,9 @@ from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.happenings import DevicePassed, Happened, PromptRefined
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import LocalSequence
-from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.planning.planner import Plan
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.estimates import CloudEstimate, DeviceEstimate
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.session.kept_prompt import KeptPrompt
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import Sides

@@ -51,9 +51,9 @@ from pd_device_client.contract.happenings import (
 from pd_device_client.contract.outcome import Origin, Outcome
 from pd_device_client.contract.ports import CloudStream, LocalEngine, LocalSequence
 from pd_device_client.contract.text_source import TextSource
-from pd_device_client.planning.estimates import CloudEstimate, DeviceEstimate
 from pd_device_client.planning.planner import Plan
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.estimates import CloudEstimate, DeviceEstimate
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import Sides
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud

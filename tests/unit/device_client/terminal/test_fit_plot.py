@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from pd_device_client.planning.fit_table import FitRow
+from pd_device_client.planning.speeds.fit_table import FitRow
 from pd_device_client.terminal.fit_plot import fit_svg, text_plot
 
 ROWS = [FitRow(n, n / 100, n / 120, n / 90, n / 100 + 0.1) for n in (0, 50, 100, 400)]

@@ -8,7 +8,7 @@ import pytest
 from pd_device_client.cli import main
 from pd_device_client.contract.ask import Promise
 from pd_device_client.planning.planner import CloudForecast, plan_request
-from pd_device_client.planning.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.terminal.plan_picture import plan_picture
 from tests.command_here import run_here
 

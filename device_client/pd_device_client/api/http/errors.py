@@ -1,0 +1,101 @@
+"""Errors as OpenAI clients expect them: a status, and a body that names the parameter."""
+
+import math
+import re
+from typing import Any
+
+from starlette.responses import Response
+
+from pd_core.errors import (
+    CapacityError,
+    FingerprintMismatch,
+    InvalidRequest,
+    InvalidSamplingParams,
+    PdError,
+    PromptTooLong,
+    TokenLimitTooHigh,
+    Unauthenticated,
+    status_of,
+)
+from pd_device_client.api.http.json_text import json_bytes
+
+__all__ = ["Refusal", "error_body", "error_response", "http_status"]
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+# Errors for which OpenAI has its own code, which clients look for.
+_CODES: dict[type[PdError], str] = {
+    PromptTooLong: "context_length_exceeded",
+    TokenLimitTooHigh: "context_length_exceeded",
+    Unauthenticated: "invalid_api_key",
+}
+
+
+class Refusal(InvalidRequest):
+    """A request that this API cannot or will not serve.
+
+    Args:
+        message: what is wrong and how to mend it.
+        param: the parameter at fault, such as "messages[0].role".
+        status: the HTTP status.
+        code: OpenAI's code for it, if there is one.
+    """
+
+    def __init__(
+        self, message: str, param: str | None = None, *, status: int = 400, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.status = status
+        self.code = code
+
+
+def http_status(error: PdError) -> int:
+    """Return the HTTP status of an error."""
+    return error.status if isinstance(error, Refusal) else status_of(error).http
+
+
+def error_body(error: PdError) -> dict[str, Any]:
+    """Return {"error": {...}}, the body of a refused request and the last event of a failure."""
+    status = http_status(error)
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {
+        "error": {
+            "message": str(error),
+            "type": kind,
+            "param": _param(error),
+            "code": _code(error),
+        }
+    }
+
+
+def error_response(error: PdError) -> Response:
+    """Return the HTTP answer of an error."""
+    status = http_status(error)
+    headers = {}
+    if isinstance(error, CapacityError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, FingerprintMismatch):
+        # OpenAI clients would retry a 409 and get the same answer.
+        headers["x-should-retry"] = "false"
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        json_bytes(error_body(error)), status, headers=headers, media_type="application/json"
+    )
+
+
+def _param(error: PdError) -> str | None:
+    if isinstance(error, Refusal):
+        return error.param
+    if isinstance(error, InvalidSamplingParams):
+        return str(error).partition(" ")[0]  # its messages begin with the parameter
+    return None
+
+
+def _code(error: PdError) -> str:
+    if isinstance(error, Refusal) and error.code is not None:
+        return error.code
+    if type(error) in _CODES:
+        return _CODES[type(error)]
+    name = "InvalidValue" if isinstance(error, Refusal) else type(error).__name__
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
