@@ -118,7 +118,7 @@ class Questions:
             PdError: it cannot be served; nothing was started.
         """
         _check_stops(asked, device.loaded.num_token_ids)
-        prompts = await _prompts(device, asked)
+        prompts = await self.prompts(device, asked)
         if len(prompts) * asked.num_choices > MAX_CHOICES:
             raise Refusal(
                 f"{len(prompts)} prompts with n = {asked.num_choices} are more than "
@@ -140,6 +140,16 @@ class Questions:
             running=self.running,
             on_end=self._on_end,
         )
+
+    async def prompts(
+        self, device: Device, asked: ChatParameters | CompletionParameters
+    ) -> list[tuple[int, ...]]:
+        """Return the token ids of each prompt of a request.
+
+        Raises:
+            Refusal: a prompt is wrong, or far too long.
+        """
+        return await _prompts(device, asked)
 
     def _asks(
         self,

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pd_device_client.api.completions.plain_parts import PlainParts
 from pd_device_client.api.completions.running import Running
 from pd_device_client.api.http.places import Places
+from pd_device_client.api.tools.parts import Part, PartsParser
 from pd_device_client.contract.happenings import Happened
 from pd_device_client.contract.outcome import Outcome, Shown
 from pd_device_client.session.session import Session
@@ -25,11 +27,13 @@ class Choice:
         index: its number in the response.
         session: makes it.
         num_prompt_tokens: its prompt's length; 0 if an earlier choice counts the same prompt.
+        parser: splits its text into parts.
     """
 
     index: int
     session: Session
     num_prompt_tokens: int
+    parser: PartsParser = field(default_factory=PlainParts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,21 @@ class Run:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def parts(self) -> AsyncGenerator[Part, None]:
+        """Yield what the only choice's answer is made of, as it comes.
+
+        Raises:
+            PdError: no side can continue.
+        """
+        [choice] = self.choices
+        async with aclosing(self.told()) as all_told:
+            async for _, told in all_told:
+                if isinstance(told, Shown) and told.text:
+                    for part in choice.parser.push(told.text):
+                        yield part
+        for part in choice.parser.end():
+            yield part
 
     @asynccontextmanager
     async def _carrying(
