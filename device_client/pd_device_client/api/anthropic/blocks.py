@@ -43,10 +43,8 @@ class Blocks:
             case ReasoningPart(text):
                 yield from self._more("thinking", text)
             case ToolCallStart(_, call_id, name):
-                self._arguments = ""
-                yield from self._begin(
-                    {"type": "tool_use", "id": call_id, "name": name, "input": {}}
-                )
+                use = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
+                yield from self._begin(use)
             case ToolCallArguments(_, text):
                 self._arguments += text
                 yield self._delta({"type": "input_json_delta", "partial_json": text})
@@ -73,7 +71,7 @@ class Blocks:
     def _begin(self, block: dict[str, Any]) -> Iterator[_Event]:
         yield from self.close()
         self.blocks.append(block)
-        self._open = True
+        self._open, self._arguments = True, ""
         told = {"index": len(self.blocks) - 1, "content_block": dict(block)}
         yield "content_block_start", told
 

@@ -66,7 +66,8 @@ def _tools(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "only tools of the caller are supported",
                 f"tools[{i}].type",
             )
-        function = {name: tool[name] for name in ("name", "description") if name in tool}
+        names = ("name", "description")
+        function: dict[str, Any] = {name: tool[name] for name in names if name in tool}
         if "input_schema" in tool:
             function["parameters"] = tool["input_schema"]
         out.append({"type": "function", "function": function})
@@ -92,7 +93,5 @@ def _effort(thinking: Mapping[str, Any], config: Mapping[str, Any]) -> object:
 def _format(wanted: object) -> object:
     if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
         return wanted
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": wanted.get("schema")},
-    }
+    named = {"name": "answer", "schema": wanted.get("schema")}
+    return {"type": "json_schema", "json_schema": named}
