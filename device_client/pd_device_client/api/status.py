@@ -42,6 +42,11 @@ class Status:
         self.totals = Totals()
 
     @property
+    def chat(self) -> bool:
+        """Whether the model knows roles, as far as it is known."""
+        return self._chat
+
+    @property
     def busy(self) -> bool:
         """Whether an answer is in progress or in preparation."""
         return self.places.busy

@@ -86,6 +86,7 @@ class Session:
         self._told = asyncio.Queue[Shown | Happened | None]()  # used only when watched
         self._device_task: asyncio.Task[None] | None = None  # the latest: a stand-in comes and goes
         self._claims_given_back = 0
+        self._cancelled = False
         tell: Tell = self._tell if ask.watched else silent
         changed, self.seen = self._changed, Seen()
         ends = (*sides.eos_token_ids, *ask.stop_token_ids)
@@ -181,7 +182,7 @@ class Session:
                     yield self.reader.show()
             for task in tasks:
                 await task
-            outcome.finish_reason = self.log.closed
+            outcome.finish_reason = FinishReason.CANCELLED if self._cancelled else self.log.closed
             outcome.error = self._failure()
         finally:
             try:
@@ -190,6 +191,15 @@ class Session:
                 self._complete()
         if outcome.error is not None:
             raise outcome.error
+
+    def cancel(self) -> None:
+        """End the answer here: both sides stop, and no token is shown any more.
+
+        `run` then ends as at an answer's usual end, within the gap between two tokens.
+        """
+        self._cancelled = True
+        self.log.close(FinishReason.CANCELLED)
+        self.reader.stop()
 
     async def _show_beside(self, driver: "asyncio.Task[None]") -> None:
         """Queue tokens at their time, then None for the end."""

@@ -1,39 +1,21 @@
-"""One answer of the API: its choices run side by side, sent as a stream or in one piece."""
+"""One answer in the form of chats and completions, sent as a stream or in one piece."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from pd_device_client.api.completions.event_report import event_report, plan_report
 from pd_device_client.api.completions.report import final_report, token_report
+from pd_device_client.api.completions.run import Choice, Run
 from pd_device_client.api.completions.shapes import Shape
 from pd_device_client.api.http.json_text import json_bytes
 from pd_device_client.contract.happenings import Happened
-from pd_device_client.contract.outcome import Outcome, Shown
-from pd_device_client.session.session import Session
+from pd_device_client.contract.outcome import Shown
 
-__all__ = ["Answer", "Choice", "Telling"]
+__all__ = ["Answer", "Telling"]
 
 DONE = b"data: [DONE]\n\n"
-
-_Told = Shown | Happened | None
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of the answers to a request.
-
-    Attributes:
-        index: its number in the response.
-        session: makes it.
-        num_prompt_tokens: its prompt's length; 0 if an earlier choice counts the same prompt.
-    """
-
-    index: int
-    session: Session
-    num_prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +39,21 @@ class Answer:
     Args:
         shape: chat or text.
         envelope: the keys that every chunk and the whole answer share: id, created, model.
-        choices: the choices to run.
+        run: the choices.
         telling: what a stream reports.
-        admitted: entered while the answer runs; raises when there is no room.
-        on_end: called with each choice's outcome when it has ended, for any reason.
     """
 
     def __init__(
         self,
         shape: Shape,
         envelope: dict[str, Any],
-        choices: Sequence[Choice],
+        run: Run,
         telling: Telling,
-        *,
-        admitted: AbstractContextManager[None],
-        on_end: Callable[[Outcome], None],
     ) -> None:
         self._shape = shape
         self._envelope = envelope
-        self._choices = choices
+        self._run = run
         self._telling = telling
-        self._admitted = admitted
-        self._on_end = on_end
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the events of a stream, `[DONE]` last.
@@ -87,11 +62,11 @@ class Answer:
             PdError: no side can continue, or there is no room.
         """
         opened = set[int]()
-        with self._admitted:
-            for choice in self._choices:
+        with self._run.admitted():
+            for choice in self._run.choices:
                 if choice.session.ask.watched:
                     yield self._happened(choice, plan_report(choice.session))
-            async with aclosing(self._told()) as all_told:
+            async with aclosing(self._run.told()) as all_told:
                 async for choice, told in all_told:
                     if isinstance(told, Happened):
                         yield self._happened(choice, event_report(told))
@@ -117,62 +92,16 @@ class Answer:
         Raises:
             PdError: no side can continue, or there is no room.
         """
-        with self._admitted:
-            async with aclosing(self._told()) as all_told:
+        with self._run.admitted():
+            async with aclosing(self._run.told()) as all_told:
                 async for _ in all_told:
                     pass
         return {
             **self._envelope,
             "object": self._shape.whole_object,
-            "choices": [self._complete(choice) for choice in self._choices],
+            "choices": [self._complete(choice) for choice in self._run.choices],
             "usage": self._usage(),
         }
-
-    async def _told(self) -> AsyncGenerator[tuple[Choice, _Told], None]:
-        """Yield what the choices' sessions yield, and None at a choice's end."""
-        if len(self._choices) == 1:
-            [choice] = self._choices
-            async with self._carrying(choice) as answer:
-                async for told in answer:
-                    yield choice, told
-            yield choice, None
-            return
-        # A bounded queue: a slow reader slows the choices down.
-        queue = asyncio.Queue[tuple[Choice, _Told] | BaseException](len(self._choices))
-
-        async def carry(choice: Choice) -> None:
-            try:
-                async with self._carrying(choice) as answer:
-                    async for told in answer:
-                        await queue.put((choice, told))
-                await queue.put((choice, None))
-            except Exception as error:  # raised by the loop below
-                await queue.put(error)
-
-        tasks = [asyncio.ensure_future(carry(choice)) for choice in self._choices]
-        try:
-            ended = 0
-            while ended < len(tasks):
-                one = await queue.get()
-                if isinstance(one, BaseException):
-                    raise one
-                ended += one[1] is None
-                yield one
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    @asynccontextmanager
-    async def _carrying(
-        self, choice: Choice
-    ) -> AsyncGenerator[AsyncGenerator[Shown | Happened, None], None]:
-        """Run a choice; report its outcome when the block is left, for any reason."""
-        try:
-            async with aclosing(choice.session.run()) as answer:
-                yield answer
-        finally:
-            self._on_end(choice.session.outcome)
 
     # Chunks
 
@@ -213,12 +142,11 @@ class Answer:
         return {**whole, "pd": report}
 
     def _usage(self) -> dict[str, int]:
-        prompt = sum(choice.num_prompt_tokens for choice in self._choices)
-        completion = sum(len(choice.session.outcome.shown) for choice in self._choices)
+        usage = self._run.usage
         return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         }
 
 

@@ -13,7 +13,7 @@ from pd_core.errors import (
     TokenOutOfVocabulary,
 )
 from pd_core.sampling_params import MAX_SEED
-from pd_device_client.api.completions.answer import Answer, Choice, Telling
+from pd_device_client.api.completions.answer import Answer, Telling
 from pd_device_client.api.completions.messages import plain_messages
 from pd_device_client.api.completions.parameters import (
     MAX_CHOICES,
@@ -22,6 +22,8 @@ from pd_device_client.api.completions.parameters import (
     Extension,
     Message,
 )
+from pd_device_client.api.completions.run import Choice, Run
+from pd_device_client.api.completions.running import Running
 from pd_device_client.api.completions.shapes import CHAT, TEXT
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.places import Places
@@ -47,6 +49,10 @@ class Questions:
         on_end: called with every answer's outcome when it has ended, for any reason.
         unix_time_s: stamps answers.
         battery: reads this machine's battery.
+
+    Attributes:
+        running: the answers in progress.
+        unix_time_s: as given.
     """
 
     def __init__(
@@ -60,18 +66,53 @@ class Questions:
         self._settings = settings
         self._places = places
         self._on_end = on_end
-        self._unix_time_s = unix_time_s
+        self.unix_time_s = unix_time_s
+        self.running = Running()
         self._battery = battery
 
     async def answer(
         self, device: Device, asked: ChatParameters | CompletionParameters, asked_s: float
     ) -> Answer:
-        """Plan the answer to a chat, or to one or several prompts.
+        """Plan the answer to a chat, or to one or several prompts, in OpenAI's form.
 
         Args:
             device: makes the answer.
             asked: the request.
             asked_s: its arrival on the loop's clock.
+
+        Raises:
+            PdError: it cannot be served; nothing was started.
+        """
+        shape = CHAT if isinstance(asked, ChatParameters) else TEXT
+        run = await self.run(device, asked, asked_s, shape.id_prefix + uuid.uuid4().hex)
+        envelope = {
+            "id": run.answer_id,
+            "created": self.unix_time_s(),
+            "model": device.loaded.name,
+            "system_fingerprint": f"fp_{device.loaded.fingerprints.weights[:12]}",
+        }
+        options, extension = asked.stream_options, asked.extension
+        telling = Telling(
+            usage=bool(options and options.include_usage),
+            usage_in_every_chunk=bool(options and options.continuous_usage_stats),
+            tokens=extension.tokens or extension.events,
+        )
+        return Answer(shape, envelope, run, telling)
+
+    async def run(
+        self,
+        device: Device,
+        asked: ChatParameters | CompletionParameters,
+        asked_s: float,
+        answer_id: str,
+    ) -> Run:
+        """Plan the choices of an answer, to be sent in any form.
+
+        Args:
+            device: makes the answer.
+            asked: the request.
+            asked_s: its arrival on the loop's clock.
+            answer_id: the id that the client sees.
 
         Raises:
             PdError: it cannot be served; nothing was started.
@@ -92,25 +133,11 @@ class Questions:
                 raise _blamed(error, _prompt_name(asked), asked.limit[1]) from error
             again = len(choices) % asked.num_choices > 0
             choices.append(Choice(len(choices), session, 0 if again else len(ask.prompt_token_ids)))
-        shape = CHAT if isinstance(asked, ChatParameters) else TEXT
-        envelope = {
-            "id": shape.id_prefix + uuid.uuid4().hex,
-            "created": self._unix_time_s(),
-            "model": device.loaded.name,
-            "system_fingerprint": f"fp_{device.loaded.fingerprints.weights[:12]}",
-        }
-        options, extension = asked.stream_options, asked.extension
-        telling = Telling(
-            usage=bool(options and options.include_usage),
-            usage_in_every_chunk=bool(options and options.continuous_usage_stats),
-            tokens=extension.tokens or extension.events,
-        )
-        return Answer(
-            shape,
-            envelope,
+        return Run(
+            answer_id,
             choices,
-            telling,
-            admitted=self._places.taking(len(choices)),
+            places=self._places,
+            running=self.running,
             on_end=self._on_end,
         )
 

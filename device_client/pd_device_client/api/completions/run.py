@@ -1,0 +1,149 @@
+"""The run of one answer: its choices side by side, whatever form it is sent in."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from pd_device_client.api.completions.running import Running
+from pd_device_client.api.http.places import Places
+from pd_device_client.contract.happenings import Happened
+from pd_device_client.contract.outcome import Outcome, Shown
+from pd_device_client.session.session import Session
+
+__all__ = ["Choice", "Run", "Told", "Usage"]
+
+Told = Shown | Happened | None
+"""What a choice tells: a token, an event, or None at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the answers to a request.
+
+    Attributes:
+        index: its number in the response.
+        session: makes it.
+        num_prompt_tokens: its prompt's length; 0 if an earlier choice counts the same prompt.
+    """
+
+    index: int
+    session: Session
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens so far.
+
+    Attributes:
+        prompt_tokens: of all prompts.
+        completion_tokens: shown.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Run:
+    """The choices of a request; to be run once.
+
+    Args:
+        answer_id: the id that the client sees.
+        choices: the choices to run.
+        places: taken while the answer runs.
+        running: the answers in progress; this one is among them while it runs.
+        on_end: called with each choice's outcome when it has ended, for any reason.
+
+    Attributes:
+        answer_id, choices: as given.
+    """
+
+    def __init__(
+        self,
+        answer_id: str,
+        choices: Sequence[Choice],
+        *,
+        places: Places,
+        running: Running,
+        on_end: Callable[[Outcome], None],
+    ) -> None:
+        self.answer_id = answer_id
+        self.choices = choices
+        self._places = places
+        self._running = running
+        self._on_end = on_end
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens so far."""
+        return Usage(
+            sum(choice.num_prompt_tokens for choice in self.choices),
+            sum(len(choice.session.outcome.shown) for choice in self.choices),
+        )
+
+    @contextmanager
+    def admitted(self) -> Generator[None, None, None]:
+        """Hold the answer's places while the block runs, and make it known by its id.
+
+        Raises:
+            QueueFull: there is no room.
+        """
+        places = self._places.taking(len(self.choices))
+        with places, self._running.holding(self.answer_id, self.cancel):
+            yield
+
+    def cancel(self) -> None:
+        """End all choices now; what was shown stays, and both sides are freed."""
+        for choice in self.choices:
+            choice.session.cancel()
+
+    async def told(self) -> AsyncGenerator[tuple[Choice, Told], None]:
+        """Yield what the choices' sessions yield, and None at a choice's end.
+
+        Raises:
+            PdError: no side can continue.
+        """
+        if len(self.choices) == 1:
+            [choice] = self.choices
+            async with self._carrying(choice) as answer:
+                async for told in answer:
+                    yield choice, told
+            yield choice, None
+            return
+        # A bounded queue: a slow reader slows the choices down.
+        queue = asyncio.Queue[tuple[Choice, Told] | BaseException](len(self.choices))
+
+        async def carry(choice: Choice) -> None:
+            try:
+                async with self._carrying(choice) as answer:
+                    async for told in answer:
+                        await queue.put((choice, told))
+                await queue.put((choice, None))
+            except Exception as error:  # raised by the loop below
+                await queue.put(error)
+
+        tasks = [asyncio.ensure_future(carry(choice)) for choice in self.choices]
+        try:
+            ended = 0
+            while ended < len(tasks):
+                one = await queue.get()
+                if isinstance(one, BaseException):
+                    raise one
+                ended += one[1] is None
+                yield one
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _carrying(
+        self, choice: Choice
+    ) -> AsyncGenerator[AsyncGenerator[Shown | Happened, None], None]:
+        """Run a choice; report its outcome when the block is left, for any reason."""
+        try:
+            async with aclosing(choice.session.run()) as answer:
+                yield answer
+        finally:
+            self._on_end(choice.session.outcome)
