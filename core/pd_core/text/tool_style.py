@@ -83,7 +83,7 @@ def find_tool_style(render: _Render) -> ToolStyle:
             "content": None if null_content else "",
             "tool_calls": [call],
         }
-        chat = [_USER, calling, _RESULT_MESSAGE]
+        chat: list[Mapping[str, object]] = [_USER, calling, _RESULT_MESSAGE]
         text = _rendered(render, chat, [_TOOL])
         # The tool's own description has the key too, so the call is looked for without it.
         alone = _rendered(render, chat, None)
