@@ -5,17 +5,20 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from pd_core.generation import FinishReason
 from pd_device_client.api.completions.event_report import event_report, plan_report
 from pd_device_client.api.completions.report import final_report, token_report
 from pd_device_client.api.completions.run import Choice, Run
 from pd_device_client.api.completions.shapes import Shape
 from pd_device_client.api.http.json_text import json_bytes
+from pd_device_client.api.tools.parts import Part, ToolCallStart
 from pd_device_client.contract.happenings import Happened
 from pd_device_client.contract.outcome import Shown
 
 __all__ = ["Answer", "Telling"]
 
 DONE = b"data: [DONE]\n\n"
+_TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Answer:
         self._envelope = envelope
         self._run = run
         self._telling = telling
+        self._called = set[int]()  # choices with calls
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the events of a stream, `[DONE]` last.
@@ -77,10 +81,12 @@ class Answer:
                         if (opening := self._shape.opening(choice.index)) is not None:
                             events = self._event([opening])
                     if told is None:
-                        yield events + self._event([self._closed(choice)])
-                    elif told.text or self._telling.tokens:
-                        yield events + self._event([self._more(choice, told)])
-                    elif events:
+                        yield events + self._end(choice)
+                        continue
+                    parts = self._noted(choice, choice.parts(told))
+                    if parts or self._telling.tokens:
+                        events += self._event([self._more(choice, told, parts)])
+                    if events:
                         yield events
             if self._telling.usage:
                 yield _data({**self._chunk([]), "usage": self._usage()})
@@ -120,22 +126,40 @@ class Answer:
         """Return a chunk without choices, like the usage chunk, so that every client accepts it."""
         return self._event([], pd={"choice": choice.index, **report})
 
-    def _more(self, choice: Choice, shown: Shown) -> dict[str, Any]:
-        delta = self._shape.delta(choice.index, shown.text)
+    def _noted(self, choice: Choice, parts: list[Part]) -> list[Part]:
+        """Return the parts, and remember whether one is a call."""
+        if any(isinstance(part, ToolCallStart) for part in parts):
+            self._called.add(choice.index)
+        return parts
+
+    def _end(self, choice: Choice) -> bytes:
+        """Return the choice's last events: what was held back, and why it ended."""
+        rest = self._noted(choice, choice.parser.end())
+        events = self._event([self._shape.delta(choice.index, rest)]) if rest else b""
+        return events + self._event([self._closed(choice)])
+
+    def _more(self, choice: Choice, shown: Shown, parts: list[Part]) -> dict[str, Any]:
+        delta = self._shape.delta(choice.index, parts)
         if self._telling.tokens:
             delta["pd"] = token_report(shown)
         return delta
 
     def _closed(self, choice: Choice) -> dict[str, Any]:
+        report = final_report(choice.session)
+        return {**self._shape.closing(choice.index, self._reason(choice)), "pd": report}
+
+    def _reason(self, choice: Choice) -> str:
+        """Return why a choice ended: an answer that ends by itself with calls waits for them."""
         reason = choice.session.outcome.finish_reason
         assert reason is not None, "closed before the end"
-        report = final_report(choice.session)
-        return {**self._shape.closing(choice.index, reason), "pd": report}
+        calls = choice.index in self._called and reason is FinishReason.STOP
+        return _TOOL_CALLS if calls else reason
 
     def _complete(self, choice: Choice) -> dict[str, Any]:
         outcome = choice.session.outcome
-        assert outcome.finish_reason is not None, "whole before the end"
-        whole = self._shape.whole(choice.index, outcome.text, outcome.finish_reason)
+        parts = [part for shown in outcome.shown for part in choice.parts(shown)]
+        parts = self._noted(choice, [*parts, *choice.parser.end()])
+        whole = self._shape.whole(choice.index, parts, self._reason(choice))
         report = final_report(choice.session)
         if self._telling.tokens:
             report["tokens"] = [token_report(shown) for shown in outcome.shown]

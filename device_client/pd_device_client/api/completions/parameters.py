@@ -5,14 +5,25 @@ answer and is not supported is refused by name.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
 from pd_core.checkpoints.sampling_defaults import AskedSampling
+from pd_core.constraint import Constraint
+from pd_device_client.api.completions.message import Message
+from pd_device_client.api.completions.response_format import (
+    ResponseFormat,
+    StructuredOutputs,
+    asked_constraint,
+)
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.validated import Parameters as _Parameters
 from pd_device_client.api.http.validated import validated
+from pd_device_client.api.tools.forced_form import answer_form
+from pd_device_client.api.tools.functions import MAX_TOOLS, Offer, Tool, ToolChoice, offered
+from pd_device_client.api.tools.template_values import ReasoningEffort, template_values
 from pd_device_client.contract.ask import Mode
 
 __all__ = [
@@ -22,7 +33,6 @@ __all__ = [
     "CompletionParameters",
     "DetokenizeParameters",
     "Extension",
-    "Message",
     "Sampled",
     "TokenizeParameters",
     "read_parameters",
@@ -110,6 +120,8 @@ class Sampled(_Parameters):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     pd: Extension | None = None
 
     @property
@@ -149,16 +161,18 @@ class Sampled(_Parameters):
         }
 
     @property
+    def constraint(self) -> Constraint | None:
+        """The form that the answer must have; None: any.
+
+        Raises:
+            Refusal: it cannot be used, by the name of its parameter.
+        """
+        return asked_constraint(self.response_format, self.structured_outputs)
+
+    @property
     def num_choices(self) -> int:
         """Answers wanted for each prompt."""
         return self.n or 1
-
-
-class Message(_Parameters):
-    """One message; the content is text or a list of parts."""
-
-    role: str
-    content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
 
 class ChatParameters(Sampled):
@@ -166,6 +180,34 @@ class ChatParameters(Sampled):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @cached_property
+    def offer(self) -> Offer | None:
+        """What the model may call; None: nothing.
+
+        Raises:
+            Refusal: a tool or the choice is wrong.
+        """
+        return offered(self.tools, self.tool_choice, self.parallel_tool_calls)
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """The form that the answer must have, a call's included."""
+        return answer_form(self.offer, super().constraint)
+
+    @property
+    def template_values(self) -> Mapping[str, Any]:
+        """Further variables of the chat template.
+
+        Raises:
+            Refusal: one of them cannot be given.
+        """
+        return template_values(self.chat_template_kwargs, self.reasoning_effort)
 
     @property
     def limit(self) -> tuple[int | None, str]:
@@ -191,6 +233,8 @@ class TokenizeParameters(_Parameters):
 
     prompt: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     add_special_tokens: bool | None = None
 
 
@@ -214,7 +258,6 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "bad_words": ([],),
     "best_of": (1,),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
     "continue_final_message": (False,),
     "documents": ([],),
     "echo": (False,),
@@ -240,13 +283,9 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "prompt_embeds": (),
     "prompt_logprobs": (),
     "repeat_penalty": (1, 1.0),
-    "response_format": ({"type": "text"},),
-    "structured_outputs": (),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
     "tfs": (1, 1.0),
     "tfs_z": (1, 1.0),
-    "tools": ([],),
     "top_a": (0, 0.0),
     "top_logprobs": (0,),
     "truncate_prompt_tokens": (),

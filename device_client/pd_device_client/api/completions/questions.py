@@ -14,13 +14,12 @@ from pd_core.errors import (
 )
 from pd_core.sampling_params import MAX_SEED
 from pd_device_client.api.completions.answer import Answer, Telling
-from pd_device_client.api.completions.messages import plain_messages
+from pd_device_client.api.completions.messages import turns
 from pd_device_client.api.completions.parameters import (
     MAX_CHOICES,
     ChatParameters,
     CompletionParameters,
     Extension,
-    Message,
 )
 from pd_device_client.api.completions.run import Choice, Run
 from pd_device_client.api.completions.running import Running
@@ -28,11 +27,13 @@ from pd_device_client.api.completions.shapes import CHAT, TEXT
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.places import Places
 from pd_device_client.api.settings import AnswerSettings
+from pd_device_client.api.tools.answer_parser import AnswerParsing
+from pd_device_client.api.tools.prompt import ChatPrompt
 from pd_device_client.contract.ask import Ask, Mode, Promise, draw_request_id
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.battery import Battery, read_battery
 from pd_device_client.device.device import Device, draw_seed
-from pd_device_client.device.prompt import conversation_token_ids, text_token_ids
+from pd_device_client.device.prompt import text_token_ids
 from pd_device_client.session.reading_pace import usual_gap_s
 
 __all__ = ["Questions", "chat_prompt"]
@@ -125,6 +126,7 @@ class Questions:
                 f"{MAX_CHOICES} answers; ask for fewer",
                 "n",
             )
+        parsing = self._parsing(device, asked) if isinstance(asked, ChatParameters) else None
         choices = list[Choice]()
         for ask in self._asks(device, asked, prompts, asked_s):
             try:
@@ -132,7 +134,8 @@ class Questions:
             except PdError as error:
                 raise _blamed(error, _prompt_name(asked), asked.limit[1]) from error
             again = len(choices) % asked.num_choices > 0
-            choices.append(Choice(len(choices), session, 0 if again else len(ask.prompt_token_ids)))
+            choice = Choice(len(choices), session, 0 if again else len(ask.prompt_token_ids))
+            choices.append(choice if parsing is None else _parsed(choice, parsing))
         return Run(
             answer_id,
             choices,
@@ -164,7 +167,7 @@ class Questions:
         # A request that names its mode means it, whatever the battery says.
         spare = extension.mode is None and self._settings.battery.spares(self._battery())
         promise = _promise(client.promise, extension, mode, spare_device=spare)
-        chat = isinstance(asked, ChatParameters)
+        chat, constraint = isinstance(asked, ChatParameters), asked.constraint
         usual_tokens = self._settings.max_tokens if chat else _COMPLETION_TOKENS
         for prompt in prompts:
             max_tokens = asked.limit[0]
@@ -179,6 +182,7 @@ class Questions:
                     device.loaded.sampling_defaults.params(
                         seed=(seed + i) & MAX_SEED,
                         ignore_eos=bool(asked.ignore_eos),
+                        constraint=constraint,
                         **asked.sampling,
                     ),
                     asked.stops,
@@ -192,6 +196,16 @@ class Questions:
                     watched=extension.events and bool(asked.stream),
                 )
 
+    def _parsing(self, device: Device, asked: ChatParameters) -> AnswerParsing:
+        settings = self._settings
+        return AnswerParsing(
+            device.loaded,
+            asked.offer,
+            formed=asked.constraint is not None,
+            tool_parser=settings.tool_parser,
+            reasoning=settings.reasoning_parser,
+        )
+
     def _mode(self, extension: Extension) -> Mode:
         standing = self._settings.mode
         if standing is Mode.DEVICE_ONLY:
@@ -203,7 +217,7 @@ class Questions:
 
 async def chat_prompt(
     device: Device,
-    messages: Sequence[Message],
+    chat: ChatPrompt,
     special: bool | None = None,
     max_context_tokens: int | None = None,
 ) -> tuple[int, ...]:
@@ -211,21 +225,19 @@ async def chat_prompt(
 
     Args:
         device: its model's template is used.
-        messages: the chat.
+        chat: the chat.
         special: add the tokenizer's special tokens; None: only without a template.
         max_context_tokens: a text that cannot fit so many is refused early; None: none is.
 
     Raises:
-        Refusal: a message is wrong, the template refuses them, or they cannot fit.
+        Refusal: the template refuses the chat, or it cannot fit.
     """
-    plain = plain_messages(messages)
     try:
         return await device.encoded(
-            sum(len(message["content"]) for message in plain),
+            chat.num_characters,
             partial(
-                conversation_token_ids,
+                chat.token_ids,
                 device.loaded,
-                plain,
                 special=special,
                 max_context_tokens=max_context_tokens,
             ),
@@ -233,6 +245,13 @@ async def chat_prompt(
         )
     except (InvalidRequest, PromptTooLong) as error:
         raise _blamed(error, "messages") from error
+
+
+def _parsed(choice: Choice, parsing: AnswerParsing) -> Choice:
+    ask = choice.session.ask
+    marks = parsing.marks(ask.stop_strings) if ask.skip_special_tokens else {}
+    parser = parsing.parser(ask.request_id, ask.prompt_token_ids)
+    return replace(choice, parser=parser, marks=marks)
 
 
 def _check_stops(asked: ChatParameters | CompletionParameters, num_token_ids: int) -> None:
@@ -254,7 +273,13 @@ async def _prompts(
 ) -> list[tuple[int, ...]]:
     if isinstance(asked, ChatParameters):
         longest = device.client.max_context_tokens
-        return [await chat_prompt(device, asked.messages, asked.add_special_tokens, longest)]
+        chat = ChatPrompt(
+            turns(asked.messages),
+            asked.offer,
+            asked.template_values,
+            formed=asked.constraint is not None,
+        )
+        return [await chat_prompt(device, chat, asked.add_special_tokens, longest)]
     prompt, special = asked.prompt, asked.add_special_tokens is not False
     if isinstance(prompt, str):
         return [await _text_prompt(device, prompt, "prompt", special=special)]

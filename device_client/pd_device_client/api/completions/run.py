@@ -1,14 +1,14 @@
 """The run of one answer: its choices side by side, whatever form it is sent in."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from pd_device_client.api.completions.plain_parts import PlainParts
 from pd_device_client.api.completions.running import Running
 from pd_device_client.api.http.places import Places
 from pd_device_client.api.tools.parts import Part, PartsParser
+from pd_device_client.api.tools.reasoning import PlainParser
 from pd_device_client.contract.happenings import Happened
 from pd_device_client.contract.outcome import Outcome, Shown
 from pd_device_client.session.session import Session
@@ -28,12 +28,18 @@ class Choice:
         session: makes it.
         num_prompt_tokens: its prompt's length; 0 if an earlier choice counts the same prompt.
         parser: splits its text into parts.
+        marks: texts of special tokens that the parser needs, by their ids.
     """
 
     index: int
     session: Session
     num_prompt_tokens: int
-    parser: PartsParser = field(default_factory=PlainParts)
+    parser: PartsParser = field(default_factory=PlainParser)
+    marks: Mapping[int, str] = field(default_factory=dict)
+
+    def parts(self, shown: Shown) -> list[Part]:
+        """Return the parts that are certain with the next token; each is given once."""
+        return self.parser.push(shown.text or self.marks.get(shown.token_id, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +156,8 @@ class Run:
         [choice] = self.choices
         async with aclosing(self.told()) as all_told:
             async for _, told in all_told:
-                if isinstance(told, Shown) and told.text:
-                    for part in choice.parser.push(told.text):
+                if isinstance(told, Shown):
+                    for part in choice.parts(told):
                         yield part
         for part in choice.parser.end():
             yield part
