@@ -10,7 +10,7 @@ def model_of(url: str, model: str, limit: int = LIMIT, **options: Any) -> ChatOp
     return ChatOpenAI(
         model=model,
         base_url=f"{url}/v1",
-        api_key=KEY,  # type: ignore[arg-type]  # it turns it into a secret itself
+        api_key=KEY,
         temperature=0,
         max_tokens=limit,
         max_retries=0,

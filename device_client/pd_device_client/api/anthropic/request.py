@@ -43,11 +43,14 @@ def as_chat(asked: CountParameters, raw: Mapping[str, Any]) -> Translated:
     body = {name: raw[name] for name in PASSED_ON if name in raw}
     body["messages"] = conversation.messages
     config, choice = asked.output_config or {}, asked.tool_choice or {}
+    thinking = asked.thinking or {}
+    thinks = thinking.get("type") in ("enabled", "adaptive")
     optional = {
         "tools": None if asked.tools is None else _tools(asked.tools),
         "tool_choice": None if asked.tool_choice is None else _tool_choice(choice),
         "parallel_tool_calls": False if choice.get("disable_parallel_tool_use") else None,
-        "reasoning_effort": _effort(asked.thinking or {}, config),
+        "reasoning_effort": _effort(thinking, config),
+        "chat_template_kwargs": {"enable_thinking": True} if thinks else None,
         "response_format": _format(config.get("format")),
     }
     if isinstance(asked, MessagesParameters):
