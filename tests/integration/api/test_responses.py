@@ -220,6 +220,8 @@ def test_bad_bodies_are_refused_by_name(saying: ApiServer) -> None:
         ({"input": "x", "temperature": -1}, "temperature"),
         ({"input": "x", "max_output_tokens": 10**9}, "input"),
         ({"input": [{"role": "bishop", "content": "x"}]}, "input[0].role"),
+        ({"input": "x", "text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format"),
+        ({"input": "x", "stop": [""]}, "stop[0]"),
         ({"input": "x" * 3_000_000}, "input"),
     ):
         for stream in (False, True):

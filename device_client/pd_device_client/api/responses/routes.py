@@ -57,7 +57,7 @@ def add_responses(
         places.check()
         raw = await read_body(request)
         asked = validated(ResponseParameters, raw)
-        check_supported(asked)
+        check_supported(asked, raw)
         with places.entering():
             device = await device_named(residency, asked.model)
             reply = await desk.reply(device, asked, raw, request.state.asked_s)
