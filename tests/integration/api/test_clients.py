@@ -256,7 +256,7 @@ def test_models_and_their_cards(sdk: Any) -> None:
         ({"temperature": 11}, "temperature"),
         ({"logprobs": True}, "logprobs"),
         ({"messages": []}, "messages"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"functions": [{"name": "f"}]}, "functions"),
         ({"max_tokens": 100_000}, "max_tokens"),
     ],
 )

@@ -170,6 +170,11 @@ class Sampled(_Parameters):
         return asked_constraint(self.response_format, self.structured_outputs)
 
     @property
+    def constraint_name(self) -> str:
+        """The parameter that says the form."""
+        return "response_format" if self.structured_outputs is None else "structured_outputs"
+
+    @property
     def num_choices(self) -> int:
         """Answers wanted for each prompt."""
         return self.n or 1
@@ -250,7 +255,8 @@ class CloudParameters(_Parameters):
     address: Annotated[str, Field(max_length=300)] | None
 
 
-# Refused parameters, and the values that are accepted because they have no effect.
+# Parameters that are refused where a body has no such field, and the values of them that are
+# accepted because they have no effect.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": (),
@@ -258,6 +264,7 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "bad_words": ([],),
     "best_of": (1,),
     "chat_template": (),
+    "chat_template_kwargs": ({},),
     "continue_final_message": (False,),
     "documents": ([],),
     "echo": (False,),
@@ -284,8 +291,10 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "prompt_logprobs": (),
     "repeat_penalty": (1, 1.0),
     "suffix": ("",),
+    "tool_choice": ("none", "auto"),
     "tfs": (1, 1.0),
     "tfs_z": (1, 1.0),
+    "tools": ([],),
     "top_a": (0, 0.0),
     "top_logprobs": (0,),
     "truncate_prompt_tokens": (),
@@ -303,7 +312,7 @@ def read_parameters(kind: type[_P], raw: Mapping[str, Any]) -> _P:
         Refusal: the named parameter is missing, out of its range, or not supported.
     """
     for name, harmless in _UNSUPPORTED.items():
-        value = raw.get(name)
+        value = None if name in kind.model_fields else raw.get(name)
         if value is not None and not any(_same(value, other) for other in harmless):
             raise Refusal(
                 f"{name} is not supported here; leave it out", name, code="unsupported_parameter"
