@@ -36,10 +36,10 @@ def saying() -> Iterator[ApiServer]:
         yield server
 
 
-def asked(server: ApiServer, path: str = PATH, **body: Any) -> httpx.Response:
+def asked(server: ApiServer, **body: Any) -> httpx.Response:
     headers = {"anthropic-version": "2023-06-01"}
     return http.post(
-        f"{server.url}{path}", json={"max_tokens": 90, "messages": HELLO, **body}, headers=headers
+        f"{server.url}{PATH}", json={"max_tokens": 90, "messages": HELLO, **body}, headers=headers
     )
 
 
@@ -116,7 +116,7 @@ def test_the_answer_is_the_chat_s_across_a_handoff() -> None:
     cloud = scripted_cloud()
     cloud.script.first_token_s, cloud.script.step_s = 0.02, 0.002
     long = [{"role": "user", "content": "one answer of both " * 20}]
-    body = {"messages": long, "max_tokens": 40, "seed": 7, "ignore_eos": True}
+    body: dict[str, Any] = {"messages": long, "max_tokens": 40, "seed": 7, "ignore_eos": True}
     with api_server(cloud=cloud, profile=SLOW, pace_s=0.02) as server:
         message = asked(server, **body).json()
         chat = http.post(f"{server.url}/v1/chat/completions", json=body).json()
@@ -125,7 +125,7 @@ def test_the_answer_is_the_chat_s_across_a_handoff() -> None:
 
 
 def test_tokens_are_counted_as_a_message_would_have_them(saying: ApiServer) -> None:
-    body = {"system": "Be brief.", "messages": [*HELLO, *HELLO]}
+    body: dict[str, Any] = {"system": "Be brief.", "messages": [*HELLO, *HELLO]}
     headers = {"content-type": "application/json"}
     counted = http.post(
         f"{saying.url}{PATH}/count_tokens", content=json.dumps(body), headers=headers

@@ -802,7 +802,7 @@ def test_the_last_pass_is_not_delayed_by_one_before_it() -> None:
 class HalfText:
     """Holds the first token's text back until the second one comes."""
 
-    stopped = False
+    stopped, stop_string = False, None
 
     def __init__(self) -> None:
         self._num = 0
