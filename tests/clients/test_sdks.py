@@ -116,6 +116,7 @@ def test_a_client_gets_what_it_asks_for_wherever_the_handoff_is(
         assert here, "the device answered"
         assert all(0 < (at or 0) <= k for at in here), f"{k}: {here}"
         assert k in here, f"no answer was handed over at {k}: {here}"
+    assert len(set(map(tuple, clouded.handoffs()))) == len(CLOUD_TOKENS), "at different positions"
 
 
 def run(client: str, clouded: Clouded) -> list[Tried]:

@@ -7,18 +7,20 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 __all__ = ["HELLO", "KEY", "LIMIT", "PERSON", "Person", "look_up", "try_all"]
 
 KEY = "none"
 HELLO = "Tell me in a few sentences what a river is, where it comes from and where it goes."
 PERSON = "Ada Lovelace was 36 years old and wrote programs. Who is it?"
-LIMIT = 24
+LIMIT = 16
 
 
 class Person(BaseModel):
     """A person in a text."""
+
+    model_config = ConfigDict(extra="forbid")
 
     name: str
     age: int
