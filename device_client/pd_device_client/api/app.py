@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pd_core.errors import ConfigError, NotReady, PdError, drop_frames
+from pd_device_client.api.anthropic.routes import add_messages
 from pd_device_client.api.completions.cancelling import add_cancel
 from pd_device_client.api.completions.parameters import (
     ChatParameters,
@@ -39,6 +40,8 @@ from pd_device_client.api.http.places import Places
 from pd_device_client.api.metrics import DeviceMetrics
 from pd_device_client.api.models import add_models, device_named
 from pd_device_client.api.page import page_files, page_routes
+from pd_device_client.api.responses.routes import add_responses
+from pd_device_client.api.responses.store import ResponseStore
 from pd_device_client.api.status import Status
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.outcome import Outcome
@@ -101,6 +104,10 @@ def make_app(
     page = page_files()
     endpoints = Endpoints()
     _add_answers(endpoints, residency, questions, places)
+    settings = status.settings
+    store = ResponseStore(settings.stored_responses, settings.stored_mib << 20)
+    add_responses(endpoints, residency, questions, places, store)
+    add_messages(endpoints, residency, questions, places)
     _add_cards(endpoints, residency)
     add_models(endpoints, residency, status, started_s)
     add_embeddings(endpoints)

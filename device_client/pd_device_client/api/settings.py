@@ -33,6 +33,14 @@ class AnswerSettings:
         Option("Split <think>...</think> off answers; auto: if the chat template knows it."),
     ] = ReasoningChoice.AUTO
     battery: Annotated[BatteryPolicy, Part("Answer")] = field(default_factory=BatteryPolicy)
+    stored_responses: Annotated[
+        int,
+        Ge(0),
+        Option("Responses kept in memory for previous_response_id; the oldest go first. 0: none."),
+    ] = 256
+    stored_mib: Annotated[
+        int, Ge(1), Option("Most memory that they may take, as JSON.", "stored-responses-mib")
+    ] = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Outcome:
         shown: everything shown, in order of position.
         arrived_at_s: seconds from submit to each position's commit, shown or not.
         finish_reason: why it ended; None while it goes on.
+        stop_string: the stop string that ended it; None when something else did.
         handoff_position: first position committed by the device after cloud tokens; None without
             a handoff.
         cloud_tokens: committed tokens that the cloud made.
@@ -71,6 +72,7 @@ class Outcome:
     shown: list[Shown] = field(default_factory=list)
     arrived_at_s: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    stop_string: str | None = None
     handoff_position: int | None = None
     cloud_tokens: int = 0
     cloud_tokens_generated: int = 0

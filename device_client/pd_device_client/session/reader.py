@@ -69,6 +69,11 @@ class Reader:
         """Whether text is made, so that a stop string may end the answer at any token."""
         return self._text is not None
 
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer, or None."""
+        return None if self._text is None else self._text.stop_string
+
     def begin(self, asked_s: float | None) -> None:
         """Begin the answer; its times count from `asked_s`, or from now."""
         self._time = asyncio.get_running_loop().time

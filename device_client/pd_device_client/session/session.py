@@ -342,6 +342,7 @@ class Session:
         outcome.cloud_tokens = log.origins.count(Origin.CLOUD)
         outcome.disagreed = log.disagreed
         outcome.handoff_position = log.handoff_position
+        outcome.stop_string = self.reader.stop_string
         if self.cloud is not None:
             outcome.cloud_tokens_generated = self.cloud.generated
             outcome.cloud_error = self.cloud.error

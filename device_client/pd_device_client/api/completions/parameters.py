@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from pd_core.checkpoints.sampling_defaults import AskedSampling
 from pd_core.constraint import Constraint
@@ -19,6 +19,8 @@ from pd_device_client.api.completions.response_format import (
     asked_constraint,
 )
 from pd_device_client.api.http.errors import Refusal
+from pd_device_client.api.http.validated import Parameters as _Parameters
+from pd_device_client.api.http.validated import validated
 from pd_device_client.api.tools.forced_form import answer_form
 from pd_device_client.api.tools.functions import MAX_TOOLS, Offer, Tool, ToolChoice, offered
 from pd_device_client.api.tools.template_values import ReasoningEffort, template_values
@@ -49,10 +51,6 @@ _TokenIds = Annotated[list[_TokenId], Field(min_length=1, fail_fast=True)]
 _AnyTokenIds = Annotated[list[_TokenId], Field(fail_fast=True)]
 _Text = Annotated[str, Field(min_length=1)]
 _Stop = Annotated[str, Field(min_length=1, max_length=_MAX_STOP_CHARACTERS)]
-
-
-class _Parameters(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class StreamOptions(_Parameters):
@@ -202,10 +200,24 @@ class ChatParameters(Sampled):
         """
         return offered(self.tools, self.tool_choice, self.parallel_tool_calls)
 
+    @cached_property
+    def form(self) -> Constraint | None:
+        """The form that the answer must have, a call's included.
+
+        Raises:
+            Refusal: it cannot be used.
+        """
+        return answer_form(self.offer, super().constraint)
+
     @property
     def constraint(self) -> Constraint | None:
         """The form that the answer must have, a call's included."""
-        return answer_form(self.offer, super().constraint)
+        return self.form
+
+    @property
+    def constraint_name(self) -> str:
+        """The parameter that says the form."""
+        return super().constraint_name if super().constraint is not None else "tools"
 
     @property
     def template_values(self) -> Mapping[str, Any]:
@@ -319,42 +331,8 @@ def read_parameters(kind: type[_P], raw: Mapping[str, Any]) -> _P:
             raise Refusal(
                 f"{name} is not supported here; leave it out", name, code="unsupported_parameter"
             )
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        raise _refusal(error) from error
+    return validated(kind, raw)
 
 
 def _same(value: object, other: object) -> bool:
     return type(value) is type(other) and value == other
-
-
-def _refusal(error: ValidationError) -> Refusal:
-    """Return a refusal that names the parameter at fault by its path."""
-    found = max(error.errors(include_url=False, include_context=False), key=_nearness)
-    path = _path(found["loc"])
-    if found["type"] == "missing":
-        return Refusal(f"{path} is missing; the request needs it", path)
-    value = ascii(found["input"])
-    shown = value if len(value) <= 80 else f"{value[:77]}..."
-    return Refusal(f"{path} is {shown}: {found['msg'][:1].lower()}{found['msg'][1:]}", path)
-
-
-def _nearness(found: Any) -> tuple[bool, int]:
-    """Sort key for the errors of a union type: the type that the value matches best comes last.
-
-    That is a type that fits with a value out of range, or else the error with the deepest path.
-    """
-    depth = len([part for part in found["loc"] if isinstance(part, int)])
-    return not found["type"].endswith("_type"), depth
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Return a path such as "messages[0].role", without pydantic's names of union members."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part.isidentifier() and part not in {"str", "int", "float", "bool"}:
-            path += f".{part}" if path else part
-    return path

@@ -122,7 +122,7 @@ class Questions:
         """
         _check_stops(asked, device.loaded.num_token_ids)
         form = _begun(device, asked)
-        prompts = await _prompts(device, asked)
+        prompts = await self.prompts(device, asked)
         if form is not None:
             await check_form(form, asked.constraint_name)
         if len(prompts) * asked.num_choices > MAX_CHOICES:
@@ -148,6 +148,16 @@ class Questions:
             running=self.running,
             on_end=self._on_end,
         )
+
+    async def prompts(
+        self, device: Device, asked: ChatParameters | CompletionParameters
+    ) -> list[tuple[int, ...]]:
+        """Return the token ids of each prompt of a request.
+
+        Raises:
+            Refusal: a prompt is wrong, or far too long.
+        """
+        return await _prompts(device, asked)
 
     def _asks(
         self,

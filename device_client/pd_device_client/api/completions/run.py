@@ -147,6 +147,21 @@ class Run:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def parts(self) -> AsyncGenerator[Part, None]:
+        """Yield what the only choice's answer is made of, as it comes.
+
+        Raises:
+            PdError: no side can continue.
+        """
+        [choice] = self.choices
+        async with aclosing(self.told()) as all_told:
+            async for _, told in all_told:
+                if isinstance(told, Shown):
+                    for part in choice.parts(told):
+                        yield part
+        for part in choice.parser.end():
+            yield part
+
     @asynccontextmanager
     async def _carrying(
         self, choice: Choice
