@@ -200,10 +200,24 @@ class ChatParameters(Sampled):
         """
         return offered(self.tools, self.tool_choice, self.parallel_tool_calls)
 
+    @cached_property
+    def form(self) -> Constraint | None:
+        """The form that the answer must have, a call's included.
+
+        Raises:
+            Refusal: it cannot be used.
+        """
+        return answer_form(self.offer, super().constraint)
+
     @property
     def constraint(self) -> Constraint | None:
         """The form that the answer must have, a call's included."""
-        return answer_form(self.offer, super().constraint)
+        return self.form
+
+    @property
+    def constraint_name(self) -> str:
+        """The parameter that says the form."""
+        return super().constraint_name if super().constraint is not None else "tools"
 
     @property
     def template_values(self) -> Mapping[str, Any]:
