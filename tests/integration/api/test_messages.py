@@ -177,6 +177,27 @@ def test_paths_and_methods_that_are_not_there_have_the_form_of_their_api(
             assert answer.headers["allow"] in told["error"]["message"]
 
 
+def test_the_list_of_models_serves_the_clients_of_both(saying: ApiServer) -> None:
+    listed = http.get(f"{saying.url}/v1/models").json()
+    (card,) = listed["data"]
+    assert listed["object"] == "list"
+    assert (listed["first_id"], listed["has_more"]) == (card["id"], False)
+    assert (card["object"], card["type"], card["display_name"]) == ("model", "model", card["id"])
+    assert card["created_at"] == "2023-11-14T22:13:20Z"
+    assert card["max_model_len"] == card["context_length"] > 0
+    assert card["capabilities"] == ["completion", "chat", "tools"]
+    assert http.get(f"{saying.url}/v1/models/{card['id']}").json() == card
+    with api_server() as base:
+        assert http.get(f"{base.url}/v1/models").json()["data"][0]["capabilities"] == ["completion"]
+
+
+def test_embeddings_are_refused_with_what_to_use_instead(saying: ApiServer) -> None:
+    answer = http.post(f"{saying.url}/v1/embeddings", json={"input": "x"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "embeddings_not_supported")
+    assert "llama-server --embeddings" in error["message"]
+
+
 def test_the_key_comes_as_anthropic_s_clients_send_it() -> None:
     body = {"max_tokens": 2, "messages": HELLO}
     with api_server(access=Access(key="right")) as server:
