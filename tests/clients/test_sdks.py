@@ -23,7 +23,7 @@ from tests.real_server import real_server
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "sdk"
-PYTHON = Path(os.environ.get("PD_SDK_PYTHON", ROOT / ".venv-sdk/bin/python"))
+PYTHON = Path(os.environ.get("CLIENTS_PYTHON", ROOT / ".venv-sdk/bin/python"))
 WANTED, SHIPPED = "smollm2-135m", "skipv1-python-5m"
 CLOUD_TOKENS = (1, 4, 9)
 CLIENTS = {
