@@ -113,6 +113,7 @@ def _engine_builder(config: EngineConfig) -> Callable[[], Engine]:
             config.sampler,
             config.kv_cache_bytes,
             config.speculate,
+            config.decode_gap_s,
         )
 
     return build_vllm if config.engine == "vllm" else build_torch

@@ -23,7 +23,7 @@ from tests.real_server import real_server
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "sdk"
-PYTHON = Path(os.environ.get("PD_SDK_PYTHON", ROOT / ".venv-sdk/bin/python"))
+PYTHON = Path(os.environ.get("CLIENTS_PYTHON", ROOT / ".venv-sdk/bin/python"))
 WANTED, SHIPPED = "smollm2-135m", "skipv1-python-5m"
 CLOUD_TOKENS = (1, 4, 9)
 CLIENTS = {
@@ -94,8 +94,10 @@ def clouded(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
         for k in CLOUD_TOKENS:
             folder = tmp_path_factory.mktemp(f"device-{k}")
             options = ["--cloud", cloud.address, "--model", model]
-            options += ["--cloud-tokens-per-request", str(k), "--pace", "0.02"]
-            options += ["--throttle", "slow", "--answer-log", str(folder / "answers.jsonl")]
+            # So slow, and without an earlier prompt in memory, that it begins behind the cloud.
+            options += ["--throttle", "phone", "--pace", "0.1", "--kept-kv-mib", "0"]
+            options += ["--cloud-tokens-per-request", str(k)]
+            options += ["--answer-log", str(folder / "answers.jsonl")]
             devices.append(stack.enter_context(real_device(folder, *options)))
         every = Clouded(model, devices)
         yield every
@@ -112,10 +114,9 @@ def test_a_client_gets_what_it_asks_for_wherever_the_handoff_is(
     problems = {one.feature: one.problem for one in tried if one.problem}
     assert not problems, "\n".join(f"{name}: {why}" for name, why in problems.items())
     for k, begun, positions in zip(CLOUD_TOKENS, before, clouded.handoffs(), strict=True):
-        here = positions[begun:]
-        assert here, "the device answered"
-        assert all(0 < (at or 0) <= k for at in here), f"{k}: {here}"
-        assert k in here, f"no answer was handed over at {k}: {here}"
+        here = [at for at in positions[begun:] if at is not None]
+        # A cloud that has much to do may come too late for some of them.
+        assert max(here, default=0) == k, f"none was handed over at {k}: {positions[begun:]}"
 
 
 def run(client: str, clouded: Clouded) -> list[Tried]:

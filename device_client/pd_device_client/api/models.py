@@ -1,5 +1,6 @@
 """The one model that a device runs: its card, in the words of several APIs, and its name."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -39,16 +40,15 @@ def add_models(endpoints: Endpoints, residency: Residency, status: Status, start
     Args:
         endpoints: gets them.
         residency: provides the model.
-        status: knows whether it chats.
+        status: knows what the model can be asked for.
         started_s: the cards' time of creation, in Unix seconds.
     """
 
     def card() -> dict[str, Any]:
         if not residency.model_name:
             raise NotReady("the model is loading; try again in a moment")
-        return _card(
-            residency.model_name, residency.max_context_tokens, started_s, chat=status.chat
-        )
+        name, longest = residency.model_name, residency.max_context_tokens
+        return _card(name, longest, started_s, status.capabilities)
 
     @endpoints.add("GET", "/v1/models")
     async def models(_request: Request) -> Response:
@@ -64,7 +64,7 @@ def add_models(endpoints: Endpoints, residency: Residency, status: Status, start
 
 
 def _card(
-    name: str, max_context_tokens: int | None, created_s: int, *, chat: bool
+    name: str, max_context_tokens: int | None, created_s: int, capabilities: Sequence[str]
 ) -> dict[str, Any]:
     return {
         "id": name,
@@ -73,7 +73,7 @@ def _card(
         "owned_by": "pd-device",
         "max_model_len": max_context_tokens,
         "context_length": max_context_tokens,
-        "capabilities": ["completion", "chat"] if chat else ["completion"],
+        "capabilities": list(capabilities),
         "type": "model",
         "display_name": name,
         "created_at": utc_text(created_s),

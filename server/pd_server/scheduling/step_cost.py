@@ -85,10 +85,17 @@ class StepCost:
         least = -(-2 * max_num_seqs // _STEP_TOKENS.step) * _STEP_TOKENS.step
         return max([least, *within[-1:]])
 
-    def spare_tokens(self, num_decodes: int, position: int) -> int:
-        """Return how many tokens, from a position on, may be prefilled beside these decodes."""
+    def spare_tokens(self, num_decodes: int, position: int, decode_gap_s: float = 0.0) -> int:
+        """Return how many tokens, from a position on, may be prefilled beside these decodes.
+
+        Args:
+            num_decodes: streams that get a token in the step.
+            position: of the first token of the prefill.
+            decode_gap_s: the step may take this long, even where that stretches it by more.
+        """
         alone_s = self.seconds(num_decodes, num_decodes, num_decodes * position)
-        spare_s = max(0.0, (_STRETCH - 1) * alone_s - self.sequence_s)
+        longest_s = max(_STRETCH * alone_s, decode_gap_s)
+        spare_s = max(0.0, longest_s - alone_s - self.sequence_s)
         one_s = self.token_s + self.key_s * position
         if one_s <= 0:
             return _MOST_TOKENS

@@ -8,6 +8,7 @@ when the request ends or is preempted.
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import ConfigError, PdError
@@ -49,6 +50,7 @@ class TorchEngine:
             from a hash of prompt and response (fleet measurements).
         speculate: most tokens guessed of a stream in a step; 0: none. Without reproducible numerics
             none are guessed, as they could change a token, and none with another sampler.
+        decode_gap_s: prompts may be prefilled beside streams until a step takes this long.
 
     Raises:
         ConfigError: unknown sampler, or too small a token budget.
@@ -62,6 +64,7 @@ class TorchEngine:
         sampler: str = "model",
         kv_cache_bytes: int | None = None,
         speculate: int = 0,
+        decode_gap_s: float = 0.0,
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"sampler is {sampler!r}; it must be one of {', '.join(SAMPLERS)}")
@@ -102,7 +105,7 @@ class TorchEngine:
             self._kv.budget,
             self._kv.prefixes,
             room_tokens=KEY_BLOCK,
-            spare_tokens=cost.spare_tokens,
+            spare_tokens=partial(cost.spare_tokens, decode_gap_s=decode_gap_s),
         )
         logger.info(
             "steps of at most %d tokens; %d KV blocks of %d tokens",

@@ -7,18 +7,28 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 __all__ = ["HELLO", "KEY", "LIMIT", "PERSON", "Person", "look_up", "try_all"]
 
 KEY = "none"
-HELLO = "Tell me in a few sentences what a river is, where it comes from and where it goes."
-PERSON = "Ada Lovelace was 36 years old and wrote programs. Who is it?"
-LIMIT = 24
+# Long enough that a device has its prompt read well after the cloud.
+_PAGE = (
+    "A river is a stream of water that flows to another river, to a lake or to the sea. It begins "
+    "at a spring, where the water of rain and snow comes out of the ground, or under a glacier. "
+    "On its way it takes in other streams, wears down stones, and carries sand and mud with it. "
+    "In 1843 Ada Lovelace, who was 27 years old, wrote notes on a machine that could not yet be "
+    "built. One of them told it step by step what to compute. Many call it the first program. "
+)
+HELLO = f"{_PAGE}Tell me in a few sentences what a river is, and where it comes from."
+PERSON = f"{_PAGE}Who wrote notes on a machine, and how old was she?"
+LIMIT = 16
 
 
 class Person(BaseModel):
     """A person in a text."""
+
+    model_config = ConfigDict(extra="forbid")
 
     name: str
     age: int

@@ -14,6 +14,8 @@ def asked(text: str) -> Any:
     return [{"role": "user", "content": text}]
 
 
+# The client's newest versions have no parameter for it; the API has.
+GREEDY = {"temperature": 0}
 TOOLS: Any = [
     {"name": "person", "description": "A person", "input_schema": Person.model_json_schema()}
 ]
@@ -22,7 +24,7 @@ CHOICE: Any = {"type": "tool", "name": "person", "disable_parallel_tool_use": Tr
 
 def chat(url: str, model: str) -> str:
     message = client(url).messages.create(
-        model=model, messages=asked(HELLO), max_tokens=LIMIT, temperature=0
+        model=model, messages=asked(HELLO), max_tokens=LIMIT, extra_body=GREEDY
     )
     assert message.stop_reason in ("max_tokens", "end_turn")
     return "".join(block.text for block in message.content if block.type == "text")
@@ -30,7 +32,7 @@ def chat(url: str, model: str) -> str:
 
 def stream(url: str, model: str) -> str:
     with client(url).messages.stream(
-        model=model, messages=asked(HELLO), max_tokens=LIMIT, temperature=0
+        model=model, messages=asked(HELLO), max_tokens=LIMIT, extra_body=GREEDY
     ) as events:
         text = "".join(events.text_stream)
         final = events.get_final_message()
@@ -43,7 +45,7 @@ def tools(url: str, model: str) -> str:
         model=model,
         messages=asked(PERSON),
         max_tokens=128,
-        temperature=0,
+        extra_body=GREEDY,
         tools=TOOLS,
         tool_choice=CHOICE,
     )
@@ -57,7 +59,7 @@ def tools_stream(url: str, model: str) -> str:
         model=model,
         messages=asked(PERSON),
         max_tokens=128,
-        temperature=0,
+        extra_body=GREEDY,
         tools=TOOLS,
         tool_choice=CHOICE,
     ) as events:
@@ -71,7 +73,7 @@ def schema(url: str, model: str) -> str:
         model=model,
         messages=asked(PERSON),
         max_tokens=128,
-        temperature=0,
+        extra_body=GREEDY,
         output_config={"format": {"type": "json_schema", "schema": Person.model_json_schema()}},
     )
     text = "".join(block.text for block in message.content if block.type == "text")

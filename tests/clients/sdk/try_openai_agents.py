@@ -20,11 +20,13 @@ set_tracing_disabled(True)  # traces would be sent to OpenAI
 
 def agent(url: str, model: str, kind: Any, limit: int = LIMIT, **options: Any) -> Agent[Any]:
     client = AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0)
-    choice = options.pop("tool_choice", None)
+    choice, body = options.pop("tool_choice", None), options.pop("extra_body", None)
     return Agent(
         name="tried",
         model=kind(model, openai_client=client),
-        model_settings=ModelSettings(temperature=0, max_tokens=limit, tool_choice=choice),
+        model_settings=ModelSettings(
+            temperature=0, max_tokens=limit, tool_choice=choice, extra_body=body
+        ),
         **options,
     )
 
@@ -39,7 +41,9 @@ def chat(url: str, model: str) -> str:
 
 def streamed(url: str, model: str) -> str:
     async def run() -> str:
-        result = Runner.run_streamed(agent(url, model, OpenAIResponsesModel), HELLO)
+        # It takes a stream that was cut off by its limit for an error.
+        asked = agent(url, model, OpenAIResponsesModel, 128, extra_body={"stop": ["."]})
+        result = Runner.run_streamed(asked, HELLO)
         return "".join(
             [
                 event.data.delta

@@ -36,7 +36,10 @@ TEXT = "/v1/completions"
 HELLO = [{"role": "user", "content": "hello"}]
 PROTECTED = [CHAT, TEXT, "/v1/models", "/v1/models/random-tiny", "/version", "/metrics",
              "/tokenize", "/detokenize", "/openapi.json", "/v1/pd/status",
-             "/v1/pd/cloud",             "/page/nothing", "/nothing"]  # fmt: skip
+             "/v1/pd/cloud", "/v1/responses", "/v1/responses/x", "/v1/responses/x/input_items",
+             "/v1/responses/x/cancel", "/v1/messages", "/v1/messages/count_tokens",
+             "/v1/messages/x/cancel", f"{CHAT}/x/cancel", "/v1/embeddings", "/v1/models/x/y",
+             "/page/nothing", "/nothing"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -453,7 +456,7 @@ def test_methods_and_paths_that_are_not_there(server: ApiServer) -> None:
     assert wrong.status_code == 405
     assert wrong.headers["allow"] == "POST"
     assert error_of(wrong)["code"] == "method_not_allowed"
-    assert post(server, "/v1/responses", {"input": "x"}).status_code == 404
+    assert post(server, "/v1/files", {"input": "x"}).status_code == 404
 
 
 def test_an_error_shows_nothing_of_the_program(

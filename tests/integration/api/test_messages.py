@@ -36,10 +36,10 @@ def saying() -> Iterator[ApiServer]:
         yield server
 
 
-def asked(server: ApiServer, path: str = PATH, **body: Any) -> httpx.Response:
+def asked(server: ApiServer, **body: Any) -> httpx.Response:
     headers = {"anthropic-version": "2023-06-01"}
     return http.post(
-        f"{server.url}{path}", json={"max_tokens": 90, "messages": HELLO, **body}, headers=headers
+        f"{server.url}{PATH}", json={"max_tokens": 90, "messages": HELLO, **body}, headers=headers
     )
 
 
@@ -116,7 +116,7 @@ def test_the_answer_is_the_chat_s_across_a_handoff() -> None:
     cloud = scripted_cloud()
     cloud.script.first_token_s, cloud.script.step_s = 0.02, 0.002
     long = [{"role": "user", "content": "one answer of both " * 20}]
-    body = {"messages": long, "max_tokens": 40, "seed": 7, "ignore_eos": True}
+    body: dict[str, Any] = {"messages": long, "max_tokens": 40, "seed": 7, "ignore_eos": True}
     with api_server(cloud=cloud, profile=SLOW, pace_s=0.02) as server:
         message = asked(server, **body).json()
         chat = http.post(f"{server.url}/v1/chat/completions", json=body).json()
@@ -125,7 +125,7 @@ def test_the_answer_is_the_chat_s_across_a_handoff() -> None:
 
 
 def test_tokens_are_counted_as_a_message_would_have_them(saying: ApiServer) -> None:
-    body = {"system": "Be brief.", "messages": [*HELLO, *HELLO]}
+    body: dict[str, Any] = {"system": "Be brief.", "messages": [*HELLO, *HELLO]}
     headers = {"content-type": "application/json"}
     counted = http.post(
         f"{saying.url}{PATH}/count_tokens", content=json.dumps(body), headers=headers
@@ -175,6 +175,27 @@ def test_paths_and_methods_that_are_not_there_have_the_form_of_their_api(
         assert told.get("type") == ("error" if anthropic else None)
         if status == 405:
             assert answer.headers["allow"] in told["error"]["message"]
+
+
+def test_the_list_of_models_serves_the_clients_of_both(saying: ApiServer) -> None:
+    listed = http.get(f"{saying.url}/v1/models").json()
+    (card,) = listed["data"]
+    assert listed["object"] == "list"
+    assert (listed["first_id"], listed["has_more"]) == (card["id"], False)
+    assert (card["object"], card["type"], card["display_name"]) == ("model", "model", card["id"])
+    assert card["created_at"] == "2023-11-14T22:13:20Z"
+    assert card["max_model_len"] == card["context_length"] > 0
+    assert card["capabilities"] == ["completion", "chat", "tools"]
+    assert http.get(f"{saying.url}/v1/models/{card['id']}").json() == card
+    with api_server() as base:
+        assert http.get(f"{base.url}/v1/models").json()["data"][0]["capabilities"] == ["completion"]
+
+
+def test_embeddings_are_refused_with_what_to_use_instead(saying: ApiServer) -> None:
+    answer = http.post(f"{saying.url}/v1/embeddings", json={"input": "x"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "embeddings_not_supported")
+    assert "llama-server --embeddings" in error["message"]
 
 
 def test_the_key_comes_as_anthropic_s_clients_send_it() -> None:

@@ -151,6 +151,16 @@ def test_a_stored_response_can_be_read_listed_and_deleted(saying: ApiServer) -> 
     )
 
 
+def test_the_tokens_of_an_input_are_counted_as_a_response_would_have_them(
+    saying: ApiServer,
+) -> None:
+    with sdk(saying) as client:
+        first = client.responses.create(model="", input="Where?")
+        asked = {"model": "", "input": "Why?", "previous_response_id": first.id}
+        counted = client.responses.input_tokens.count(**asked)
+        assert counted.input_tokens == client.responses.create(**asked).usage.input_tokens
+
+
 def test_a_response_that_is_not_to_be_stored_is_not(saying: ApiServer) -> None:
     with sdk(saying) as client:
         made = client.responses.create(model="", input="x", store=False)
@@ -220,6 +230,8 @@ def test_bad_bodies_are_refused_by_name(saying: ApiServer) -> None:
         ({"input": "x", "temperature": -1}, "temperature"),
         ({"input": "x", "max_output_tokens": 10**9}, "input"),
         ({"input": [{"role": "bishop", "content": "x"}]}, "input[0].role"),
+        ({"input": "x", "text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format"),
+        ({"input": "x", "stop": [""]}, "stop[0]"),
         ({"input": "x" * 3_000_000}, "input"),
     ):
         for stream in (False, True):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pd_device_client.api.http.validated import Parameters
 
-__all__ = ["CountParameters", "MessagesParameters"]
+__all__ = ["CountParameters", "MessagesParameters", "Turn"]
 
 _MAX_TOKENS = 2**31 - 1
 _Block = dict[str, Any]

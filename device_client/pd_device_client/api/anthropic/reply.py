@@ -102,6 +102,6 @@ class MessageReply:
         return {"stop_reason": reason, "stop_sequence": outcome.stop_string}
 
 
-def _event(name: str, **fields: object) -> bytes:
+def _event(name: str, /, **fields: object) -> bytes:
     told = json_bytes({"type": name, **fields})
     return b"event: " + name.encode() + b"\ndata: " + told + b"\n\n"

@@ -5,16 +5,19 @@ from typing import Any
 
 from pd_device_client.api.anthropic.conversation import Conversation
 from pd_device_client.api.anthropic.parameters import CountParameters, MessagesParameters
-from pd_device_client.api.completions.translated import PASSED_ON, Translated
+from pd_device_client.api.completions.translated import Translated, passed_on
 from pd_device_client.api.http.errors import Refusal
 
 __all__ = ["as_chat"]
 
-_NAMES = {
-    "stop": "stop_sequences",
-    "response_format": "output_config.format",
-    "reasoning_effort": "output_config.effort",
-}
+_NAMES = (
+    ("stop", "stop_sequences"),
+    (r"response_format(\.json_schema)?", "output_config.format"),
+    ("reasoning_effort", "output_config.effort"),
+    (r"(tools\[\d+\])\.function\.parameters", r"\1.input_schema"),
+    (r"(tools\[\d+\])\.function", r"\1"),
+    (r"tool_choice\.function", "tool_choice"),
+)
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -40,7 +43,7 @@ def as_chat(asked: CountParameters, raw: Mapping[str, Any]) -> Translated:
             f"messages[{len(asked.messages) - 1}].role",
             code="unsupported_parameter",
         )
-    body = {name: raw[name] for name in PASSED_ON if name in raw}
+    body = passed_on(raw, MessagesParameters)
     body["messages"] = conversation.messages
     config, choice = asked.output_config or {}, asked.tool_choice or {}
     thinking = asked.thinking or {}

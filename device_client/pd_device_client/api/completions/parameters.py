@@ -19,8 +19,7 @@ from pd_device_client.api.completions.response_format import (
     asked_constraint,
 )
 from pd_device_client.api.http.errors import Refusal
-from pd_device_client.api.http.validated import Parameters as _Parameters
-from pd_device_client.api.http.validated import validated
+from pd_device_client.api.http.validated import Parameters, validated
 from pd_device_client.api.tools.forced_form import answer_form
 from pd_device_client.api.tools.functions import MAX_TOOLS, Offer, Tool, ToolChoice, offered
 from pd_device_client.api.tools.template_values import ReasoningEffort, template_values
@@ -44,7 +43,7 @@ _MAX_STOP_CHARACTERS = 256
 _MAX_STOP_TOKENS = 256
 _MAX_TOKENS = 2**31 - 1
 
-_P = TypeVar("_P", bound="_Parameters")
+_P = TypeVar("_P", bound="Parameters")
 _TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 # Stop at the first error in an unbounded list, which may hold millions of bad items.
 _TokenIds = Annotated[list[_TokenId], Field(min_length=1, fail_fast=True)]
@@ -53,7 +52,7 @@ _Text = Annotated[str, Field(min_length=1)]
 _Stop = Annotated[str, Field(min_length=1, max_length=_MAX_STOP_CHARACTERS)]
 
 
-class StreamOptions(_Parameters):
+class StreamOptions(Parameters):
     """When to report usage.
 
     Attributes:
@@ -65,7 +64,7 @@ class StreamOptions(_Parameters):
     continuous_usage_stats: bool | None = None
 
 
-class Extension(_Parameters):
+class Extension(Parameters):
     """The options under the key `pd`.
 
     Attributes:
@@ -96,7 +95,7 @@ class Extension(_Parameters):
         return None if self.mode is None else Mode(self.mode)
 
 
-class Sampled(_Parameters):
+class Sampled(Parameters):
     """The parameters that chat and completions share."""
 
     model: str | None = None
@@ -247,7 +246,7 @@ class CompletionParameters(Sampled):
     )
 
 
-class TokenizeParameters(_Parameters):
+class TokenizeParameters(Parameters):
     """The body of /tokenize: a prompt, or the messages of a chat."""
 
     prompt: str | None = None
@@ -257,13 +256,13 @@ class TokenizeParameters(_Parameters):
     add_special_tokens: bool | None = None
 
 
-class DetokenizeParameters(_Parameters):
+class DetokenizeParameters(Parameters):
     """The body of /detokenize."""
 
     tokens: _AnyTokenIds
 
 
-class CloudParameters(_Parameters):
+class CloudParameters(Parameters):
     """The body of /v1/pd/cloud: "host:port", or null for none."""
 
     address: Annotated[str, Field(max_length=300)] | None

@@ -6,23 +6,33 @@ refusal names the parameter as its client wrote it.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pd_core.errors import PdError
 from pd_device_client.api.completions.parameters import ChatParameters, read_parameters
 from pd_device_client.api.http.errors import Refusal
+from pd_device_client.api.http.validated import Parameters
 
-__all__ = ["PASSED_ON", "Translated"]
-
-PASSED_ON = (
-    *("model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "stop_token_ids"),
-    *("repetition_penalty", "presence_penalty", "frequency_penalty", "skip_special_tokens"),
-    *("dry_multiplier", "dry_base", "dry_allowed_length", "ignore_eos", "pd"),
-)
-"""Parameters that mean the same in every API, some of them as extensions."""
+__all__ = ["Translated", "passed_on"]
 
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
+# A chat's own words for what the other APIs say otherwise, or do not have.
+_CHAT_ONLY = frozenset(
+    {"messages", "n", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens"}
+)
+
+
+def passed_on(raw: Mapping[str, Any], own: type[Parameters]) -> dict[str, Any]:
+    """Return what a chat may read as it is: the parameters of sampling, and extensions.
+
+    Args:
+        raw: a body of another API.
+        own: what that API reads itself; of it only what means the same in every API is passed on.
+    """
+    kept = {"model", "stream", "temperature", "top_p", "top_k"}
+    theirs = {*own.model_fields, *_CHAT_ONLY} - kept
+    return {name: value for name, value in raw.items() if name not in theirs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +43,13 @@ class Translated:
         body: the chat's body.
         sources: for each message the path of what it was made of.
         messages_name: the parameter that holds the messages.
-        names: other parameters of a chat, and how the client calls them.
+        names: patterns of other parameters' names, and how the client calls them.
     """
 
     body: dict[str, Any]
     sources: Sequence[str]
     messages_name: str
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Sequence[tuple[str, str]] = ()
 
     def parameters(self) -> ChatParameters:
         """Return the chat's parameters.
@@ -68,7 +78,8 @@ class Translated:
             return self.sources[int(found[1])] + param[found.end() :]
         if param == "messages":
             return self.messages_name
-        for name, own in self.names.items():
-            if param == name or param.startswith((f"{name}.", f"{name}[")):
-                return own + param[len(name) :]
+        for pattern, own in self.names:
+            named, changed = re.subn(rf"^{pattern}(?=$|[.\[])", own, param)
+            if changed:
+                return named
         return param

@@ -121,7 +121,7 @@ class ResponseReply:
         [choice] = self._run.choices
         return choice.session
 
-    def _event(self, name: str, **fields: object) -> bytes:
+    def _event(self, name: str, /, **fields: object) -> bytes:
         number, self._number = self._number, self._number + 1
         told = {"type": name, "sequence_number": number, **fields}
         return b"event: " + name.encode() + b"\ndata: " + json_bytes(told) + b"\n\n"

@@ -3,23 +3,28 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pd_device_client.api.completions.translated import PASSED_ON, Translated
+from pd_device_client.api.completions.translated import Translated, passed_on
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.responses.conversation import Conversation
 from pd_device_client.api.responses.parameters import MAX_ITEMS, ResponseParameters
 
 __all__ = ["as_chat", "check_supported"]
 
-_NAMES = {
-    "max_completion_tokens": "max_output_tokens",
-    "response_format.json_schema": "text.format",
-    "response_format": "text.format",
-    "reasoning_effort": "reasoning.effort",
-}
+_NAMES = (
+    ("max_completion_tokens", "max_output_tokens"),
+    (r"response_format(\.json_schema)?", "text.format"),
+    ("reasoning_effort", "reasoning.effort"),
+    (r"(tools\[\d+\])\.function", r"\1"),
+    (r"tool_choice\.function", "tool_choice"),
+)
 
 
-def check_supported(asked: ResponseParameters) -> None:
+def check_supported(asked: ResponseParameters, raw: Mapping[str, Any]) -> None:
     """Refuse what would change the answer and is not done here.
+
+    Args:
+        asked: the request.
+        raw: its body.
 
     Raises:
         Refusal: with the parameter's name, and what to use instead.
@@ -31,6 +36,9 @@ def check_supported(asked: ResponseParameters) -> None:
         "prompt": (asked.prompt, "write the prompt itself as instructions and input"),
         "top_logprobs": (asked.top_logprobs, "use /v1/chat/completions"),
         "include": ("message.output_text.logprobs" in include, "use /v1/chat/completions"),
+        "max_tokens": ("max_tokens" in raw, "it is called max_output_tokens"),
+        "max_completion_tokens": ("max_completion_tokens" in raw, "it is max_output_tokens"),
+        "n": (raw.get("n") not in (None, 1), "ask as often as you want answers"),
     }
     for name, (given, instead) in refused.items():
         if given:
@@ -70,7 +78,7 @@ def as_chat(
             "taken, begin a new one",
             "previous_response_id" if earlier else "input",
         )
-    body = {name: raw[name] for name in PASSED_ON if name in raw}
+    body = passed_on(raw, ResponseParameters)
     body["messages"] = conversation.messages
     optional = {
         "max_completion_tokens": asked.max_output_tokens,

@@ -57,13 +57,22 @@ def add_responses(
         places.check()
         raw = await read_body(request)
         asked = validated(ResponseParameters, raw)
-        check_supported(asked)
+        check_supported(asked, raw)
         with places.entering():
             device = await device_named(residency, asked.model)
             reply = await desk.reply(device, asked, raw, request.state.asked_s)
         if asked.stream:
             return EventStream(reply.stream())
         return json_response(await until_disconnect(request.receive, reply.whole()))
+
+    @endpoints.add("POST", f"{_PATH}/input_tokens", ResponseParameters)
+    async def input_tokens(request: Request) -> Response:
+        """Count the tokens of the prompt that a response would have."""
+        raw = await read_body(request)
+        asked = validated(ResponseParameters, raw)
+        with places.entering():
+            count = await desk.count(await device_named(residency, asked.model), asked, raw)
+        return json_response({"object": "response.input_tokens", "input_tokens": count})
 
     one = _PATH + "/{response_id}"
 
@@ -115,11 +124,7 @@ class _Desk:
             PdError: it cannot be served; nothing was started.
         """
         number = uuid.uuid4().hex
-        items = input_items(asked.input, f"in_{number}")
-        earlier: tuple[dict[str, Any], ...] = ()
-        if asked.previous_response_id is not None:
-            previous = self._store.get(asked.previous_response_id, "previous_response_id")
-            earlier = previous.conversation
+        items, earlier = input_items(asked.input, f"in_{number}"), self._earlier(asked)
         chat = as_chat(asked, raw, earlier, items)
         try:
             run = await self._questions.run(device, chat.parameters(), asked_s, f"resp_{number}")
@@ -131,6 +136,25 @@ class _Desk:
         reply = ResponseReply(run, {**fields, "store": stores}, keep)
         self._open[run.answer_id] = reply
         return reply
+
+    async def count(self, device: Device, asked: ResponseParameters, raw: Mapping[str, Any]) -> int:
+        """Return the number of tokens of a response's prompt.
+
+        Raises:
+            PdError: it is wrong, or far too long.
+        """
+        chat = as_chat(asked, raw, self._earlier(asked), input_items(asked.input, "in"))
+        try:
+            [prompt] = await self._questions.prompts(device, chat.parameters())
+        except PdError as error:
+            raise chat.blamed(error) from error
+        return len(prompt)
+
+    def _earlier(self, asked: ResponseParameters) -> tuple[dict[str, Any], ...]:
+        """Return the items of the conversation that a request continues."""
+        if asked.previous_response_id is None:
+            return ()
+        return self._store.get(asked.previous_response_id, "previous_response_id").conversation
 
     def response(self, response_id: str) -> dict[str, Any]:
         """Return a response as it is now.

@@ -64,7 +64,7 @@ class AnswerParsing:
             prompt_token_ids: its prompt, which may have opened the thoughts.
         """
         calls = self._calls(request_id)
-        if self.formed or not self._splits_thoughts:
+        if self.formed or not self.splits_thoughts:
             return calls
         tail = self.loaded.tokenizer.decode(
             prompt_token_ids[-_LOOK_BACK:], skip_special_tokens=False
@@ -80,7 +80,7 @@ class AnswerParsing:
         texts = set[str]()
         if self.offer is not None and not self.formed:
             texts.update(self._family.hidden)
-        if self._splits_thoughts and not self.formed:
+        if self.splits_thoughts and not self.formed:
             texts.update(_THOUGHTS)
         return {
             token_id: text
@@ -112,7 +112,8 @@ class AnswerParsing:
         return FAMILIES[FamilyName(self.tool_parser)]
 
     @property
-    def _splits_thoughts(self) -> bool:
+    def splits_thoughts(self) -> bool:
+        """Whether what the model thinks is told apart from its answer."""
         if self.reasoning is ReasoningChoice.AUTO:
             return _THOUGHTS[0] in self._template or _THOUGHTS[1] in self._template
         return self.reasoning is ReasoningChoice.THINK

@@ -49,6 +49,17 @@ def test_spare_tokens_keep_the_step_within_its_bound() -> None:
     assert cost.spare_tokens(16, 0) > cost.spare_tokens(1, 0), "a longer step has more to spare"
 
 
+def test_a_longer_gap_leaves_room_for_more_prefill() -> None:
+    cost = StepCost.fitted(_samples(0.1))
+    alone = cost.seconds(4, 4, 4 * 500)
+    for gap in (0.0, 1.2 * alone):
+        assert cost.spare_tokens(4, 500, gap) == cost.spare_tokens(4, 500)
+    for stretch in (2.0, 5.0):
+        tokens = 4 + cost.spare_tokens(4, 500, stretch * alone)
+        beside = cost.seconds(5, tokens, tokens * 500)
+        assert 0.95 * stretch * alone <= beside <= 1.02 * stretch * alone
+
+
 def test_a_decode_s_own_cost_is_not_taken_for_a_token_s() -> None:
     """A decode walks a cache of its own: dearer than a token more in somebody's chunk."""
     cost = StepCost.fitted(_samples(0.0))

@@ -20,7 +20,7 @@ def chat(**raw: Any) -> Translated:
 
 def test_system_limits_and_stops_have_a_chat_s_names() -> None:
     system = [{"type": "text", "text": "Be", "cache_control": {"type": "ephemeral"}}]
-    assert chat(system=system, stop_sequences=["a"], top_k=3, metadata={"user_id": "u"}).body == {
+    assert chat(system=system, stop_sequences=["a"], top_k=3).body == {
         "messages": [{"role": "system", "content": "Be"}, *HELLO],
         "max_tokens": 9,
         "stop": ["a"],
@@ -87,7 +87,9 @@ def test_a_format_and_an_effort() -> None:
     assert body["response_format"] == {"type": "json_schema", "json_schema": schema}
     assert body["reasoning_effort"] == "low"
     assert chat(thinking={"type": "disabled"}).body["reasoning_effort"] == "none"
-    assert "reasoning_effort" not in chat(thinking={"type": "enabled", "budget_tokens": 9}).body
+    thinking = chat(thinking={"type": "enabled", "budget_tokens": 9}).body
+    assert thinking["chat_template_kwargs"] == {"enable_thinking": True}
+    assert "reasoning_effort" not in thinking
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
@@ -128,6 +130,9 @@ def test_what_the_chat_refuses_has_the_client_s_name() -> None:
     for raw, param in (
         ({"stop_sequences": [""]}, "stop_sequences[0]"),
         ({"temperature": -1}, "temperature"),
+        ({"tools": [{"input_schema": {}}]}, "tools[0].name"),
+        ({"tools": [{"name": "f", "input_schema": 5}]}, "tools[0].input_schema"),
+        ({"output_config": {"effort": "most"}}, "output_config.effort"),
     ):
         with pytest.raises(Refusal) as raised:
             chat(**raw).parameters()

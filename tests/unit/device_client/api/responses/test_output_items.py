@@ -104,4 +104,4 @@ def test_an_item_that_is_cut_off_is_incomplete_and_those_before_are_not() -> Non
 
 def test_an_empty_answer_has_no_items() -> None:
     output, events = told([])
-    assert output.items == events == []
+    assert (output.items, events) == ([], [])

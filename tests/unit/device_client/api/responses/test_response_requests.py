@@ -14,7 +14,7 @@ from pd_device_client.api.responses.request import as_chat, check_supported
 
 def chat(raw: dict[str, Any], earlier: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
     asked = validated(ResponseParameters, raw)
-    check_supported(asked)
+    check_supported(asked, raw)
     return as_chat(asked, raw, earlier, input_items(asked.input, "in")).body
 
 
@@ -93,6 +93,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"input": "x", "prompt": {"id": "p"}}, "prompt", "instructions"),
     ({"input": "x", "top_logprobs": 3}, "top_logprobs", "chat"),
     ({"input": "x", "include": ["message.output_text.logprobs"]}, "include", "chat"),
+    ({"input": "x", "max_tokens": 5}, "max_tokens", "max_output_tokens"),
+    ({"input": "x", "n": 2}, "n", "as often"),
     ({"input": "x", "truncation": "middle"}, "truncation", "auto"),
     ({"input": "x", "max_output_tokens": 0}, "max_output_tokens", "0"),
     ({"input": "x", "metadata": {"k": "v" * 513}}, "metadata.k", "512"),
@@ -131,6 +133,10 @@ def test_what_is_wrong_is_named(raw: dict[str, Any], param: str, words: str) -> 
         ({"input": [{"role": None, "content": "x"}], "instructions": "y"}, "input[0].role"),
         ({"input": "x", "top_p": 2}, "top_p"),
         ({"input": "x", "pd": {"pace_s": 0}}, "pd.pace_s"),
+        ({"input": "x", "use_beam_search": True}, "use_beam_search"),
+        ({"input": "x", "reasoning": {"effort": "most"}}, "reasoning.effort"),
+        ({"input": "x", "text": {"format": {"type": "poem"}}}, "text.format.type"),
+        ({"input": "x", "tools": [{"type": "function"}]}, "tools[0].name"),
     ],
 )
 def test_what_the_chat_refuses_has_the_client_s_name(raw: dict[str, Any], param: str) -> None:
