@@ -11,8 +11,10 @@ from openai import OpenAI
 
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
+from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
-from tests.api_server import SLOW, ApiServer, api_server
+from pd_device_client.planning.speeds.profiles import SpeedProfile
+from tests.api_server import ApiServer, api_server
 from tests.forms import PERSON, SCHEMAS
 from tests.integration.device.test_forms import CutLink
 from tests.real_server import RealServer, real_server
@@ -32,7 +34,9 @@ TOOLS = [
 ]
 ASKED = [{"role": "user", "content": "Add whom you like, and plant a tree. " * 8}]
 NAMED = {"type": "function", "function": {"name": "add_person"}}
-CUTS = (1, 6, 11)
+CUTS = (2, 9)
+# It reads so slowly that the cloud has begun by then, and then is quick.
+LATE = SpeedProfile("late", "a test", 1 / 300, 0.0001)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +64,10 @@ def cut(loaded: LoadedModel, cloud: RealServer, position: int) -> Iterator[ApiSe
     engine = TorchLocalEngine(loaded)
     with api_server(
         loaded=loaded,
-        engine=engine,
+        engine=ThrottledEngine(engine, LATE),
         make_cloud=lambda: CutLink(GrpcCloudLink(cloud.address), position),
         grammars=engine.grammars,
-        profile=SLOW,
+        profile=LATE,
     ) as server:
         yield server
 
@@ -100,7 +104,7 @@ CHOICES = pytest.mark.parametrize("choice", ["required", NAMED], ids=["required"
 
 
 @CHOICES
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_calls_are_of_their_schemas(alone: ApiServer, choice: Any, seed: int) -> None:
     body = {"tool_choice": choice, "seed": seed}
     one, stream = ask(alone, **body), ask(alone, stream=True, **body)
@@ -115,22 +119,24 @@ def test_calls_are_of_their_schemas(alone: ApiServer, choice: Any, seed: int) ->
 
 
 @CHOICES
-@pytest.mark.parametrize("k", CUTS)
 def test_calls_are_the_same_wherever_the_cloud_breaks(
-    loaded: LoadedModel, alone: ApiServer, cloud: RealServer, choice: Any, k: int
+    loaded: LoadedModel, alone: ApiServer, cloud: RealServer, choice: Any
 ) -> None:
     whole = ask(alone, tool_choice=choice)
-    with cut(loaded, cloud, k) as server:
-        shared = ask(server, tool_choice=choice)
-    with cut(loaded, cloud, k) as server:
-        stream = ask(server, tool_choice=choice, stream=True)
-    assert 0 < shared.pd["cloud_tokens"] <= k
-    assert shared.pd["device_tokens"] > 0
-    assert calls(shared) == calls(stream) == calls(whole)
+    by_cloud = list[int]()
+    for k in CUTS:
+        with cut(loaded, cloud, k) as server:
+            shared = ask(server, tool_choice=choice, stream=k == CUTS[0])
+        assert calls(shared) == calls(whole)
+        assert shared.finish_reason == "tool_calls"
+        if k != CUTS[0]:  # the client's stream does not keep the report
+            by_cloud.append(shared.pd["cloud_tokens"])
+            assert shared.pd["device_tokens"] > 0
+    assert any(by_cloud), "the cloud took part"
 
 
 def test_one_call_alone_where_calls_are_not_parallel(alone: ApiServer) -> None:
-    for seed in range(3):
+    for seed in range(2):
         body = {"tool_choice": "required", "parallel_tool_calls": False, "seed": seed}
         assert len(calls(ask(alone, **body))) == 1
 
@@ -138,7 +144,7 @@ def test_one_call_alone_where_calls_are_not_parallel(alone: ApiServer) -> None:
 def test_an_answer_of_a_schema_or_calls_before_it(alone: ApiServer) -> None:
     """Agents that end with an answer of a schema offer their tools beside it."""
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": PERSON}}
-    for seed in range(6):
+    for seed in range(3):
         choice = ask(alone, seed=seed, response_format=form)
         if choice.message.tool_calls:
             assert calls(choice)

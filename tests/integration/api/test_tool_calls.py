@@ -11,6 +11,7 @@ import pytest
 from openai import OpenAI
 
 from pd_core.text.chat_template import ChatTemplate
+from pd_core.text.tokenizer import Tokenizer
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.api.tools.answer_parser import ReasoningChoice, ToolParserChoice
 from tests.api_server import EOS, SLOW, TOKENIZER, ApiServer, api_server, loaded_model
@@ -207,7 +208,7 @@ def test_the_parsers_can_be_chosen() -> None:
 
 
 def test_a_special_token_that_opens_calls_counts_though_it_has_no_text() -> None:
-    tokenizer = replace_special(["[TOOL_CALLS]", "[ARGS]"])
+    tokenizer = with_special(["[TOOL_CALLS]", "[ARGS]"])
     text = '[TOOL_CALLS]get_time[ARGS]{"zone": 1}'
     template = ChatTemplate(HERMES.text + "{# [TOOL_CALLS] #}")
     loaded = replace(loaded_model(template), tokenizer=tokenizer)
@@ -220,12 +221,13 @@ def test_a_special_token_that_opens_calls_counts_though_it_has_no_text() -> None
         # Without tools it has no text, as ever.
         plain = whole(server, tools=openai.NOT_GIVEN).message.content
         assert plain == 'get_time{"zone": 1}'
+        # What ends the answer is no part of it.
+        stopped = whole(server, stop=["[TOOL_CALLS]"])
+        assert (stopped.message.content, stopped.message.tool_calls) == ("", None)
 
 
-def replace_special(texts: Sequence[str]) -> Any:
+def with_special(texts: Sequence[str]) -> Tokenizer:
     """The tokenizer with some more special tokens."""
-    from pd_core.text.tokenizer import Tokenizer
-
     raw = json.loads(TOKENIZER.to_str())
     for i, text in enumerate(texts):
         added = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
@@ -236,8 +238,7 @@ def replace_special(texts: Sequence[str]) -> Any:
 
 def test_thoughts_that_the_prompt_has_opened() -> None:
     with saying("Hm.\n</think>\nYes.") as server:
-        body = {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
-        choice = whole(server, **body)
+        choice = whole(server, extra_body={"chat_template_kwargs": {"enable_thinking": True}})
     assert (choice.message.reasoning, choice.message.content) == ("Hm.", "Yes.")
 
 

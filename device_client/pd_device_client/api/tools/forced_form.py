@@ -7,6 +7,7 @@ from typing import Any
 from pd_core.constraint import Constraint, ConstraintKind, json_schema_constraint
 from pd_core.errors import InvalidConstraint
 from pd_device_client.api.http.errors import Refusal
+from pd_device_client.api.tools.closed_schema import closed
 from pd_device_client.api.tools.functions import Function, Offer
 from pd_device_client.api.tools.schema_references import check_references, moved
 
@@ -48,7 +49,10 @@ def answer_form(offer: Offer | None, asked: Constraint | None) -> Constraint | N
 
 
 def _forced(offer: Offer) -> Mapping[str, Any]:
-    return _calls(offer) if offer.named is None else offer.named.arguments
+    if offer.named is None:
+        return _calls(offer)
+    arguments: Mapping[str, Any] = closed(offer.named.arguments)
+    return arguments
 
 
 def _beside(offer: Offer, asked: Constraint) -> Constraint:
@@ -82,7 +86,7 @@ def _calls(offer: Offer) -> dict[str, Any]:
         "maxItems": MOST_FORCED_CALLS if offer.parallel else 1,
         "items": {"anyOf": [_call(function) for function in offer.functions]},
         "$defs": {
-            f"tool.{function.name}": moved(function.arguments, _place(function))
+            f"tool.{function.name}": moved(closed(function.arguments), _place(function))
             for function in offer.functions
         },
     }

@@ -147,3 +147,32 @@ def test_what_is_offered() -> None:
     assert offered(tools, None, None) == Offer((CITY, NOW))
     assert offered(tools, "required", False) == Offer((CITY, NOW), required=True, parallel=False)
     assert offered(tools, named, None) == Offer((CITY, NOW), named=NOW)
+
+
+def test_arguments_that_nobody_named_are_none() -> None:
+    """A schema that does not close its objects would let a small model write on for ever."""
+    inner = {"properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    parameters = {
+        "properties": {
+            "list": {"type": "array", "items": inner},
+            "open": {"type": "object"},
+            "said": {"properties": {"a": {}}, "additionalProperties": {"type": "string"}},
+            "all": {"allOf": [inner, {"properties": {"b": {"type": "null"}}}], "properties": {}},
+        },
+        "required": ["list"],
+    }
+    function = Function(name="f", parameters=parameters)
+    form = answer_form(Offer((function,), named=function), None)
+    assert form is not None
+    for fitting in (
+        {"list": [{"a": 1}]},
+        {"list": [], "open": {"x": 1}, "said": {"b": "x"}, "all": {"a": 1, "b": None}},
+    ):
+        assert jsonschema_rs.is_valid(json.loads(form.source), fitting)
+        assert jsonschema_rs.is_valid(parameters, fitting)
+    for other in (
+        {"list": [], "x": 1},
+        {"list": [{"a": 1, "b": 2}]},
+        {"list": [], "said": {"b": 1}},
+    ):
+        assert not jsonschema_rs.is_valid(json.loads(form.source), other)
