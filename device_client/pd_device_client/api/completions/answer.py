@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pd_device_client.api.completions.event_report import event_report, plan_report
+from pd_device_client.api.completions.logprobs import Entries, side_report
 from pd_device_client.api.completions.report import final_report, token_report
 from pd_device_client.api.completions.shapes import Shape
 from pd_device_client.api.http.json_text import json_bytes
@@ -17,6 +18,14 @@ from pd_device_client.session.session import Session
 __all__ = ["Answer", "Choice", "Telling"]
 
 DONE = b"data: [DONE]\n\n"
+
+# All of an answer's tokens are of its text; none is guessed by the caller.
+_NO_DETAILS = {
+    "accepted_prediction_tokens": 0,
+    "audio_tokens": 0,
+    "reasoning_tokens": 0,
+    "rejected_prediction_tokens": 0,
+}
 
 _Told = Shown | Happened | None
 
@@ -29,11 +38,17 @@ class Choice:
         index: its number in the response.
         session: makes it.
         num_prompt_tokens: its prompt's length; 0 if an earlier choice counts the same prompt.
+        logprobs: collects how likely its tokens were; None: nobody asks.
+        echo: the prompt, where the choice's text begins with it.
+        prompt_logprobs: what is told of the prompt's tokens; None: nobody asks.
     """
 
     index: int
     session: Session
     num_prompt_tokens: int
+    logprobs: Entries | None = None
+    echo: str | None = None
+    prompt_logprobs: list[dict[str, Any] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +114,10 @@ class Answer:
                     events = b""
                     if choice.index not in opened:
                         opened.add(choice.index)
-                        if (opening := self._shape.opening(choice.index)) is not None:
+                        if (opening := self._opening(choice)) is not None:
                             events = self._event([opening])
+                    if told is not None and choice.logprobs is not None:
+                        choice.logprobs.add(told)
                     if told is None:
                         yield events + self._event([self._closed(choice)])
                     elif told.text or self._telling.tokens:
@@ -191,8 +208,18 @@ class Answer:
         """Return a chunk without choices, like the usage chunk, so that every client accepts it."""
         return self._event([], pd={"choice": choice.index, **report})
 
+    def _opening(self, choice: Choice) -> dict[str, Any] | None:
+        if choice.echo is None:
+            return self._shape.opening(choice.index)
+        echoed = self._shape.delta(choice.index, choice.echo)
+        return (
+            echoed if choice.logprobs is None else {**echoed, "logprobs": choice.logprobs.taken()}
+        )
+
     def _more(self, choice: Choice, shown: Shown) -> dict[str, Any]:
         delta = self._shape.delta(choice.index, shown.text)
+        if choice.logprobs is not None:
+            delta["logprobs"] = choice.logprobs.taken()
         if self._telling.tokens:
             delta["pd"] = token_report(shown)
         return delta
@@ -200,25 +227,50 @@ class Answer:
     def _closed(self, choice: Choice) -> dict[str, Any]:
         reason = choice.session.outcome.finish_reason
         assert reason is not None, "closed before the end"
-        report = final_report(choice.session)
-        return {**self._shape.closing(choice.index, reason), "pd": report}
+        closing = self._shape.closing(choice.index, reason)
+        if choice.logprobs is not None:
+            choice.logprobs.end(reason)
+            closing["logprobs"] = choice.logprobs.taken()
+        return {**closing, "pd": self._report(choice)}
 
     def _complete(self, choice: Choice) -> dict[str, Any]:
         outcome = choice.session.outcome
         assert outcome.finish_reason is not None, "whole before the end"
-        whole = self._shape.whole(choice.index, outcome.text, outcome.finish_reason)
-        report = final_report(choice.session)
+        text = (choice.echo or "") + outcome.text
+        whole = self._shape.whole(choice.index, text, outcome.finish_reason)
+        if choice.logprobs is not None:
+            for shown in outcome.shown:
+                choice.logprobs.add(shown)
+            choice.logprobs.end(outcome.finish_reason)
+            whole["logprobs"] = choice.logprobs.taken()
+        if choice.prompt_logprobs is not None:
+            whole["prompt_logprobs"] = choice.prompt_logprobs
+        report = self._report(choice)
         if self._telling.tokens:
             report["tokens"] = [token_report(shown) for shown in outcome.shown]
         return {**whole, "pd": report}
 
-    def _usage(self) -> dict[str, int]:
+    def _report(self, choice: Choice) -> dict[str, Any]:
+        """Return the report on a choice that has ended."""
+        report = final_report(choice.session)
+        if choice.logprobs is not None:
+            told = choice.session.outcome.shown[: choice.logprobs.num_told]
+            report["logprobs"] = side_report(told)
+        return report
+
+    def _usage(self) -> dict[str, Any]:
         prompt = sum(choice.num_prompt_tokens for choice in self._choices)
         completion = sum(len(choice.session.outcome.shown) for choice in self._choices)
+        cached = sum(
+            min(choice.session.outcome.cached_tokens, choice.num_prompt_tokens)
+            for choice in self._choices
+        )
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"audio_tokens": 0, "cached_tokens": cached},
+            "completion_tokens_details": _NO_DETAILS,
         }
 
 

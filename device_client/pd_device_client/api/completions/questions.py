@@ -16,6 +16,7 @@ from pd_core.errors import (
 from pd_core.grammar.matcher import Matcher
 from pd_core.sampling_params import MAX_SEED
 from pd_device_client.api.completions.answer import Answer, Choice, Telling
+from pd_device_client.api.completions.checks import check_ids, check_together
 from pd_device_client.api.completions.messages import plain_messages
 from pd_device_client.api.completions.parameters import (
     MAX_CHOICES,
@@ -26,6 +27,7 @@ from pd_device_client.api.completions.parameters import (
 )
 from pd_device_client.api.completions.response_format import check_form, refused_form
 from pd_device_client.api.completions.shapes import CHAT, TEXT
+from pd_device_client.api.completions.told_beside import ToldBeside
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.places import Places
 from pd_device_client.api.settings import AnswerSettings
@@ -79,7 +81,8 @@ class Questions:
         Raises:
             PdError: it cannot be served; nothing was started.
         """
-        _check_stops(asked, device.loaded.num_token_ids)
+        check_ids(asked, device.loaded.num_token_ids)
+        check_together(asked)
         form = _begun(device, asked)
         prompts = await _prompts(device, asked)
         if form is not None:
@@ -90,6 +93,7 @@ class Questions:
                 f"{MAX_CHOICES} answers; ask for fewer",
                 "n",
             )
+        told = ToldBeside(device, asked, prompts)
         choices = list[Choice]()
         for ask in self._asks(device, asked, prompts, asked_s):
             try:
@@ -99,13 +103,16 @@ class Questions:
             except PdError as error:
                 raise _blamed(error, _prompt_name(asked), asked.limit[1]) from error
             again = len(choices) % asked.num_choices > 0
-            choices.append(Choice(len(choices), session, 0 if again else len(ask.prompt_token_ids)))
+            num_prompt_tokens = 0 if again else len(ask.prompt_token_ids)
+            choice = Choice(len(choices), session, num_prompt_tokens)
+            choices.append(await told.of(choice, len(choices) // asked.num_choices))
         shape = CHAT if isinstance(asked, ChatParameters) else TEXT
         envelope = {
             "id": shape.id_prefix + uuid.uuid4().hex,
             "created": self._unix_time_s(),
             "model": device.loaded.name,
             "system_fingerprint": f"fp_{device.loaded.fingerprints.weights[:12]}",
+            **await told.of_all(),
         }
         options, extension = asked.stream_options, asked.extension
         telling = Telling(
@@ -143,20 +150,28 @@ class Questions:
                 max_tokens = max(min(usual_tokens, client.room_tokens(len(prompt), mode)), 1)
             seed = draw_seed() if asked.fixed_seed is None else asked.fixed_seed
             for i in range(asked.num_choices):
+                params = device.loaded.sampling_defaults.params(
+                    seed=(seed + i) & MAX_SEED,
+                    ignore_eos=bool(asked.ignore_eos),
+                    constraint=constraint,
+                    **asked.sampling,
+                )
                 yield Ask(
                     draw_request_id(),
                     prompt,
                     max_tokens,
-                    device.loaded.sampling_defaults.params(
-                        seed=(seed + i) & MAX_SEED,
-                        ignore_eos=bool(asked.ignore_eos),
-                        constraint=constraint,
-                        **asked.sampling,
+                    replace(
+                        params,
+                        logit_bias=asked.biases,
+                        min_tokens=asked.min_tokens or 0,
+                        late_token_ids=asked.late_token_ids,
+                        logprobs=asked.num_logprobs,
                     ),
                     asked.stops,
                     stop_token_ids=tuple(dict.fromkeys(asked.stop_token_ids or ())),
                     continues_prompt=not chat,
                     skip_special_tokens=asked.skip_special_tokens is not False,
+                    cache_salt=asked.cache_salt or "",
                     mode=mode,
                     promise=promise,
                     asked_s=asked_s,
@@ -205,16 +220,6 @@ async def chat_prompt(
         )
     except (InvalidRequest, PromptTooLong) as error:
         raise _blamed(error, "messages") from error
-
-
-def _check_stops(asked: ChatParameters | CompletionParameters, num_token_ids: int) -> None:
-    """Refuse a stop token that no answer can have, because it would silently never stop one."""
-    for index, token_id in enumerate(asked.stop_token_ids or ()):
-        if token_id >= num_token_ids:
-            name = f"stop_token_ids[{index}]"
-            raise Refusal(
-                f"{name} is {token_id}; ids of this model lie below {num_token_ids}", name
-            )
 
 
 def _begun(device: Device, asked: ChatParameters | CompletionParameters) -> Matcher | None:
