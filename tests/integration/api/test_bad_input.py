@@ -167,6 +167,11 @@ BAD_TEXTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "x", "echo": 1}, "echo", "boolean"),
     ({"prompt": "x", "min_tokens": -1}, "min_tokens", "-1"),
     ({"prompt": "x", "min_tokens": 9, "max_tokens": 8}, "min_tokens", "lower min_tokens"),
+    (
+        {"prompt": "x", "min_tokens": 9, "response_format": {"type": "json_object"}},
+        "min_tokens",
+        "does not go with a form",
+    ),
     ({"prompt": "x", "min_tokens": 9, "stop": "y"}, "min_tokens", "stop_token_ids"),
     ({"prompt": "x", "cache_salt": "y" * 257}, "cache_salt", "at most 256"),
     ({"prompt": "x", "suffix": "y"}, "suffix", "not supported"),

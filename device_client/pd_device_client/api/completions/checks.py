@@ -43,6 +43,12 @@ def check_together(asked: ChatParameters | CompletionParameters) -> None:
             "stop_token_ids, which it does hold back",
             "min_tokens",
         )
+    if asked.min_tokens and asked.constraint is not None:
+        raise Refusal(
+            "min_tokens does not go with a form: the answer ends where the form is complete; leave "
+            "out one of them",
+            "min_tokens",
+        )
     if isinstance(asked, ChatParameters) and asked.top_logprobs and not asked.logprobs:
         raise Refusal("top_logprobs needs logprobs: true", "top_logprobs")
     if asked.prompt_logprobs is not None and asked.stream:
