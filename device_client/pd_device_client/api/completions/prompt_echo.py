@@ -21,7 +21,7 @@ def echo_texts(
         prompts: their token ids.
         tokenizer: makes text of ids.
     """
-    came = [asked.prompt] if isinstance(asked.prompt, str) else list(asked.prompt)
+    came: list[object] = [asked.prompt] if isinstance(asked.prompt, str) else [*asked.prompt]
     if len(came) != len(prompts) or isinstance(came[0], int):
         came = [list(prompt) for prompt in prompts]
     return [

@@ -1,10 +1,12 @@
 """docs/reference/parameters.md says of every parameter what really becomes of it."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from pd_device_client.api.completions.instead import OF_CHATS
 from pd_device_client.api.completions.parameters import (
     ChatParameters,
     CompletionParameters,
@@ -128,7 +130,11 @@ def ignored() -> set[str]:
     return names([part("Taken").split("\n\n`user`")[1]]) | {"user"}
 
 
-def refused(body: dict[str, object], name: str) -> bool:
+OF_ONE = {"echo", *OF_CHATS}
+"""Parameters that one endpoint takes and the other refuses."""
+
+
+def refused(body: Mapping[str, object], name: str) -> bool:
     kind = ChatParameters if body is CHAT else CompletionParameters
     odd: object
     for odd in ("odd", 7, {"a": "b"}):  # none of which is without effect
@@ -152,7 +158,7 @@ def test_every_parameter_of_others_is_on_the_page(name: str) -> None:
     assert name in names(rows("Taken")) | names(rows("Refused")) | ignored()
 
 
-@pytest.mark.parametrize("name", sorted(names(rows("Refused")) - {"echo", "top_logprobs"}))
+@pytest.mark.parametrize("name", sorted(names(rows("Refused")) - OF_ONE))
 def test_what_the_page_calls_refused_is(name: str) -> None:
     assert refused(CHAT, name)
     assert refused(TEXT, name)
@@ -160,6 +166,7 @@ def test_what_the_page_calls_refused_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(ignored()))
 def test_what_the_page_calls_ignored_is(name: str) -> None:
+    odd: object
     for odd in ("odd", 7, True, {}):
         read_parameters(ChatParameters, {**CHAT, name: odd})
         read_parameters(CompletionParameters, {**TEXT, name: odd})
@@ -167,5 +174,6 @@ def test_what_the_page_calls_ignored_is(name: str) -> None:
 
 def test_each_endpoint_refuses_what_only_the_other_has() -> None:
     assert refused(CHAT, "echo")
-    assert refused(TEXT, "top_logprobs")
+    for name in OF_CHATS:
+        assert refused(TEXT, name)
     assert read_parameters(CompletionParameters, {**TEXT, "top_logprobs": 0}).num_logprobs is None
