@@ -47,6 +47,7 @@ def test_subcommands_are_found() -> None:
     assert ("pd-bench", ("trace", "fit")) in COMMANDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "words"), COMMANDS)
 def test_version_and_help(program: str, words: tuple[str, ...]) -> None:
     main = PROGRAMS[program][0]

@@ -33,6 +33,7 @@ def _rooms(package: str) -> set[str]:
     return {f"{package}.{path.stem}" for path in inside}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -62,6 +62,7 @@ def test_all_is_sorted_and_names_what_exists(module: str) -> None:
     assert exports == sorted(exports, key=_sort_key), "__all__ is not sorted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", sorted(TREES))
 def test_modules_take_only_public_names_of_others(module: str) -> None:
     for node in ast.walk(TREES[module]):

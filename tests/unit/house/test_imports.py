@@ -84,6 +84,7 @@ def test_entry_points_import_no_torch() -> None:
     assert _import(ENTRY_POINTS)["heavy"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "words"),
     [

@@ -164,6 +164,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         EngineSettings(against=("llama-cpp",))
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_had_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no-such-model"):
         compare_engines(

@@ -28,6 +28,7 @@ def loaded() -> LoadedModel:
     return load_model("random-tiny")
 
 
+@pytest.mark.slow
 def test_what_is_kept_in_full_is_judged_as_the_full_prompt(loaded: LoadedModel) -> None:
     model, [passage] = loaded.model, passages(loaded, document(None), 1, 300, 8)
     whole = ((0, 300),)
@@ -50,6 +51,7 @@ def test_self_information_is_that_of_each_token(loaded: LoadedModel) -> None:
     assert found.tolist() == pytest.approx(want, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_every_method_is_judged_on_the_same_prompts(loaded: LoadedModel) -> None:
     with torch.inference_mode():
         quality = measure_quality(loaded, SETTINGS, lambda _: None)

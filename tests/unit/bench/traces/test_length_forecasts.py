@@ -21,6 +21,7 @@ def _rows(count: int) -> list[TraceRow]:
     ]
 
 
+@pytest.mark.slow
 def test_coverage_is_near_the_quantile_and_the_prompt_helps() -> None:
     scores = forecast_scores(_rows(2000))
     assert [s.rows for s in scores if s.quantile == 0.9] == [999, 1000, 1000]

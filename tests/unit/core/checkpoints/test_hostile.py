@@ -249,6 +249,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HOSTILE)
 def test_what_is_made_to_harm_is_refused_at_once(
     case: str, directory: Path, monkeypatch: pytest.MonkeyPatch

@@ -60,6 +60,7 @@ def write(directory: Path, config: ModelConfig) -> CausalLM:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_figures_are_those_of_the_model(case: str, tmp_path: Path) -> None:
     config, rest = CASES[case]

@@ -298,6 +298,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_directories_are_refused(case: str, directory: Path) -> None:
     breaks, message = BROKEN[case]

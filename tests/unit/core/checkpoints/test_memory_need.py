@@ -145,6 +145,7 @@ def medium_model(folder: Path, bits: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("numerics", "bits"), [("float32", 16), ("integer", 16), ("integer", 4)])
 def test_what_a_load_takes_was_predicted(numerics: str, bits: int, tmp_path: Path) -> None:

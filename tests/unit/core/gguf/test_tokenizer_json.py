@@ -102,6 +102,7 @@ def pairs() -> dict[str, tuple[Tokenizer, tokenizers.Tokenizer]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", _RULES)
 @settings(max_examples=80, deadline=None)
 @given(drawn=_WORDS)

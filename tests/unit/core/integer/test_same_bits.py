@@ -29,6 +29,7 @@ def run(model: IntegerLM, chunks: list[int], token_ids: torch.Tensor = TOKENS) -
     return torch.cat(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WAYS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_way_gives_the_reference_s_bits(
@@ -76,6 +77,7 @@ def test_a_batch_s_rows_are_those_of_each_sequence_alone(
             assert torch.equal(decoded[i], run(model, [len(whole)], whole)[-1])
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_shape(data: st.DataObject) -> None:

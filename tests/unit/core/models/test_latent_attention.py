@@ -255,6 +255,7 @@ def test_no_step_copies_the_source_layers_latent(monkeypatch: pytest.MonkeyPatch
     assert set(seen) == storages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_survives_the_disk(name: str, tmp_path: Path) -> None:
     config = CASES[name]

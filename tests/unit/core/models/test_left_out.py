@@ -45,6 +45,7 @@ def run(model: Model, ids: torch.Tensor, positions: tuple[int, ...] | None, chun
     return torch.cat(rows), cache
 
 
+@pytest.mark.slow
 def test_all_positions_kept_is_the_full_prompt_bit_for_bit(model: Model) -> None:
     ids = prompt(LENGTH)
     full, _ = run(model, ids, None, [LENGTH])
@@ -52,6 +53,7 @@ def test_all_positions_kept_is_the_full_prompt_bit_for_bit(model: Model) -> None
     assert torch.equal(full, kept)
 
 
+@pytest.mark.slow
 def test_chunks_give_the_bits_of_one_pass(model: Model) -> None:
     ids = prompt(LENGTH)[list(KEPT)]
     whole, _ = run(model, ids, KEPT, [len(KEPT)])
@@ -60,6 +62,7 @@ def test_chunks_give_the_bits_of_one_pass(model: Model) -> None:
     assert torch.equal(whole, cut)
 
 
+@pytest.mark.slow
 def test_what_was_read_in_full_before_stays_as_it_is(model: Model) -> None:
     ids = prompt(LENGTH)
     full, cache = run(model, ids[:100], None, [100])
@@ -70,6 +73,7 @@ def test_what_was_read_in_full_before_stays_as_it_is(model: Model) -> None:
     assert torch.equal(torch.cat((full, later)), whole)
 
 
+@pytest.mark.slow
 def test_positions_matter(model: Model) -> None:
     ids = prompt(LENGTH)[list(KEPT)]
     right, _ = run(model, ids, KEPT, [len(KEPT)])

@@ -130,6 +130,7 @@ def test_skip_latent_weights_mix_what_attention_mixes() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gqa", "skip", "mla"])
 def test_scores_do_not_depend_on_chunks_and_change_nothing(name: str) -> None:
     model = build({**PLAIN, **SHARING}[name])

@@ -131,6 +131,7 @@ def reference_logits(config: ModelConfig, weights: dict[str, Tensor], ids: Tenso
     return linear(x, head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

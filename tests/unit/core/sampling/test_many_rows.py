@@ -52,6 +52,7 @@ def any_params(chance: random.Random) -> SamplingParams:
     )
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.sampled_from(WIDTHS), st.sampled_from(DTYPES))
 @settings(max_examples=150, deadline=None)
 def test_rows_together_equal_the_definition_of_each_alone(

@@ -105,6 +105,7 @@ TOKENS = st.lists(st.integers(0, 7), max_size=12)
 LOGITS = st.lists(st.integers(-40, 40).map(lambda x: x / 4), min_size=8, max_size=24)
 
 
+@pytest.mark.slow
 @given(LOGITS, PARAMS, st.integers(0, 2**31), TOKENS, TOKENS)
 @settings(max_examples=400, deadline=None)
 def test_equals_the_slow_sampler(

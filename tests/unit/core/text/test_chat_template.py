@@ -152,6 +152,7 @@ GROW_LIST = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_templates_end_soon_and_small(case: str) -> None:
     before = psutil.Process().memory_info().rss

@@ -58,6 +58,7 @@ def byte_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text)
 
 
+@pytest.mark.slow
 @each_kind
 @pytest.mark.parametrize("skip", [True, False])
 @given(prompt=PIECES, answer=PIECES)

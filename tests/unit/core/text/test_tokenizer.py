@@ -24,6 +24,7 @@ def pieces(stream: TextStream, ids: list[int]) -> list[tuple[int, str]]:
     return out + stream.flush()
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60))
 @settings(deadline=None)
 def test_text_survives(text: str) -> None:

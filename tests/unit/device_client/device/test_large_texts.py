@@ -89,6 +89,7 @@ async def test_an_error_is_told_and_the_next_one_begins() -> None:
     assert await asked.encoded(LARGE, lambda: 5) == 5
 
 
+@pytest.mark.slow
 async def test_chats_that_render_for_long_leave_threads_for_everything_else() -> None:
     asked = device()
     template = ChatTemplate("{{ (messages | length + 9) ** (10 ** 8) % 7 }}", time_limit_s=0.5)

@@ -96,6 +96,7 @@ async def answer(
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("model", ["real", "tiny"])
 def test_guesses_change_no_token(seed: int, model: str, request: pytest.FixtureRequest) -> None:
@@ -119,6 +120,7 @@ def test_guesses_change_no_token(seed: int, model: str, request: pytest.FixtureR
     assert answers[0][: len(other)] == other
 
 
+@pytest.mark.slow
 def test_every_handoff_gives_the_same_text_and_guesses_are_right(real: LoadedModel) -> None:
     engine = guessing(real, 3)
     prompt = real.tokenizer.encode(LOOP)
@@ -130,6 +132,7 @@ def test_every_handoff_gives_the_same_text_and_guesses_are_right(real: LoadedMod
     assert engine.speculation.num_accepted > LENGTH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [

@@ -80,6 +80,7 @@ async def quickly(
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [SamplingParams(ignore_eos=True), SEEDED])
 @pytest.mark.parametrize("sizes", [[len(KEPT)], [70, 50, 74], [64, 1, 65, 1, 63]])
 async def test_the_answer_is_that_of_one_pass_over_what_is_kept(

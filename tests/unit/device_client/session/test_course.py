@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -102,6 +103,7 @@ class Teller:
         return Origin.CLOUD if self.mode is Mode.CLOUD_ONLY else Origin.DEVICE
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(
     script=st.builds(

@@ -235,6 +235,7 @@ def test_random_rounds_end_with_no_block_held(lm: LoadedModel) -> None:
     assert engine.load().kv_blocks_held == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_committed", [1, 4, 9])
 @pytest.mark.parametrize("sampling", _SAMPLINGS[1:])
 def test_a_continuation_makes_the_same_tokens(

@@ -81,6 +81,7 @@ def run(engine: TorchEngine) -> tuple[dict[int, list[int]], dict[int, Finished]]
     pytest.fail("the engine never ends")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.usefixtures("always")
 def test_guesses_change_no_answer(lm: LoadedModel, seed: int, steps: list[list[Work]]) -> None:
@@ -119,6 +120,7 @@ def test_guesses_change_no_answer(lm: LoadedModel, seed: int, steps: list[list[W
         assert rows <= budget, "guesses broke the token budget"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("always")
 def test_an_answer_goes_on_from_cached_guesses(lm: LoadedModel, steps: list[list[Work]]) -> None:
     """A second request whose prompt is the first one's answer hits what was computed as guesses."""
@@ -159,6 +161,7 @@ def test_prompts_are_computed_before_anything_is_guessed(
             assert not any(work.chunk.draft for work in batch)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("why", ["off", "numerics", "sampler"])
 def test_nothing_is_guessed_where_it_must_not_be(lm: LoadedModel, why: str) -> None:
@@ -171,6 +174,7 @@ def test_nothing_is_guessed_where_it_must_not_be(lm: LoadedModel, why: str) -> N
     assert engine.load().drafted_tokens == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("always", "steps")
 def test_preempted_requests_lose_no_token() -> None:
     tiny = load_model("random-tiny")

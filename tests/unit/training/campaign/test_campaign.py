@@ -133,6 +133,7 @@ def test_an_interrupted_cell_goes_on(store: TokenStore, tmp_path: Path) -> None:
     assert (rest.held_out_loss, rest.curve) == (whole.held_out_loss, whole.curve)
 
 
+@pytest.mark.slow
 def test_a_result_of_other_settings_is_refused(store: TokenStore, tmp_path: Path) -> None:
     cell = cells("quality", store)[0]
     Campaign([cell], store, tmp_path / "work", tmp_path / "results", ONE).execute(cell)

@@ -114,6 +114,7 @@ def test_a_long_document_is_cut_to_whole_lines_before_the_head(
         ast.parse(textwrap.dedent(text[text.rindex("    def") :]))
 
 
+@pytest.mark.slow
 def test_the_command_writes_texts_that_prepare_reads(tmp_path: Path) -> None:
     (tmp_path / "source.py").write_text(SOURCE)
     out = tmp_path / "functions.jsonl"
