@@ -127,7 +127,7 @@ class Questions:
         # A request that names its mode means it, whatever the battery says.
         spare = extension.mode is None and self._settings.battery.spares(self._battery())
         promise = _promise(client.promise, extension, mode, spare_device=spare)
-        chat = isinstance(asked, ChatParameters)
+        chat, constraint = isinstance(asked, ChatParameters), asked.constraint
         usual_tokens = self._settings.max_tokens if chat else _COMPLETION_TOKENS
         for prompt in prompts:
             max_tokens = asked.limit[0]
@@ -142,6 +142,7 @@ class Questions:
                     device.loaded.sampling_defaults.params(
                         seed=(seed + i) & MAX_SEED,
                         ignore_eos=bool(asked.ignore_eos),
+                        constraint=constraint,
                         **asked.sampling,
                     ),
                     asked.stops,

@@ -1,0 +1,130 @@
+"""Where one answer stands in its form: which tokens may come next.
+
+It is always asked about an answer given from its beginning, so nothing can be missed: a
+continuation, a guess that was wrong, a token of the other side. It remembers what it was asked
+before, and takes in, or takes back, only the difference.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pd_core.errors import InvalidConstraint
+from pd_core.grammar.compiled import reason
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+__all__ = ["COMPILE_S", "Matcher"]
+
+COMPILE_S = 2.0
+"""A form that takes longer is refused; the library's own limits end nearly all much sooner."""
+
+
+class Matcher:
+    """One answer's place in its form. Not thread-safe.
+
+    Args:
+        form: the compiled form, or what it will be.
+        num_token_ids: V.
+        eos_token_ids: that end an answer; allowed where the form is complete.
+    """
+
+    def __init__(
+        self, form: "Future[LLMatcher]", num_token_ids: int, eos_token_ids: Sequence[int]
+    ) -> None:
+        self._form = form
+        self._num_words = -(-num_token_ids // 32)
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._matcher: LLMatcher | None = None
+        self._taken = list[int]()
+
+    @property
+    def form(self) -> "Future[LLMatcher]":
+        """The compiled form; whoever may not block waits for it."""
+        return self._form
+
+    @property
+    def ready(self) -> bool:
+        """Whether the form is compiled, or cannot be."""
+        return self._form.done()
+
+    def mask(self, token_ids: Sequence[int]) -> NDArray[np.int32]:
+        """Return which tokens may follow an answer's tokens.
+
+        Args:
+            token_ids: the answer so far.
+
+        Returns:
+            (ceil(V / 32),): bit i % 32 of word i // 32 says whether token i may.
+
+        Raises:
+            InvalidConstraint: the form cannot be used, these tokens do not fit it, or no token may
+                follow them.
+        """
+        matcher = self._at(token_ids)
+        words = np.empty(self._num_words, np.int32)
+        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        if matcher.is_error():
+            raise self._failed(matcher, len(token_ids))
+        if not words.any():
+            raise InvalidConstraint(
+                f"no token of this model's vocabulary fits the asked form at position "
+                f"{len(token_ids)}; ask for another form"
+            )
+        return words
+
+    def num_fitting(self, token_ids: Sequence[int], more: Sequence[int]) -> int:
+        """Return how many of more tokens, one after another, may follow an answer's tokens.
+
+        Raises:
+            InvalidConstraint: the form cannot be used, or the answer's own tokens do not fit it.
+        """
+        matcher = self._at(token_ids)
+        plain = list(takewhile(lambda token_id: token_id not in self._eos_token_ids, more))
+        fitting = matcher.try_consume_tokens(plain)
+        self._taken += plain[:fitting]
+        if fitting < len(plain) or len(plain) == len(more):
+            return fitting
+        return fitting + matcher.is_accepting()
+
+    def _at(self, token_ids: Sequence[int]) -> "LLMatcher":
+        """Return the library's matcher behind these tokens."""
+        matcher, taken = self._matcher, self._taken
+        if matcher is None or matcher.is_error():
+            matcher = self._matcher = self._compiled().deep_copy()
+            taken.clear()
+        common = len(taken)
+        if list(token_ids[:common]) != taken:
+            pairs = zip(taken, token_ids, strict=False)
+            common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            matcher.rollback(len(taken) - common)
+            del taken[common:]
+        if new := list(token_ids[common:]):
+            fitting = matcher.try_consume_tokens(new)
+            taken += new[:fitting]
+            if fitting < len(new):
+                raise InvalidConstraint(
+                    f"token {len(taken)} of the answer does not fit the form asked for; continue "
+                    "an answer with the form that it began with"
+                )
+        return matcher
+
+    def _compiled(self) -> "LLMatcher":
+        try:
+            return self._form.result(COMPILE_S)
+        except TimeoutError:
+            raise InvalidConstraint(
+                f"the form asked for takes longer than {COMPILE_S:g} s to compile; make it simpler"
+            ) from None
+        except InvalidConstraint as error:  # it is kept with the form; this one goes its own way
+            raise InvalidConstraint(str(error)) from None
+
+    def _failed(self, matcher: "LLMatcher", position: int) -> InvalidConstraint:
+        return InvalidConstraint(
+            f"the form asked for became too complex at position {position}: {reason(matcher)}"
+        )
