@@ -5,6 +5,7 @@ continuation, a guess that was wrong, a token of the other side. It remembers wh
 before, and takes in, or takes back, only the difference.
 """
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from itertools import takewhile
@@ -38,10 +39,12 @@ class Matcher:
         self, form: "Future[LLMatcher]", num_token_ids: int, eos_token_ids: Sequence[int]
     ) -> None:
         self._form = form
+        self._due_s = time.perf_counter() + COMPILE_S
         self._num_words = -(-num_token_ids // 32)
         self._eos_token_ids = frozenset(eos_token_ids)
         self._matcher: LLMatcher | None = None
         self._taken = list[int]()
+        self._mask: NDArray[np.int32] | None = None  # behind those taken
 
     @property
     def form(self) -> "Future[LLMatcher]":
@@ -50,8 +53,8 @@ class Matcher:
 
     @property
     def ready(self) -> bool:
-        """Whether the form is compiled, or cannot be."""
-        return self._form.done()
+        """Whether the form is compiled, or will not be used any more."""
+        return self._form.done() or time.perf_counter() >= self._due_s
 
     def mask(self, token_ids: Sequence[int]) -> NDArray[np.int32]:
         """Return which tokens may follow an answer's tokens.
@@ -60,13 +63,15 @@ class Matcher:
             token_ids: the answer so far.
 
         Returns:
-            (ceil(V / 32),): bit i % 32 of word i // 32 says whether token i may.
+            (ceil(V / 32),): bit i % 32 of word i // 32 says whether token i may; not to be changed.
 
         Raises:
             InvalidConstraint: the form cannot be used, these tokens do not fit it, or no token may
                 follow them.
         """
         matcher = self._at(token_ids)
+        if self._mask is not None:
+            return self._mask
         words = np.empty(self._num_words, np.int32)
         matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         if matcher.is_error():
@@ -76,6 +81,7 @@ class Matcher:
                 f"no token of this model's vocabulary fits the asked form at position "
                 f"{len(token_ids)}; ask for another form"
             )
+        self._mask = words
         return words
 
     def num_fitting(self, token_ids: Sequence[int], more: Sequence[int]) -> int:
@@ -88,6 +94,7 @@ class Matcher:
         plain = list(takewhile(lambda token_id: token_id not in self._eos_token_ids, more))
         fitting = matcher.try_consume_tokens(plain)
         self._taken += plain[:fitting]
+        self._mask = None
         if fitting < len(plain) or len(plain) == len(more):
             return fitting
         return fitting + matcher.is_accepting()
@@ -98,13 +105,16 @@ class Matcher:
         if matcher is None or matcher.is_error():
             matcher = self._matcher = self._compiled().deep_copy()
             taken.clear()
+            self._mask = None
         common = len(taken)
         if list(token_ids[:common]) != taken:
             pairs = zip(taken, token_ids, strict=False)
             common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             matcher.rollback(len(taken) - common)
             del taken[common:]
+            self._mask = None
         if new := list(token_ids[common:]):
+            self._mask = None
             fitting = matcher.try_consume_tokens(new)
             taken += new[:fitting]
             if fitting < len(new):
@@ -116,7 +126,7 @@ class Matcher:
 
     def _compiled(self) -> "LLMatcher":
         try:
-            return self._form.result(COMPILE_S)
+            return self._form.result(max(0.0, self._due_s - time.perf_counter()))
         except TimeoutError:
             raise InvalidConstraint(
                 f"the form asked for takes longer than {COMPILE_S:g} s to compile; make it simpler"

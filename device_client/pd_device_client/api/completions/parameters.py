@@ -168,6 +168,11 @@ class Sampled(_Parameters):
         return asked_constraint(self.response_format, self.structured_outputs)
 
     @property
+    def constraint_name(self) -> str:
+        """The parameter that says the form."""
+        return "response_format" if self.structured_outputs is None else "structured_outputs"
+
+    @property
     def num_choices(self) -> int:
         """Answers wanted for each prompt."""
         return self.n or 1

@@ -12,6 +12,7 @@ from pd_core.errors import (
     TokenLimitTooHigh,
     TokenOutOfVocabulary,
 )
+from pd_core.grammar.matcher import Matcher
 from pd_core.sampling_params import MAX_SEED
 from pd_device_client.api.completions.answer import Answer, Choice, Telling
 from pd_device_client.api.completions.messages import plain_messages
@@ -22,6 +23,7 @@ from pd_device_client.api.completions.parameters import (
     Extension,
     Message,
 )
+from pd_device_client.api.completions.response_format import check_form
 from pd_device_client.api.completions.shapes import CHAT, TEXT
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.places import Places
@@ -77,7 +79,10 @@ class Questions:
             PdError: it cannot be served; nothing was started.
         """
         _check_stops(asked, device.loaded.num_token_ids)
+        form = _begun(device, asked)
         prompts = await _prompts(device, asked)
+        if form is not None:
+            await check_form(form, asked.constraint_name)
         if len(prompts) * asked.num_choices > MAX_CHOICES:
             raise Refusal(
                 f"{len(prompts)} prompts with n = {asked.num_choices} are more than "
@@ -207,6 +212,14 @@ def _check_stops(asked: ChatParameters | CompletionParameters, num_token_ids: in
             raise Refusal(
                 f"{name} is {token_id}; ids of this model lie below {num_token_ids}", name
             )
+
+
+def _begun(device: Device, asked: ChatParameters | CompletionParameters) -> Matcher | None:
+    """Begin to compile the form asked for, if there is one; the prompt is read meanwhile."""
+    constraint = asked.constraint
+    if constraint is None or device.grammars is None:
+        return None
+    return device.grammars.matcher(constraint)
 
 
 def _prompt_name(asked: ChatParameters | CompletionParameters) -> str:

@@ -13,11 +13,14 @@ from pd_core.constraint import (
     json_schema_constraint,
 )
 from pd_core.errors import InvalidConstraint
+from pd_core.grammar.matcher import Matcher
 from pd_device_client.api.http.errors import Refusal
+from pd_device_client.client.form_check import compiled_within
 
-__all__ = ["ResponseFormat", "StructuredOutputs", "asked_constraint"]
+__all__ = ["ResponseFormat", "StructuredOutputs", "asked_constraint", "check_form"]
 
 _MOST_CHOICES = 1024
+_SOON_S = 0.005  # most forms are compiled in less, and an answer should not wait longer
 
 
 class _Body(BaseModel):
@@ -80,6 +83,22 @@ def asked_constraint(
     return formed or structured
 
 
+async def check_form(form: Matcher, where: str) -> None:
+    """Refuse a form that cannot be used, if that is known soon; else its answer fails.
+
+    Args:
+        form: a new answer's place in it; it is being compiled.
+        where: the parameter that asked for it.
+
+    Raises:
+        Refusal: it cannot be used; the message says why.
+    """
+    await compiled_within(form, _SOON_S)
+    error = form.form.exception() if form.form.done() else None
+    if isinstance(error, InvalidConstraint):
+        raise _refused(where, error)
+
+
 def _of_format(asked: ResponseFormat | None) -> Constraint | None:
     if asked is None or asked.type == "text":
         return None
@@ -124,4 +143,8 @@ def _made(where: str, make: Callable[[], Constraint]) -> Constraint:
     try:
         return make()
     except InvalidConstraint as error:
-        raise Refusal(f"{where}: {error}", where, code="invalid_constraint") from error
+        raise _refused(where, error) from error
+
+
+def _refused(where: str, error: InvalidConstraint) -> Refusal:
+    return Refusal(f"{where}: {error}", where, code="invalid_constraint")
