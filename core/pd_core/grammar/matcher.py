@@ -42,6 +42,9 @@ class Matcher:
         self._due_s = time.perf_counter() + COMPILE_S
         self._num_words = -(-num_token_ids // 32)
         self._eos_token_ids = frozenset(eos_token_ids)
+        self._end = np.zeros(self._num_words, np.int32)
+        for token_id in self._eos_token_ids:
+            self._end.view(np.uint32)[token_id // 32] |= np.uint32(1 << token_id % 32)
         self._matcher: LLMatcher | None = None
         self._taken = list[int]()
         self._mask: NDArray[np.int32] | None = None  # behind those taken
@@ -57,7 +60,7 @@ class Matcher:
         return self._form.done() or time.perf_counter() >= self._due_s
 
     def mask(self, token_ids: Sequence[int]) -> NDArray[np.int32]:
-        """Return which tokens may follow an answer's tokens.
+        """Return which tokens may follow an answer's tokens; behind its end, only another end.
 
         Args:
             token_ids: the answer so far.
@@ -69,6 +72,8 @@ class Matcher:
             InvalidConstraint: the form cannot be used, these tokens do not fit it, or no token may
                 follow them.
         """
+        if not self._eos_token_ids.isdisjoint(token_ids):  # a guess at what follows the end
+            return self._end
         matcher = self._at(token_ids)
         if self._mask is not None:
             return self._mask
@@ -90,6 +95,8 @@ class Matcher:
         Raises:
             InvalidConstraint: the form cannot be used, or the answer's own tokens do not fit it.
         """
+        if not self._eos_token_ids.isdisjoint(token_ids):
+            return 0
         matcher = self._at(token_ids)
         plain = list(takewhile(lambda token_id: token_id not in self._eos_token_ids, more))
         fitting = matcher.try_consume_tokens(plain)
