@@ -106,7 +106,7 @@ HEAVY = {
 def test_a_heavy_form_is_compiled_or_refused_and_goes_on_or_is_refused(
     name: str, grammars: Grammars
 ) -> None:
-    matcher, ids = grammars.matcher(HEAVY[name]), list[int]()
+    matcher, ids, reason = grammars.matcher(HEAVY[name]), list[int](), "nothing was too much"
     try:
         for letter in "abab" * 10:
             matcher.mask(ids)
@@ -115,7 +115,8 @@ def test_a_heavy_form_is_compiled_or_refused_and_goes_on_or_is_refused(
                 break
             ids += following
     except InvalidConstraint as error:
-        assert "too" in str(error)  # large or complex
+        reason = str(error)
+    assert "too" in reason  # large or complex
 
 
 def test_a_recursive_schema_is_used(grammars: Grammars) -> None:
@@ -206,7 +207,8 @@ def test_every_kind_of_tokenizer_is_used_or_refused_by_name(kind: Any) -> None:
     matcher = Grammars(tokenizer, tokenizer.vocab_size, [0]).matcher(
         Constraint(ConstraintKind.REGEX, "[a-z]{2}")
     )
-    try:
-        matcher.mask([])
-    except InvalidConstraint as error:
-        assert "tokenizer" in str(error) or "vocabulary" in str(error)
+    if kind in (metaspace, word_piece):  # the library does not know how these make text
+        with pytest.raises(InvalidConstraint, match="with this model's tokenizer"):
+            matcher.mask([])
+    else:
+        assert matcher.mask([]).any()
