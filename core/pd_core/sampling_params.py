@@ -84,9 +84,10 @@ class SamplingParams:
                 f"forced_length is {self.forced_length}; it must be 1 or more"
             )
         if self.constraint is not None and (self.ignore_eos or self.forced_length is not None):
+            name = "ignore_eos" if self.ignore_eos else "forced_length"
             raise InvalidSamplingParams(
-                "an answer of a given form ends where the form is complete: leave ignore_eos and "
-                "forced_length out, or the form"
+                f"{name} is set, and an answer of a given form ends where the form is complete; "
+                "leave one of them out"
             )
 
     def _check_dry(self) -> None:

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from pydantic import BaseModel, ValidationError
 
 from pd_core.text.chat_template import ChatTemplate
-from pd_device_client.api import body as body_module
 from pd_device_client.api.completions.parameters import (
     CompletionParameters,
     DetokenizeParameters,
 )
+from pd_device_client.api.http import body as body_module
 from pd_device_client.api.http.guard import Access
 from tests.api_server import (
     EOS,
@@ -83,7 +83,28 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None, str]] = [
      "messages[0].content[0]", "not supported"),
     ({"messages": HELLO, "chat_template": "{{ 1 }}"}, "chat_template", "not supported"),
     ({"messages": HELLO, "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs", "not"),
-    ({"messages": HELLO, "response_format": {"type": "json_object"}}, "response_format", "not"),
+    ({"messages": HELLO, "response_format": {"type": "json_object"}}, "response_format",
+     "holds no answer to a form"),  # the engine of this test takes tokens from a hash
+    ({"messages": HELLO, "response_format": {"type": "xml"}},
+     "response_format.type", "json_schema"),
+    ({"messages": HELLO, "response_format": "json"}, "response_format", "json"),
+    ({"messages": HELLO, "response_format": {"type": "json_schema"}},
+     "response_format.json_schema", "missing"),
+    ({"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+     "response_format.json_schema", "missing"),
+    ({"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {
+        "name": "x", "schema": {"enum": ["x" * 1000] * 100}}}},
+     "response_format.json_schema", "at most 65536"),
+    ({"messages": HELLO, "structured_outputs": {}}, "structured_outputs", "exactly one"),
+    ({"messages": HELLO, "structured_outputs": {"regex": "a", "choice": ["b"]}},
+     "structured_outputs", "exactly one"),
+    ({"messages": HELLO, "structured_outputs": {"choice": []}}, "structured_outputs.choice", "1"),
+    ({"messages": HELLO, "structured_outputs": {"regex": "a"},
+      "response_format": {"type": "json_object"}}, "structured_outputs", "give one"),
+    ({"messages": HELLO, "structured_outputs": {"structural_tag": "{}"}},
+     "structured_outputs.structural_tag", "None"),
+    ({"messages": HELLO, "ignore_eos": True, "structured_outputs": {"regex": "a"}},
+     "ignore_eos", "ends where the form"),
     ({"messages": HELLO, "guided_regex": "(a+)+$"}, "guided_regex", "not supported"),
     ({"messages": HELLO, "tools": [{}]}, "tools", "not supported"),
     ({"messages": HELLO, "tool_choice": "required"}, "tool_choice", "not supported"),

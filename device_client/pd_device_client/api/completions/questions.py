@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from pd_core.errors import (
+    InvalidConstraint,
     InvalidRequest,
     PdError,
     PromptTooLong,
@@ -23,7 +24,7 @@ from pd_device_client.api.completions.parameters import (
     Extension,
     Message,
 )
-from pd_device_client.api.completions.response_format import check_form
+from pd_device_client.api.completions.response_format import check_form, refused_form
 from pd_device_client.api.completions.shapes import CHAT, TEXT
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.places import Places
@@ -93,6 +94,8 @@ class Questions:
         for ask in self._asks(device, asked, prompts, asked_s):
             try:
                 session = device.client.session(ask)
+            except InvalidConstraint as error:
+                raise refused_form(asked.constraint_name, error) from error
             except PdError as error:
                 raise _blamed(error, _prompt_name(asked), asked.limit[1]) from error
             again = len(choices) % asked.num_choices > 0

@@ -17,7 +17,7 @@ from pd_core.grammar.matcher import Matcher
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.client.form_check import compiled_within
 
-__all__ = ["ResponseFormat", "StructuredOutputs", "asked_constraint", "check_form"]
+__all__ = ["ResponseFormat", "StructuredOutputs", "asked_constraint", "check_form", "refused_form"]
 
 _MOST_CHOICES = 1024
 _SOON_S = 0.005  # most forms are compiled in less, and an answer should not wait longer
@@ -96,7 +96,7 @@ async def check_form(form: Matcher, where: str) -> None:
     await compiled_within(form, _SOON_S)
     error = form.form.exception() if form.form.done() else None
     if isinstance(error, InvalidConstraint):
-        raise _refused(where, error)
+        raise refused_form(where, error)
 
 
 def _of_format(asked: ResponseFormat | None) -> Constraint | None:
@@ -143,8 +143,9 @@ def _made(where: str, make: Callable[[], Constraint]) -> Constraint:
     try:
         return make()
     except InvalidConstraint as error:
-        raise _refused(where, error) from error
+        raise refused_form(where, error) from error
 
 
-def _refused(where: str, error: InvalidConstraint) -> Refusal:
+def refused_form(where: str, error: InvalidConstraint) -> Refusal:
+    """Return the refusal of a form, by the name of its parameter."""
     return Refusal(f"{where}: {error}", where, code="invalid_constraint")
