@@ -13,6 +13,7 @@ from pd_core.constraint import Constraint, ConstraintKind, choice_constraint, js
 from pd_core.errors import InvalidConstraint
 from pd_core.grammar import grammars as module
 from pd_core.grammar import library
+from pd_core.grammar.compiled import compiled
 from pd_core.grammar.grammars import MOST_FORMS, Grammars
 from pd_core.grammar.matcher import Matcher
 from tests.forms import FORMS
@@ -140,19 +141,18 @@ def test_a_choice_is_taken_as_it_is_whatever_its_characters_mean(grammars: Gramm
 def test_a_form_is_compiled_once_and_the_oldest_is_forgotten(
     grammars: Grammars, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = list[Constraint]()
-    real = module.compiled
+    made_of = list[Constraint]()
 
     def counting(constraint: Constraint, vocabulary: Any) -> Any:
-        compiled.append(constraint)
-        return real(constraint, vocabulary)
+        made_of.append(constraint)
+        return compiled(constraint, vocabulary)
 
     monkeypatch.setattr(module, "compiled", counting)
     fresh = made()
     forms = [Constraint(ConstraintKind.REGEX, f"a{{{i + 1}}}") for i in range(MOST_FORMS + 1)]
     for form in [*forms, forms[-1], forms[0]]:
         fresh.matcher(form).mask([])
-    assert compiled == [*forms, forms[0]]
+    assert made_of == [*forms, forms[0]]
 
 
 def test_a_form_that_does_not_get_ready_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,11 +168,10 @@ def test_a_form_that_does_not_get_ready_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_asking_for_a_matcher_does_not_wait_for_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    real = module.compiled
 
     def held(constraint: Constraint, vocabulary: Any) -> Any:
         assert go_on.wait(20)
-        return real(constraint, vocabulary)
+        return compiled(constraint, vocabulary)
 
     monkeypatch.setattr(module, "compiled", held)
     matcher = made().matcher(FORMS["person"])
