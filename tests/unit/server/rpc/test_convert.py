@@ -57,6 +57,7 @@ _OTHER_VALUES = SamplingParams(
     presence_penalty=-0.5,
     frequency_penalty=0.75,
 )
+_PLAIN_VALUES = {name: value for name, value in asdict(_OTHER_VALUES).items() if value is not None}
 
 
 def test_a_full_start_keeps_every_field() -> None:
@@ -67,7 +68,7 @@ def test_a_full_start_keeps_every_field() -> None:
             prompt_token_ids=[1, 2],
             committed_token_ids=[3],
             committed_first_position=4,
-            sampling=pb.Sampling(**asdict(_OTHER_VALUES)),
+            sampling=pb.Sampling(**_PLAIN_VALUES),
             token_limit=9,
             keep_ratio=0.25,
             fingerprints=pb.Fingerprints(
@@ -155,9 +156,9 @@ def test_extend_stop_and_nothing() -> None:
 
 
 def test_another_version_is_named_before_its_fields_are_read() -> None:
-    for version in (0, 3):
+    for version in (0, 4):
         start = pb.Start(api_version=version, sampling=pb.Sampling(temperature=-1))
-        with pytest.raises(InvalidRequest, match=f"api_version is {version}; .* versions 1 to 2"):
+        with pytest.raises(InvalidRequest, match=f"api_version is {version}; .* versions 1 to 3"):
             _round_trip(pb.GenerateRequest(start=start))
 
 
