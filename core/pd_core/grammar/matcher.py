@@ -33,6 +33,9 @@ class Matcher:
         form: the compiled form, or what it will be.
         num_token_ids: V.
         eos_token_ids: that end an answer; allowed where the form is complete.
+
+    Attributes:
+        end_mask: the mask that allows nothing but an end.
     """
 
     def __init__(
@@ -42,9 +45,9 @@ class Matcher:
         self._due_s = time.perf_counter() + COMPILE_S
         self._num_words = -(-num_token_ids // 32)
         self._eos_token_ids = frozenset(eos_token_ids)
-        self._end = np.zeros(self._num_words, np.int32)
+        self.end_mask = np.zeros(self._num_words, np.int32)
         for token_id in self._eos_token_ids:
-            self._end.view(np.uint32)[token_id // 32] |= np.uint32(1 << token_id % 32)
+            self.end_mask.view(np.uint32)[token_id // 32] |= np.uint32(1 << token_id % 32)
         self._matcher: LLMatcher | None = None
         self._taken = list[int]()
         self._mask: NDArray[np.int32] | None = None  # behind those taken
@@ -73,7 +76,7 @@ class Matcher:
                 follow them.
         """
         if not self._eos_token_ids.isdisjoint(token_ids):  # a guess at what follows the end
-            return self._end
+            return self.end_mask
         matcher = self._at(token_ids)
         if self._mask is not None:
             return self._mask
