@@ -51,6 +51,7 @@ def run(engine: TorchEngine, requests: list[LiveRequest]) -> dict[int, list[int]
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guesses", [0, 3])
 def test_each_row_of_a_batch_gets_the_answer_it_gets_alone(guesses: int, tiny: LoadedModel) -> None:
     chance = random.Random(guesses)
