@@ -104,6 +104,21 @@ def test_an_id_that_is_not_in_progress_is_a_404(server: ApiServer, path: str) ->
     answer = http.post(f"{server.url}{path}/nothing/cancel")
     assert answer.status_code == 404
     assert "in progress" in answer.json()["error"]["message"]
-    body = {**ASKED[path], "max_tokens": 2, "max_output_tokens": 2, "n": 1}
+    body = {k: 2 if k.startswith("max_") else v for k, v in ASKED[path].items() if k != "n"}
     done = http.post(f"{server.url}{path}", json=body).json()
     assert http.post(f"{server.url}{path}/{done['id']}/cancel").status_code == 404
+
+
+def test_a_chat_is_no_response_and_goes_on(server: ApiServer) -> None:
+    path = "/v1/chat/completions"
+    body = {**ASKED[path], **SAMPLING, "max_tokens": 40}
+    refused, events = None, list[dict[str, Any]]()
+    with http.stream("POST", f"{server.url}{path}", json=body, timeout=60) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                events.append(json.loads(line.removeprefix("data: ")))
+                if refused is None:
+                    refused = http.post(f"{server.url}/v1/responses/{events[0]['id']}/cancel")
+    assert refused is not None
+    assert refused.status_code == 404
+    assert events[-1]["choices"][0]["finish_reason"] == "length"

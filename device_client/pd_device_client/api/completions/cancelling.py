@@ -8,7 +8,7 @@ from pd_device_client.api.http.endpoints import Endpoints
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.json_response import json_response
 
-__all__ = ["add_cancel", "cancel_answer"]
+__all__ = ["add_cancel", "cancel_answer", "not_in_progress"]
 
 
 def add_cancel(endpoints: Endpoints, path: str, running: Running) -> None:
@@ -35,9 +35,14 @@ def cancel_answer(running: Running, answer_id: str) -> None:
         Refusal: none with this id is in progress.
     """
     if not running.cancel(answer_id):
-        raise Refusal(
-            f"no answer {answer_id[:100]!a} is in progress here; it has ended, or never was",
-            "id",
-            status=404,
-            code="not_found",
-        )
+        raise not_in_progress(answer_id)
+
+
+def not_in_progress(answer_id: str) -> Refusal:
+    """Return the refusal to cancel an answer that is not in progress."""
+    return Refusal(
+        f"no answer {answer_id[:100]!a} is in progress here; it has ended, or never was",
+        "id",
+        status=404,
+        code="not_found",
+    )

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pd_core.errors import PdError
-from pd_device_client.api.completions.cancelling import cancel_answer
+from pd_device_client.api.completions.cancelling import cancel_answer, not_in_progress
 from pd_device_client.api.completions.questions import Questions
 from pd_device_client.api.http.body import read_body
 from pd_device_client.api.http.endpoints import Endpoints
@@ -174,8 +174,9 @@ class _Desk:
             Refusal: none with this id is in progress.
         """
         reply = self._open.get(response_id)
+        if reply is None:  # there may be an answer of another API with this id
+            raise not_in_progress(response_id)
         cancel_answer(self._questions.running, response_id)
-        assert reply is not None, "a response that runs is open"
         return {**reply.response, "status": "cancelled"}
 
     def _keep(
