@@ -232,6 +232,7 @@ def plain_loop(
     Under a form each token's mask is of a matcher that has seen nothing before.
     """
     grammars = Grammars(lm.tokenizer, lm.num_token_ids, lm.eos_token_ids)
+    form = sampling.constraint
     cache = lm.model.make_cache(len(prompt) + num_tokens)
     pending, start, made = list(prompt), 0, list[int]()
     while len(made) < num_tokens:
@@ -244,7 +245,7 @@ def plain_loop(
             [len(made)],
             lm.eos_token_ids,
             [History([*prompt, *made], len(prompt))],
-            [sampling.constraint and grammars.matcher(sampling.constraint).mask(made)],
+            [None if form is None else grammars.matcher(form).mask(made)],
         )
         made += pending
         if pending[0] in lm.eos_token_ids:

@@ -4,7 +4,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from pd_core.constraint import Constraint
 from pd_core.errors import InvalidConstraint
@@ -39,7 +40,7 @@ class Grammars:
         self._eos_token_ids = tuple(eos_token_ids)
         self._vocabulary: LLTokenizer | None = None
         self._reading = threading.Lock()
-        self._forms = OrderedDict[Constraint, Future[Any]]()
+        self._forms = OrderedDict[Constraint, "Future[LLMatcher]"]()
         self._changing = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="grammar")
 
@@ -58,14 +59,25 @@ class Grammars:
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """Return the place of a new answer in its form; compiling begins at once, if it must."""
+        return Matcher(
+            self._form(constraint),
+            partial(self._form, constraint),
+            self._num_token_ids,
+            self._eos_token_ids,
+        )
+
+    def _form(
+        self, constraint: Constraint, instead_of: "Future[LLMatcher] | None" = None
+    ) -> "Future[LLMatcher]":
+        """Return a compiled form, or what it will be; never the one that it shall replace."""
         with self._changing:
             form = self._forms.pop(constraint, None)
-            if form is None:
+            if form is None or form is instead_of:
                 form = self._worker.submit(self._compiled, constraint)
             self._forms[constraint] = form
             while len(self._forms) > MOST_FORMS:
                 self._forms.popitem(last=False)
-        return Matcher(form, self._num_token_ids, self._eos_token_ids)
+        return form
 
     def _compiled(self, constraint: Constraint) -> "LLMatcher":
         return compiled(constraint, self._read())

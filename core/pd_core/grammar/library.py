@@ -58,7 +58,7 @@ def library() -> ModuleType:
 
 
 def limits() -> "LLParserLimits":
-    """Return what a form may cost: about 30 ms to compile and 10 ms a token, and 30 MB.
+    """Return what a form may cost: about 100 ms to compile, 10 ms a token, and 30 MB.
 
     They count steps, not seconds, so that both sides come to the same end.
     """

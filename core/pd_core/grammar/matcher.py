@@ -6,10 +6,10 @@ before, and takes in, or takes back, only the difference.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,29 +22,43 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPILE_S", "Matcher"]
 
+T = TypeVar("T")
+
 COMPILE_S = 2.0
 """A form that takes longer is refused; the library's own limits end nearly all much sooner."""
+_RENEWALS = 2
 
 
 class Matcher:
     """One answer's place in its form. Not thread-safe.
 
     Args:
-        form: the compiled form, or what it will be.
+        form: the compiled form, or what it will be; all answers of the form share it, and what the
+            library finds out about it grows with each.
+        renew: compiles the form anew, once it has grown too large for the library's limits.
         num_token_ids: V.
         eos_token_ids: that end an answer; allowed where the form is complete.
+
+    Attributes:
+        end_mask: the mask that allows nothing but an end.
     """
 
     def __init__(
-        self, form: "Future[LLMatcher]", num_token_ids: int, eos_token_ids: Sequence[int]
+        self,
+        form: "Future[LLMatcher]",
+        renew: "Callable[[Future[LLMatcher]], Future[LLMatcher]]",
+        num_token_ids: int,
+        eos_token_ids: Sequence[int],
     ) -> None:
         self._form = form
+        self._renew = renew
+        self._renewals = _RENEWALS
         self._due_s = time.perf_counter() + COMPILE_S
         self._num_words = -(-num_token_ids // 32)
         self._eos_token_ids = frozenset(eos_token_ids)
-        self._end = np.zeros(self._num_words, np.int32)
+        self.end_mask = np.zeros(self._num_words, np.int32)
         for token_id in self._eos_token_ids:
-            self._end.view(np.uint32)[token_id // 32] |= np.uint32(1 << token_id % 32)
+            self.end_mask.view(np.uint32)[token_id // 32] |= np.uint32(1 << token_id % 32)
         self._matcher: LLMatcher | None = None
         self._taken = list[int]()
         self._mask: NDArray[np.int32] | None = None  # behind those taken
@@ -73,20 +87,13 @@ class Matcher:
                 follow them.
         """
         if not self._eos_token_ids.isdisjoint(token_ids):  # a guess at what follows the end
-            return self._end
-        matcher = self._at(token_ids)
-        if self._mask is not None:
-            return self._mask
-        words = np.empty(self._num_words, np.int32)
-        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-        if matcher.is_error():
-            raise self._failed(matcher, len(token_ids))
+            return self.end_mask
+        words = self._behind(token_ids, self._words)
         if not words.any():
             raise InvalidConstraint(
                 f"no token of this model's vocabulary fits the asked form at position "
                 f"{len(token_ids)}; ask for another form"
             )
-        self._mask = words
         return words
 
     def num_fitting(self, token_ids: Sequence[int], more: Sequence[int]) -> int:
@@ -97,22 +104,44 @@ class Matcher:
         """
         if not self._eos_token_ids.isdisjoint(token_ids):
             return 0
-        matcher = self._at(token_ids)
         plain = list(takewhile(lambda token_id: token_id not in self._eos_token_ids, more))
-        fitting = matcher.try_consume_tokens(plain)
-        self._taken += plain[:fitting]
-        self._mask = None
-        if fitting < len(plain) or len(plain) == len(more):
-            return fitting
-        return fitting + matcher.is_accepting()
 
-    def _at(self, token_ids: Sequence[int]) -> "LLMatcher":
-        """Return the library's matcher behind these tokens."""
-        matcher, taken = self._matcher, self._taken
-        if matcher is None or matcher.is_error():
-            matcher = self._matcher = self._compiled().deep_copy()
-            taken.clear()
-            self._mask = None
+        def fitting(matcher: "LLMatcher") -> int:
+            count = self._take(matcher, plain)
+            ends = count == len(plain) < len(more)
+            return count + (ends and matcher.is_accepting())
+
+        return self._behind(token_ids, fitting)
+
+    def _behind(self, token_ids: Sequence[int], ask: "Callable[[LLMatcher], T]") -> T:
+        """Ask the library's matcher behind these tokens."""
+        while True:
+            matcher = self._matcher
+            if matcher is None:
+                matcher = self._matcher = self._compiled().deep_copy()
+                self._taken.clear()
+                self._mask = None
+            fits = self._follow(matcher, token_ids)
+            found = ask(matcher) if fits else None
+            if not matcher.is_error():
+                if found is not None:
+                    return found
+                raise InvalidConstraint(
+                    f"token {len(self._taken)} of the answer does not fit the form asked for; "
+                    "continue an answer with the form that it began with"
+                )
+            self._matcher = None
+            if not self._renewals:
+                raise InvalidConstraint(
+                    "the form asked for is too complex: it became too large at position "
+                    f"{len(token_ids)} ({reason(matcher)})"
+                )
+            self._renewals -= 1
+            self._form, self._due_s = self._renew(self._form), time.perf_counter() + COMPILE_S
+
+    def _follow(self, matcher: "LLMatcher", token_ids: Sequence[int]) -> bool:
+        """Bring the matcher behind these tokens; whether they fit."""
+        taken = self._taken
         common = len(taken)
         if list(token_ids[:common]) != taken:
             pairs = zip(taken, token_ids, strict=False)
@@ -120,16 +149,24 @@ class Matcher:
             matcher.rollback(len(taken) - common)
             del taken[common:]
             self._mask = None
-        if new := list(token_ids[common:]):
-            self._mask = None
-            fitting = matcher.try_consume_tokens(new)
-            taken += new[:fitting]
-            if fitting < len(new):
-                raise InvalidConstraint(
-                    f"token {len(taken)} of the answer does not fit the form asked for; continue "
-                    "an answer with the form that it began with"
-                )
-        return matcher
+        new = list(token_ids[common:])
+        return self._take(matcher, new) == len(new)
+
+    def _take(self, matcher: "LLMatcher", token_ids: list[int]) -> int:
+        """Take in tokens as far as they fit; return how many do."""
+        if not token_ids:
+            return 0
+        self._mask = None
+        count = matcher.try_consume_tokens(token_ids)
+        self._taken += token_ids[:count]
+        return count
+
+    def _words(self, matcher: "LLMatcher") -> NDArray[np.int32]:
+        """Return the mask behind the tokens taken, found once."""
+        if self._mask is None:
+            self._mask = np.empty(self._num_words, np.int32)
+            matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+        return self._mask
 
     def _compiled(self) -> "LLMatcher":
         try:
@@ -140,8 +177,3 @@ class Matcher:
             ) from None
         except InvalidConstraint as error:  # it is kept with the form; this one goes its own way
             raise InvalidConstraint(str(error)) from None
-
-    def _failed(self, matcher: "LLMatcher", position: int) -> InvalidConstraint:
-        return InvalidConstraint(
-            f"the form asked for became too complex at position {position}: {reason(matcher)}"
-        )

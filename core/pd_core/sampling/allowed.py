@@ -21,9 +21,10 @@ def only_allowed(scores: Tensor, masks: Sequence[NDArray[np.int32]]) -> Tensor:
         masks: R masks of (at most ceil(V / 32),) words: bit i % 32 of word i // 32 says whether
             token i may; ids behind the last word may not.
     """
-    bits = np.unpackbits(np.stack(masks).view(np.uint8), axis=1, bitorder="little")
+    words = ~(masks[0][None] if len(masks) == 1 else np.stack(masks))
+    bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
     width = scores.shape[1]
     if bits.shape[1] < width:
-        bits = np.pad(bits, ((0, 0), (0, width - bits.shape[1])))
-    allowed = torch.from_numpy(bits[:, :width]).bool()
-    return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
+        bits = np.pad(bits, ((0, 0), (0, width - bits.shape[1])), constant_values=1)
+    forbidden = torch.from_numpy(bits).view(torch.bool)[:, :width]
+    return scores.masked_fill(forbidden.to(scores.device), float("-inf"))

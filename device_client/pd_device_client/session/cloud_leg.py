@@ -12,12 +12,9 @@ from contextlib import aclosing
 from enum import Enum, auto
 
 from pd_core.errors import (
-    CapacityError,
-    CloudAuthenticationFailed,
     CloudBudgetSpent,
     CloudTimeout,
     CloudUnavailable,
-    EngineError,
     PdError,
     ProtocolError,
     TransportError,
@@ -28,6 +25,7 @@ from pd_device_client.contract.happenings import CloudArrived, CloudAsked, Cloud
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.session.clock import loop_time
 from pd_device_client.session.refinement import Refinement
+from pd_device_client.session.retries import retry_wait_s
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.silence import Silence
 from pd_device_client.session.token_log import TokenLog
@@ -47,8 +45,6 @@ class LegState(Enum):
     FAILED = auto()  # a retry would not help
 
 
-# Waits before the first, second, ... retry of a broken stream; a received token resets the count.
-_RETRY_WAITS_S = (0.1, 0.5, 2.0)
 # A token is late when it takes this many times its forecast, and at least this long: less may be a
 # network hiccup or a busy machine.
 _LATE_FACTOR = 3.0
@@ -73,6 +69,7 @@ class CloudLeg:
         error: the last error; kept for the outcome.
         generated: tokens the cloud is known to have made for this request.
         first_token_s: instant of the first token's arrival; None before it.
+        cached_tokens: the most tokens of a stream's prefix that the cloud had in its cache.
     """
 
     def __init__(
@@ -113,6 +110,7 @@ class CloudLeg:
         self.error: PdError | None = None
         self.generated = 0
         self.first_token_s: float | None = None
+        self.cached_tokens = 0
 
     # What the session asks
 
@@ -311,17 +309,18 @@ class CloudLeg:
             async with aclosing(stream.events()) as events, Silence(wait_s) as silence:
                 async for event in events:
                     match event:
-                        case Tokens(first_position, token_ids):
+                        case Tokens():
                             first = received == 0
-                            received += len(token_ids)
-                            self.generated += len(token_ids)
-                            self._take_in(first_position, token_ids, first=first)
+                            received += len(event.token_ids)
+                            self.generated += len(event.token_ids)
+                            self._take_in(event, first=first)
                             wait_s = timeouts.idle_s
                         case Admitted(load):
                             self._estimate.load = load
                             wait_s = timeouts.first_token_s
                         case Finished():
                             self.generated += max(event.tokens_generated - received, 0)
+                            self.cached_tokens = max(self.cached_tokens, event.cached_tokens)
                             self._give_back(self._paid - max(event.tokens_generated, received))
                             return
                         case RefinedPrompt():
@@ -334,7 +333,10 @@ class CloudLeg:
             raise CloudTimeout(f"the cloud sent nothing for {wait_s:g} s") from None
         raise CloudUnavailable("the cloud ended the stream without Finished")
 
-    def _take_in(self, first_position: int, token_ids: tuple[int, ...], *, first: bool) -> None:
+    def _take_in(self, tokens: Tokens, *, first: bool) -> None:
+        first_position, token_ids, logprobs = tokens
+        if self._ask.sampling.logprobs is not None and not logprobs:
+            raise ProtocolError("the cloud sent tokens without the logprobs that were asked for")
         now = self._time()
         if first:
             prompt_tokens = len(self._ask.prompt_token_ids)
@@ -348,7 +350,7 @@ class CloudLeg:
         self.state = LegState.STREAMING
         if self._tell is not silent:
             self._tell(CloudArrived(first_position, len(token_ids)))
-        self._log.receive(first_position, token_ids)
+        self._log.receive(first_position, token_ids, logprobs)
         if self._log.closed or self._log.diverged:
             self._wishes.notify()
 
@@ -381,20 +383,11 @@ class CloudLeg:
         logger.info("request %s: the cloud's stream ended: %s", self._ask.request_id, error)
         self.error = error
         self.state = LegState.IDLE
-        now = self._time()
-        if not _retryable(error) or self._failures >= len(_RETRY_WAITS_S):
+        wait_s = retry_wait_s(error, self._failures)
+        if wait_s is None:
             self.state = LegState.FAILED
             self._tell(CloudFailed(error, final=True))
             return
-        wait_s = _RETRY_WAITS_S[self._failures]
-        if isinstance(error, CapacityError):
-            wait_s = max(wait_s, error.retry_after_s)
-        self._retry_at_s = now + wait_s
+        self._retry_at_s = self._time() + wait_s
         self._failures += 1
         self._tell(CloudFailed(error, final=False))
-
-
-def _retryable(error: PdError) -> bool:
-    if isinstance(error, CloudAuthenticationFailed):
-        return False
-    return isinstance(error, TransportError | CapacityError | EngineError | ProtocolError)

@@ -160,6 +160,7 @@ class Reader:
             self._texts[position],
             log.origins[position],
             now_s - seen.submitted_s,
+            log.logprobs.get(position),
         )
         seen.shown.append(shown)
         if self._reading is not None:

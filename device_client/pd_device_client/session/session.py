@@ -346,6 +346,9 @@ class Session:
         if self.cloud is not None:
             outcome.cloud_tokens_generated = self.cloud.generated
             outcome.cloud_error = self.cloud.error
+            # A stream that continues an answer may find its own tokens cached.
+            num_prompt = len(self.ask.prompt_token_ids)
+            outcome.cloud_cached_tokens = min(self.cloud.cached_tokens, num_prompt)
             if self.cloud.first_token_s is not None:
                 outcome.cloud_ttft_s = self.cloud.first_token_s - self.seen.submitted_s
             if self.cloud.error is not None and outcome.error is None:

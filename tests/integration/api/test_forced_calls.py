@@ -106,7 +106,7 @@ CHOICES = pytest.mark.parametrize("choice", ["required", NAMED], ids=["required"
 @CHOICES
 @pytest.mark.parametrize("seed", range(2))
 def test_calls_are_of_their_schemas(alone: ApiServer, choice: Any, seed: int) -> None:
-    body = {"tool_choice": choice, "seed": seed}
+    body: dict[str, Any] = {"tool_choice": choice, "seed": seed}
     one, stream = ask(alone, **body), ask(alone, stream=True, **body)
     made = calls(one)
     assert made
@@ -137,8 +137,8 @@ def test_calls_are_the_same_wherever_the_cloud_breaks(
 
 def test_one_call_alone_where_calls_are_not_parallel(alone: ApiServer) -> None:
     for seed in range(2):
-        body = {"tool_choice": "required", "parallel_tool_calls": False, "seed": seed}
-        assert len(calls(ask(alone, **body))) == 1
+        choice = ask(alone, tool_choice="required", parallel_tool_calls=False, seed=seed)
+        assert len(calls(choice)) == 1
 
 
 def test_an_answer_of_a_schema_or_calls_before_it(alone: ApiServer) -> None:

@@ -18,6 +18,7 @@ from pd_core.generation import (
     ServerInfo,
     Start,
     Stop,
+    TokenLogprobs,
     Tokens,
 )
 from pd_core.sampling_params import SamplingParams
@@ -135,6 +136,10 @@ class _HeldSequence:
         self._engine = engine
         self._sequence = sequence
         self._fed = 0
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
 
     async def feed(
         self,

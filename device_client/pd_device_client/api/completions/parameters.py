@@ -12,6 +12,8 @@ from pydantic import Field
 
 from pd_core.checkpoints.sampling_defaults import AskedSampling
 from pd_core.constraint import Constraint
+from pd_core.sampling_params import MAX_LATE_TOKENS, MAX_LOGIT_BIAS, MAX_LOGPROBS
+from pd_device_client.api.completions.instead import INSTEAD, OF_CHATS, OF_COMPLETIONS
 from pd_device_client.api.completions.message import Message
 from pd_device_client.api.completions.response_format import (
     ResponseFormat,
@@ -40,7 +42,6 @@ __all__ = [
 MAX_CHOICES = 8
 _MAX_STOPS = 16
 _MAX_STOP_CHARACTERS = 256
-_MAX_STOP_TOKENS = 256
 _MAX_TOKENS = 2**31 - 1
 
 _P = TypeVar("_P", bound="Parameters")
@@ -50,6 +51,9 @@ _TokenIds = Annotated[list[_TokenId], Field(min_length=1, fail_fast=True)]
 _AnyTokenIds = Annotated[list[_TokenId], Field(fail_fast=True)]
 _Text = Annotated[str, Field(min_length=1)]
 _Stop = Annotated[str, Field(min_length=1, max_length=_MAX_STOP_CHARACTERS)]
+_IdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+_Bias = Annotated[float, Field(ge=-100, le=100)]
+_NumLogprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 
 
 class StreamOptions(Parameters):
@@ -108,9 +112,13 @@ class Sampled(Parameters):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None = None
-    stop_token_ids: Annotated[_AnyTokenIds, Field(max_length=_MAX_STOP_TOKENS)] | None = None
+    stop_token_ids: Annotated[_AnyTokenIds, Field(max_length=MAX_LATE_TOKENS)] | None = None
     skip_special_tokens: bool | None = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None = None
+    logit_bias: Annotated[dict[_IdText, _Bias], Field(max_length=MAX_LOGIT_BIAS)] | None = None
+    prompt_logprobs: _NumLogprobs | None = None
+    cache_salt: Annotated[str, Field(max_length=256)] | None = None
     add_special_tokens: bool | None = None
     dry_multiplier: Annotated[float, Field(ge=0, le=10)] | None = None
     dry_base: Annotated[float, Field(ge=1, le=10)] | None = None
@@ -174,6 +182,22 @@ class Sampled(Parameters):
         return "response_format" if self.structured_outputs is None else "structured_outputs"
 
     @property
+    def biases(self) -> tuple[tuple[int, float], ...]:
+        """The bias of each id that has one, in rising order of ids."""
+        biased = {int(token_id): bias for token_id, bias in (self.logit_bias or {}).items()}
+        return tuple(sorted(biased.items()))
+
+    @property
+    def late_token_ids(self) -> tuple[int, ...]:
+        """Stop tokens that min_tokens holds back."""
+        return tuple(dict.fromkeys(self.stop_token_ids or ())) if self.min_tokens else ()
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many of the most likely tokens to report of each position; None: no logprobs."""
+        return None
+
+    @property
     def num_choices(self) -> int:
         """Answers wanted for each prompt."""
         return self.n or 1
@@ -227,6 +251,14 @@ class ChatParameters(Sampled):
         """
         return template_values(self.chat_template_kwargs, self.reasoning_effort)
 
+    logprobs: bool | None = None
+    top_logprobs: _NumLogprobs | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many of the most likely tokens to report of each position; None: no logprobs."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
     @property
     def limit(self) -> tuple[int | None, str]:
         """The token limit, or None, by its new name or its old one."""
@@ -244,6 +276,13 @@ class CompletionParameters(Sampled):
         | Annotated[list[_Text], Field(min_length=1, max_length=MAX_CHOICES)]
         | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
     )
+    logprobs: _NumLogprobs | None = None
+    echo: bool | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many of the most likely tokens to report of each position; None: no logprobs."""
+        return self.logprobs
 
 
 class TokenizeParameters(Parameters):
@@ -268,8 +307,7 @@ class CloudParameters(Parameters):
     address: Annotated[str, Field(max_length=300)] | None
 
 
-# Parameters that are refused where a body has no such field, and the values of them that are
-# accepted because they have no effect.
+# Refused parameters, and the values that are accepted because they have no effect.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": (),
@@ -277,10 +315,9 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "bad_words": ([],),
     "best_of": (1,),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
     "continue_final_message": (False,),
     "documents": ([],),
-    "echo": (False,),
+    "early_stopping": (False,),
     "epsilon_cutoff": (0, 0.0),
     "eta_cutoff": (0, 0.0),
     "function_call": ("none", "auto"),
@@ -291,28 +328,31 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "guided_regex": (),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1, 1.0),
-    "logit_bias": ({},),
     "logits_processors": ([],),
-    "logprobs": (False,),
-    "min_tokens": (0,),
+    "logprob_token_ids": ([],),
     "mirostat": (0,),
     "mirostat_mode": (0,),
     "modalities": (["text"],),
     "no_repeat_ngram_size": (0,),
     "penalty_alpha": (0, 0.0),
     "prompt_embeds": (),
-    "prompt_logprobs": (),
     "repeat_penalty": (1, 1.0),
+    "repetition_detection": (),
+    "return_prompt_text": (False,),
+    "return_token_offsets": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "routed_experts_prompt_start": (),
+    "spaces_between_special_tokens": (True,),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
     "tfs": (1, 1.0),
     "tfs_z": (1, 1.0),
-    "tools": ([],),
     "top_a": (0, 0.0),
-    "top_logprobs": (0,),
     "truncate_prompt_tokens": (),
+    "truncation_side": (),
     "typical_p": (1, 1.0),
     "use_beam_search": (False,),
+    "verbosity": ("medium",),
+    "watermarking": (False,),
     "web_search_options": (),
     "xtc_probability": (0, 0.0),
 }
@@ -324,11 +364,19 @@ def read_parameters(kind: type[_P], raw: Mapping[str, Any]) -> _P:
     Raises:
         Refusal: the named parameter is missing, out of its range, or not supported.
     """
-    for name, harmless in _UNSUPPORTED.items():
-        value = None if name in kind.model_fields else raw.get(name)
+    refused = dict(_UNSUPPORTED)
+    if issubclass(kind, ChatParameters):
+        refused |= OF_COMPLETIONS
+    elif issubclass(kind, CompletionParameters):
+        refused |= OF_CHATS
+    for name, harmless in refused.items():
+        value = raw.get(name)
         if value is not None and not any(_same(value, other) for other in harmless):
+            instead = f" ({INSTEAD[name]})" if name in INSTEAD else ""
             raise Refusal(
-                f"{name} is not supported here; leave it out", name, code="unsupported_parameter"
+                f"{name} is not supported here; leave it out{instead}",
+                name,
+                code="unsupported_parameter",
             )
     return validated(kind, raw)
 

@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
+from pd_device_client.api.completions.logprobs import Entries
 from pd_device_client.api.completions.running import Running
 from pd_device_client.api.http.places import Places
 from pd_device_client.api.tools.parts import Part, PartsParser
@@ -29,6 +32,9 @@ class Choice:
         num_prompt_tokens: its prompt's length; 0 if an earlier choice counts the same prompt.
         parser: splits its text into parts.
         marks: texts of special tokens that the parser needs, by their ids.
+        logprobs: collects how likely its tokens were; None: nobody asks.
+        echo: the prompt, where the choice's text begins with it.
+        prompt_logprobs: what is told of the prompt's tokens; None: nobody asks.
     """
 
     index: int
@@ -36,6 +42,9 @@ class Choice:
     num_prompt_tokens: int
     parser: PartsParser = field(default_factory=PlainParser)
     marks: Mapping[int, str] = field(default_factory=dict)
+    logprobs: Entries | None = None
+    echo: str | None = None
+    prompt_logprobs: list[dict[str, Any] | None] | None = None
 
     def parts(self, shown: Shown) -> list[Part]:
         """Return the parts that are certain with the next token; each is given once."""
@@ -49,10 +58,12 @@ class Usage:
     Attributes:
         prompt_tokens: of all prompts.
         completion_tokens: shown.
+        cached_tokens: of the prompts, those that were not read again.
     """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
 
 
 class Run:
@@ -64,9 +75,10 @@ class Run:
         places: taken while the answer runs.
         running: the answers in progress; this one is among them while it runs.
         on_end: called with each choice's outcome when it has ended, for any reason.
+        beside: what is told once beside all choices, in OpenAI's form.
 
     Attributes:
-        answer_id, choices: as given.
+        answer_id, choices, beside: as given.
     """
 
     def __init__(
@@ -77,8 +89,10 @@ class Run:
         places: Places,
         running: Running,
         on_end: Callable[[Outcome], None],
+        beside: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.answer_id = answer_id
+        self.beside = beside
         self.choices = choices
         self._places = places
         self._running = running
@@ -90,6 +104,10 @@ class Run:
         return Usage(
             sum(choice.num_prompt_tokens for choice in self.choices),
             sum(len(choice.session.outcome.shown) for choice in self.choices),
+            sum(
+                min(choice.session.outcome.cached_tokens, choice.num_prompt_tokens)
+                for choice in self.choices
+            ),
         )
 
     @contextmanager

@@ -5,7 +5,7 @@ from functools import partial
 from pd_core.errors import InvalidRequest, PromptTooLong
 from pd_device_client.api.completions.messages import turns
 from pd_device_client.api.completions.parameters import DetokenizeParameters, TokenizeParameters
-from pd_device_client.api.completions.questions import chat_prompt
+from pd_device_client.api.completions.prompts import chat_prompt
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.tools.functions import offered
 from pd_device_client.api.tools.prompt import ChatPrompt

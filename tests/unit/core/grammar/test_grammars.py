@@ -1,18 +1,22 @@
 """What can be compiled, what is refused and why, and that one compiling serves all."""
 
 import json
+import random
 import threading
 import time
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
 import pytest
+from llguidance import LLParserLimits
 
 from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
 from pd_core.constraint import Constraint, ConstraintKind, choice_constraint, json_schema_constraint
 from pd_core.errors import InvalidConstraint
 from pd_core.grammar import grammars as module
 from pd_core.grammar import library
+from pd_core.grammar.compiled import compiled
 from pd_core.grammar.grammars import MOST_FORMS, Grammars
 from pd_core.grammar.matcher import Matcher
 from tests.forms import FORMS
@@ -140,25 +144,24 @@ def test_a_choice_is_taken_as_it_is_whatever_its_characters_mean(grammars: Gramm
 def test_a_form_is_compiled_once_and_the_oldest_is_forgotten(
     grammars: Grammars, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = list[Constraint]()
-    real = module.compiled
+    made_of = list[Constraint]()
 
     def counting(constraint: Constraint, vocabulary: Any) -> Any:
-        compiled.append(constraint)
-        return real(constraint, vocabulary)
+        made_of.append(constraint)
+        return compiled(constraint, vocabulary)
 
     monkeypatch.setattr(module, "compiled", counting)
     fresh = made()
     forms = [Constraint(ConstraintKind.REGEX, f"a{{{i + 1}}}") for i in range(MOST_FORMS + 1)]
     for form in [*forms, forms[-1], forms[0]]:
         fresh.matcher(form).mask([])
-    assert compiled == [*forms, forms[0]]
+    assert made_of == [*forms, forms[0]]
 
 
 def test_a_form_that_does_not_get_ready_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    matcher = Matcher(Future(), 10, [1])
+    matcher = Matcher(Future(), lambda form: form, 10, [1])
     assert not matcher.ready
     now[0] = 3.0
     assert matcher.ready
@@ -168,11 +171,10 @@ def test_a_form_that_does_not_get_ready_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_asking_for_a_matcher_does_not_wait_for_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    real = module.compiled
 
     def held(constraint: Constraint, vocabulary: Any) -> Any:
         assert go_on.wait(20)
-        return real(constraint, vocabulary)
+        return compiled(constraint, vocabulary)
 
     monkeypatch.setattr(module, "compiled", held)
     matcher = made().matcher(FORMS["person"])
@@ -212,3 +214,47 @@ def test_every_kind_of_tokenizer_is_used_or_refused_by_name(kind: Any) -> None:
             matcher.mask([])
     else:
         assert matcher.mask([]).any()
+
+
+def test_a_form_that_grew_too_large_over_many_answers_is_compiled_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the library finds out about a form is shared, and its limit counts all answers."""
+    made_of = list[Constraint]()
+
+    def counting(constraint: Constraint, vocabulary: Any) -> Any:
+        made_of.append(constraint)
+        return compiled(constraint, vocabulary)
+
+    small = LLParserLimits(max_lexer_states=600, verbose_errors=False)
+    monkeypatch.setattr(module, "compiled", counting)
+    monkeypatch.setattr("pd_core.grammar.compiled.limits", lambda: small)
+    form = Constraint(ConstraintKind.REGEX, "(a|b)*a(a|b){14}c")
+    fresh, chance = made(), random.Random(0)
+    for _ in range(60):
+        matcher, ids = fresh.matcher(form), list[int]()
+        for _ in range(16):
+            bits = np.unpackbits(matcher.mask(ids).view(np.uint8), bitorder="little")
+            ids.append(int(chance.choice(np.flatnonzero(bits).tolist())))
+            if ids[-1] == 1:
+                break
+    assert len(made_of) > 2
+
+
+def test_a_form_too_large_for_one_answer_ends_it_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny = LLParserLimits(max_lexer_states=40, verbose_errors=False)
+    monkeypatch.setattr("pd_core.grammar.compiled.limits", lambda: tiny)
+    matcher, ids = (
+        made().matcher(Constraint(ConstraintKind.REGEX, "(a|b)*a(a|b){14}c")),
+        list[int](),
+    )
+
+    def through() -> None:
+        for letter in "abbabaabbbababbabaaabbab" * 4:
+            matcher.mask(ids)
+            ids.extend(TOKENIZER.encode(letter))
+
+    with pytest.raises(InvalidConstraint, match="too complex"):
+        through()

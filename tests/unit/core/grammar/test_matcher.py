@@ -60,6 +60,7 @@ def test_a_mask_allows_what_the_library_takes_one_by_one(name: str) -> None:
     assert many
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(ALL)), st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
 def test_a_state_is_that_of_the_prefix_whatever_was_asked_before(

@@ -4,6 +4,7 @@ import math
 import random
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,8 +32,9 @@ def any_mask(chance: random.Random, row: torch.Tensor) -> set[int]:
     return {chance.choice(likely), *chance.sample(range(width), max(1, count))}
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.sampled_from([1, 31, 32, 33, 300, 8256]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_row_with_a_form_is_chosen_among_the_allowed_ids(
     chance: random.Random, width: int
 ) -> None:
@@ -48,10 +50,12 @@ def test_a_row_with_a_form_is_chosen_among_the_allowed_ids(
     for row, one, position, allowed, token in zip(
         logits, params, positions, sets, tokens, strict=True
     ):
-        scores = row.double().clone()
+        scores = row.double()
         if allowed is not None:
             assert token in allowed
-            scores[[i for i in range(width) if i not in allowed]] = -math.inf
+            some = torch.full_like(scores, -math.inf)
+            some[list(allowed)] = scores[list(allowed)]
+            scores = some
         assert token == choose_one(scores, one, position)
 
 

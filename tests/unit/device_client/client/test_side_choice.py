@@ -7,9 +7,11 @@ from typing import cast
 
 import pytest
 
+from pd_core.constraint import json_object_constraint
 from pd_core.errors import (
     CloudUnavailable,
     FingerprintMismatch,
+    InvalidConstraint,
     InvalidRequest,
     InvalidSamplingParams,
     PdError,
@@ -115,7 +117,55 @@ def test_an_older_cloud_is_not_asked_for_what_it_would_skip() -> None:
     choice = choose_sides(penalised, cloud, CARD)
     assert (choice.cloud, choice.device) == (False, True)
     assert "older version" in choice.notes[0]
-    with pytest.raises(InvalidSamplingParams, match="neither min_p nor penalties; update it"):
+    with pytest.raises(InvalidSamplingParams, match="lacks some of min_p, penalties"):
         choose_sides(penalised, cloud, None)
     cloud.info = replace(cloud.info, api_version=2)
     assert choose_sides(penalised, cloud, CARD).cloud
+    biased = replace(plain, sampling=SamplingParams(logit_bias=((1, 5.0),)))
+    assert not choose_sides(biased, cloud, CARD).cloud
+
+
+def test_a_side_that_gives_no_logprobs_is_not_asked_for_them() -> None:
+    cloud, telling = watch(True, "whole", ""), replace(CARD, logprobs=True)
+    asked = Ask("r", (1,), 5, SamplingParams(logprobs=2))
+    assert cloud.info is not None
+    choice = choose_sides(asked, cloud, telling)
+    assert (choice.cloud, choice.device) == (False, True)
+    assert "the cloud's engine" in choice.notes[0]
+    for device in (CARD, None):
+        with pytest.raises(InvalidRequest, match="logprobs are asked for"):
+            choose_sides(asked, cloud, device)
+    cloud.info = replace(cloud.info, model=replace(cloud.info.model, logprobs=True))
+    choice = choose_sides(asked, cloud, CARD)
+    assert (choice.cloud, choice.device) == (True, False)
+    assert choose_sides(asked, cloud, telling).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "cloud_in", "device_in", "words"),
+    [
+        ("g-1", "g-1", True, True, ""),
+        ("g-2", "g-1", False, True, "compiles forms with g-2, this device with g-1"),
+        ("", "g-1", False, True, "the cloud holds no answer to a form"),
+        ("g-1", "", True, False, "the local engine (d) holds no answer to a form"),
+    ],
+)
+def test_a_form_is_for_sides_that_compile_it_alike(
+    theirs: str, ours: str, cloud_in: bool, device_in: bool, words: str
+) -> None:
+    cloud, engine = watch(True, "whole", ""), replace(CARD, grammar_library=ours)
+    assert cloud.info is not None
+    cloud.info = replace(cloud.info, model=replace(cloud.info.model, grammar_library=theirs))
+    ask = Ask("r", (1,), 5, SamplingParams(constraint=json_object_constraint()))
+    choice = choose_sides(ask, cloud, engine)
+    assert (choice.cloud, choice.device) == (cloud_in, device_in)
+    assert any(words in note for note in choice.notes) or not words
+    free = choose_sides(replace(ask, sampling=SamplingParams()), cloud, engine)
+    assert (free.cloud, free.device) == (True, True)
+
+
+def test_a_form_that_no_side_compiles_is_refused() -> None:
+    ask = Ask("r", (1,), 5, SamplingParams(constraint=json_object_constraint()))
+    for engine in (CARD, None):
+        with pytest.raises(InvalidConstraint, match="the cloud holds no answer to a form"):
+            choose_sides(ask, watch(True, "whole", ""), engine)

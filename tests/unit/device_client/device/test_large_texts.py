@@ -11,7 +11,7 @@ import pytest
 
 from pd_core.errors import InvalidRequest
 from pd_core.text.chat_template import ChatTemplate
-from pd_device_client.api.completions.questions import chat_prompt
+from pd_device_client.api.completions.prompts import chat_prompt
 from pd_device_client.api.tools.prompt import ChatPrompt
 from pd_device_client.api.tools.turns import Turn
 from pd_device_client.client.client import DeviceClient

@@ -36,6 +36,7 @@ def any_params(name: str, chance: random.Random) -> SamplingParams:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", FORMS)
 def test_every_handoff_gives_the_plain_loops_answer(

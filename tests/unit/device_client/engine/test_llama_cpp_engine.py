@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import pytest
 import torch
 
 from pd_core.errors import ConfigError, EngineError, ModelError, PromptTooLong
+from pd_core.grammar.library import library_id
 from pd_core.models import Segment
+from pd_core.sampling.logprobs import token_logprobs
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Ask, Mode
@@ -21,6 +25,7 @@ from pd_device_client.engine.llama_cpp_library import library
 from pd_device_client.engine.llama_cpp_loading import load_llama_cpp
 from pd_device_client.engine.llama_cpp_model import LlamaCppModel
 from pd_device_client.planning.speeds.profiles import SpeedProfile
+from tests.forms import FORMS
 from tests.gguf_models import CONTEXT, TinyLlama, tiny_llama
 
 PROFILE = SpeedProfile("test", "a test", 1e-6, 1e-6)
@@ -42,10 +47,14 @@ def _engine(tiny: TinyLlama, kept_kv_bytes: int = 0, num_slots: int = 1) -> Llam
 
 
 async def _answer(
-    engine: LlamaCppEngine, prompt: Sequence[int], cuts: int, length: int = 20
+    engine: LlamaCppEngine,
+    prompt: Sequence[int],
+    cuts: int,
+    length: int = 20,
+    sampling: SamplingParams = SAMPLING,
 ) -> list[int]:
     """Feed a prompt's uncached part in passes of `cuts` tokens, then decode."""
-    sequence = engine.open(SAMPLING, prompt)
+    sequence = engine.open(sampling, prompt)
     pending = list(prompt[engine.cached_tokens(prompt) :])
     made: list[int] = []
     while len(made) < length:
@@ -81,6 +90,27 @@ async def test_chunked_feeds_choose_the_tokens_of_one_pass(tiny: TinyLlama) -> N
     whole = await _answer(engine, PROMPT, len(PROMPT))
     for cuts in (128, 37, 1):
         assert await _answer(engine, PROMPT, cuts) == whole
+    await engine.close()
+
+
+async def test_its_logprobs_are_those_of_our_engine_up_to_rounding(tiny: TinyLlama) -> None:
+    ids, cache = list(PROMPT), tiny.model.make_cache(len(PROMPT))
+    hidden = tiny.model.forward(torch.tensor(ids), [Segment(cache, 0, len(ids))])
+    engine = _engine(tiny)
+    sequence = engine.open(replace(SAMPLING, logprobs=4), PROMPT)
+    token_id = await sequence.feed(PROMPT, 0)
+    assert token_id is not None
+    told = sequence.logprobs
+    assert told is not None
+    (ours,) = token_logprobs(tiny.model.logits(hidden[-1:]), [token_id], [1000])
+    assert told.logprob == pytest.approx(ours.logprob, abs=3 * CLOSE)
+    expected = dict(zip(ours.top_ids, ours.top_logprobs, strict=True))
+    assert [expected[i] for i in told.top_ids] == pytest.approx(told.top_logprobs, abs=3 * CLOSE)
+    sequence.close()
+    silent = engine.open(SAMPLING, PROMPT)
+    assert await silent.feed(PROMPT, 0) == token_id
+    assert silent.logprobs is None
+    silent.close()
     await engine.close()
 
 
@@ -208,3 +238,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"pd-device\[llama-cpp\]"):
         load_llama_cpp("model.gguf")
     library.cache_clear()
+
+
+async def test_an_answer_has_the_form_asked_for(tiny: TinyLlama) -> None:
+    engine = _engine(tiny)
+    assert engine.card.grammar_library == library_id()
+    form = SamplingParams(temperature=0.8, seed=3, constraint=FORMS["regex"])
+    made = await _answer(engine, PROMPT[:40], 16, 12, form)
+    eos = engine.served.eos_token_ids
+    text = engine.served.tokenizer.decode([token for token in made if token not in eos])
+    assert re.fullmatch("[0-9]{3}-(yes|no|é{1,3})", text)
+    await engine.close()

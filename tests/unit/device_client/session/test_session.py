@@ -30,6 +30,7 @@ from pd_core.generation import (
     Load,
     Start,
     Stop,
+    TokenLogprobs,
     Tokens,
 )
 from pd_core.sampling.rolling_hash import RollingHash
@@ -95,6 +96,10 @@ class _SlowingSequence:
         self._sequence = sequence
         self._fed = 0
 
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
+
     async def feed(
         self,
         token_ids: Sequence[int],
@@ -127,6 +132,10 @@ class _FailingSequence:
     def __init__(self, sequence: LocalSequence, fail_at: int) -> None:
         self._sequence = sequence
         self._left = fail_at
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
 
     async def feed(
         self,

@@ -2,7 +2,6 @@
 
 import random
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from pd_core.constraint import Constraint, ConstraintKind
 from pd_core.errors import InvalidConstraint
 from pd_core.generation import FinishReason
 from pd_core.grammar import grammars as module
+from pd_core.grammar.compiled import compiled
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import RequestFailed, RequestFinished, TokensMade
 from pd_server.engine.live_request import LiveRequest
@@ -51,6 +51,7 @@ def run(engine: TorchEngine, requests: list[LiveRequest]) -> dict[int, list[int]
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guesses", [0, 3])
 def test_each_row_of_a_batch_gets_the_answer_it_gets_alone(guesses: int, tiny: LoadedModel) -> None:
     chance = random.Random(guesses)
@@ -84,7 +85,12 @@ def test_a_form_that_cannot_be_used_fails_its_own_request_and_no_step(
     alone = list[object]()
     runner = engine._runner
     real = runner._run_alone
-    monkeypatch.setattr(runner, "_run_alone", lambda work: alone.append(work) or real(work))
+
+    def counted(work: Any) -> Any:
+        alone.append(work)
+        return real(work)
+
+    monkeypatch.setattr(runner, "_run_alone", counted)
     good = SamplingParams(constraint=FORMS["person"])
     made = run(
         engine,
@@ -104,11 +110,10 @@ def test_all_but_the_last_token_is_computed_while_the_form_is_compiled(
     tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
-    real: Callable[..., Any] = module.compiled
 
     def held(*args: Any) -> Any:
         assert go_on.wait(20)
-        return real(*args)
+        return compiled(*args)
 
     monkeypatch.setattr(module, "compiled", held)
     engine = TorchEngine(tiny, 4, 16)
