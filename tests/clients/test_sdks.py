@@ -89,7 +89,7 @@ def model() -> str:
 def clouded(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouded]:
     with ExitStack() as stack:
         folder = tmp_path_factory.mktemp("cloud")
-        cloud = stack.enter_context(real_server(folder, "--model", model))
+        cloud = stack.enter_context(real_server(folder, "--model", model, ready_within_s=200))
         devices = []
         for k in CLOUD_TOKENS:
             folder = tmp_path_factory.mktemp(f"device-{k}")
@@ -98,7 +98,7 @@ def clouded(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
             options += ["--throttle", "phone", "--pace", "0.1", "--kept-kv-mib", "0"]
             options += ["--cloud-tokens-per-request", str(k)]
             options += ["--answer-log", str(folder / "answers.jsonl")]
-            devices.append(stack.enter_context(real_device(folder, *options)))
+            devices.append(stack.enter_context(real_device(folder, *options, ready_within_s=200)))
         every = Clouded(model, devices)
         yield every
         tell(every)

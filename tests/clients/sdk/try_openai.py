@@ -87,8 +87,8 @@ def logprobs(url: str, model: str) -> str:
     told = answer.choices[0].logprobs
     assert told is not None
     assert told.content is not None
-    text = "".join(token.token for token in told.content)
-    assert text.strip().startswith((answer.choices[0].message.content or "").strip())
+    said = b"".join(bytes(token.bytes or ()) for token in told.content)
+    assert said.decode(errors="replace").strip() == answer.choices[0].message.content.strip()
     assert all(token.logprob <= 0 and len(token.top_logprobs) == 2 for token in told.content)
     return " ".join(f"{token.logprob:.4f}" for token in told.content)
 

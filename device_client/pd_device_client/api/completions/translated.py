@@ -19,7 +19,15 @@ __all__ = ["Translated", "passed_on"]
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
 # A chat's own words for what the other APIs say otherwise, or do not have.
 _CHAT_ONLY = frozenset(
-    {"messages", "n", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens"}
+    {
+        "messages",
+        "n",
+        "max_tokens",
+        "max_completion_tokens",
+        "logprobs",
+        "top_logprobs",
+        "prompt_logprobs",
+    }
 )
 
 

@@ -127,10 +127,13 @@ class ResponseReply:
         return b"event: " + name.encode() + b"\ndata: " + json_bytes(told) + b"\n\n"
 
     def _usage(self) -> dict[str, Any]:
-        usage, cached = self._run.usage, self._session.outcome.device_cached_tokens
+        usage = self._run.usage
         return {
             "input_tokens": usage.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
+            "input_tokens_details": {
+                "cached_tokens": usage.cached_tokens,
+                "cache_write_tokens": 0,
+            },
             "output_tokens": usage.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": self._reasoning_tokens},
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
