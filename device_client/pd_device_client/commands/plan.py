@@ -20,14 +20,13 @@ from pd_device_client.planning.planner import Considered, consider
 from pd_device_client.planning.speeds.cloud_speeds import cloud_speeds
 from pd_device_client.planning.speeds.estimates import GUARD_QUANTILE, DeviceEstimate
 from pd_device_client.planning.speeds.profiles import device_profile, link_profile
-from pd_device_client.planning.spread import Spread
+from pd_device_client.planning.spread import USUAL_PASS_TOKENS, Spread
 from pd_device_client.terminal.columns import aligned
 from pd_device_client.terminal.plan_picture import plan_picture
 from pd_device_client.terminal.plan_settings import PlanSettings
 
 __all__ = ["plan"]
 
-_CHUNK_TOKENS = 128  # of a named device
 _GUARD = NormalDist().inv_cdf(GUARD_QUANTILE)  # of its forecasts
 
 
@@ -55,7 +54,11 @@ def plan(settings: PlanSettings, _: Read) -> None:
         device=device,
         cloud=cloud,
         mode=settings.mode,
-        spread=Spread(device.profile.spread, guard=_GUARD),
+        spread=Spread(
+            device.profile.spread,
+            guard=_GUARD,
+            pass_tokens=device.chunk_tokens or USUAL_PASS_TOKENS,
+        ),
     )
     if settings.json:
         typer.echo(json.dumps(plan_document(considered), allow_nan=False))
@@ -66,7 +69,7 @@ def plan(settings: PlanSettings, _: Read) -> None:
 def _named_device(settings: PlanSettings) -> DeviceEstimate | None:
     if settings.device_profile is None:
         return None
-    return DeviceEstimate(device_profile(settings.device_profile), _CHUNK_TOKENS)
+    return DeviceEstimate(device_profile(settings.device_profile), USUAL_PASS_TOKENS)
 
 
 def _this_device(settings: PlanSettings) -> DeviceEstimate:

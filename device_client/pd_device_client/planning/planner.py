@@ -185,6 +185,7 @@ def fixed_plan(
         ready_s=ready_s(k, prompt_tokens, device, cloud),
         first_token_s=cloud.first_token_s,
         adapts=False,
+        chunk_tokens=device.chunk_tokens,
         expected=Expected(
             cloud.first_token_s,
             cloud_s=cloud.first_token_s + (k - 1) * cloud.step_s,

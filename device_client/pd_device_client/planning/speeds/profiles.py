@@ -47,6 +47,11 @@ class SpeedProfile:
         """D: a profile has no stalls to guard against."""
         return self.decode_s
 
+    @property
+    def chunk_tokens(self) -> None:
+        """The passes are the engine's, not the profile's."""
+        return
+
     def prefill_s(self, num_tokens: int) -> float:
         """P(n) of DESIGN 4: seconds to prefill the first n tokens of a prompt."""
         n = num_tokens

@@ -33,6 +33,11 @@ class QueuedDevice:
         """D as it usually is."""
         return self.estimate.usual_decode_s * self._longer
 
+    @property
+    def chunk_tokens(self) -> int | None:
+        """Tokens of each pass of the prefill."""
+        return self.estimate.chunk_tokens
+
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), from submit."""
         return self.wait_s + self.estimate.work_s(self.num_cached, num_tokens)

@@ -24,6 +24,7 @@ def test_it_explains_a_plan_without_a_model_or_a_cloud() -> None:
     assert f"-> pd-device, k = {k[1]} " in done.stdout
     assert re.search(rf"k by trying what each k needs: 1, (.*, )?{k[1]}$", done.stdout, re.M)
     assert "cloud-only" in done.stdout
+    assert "prefill in passes of" in done.stdout
     assert "reader" in done.stdout
 
 
