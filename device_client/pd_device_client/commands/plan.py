@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from statistics import NormalDist
 
 import typer
@@ -12,7 +13,8 @@ from pd_core.process.quick_imports import quick_imports
 from pd_core.process.until_signal import run_until_signal
 from pd_core.settings.program import Read
 from pd_device_client.commands.messages import configure_logging, warn_of_exposed
-from pd_device_client.contract.ask import Mode
+from pd_device_client.contract.ask import Mode, Promise
+from pd_device_client.device.battery import read_battery
 from pd_device_client.planning.handoff_time import CloudForecast, DeviceForecast
 from pd_device_client.planning.plan_notes import plan_words
 from pd_device_client.planning.plan_reasons import expectations, plan_document, reasons
@@ -50,7 +52,7 @@ def plan(settings: PlanSettings, _: Read) -> None:
         settings.prompt_tokens,
         settings.output_tokens,
         settings.output_tokens,
-        settings.device.promise,
+        _promise(settings),
         device=device,
         cloud=cloud,
         mode=settings.mode,
@@ -64,6 +66,13 @@ def plan(settings: PlanSettings, _: Read) -> None:
         typer.echo(json.dumps(plan_document(considered), allow_nan=False))
         return
     _print(settings, considered, device, cloud)
+
+
+def _promise(settings: PlanSettings) -> Promise:
+    """Return the promise; this device's battery says nothing of a named device."""
+    here = settings.device_profile is None
+    low = here and settings.battery.spares(read_battery())
+    return replace(settings.device.promise, spare_device=low)
 
 
 def _named_device(settings: PlanSettings) -> DeviceEstimate | None:

@@ -7,8 +7,10 @@ import pytest
 
 from pd_device_client.cli import main
 from pd_device_client.contract.ask import Promise
+from pd_device_client.device.battery import Battery
 from pd_device_client.planning.planner import CloudForecast, plan_request
-from pd_device_client.planning.speeds.profiles import SpeedProfile
+from pd_device_client.planning.speeds.estimates import DeviceEstimate
+from pd_device_client.planning.speeds.profiles import SpeedProfile, device_profile
 from pd_device_client.terminal.plan_picture import plan_picture
 from tests.command_here import run_here
 
@@ -41,12 +43,34 @@ def test_the_document_has_every_way_that_was_considered() -> None:
     assert [way["chosen"] for way in document["considered"]] == [False, True, False]
 
 
+def test_a_reading_speed_is_planned_with() -> None:
+    words = ("--device-profile", "laptop", "--cloud-profile", "gpu-8b", "--reading-wpm", "240")
+    done = run_here(main, "plan", *words, "--json")
+    assert json.loads(done.stdout)["plan"]["pace_s"] == pytest.approx(0.25 / 1.3)
+
+
+@pytest.mark.parametrize(("percent", "mode"), [(5.0, "cloud-only"), (50.0, "pd-device")])
+def test_this_devices_low_battery_counts_and_not_that_of_a_named_one(
+    percent: float, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, here = "pd_device_client.commands.plan", DeviceEstimate(device_profile("laptop"), 128)
+    monkeypatch.setattr(f"{module}.read_battery", lambda: Battery(percent, plugged=False))
+    monkeypatch.setattr(f"{module}._this_device", lambda _: here)
+    words = ("plan", "--cloud-profile", "gpu-8b", "--prompt-tokens", "4096", "--json")
+    assert json.loads(run_here(main, *words).stdout)["plan"]["mode"] == mode
+    spared = run_here(main, *words, "--spare-below", "0")
+    assert json.loads(spared.stdout)["plan"]["mode"] == "pd-device"
+    named = run_here(main, *words, "--device-profile", "laptop")
+    assert json.loads(named.stdout)["plan"]["mode"] == "pd-device"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (("--privacy", "local-only", "--mode", "cloud-only"), "local-only, and the mode is cloud"),
         (("--cloud-tokens-per-request", "0", "--mode", "cloud-only"), "cloud tokens is 0, and"),
         (("--largest-gap", "0.1"), "--pace 0.2 s is longer"),
+        (("--reading-wpm", "240"), "--reading-wpm and --pace say the same in two ways"),
         (("--cloud-cost-per-day", "1"), "give --cloud-answer-price"),
         (("--largest-gap", "nan"), "largest-gap"),
         (("--ttft", "-1"), "ttft"),
