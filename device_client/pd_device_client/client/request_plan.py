@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.planning.planner import Plan, fixed_plan, plan_request
-from pd_device_client.planning.speeds.estimates import GUARD_QUANTILE, DeviceEstimate
+from pd_device_client.planning.speeds.estimates import GUARD_QUANTILE
 from pd_device_client.planning.speeds.queued_device import QueuedDevice
 from pd_device_client.planning.spread import USUAL_PASS_TOKENS, Spread
 from pd_device_client.session.sides import Sides
@@ -45,14 +45,19 @@ def plan_for(ask: Ask, promise: Promise, expected_tokens: int, sides: Sides) -> 
         device=device,
         cloud=cloud,
         mode=ask.mode,
-        spread=_spread(sides.device_estimate),
+        spread=_spread(sides, num_prompt),
     )
 
 
-def _spread(device: DeviceEstimate) -> Spread:
-    """The profile's; the device's forecasts are late by a high quantile of it already."""
+def _spread(sides: Sides, num_prompt: int) -> Spread:
+    """The profile's and the cloud's.
+
+    The device's forecasts are late by a high quantile of the former already.
+    """
+    device, cloud = sides.device_estimate, sides.cloud_estimate
     return Spread(
         device.profile.spread,
+        0.0 if sides.link is None else cloud.first_token_sd_s(num_prompt),
         guard=NormalDist().inv_cdf(GUARD_QUANTILE),
         pass_tokens=device.chunk_tokens or USUAL_PASS_TOKENS,
     )
