@@ -21,7 +21,8 @@ from pd_device_client.planning.plan_reasons import expectations, plan_document, 
 from pd_device_client.planning.planner import Considered, consider
 from pd_device_client.planning.speeds.cloud_speeds import cloud_speeds
 from pd_device_client.planning.speeds.estimates import GUARD_QUANTILE, DeviceEstimate
-from pd_device_client.planning.speeds.profiles import device_profile, link_profile
+from pd_device_client.planning.speeds.profile_values import read_device_profile
+from pd_device_client.planning.speeds.profiles import link_profile
 from pd_device_client.planning.spread import USUAL_PASS_TOKENS, Spread
 from pd_device_client.terminal.columns import aligned
 from pd_device_client.terminal.plan_picture import plan_picture
@@ -78,7 +79,7 @@ def _promise(settings: PlanSettings) -> Promise:
 def _named_device(settings: PlanSettings) -> DeviceEstimate | None:
     if settings.device_profile is None:
         return None
-    return DeviceEstimate(device_profile(settings.device_profile), USUAL_PASS_TOKENS)
+    return DeviceEstimate(read_device_profile(settings.device_profile), USUAL_PASS_TOKENS)
 
 
 def _this_device(settings: PlanSettings) -> DeviceEstimate:

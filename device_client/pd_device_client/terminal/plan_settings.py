@@ -44,8 +44,8 @@ class PlanSettings:
     device_profile: Annotated[
         str | None,
         Option(
-            "A named device; without one this device's model is loaded and its speed taken.",
-            choices=tuple(sorted(DEVICE_PROFILES)),
+            f"One of {', '.join(sorted(DEVICE_PROFILES))}, or a file of `pd-device calibrate`; "
+            "without one this device's model is loaded and its speed taken.",
             only_flag=True,
         ),
     ] = None

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from pd_device_client.contract.ask import Promise
 from pd_device_client.device.battery import Battery
 from pd_device_client.planning.planner import CloudForecast, plan_request
 from pd_device_client.planning.speeds.estimates import DeviceEstimate
+from pd_device_client.planning.speeds.profile_values import profile_values
 from pd_device_client.planning.speeds.profiles import SpeedProfile, device_profile
 from pd_device_client.terminal.plan_picture import plan_picture
 from tests.command_here import run_here
@@ -41,6 +43,18 @@ def test_the_document_has_every_way_that_was_considered() -> None:
         "cloud-only",
     ]
     assert [way["chosen"] for way in document["considered"]] == [False, True, False]
+
+
+def test_a_calibrated_device_is_planned_with(tmp_path: Path) -> None:
+    laptop, file = device_profile("laptop"), tmp_path / "device.json"
+    words = ("plan", "--cloud-profile", "gpu-8b", "--prompt-tokens", "4096", "--json")
+    file.write_text(json.dumps({"profile": profile_values(laptop)}))
+    named = run_here(main, *words, "--device-profile", "laptop")
+    assert run_here(main, *words, "--device-profile", str(file)).stdout == named.stdout
+    file.write_text(json.dumps({"profile": {**profile_values(laptop), "decode_s": -1}}))
+    for wrong, says in ((str(file), "decode_s is -1"), ("lap", "known profiles: arm-board-1b")):
+        done = run_here(main, *words, "--device-profile", wrong)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
 def test_a_reading_speed_is_planned_with() -> None:
