@@ -164,6 +164,20 @@ def test_a_decode_step_takes_longer_with_more_context() -> None:
     assert device.prefill_quantile_s(500, 0.9) == device.prefill_s(500) == pytest.approx(1.0)
 
 
+def test_a_plan_asks_the_same_question_once() -> None:
+    estimate, asked = DeviceEstimate(PROFILE, 100), list[int]()
+
+    class Counted(DeviceEstimate):
+        def work_s(self, done: int, end: int, q: float = 0.9) -> float:
+            asked.append(end)
+            return super().work_s(done, end, q)
+
+    device = QueuedDevice(Counted(PROFILE, 100), 0.5, 40)
+    for tokens in (300, 301, 300, 301, 300):
+        assert device.prefill_s(tokens) == 0.5 + estimate.work_s(40, tokens)
+    assert asked == [300, 301]
+
+
 def test_the_bandwidth_is_what_a_long_prompt_takes_beyond_a_round_trip() -> None:
     cloud, byte_s = CloudEstimate(), 1e-6
     cloud.observe_rtts([0.02, 0.03, 0.04])
