@@ -50,13 +50,13 @@ def plan_for(ask: Ask, promise: Promise, expected_tokens: int, sides: Sides) -> 
 
 
 def _spread(sides: Sides, num_prompt: int) -> Spread:
-    """The profile's and the cloud's.
+    """The device's and the cloud's, as they were seen.
 
     The device's forecasts are late by a high quantile of the former already.
     """
     device, cloud = sides.device_estimate, sides.cloud_estimate
     return Spread(
-        device.profile.spread,
+        device.spread,
         0.0 if sides.link is None else cloud.first_token_sd_s(num_prompt),
         guard=NormalDist().inv_cdf(GUARD_QUANTILE),
         pass_tokens=device.chunk_tokens or USUAL_PASS_TOKENS,

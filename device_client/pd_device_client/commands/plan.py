@@ -58,7 +58,7 @@ def plan(settings: PlanSettings, _: Read) -> None:
         cloud=cloud,
         mode=settings.mode,
         spread=Spread(
-            device.profile.spread,
+            device.spread,
             guard=_GUARD,
             pass_tokens=device.chunk_tokens or USUAL_PASS_TOKENS,
         ),

@@ -9,7 +9,6 @@ guard it use a high quantile, never the mean (DESIGN 3).
 """
 
 from dataclasses import dataclass, field, replace
-from statistics import NormalDist
 
 from pd_core.generation import Load
 from pd_device_client.planning.planner import CloudForecast
@@ -21,7 +20,7 @@ __all__ = ["GUARD_QUANTILE", "CloudEstimate", "DeviceEstimate", "Ratios"]
 
 _USUAL_AFTER = 3  # observations
 _LEAST_SENT_BYTES = 4096  # less takes no time that could be told from jitter
-_GUARD_Z = NormalDist().inv_cdf(GUARD_QUANTILE)
+_SPREAD_AFTER = 8  # observations
 _NO_PASS = 0.1  # of a pass's time: less is none
 _FADES = 2  # of the window's observations, for each answer without the device
 # A longer time, that is so many times the expected one too, is a clock that jumped: the machine
@@ -110,6 +109,13 @@ class DeviceEstimate:
         """D as it usually is, with which no single stall is taken for a slow device."""
         usual = self.decode.quantile(0.5) if self.decode.num_values >= _USUAL_AFTER else 1.0
         return self._step_s * usual
+
+    @property
+    def spread(self) -> float:
+        """Relative standard deviation of passes as it was seen, or as the profile has it."""
+        kinds = [each for each in (self.prefill, self.decode) if each.num_values >= _SPREAD_AFTER]
+        seen = [each.upper_spread / each.quantile(0.5) for each in kinds]
+        return max(seen, default=self.profile.spread)
 
     def decode_quantile_s(self, q: float) -> float:
         """Seconds that a share q of the decode steps do not exceed, with the present context."""
@@ -214,8 +220,7 @@ class CloudEstimate:
         """The standard deviation of the first token's arrival; 0 while it is not known."""
         if self.first.num_values < _USUAL_AFTER:
             return 0.0
-        beyond = self.first.quantile(GUARD_QUANTILE) - self.first.quantile(0.5)
-        return self._first_token_s(prompt_tokens) * beyond / _GUARD_Z
+        return self._first_token_s(prompt_tokens) * self.first.upper_spread
 
     def step_quantile_s(self, q: float) -> float:
         """Seconds that a share q of the times between tokens do not exceed."""

@@ -1,4 +1,4 @@
-"""What a client learns of its link and of the cloud's first tokens, and what it plans with that."""
+"""What a client learns of its link, of first tokens and of its passes, and plans with that."""
 
 from dataclasses import replace
 
@@ -67,3 +67,21 @@ def test_first_tokens_that_vary_get_more_cloud_tokens_only_for_a_promise_by_name
     }
     assert found[exact, False] == found[exact, True]
     assert found[named, False] < found[named, True]
+
+
+def test_passes_that_vary_get_more_cloud_tokens_only_for_a_promise_by_name() -> None:
+    async def planned(promise: Promise, *, varies: bool) -> int:
+        client = _client("loopback", promise)
+        await client.start()
+        estimate = client.device_estimate
+        for i in range(32):  # no whole prefill, of which forecasts could be judged
+            estimate.observe_pass(1000 * (i % 2), 100, 0.25 * (1 + (i % 5 - 2) * 0.15 * varies))
+        return client.session(ASK).plan.cloud_tokens
+
+    exact = Promise(0.4)
+    named = replace(exact, largest_gap_s=0.44)
+    even, uneven = (
+        {p: run_virtual(planned(p, varies=varies)) for p in (exact, named)}
+        for varies in (False, True)
+    )
+    assert uneven[named] - even[named] > uneven[exact] - even[exact]

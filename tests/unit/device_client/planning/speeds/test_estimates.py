@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -176,6 +177,19 @@ def test_a_plan_asks_the_same_question_once() -> None:
     for tokens in (300, 301, 300, 301, 300):
         assert device.prefill_s(tokens) == 0.5 + estimate.work_s(40, tokens)
     assert asked == [300, 301]
+
+
+def test_the_spread_of_passes_is_what_was_seen_and_stalls_count_little() -> None:
+    profile, rng = replace(PROFILE, spread=0.02), random.Random(3)
+    estimate = DeviceEstimate(profile, 100)
+    assert estimate.spread == 0.02
+    for i in range(32):
+        stalled = 20 if i % 16 == 5 else 1
+        estimate.observe_pass(0, 100, stalled * max(rng.gauss(1.0, 0.1), 0.1))
+    assert estimate.spread == pytest.approx(0.1, rel=0.5)
+    for _ in range(32):
+        estimate.observe_pass(100, 1, 0.05 * max(rng.gauss(1.0, 0.3), 0.2))
+    assert estimate.spread == pytest.approx(0.3, rel=0.5)
 
 
 def test_the_bandwidth_is_what_a_long_prompt_takes_beyond_a_round_trip() -> None:
