@@ -106,6 +106,7 @@ def test_the_command_plans_explains_and_writes(
     printed = capsys.readouterr().out
     assert "binds:" in printed
     assert "laptops" in printed
+    assert "device-only" in printed  # whole, in 80 columns
     plan = read_plan(out)
     assert plan.gap_to_optimum < 0.01
     assert plan.cloud.max_num_seqs == 4
