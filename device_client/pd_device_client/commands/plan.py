@@ -15,6 +15,8 @@ from pd_core.settings.program import Read
 from pd_device_client.commands.messages import configure_logging, warn_of_exposed
 from pd_device_client.contract.ask import Mode, Promise
 from pd_device_client.device.battery import read_battery
+from pd_device_client.device.cloud_use import CloudUse, cloud_use_path
+from pd_device_client.planning.cloud_allowance import CloudAllowance
 from pd_device_client.planning.handoff_time import CloudForecast, DeviceForecast
 from pd_device_client.planning.plan_notes import plan_words
 from pd_device_client.planning.plan_reasons import expectations, plan_document, reasons
@@ -70,10 +72,15 @@ def plan(settings: PlanSettings, _: Read) -> None:
 
 
 def _promise(settings: PlanSettings) -> Promise:
-    """Return the promise; this device's battery says nothing of a named device."""
-    here = settings.device_profile is None
+    """Return the promise, with what the caps leave of the cloud for such a request today.
+
+    This device's battery says nothing of a named device.
+    """
+    here, caps = settings.device_profile is None, settings.device.promises.caps
     low = here and settings.battery.spares(read_battery())
-    return replace(settings.device.promise, spare_device=low)
+    account = CloudUse(cloud_use_path()) if caps.of_a_day else None
+    left = CloudAllowance(caps, account).tokens_left(settings.prompt_tokens)
+    return replace(settings.device.promise, spare_device=low, max_cloud_tokens=left)
 
 
 def _named_device(settings: PlanSettings) -> DeviceEstimate | None:

@@ -9,6 +9,7 @@ import pytest
 from pd_device_client.cli import main
 from pd_device_client.contract.ask import Promise
 from pd_device_client.device.battery import Battery
+from pd_device_client.device.cloud_use import CloudUse, cloud_use_path
 from pd_device_client.planning.planner import CloudForecast, plan_request
 from pd_device_client.planning.speeds.estimates import DeviceEstimate
 from pd_device_client.planning.speeds.profile_values import profile_values
@@ -55,6 +56,28 @@ def test_a_calibrated_device_is_planned_with(tmp_path: Path) -> None:
     for wrong, says in ((str(file), "decode_s is -1"), ("lap", "known profiles: arm-board-1b")):
         done = run_here(main, *words, "--device-profile", wrong)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--cloud-tokens-per-request", "5"),
+        ("--cloud-tokens-per-day", "25"),
+        ("--cloud-cost-per-request", "0.00005", "--cloud-answer-price", "10"),
+        ("--cloud-cost-per-day", "0.00025", "--cloud-answer-price", "10"),
+    ],
+)
+def test_what_the_caps_leave_is_planned_with(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    CloudUse(cloud_use_path()).spend(lambda _tokens, _cost: (20, 0.0002))  # today
+    done = run_here(main, *NAMED, "--prompt-tokens", "4096", "--json", *words)
+    plan = json.loads(done.stdout)["plan"]
+    assert plan["cloud_tokens"] == 5
+    assert "the cloud may make 5 tokens at most" in plan["broken"][0]
+    again = run_here(main, *NAMED, "--prompt-tokens", "4096", "--json", *words)
+    assert again.stdout == done.stdout, "a plan spends nothing"
 
 
 def test_a_reading_speed_is_planned_with() -> None:
