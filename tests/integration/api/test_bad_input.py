@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from pydantic import BaseModel, ValidationError
 
 from pd_core.text.chat_template import ChatTemplate
-from pd_device_client.api import body as body_module
 from pd_device_client.api.completions.parameters import (
     CompletionParameters,
     DetokenizeParameters,
 )
+from pd_device_client.api.http import body as body_module
 from pd_device_client.api.http.guard import Access
 from tests.api_server import (
     EOS,
