@@ -12,14 +12,10 @@ from contextlib import aclosing
 from enum import Enum, auto
 
 from pd_core.errors import (
-    CapacityError,
-    CloudAuthenticationFailed,
     CloudBudgetSpent,
     CloudTimeout,
     CloudUnavailable,
-    EngineError,
     PdError,
-    ProtocolError,
     TransportError,
 )
 from pd_core.generation import Admitted, Extend, Finished, RefinedPrompt, Start, Stop, Tokens
@@ -28,6 +24,7 @@ from pd_device_client.contract.happenings import CloudArrived, CloudAsked, Cloud
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.session.clock import loop_time
 from pd_device_client.session.refinement import Refinement
+from pd_device_client.session.retries import retry_wait_s
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.silence import Silence
 from pd_device_client.session.token_log import TokenLog
@@ -47,8 +44,6 @@ class LegState(Enum):
     FAILED = auto()  # a retry would not help
 
 
-# Waits before the first, second, ... retry of a broken stream; a received token resets the count.
-_RETRY_WAITS_S = (0.1, 0.5, 2.0)
 # A token is late when it takes this many times its forecast, and at least this long: less may be a
 # network hiccup or a busy machine.
 _LATE_FACTOR = 3.0
@@ -103,6 +98,7 @@ class CloudLeg:
         self._stopping = False
         self._wishes = Signal()  # what the cloud should do may have changed
         self._streams = 0
+        self._sent_tokens = 0  # with the present stream's Start
         self._paid = 0  # tokens of the present stream, by the caps
         self._failures = 0
         self._retry_at_s = 0.0
@@ -267,6 +263,7 @@ class CloudLeg:
             return None
         self._paid, self.limit = granted, length + granted
         self._streams += 1
+        self._sent_tokens = len(ask.prompt_token_ids) + length
         first, refinement = self._streams == 1, self._refinement
         return Start(
             request_id=f"{ask.request_id}/{self._streams}",
@@ -319,6 +316,8 @@ class CloudLeg:
                             wait_s = timeouts.idle_s
                         case Admitted(load):
                             self._estimate.load = load
+                            taken_s = self._time() - self._opened_s
+                            self._estimate.observe_upload(self._sent_tokens, taken_s)
                             wait_s = timeouts.first_token_s
                         case Finished():
                             self.generated += max(event.tokens_generated - received, 0)
@@ -381,20 +380,11 @@ class CloudLeg:
         logger.info("request %s: the cloud's stream ended: %s", self._ask.request_id, error)
         self.error = error
         self.state = LegState.IDLE
-        now = self._time()
-        if not _retryable(error) or self._failures >= len(_RETRY_WAITS_S):
+        wait_s = retry_wait_s(error, self._failures)
+        if wait_s is None:
             self.state = LegState.FAILED
             self._tell(CloudFailed(error, final=True))
             return
-        wait_s = _RETRY_WAITS_S[self._failures]
-        if isinstance(error, CapacityError):
-            wait_s = max(wait_s, error.retry_after_s)
-        self._retry_at_s = now + wait_s
+        self._retry_at_s = self._time() + wait_s
         self._failures += 1
         self._tell(CloudFailed(error, final=False))
-
-
-def _retryable(error: PdError) -> bool:
-    if isinstance(error, CloudAuthenticationFailed):
-        return False
-    return isinstance(error, TransportError | CapacityError | EngineError | ProtocolError)

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from pydantic import BaseModel, ValidationError
 
 from pd_core.text.chat_template import ChatTemplate
-from pd_device_client.api import body as body_module
 from pd_device_client.api.completions.parameters import (
     CompletionParameters,
     DetokenizeParameters,
 )
+from pd_device_client.api.http import body as body_module
 from pd_device_client.api.http.guard import Access
 from tests.api_server import (
     EOS,
@@ -92,6 +92,9 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": HELLO, "max_completion_tokens": -1}, "max_completion_tokens", "-1"),
     ({"messages": HELLO, "pd": {"mode": "both"}}, "pd.mode", "device-only"),
     ({"messages": HELLO, "pd": {"pace_s": 0}}, "pd.pace_s", "0.001"),
+    ({"messages": HELLO, "pd": {"pace_s": 0.1, "reading_wpm": 240}}, "pd.reading_wpm", "two paces"),
+    ({"messages": HELLO, "pd": {"reading_wpm": 0}}, "pd.reading_wpm", "greater than or equal to 1"),
+    ({"messages": HELLO, "pd": {"reading_wpm": 240, "largest_gap_s": 0.1}}, "pd", "largest gap"),
     ({"messages": HELLO, "pd": {"ttft_s": -1}}, "pd.ttft_s", "-1"),
     ({"messages": HELLO, "pd": 5}, "pd", "5"),
     ({"messages": HELLO, "stream_options": 5}, "stream_options", "5"),
