@@ -18,6 +18,7 @@ from pd_core.checkpoints.loading import LoadedModel
 from pd_core.checkpoints.random_tiny import EOS_TOKEN, random_tiny_config, random_tiny_tokenizer
 from pd_core.checkpoints.sampling_defaults import SamplingDefaults
 from pd_core.generation import Fingerprints
+from pd_core.grammar.grammars import Grammars
 from pd_core.identity.numerics import unchecked
 from pd_core.models.causal_lm import CausalLM
 from pd_core.sockets.listening import bind
@@ -123,6 +124,7 @@ def api_server(
     profile: SpeedProfile = QUICK,
     cloud_address: str | None = None,
     way_out: Callable[[str | None], CloudLink | None] | None = None,
+    grammars: Grammars | None = None,
 ) -> Iterator[ApiServer]:
     """Serve until the block ends.
 
@@ -141,9 +143,10 @@ def api_server(
             pace_s=pace_s,
             device_profile=profile,
             text=(loaded or loaded_model()).tokenizer.stream,
+            grammars=grammars,
         )
         await client.start()
-        device = Device(loaded or loaded_model(), client)
+        device = Device(loaded or loaded_model(), client, grammars=grammars)
         status = Status(
             settings or AnswerSettings(),
             Places(max_requests),

@@ -14,6 +14,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from pd_core.checkpoints.loading import LoadedModel
+from pd_core.grammar.grammars import Grammars
 from pd_core.models import Segment
 from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
@@ -226,7 +227,12 @@ def prompt_of(length: int, salt: int = 0) -> list[int]:
 def plain_loop(
     lm: LoadedModel, prompt: Sequence[int], num_tokens: int, sampling: SamplingParams
 ) -> list[int]:
-    """The reference: one sequence, the prompt in one pass, then token after token."""
+    """The reference: one sequence, the prompt in one pass, then token after token.
+
+    Under a form each token's mask is of a matcher that has seen nothing before.
+    """
+    grammars = Grammars(lm.tokenizer, lm.num_token_ids, lm.eos_token_ids)
+    form = sampling.constraint
     cache = lm.model.make_cache(len(prompt) + num_tokens)
     pending, start, made = list(prompt), 0, list[int]()
     while len(made) < num_tokens:
@@ -239,6 +245,7 @@ def plain_loop(
             [len(made)],
             lm.eos_token_ids,
             [History([*prompt, *made], len(prompt))],
+            [None if form is None else grammars.matcher(form).mask(made)],
         )
         made += pending
         if pending[0] in lm.eos_token_ids:

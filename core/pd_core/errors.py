@@ -10,6 +10,7 @@
     |   |   `-- ContradictoryPromises
     |   |-- CloudBudgetSpent       the caps leave the cloud no tokens
     |   |-- InvalidSamplingParams
+    |   |-- InvalidConstraint      the form asked for cannot be used, or not here
     |   |-- PromptTooLong
     |   |-- TokenOutOfVocabulary
     |   |-- TokenLimitTooHigh
@@ -51,6 +52,7 @@ __all__ = [
     "EngineError",
     "FingerprintMismatch",
     "HubUnavailable",
+    "InvalidConstraint",
     "InvalidRequest",
     "InvalidSamplingParams",
     "LinkCorrupted",
@@ -114,6 +116,10 @@ class CloudBudgetSpent(RequestError):
 
 class InvalidSamplingParams(RequestError):
     """A sampling parameter is out of its range."""
+
+
+class InvalidConstraint(RequestError):
+    """The form asked for (schema, expression or grammar) cannot be used, or not here."""
 
 
 class PromptTooLong(RequestError):

@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 OLDEST_API_VERSION = 1
-API_VERSION = 2
+API_VERSION = 3
 """The versions of the protocol that this code speaks.
 
-Version 2 adds min_p and the penalties of `SamplingParams`.
+Version 2 adds min_p and the penalties of `SamplingParams`, version 3 its constraint.
 """
 
 
@@ -46,6 +46,8 @@ def needed_api_version(sampling: SamplingParams) -> int:
     A server skips fields that it does not know, and would choose other tokens than the device. So a
     request names the version it needs: an older server refuses it, and still takes all others.
     """
+    if sampling.constraint is not None:
+        return 3
     added = (
         sampling.min_p,
         sampling.repetition_penalty,
@@ -188,6 +190,8 @@ class ModelCard:
         eos_token_ids: ids that end a sequence.
         max_context_tokens: limit of prompt and response together.
         sampler: "model", or "rolling-hash" for fleet measurements.
+        grammar_library: what compiles the forms of answers, see `pd_core.grammar`; "" where no
+            answer can be held to a form.
     """
 
     name: str
@@ -197,6 +201,7 @@ class ModelCard:
     eos_token_ids: tuple[int, ...]
     max_context_tokens: int
     sampler: str = "model"
+    grammar_library: str = ""
 
 
 @dataclass(frozen=True, slots=True)

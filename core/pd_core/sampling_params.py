@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from pd_core.constraint import Constraint
 from pd_core.errors import InvalidSamplingParams
 
 __all__ = ["LEAST_TEMPERATURE", "MAX_SEED", "SamplingParams"]
@@ -37,6 +38,8 @@ class SamplingParams:
             the prompt or the response; 1 is off.
         presence_penalty: subtracted from the logits of the response's tokens; 0 is off.
         frequency_penalty: subtracted once for each time a token stands in the response; 0 is off.
+        constraint: the form that the answer must have; None: any. Its end-of-sequence token comes
+            where the form is complete, so neither ignore_eos nor forced_length goes with it.
 
     Raises:
         InvalidSamplingParams: a value is out of range; the message names it.
@@ -55,6 +58,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if self.temperature != 0.0 and not LEAST_TEMPERATURE <= self.temperature <= 10.0:
@@ -78,6 +82,12 @@ class SamplingParams:
         if self.forced_length is not None and not 1 <= self.forced_length < 2**31:
             raise InvalidSamplingParams(
                 f"forced_length is {self.forced_length}; it must be 1 or more"
+            )
+        if self.constraint is not None and (self.ignore_eos or self.forced_length is not None):
+            name = "ignore_eos" if self.ignore_eos else "forced_length"
+            raise InvalidSamplingParams(
+                f"{name} is set, and an answer of a given form ends where the form is complete; "
+                "leave one of them out"
             )
 
     def _check_dry(self) -> None:

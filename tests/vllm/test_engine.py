@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pd_core.constraint import Constraint, ConstraintKind, json_schema_constraint
 from pd_core.errors import EngineError
 from pd_core.generation import Finished, FinishReason
 from pd_core.sampling_params import SamplingParams
@@ -54,6 +55,25 @@ def test_the_card(engine: VllmEngine, directory: Path) -> None:
     assert card.eos_token_ids == torch_card.eos_token_ids
     assert card.vocab_size == torch_card.vocab_size
     assert card.max_context_tokens == torch_card.max_context_tokens
+
+
+def test_answers_of_a_form_are_the_torch_engine_s(engine: VllmEngine, directory: Path) -> None:
+    schema = {"type": "array", "items": {"enum": [1, "ü", None]}, "minItems": 1, "maxItems": 3}
+    forms = [
+        None,
+        json_schema_constraint(schema),
+        Constraint(ConstraintKind.REGEX, "[0-9]{3}-(yes|no)"),
+        json_schema_constraint({"type": "array", "items": {"type": "boolean"}, "maxItems": 4}),
+    ]
+    requests = [
+        request(
+            i, prompt_of(20 + i, i), 40, SamplingParams(temperature=1.0, seed=i, constraint=form)
+        )
+        for i, form in enumerate(forms)
+    ]
+    found, expected = answers(engine, requests), answers(torch_engine(directory), requests)
+    assert found == expected
+    assert engine.card.grammar_library == torch_engine(directory).card.grammar_library != ""
 
 
 def test_seeded_sampling_is_the_torch_engine_s(engine: VllmEngine, directory: Path) -> None:

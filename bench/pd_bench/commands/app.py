@@ -26,6 +26,7 @@ from pd_bench.commands.refine import RefineAsked, refine
 from pd_bench.commands.replay import Replayed, replay
 from pd_bench.commands.report import report
 from pd_bench.commands.sampler import SamplerAsked, sampler
+from pd_bench.commands.schemas import SchemasAsked, schemas
 from pd_bench.commands.server import GapsAsked, StreamsAsked, gaps, streams
 from pd_bench.commands.simulate import Simulated, simulate
 from pd_bench.commands.startup import StartupAsked, startup
@@ -59,6 +60,7 @@ add_command(app, api, ApiAsked)
 add_command(app, turns, TurnsAsked)
 add_command(app, startup, StartupAsked)
 add_command(app, handoffs, HandoffsAsked)
+add_command(app, schemas, SchemasAsked)
 add_command(app, sampler, SamplerAsked)
 add_command(app, refine, RefineAsked)
 add_command(app, simulate, Simulated)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
+from pd_core.constraint import Constraint
 from pd_core.errors import InvalidSamplingParams, ModelError
 from pd_core.sampling_params import LEAST_TEMPERATURE, SamplingParams
 from pd_core.store.json_file import read_json
@@ -129,7 +130,12 @@ class SamplingDefaults:
         return values
 
     def params(
-        self, *, seed: int, ignore_eos: bool = False, **asked: Unpack[AskedSampling]
+        self,
+        *,
+        seed: int,
+        ignore_eos: bool = False,
+        constraint: Constraint | None = None,
+        **asked: Unpack[AskedSampling],
     ) -> SamplingParams:
         """Return a request's parameters.
 
@@ -147,7 +153,7 @@ class SamplingDefaults:
             values |= {"temperature": 0.0, "top_p": 1.0}
         if 0.0 < values["temperature"] < LEAST_TEMPERATURE:
             values["temperature"] = 0.0
-        return SamplingParams(seed=seed, ignore_eos=ignore_eos, **values)
+        return SamplingParams(seed=seed, ignore_eos=ignore_eos, constraint=constraint, **values)
 
 
 def _number(raw: Mapping[str, Any], name: str, default: float) -> float:

@@ -134,16 +134,17 @@ def filtered_choices(
     values, ids = largest(rows, num_candidates)
     check_largest(values[:, 0])
     # Of entries equal to the last one some may be missing, so only larger ones count.
-    whole = values.shape[1] == width
-    known = values > values[:, -1:] if not whole else torch.ones_like(values, dtype=torch.bool)
+    # Where the last one is -inf, as in an answer of a given form, none that can be chosen is.
+    whole = (values[:, -1:] == -torch.inf) | (values.shape[1] == width)
+    known = whole | (values > values[:, -1:])
     scores = values.double() / temperatures
     weights = torch.exp(scores - scores[:, :1])
     ranks = torch.arange(values.shape[1], device=rows.device)
     in_k = known & (ranks < filters.top_k)
     mass = torch.where(in_k, weights, 0.0).sum(1, keepdim=True)
     error = torch.full_like(mass, _CLOSE)
-    wide = ~(filters.top_k <= known.sum(1, keepdim=True)) & (filters.top_p < 1.0)
-    if wide.any() and not whole:
+    wide = ~(whole | (filters.top_k <= known.sum(1, keepdim=True))) & (filters.top_p < 1.0)
+    if wide.any():
         # The whole vocabulary's; it is top-k's only where top-k keeps everything.
         error = torch.where(wide, _MASS_ERROR, error)
         all_mass = torch.cat(

@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pd_core.errors import InvalidSamplingParams
+from pd_core.sampling.allowed import only_allowed
 from pd_core.sampling.history import History
 from pd_core.sampling.many_rows import (
     Filters,
@@ -52,10 +55,12 @@ def sample(
     positions: Sequence[int],
     eos_token_ids: Sequence[int],
     histories: Sequence[History | None] | None = None,
+    masks: Sequence[NDArray[np.int32] | None] | None = None,
 ) -> list[int]:
     """Choose one token per row.
 
-    In this order: mask end-of-sequence ids if requested; repetition_penalty; subtract the costs of
+    In this order: mask what the form does not allow, and end-of-sequence ids if requested;
+    repetition_penalty; subtract the costs of
     presence, frequency and DRY; divide by the temperature; top-k keeps the k largest; top-p keeps
     the shortest prefix, in falling order of probability (renormalised after top-k), whose sum
     reaches top_p, including the token that crosses it; min-p drops those less likely than min_p
@@ -68,6 +73,8 @@ def sample(
         positions: R response positions, from 0.
         eos_token_ids: the model's end-of-sequence ids; forced_length chooses the first.
         histories: R histories up to the position; needed only for rows whose parameters look back.
+        masks: which tokens the form of each row's answer allows, as `only_allowed` takes them; None
+            for rows without a form. Every parameter works among these.
 
     Raises:
         EngineError: a row holds NaN or +inf, or no token is left to choose.
@@ -75,18 +82,24 @@ def sample(
     """
     assert len(logits) == len(sampling) == len(positions), "one row, parameters, position each"
     assert histories is None or len(histories) == len(sampling), "one history each"
+    masks = masks or [None] * len(sampling)
+    assert len(masks) == len(sampling), "one mask each"
     eos = list(eos_token_ids)
     tokens = [-1] * len(sampling)
-    alike: dict[tuple[_Kind, bool], list[int]] = defaultdict(list)
+    alike: dict[tuple[_Kind, bool, bool], list[int]] = defaultdict(list)
     for row, (params, position) in enumerate(zip(sampling, positions, strict=True)):
         if _is_forced(params, position, eos):
             tokens[row] = eos[0]
         else:
-            alike[_kind(params, logits.shape[1]), params.looks_back].append(row)
-    for (kind, looks_back), rows in alike.items():
+            formed = masks[row] is not None
+            alike[_kind(params, logits.shape[1]), params.looks_back, formed].append(row)
+    for (kind, looks_back, formed), rows in alike.items():
         for part in _parts(rows, logits, _AT_ONCE):
             asked, at = [sampling[row] for row in part], [positions[row] for row in part]
-            scores = _without_eos(_taken(logits, part), asked, eos)
+            scores = _taken(logits, part)
+            if formed:
+                scores = only_allowed(scores, [m for row in part if (m := masks[row]) is not None])
+            scores = _without_eos(scores, asked, eos)
             if looks_back:
                 assert histories is not None, "no history"
                 scores = _with_costs(scores, asked, [histories[row] for row in part])

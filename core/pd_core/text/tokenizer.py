@@ -136,6 +136,10 @@ class Tokenizer:
         """Return the content it was read from."""
         return self._content.decode()
 
+    def library_json(self) -> str:
+        """Return it as a tokenizer.json that has all that was made special since it was read."""
+        return self._backend.to_str()
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens added around it.
 

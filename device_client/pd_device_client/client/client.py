@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from pd_core.constraint import Constraint
 from pd_core.errors import CloudBudgetSpent, CloudUnavailable
 from pd_core.generation import Fingerprints, FinishReason
+from pd_core.grammar.grammars import Grammars
 from pd_core.refinement import MOST_PROTECTED, Ranges
 from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
+from pd_device_client.client.form_check import FormCheckedLink
 from pd_device_client.client.measure import measure_engine
 from pd_device_client.client.request_plan import plan_for
 from pd_device_client.client.side_choice import (
@@ -61,6 +64,8 @@ class DeviceClient:
         caps: on the cloud's tokens and cost; None: there are none.
         account: what was spent today; None without a cap of a day.
         protect: finds the positions of a prompt that are read in any case; None: there are none.
+        grammars: compiles the forms of answers, so that a cloud's tokens are checked; None: they
+            are not.
 
     Attributes:
         cloud: the watched cloud; its card is fetched at start and renewed when old.
@@ -88,6 +93,7 @@ class DeviceClient:
         caps: CloudCaps | None = None,
         account: DayAccount | None = None,
         protect: Callable[[Sequence[int]], Ranges] | None = None,
+        grammars: Grammars | None = None,
     ) -> None:
         self._caps = caps or CloudCaps()
         self._account = account
@@ -95,6 +101,7 @@ class DeviceClient:
         self._card = None if engine is None else engine.card
         self._text = text
         self._protect = protect
+        self._grammars = grammars
         self.promise = promise or Promise(pace_s, ttft_s)
         # Without an engine the device's estimate is never used.
         unused = SpeedProfile("none", "there is no local engine", 0.0, 0.0)
@@ -159,7 +166,7 @@ class DeviceClient:
             cloud.refresh()
         check_tokens(ask, cloud, self._card)
         choice = choose_sides(ask, cloud, self._card)
-        sides = self._sides(choice, promise)
+        sides = self._sides(choice, promise, ask.sampling.constraint)
         num_prompt = len(ask.prompt_token_ids)
         expected = self.lengths.expected(num_prompt, ask.max_tokens)
         promise = self._capped(promise, ask, sides)
@@ -215,7 +222,7 @@ class DeviceClient:
             )
         return replace(promise, max_cloud_tokens=left)
 
-    def _sides(self, choice: SideChoice, promise: Promise) -> Sides:
+    def _sides(self, choice: SideChoice, promise: Promise, constraint: Constraint | None) -> Sides:
         """Return what a session with these sides works with; without any, planning fails."""
         info, card = self.cloud.info, self._card
         if choice.device and card is not None:
@@ -226,8 +233,11 @@ class DeviceClient:
         if info is not None and info.model.sampler != "model":
             # An emulation has no weights to compare.
             fingerprints = replace(fingerprints, weights="")
+        link = self.cloud.link
+        if link is not None and constraint is not None and self._grammars is not None:
+            link = FormCheckedLink(link, self._grammars, constraint)
         return Sides(
-            link=self.cloud.link if choice.cloud else None,
+            link=link if choice.cloud else None,
             engine=self._engine if choice.device else None,
             cloud_estimate=self.cloud.estimate,
             device_estimate=self.device_estimate,

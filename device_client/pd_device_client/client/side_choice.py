@@ -7,7 +7,7 @@ from pd_core.errors import FingerprintMismatch, InvalidRequest, TokenOutOfVocabu
 from pd_core.generation import ModelCard
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.contract.ask import Ask, Mode
-from pd_device_client.planning.context_room import cloud_problem, context_problem
+from pd_device_client.planning.context_room import cloud_problem, device_problem
 
 __all__ = ["SideChoice", "check_tokens", "choose_sides", "longest_context_tokens", "room_tokens"]
 
@@ -54,9 +54,9 @@ def choose_sides(ask: Ask, cloud: CloudWatch, engine: ModelCard | None) -> SideC
     cloud_only, mismatch = ask.mode is Mode.CLOUD_ONLY, cloud.handshake.mismatch
     no_cloud_room = no_device_room = None
     if cloud.info is not None:
-        no_cloud_room = cloud_problem(cloud.info, ask)
+        no_cloud_room = cloud_problem(cloud.info, ask, engine)
     if engine is not None:
-        no_device_room = context_problem("the local model", engine.max_context_tokens, ask)
+        no_device_room = device_problem(engine, ask)
     differ = engine is not None and mismatch != ""
     cloud_out = _first(
         (_Out.NOT_THERE, cloud.link is None),

@@ -5,6 +5,7 @@ import re
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
 
+from pd_core.constraint import Constraint, ConstraintKind
 from pd_core.errors import (
     CapacityError,
     CloudAuthenticationFailed,
@@ -58,6 +59,12 @@ _FINISH_REASONS = {
     pb.FINISH_REASON_LIMIT: FinishReason.LENGTH,
     pb.FINISH_REASON_STOPPED: FinishReason.CANCELLED,
 }
+_KINDS = {
+    ConstraintKind.JSON_OBJECT: pb.CONSTRAINT_KIND_JSON_OBJECT,
+    ConstraintKind.JSON_SCHEMA: pb.CONSTRAINT_KIND_JSON_SCHEMA,
+    ConstraintKind.REGEX: pb.CONSTRAINT_KIND_REGEX,
+    ConstraintKind.LARK: pb.CONSTRAINT_KIND_LARK,
+}
 
 
 def request_to_pb(message: Start | Extend | Stop) -> pb.GenerateRequest:
@@ -95,7 +102,14 @@ def _start_to_pb(start: Start) -> pb.Start:
         protected_ranges=[
             pb.PositionRange(first=first, end=end) for first, end in start.protected_ranges
         ],
+        constraint=_constraint_to_pb(start.sampling.constraint),
     )
+
+
+def _constraint_to_pb(constraint: Constraint | None) -> pb.Constraint | None:
+    if constraint is None:
+        return None
+    return pb.Constraint(kind=_KINDS[constraint.kind], source=constraint.source)
 
 
 def _sampling_to_pb(sampling: SamplingParams) -> pb.Sampling:
@@ -179,6 +193,7 @@ def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
             eos_token_ids=tuple(info.eos_token_ids),
             max_context_tokens=limits.max_context_tokens,
             sampler=_words(info.sampler),
+            grammar_library=_words(info.grammar_library),
         ),
         limits=Limits(limits.max_output_tokens, limits.max_num_seqs, limits.max_num_waiting),
         load=_load_from_pb(info.load),

@@ -61,7 +61,9 @@ async def _serve(
     listener = bind(settings.door.host, settings.door.port, "--port")
     status = Status(settings.answers, Places(settings.max_requests), cloud)
     residency = Residency(
-        lambda: open_device(settings.device, cloud.link(), line, settings.answers.battery),
+        lambda: open_device(
+            settings.device, cloud.link(), line, settings.answers.battery, forms=True
+        ),
         status,
         keep_alive_s=settings.keep_alive_s or None,
     )

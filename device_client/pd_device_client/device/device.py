@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from pd_core.grammar.grammars import Grammars
 from pd_core.host.cpu import num_cores
 from pd_core.host.free_memory import trim_heap
 from pd_core.process.loading_thread import in_loading_thread
@@ -47,6 +48,7 @@ class Device:
         client: answers requests.
         speed_key: the key under which its speeds are kept for the next start; None: not kept.
         speculation: the account of its local engine's guesses.
+        grammars: compiles the forms of its answers; None: none is found wrong before it begins.
         manners: how its engine gives way to other programs; None: it does not.
     """
 
@@ -55,6 +57,7 @@ class Device:
     speed_key: list[object] | None = None
     speculation: Speculation = field(default_factory=lambda: Speculation(0))
     manners: Manners | None = None
+    grammars: Grammars | None = None
     _large_text: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
     _template: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
 
@@ -104,6 +107,8 @@ async def open_device(
     link: CloudLink | None,
     progress: Progress | None = None,
     battery: BatteryPolicy | None = None,
+    *,
+    forms: bool = False,
 ) -> Device:
     """Load the model, measure this device and meet the cloud.
 
@@ -112,6 +117,7 @@ async def open_device(
         link: the cloud link, or None.
         progress: called with the weights' bytes, from another thread.
         battery: when a low one is spared; None: at the default.
+        forms: get ready for answers of a given form, which the first of them would wait for.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -125,6 +131,8 @@ async def open_device(
     threads = torch.get_num_threads()
     # In a thread, since the event loop must answer probes and signals meanwhile.
     local = await in_loading_thread(lambda: load_engine(settings, threads, manners, progress))
+    if forms:
+        await in_loading_thread(local.grammars.prepare)
     loaded, engine, speed_key = local.served, local.engine, local.speed_key
     if settings.slowed_to is not None:
         speed_key = None
@@ -141,13 +149,14 @@ async def open_device(
         text=loaded.tokenizer.stream,
         lengths=kept_lengths(),
         protect=partial(protected_ranges, loaded.tokenizer),
+        grammars=local.grammars,
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)
     if manners is not None and local.threads is not None:  # only now: the profile is of all threads
         local.threads.give_way(manners.most_threads, client.device_estimate.give_way)
         client.before_plan = local.threads.look
-    return Device(loaded, client, speed_key, local.speculation, manners)
+    return Device(loaded, client, speed_key, local.speculation, manners, local.grammars)
 
 
 def _trimmed(encode: Callable[[], T]) -> T:

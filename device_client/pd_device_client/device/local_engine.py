@@ -8,6 +8,7 @@ import torch
 from pd_core.checkpoints.loading import load_model
 from pd_core.checkpoints.memory_need import check_memory
 from pd_core.errors import EngineError
+from pd_core.grammar.grammars import Grammars
 from pd_core.host.cpu import cpu_description
 from pd_core.host.low_priority import step_back
 from pd_core.speculation.speculation import Speculation
@@ -33,12 +34,14 @@ class LoadedEngine:
         served: its model's names, text and limits.
         speed_key: everything that its speed depends on; None if the CPU is unknown.
         speculation: the account of its guesses.
+        grammars: compiles the forms of its answers.
         threads: how it can be told to use fewer; None: it cannot.
     """
 
     served: ServedModel
     engine: LocalEngine
     speed_key: list[object] | None
+    grammars: Grammars
     speculation: Speculation = field(default_factory=lambda: Speculation(0))
     threads: Threads | None = None
 
@@ -106,7 +109,7 @@ def _torch(
         slow_tokens = chunk_for(settings.slowed_to.prefill_b_s)
         engine.chunk_tokens = min(tuning.chunk_tokens, slow_tokens)
     key = speeds_key(loaded, [*tuning.threads, engine.chunk_tokens])
-    return LoadedEngine(loaded, engine, key, engine.speculation, chosen)
+    return LoadedEngine(loaded, engine, key, engine.grammars, engine.speculation, chosen)
 
 
 def _llama_cpp(settings: DeviceSettings, progress: Progress | None) -> LoadedEngine:
@@ -118,7 +121,7 @@ def _llama_cpp(settings: DeviceSettings, progress: Progress | None) -> LoadedEng
         kept_kv_bytes=settings.kept_kv_bytes,
         progress=progress,
     )
-    return LoadedEngine(engine.served, engine, _speed_key("llama-cpp", *about))
+    return LoadedEngine(engine.served, engine, _speed_key("llama-cpp", *about), engine.grammars)
 
 
 def _speed_key(*about: object) -> list[object] | None:

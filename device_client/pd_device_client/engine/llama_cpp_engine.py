@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pd_core.errors import EngineError, PdError
 from pd_core.generation import ModelCard
+from pd_core.grammar.grammars import Grammars
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
 from pd_device_client.engine.llama_cpp_model import LlamaCppModel
@@ -52,6 +53,7 @@ class LlamaCppEngine:
         self.chunk_tokens = chunk_tokens
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="local-engine")
         self.free_slots = list(range(num_slots))  # only the worker takes and returns them
+        self.grammars = Grammars(served.tokenizer, served.num_token_ids, served.eos_token_ids)
         self.kept = KeptPrefixes[_KeptState](kept_kv_bytes if model.can_go_back else 0)
         self._card = ModelCard(
             name=f"{served.name} (llama.cpp)",
@@ -60,6 +62,7 @@ class LlamaCppEngine:
             vocab_size=served.num_token_ids,
             eos_token_ids=served.eos_token_ids,
             max_context_tokens=served.max_context_tokens,
+            grammar_library=self.grammars.library,
         )
 
     @property
@@ -111,9 +114,11 @@ class _LlamaCppSequence:
         self._slot: int | None = None  # from the first pass on
         self._source, num_kept = engine.kept.take(prompt_token_ids)
         served = engine.served
+        asked = sampling.constraint
         self._tokens = SequenceTokens(
             *(sampling, served.eos_token_ids, served.max_context_tokens),
             prompt_token_ids[:num_kept],
+            form=None if asked is None else engine.grammars.matcher(asked),
         )
 
     async def feed(

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
-from pd_core.errors import EngineError, PromptTooLong
+from pd_core.errors import EngineError, InvalidConstraint, PromptTooLong
+from pd_core.grammar.matcher import Matcher
 from pd_core.sampling.history import History
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
@@ -25,6 +26,7 @@ class SequenceTokens:
         most: tokens that fit the model's context.
         kept: the tokens whose keys and values were kept from an earlier answer.
         prompt: all of the prompt, of which some may be left out.
+        form: the answer's place in the form asked for; None: any form will do.
 
     Attributes:
         num_tokens: that are in the cache; later passes go on behind them.
@@ -43,7 +45,9 @@ class SequenceTokens:
         most: int,
         kept: Sequence[int],
         prompt: Sequence[int] = (),
+        form: Matcher | None = None,
     ) -> None:
+        self._form = form
         self._sampling = sampling
         self._eos_token_ids = eos_token_ids
         self._most = most
@@ -78,9 +82,12 @@ class SequenceTokens:
 
         Raises:
             EngineError: the pass failed.
+            InvalidConstraint: the form asked for cannot be used.
         """
         try:
             yield
+        except InvalidConstraint:
+            raise
         except Exception as error:
             logger.exception("the local engine failed in a pass of %d tokens", count)
             raise EngineError(
@@ -119,5 +126,7 @@ class SequenceTokens:
         """
         if self._sampling.looks_back and self._history is None:
             self._history = History(self.ids, len(self.ids) - position)
-        params, history = [self._sampling], [self._history]
-        return sample(logits, params, [position], self._eos_token_ids, history)[0]
+        params, history, masks = [self._sampling], [self._history], None
+        if self._form is not None:
+            masks = [self._form.mask(self.ids[len(self.ids) - position :])]
+        return sample(logits, params, [position], self._eos_token_ids, history, masks)[0]

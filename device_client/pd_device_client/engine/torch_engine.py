@@ -15,6 +15,7 @@ import torch
 
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.generation import ModelCard
+from pd_core.grammar.grammars import Grammars
 from pd_core.host.low_priority import step_back
 from pd_core.models import KVCache, Segment
 from pd_core.models.thread_trial import thread_counts, try_threads
@@ -46,6 +47,7 @@ class TorchLocalEngine:
         low_priority: other programs come first, where the system can do that.
 
     Attributes:
+        grammars: compiles the forms of its answers.
         speculation: how many tokens were guessed, and how many of them rightly.
     """
 
@@ -71,6 +73,7 @@ class TorchLocalEngine:
             self._worker.submit(torch.set_num_threads, num_threads).result()
         self._threads = Threads()
         config = loaded.model.config
+        self.grammars = Grammars(loaded.tokenizer, loaded.num_token_ids, loaded.eos_token_ids)
         self.chunk_tokens = chunk_tokens
         self._card = ModelCard(
             name=f"{loaded.name} (torch)",
@@ -79,6 +82,7 @@ class TorchLocalEngine:
             vocab_size=loaded.model.num_token_ids,
             eos_token_ids=loaded.eos_token_ids,
             max_context_tokens=config.max_context_tokens,
+            grammar_library=self.grammars.library,
         )
 
     @property
@@ -101,7 +105,7 @@ class TorchLocalEngine:
         """Open a sequence; if opened with a prompt, its cache is kept when it is closed."""
         return _TorchSequence(
             *(self._loaded, self._worker, sampling, prompt_token_ids, self._kept),
-            *(self.speculation, self._threads),
+            *(self.speculation, self._threads, self.grammars),
         )
 
     def measure(self, most_threads: int | None) -> Tuning:
@@ -151,6 +155,7 @@ class _TorchSequence:
         kept: KeptPrefixes[KVCache],
         speculation: Speculation,
         threads: Threads,
+        grammars: Grammars,
     ) -> None:
         self._loaded = loaded
         self._worker = worker
@@ -162,6 +167,7 @@ class _TorchSequence:
         self._tokens = SequenceTokens(
             *(sampling, loaded.eos_token_ids, loaded.model.config.max_context_tokens),
             *(prompt_token_ids[:num_kept], prompt_token_ids),
+            None if sampling.constraint is None else grammars.matcher(sampling.constraint),
         )
         self._lookup = PromptLookup()  # of tokens that were fed
         # Sampled tokens that come next; all but the last are in the cache.

@@ -1,10 +1,16 @@
 """Whether a side can take a request: its context, its limits, its version."""
 
-from pd_core.errors import InvalidSamplingParams, PdError, PromptTooLong, TokenLimitTooHigh
-from pd_core.generation import ServerInfo, needed_api_version
+from pd_core.errors import (
+    InvalidConstraint,
+    InvalidSamplingParams,
+    PdError,
+    PromptTooLong,
+    TokenLimitTooHigh,
+)
+from pd_core.generation import ModelCard, ServerInfo, needed_api_version
 from pd_device_client.contract.ask import Ask
 
-__all__ = ["cloud_problem", "context_problem"]
+__all__ = ["cloud_problem", "context_problem", "device_problem"]
 
 
 def context_problem(whose: str, max_context_tokens: int, ask: Ask) -> PdError | None:
@@ -30,8 +36,22 @@ def context_problem(whose: str, max_context_tokens: int, ask: Ask) -> PdError | 
     )
 
 
-def cloud_problem(cloud: ServerInfo, ask: Ask) -> PdError | None:
-    """Return why a cloud cannot take a request, or None."""
+def device_problem(engine: ModelCard, ask: Ask) -> PdError | None:
+    """Return why the local engine cannot take a request, or None."""
+    if ask.sampling.constraint is not None and not engine.grammar_library:
+        return InvalidConstraint(
+            f"the local engine ({engine.name}) holds no answer to a form; leave the form out, or "
+            "install llguidance: pip install 'pd-device[device]'"
+        )
+    return context_problem("the local model", engine.max_context_tokens, ask)
+
+
+def cloud_problem(cloud: ServerInfo, ask: Ask, engine: ModelCard | None = None) -> PdError | None:
+    """Return why a cloud cannot take a request, or None; `engine`: the local one, if there is."""
+    if ask.sampling.constraint is not None:
+        ours = "" if engine is None else engine.grammar_library
+        if (problem := _form_problem(cloud.model.grammar_library, ours)) is not None:
+            return problem
     if cloud.api_version < needed_api_version(ask.sampling):
         return InvalidSamplingParams(
             "the cloud is of an older version, which has neither min_p nor penalties; update it, "
@@ -43,3 +63,17 @@ def cloud_problem(cloud: ServerInfo, ask: Ask) -> PdError | None:
             f"{cloud.limits.max_output_tokens}; ask for fewer"
         )
     return context_problem("the cloud", cloud.model.max_context_tokens, ask)
+
+
+def _form_problem(theirs: str, ours: str) -> InvalidConstraint | None:
+    if not theirs:
+        return InvalidConstraint(
+            "the cloud holds no answer to a form; update it, use its torch engine, or leave the "
+            "form out"
+        )
+    if ours and ours != theirs:
+        return InvalidConstraint(
+            f"the cloud compiles forms with {theirs}, this device with {ours}, which may differ in "
+            "what they allow; install the same version of llguidance on both sides"
+        )
+    return None

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from pd_core.errors import BothEnginesFailed, PdError
+from pd_core.errors import BothEnginesFailed, InvalidConstraint, PdError
 from pd_core.generation import FinishReason
 from pd_core.refinement import Ranges
 from pd_device_client.contract.ask import Ask, Mode
@@ -314,6 +314,8 @@ class Session:
             return None
         cloud = self.cloud.error if self.cloud is not None else None
         device = self.device.error if self.device is not None else None
+        if isinstance(device, InvalidConstraint):  # nothing is wrong with either side
+            return device
         if cloud is not None and device is not None:
             both = BothEnginesFailed(f"neither side can go on. Cloud: {cloud}. Device: {device}")
             both.__cause__ = device

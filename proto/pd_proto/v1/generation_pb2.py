@@ -24,47 +24,51 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpd_proto/v1/generation.proto\x12\x0bpd_proto.v1\"\x8b\x01\n\x0fGenerateRequest\x12#\n\x05start\x18\x01 \x01(\x0b\x32\x12.pd_proto.v1.StartH\x00\x12%\n\x06\x65xtend\x18\x02 \x01(\x0b\x32\x13.pd_proto.v1.ExtendH\x00\x12!\n\x04stop\x18\x03 \x01(\x0b\x32\x11.pd_proto.v1.StopH\x00\x42\t\n\x07message\"\xd0\x01\n\x10GenerateResponse\x12)\n\x08\x61\x64mitted\x18\x01 \x01(\x0b\x32\x15.pd_proto.v1.AdmittedH\x00\x12\x34\n\x0erefined_prompt\x18\x02 \x01(\x0b\x32\x1a.pd_proto.v1.RefinedPromptH\x00\x12%\n\x06tokens\x18\x03 \x01(\x0b\x32\x13.pd_proto.v1.TokensH\x00\x12)\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x15.pd_proto.v1.FinishedH\x00\x42\t\n\x07message\"\xcc\x03\n\x05Start\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x03 \x03(\r\x12\x1b\n\x13\x63ommitted_token_ids\x18\x04 \x03(\r\x12 \n\x18\x63ommitted_first_position\x18\x05 \x01(\r\x12\'\n\x08sampling\x18\x06 \x01(\x0b\x32\x15.pd_proto.v1.Sampling\x12\x13\n\x0btoken_limit\x18\x07 \x01(\r\x12\x17\n\nkeep_ratio\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0c\x66ingerprints\x18\t \x01(\x0b\x32\x19.pd_proto.v1.Fingerprints\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x1a\n\ruseful_for_ns\x18\x0b \x01(\x04H\x01\x88\x01\x01\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x11\n\x04seal\x18\r \x01(\x06H\x02\x88\x01\x01\x12\x34\n\x10protected_ranges\x18\x0e \x03(\x0b\x32\x1a.pd_proto.v1.PositionRangeB\r\n\x0b_keep_ratioB\x10\n\x0e_useful_for_nsB\x07\n\x05_seal\"\x1d\n\x06\x45xtend\x12\x13\n\x0btoken_limit\x18\x01 \x01(\r\"\x06\n\x04Stop\"\x8c\x03\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x12\n\nignore_eos\x18\x05 \x01(\x08\x12\x1a\n\rforced_length\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x16\n\x0e\x64ry_multiplier\x18\x07 \x01(\x01\x12\x15\n\x08\x64ry_base\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x1f\n\x12\x64ry_allowed_length\x18\t \x01(\rH\x03\x88\x01\x01\x12\r\n\x05min_p\x18\n \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x0c \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\r \x01(\x01\x42\x08\n\x06_top_pB\x10\n\x0e_forced_lengthB\x0b\n\t_dry_baseB\x15\n\x13_dry_allowed_lengthB\x15\n\x13_repetition_penalty\"^\n\x0c\x46ingerprints\x12\x11\n\ttokenizer\x18\x01 \x01(\t\x12\x15\n\rchat_template\x18\x02 \x01(\t\x12\x0f\n\x07weights\x18\x03 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x04 \x01(\t\"\xf7\x01\n\x04Load\x12\x13\n\x0bnum_running\x18\x01 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x02 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x03 \x01(\r\x12\x1d\n\x15queued_prefill_tokens\x18\x04 \x01(\x04\x12\x1c\n\x14prefill_tokens_per_s\x18\x05 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_step_ns\x18\x06 \x01(\x04\x12\x16\n\x0e\x65ngine_busy_ns\x18\x07 \x01(\x04\x12\x11\n\tkv_byte_s\x18\x08 \x01(\x01\x12\x15\n\rkv_bytes_peak\x18\t \x01(\x04\x12\x18\n\x10tokens_generated\x18\n \x01(\x04\"+\n\x08\x41\x64mitted\x12\x1f\n\x04load\x18\x01 \x01(\x0b\x32\x11.pd_proto.v1.Load\"\\\n\rRefinedPrompt\x12/\n\x0bkept_ranges\x18\x01 \x03(\x0b\x32\x1a.pd_proto.v1.PositionRange\x12\x11\n\x04seal\x18\x02 \x01(\x06H\x00\x88\x01\x01\x42\x07\n\x05_seal\"+\n\rPositionRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"O\n\x06Tokens\x12\x16\n\x0e\x66irst_position\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x11\n\x04seal\x18\x03 \x01(\x06H\x00\x88\x01\x01\x42\x07\n\x05_seal\"\xbc\x01\n\x08\x46inished\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.pd_proto.v1.FinishReason\x12\x18\n\x10tokens_generated\x18\x02 \x01(\r\x12\x10\n\x08queue_ns\x18\x03 \x01(\x04\x12\x12\n\nprefill_ns\x18\x04 \x01(\x04\x12\x16\n\x0e\x65ngine_busy_ns\x18\x05 \x01(\x04\x12\x11\n\tkv_byte_s\x18\x06 \x01(\x01\x12\x11\n\x04seal\x18\x07 \x01(\x06H\x00\x88\x01\x01\x42\x07\n\x05_seal\"\x16\n\x14GetServerInfoRequest\"\x97\x02\n\x15GetServerInfoResponse\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12/\n\x0c\x66ingerprints\x18\x05 \x01(\x0b\x32\x19.pd_proto.v1.Fingerprints\x12#\n\x06limits\x18\x06 \x01(\x0b\x32\x13.pd_proto.v1.Limits\x12\x1f\n\x04load\x18\x07 \x01(\x0b\x32\x11.pd_proto.v1.Load\x12\x0f\n\x07sampler\x18\x08 \x01(\t\x12\x15\n\reos_token_ids\x18\t \x03(\r\x12\x0e\n\x06sealed\x18\n \x01(\x08\"\x82\x01\n\x06Limits\x12\x1a\n\x12max_context_tokens\x18\x01 \x01(\r\x12\x19\n\x11max_output_tokens\x18\x02 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x03 \x01(\r\x12\x17\n\x0fmax_num_waiting\x18\x04 \x01(\r\x12\x12\n\nvocab_size\x18\x05 \x01(\r*x\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x17\n\x13\x46INISH_REASON_LIMIT\x10\x02\x12\x19\n\x15\x46INISH_REASON_STOPPED\x10\x03\x32\xb8\x01\n\x11GenerationService\x12K\n\x08Generate\x12\x1c.pd_proto.v1.GenerateRequest\x1a\x1d.pd_proto.v1.GenerateResponse(\x01\x30\x01\x12V\n\rGetServerInfo\x12!.pd_proto.v1.GetServerInfoRequest\x1a\".pd_proto.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpd_proto/v1/generation.proto\x12\x0bpd_proto.v1\"\x8b\x01\n\x0fGenerateRequest\x12#\n\x05start\x18\x01 \x01(\x0b\x32\x12.pd_proto.v1.StartH\x00\x12%\n\x06\x65xtend\x18\x02 \x01(\x0b\x32\x13.pd_proto.v1.ExtendH\x00\x12!\n\x04stop\x18\x03 \x01(\x0b\x32\x11.pd_proto.v1.StopH\x00\x42\t\n\x07message\"\xd0\x01\n\x10GenerateResponse\x12)\n\x08\x61\x64mitted\x18\x01 \x01(\x0b\x32\x15.pd_proto.v1.AdmittedH\x00\x12\x34\n\x0erefined_prompt\x18\x02 \x01(\x0b\x32\x1a.pd_proto.v1.RefinedPromptH\x00\x12%\n\x06tokens\x18\x03 \x01(\x0b\x32\x13.pd_proto.v1.TokensH\x00\x12)\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x15.pd_proto.v1.FinishedH\x00\x42\t\n\x07message\"\xf9\x03\n\x05Start\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x03 \x03(\r\x12\x1b\n\x13\x63ommitted_token_ids\x18\x04 \x03(\r\x12 \n\x18\x63ommitted_first_position\x18\x05 \x01(\r\x12\'\n\x08sampling\x18\x06 \x01(\x0b\x32\x15.pd_proto.v1.Sampling\x12\x13\n\x0btoken_limit\x18\x07 \x01(\r\x12\x17\n\nkeep_ratio\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0c\x66ingerprints\x18\t \x01(\x0b\x32\x19.pd_proto.v1.Fingerprints\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x1a\n\ruseful_for_ns\x18\x0b \x01(\x04H\x01\x88\x01\x01\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x11\n\x04seal\x18\r \x01(\x06H\x02\x88\x01\x01\x12\x34\n\x10protected_ranges\x18\x0e \x03(\x0b\x32\x1a.pd_proto.v1.PositionRange\x12+\n\nconstraint\x18\x0f \x01(\x0b\x32\x17.pd_proto.v1.ConstraintB\r\n\x0b_keep_ratioB\x10\n\x0e_useful_for_nsB\x07\n\x05_seal\"\x1d\n\x06\x45xtend\x12\x13\n\x0btoken_limit\x18\x01 \x01(\r\"\x06\n\x04Stop\"\x8c\x03\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x12\n\nignore_eos\x18\x05 \x01(\x08\x12\x1a\n\rforced_length\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x16\n\x0e\x64ry_multiplier\x18\x07 \x01(\x01\x12\x15\n\x08\x64ry_base\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x1f\n\x12\x64ry_allowed_length\x18\t \x01(\rH\x03\x88\x01\x01\x12\r\n\x05min_p\x18\n \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x0c \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\r \x01(\x01\x42\x08\n\x06_top_pB\x10\n\x0e_forced_lengthB\x0b\n\t_dry_baseB\x15\n\x13_dry_allowed_lengthB\x15\n\x13_repetition_penalty\"G\n\nConstraint\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.pd_proto.v1.ConstraintKind\x12\x0e\n\x06source\x18\x02 \x01(\t\"^\n\x0c\x46ingerprints\x12\x11\n\ttokenizer\x18\x01 \x01(\t\x12\x15\n\rchat_template\x18\x02 \x01(\t\x12\x0f\n\x07weights\x18\x03 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x04 \x01(\t\"\xf7\x01\n\x04Load\x12\x13\n\x0bnum_running\x18\x01 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x02 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x03 \x01(\r\x12\x1d\n\x15queued_prefill_tokens\x18\x04 \x01(\x04\x12\x1c\n\x14prefill_tokens_per_s\x18\x05 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_step_ns\x18\x06 \x01(\x04\x12\x16\n\x0e\x65ngine_busy_ns\x18\x07 \x01(\x04\x12\x11\n\tkv_byte_s\x18\x08 \x01(\x01\x12\x15\n\rkv_bytes_peak\x18\t \x01(\x04\x12\x18\n\x10tokens_generated\x18\n \x01(\x04\"+\n\x08\x41\x64mitted\x12\x1f\n\x04load\x18\x01 \x01(\x0b\x32\x11.pd_proto.v1.Load\"\\\n\rRefinedPrompt\x12/\n\x0bkept_ranges\x18\x01 \x03(\x0b\x32\x1a.pd_proto.v1.PositionRange\x12\x11\n\x04seal\x18\x02 \x01(\x06H\x00\x88\x01\x01\x42\x07\n\x05_seal\"+\n\rPositionRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"O\n\x06Tokens\x12\x16\n\x0e\x66irst_position\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x11\n\x04seal\x18\x03 \x01(\x06H\x00\x88\x01\x01\x42\x07\n\x05_seal\"\xbc\x01\n\x08\x46inished\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.pd_proto.v1.FinishReason\x12\x18\n\x10tokens_generated\x18\x02 \x01(\r\x12\x10\n\x08queue_ns\x18\x03 \x01(\x04\x12\x12\n\nprefill_ns\x18\x04 \x01(\x04\x12\x16\n\x0e\x65ngine_busy_ns\x18\x05 \x01(\x04\x12\x11\n\tkv_byte_s\x18\x06 \x01(\x01\x12\x11\n\x04seal\x18\x07 \x01(\x06H\x00\x88\x01\x01\x42\x07\n\x05_seal\"\x16\n\x14GetServerInfoRequest\"\xb0\x02\n\x15GetServerInfoResponse\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12/\n\x0c\x66ingerprints\x18\x05 \x01(\x0b\x32\x19.pd_proto.v1.Fingerprints\x12#\n\x06limits\x18\x06 \x01(\x0b\x32\x13.pd_proto.v1.Limits\x12\x1f\n\x04load\x18\x07 \x01(\x0b\x32\x11.pd_proto.v1.Load\x12\x0f\n\x07sampler\x18\x08 \x01(\t\x12\x15\n\reos_token_ids\x18\t \x03(\r\x12\x0e\n\x06sealed\x18\n \x01(\x08\x12\x17\n\x0fgrammar_library\x18\x0b \x01(\t\"\x82\x01\n\x06Limits\x12\x1a\n\x12max_context_tokens\x18\x01 \x01(\r\x12\x19\n\x11max_output_tokens\x18\x02 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x03 \x01(\r\x12\x17\n\x0fmax_num_waiting\x18\x04 \x01(\r\x12\x12\n\nvocab_size\x18\x05 \x01(\r*\xa8\x01\n\x0e\x43onstraintKind\x12\x1f\n\x1b\x43ONSTRAINT_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONSTRAINT_KIND_JSON_OBJECT\x10\x01\x12\x1f\n\x1b\x43ONSTRAINT_KIND_JSON_SCHEMA\x10\x02\x12\x19\n\x15\x43ONSTRAINT_KIND_REGEX\x10\x03\x12\x18\n\x14\x43ONSTRAINT_KIND_LARK\x10\x04*x\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x17\n\x13\x46INISH_REASON_LIMIT\x10\x02\x12\x19\n\x15\x46INISH_REASON_STOPPED\x10\x03\x32\xb8\x01\n\x11GenerationService\x12K\n\x08Generate\x12\x1c.pd_proto.v1.GenerateRequest\x1a\x1d.pd_proto.v1.GenerateResponse(\x01\x30\x01\x12V\n\rGetServerInfo\x12!.pd_proto.v1.GetServerInfoRequest\x1a\".pd_proto.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pd_proto.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2540
-  _globals['_FINISHREASON']._serialized_end=2660
+  _globals['_CONSTRAINTKIND']._serialized_start=2684
+  _globals['_CONSTRAINTKIND']._serialized_end=2852
+  _globals['_FINISHREASON']._serialized_start=2854
+  _globals['_FINISHREASON']._serialized_end=2974
   _globals['_GENERATEREQUEST']._serialized_start=46
   _globals['_GENERATEREQUEST']._serialized_end=185
   _globals['_GENERATERESPONSE']._serialized_start=188
   _globals['_GENERATERESPONSE']._serialized_end=396
   _globals['_START']._serialized_start=399
-  _globals['_START']._serialized_end=859
-  _globals['_EXTEND']._serialized_start=861
-  _globals['_EXTEND']._serialized_end=890
-  _globals['_STOP']._serialized_start=892
-  _globals['_STOP']._serialized_end=898
-  _globals['_SAMPLING']._serialized_start=901
-  _globals['_SAMPLING']._serialized_end=1297
-  _globals['_FINGERPRINTS']._serialized_start=1299
-  _globals['_FINGERPRINTS']._serialized_end=1393
-  _globals['_LOAD']._serialized_start=1396
-  _globals['_LOAD']._serialized_end=1643
-  _globals['_ADMITTED']._serialized_start=1645
-  _globals['_ADMITTED']._serialized_end=1688
-  _globals['_REFINEDPROMPT']._serialized_start=1690
-  _globals['_REFINEDPROMPT']._serialized_end=1782
-  _globals['_POSITIONRANGE']._serialized_start=1784
-  _globals['_POSITIONRANGE']._serialized_end=1827
-  _globals['_TOKENS']._serialized_start=1829
-  _globals['_TOKENS']._serialized_end=1908
-  _globals['_FINISHED']._serialized_start=1911
-  _globals['_FINISHED']._serialized_end=2099
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=2101
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=2123
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=2126
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=2405
-  _globals['_LIMITS']._serialized_start=2408
-  _globals['_LIMITS']._serialized_end=2538
-  _globals['_GENERATIONSERVICE']._serialized_start=2663
-  _globals['_GENERATIONSERVICE']._serialized_end=2847
+  _globals['_START']._serialized_end=904
+  _globals['_EXTEND']._serialized_start=906
+  _globals['_EXTEND']._serialized_end=935
+  _globals['_STOP']._serialized_start=937
+  _globals['_STOP']._serialized_end=943
+  _globals['_SAMPLING']._serialized_start=946
+  _globals['_SAMPLING']._serialized_end=1342
+  _globals['_CONSTRAINT']._serialized_start=1344
+  _globals['_CONSTRAINT']._serialized_end=1415
+  _globals['_FINGERPRINTS']._serialized_start=1417
+  _globals['_FINGERPRINTS']._serialized_end=1511
+  _globals['_LOAD']._serialized_start=1514
+  _globals['_LOAD']._serialized_end=1761
+  _globals['_ADMITTED']._serialized_start=1763
+  _globals['_ADMITTED']._serialized_end=1806
+  _globals['_REFINEDPROMPT']._serialized_start=1808
+  _globals['_REFINEDPROMPT']._serialized_end=1900
+  _globals['_POSITIONRANGE']._serialized_start=1902
+  _globals['_POSITIONRANGE']._serialized_end=1945
+  _globals['_TOKENS']._serialized_start=1947
+  _globals['_TOKENS']._serialized_end=2026
+  _globals['_FINISHED']._serialized_start=2029
+  _globals['_FINISHED']._serialized_end=2217
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2219
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2241
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=2244
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=2548
+  _globals['_LIMITS']._serialized_start=2551
+  _globals['_LIMITS']._serialized_end=2681
+  _globals['_GENERATIONSERVICE']._serialized_start=2977
+  _globals['_GENERATIONSERVICE']._serialized_end=3161
 # @@protoc_insertion_point(module_scope)

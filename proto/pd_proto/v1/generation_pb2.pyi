@@ -32,6 +32,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ConstraintKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConstraintKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConstraintKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONSTRAINT_KIND_UNSPECIFIED: _ConstraintKind.ValueType  # 0
+    """Never sent."""
+    CONSTRAINT_KIND_JSON_OBJECT: _ConstraintKind.ValueType  # 1
+    """Any JSON object; there is no source."""
+    CONSTRAINT_KIND_JSON_SCHEMA: _ConstraintKind.ValueType  # 2
+    """A JSON schema."""
+    CONSTRAINT_KIND_REGEX: _ConstraintKind.ValueType  # 3
+    """A regular expression that the whole answer fits."""
+    CONSTRAINT_KIND_LARK: _ConstraintKind.ValueType  # 4
+    """A grammar in the library's form of Lark."""
+
+class ConstraintKind(_ConstraintKind, metaclass=_ConstraintKindEnumTypeWrapper):
+    """ConstraintKind is the language of a constraint's source."""
+
+CONSTRAINT_KIND_UNSPECIFIED: ConstraintKind.ValueType  # 0
+"""Never sent."""
+CONSTRAINT_KIND_JSON_OBJECT: ConstraintKind.ValueType  # 1
+"""Any JSON object; there is no source."""
+CONSTRAINT_KIND_JSON_SCHEMA: ConstraintKind.ValueType  # 2
+"""A JSON schema."""
+CONSTRAINT_KIND_REGEX: ConstraintKind.ValueType  # 3
+"""A regular expression that the whole answer fits."""
+CONSTRAINT_KIND_LARK: ConstraintKind.ValueType  # 4
+"""A grammar in the library's form of Lark."""
+Global___ConstraintKind: _TypeAlias = ConstraintKind  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -162,6 +194,7 @@ class Start(_message.Message):
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
     PROTECTED_RANGES_FIELD_NUMBER: _builtins.int
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
     """Oldest version of this protocol that has all that is set here; the server refuses one it does
     not speak.
@@ -208,6 +241,10 @@ class Start(_message.Message):
         does not know them, and makes no refined prompt.
         """
 
+    @_builtins.property
+    def constraint(self) -> Global___Constraint:
+        """The form that the answer must have; unset: any. Of version 3."""
+
     def __init__(
         self,
         *,
@@ -225,10 +262,11 @@ class Start(_message.Message):
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         seal: _builtins.int | None = ...,
         protected_ranges: _abc.Iterable[Global___PositionRange] | None = ...,
+        constraint: Global___Constraint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "sampling", b"sampling", "seal", b"seal", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "constraint", b"constraint", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "sampling", b"sampling", "seal", b"seal", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "prompt_token_ids", b"prompt_token_ids", "protected_ranges", b"protected_ranges", "request_id", b"request_id", "sampling", b"sampling", "seal", b"seal", "stop_token_ids", b"stop_token_ids", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "constraint", b"constraint", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "prompt_token_ids", b"prompt_token_ids", "protected_ranges", b"protected_ranges", "request_id", b"request_id", "sampling", b"sampling", "seal", b"seal", "stop_token_ids", b"stop_token_ids", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keep_ratio: _TypeAlias = _typing.Literal["keep_ratio"]  # noqa: Y015
     _WhichOneofArgType__keep_ratio: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio"]  # noqa: Y015
@@ -374,6 +412,32 @@ class Sampling(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
 Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+
+@_typing.final
+class Constraint(_message.Message):
+    """Constraint is the form of an answer: only tokens that can lead to such an answer are chosen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    kind: Global___ConstraintKind.ValueType
+    """The source's language."""
+    source: _builtins.str
+    """At most 65536 bytes."""
+    def __init__(
+        self,
+        *,
+        kind: Global___ConstraintKind.ValueType = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Constraint: _TypeAlias = Constraint  # noqa: Y015
 
 @_typing.final
 class Fingerprints(_message.Message):
@@ -664,6 +728,7 @@ class GetServerInfoResponse(_message.Message):
     SAMPLER_FIELD_NUMBER: _builtins.int
     EOS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SEALED_FIELD_NUMBER: _builtins.int
+    GRAMMAR_LIBRARY_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
     """Newest version of this protocol that the server speaks."""
     server_version: _builtins.str
@@ -676,6 +741,10 @@ class GetServerInfoResponse(_message.Message):
     """"model", or "rolling-hash" for emulations."""
     sealed: _builtins.bool
     """Whether every Tokens and Finished has its seal."""
+    grammar_library: _builtins.str
+    """What compiles the forms of answers, with its version; empty: no answer can be held to a form.
+    A device whose own differs does not use this cloud for such an answer.
+    """
     @_builtins.property
     def fingerprints(self) -> Global___Fingerprints:
         """What it runs."""
@@ -705,10 +774,11 @@ class GetServerInfoResponse(_message.Message):
         sampler: _builtins.str = ...,
         eos_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         sealed: _builtins.bool = ...,
+        grammar_library: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprints", b"fingerprints", "limits", b"limits", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "fingerprints", b"fingerprints", "limits", b"limits", "load", b"load", "model_name", b"model_name", "sampler", b"sampler", "sealed", b"sealed", "server_version", b"server_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "fingerprints", b"fingerprints", "grammar_library", b"grammar_library", "limits", b"limits", "load", b"load", "model_name", b"model_name", "sampler", b"sampler", "sealed", b"sealed", "server_version", b"server_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,12 +5,13 @@ The scheduler keeps its counters on it, the model reads its tokens from it, and 
 appended to it.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 from pd_core.errors import RequestExpired
 from pd_core.generation import Finished, FinishReason, Start
+from pd_core.grammar.matcher import Matcher
 from pd_core.refinement import Ranges
 from pd_core.sampling.history import History
 from pd_core.sampling.rolling_hash import RollingHash
@@ -49,6 +50,7 @@ class LiveRequest:
         first_token_at_s: when its first token was made.
         busy_s: its share of the engine's working time.
         kv_byte_s: integral of the KV bytes it held.
+        form: its answer's place in the form asked for; None: any form will do.
         history: its tokens as sampling looks back at them; None where it does not.
         rolling_hash: hash of its tokens, when the rolling-hash sampler replaces the model's.
         lookup: where its tokens came before, when tokens are guessed.
@@ -74,6 +76,7 @@ class LiveRequest:
     first_token_at_s: float | None = field(init=False, default=None)
     busy_s: float = field(init=False, default=0.0)
     kv_byte_s: float = field(init=False, default=0.0)
+    form: Matcher | None = field(init=False, default=None)
     history: History | None = field(init=False, default=None)
     rolling_hash: RollingHash | None = field(init=False, default=None)
     lookup: PromptLookup | None = field(init=False, default=None)
@@ -123,6 +126,16 @@ class LiveRequest:
     def num_pending_tokens(self) -> int:
         """Tokens still to compute before the next one can be sampled."""
         return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def waits_for_form(self) -> bool:
+        """Whether no token can be sampled yet, as the form asked for is still compiled."""
+        return self.form is not None and not self.form.ready
+
+    def response(self, more: Sequence[int] = ()) -> list[int]:
+        """Return the response's tokens from its first one on, followed by more."""
+        num_before = self.num_prefix_tokens - self.first_position
+        return [*self.token_ids[num_before:], *more]
 
     @property
     def decodes(self) -> bool:

@@ -4,6 +4,7 @@ import re
 
 from pd_core.errors import (
     FingerprintMismatch,
+    InvalidConstraint,
     InvalidRequest,
     PromptTooLong,
     TokenLimitTooHigh,
@@ -47,8 +48,10 @@ class RequestValidator:
             TokenOutOfVocabulary: a token id outside the vocabulary.
             PromptTooLong: prompt and committed tokens leave no room in the context.
             TokenLimitTooHigh: more tokens than the server or the context allows.
+            InvalidConstraint: a form of the answer, and this server can hold no answer to one.
         """
         self._check_fields(start)
+        self._check_constraint(start)
         self._check_fingerprints(start.fingerprints)
         self._check_vocabulary("prompt_token_ids", start.prompt_token_ids)
         self._check_vocabulary("committed_token_ids", start.committed_token_ids)
@@ -84,6 +87,21 @@ class RequestValidator:
             raise InvalidRequest(f"protected_ranges cannot be used: {wrong}")
         if len(start.cache_salt) > _MAX_SALT_LENGTH:
             raise InvalidRequest(f"cache_salt has more than {_MAX_SALT_LENGTH} characters")
+
+    def _check_constraint(self, start: Start) -> None:
+        if start.sampling.constraint is None:
+            return
+        if not self._model.grammar_library:
+            raise InvalidConstraint(
+                f"this server ({self._model.engine}) holds no answer to a form; leave the form "
+                "out, or use a server that can"
+            )
+        known = len(start.prompt_token_ids) + len(start.committed_token_ids)
+        if start.first_position > known:
+            raise InvalidConstraint(
+                f"the answer goes on at position {start.first_position}, and only {known} tokens "
+                "came: an answer of a given form needs all of its tokens"
+            )
 
     def _check_fingerprints(self, theirs: Fingerprints) -> None:
         for name, words in _CHECKED_FINGERPRINTS:

@@ -1,6 +1,7 @@
 """Converts between wire messages and plain values; only this module of the server knows both."""
 
-from pd_core.errors import InvalidRequest, LinkCorrupted, ProtocolError
+from pd_core.constraint import Constraint, ConstraintKind
+from pd_core.errors import InvalidConstraint, InvalidRequest, LinkCorrupted, ProtocolError
 from pd_core.generation import (
     API_VERSION,
     OLDEST_API_VERSION,
@@ -30,6 +31,12 @@ _REASONS = {
     FinishReason.LENGTH: pb.FINISH_REASON_LIMIT,
     FinishReason.CANCELLED: pb.FINISH_REASON_STOPPED,
 }
+_KINDS = {
+    pb.CONSTRAINT_KIND_JSON_OBJECT: ConstraintKind.JSON_OBJECT,
+    pb.CONSTRAINT_KIND_JSON_SCHEMA: ConstraintKind.JSON_SCHEMA,
+    pb.CONSTRAINT_KIND_REGEX: ConstraintKind.REGEX,
+    pb.CONSTRAINT_KIND_LARK: ConstraintKind.LARK,
+}
 
 
 def request_from_pb(message: pb.GenerateRequest) -> Start | Extend | Stop:
@@ -39,6 +46,7 @@ def request_from_pb(message: pb.GenerateRequest) -> Start | Extend | Stop:
         ProtocolError: the message holds nothing that this version knows.
         InvalidRequest: a Start of an API version not spoken here; nothing else in it is read.
         InvalidSamplingParams: a sampling value is out of its range.
+        InvalidConstraint: the form is of an unknown kind, or too large.
         LinkCorrupted: a Start differs from what its seal was made of.
     """
     match message.WhichOneof("message"):
@@ -114,6 +122,7 @@ def info_to_pb(info: ServerInfo) -> pb.GetServerInfoResponse:
         sampler=model.sampler,
         eos_token_ids=model.eos_token_ids,
         sealed=info.sealed,
+        grammar_library=model.grammar_library,
     )
 
 
@@ -127,7 +136,7 @@ def _start_from_pb(start: pb.Start) -> Start:
         request_id=start.request_id,
         prompt_token_ids=tuple(start.prompt_token_ids),
         token_limit=start.token_limit,
-        sampling=_sampling_from_pb(start.sampling),
+        sampling=_sampling_from_pb(start.sampling, _constraint_from_pb(start)),
         committed_token_ids=tuple(start.committed_token_ids),
         committed_first_position=start.committed_first_position,
         keep_ratio=start.keep_ratio if start.HasField("keep_ratio") else 1.0,
@@ -168,7 +177,19 @@ def _ns(seconds: float) -> int:
     return round(seconds * _NS_PER_S)
 
 
-def _sampling_from_pb(sampling: pb.Sampling) -> SamplingParams:
+def _constraint_from_pb(start: pb.Start) -> Constraint | None:
+    if not start.HasField("constraint"):
+        return None
+    kind = start.constraint.kind
+    if kind not in _KINDS:
+        raise InvalidConstraint(
+            f"the form asked for is of an unknown kind ({kind}); this server knows "
+            f"{', '.join(_KINDS.values())}"
+        )
+    return Constraint(_KINDS[kind], start.constraint.source)
+
+
+def _sampling_from_pb(sampling: pb.Sampling, constraint: Constraint | None) -> SamplingParams:
     unset = SamplingParams()
     length, penalty = sampling.dry_allowed_length, sampling.repetition_penalty
     return SamplingParams(
@@ -189,4 +210,5 @@ def _sampling_from_pb(sampling: pb.Sampling) -> SamplingParams:
         ),
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
+        constraint=constraint,
     )

@@ -235,7 +235,8 @@ class _Tokens:
 
     def prefill(self, request: LiveRequest, chunks: list[Chunk]) -> None:
         """Give a request a chunk, if there is anything left for it."""
-        most = min(self.left, request.num_pending_tokens)
+        # The last one is computed only when a token can be sampled behind it.
+        most = min(self.left, request.num_pending_tokens - request.waits_for_form)
         if self._num_decodes and self._spare_tokens is not None:
             spare = self._spare_tokens(self._num_decodes, request.num_computed_tokens)
             spare = max(int(spare * self._pressure), _LEAST_PREFILL_TOKENS)

@@ -13,6 +13,7 @@ from functools import partial
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import ConfigError, PdError
 from pd_core.generation import Load, ModelCard
+from pd_core.grammar.grammars import Grammars
 from pd_core.models.kv_cache import KEY_BLOCK
 from pd_server.engine.contract import EngineEvent, PromptScored
 from pd_server.engine.live_request import LiveRequest
@@ -32,6 +33,8 @@ __all__ = ["SAMPLERS", "TorchEngine"]
 SAMPLERS = ("model", "rolling-hash")
 
 logger = logging.getLogger(__name__)
+
+_WAIT_S = 0.0005
 
 
 class TorchEngine:
@@ -70,6 +73,7 @@ class TorchEngine:
             # Tokens do not come from the model, so the id must not promise its numerics.
             fingerprints = replace(fingerprints, numerics_id=sampler)
         self._runner = ModelRunner(lm)
+        self._grammars = Grammars(lm.tokenizer, lm.num_token_ids, lm.eos_token_ids)
         context = lm.model.config.max_context_tokens
         blocks = num_blocks(self._runner.make_cache, kv_cache_bytes, max_num_seqs, context)
         held = blocks * BLOCK_TOKENS // KEY_BLOCK * KEY_BLOCK
@@ -89,7 +93,9 @@ class TorchEngine:
             vocab_size=lm.model.num_token_ids,
             max_context_tokens=min(context, held),
             sampler=sampler,
+            grammar_library=self._grammars.library if sampler == "model" else "",
         )
+        self._grammars.prepare()
         self._kv = KVStore(self._runner.make_cache, blocks)
         speeds = SpeedMeter()
         cost = warm_up(self._runner, speeds, self._card.max_context_tokens)
@@ -135,7 +141,12 @@ class TorchEngine:
         self._kv.check_integrity()
 
     def add_request(self, request: LiveRequest) -> None:
-        """Queue a request; one with nothing left to generate ends in the next step."""
+        """Queue a request; one with nothing left to generate ends in the next step.
+
+        The form of its answer is compiled from now on, beside queue and prefill.
+        """
+        if request.sampling.constraint is not None:
+            request.form = self._grammars.matcher(request.sampling.constraint)
         self._book.add(request)
 
     def extend(self, request_id: int, token_limit: int) -> None:
@@ -157,7 +168,8 @@ class TorchEngine:
     def step(self) -> list[EngineEvent]:
         """Choose the work, run it, and report what came of it."""
         began_at_s = time.perf_counter()
-        chunks = [c for c in self._book.begin_step(began_at_s) if self._has_room(c, began_at_s)]
+        chunks = self._book.begin_step(began_at_s)
+        chunks = [c for c in chunks if self._fits_form(c) and self._has_room(c, began_at_s)]
         if chunks:
             chunks = self._drafting.with_drafts(chunks)
             results = self._runner.run([Work(c, self._kv.cache_of(c.request)) for c in chunks])
@@ -167,6 +179,8 @@ class TorchEngine:
             accepted = sum([max(0, len(result.token_ids) - 1) for result in results])
             self._drafting.ran(chunks, accepted, now_s - began_at_s)
             self._book.end_step(chunks, made, now_s - began_at_s)
+        elif self._book.num_requests:
+            time.sleep(_WAIT_S)  # for a form that is being compiled
         if not self._book.num_requests:
             self.check_integrity()
         events = self._events.copy()
@@ -191,6 +205,21 @@ class TorchEngine:
             self._kv.grow(chunk.request, now_s)
         except PdError as error:
             self._book.fail(chunk.request, error)
+            return False
+        return True
+
+    def _fits_form(self, chunk: Chunk) -> bool:
+        """Whether a token can be sampled in the form asked for; if none ever can, fail the request.
+
+        The mask is found here, and kept: the step's other requests must not be computed twice.
+        """
+        request = chunk.request
+        if request.form is None or not chunk.samples:
+            return True
+        try:
+            request.form.mask(request.response())
+        except PdError as error:
+            self._book.fail(request, error)
             return False
         return True
 

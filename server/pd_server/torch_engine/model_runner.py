@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import EngineDead, EngineError, PdError
@@ -144,6 +146,7 @@ class ModelRunner:
                 [chunks[i].request.next_position + len(made[i]) for i in going],
                 self._lm.eos_token_ids,
                 [_history(chunks[i].request, made[i]) for i in going],
+                [_mask(chunks[i].request, made[i]) for i in going],
             )
             for i, token_id in zip(going, tokens, strict=True):
                 made[i].append(token_id)
@@ -163,6 +166,11 @@ def _history(request: LiveRequest, made: Sequence[int]) -> History | None:
     if request.history is None or not made:
         return request.history
     return request.history.followed_by(made)
+
+
+def _mask(request: LiveRequest, made: Sequence[int]) -> NDArray[np.int32] | None:
+    """Return which tokens may follow a request's, and those it has not got yet; None: all."""
+    return None if request.form is None else request.form.mask(request.response(made))
 
 
 def _right(draft: Sequence[int], made: Sequence[int]) -> bool:

@@ -9,6 +9,7 @@ from pd_core.checkpoints.loading import DTYPES, read_fingerprints
 from pd_core.checkpoints.model_directory import ModelDirectory
 from pd_core.errors import EngineError, ModelError, PdError
 from pd_core.generation import ModelCard
+from pd_core.grammar.grammars import Grammars
 from pd_core.identity.fingerprint import numerics_id
 from pd_core.models import ModelConfig
 from pd_core.store.model_names import RANDOM_TINY, model_directory
@@ -63,6 +64,8 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
     model = VllmModel(files.eos_token_ids, files.tokenizer.vocab_size, sampler)
     logger.info("starting vLLM %s on %s", found, files.name)
     backend = _start(config, str(directory), model, in_process=in_process)
+    grammars = Grammars(files.tokenizer, files.tokenizer.vocab_size, files.eos_token_ids)
+    grammars.prepare()
     context = config.vllm.max_context_tokens or files.config.max_context_tokens
     card = ModelCard(
         name=files.name,
@@ -72,10 +75,11 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
         vocab_size=files.tokenizer.vocab_size,
         max_context_tokens=context,
         sampler=sampler,
+        grammar_library=grammars.library if sampler == "model" else "",
     )
     try:
         kv_cost = _kv_cost(config, files.config, backend)
-        engine = VllmEngine(backend, card, config.max_num_seqs, kv_cost)
+        engine = VllmEngine(backend, card, config.max_num_seqs, kv_cost, grammars)
         if not engine.warm_up(min(64, context // 2)):
             logger.warning("vLLM's worker gives no prompt scores; %s", INSTEAD)
             backend.score_kind = ScoreKind.SELF_INFORMATION

@@ -6,10 +6,12 @@ requests as there are slots, so that we keep the queue and decide which requests
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pd_core.errors import EngineError, PdError
 from pd_core.generation import Finished, FinishReason, Load, ModelCard
+from pd_core.grammar.grammars import Grammars
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
@@ -24,6 +26,7 @@ from pd_server.vllm_engine.backend import Backend, BackendRequest, Output
 
 __all__ = ["KVCost", "VllmEngine"]
 
+_WAIT_S = 0.001
 _FIRST_TOKEN, _GOES_ON = 0, 1  # priorities: a request without a first token goes first
 
 
@@ -80,15 +83,23 @@ class VllmEngine:
         card: what it runs.
         max_num_seqs: requests handed to vLLM at once.
         kv_cost: what a sequence holds of the KV cache, for accounting.
+        grammars: compiles the forms of answers here too, so that vLLM gets none that cannot be
+            used, and what it makes is checked; None: answers have no form.
     """
 
     def __init__(
-        self, backend: Backend, card: ModelCard, max_num_seqs: int, kv_cost: KVCost
+        self,
+        backend: Backend,
+        card: ModelCard,
+        max_num_seqs: int,
+        kv_cost: KVCost,
+        grammars: Grammars | None = None,
     ) -> None:
         self._backend = backend
         self._card = card
         self._max_num_seqs = max_num_seqs
         self._kv_cost = kv_cost
+        self._grammars = grammars
         self._eos_token_ids = frozenset(card.eos_token_ids)
         self._waiting: dict[int, _Handed] = {}  # in order of arrival
         self._running: dict[int, _Handed] = {}
@@ -112,6 +123,8 @@ class VllmEngine:
         if (reason := request.end(self._eos_token_ids)) is not None:
             self._events.append(RequestFinished(request.request_id, Finished(reason, 0)))
             return
+        if request.sampling.constraint is not None and self._grammars is not None:
+            request.form = self._grammars.matcher(request.sampling.constraint)
         self._waiting[request.request_id] = _Handed(request)
 
     def extend(self, request_id: int, token_limit: int) -> None:
@@ -139,8 +152,11 @@ class VllmEngine:
         self._account(now_s)
         for live in [r for r in self._waiting.values() if r.request.expired(now_s)]:
             self._fail(live.request.request_id, live.request.expiry())
-        while self._waiting and len(self._running) < self._max_num_seqs:
-            request_id = next(iter(self._waiting))
+        for request_id in [i for i, r in self._waiting.items() if not r.request.waits_for_form]:
+            if len(self._running) >= self._max_num_seqs:
+                break
+            if not self._fits_form(self._waiting[request_id].request):
+                continue
             live = self._running[request_id] = self._waiting.pop(request_id)
             live.request.began_at_s = live.last_output_at_s = now_s
             self._hand_over(live)
@@ -148,6 +164,8 @@ class VllmEngine:
             for output in self._backend.poll():
                 self._take(output)
             self._account(time.perf_counter())
+        elif self._waiting:
+            time.sleep(_WAIT_S)  # for a form that is being compiled
         events, self._events = self._events, []
         return events
 
@@ -234,6 +252,19 @@ class VllmEngine:
             )
         )
 
+    def _fits_form(self, request: LiveRequest, token_ids: Sequence[int] = ()) -> bool:
+        """Whether an answer can go on behind these tokens in the form asked for; else it fails."""
+        if request.form is None:
+            return True
+        try:
+            if request.form.num_fitting(request.response(), token_ids) < len(token_ids):
+                request.form.mask(request.response())  # says why nothing fits, if that is so
+                raise EngineError("vLLM's sampler left the form that was asked for")
+        except PdError as error:
+            self._fail(request.request_id, error)
+            return False
+        return True
+
     def _take(self, output: Output) -> None:
         """Record vLLM's output for a request; ignore it if the request has ended meanwhile."""
         live = self._of_key.get(output.key)
@@ -241,6 +272,8 @@ class VllmEngine:
             return
         if output.error is not None:
             self._fail(live.request.request_id, output.error)
+            return
+        if not self._fits_form(live.request, output.token_ids):
             return
         if output.token_ids:
             self._append(live, output)

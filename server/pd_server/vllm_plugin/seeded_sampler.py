@@ -7,13 +7,22 @@ by `pd_core.sampling.sampling`, keyed by its position, and masks all other token
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
+from pd_core.checkpoints.model_directory import ModelDirectory
+from pd_core.constraint import Constraint, ConstraintKind
+from pd_core.errors import InvalidConstraint
+from pd_core.grammar.grammars import Grammars
+from pd_core.grammar.matcher import Matcher
 from pd_core.sampling.history import History
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling.sampling import sample
@@ -35,6 +44,8 @@ class _Row:
         rolling_hash: chooses in the model's place (fleet measurements).
         token_ids: prompt and output as far as history has them; empty where there is none.
         history: what sampling looks back at; None where it does not.
+        before: the response's tokens before its first output token; empty without a form.
+        form: its answer's place in the form asked for; None: any form will do.
         num_taken: output tokens that rolling_hash or history has.
     """
 
@@ -46,6 +57,8 @@ class _Row:
     rolling_hash: RollingHash | None
     token_ids: list[int]
     history: History | None
+    before: list[int]
+    form: Matcher | None
     num_taken: int = 0
 
     def next_position(self) -> int:
@@ -58,12 +71,26 @@ class _Row:
             self.token_ids += new
         return self.first_position + len(self.output_token_ids)
 
+    def mask(self) -> NDArray[np.int32] | None:
+        """Return which tokens may come next; None: all.
+
+        Where none may, it is the end, which does not fit the form: the engine then fails the
+        request. An error here would end vLLM.
+        """
+        if self.form is None:
+            return None
+        try:
+            return self.form.mask([*self.before, *self.output_token_ids])
+        except InvalidConstraint:
+            return self.form.end_mask
+
 
 class SeededSampler(LogitsProcessor):
     """See the module; requests without our arguments are left to vLLM."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self._rows: dict[int, _Row] = {}
+        self._forms = _Forms(vllm_config)
 
     def is_argmax_invariant(self) -> bool:
         """Return False: it changes the argmax."""
@@ -71,7 +98,7 @@ class SeededSampler(LogitsProcessor):
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Follow the batch: requests come, go, and change places."""
-        process_dict_updates(self._rows, batch_update, _new_row)
+        process_dict_updates(self._rows, batch_update, partial(_new_row, self._forms))
 
     def apply(self, logits: Tensor) -> Tensor:
         """Leave one token a row; logits: (R, V), float32, changed in place.
@@ -94,6 +121,7 @@ class SeededSampler(LogitsProcessor):
                 [positions[index] for index in indices],
                 eos,
                 [row.history for row in rows],
+                [row.mask() for row in rows],
             )
             chosen.update(zip(indices, tokens, strict=True))
         if chosen:
@@ -103,12 +131,37 @@ class SeededSampler(LogitsProcessor):
         return logits
 
 
-def _new_row(params: Any, prompt: list[int] | None, output: list[int]) -> _Row | None:
+class _Forms:
+    """The forms of answers, as this process of vLLM compiles them; the first one reads the model.
+
+    Args:
+        vllm_config: names the model's directory.
+    """
+
+    def __init__(self, vllm_config: VllmConfig) -> None:
+        self._config = vllm_config
+        self._grammars: Grammars | None = None
+
+    def matcher(self, source: dict[str, str], num_token_ids: int, eos: list[int]) -> Matcher:
+        """Return the place of a new answer in its form."""
+        if self._grammars is None:
+            tokenizer = ModelDirectory(Path(self._config.model_config.model)).tokenizer
+            self._grammars = Grammars(tokenizer, num_token_ids, eos)
+        constraint = Constraint(ConstraintKind(source["kind"]), source["source"])
+        return self._grammars.matcher(constraint)
+
+
+def _new_row(
+    forms: _Forms, params: Any, prompt: list[int] | None, output: list[int]
+) -> _Row | None:
     ours = (params.extra_args or {}).get("pd")
     if ours is None:
         return None
-    sampling = SamplingParams(**ours["sampling"])
+    form, constraint = None, ours["sampling"].get("constraint")
+    sampling = SamplingParams(**{**ours["sampling"], "constraint": None})
     eos = list(ours["eos_token_ids"])
+    if constraint is not None:
+        form = forms.matcher(constraint, ours["num_token_ids"], eos)
     hashed = None
     if ours["sampler"] != "model":
         hashed = RollingHash(ours["num_token_ids"], eos, prompt or ())
@@ -116,4 +169,8 @@ def _new_row(params: Any, prompt: list[int] | None, output: list[int]) -> _Row |
     if sampling.looks_back:
         token_ids = list(prompt or ())  # its last `first` tokens are of the response
         history = History(token_ids, max(0, len(token_ids) - first))
-    return _Row(sampling, first, output, eos, ours["num_token_ids"], hashed, token_ids, history)
+    before = list(prompt or ())[-first:] if first and form is not None else []
+    return _Row(
+        *(sampling, first, output, eos, ours["num_token_ids"], hashed, token_ids, history),
+        *(before, form),
+    )

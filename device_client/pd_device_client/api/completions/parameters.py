@@ -10,6 +10,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pd_core.checkpoints.sampling_defaults import AskedSampling
+from pd_core.constraint import Constraint
+from pd_device_client.api.completions.response_format import (
+    ResponseFormat,
+    StructuredOutputs,
+    asked_constraint,
+)
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.contract.ask import Mode
 
@@ -112,6 +118,8 @@ class Sampled(_Parameters):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     pd: Extension | None = None
 
     @property
@@ -149,6 +157,20 @@ class Sampled(_Parameters):
             "dry_base": self.dry_base,
             "dry_allowed_length": self.dry_allowed_length,
         }
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """The form that the answer must have; None: any.
+
+        Raises:
+            Refusal: it cannot be used, by the name of its parameter.
+        """
+        return asked_constraint(self.response_format, self.structured_outputs)
+
+    @property
+    def constraint_name(self) -> str:
+        """The parameter that says the form."""
+        return "response_format" if self.structured_outputs is None else "structured_outputs"
 
     @property
     def num_choices(self) -> int:
@@ -242,8 +264,6 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "prompt_embeds": (),
     "prompt_logprobs": (),
     "repeat_penalty": (1, 1.0),
-    "response_format": ({"type": "text"},),
-    "structured_outputs": (),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tfs": (1, 1.0),

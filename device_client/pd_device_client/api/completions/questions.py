@@ -6,12 +6,14 @@ from dataclasses import replace
 from functools import partial
 
 from pd_core.errors import (
+    InvalidConstraint,
     InvalidRequest,
     PdError,
     PromptTooLong,
     TokenLimitTooHigh,
     TokenOutOfVocabulary,
 )
+from pd_core.grammar.matcher import Matcher
 from pd_core.sampling_params import MAX_SEED
 from pd_device_client.api.completions.answer import Answer, Choice, Telling
 from pd_device_client.api.completions.messages import plain_messages
@@ -22,6 +24,7 @@ from pd_device_client.api.completions.parameters import (
     Extension,
     Message,
 )
+from pd_device_client.api.completions.response_format import check_form, refused_form
 from pd_device_client.api.completions.shapes import CHAT, TEXT
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.places import Places
@@ -77,7 +80,10 @@ class Questions:
             PdError: it cannot be served; nothing was started.
         """
         _check_stops(asked, device.loaded.num_token_ids)
+        form = _begun(device, asked)
         prompts = await _prompts(device, asked)
+        if form is not None:
+            await check_form(form, asked.constraint_name)
         if len(prompts) * asked.num_choices > MAX_CHOICES:
             raise Refusal(
                 f"{len(prompts)} prompts with n = {asked.num_choices} are more than "
@@ -88,6 +94,8 @@ class Questions:
         for ask in self._asks(device, asked, prompts, asked_s):
             try:
                 session = device.client.session(ask)
+            except InvalidConstraint as error:
+                raise refused_form(asked.constraint_name, error) from error
             except PdError as error:
                 raise _blamed(error, _prompt_name(asked), asked.limit[1]) from error
             again = len(choices) % asked.num_choices > 0
@@ -127,7 +135,7 @@ class Questions:
         # A request that names its mode means it, whatever the battery says.
         spare = extension.mode is None and self._settings.battery.spares(self._battery())
         promise = _promise(client.promise, extension, mode, spare_device=spare)
-        chat = isinstance(asked, ChatParameters)
+        chat, constraint = isinstance(asked, ChatParameters), asked.constraint
         usual_tokens = self._settings.max_tokens if chat else _COMPLETION_TOKENS
         for prompt in prompts:
             max_tokens = asked.limit[0]
@@ -142,6 +150,7 @@ class Questions:
                     device.loaded.sampling_defaults.params(
                         seed=(seed + i) & MAX_SEED,
                         ignore_eos=bool(asked.ignore_eos),
+                        constraint=constraint,
                         **asked.sampling,
                     ),
                     asked.stops,
@@ -206,6 +215,14 @@ def _check_stops(asked: ChatParameters | CompletionParameters, num_token_ids: in
             raise Refusal(
                 f"{name} is {token_id}; ids of this model lie below {num_token_ids}", name
             )
+
+
+def _begun(device: Device, asked: ChatParameters | CompletionParameters) -> Matcher | None:
+    """Begin to compile the form asked for, if there is one; the prompt is read meanwhile."""
+    constraint = asked.constraint
+    if constraint is None or device.grammars is None:
+        return None
+    return device.grammars.matcher(constraint)
 
 
 def _prompt_name(asked: ChatParameters | CompletionParameters) -> str:

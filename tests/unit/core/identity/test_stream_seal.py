@@ -3,6 +3,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from pd_core.constraint import Constraint, ConstraintKind, json_object_constraint
 from pd_core.generation import Fingerprints, Finished, FinishReason, RefinedPrompt, Start, Tokens
 from pd_core.identity.stream_seal import StreamSeal, start_seal
 from pd_core.sampling_params import SamplingParams
@@ -52,6 +53,11 @@ def test_every_changed_bit_of_a_start_changes_its_seal() -> None:
         replace(full, sampling=replace(full.sampling, seed=full.sampling.seed ^ 1 << bit))
         for bit in range(64)
     ]
+    kinds = (ConstraintKind.JSON_SCHEMA, ConstraintKind.REGEX, ConstraintKind.LARK)
+    forms = [Constraint(kind, source) for kind in kinds for source in ("a", "b")]
+    forms.append(json_object_constraint())
+    free = replace(full.sampling, ignore_eos=False, forced_length=None)
+    changed += [replace(full, sampling=replace(free, constraint=form)) for form in forms]
     others: dict[str, Any] = {"temperature": 1.0, "top_p": 0.5, "ignore_eos": False}
     changed += [
         replace(full, sampling=replace(full.sampling, **{name: value}))

@@ -7,9 +7,11 @@ from typing import cast
 
 import pytest
 
+from pd_core.constraint import json_object_constraint
 from pd_core.errors import (
     CloudUnavailable,
     FingerprintMismatch,
+    InvalidConstraint,
     InvalidRequest,
     InvalidSamplingParams,
     PdError,
@@ -119,3 +121,33 @@ def test_an_older_cloud_is_not_asked_for_what_it_would_skip() -> None:
         choose_sides(penalised, cloud, None)
     cloud.info = replace(cloud.info, api_version=2)
     assert choose_sides(penalised, cloud, CARD).cloud
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "cloud_in", "device_in", "words"),
+    [
+        ("g-1", "g-1", True, True, ""),
+        ("g-2", "g-1", False, True, "compiles forms with g-2, this device with g-1"),
+        ("", "g-1", False, True, "the cloud holds no answer to a form"),
+        ("g-1", "", True, False, "the local engine (d) holds no answer to a form"),
+    ],
+)
+def test_a_form_is_for_sides_that_compile_it_alike(
+    theirs: str, ours: str, cloud_in: bool, device_in: bool, words: str
+) -> None:
+    cloud, engine = watch(True, "whole", ""), replace(CARD, grammar_library=ours)
+    assert cloud.info is not None
+    cloud.info = replace(cloud.info, model=replace(cloud.info.model, grammar_library=theirs))
+    ask = Ask("r", (1,), 5, SamplingParams(constraint=json_object_constraint()))
+    choice = choose_sides(ask, cloud, engine)
+    assert (choice.cloud, choice.device) == (cloud_in, device_in)
+    assert any(words in note for note in choice.notes) or not words
+    free = choose_sides(replace(ask, sampling=SamplingParams()), cloud, engine)
+    assert (free.cloud, free.device) == (True, True)
+
+
+def test_a_form_that_no_side_compiles_is_refused() -> None:
+    ask = Ask("r", (1,), 5, SamplingParams(constraint=json_object_constraint()))
+    for engine in (CARD, None):
+        with pytest.raises(InvalidConstraint, match="the cloud holds no answer to a form"):
+            choose_sides(ask, watch(True, "whole", ""), engine)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from pd_core.errors import ConfigError, EngineError, ModelError, PromptTooLong
+from pd_core.grammar.library import library_id
 from pd_core.models import Segment
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
@@ -21,6 +23,7 @@ from pd_device_client.engine.llama_cpp_library import library
 from pd_device_client.engine.llama_cpp_loading import load_llama_cpp
 from pd_device_client.engine.llama_cpp_model import LlamaCppModel
 from pd_device_client.planning.speeds.profiles import SpeedProfile
+from tests.forms import FORMS
 from tests.gguf_models import CONTEXT, TinyLlama, tiny_llama
 
 PROFILE = SpeedProfile("test", "a test", 1e-6, 1e-6)
@@ -42,10 +45,14 @@ def _engine(tiny: TinyLlama, kept_kv_bytes: int = 0, num_slots: int = 1) -> Llam
 
 
 async def _answer(
-    engine: LlamaCppEngine, prompt: Sequence[int], cuts: int, length: int = 20
+    engine: LlamaCppEngine,
+    prompt: Sequence[int],
+    cuts: int,
+    length: int = 20,
+    sampling: SamplingParams = SAMPLING,
 ) -> list[int]:
     """Feed a prompt's uncached part in passes of `cuts` tokens, then decode."""
-    sequence = engine.open(SAMPLING, prompt)
+    sequence = engine.open(sampling, prompt)
     pending = list(prompt[engine.cached_tokens(prompt) :])
     made: list[int] = []
     while len(made) < length:
@@ -208,3 +215,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"pd-device\[llama-cpp\]"):
         load_llama_cpp("model.gguf")
     library.cache_clear()
+
+
+async def test_an_answer_has_the_form_asked_for(tiny: TinyLlama) -> None:
+    engine = _engine(tiny)
+    assert engine.card.grammar_library == library_id()
+    form = SamplingParams(temperature=0.8, seed=3, constraint=FORMS["regex"])
+    made = await _answer(engine, PROMPT[:40], 16, 12, form)
+    eos = engine.served.eos_token_ids
+    text = engine.served.tokenizer.decode([token for token in made if token not in eos])
+    assert re.fullmatch("[0-9]{3}-(yes|no|é{1,3})", text)
+    await engine.close()

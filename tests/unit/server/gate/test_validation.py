@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from pd_core.constraint import json_object_constraint
 from pd_core.errors import (
     FingerprintMismatch,
+    InvalidConstraint,
     InvalidRequest,
     PdError,
     PromptTooLong,
@@ -13,6 +15,7 @@ from pd_core.errors import (
     TokenOutOfVocabulary,
 )
 from pd_core.generation import Extend, Fingerprints, Limits, Load, ModelCard, ServerInfo, Start
+from pd_core.sampling_params import SamplingParams
 from pd_server.gate.validation import RequestValidator
 
 _OURS = Fingerprints("tok", "tmpl", "w", "num")
@@ -94,6 +97,16 @@ def test_bad_starts_are_refused_by_name(start: Start, error: type[PdError], word
     with pytest.raises(error, match=words) as raised:
         _VALIDATOR.check_start(start)
     assert type(raised.value) is error
+
+
+def test_a_form_needs_a_server_that_compiles_it_and_all_of_the_answer() -> None:
+    formed = _start(sampling=SamplingParams(constraint=json_object_constraint()))
+    with pytest.raises(InvalidConstraint, match=r"this server \(torch\) holds no answer to a form"):
+        _VALIDATOR.check_start(formed)
+    able = replace(_CARD, model=replace(_CARD.model, grammar_library="llguidance-1.9.1/1"))
+    RequestValidator(able).check_start(formed)
+    with pytest.raises(InvalidConstraint, match="needs all of its tokens"):
+        RequestValidator(able).check_start(replace(formed, committed_first_position=4))
 
 
 def test_extend_has_the_bounds_of_start() -> None:

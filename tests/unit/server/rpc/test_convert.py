@@ -4,7 +4,14 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from pd_core.errors import InvalidRequest, InvalidSamplingParams, LinkCorrupted, ProtocolError
+from pd_core.constraint import Constraint, ConstraintKind
+from pd_core.errors import (
+    InvalidConstraint,
+    InvalidRequest,
+    InvalidSamplingParams,
+    LinkCorrupted,
+    ProtocolError,
+)
 from pd_core.generation import (
     Admitted,
     Extend,
@@ -27,6 +34,7 @@ from pd_proto.v1 import generation_pb2 as pb
 from pd_server.rpc.convert import event_to_pb, info_to_pb, request_from_pb
 
 _START = Start("r", (1, 2), 9)
+_REGEX = Constraint(ConstraintKind.REGEX, "a")
 _LOAD = Load(1, 2, 3, 4, 5.5, 0.006, 7.25, 8.5, 9, 10)
 
 
@@ -49,6 +57,7 @@ _OTHER_VALUES = SamplingParams(
     presence_penalty=-0.5,
     frequency_penalty=0.75,
 )
+_PLAIN_VALUES = {name: value for name, value in asdict(_OTHER_VALUES).items() if value is not None}
 
 
 def test_a_full_start_keeps_every_field() -> None:
@@ -59,7 +68,7 @@ def test_a_full_start_keeps_every_field() -> None:
             prompt_token_ids=[1, 2],
             committed_token_ids=[3],
             committed_first_position=4,
-            sampling=pb.Sampling(**asdict(_OTHER_VALUES)),
+            sampling=pb.Sampling(**_PLAIN_VALUES),
             token_limit=9,
             keep_ratio=0.25,
             fingerprints=pb.Fingerprints(
@@ -105,7 +114,7 @@ def test_zero_is_not_unset() -> None:
         _round_trip(bad)
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(SamplingParams)])
+@pytest.mark.parametrize("name", [f.name for f in fields(SamplingParams) if f.name != "constraint"])
 def test_every_sampling_parameter_crosses_from_the_device_to_the_server(name: str) -> None:
     value = getattr(_OTHER_VALUES, name)
     assert value != getattr(SamplingParams(), name), "the test must try another value"
@@ -116,6 +125,29 @@ def test_every_sampling_parameter_crosses_from_the_device_to_the_server(name: st
         assert start.sampling == sampling
 
 
+@pytest.mark.parametrize("kind", ConstraintKind)
+def test_every_kind_of_form_crosses_from_the_device_to_the_server(kind: ConstraintKind) -> None:
+    form = Constraint(kind, "" if kind is ConstraintKind.JSON_OBJECT else "größe|[0-9]")
+    start = replace(_START, sampling=SamplingParams(constraint=form))
+    message = request_to_pb(start)
+    assert message.start.api_version == 3
+    assert _round_trip(message) == start
+
+
+def test_a_form_of_an_unknown_kind_or_size_is_refused_by_name() -> None:
+    message = request_to_pb(replace(_START, sampling=SamplingParams(constraint=_REGEX)))
+    message.start.constraint.kind = 77  # type: ignore[assignment]
+    with pytest.raises(InvalidConstraint, match=r"unknown kind \(77\)"):
+        _round_trip(message)
+    message = request_to_pb(replace(_START, sampling=SamplingParams(constraint=_REGEX)))
+    message.start.constraint.source = "a" * 70_000
+    with pytest.raises(InvalidConstraint, match="at most 65536"):
+        _round_trip(message)
+    message.start.constraint.source = "b"
+    with pytest.raises(LinkCorrupted):
+        _round_trip(message)
+
+
 def test_extend_stop_and_nothing() -> None:
     assert _round_trip(pb.GenerateRequest(extend=pb.Extend(token_limit=7))) == Extend(7)
     assert _round_trip(pb.GenerateRequest(stop=pb.Stop())) == Stop()
@@ -124,9 +156,9 @@ def test_extend_stop_and_nothing() -> None:
 
 
 def test_another_version_is_named_before_its_fields_are_read() -> None:
-    for version in (0, 3):
+    for version in (0, 4):
         start = pb.Start(api_version=version, sampling=pb.Sampling(temperature=-1))
-        with pytest.raises(InvalidRequest, match=f"api_version is {version}; .* versions 1 to 2"):
+        with pytest.raises(InvalidRequest, match=f"api_version is {version}; .* versions 1 to 3"):
             _round_trip(pb.GenerateRequest(start=start))
 
 
@@ -197,17 +229,18 @@ def test_the_card() -> None:
     info = ServerInfo(
         server_version="1.2",
         model=ModelCard(
-            "m", "torch", Fingerprints("a", "b", "c", "d"), 50, (6, 7), 10, "rolling-hash"
+            "m", "torch", Fingerprints("a", "b", "c", "d"), 50, (6, 7), 10, "rolling-hash", "g-1"
         ),
         limits=Limits(20, 30, 40),
         load=_LOAD,
     )
     message = info_to_pb(info)
     assert (message.api_version, message.server_version, message.sampler) == (
-        2,
+        3,
         "1.2",
         "rolling-hash",
     )
+    assert message.grammar_library == "g-1"
     assert (message.model_name, message.engine) == ("m", "torch")
     assert message.limits == pb.Limits(
         max_context_tokens=10,

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from pd_core.errors import EngineDead, EngineError, RequestExpired
+from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
+from pd_core.constraint import Constraint, ConstraintKind
+from pd_core.errors import EngineDead, EngineError, InvalidConstraint, RequestExpired
 from pd_core.generation import Fingerprints, Finished, FinishReason, ModelCard
+from pd_core.grammar.grammars import Grammars
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import (
     EngineEvent,
@@ -381,3 +384,39 @@ def test_warm_up_leaves_speeds_and_no_other_trace(
     assert not engine.has_unfinished()
     engine.close()
     assert backend.closed
+
+
+GRAMMARS = Grammars(random_tiny_tokenizer(), random_tiny_tokenizer().vocab_size, [1])
+
+
+def _formed(regex: str, **fields: Any) -> LiveRequest:
+    form = Constraint(ConstraintKind.REGEX, regex)
+    return _request(sampling=SamplingParams(constraint=form), **fields)
+
+
+def test_a_form_that_cannot_be_used_never_reaches_vllm(backend: ScriptedBackend) -> None:
+    engine = VllmEngine(backend, CARD, 2, KVCost(16, 1000), GRAMMARS)
+    engine.add_request(_formed("(a"))
+    engine.add_request(_request(2))
+    events = _run(engine)
+    failed = [e for e in events if isinstance(e, RequestFailed)]
+    assert [e.request_id for e in failed] == [1]
+    assert isinstance(failed[0].error, InvalidConstraint)
+    assert _tokens(events, 2) == [10, 11, 12]
+
+
+def test_tokens_of_vllm_that_do_not_fit_fail_their_request(backend: ScriptedBackend) -> None:
+    """The scripted backend makes the tokens 10, 11, ...: no digits."""
+    engine = VllmEngine(backend, CARD, 2, KVCost(16, 1000), GRAMMARS)
+    engine.add_request(_formed("[0-9]{20}"))
+    events = _run(engine)
+    assert _tokens(events) == []
+    assert isinstance(events[-1], RequestFailed)
+    assert "left the form" in str(events[-1].error)
+    assert not backend.live
+
+
+def test_tokens_that_fit_are_passed_on(backend: ScriptedBackend) -> None:
+    engine = VllmEngine(backend, CARD, 2, KVCost(16, 1000), GRAMMARS)
+    engine.add_request(_formed("(?s:.)*"))
+    assert _tokens(_run(engine)) == [10, 11, 12]

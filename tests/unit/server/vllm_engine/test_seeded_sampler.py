@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
+from pd_core.grammar.grammars import Grammars
 from pd_core.sampling.history import History
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
+from tests.forms import FORMS
 
 EOS = [1]
 NUM_TOKEN_IDS = 40
@@ -109,3 +112,41 @@ def test_the_rolling_hash_takes_each_token_once(sampler: Any) -> None:
         assert token_id == expected.next_token(position, sampling)
         expected.extend([token_id])
         output.append(token_id)
+
+
+@pytest.mark.parametrize("first", [0, 4])
+def test_a_row_with_a_form_is_chosen_as_by_the_sampler_itself(sampler: Any, first: int) -> None:
+    tokenizer = random_tiny_tokenizer()
+    width = tokenizer.vocab_size
+    grammars = sampler._forms._grammars = Grammars(tokenizer, width, EOS)
+    sampling = SamplingParams(temperature=1.0, seed=5, constraint=FORMS["person"])
+    whole = list[int]()
+    made = torch.Generator().manual_seed(7)
+    rows = [torch.randn(2, width, generator=made) for _ in range(60)]
+    for row in rows:
+        mask = grammars.matcher(FORMS["person"]).mask(whole)
+        whole += sample(row[:1], [sampling], [len(whole)], EOS, None, [mask])
+        if whole[-1] in EOS:
+            break
+    output, free = list[int](), list[int]()
+    came = []
+    for index, params, out in ((0, sampling, output), (1, SamplingParams(), free)):
+        asked = _params(params, first)
+        asked.extra_args["pd"]["num_token_ids"] = width
+        came.append((index, asked, [8, 9, *whole[:first]], out))
+    sampler.update_state(came)
+    for row in rows[first : len(whole)]:
+        chosen = sampler.apply(row.clone()).argmax(1).tolist()
+        assert chosen[1] == int(row[1].argmax())
+        output.append(chosen[0])
+    assert [*whole[:first], *output] == whole
+
+
+def test_where_nothing_fits_the_row_ends_and_vllm_lives(sampler: Any) -> None:
+    tokenizer = random_tiny_tokenizer()
+    sampler._forms._grammars = Grammars(tokenizer, tokenizer.vocab_size, EOS)
+    asked = _params(SamplingParams(constraint=FORMS["regex"]), 0)
+    asked.extra_args["pd"]["num_token_ids"] = tokenizer.vocab_size
+    sampler.update_state([(0, asked, [8, 9], [77, 78])])  # an answer that does not fit
+    logits = torch.zeros(1, tokenizer.vocab_size)
+    assert sampler.apply(logits).argmax(1).tolist() == EOS
