@@ -14,13 +14,25 @@ import grpc
 import psutil
 import pytest
 
+from pd_bench.exactness.held_back import HeldEngine, WatchedLink
+from pd_core.checkpoints.loading import load_model
+from pd_core.generation import CloudEvent, Finished, RefinedPrompt
+from pd_core.refinement import Ranges, check_kept, num_positions
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.cloud.grpc_link import GrpcCloudLink
+from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.engine.torch_engine import TorchLocalEngine
+from pd_device_client.planning.planner import Plan
+from pd_device_client.session.sides import CloudTimeouts
+from tests.integration.device.test_carry import carry
+from tests.integration.device.test_refined import continued
 from tests.real_server import RealServer, real_server
 from tests.server_harness import Stream, connect, prompt_of, start_message, typed_error
 from tests.vllm.checkpoints import write_checkpoint
 
 PROMPT = "The device and the cloud carry one answer together. " * 4
 ENDLESS = SamplingParams(ignore_eos=True)
+PATIENT = CloudTimeouts(admitted_s=60, first_token_s=60, idle_s=60, finish_s=5)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +123,39 @@ async def test_devices_chat_cancel_and_see_it_die(
         assert "restart the server" in message
     await asyncio.to_thread(server.process.wait, 120)
     assert server.process.returncode == 70
+
+
+async def test_a_device_goes_on_from_what_vllm_kept_of_a_prompt(
+    server: RealServer, directory: Path
+) -> None:
+    """The refined prompt comes over gRPC while vLLM makes the first tokens."""
+    loaded = load_model(str(directory))
+    words = (f"Part {i} of the text says {i * i % 97}. " for i in range(40))
+    prompt = tuple(loaded.tokenizer.encode("".join(words)))
+    came, kept, released = list[type](), list[Ranges](), asyncio.Event()
+
+    def watch(event: CloudEvent, _: int) -> None:
+        came.append(type(event))
+        if isinstance(event, RefinedPrompt):
+            kept.append(event.kept_ranges)
+        if isinstance(event, Finished):
+            released.set()  # the device has read nothing before
+
+    inner = TorchLocalEngine(loaded, chunk_tokens=64)
+    link = WatchedLink(GrpcCloudLink(server.address), watch)
+    plan = Plan(Mode.PD_DEVICE, 8, 0.004, keep_ratio=0.5, adapts=False)
+    ask = Ask("refined", prompt, 24, ENDLESS)
+    outcome = await carry(ask, plan, link, HeldEngine(inner, released), loaded, PATIENT)
+    [ranges] = kept
+    assert came.index(RefinedPrompt) < came.index(Finished)
+    check_kept(ranges, len(prompt))
+    assert 0.5 * len(prompt) <= num_positions(ranges) <= 0.5 * len(prompt) + 64
+    assert outcome.left_out_tokens == len(prompt) - num_positions(ranges)
+    assert (outcome.handoff_position, outcome.exactness) == (8, "refined")
+    first = outcome.token_ids[:8]
+    assert outcome.token_ids == continued(loaded, prompt, ranges, first, ENDLESS)
+    await link.close()
+    await inner.close()
 
 
 async def test_ctrl_c_drains_and_leaves_no_process(server: RealServer) -> None:

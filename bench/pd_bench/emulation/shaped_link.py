@@ -12,12 +12,11 @@ from collections.abc import AsyncGenerator
 from pd_core.errors import PdError
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop, Tokens
 from pd_device_client.contract.ports import CloudLink, CloudStream
-from pd_device_client.planning.speeds.profiles import LinkProfile
+from pd_device_client.planning.speeds.profiles import TOKEN_BYTES, LinkProfile
 
 __all__ = ["Lane", "ShapedCloudLink", "tokens_in"]
 
 _HEADER_BYTES = 100  # TCP, HTTP/2 and gRPC framing of one small message
-_BYTES_PER_TOKEN = 3  # a varint token id
 
 
 class Lane:
@@ -39,7 +38,7 @@ class Lane:
         profile = self._profile
         sent = self._line_free_s if self._line_free_s > now_s else now_s
         if profile.bytes_per_s is not None:
-            sent += (_HEADER_BYTES + _BYTES_PER_TOKEN * num_tokens) / profile.bytes_per_s
+            sent += (_HEADER_BYTES + TOKEN_BYTES * num_tokens) / profile.bytes_per_s
         self._line_free_s = sent
         delay = profile.rtt_s / 2 + self._random.gauss(0, profile.jitter_s)
         if delay < 0:

@@ -14,11 +14,12 @@ from importlib import resources
 
 from rich.table import Table
 
-from pd_bench.exactness.held_back import HeldEngine, TellingLink
+from pd_bench.exactness.held_back import HeldEngine, WatchedLink
 from pd_bench.exactness.settings import HandoffSettings
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import ConfigError, FingerprintMismatch
+from pd_core.generation import CloudEvent, Finished
 from pd_core.integer.kernel_library import KERNEL_VARIABLE
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.sampling_params import SamplingParams
@@ -191,10 +192,15 @@ class _Pair:
         hands = shake_hands(engine.card, info.model)
         if hands.mismatch:
             raise FingerprintMismatch(hands.mismatch)
-        telling = TellingLink(link)
+        finished = asyncio.Event()
+
+        def note(event: CloudEvent, _: int) -> None:
+            if isinstance(event, Finished):
+                finished.set()
+
         sides = Sides(
-            link=telling,
-            engine=HeldEngine(engine, telling.finished),
+            link=WatchedLink(link, note),
+            engine=HeldEngine(engine, finished),
             cloud_estimate=CloudEstimate(),
             device_estimate=DeviceEstimate(device_profile("laptop")),
             fingerprints=loaded.fingerprints,
@@ -202,7 +208,7 @@ class _Pair:
             exactness=hands.exactness,
         )
         ids = info.model.fingerprints.numerics_id, loaded.fingerprints.numerics_id
-        return cls(sides, telling.finished, ids, length)
+        return cls(sides, finished, ids, length)
 
     async def hand_over(
         self, prompt: tuple[int, ...], sampling: SamplingParams

@@ -1,35 +1,42 @@
-"""A device that is held back until the cloud has sent all it was asked for.
+"""A device that is held back until the cloud has come as far as it should, and a link that tells.
 
 Without it a quick device would take over before the position that is to be tried.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pd_core.generation import (
     CloudEvent,
     Extend,
-    Finished,
     ModelCard,
     ServerInfo,
     Start,
     Stop,
     TokenLogprobs,
+    Tokens,
 )
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import CloudLink, CloudStream, LocalEngine, LocalSequence
 
-__all__ = ["HeldEngine", "TellingLink"]
+__all__ = ["HeldEngine", "WatchedLink"]
 
 
-@dataclass(frozen=True, slots=True)
-class TellingLink:
-    """A cloud link that sets `finished` when a stream has ended by itself."""
+@dataclass(slots=True)
+class WatchedLink:
+    """A cloud link that tells of every event before it is handled.
+
+    Attributes:
+        link: the real one.
+        on_event: called with each event, and how many tokens have come so far over all streams.
+        received: those tokens.
+    """
 
     link: CloudLink
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    on_event: Callable[[CloudEvent, int], None]
+    received: int = 0
 
     async def info(self) -> ServerInfo:
         """Ask the cloud."""
@@ -37,23 +44,24 @@ class TellingLink:
 
     async def open(self, start: Start) -> CloudStream:
         """Open a stream of the inner link."""
-        return _TellingStream(await self.link.open(start), self.finished)
+        return _WatchedStream(self, await self.link.open(start))
 
     async def close(self) -> None:
         """Close the inner link."""
         await self.link.close()
 
 
-class _TellingStream:
-    def __init__(self, stream: CloudStream, finished: asyncio.Event) -> None:
+class _WatchedStream:
+    def __init__(self, link: WatchedLink, stream: CloudStream) -> None:
+        self._link = link
         self._stream = stream
-        self._finished = finished
 
     async def events(self) -> AsyncGenerator[CloudEvent, None]:
         async with aclosing(self._stream.events()) as events:
             async for event in events:
-                if isinstance(event, Finished):
-                    self._finished.set()
+                if isinstance(event, Tokens):
+                    self._link.received += len(event.token_ids)
+                self._link.on_event(event, self._link.received)
                 yield event
 
     async def send(self, message: Extend | Stop) -> None:

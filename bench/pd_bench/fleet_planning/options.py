@@ -17,6 +17,7 @@ from pd_bench.fleet_planning.load_level import LoadLevel, Waits, prefill_work_s
 from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ask import Mode
+from pd_device_client.planning.speeds.profiles import TOKEN_BYTES
 
 __all__ = ["RESOURCES", "FleetPromise", "Option", "RequestGroup", "groups_of"]
 
@@ -30,7 +31,6 @@ _MARGIN = 0.9  # of what is promised: forecasts are not exact
 # Spreads that are guarded against: of one pass; and of the passes' mean, as the device forecasts.
 _GUARDED_SPREADS, _LEAST_SPREADS = 2.4, 1.5
 _PASS_TOKENS = 128
-_TOKEN_BYTES = 4
 _DENSE_TOKENS = 32  # every k up to here is tried, and above every k that is an eighth more
 
 Vector = NDArray[np.float64]
@@ -242,7 +242,7 @@ class RequestGroup:
     @cached_property
     def _network_s(self) -> Vector:
         link = self.devices.link
-        sent_s = 0.0 if link.bytes_per_s is None else _TOKEN_BYTES / link.bytes_per_s
+        sent_s = 0.0 if link.bytes_per_s is None else TOKEN_BYTES / link.bytes_per_s
         return np.asarray(link.rtt_s + 2 * link.jitter_s + sent_s * self._prompts)
 
     @cached_property

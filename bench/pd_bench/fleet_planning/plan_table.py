@@ -16,7 +16,9 @@ def plan_table(plan: PlanDocument) -> Table:
         f"{plan.cloud.max_num_seqs} slots"
     )
     for column in ("class", "prompts up to", "share", "served by", "k", "rho", "admitted", "kept"):
-        table.add_column(column, justify="left" if column in ("class", "served by") else "right")
+        words = column in ("class", "served by")
+        least = len("not admitted") if column == "served by" else None  # also in 80 columns
+        table.add_column(column, justify="left" if words else "right", min_width=least)
     for devices in plan.classes:
         for group in _merged(devices.groups):
             refused = group.admitted <= 0

@@ -88,6 +88,11 @@ class DeviceMix:
         """The classes and their shares."""
         return ", ".join(f"{c.share:.0%} {c.name}" for c in self.classes)
 
+    @property
+    def refines(self) -> bool:
+        """Whether some devices are to read less than their whole prompts."""
+        return any(group.keep_ratio < 1.0 for c in self.classes for group in c.groups)
+
     def place(self, line: int) -> Place:
         """Return the device of a row: always the same one for a line."""
         drawn = random.Random(_SEED * line)
@@ -106,4 +111,4 @@ class DeviceMix:
         if group.mode is not Mode.PD_DEVICE:
             return Scheme(scheme.name, group.mode.value)
         k = math.ceil(group.cloud_tokens * prompt_tokens / group.whole_prompt)
-        return Scheme(scheme.name, group.mode.value, max(k, 1))
+        return Scheme(scheme.name, group.mode.value, max(k, 1), group.keep_ratio)

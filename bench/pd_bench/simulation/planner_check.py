@@ -42,6 +42,10 @@ class _Passes:
     def usual_decode_s(self) -> float:
         return self.profile.decode_s
 
+    @property
+    def chunk_tokens(self) -> int:
+        return CHUNK_TOKENS
+
     def prefill_s(self, num_tokens: int) -> float:
         full, rest = divmod(num_tokens, CHUNK_TOKENS)
         return full * self.profile.pass_s(0, CHUNK_TOKENS) + self.profile.pass_s(0, rest)

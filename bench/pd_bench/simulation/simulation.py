@@ -21,6 +21,7 @@ from pd_bench.results.result import (
 )
 from pd_bench.results.series import LoadPoint
 from pd_bench.results.sketch import MAX_EXACT, RELATIVE_ERROR
+from pd_bench.simulation.device_mix import DeviceMix
 from pd_bench.simulation.fleet import SimulatedFleet, workload_of
 from pd_bench.simulation.settings import SimulationSettings
 from pd_bench.simulation.tally import AnswerDigests, SchemeTally
@@ -175,6 +176,7 @@ class Simulation:
             "evenly; the figures are of all",
             *self._skipped.labels,
             *(label for scheme in settings.parsed_schemes for label in scheme.labels),
+            *_refined_label(settings.mix),
         )
 
     def _profiles(self) -> dict[str, dict[str, str | float | None]]:
@@ -199,6 +201,12 @@ class Simulation:
             "keep_requests": settings.keep_requests,
             "past": None if settings.past is None else settings.past.name,
         }
+
+
+def _refined_label(mix: DeviceMix | None) -> tuple[str, ...]:
+    if mix is None or not mix.refines:
+        return ()
+    return ("planned: devices read parts of prompts, so with a real model texts are not exact",)
 
 
 def _past_label(past: Path | None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import typer
 from annotated_types import Ge, Le
 from typer.core import TyperCommand
 
+from pd_core.settings.alternatives import with_one_of_each
 from pd_core.settings.composition import Offered, composed, offered
 from pd_core.settings.option import Argument, Option, Secret
 from pd_core.settings.program import Program, Read
@@ -88,6 +89,7 @@ def add_command(
             from pd_core.settings.sources import read_sources
 
             read = read_sources(program, command, settings, flags, config)
+        read = with_one_of_each(offered(settings), read)
         run(composed(settings, read.values), read)
 
     variables: dict[str, str] = {}

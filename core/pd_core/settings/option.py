@@ -31,6 +31,8 @@ class Option:
         written: converts the field's default back to text, for the help.
         only_flag: neither a variable nor a file sets it.
         may_be_path: a text that begins with ./, ../ or ~/ is a path, relative to the settings file.
+        instead_of: the option that says the same in another way; of the two the one counts that
+            overrides the other, and this one where both stand in one place.
     """
 
     help: str
@@ -41,6 +43,7 @@ class Option:
     written: Callable[[Any], str] = str
     only_flag: bool = False
     may_be_path: bool = False
+    instead_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles
 from pd_device_client.device.residency import Phase, Residency
 from pd_device_client.device.totals import Totals
+from pd_device_client.planning.speeds.estimates import CloudEstimate
 
 __all__ = ["Status"]
 
@@ -101,7 +102,16 @@ class Status:
             "detail": detail,
             "model": None if info is None else info.model.name,
             "exactness": client.cloud.handshake.exactness if client and connected else None,
+            "link": _link(client.cloud.estimate) if client and connected else None,
         }
+
+
+def _link(estimate: CloudEstimate) -> dict[str, float | None]:
+    return {
+        "rtt_s": estimate.rtt_s,
+        "jitter_s": estimate.jitter_s,
+        "upload_bytes_per_s": estimate.upload_bytes_per_s,
+    }
 
 
 def _cloud_state(cloud: CloudWatch) -> tuple[str, str | None]:

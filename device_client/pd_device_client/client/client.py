@@ -1,6 +1,7 @@
 """The device client: both sides, their speed estimates, and a session for each answer."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,7 @@ from pd_device_client.planning.plan_notes import plan_notes
 from pd_device_client.planning.speeds.estimates import DeviceEstimate
 from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.session.engine_turns import EngineTurns
+from pd_device_client.session.reading_pace import ReadingPace
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import CloudTimeouts, Sides
 
@@ -180,7 +182,7 @@ class DeviceClient:
             text=self._text_source(ask),
             protected=self._protected(ask, plan),
             notes=[*choice.notes, *plan_notes(plan, ask.mode, num_prompt)],
-            reading_wpm=promise.reading_wpm,
+            reading=_reading(promise, plan),
             on_end=partial(self._learn, cloud, num_prompt),
         )
         logger.debug("request %s: %s", ask.request_id, plan)
@@ -295,6 +297,15 @@ class DeviceClient:
         if outcome.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}:
             self.lengths.add(num_prompt, len(outcome.shown))
         cloud.judge(outcome)
+
+
+def _reading(promise: Promise, plan: Plan) -> ReadingPace | None:
+    """Return the reader's own speed, within what is planned and promised."""
+    if promise.reading_wpm is None:
+        return None
+    stretched_s = plan.pace_s if plan.pace_s > promise.pace_s else 0.0
+    longest_s = math.inf if promise.largest_gap_s is None else promise.largest_gap_s
+    return ReadingPace(promise.reading_wpm, stretched_s, longest_s)
 
 
 def _nothing() -> None:

@@ -5,9 +5,9 @@ from statistics import NormalDist
 
 from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.planning.planner import Plan, fixed_plan, plan_request
-from pd_device_client.planning.speeds.estimates import GUARD_QUANTILE, DeviceEstimate
+from pd_device_client.planning.speeds.estimates import GUARD_QUANTILE
 from pd_device_client.planning.speeds.queued_device import QueuedDevice
-from pd_device_client.planning.spread import Spread
+from pd_device_client.planning.spread import USUAL_PASS_TOKENS, Spread
 from pd_device_client.session.sides import Sides
 
 __all__ = ["plan_for"]
@@ -37,7 +37,7 @@ def plan_for(ask: Ask, promise: Promise, expected_tokens: int, sides: Sides) -> 
     k, limit = ask.cloud_tokens, ask.max_tokens
     if k is not None and ask.mode is Mode.PD_DEVICE and device is not None and cloud is not None:
         return fixed_plan(k, num_prompt, limit, promise, device=device, cloud=cloud)
-    plan = plan_request(
+    return plan_request(
         num_prompt,
         expected_tokens,
         limit,
@@ -45,11 +45,19 @@ def plan_for(ask: Ask, promise: Promise, expected_tokens: int, sides: Sides) -> 
         device=device,
         cloud=cloud,
         mode=ask.mode,
-        spread=_spread(sides.device_estimate),
+        spread=_spread(sides, num_prompt),
     )
-    return plan if engine is None else replace(plan, chunk_tokens=engine.chunk_tokens)
 
 
-def _spread(device: DeviceEstimate) -> Spread:
-    """The profile's; the device's forecasts are late by a high quantile of it already."""
-    return Spread(device.profile.spread, guard=NormalDist().inv_cdf(GUARD_QUANTILE))
+def _spread(sides: Sides, num_prompt: int) -> Spread:
+    """The device's and the cloud's, as they were seen.
+
+    The device's forecasts are late by a high quantile of the former already.
+    """
+    device, cloud = sides.device_estimate, sides.cloud_estimate
+    return Spread(
+        device.spread,
+        0.0 if sides.link is None else cloud.first_token_sd_s(num_prompt),
+        guard=NormalDist().inv_cdf(GUARD_QUANTILE),
+        pass_tokens=device.chunk_tokens or USUAL_PASS_TOKENS,
+    )

@@ -13,6 +13,7 @@ from pd_core.host.other_load import OtherLoad
 from pd_core.host.torch_environment import prepare_environment
 from pd_core.process.quick_imports import quick_imports
 from pd_core.process.until_signal import run_until_signal
+from pd_core.settings.alternatives import with_one_of_each
 from pd_core.settings.composition import offered
 from pd_core.settings.program import Read
 from pd_device_client.commands.program import PROGRAM, DoctorSettings
@@ -86,8 +87,9 @@ def report(config: Path | None) -> Iterator[tuple[str, str, str, str]]:
 
     for command in ("chat", "serve"):
         settings: type = PROGRAM.commands[command]
-        read = read_sources(PROGRAM, command, settings, {}, config)
-        for option in offered(settings):
+        options = offered(settings)
+        read = with_one_of_each(options, read_sources(PROGRAM, command, settings, {}, config))
+        for option in options:
             if option.stored:
                 value = _words(read.values[option.name])
                 yield command, option.spelt, value, read.sources.get(option.name, _BUILT_IN)

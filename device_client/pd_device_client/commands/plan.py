@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from statistics import NormalDist
 
 import typer
@@ -12,22 +13,25 @@ from pd_core.process.quick_imports import quick_imports
 from pd_core.process.until_signal import run_until_signal
 from pd_core.settings.program import Read
 from pd_device_client.commands.messages import configure_logging, warn_of_exposed
-from pd_device_client.contract.ask import Mode
+from pd_device_client.contract.ask import Mode, Promise
+from pd_device_client.device.battery import read_battery
+from pd_device_client.device.cloud_use import CloudUse, cloud_use_path
+from pd_device_client.planning.cloud_allowance import CloudAllowance
 from pd_device_client.planning.handoff_time import CloudForecast, DeviceForecast
 from pd_device_client.planning.plan_notes import plan_words
 from pd_device_client.planning.plan_reasons import expectations, plan_document, reasons
 from pd_device_client.planning.planner import Considered, consider
 from pd_device_client.planning.speeds.cloud_speeds import cloud_speeds
 from pd_device_client.planning.speeds.estimates import GUARD_QUANTILE, DeviceEstimate
-from pd_device_client.planning.speeds.profiles import device_profile, link_profile
-from pd_device_client.planning.spread import Spread
+from pd_device_client.planning.speeds.profile_values import read_device_profile
+from pd_device_client.planning.speeds.profiles import link_profile
+from pd_device_client.planning.spread import USUAL_PASS_TOKENS, Spread
 from pd_device_client.terminal.columns import aligned
 from pd_device_client.terminal.plan_picture import plan_picture
 from pd_device_client.terminal.plan_settings import PlanSettings
 
 __all__ = ["plan"]
 
-_CHUNK_TOKENS = 128  # of a named device
 _GUARD = NormalDist().inv_cdf(GUARD_QUANTILE)  # of its forecasts
 
 
@@ -51,11 +55,15 @@ def plan(settings: PlanSettings, _: Read) -> None:
         settings.prompt_tokens,
         settings.output_tokens,
         settings.output_tokens,
-        settings.device.promise,
+        _promise(settings),
         device=device,
         cloud=cloud,
         mode=settings.mode,
-        spread=Spread(device.profile.spread, guard=_GUARD),
+        spread=Spread(
+            device.spread,
+            guard=_GUARD,
+            pass_tokens=device.chunk_tokens or USUAL_PASS_TOKENS,
+        ),
     )
     if settings.json:
         typer.echo(json.dumps(plan_document(considered), allow_nan=False))
@@ -63,10 +71,22 @@ def plan(settings: PlanSettings, _: Read) -> None:
     _print(settings, considered, device, cloud)
 
 
+def _promise(settings: PlanSettings) -> Promise:
+    """Return the promise, with what the caps leave of the cloud for such a request today.
+
+    This device's battery says nothing of a named device.
+    """
+    here, caps = settings.device_profile is None, settings.device.promises.caps
+    low = here and settings.battery.spares(read_battery())
+    account = CloudUse(cloud_use_path()) if caps.of_a_day else None
+    left = CloudAllowance(caps, account).tokens_left(settings.prompt_tokens)
+    return replace(settings.device.promise, spare_device=low, max_cloud_tokens=left)
+
+
 def _named_device(settings: PlanSettings) -> DeviceEstimate | None:
     if settings.device_profile is None:
         return None
-    return DeviceEstimate(device_profile(settings.device_profile), _CHUNK_TOKENS)
+    return DeviceEstimate(read_device_profile(settings.device_profile), USUAL_PASS_TOKENS)
 
 
 def _this_device(settings: PlanSettings) -> DeviceEstimate:

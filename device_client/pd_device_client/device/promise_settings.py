@@ -93,8 +93,11 @@ class PromiseSettings:
             ConfigError: it contradicts itself.
         """
         if self.largest_gap_s is not None and self.largest_gap_s < pace_s:
+            pace = f"--pace {pace_s:g} s"
+            if reading_wpm is not None:
+                pace = f"the {pace_s:.2g} s between tokens at --reading-wpm {reading_wpm:g}"
             raise ConfigError(
-                f"--largest-gap is {self.largest_gap_s:g} s, and --pace {pace_s:g} s is longer; "
+                f"--largest-gap is {self.largest_gap_s:g} s, and {pace} is longer; "
                 "allow a longer gap, or ask for a faster pace"
             )
         return Promise(

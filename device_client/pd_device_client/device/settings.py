@@ -44,7 +44,10 @@ class DeviceSettings:
     reading_wpm: Annotated[
         float | None,
         *(Ge(1), Le(10000)),
-        Option("Words a minute to show, by the answer's own tokens per word, instead of --pace."),
+        Option(
+            "Words a minute to show, by the answer's own tokens per word, instead of --pace.",
+            instead_of="pace",
+        ),
     ] = None
     ttft_s: Annotated[
         float | None,

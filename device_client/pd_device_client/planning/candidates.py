@@ -123,6 +123,7 @@ class Candidates:
             ready_s=first_s,
             first_token_s=first_s,
             broken=_broken(promise, first_s, "this device", step_s),
+            chunk_tokens=device.chunk_tokens,
             expected=Expected(first_s, max(pace_s, step_s), miss_chance=chance),
         )
         late = promise.ttft_s is None and first_s > self._wanted_ttft_s
@@ -279,6 +280,7 @@ class Candidates:
             first_token_s=first_s,
             broken=_broken(promise, first_s, "the cloud", step_s),
             why=_stretched_words(pace_s, promise.pace_s),
+            chunk_tokens=device.chunk_tokens,
             expected=Expected(first_s, max(pace_s, step_s), k, self._cloud_s(made), made, chance),
         )
 

@@ -40,6 +40,11 @@ class DeviceForecast(Protocol):
         """D as it usually is, not guarded against a stall."""
         ...
 
+    @property
+    def chunk_tokens(self) -> int | None:
+        """Tokens of each pass of the prefill; None: unknown."""
+        ...
+
     def prefill_s(self, num_tokens: int) -> float:
         """P(n): seconds to prefill the first n tokens."""
         ...

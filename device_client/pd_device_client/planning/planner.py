@@ -19,6 +19,7 @@ from pd_device_client.planning.plan import (
     below_pace,
     is_below_pace,
 )
+from pd_device_client.planning.refined_prompt import refined
 from pd_device_client.planning.spread import MISS_CHANCE, NO_SPREAD, Spread
 
 __all__ = [
@@ -175,16 +176,21 @@ def fixed_plan(
 ) -> Plan:
     """Plan exactly `num_cloud_tokens` from the cloud, whatever the forecast: a baseline.
 
-    A shorter answer comes from the cloud alone; a side that fails changes the number.
+    A shorter answer comes from the cloud alone; a side that fails changes the number. Of the prompt
+    the device reads no more than the promise's quality floor asks for.
     """
-    k = min(num_cloud_tokens, max_tokens)
+    k, keep_ratio = min(num_cloud_tokens, max_tokens), promise.quality_floor
+    if keep_ratio < 1:
+        device = refined(device, prompt_tokens, keep_ratio, cloud.first_token_s)
     return Plan(
         mode=Mode.PD_DEVICE,
         cloud_tokens=k,
         pace_s=promise.pace_s,
+        keep_ratio=keep_ratio,
         ready_s=ready_s(k, prompt_tokens, device, cloud),
         first_token_s=cloud.first_token_s,
         adapts=False,
+        chunk_tokens=device.chunk_tokens,
         expected=Expected(
             cloud.first_token_s,
             cloud_s=cloud.first_token_s + (k - 1) * cloud.step_s,

@@ -4,13 +4,12 @@ import bisect
 from dataclasses import dataclass
 
 from pd_device_client.planning.handoff_time import DeviceForecast
+from pd_device_client.planning.spread import USUAL_PASS_TOKENS
 
 __all__ = ["KEEP_RATIOS", "RefinedDevice", "refined"]
 
 KEEP_RATIOS = (1.0, 0.75, 0.5, 0.25)
 """The keep ratios that are tried; 1 is exact."""
-
-_PASS_TOKENS = 128  # the engines' usual chunk; a pass that has begun is not broken off
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,11 @@ class RefinedDevice:
         """D as it usually is."""
         return self.device.usual_decode_s
 
+    @property
+    def chunk_tokens(self) -> int | None:
+        """Tokens of each pass of the prefill."""
+        return self.device.chunk_tokens
+
     def prefill_s(self, num_tokens: int) -> float:
         """P of the kept positions, and of what follows the prompt."""
         left_out = self.prompt_tokens - self.kept_tokens
@@ -54,8 +58,10 @@ def refined(
         keep_ratio: rho, of the positions that are not prefilled yet.
         known_s: when the kept positions are known, from submit; progress until then is kept.
     """
-    passes = range(_PASS_TOKENS, prompt_tokens, _PASS_TOKENS)
+    chunk = device.chunk_tokens or USUAL_PASS_TOKENS
+    passes = range(chunk, prompt_tokens, chunk)
+    # A pass that has begun is not broken off.
     begun = bisect.bisect_right(passes, known_s, key=device.prefill_s) + 1
-    done = min(begun * _PASS_TOKENS, prompt_tokens)
+    done = min(begun * chunk, prompt_tokens)
     kept = done + round(keep_ratio * (prompt_tokens - done))
     return RefinedDevice(device, prompt_tokens, max(kept, 1))

@@ -8,12 +8,22 @@ missed by it once in a hundred answers.
 import math
 from dataclasses import dataclass
 
-__all__ = ["MISS_CHANCE", "NO_SPREAD", "Spread", "gap_chance", "late_chance", "margin_s"]
+__all__ = [
+    "MISS_CHANCE",
+    "NO_SPREAD",
+    "USUAL_PASS_TOKENS",
+    "Spread",
+    "gap_chance",
+    "late_chance",
+    "margin_s",
+]
 
 MISS_CHANCE = 0.01
 """A plan may miss its promise by chance this often."""
 
-_PASS_TOKENS = 128  # of a prefill, whose passes err each for itself
+USUAL_PASS_TOKENS = 128
+"""Tokens of a prefill's pass, where the engine is not known."""
+
 _DEVIATIONS = 2.3263  # a normal value lies beyond so many only with MISS_CHANCE
 
 
@@ -25,11 +35,13 @@ class Spread:
         device: of each pass and each step of the device, relative to its seconds.
         first_token_s: of the cloud's first token, in seconds.
         guard: by how many of them the forecast of the device's prefill is later than usual.
+        pass_tokens: tokens of a prefill's pass.
     """
 
     device: float = 0.0
     first_token_s: float = 0.0
     guard: float = 0.0
+    pass_tokens: int = USUAL_PASS_TOKENS
 
 
 NO_SPREAD = Spread()
@@ -38,7 +50,8 @@ NO_SPREAD = Spread()
 
 def _deviations_s(spread: Spread, ready_s: float, prompt_tokens: int) -> tuple[float, float]:
     """Return the deviations of the prefill's end, and of that against the first token."""
-    prefill = spread.device * ready_s / math.sqrt(max(prompt_tokens / _PASS_TOKENS, 1.0))
+    passes = max(prompt_tokens / spread.pass_tokens, 1.0)
+    prefill = spread.device * ready_s / math.sqrt(passes)
     return prefill, math.hypot(prefill, spread.first_token_s)
 
 

@@ -100,6 +100,7 @@ class CloudLeg:
         self._stopping = False
         self._wishes = Signal()  # what the cloud should do may have changed
         self._streams = 0
+        self._sent_tokens = 0  # with the present stream's Start
         self._paid = 0  # tokens of the present stream, by the caps
         self._failures = 0
         self._retry_at_s = 0.0
@@ -265,6 +266,7 @@ class CloudLeg:
             return None
         self._paid, self.limit = granted, length + granted
         self._streams += 1
+        self._sent_tokens = len(ask.prompt_token_ids) + length
         first, refinement = self._streams == 1, self._refinement
         return Start(
             request_id=f"{ask.request_id}/{self._streams}",
@@ -317,6 +319,8 @@ class CloudLeg:
                             wait_s = timeouts.idle_s
                         case Admitted(load):
                             self._estimate.load = load
+                            taken_s = self._time() - self._opened_s
+                            self._estimate.observe_upload(self._sent_tokens, taken_s)
                             wait_s = timeouts.first_token_s
                         case Finished():
                             self.generated += max(event.tokens_generated - received, 0)

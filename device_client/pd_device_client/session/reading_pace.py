@@ -1,5 +1,7 @@
 """A reader's own speed, in words, as a gap between tokens."""
 
+import math
+
 __all__ = ["USUAL_TOKENS_PER_WORD", "ReadingPace", "usual_gap_s"]
 
 _MOST_TOKENS_PER_WORD = 6.0
@@ -16,10 +18,15 @@ class ReadingPace:
 
     Args:
         words_per_minute: the reader's speed.
+        shortest_s: no gap is shorter, as the plan stretched the pace.
+        longest_s: no gap is longer, as that is promised.
     """
 
-    def __init__(self, words_per_minute: float) -> None:
+    def __init__(
+        self, words_per_minute: float, shortest_s: float = 0.0, longest_s: float = math.inf
+    ) -> None:
         self._s_per_word = 60 / words_per_minute
+        self._shortest_s, self._longest_s = shortest_s, longest_s
         self._tokens = self._words = 0
         self._within = False  # a word
 
@@ -36,7 +43,8 @@ class ReadingPace:
         """Seconds between two tokens."""
         words = max(self._words, self._tokens / _MOST_TOKENS_PER_WORD)
         tokens_per_word = (self._tokens + _SURE_OF * USUAL_TOKENS_PER_WORD) / (words + _SURE_OF)
-        return self._s_per_word / tokens_per_word
+        gap_s = self._s_per_word / tokens_per_word
+        return min(max(gap_s, self._shortest_s), self._longest_s)
 
 
 def usual_gap_s(words_per_minute: float) -> float:

@@ -1,4 +1,4 @@
-"""Whether a stream of the cloud that failed is opened again, and when."""
+"""Which failures of a cloud's stream are tried again, and after how long."""
 
 from pd_core.errors import (
     CapacityError,
@@ -11,24 +11,19 @@ from pd_core.errors import (
 
 __all__ = ["retry_wait_s"]
 
-# Waits before the first, second, ... retry of a broken stream; a received token resets the count.
-_RETRY_WAITS_S = (0.1, 0.5, 2.0)
+_WAITS_S = (0.1, 0.5, 2.0)  # before the first, second, ... retry
 
 
-def retry_wait_s(error: PdError, num_failures: int) -> float | None:
-    """Return the seconds to wait before a new stream; None: a retry would not help.
+def retry_wait_s(error: PdError, failures: int) -> float | None:
+    """Return how long to wait before a stream is tried again; None: it is not.
 
     Args:
-        error: why the stream ended.
-        num_failures: streams that failed before it, since the last token.
+        error: why the last one ended.
+        failures: how many have failed before it since a token was received.
     """
-    if not _retryable(error) or num_failures >= len(_RETRY_WAITS_S):
+    if isinstance(error, CloudAuthenticationFailed) or failures >= len(_WAITS_S):
         return None
-    wait_s = _RETRY_WAITS_S[num_failures]
-    return max(wait_s, error.retry_after_s) if isinstance(error, CapacityError) else wait_s
-
-
-def _retryable(error: PdError) -> bool:
-    if isinstance(error, CloudAuthenticationFailed):
-        return False
-    return isinstance(error, TransportError | CapacityError | EngineError | ProtocolError)
+    if isinstance(error, CapacityError):
+        return max(_WAITS_S[failures], error.retry_after_s)
+    retried = isinstance(error, TransportError | EngineError | ProtocolError)
+    return _WAITS_S[failures] if retried else None

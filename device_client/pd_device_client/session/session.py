@@ -54,8 +54,7 @@ class Session:
         text: detokeniser with stop strings; without one no text is made.
         protected: positions of the prompt that a refined prompt keeps in any case.
         notes: first notes of the outcome, in words for the user.
-        reading_wpm: the reader's speed in words a minute, for an answer with text; None: the plan's
-            pace.
+        reading: the reader's own speed, for an answer with text; None: the plan's pace.
         on_end: called with the outcome when it is complete.
 
     Attributes:
@@ -75,7 +74,7 @@ class Session:
         text: TextSource | None = None,
         protected: Ranges = (),
         notes: Sequence[str] = (),
-        reading_wpm: float | None = None,
+        reading: ReadingPace | None = None,
         on_end: Callable[[Outcome], None] | None = None,
     ) -> None:
         self.ask = ask
@@ -125,7 +124,6 @@ class Session:
         )
         outlook = ReaderOutlook(sides, log, self.cloud, self.device, self.handoff)
         self.seen.pace_s = plan.pace_s
-        reading = None if reading_wpm is None else ReadingPace(reading_wpm)
         self.reader = Reader(ask, log, self.seen, outlook, changed, text, reading)
         self.outcome = Outcome(
             request_id=ask.request_id,

@@ -8,6 +8,7 @@ from annotated_types import Ge, Le
 from pd_core.settings.option import Option, Part
 from pd_device_client.cloud.settings import CloudSettings
 from pd_device_client.contract.ask import Mode
+from pd_device_client.device.battery import BatteryPolicy
 from pd_device_client.device.settings import DeviceSettings, ModeOption
 from pd_device_client.planning.speeds.cloud_speeds import CLOUD_SPEEDS
 from pd_device_client.planning.speeds.profiles import DEVICE_PROFILES, LINK_PROFILES
@@ -15,7 +16,10 @@ from pd_device_client.planning.speeds.profiles import DEVICE_PROFILES, LINK_PROF
 __all__ = ["PlanSettings"]
 
 _MOST_TOKENS = 10_000_000
-_DEVICE = ("model", "engine", "pace_s", "ttft_s", "promises", "num_threads", "numerics")
+_DEVICE = (
+    *("model", "engine", "pace_s", "reading_wpm", "ttft_s"),
+    *("promises", "num_threads", "numerics"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,12 @@ class PlanSettings:
     device_profile: Annotated[
         str | None,
         Option(
-            "A named device; without one this device's model is loaded and its speed taken.",
-            choices=tuple(sorted(DEVICE_PROFILES)),
+            f"One of {', '.join(sorted(DEVICE_PROFILES))}, or a file of `pd-device calibrate`; "
+            "without one this device's model is loaded and its speed taken.",
             only_flag=True,
         ),
     ] = None
+    battery: Annotated[BatteryPolicy, Part("Device")] = field(default_factory=BatteryPolicy)
     cloud: Annotated[CloudSettings, Part("Cloud")] = field(default_factory=CloudSettings)
     cloud_profile: Annotated[
         str | None,

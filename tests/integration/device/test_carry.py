@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
+from pd_bench.exactness.held_back import HeldEngine, WatchedLink
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import EngineError, PdError
 from pd_core.generation import (
@@ -15,23 +16,16 @@ from pd_core.generation import (
     Extend,
     Finished,
     FinishReason,
-    ServerInfo,
     Start,
     Stop,
     TokenLogprobs,
-    Tokens,
 )
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Outcome, Shown
-from pd_device_client.contract.ports import (
-    CloudLink,
-    CloudStream,
-    LocalEngine,
-    LocalSequence,
-)
+from pd_device_client.contract.ports import CloudLink, LocalEngine, LocalSequence
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.planner import Plan
 from pd_device_client.planning.speeds.estimates import CloudEstimate, DeviceEstimate
@@ -81,61 +75,21 @@ def prompt(loaded: LoadedModel) -> tuple[int, ...]:
     return tuple(ids)
 
 
-@dataclass
-class WatchedLink:
-    """A cloud link that tells of every event, so that a test can act at a certain one."""
+class FailingEngine(WrappedEngine):
+    """The real engine, which fails when it is fed more than so many tokens."""
 
-    link: CloudLink
-    on_event: Callable[[CloudEvent, int], None]
-    received: int = 0
-
-    async def info(self) -> ServerInfo:
-        return await self.link.info()
-
-    async def open(self, start: Start) -> CloudStream:
-        return _WatchedStream(self, await self.link.open(start))
-
-    async def close(self) -> None:
-        await self.link.close()
-
-
-class _WatchedStream:
-    def __init__(self, link: WatchedLink, stream: CloudStream) -> None:
-        self._link = link
-        self._stream = stream
-
-    async def events(self) -> AsyncGenerator[CloudEvent, None]:
-        async with aclosing(self._stream.events()) as events:
-            async for event in events:
-                if isinstance(event, Tokens):
-                    self._link.received += len(event.token_ids)
-                self._link.on_event(event, self._link.received)
-                yield event
-
-    async def send(self, message: Extend | Stop) -> None:
-        await self._stream.send(message)
-
-    def cancel(self) -> None:
-        self._stream.cancel()
-
-
-class HeldEngine(WrappedEngine):
-    """The real engine, held back before its first pass until it is released; may fail later."""
-
-    def __init__(self, engine: LocalEngine, released: asyncio.Event, fail_after: int = 10**9):
+    def __init__(self, engine: LocalEngine, fail_after: int) -> None:
         super().__init__(engine)
-        self.released = released
-        self.fail_after = fail_after  # tokens fed
+        self.fail_after = fail_after
 
     def open(self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()) -> LocalSequence:
-        return _HeldSequence(self, self.inner.open(sampling, prompt_token_ids))
+        return _FailingSequence(self.fail_after, self.inner.open(sampling, prompt_token_ids))
 
 
-class _HeldSequence:
-    def __init__(self, engine: HeldEngine, sequence: LocalSequence) -> None:
-        self._engine = engine
+class _FailingSequence:
+    def __init__(self, left: int, sequence: LocalSequence) -> None:
+        self._left = left
         self._sequence = sequence
-        self._fed = 0
 
     @property
     def logprobs(self) -> TokenLogprobs | None:
@@ -147,9 +101,8 @@ class _HeldSequence:
         sample_position: int | None,
         positions: Sequence[int] | None = None,
     ) -> int | None:
-        await self._engine.released.wait()
-        self._fed += len(token_ids)
-        if self._fed > self._engine.fail_after:
+        self._left -= len(token_ids)
+        if self._left < 0:
             raise EngineError("a fault of the test")
         return await self._sequence.feed(token_ids, sample_position, positions)
 
@@ -338,7 +291,7 @@ async def test_the_device_engine_raises_and_the_cloud_finishes(
     budget = 5
     fail_after = len(prompt) + (extra if extra < 0 else budget + extra - 1)
     inner = TorchLocalEngine(loaded, speculate=3)
-    engine = HeldEngine(inner, released, fail_after)
+    engine = HeldEngine(FailingEngine(inner, fail_after), released)
     link = WatchedLink(GrpcCloudLink(server.address), release)
     request = Ask("failing", prompt, LENGTH, sampling)
     outcome = await carry(request, Plan(Mode.PD_DEVICE, budget, PACE_S), link, engine, loaded)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 
+from pd_bench.exactness.held_back import HeldEngine, WatchedLink
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.generation import CloudEvent, Finished, RefinedPrompt
 from pd_core.models import Segment
@@ -19,7 +20,7 @@ from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.planner import Plan
 from pd_device_client.planning.speeds.profiles import SpeedProfile
-from tests.integration.device.test_carry import BOTH, HeldEngine, WatchedLink, carry
+from tests.integration.device.test_carry import BOTH, carry
 from tests.real_server import RealServer, real_server
 
 LENGTH = 24

@@ -9,7 +9,7 @@ import pytest
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ports import CloudLink
 from tests.api_server import ApiServer, api_server, scripted_cloud
-from tests.browser import answered, ask, eventually, opened
+from tests.browser import answered, ask, eventually, opened, posted
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -78,6 +78,30 @@ def test_what_is_no_value_does_not_stand_there_as_if_it_held(
         assert page.is_hidden("#settings")
         page.click("#open-settings")
         assert page.input_value("#settings [name=ttftS]") == ""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "asked"),
+    [
+        ("240wpm", {"reading_wpm": 240}),
+        ("500wpm", {"reading_wpm": 500}),
+        ("0.02", {"pace_s": 0.02}),
+    ],
+)
+def test_the_chosen_pace_is_asked_for_in_its_own_unit(
+    browser: Any, server: ApiServer, chosen: str, asked: dict[str, float]
+) -> None:
+    with opened(browser, server.url) as page:
+        page.click("#open-settings")
+        page.select_option("#settings [name=paceS]", chosen)
+        page.fill("#settings [name=maxTokens]", "3")
+        page.click("#settings [value=close]")
+        bodies = posted(page)
+        ask(page, "hello")
+        answered(page)
+        pd = bodies[-1]["pd"]
+        assert {name: pd[name] for name in ("pace_s", "reading_wpm") if name in pd} == asked
+        assert page.locator(".turn .error").is_hidden()
 
 
 def test_a_second_page_does_not_undo_what_was_chosen_in_the_first(

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 from pd_core.errors import ConfigError
 from pd_device_client.planning.handoff_time import CloudForecast
-from pd_device_client.planning.speeds.profiles import LinkProfile
+from pd_device_client.planning.speeds.profiles import TOKEN_BYTES, LinkProfile
 
 __all__ = ["CLOUD_SPEEDS", "CloudSpeeds", "cloud_speeds"]
-
-_TOKEN_BYTES = 4  # of a prompt on the wire, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +27,7 @@ class CloudSpeeds:
 
     def forecast(self, prompt_tokens: int, link: LinkProfile) -> CloudForecast:
         """Return its forecast over a link."""
-        sent_s = (
-            0.0 if link.bytes_per_s is None else prompt_tokens * _TOKEN_BYTES / link.bytes_per_s
-        )
+        sent_s = 0.0 if link.bytes_per_s is None else prompt_tokens * TOKEN_BYTES / link.bytes_per_s
         first_s = link.rtt_s + sent_s + prompt_tokens * self.prefill_token_s + self.step_s
         return CloudForecast(first_s, self.step_s)
 

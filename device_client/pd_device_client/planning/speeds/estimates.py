@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from pd_core.generation import Load
 from pd_device_client.planning.planner import CloudForecast
 from pd_device_client.planning.speeds.forecast_errors import ForecastErrors
-from pd_device_client.planning.speeds.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import TOKEN_BYTES, SpeedProfile
 from pd_device_client.planning.speeds.ratios import GUARD_QUANTILE, Ratios
 
 __all__ = ["GUARD_QUANTILE", "CloudEstimate", "DeviceEstimate", "Ratios"]
 
 _USUAL_AFTER = 3  # observations
+_LEAST_SENT_BYTES = 4096  # less takes no time that could be told from jitter
+_SPREAD_AFTER = 8  # observations
 _NO_PASS = 0.1  # of a pass's time: less is none
 _FADES = 2  # of the window's observations, for each answer without the device
 # A longer time, that is so many times the expected one too, is a clock that jumped: the machine
@@ -108,6 +110,13 @@ class DeviceEstimate:
         usual = self.decode.quantile(0.5) if self.decode.num_values >= _USUAL_AFTER else 1.0
         return self._step_s * usual
 
+    @property
+    def spread(self) -> float:
+        """Relative standard deviation of passes as it was seen, or as the profile has it."""
+        kinds = [each for each in (self.prefill, self.decode) if each.num_values >= _SPREAD_AFTER]
+        seen = [each.upper_spread / each.quantile(0.5) for each in kinds]
+        return max(seen, default=self.profile.spread)
+
     def decode_quantile_s(self, q: float) -> float:
         """Seconds that a share q of the decode steps do not exceed, with the present context."""
         return self._step_s * self.decode.quantile(q)
@@ -166,7 +175,7 @@ class DeviceEstimate:
 
 @dataclass(slots=True)
 class CloudEstimate:
-    """A cloud's speed: its published load, corrected by this device's requests.
+    """A cloud's speed and its link's: the published load, corrected by this device's requests.
 
     Attributes:
         rtt_s: round-trip time: the shortest of several small calls.
@@ -175,6 +184,7 @@ class CloudEstimate:
         first: ratios of the first token's arrival.
         step_s: seconds between tokens, a moving average; 0 when unknown.
         steps: the last times between tokens, as ratios to a second.
+        uploads: the seconds that a byte of the last long prompts took.
     """
 
     rtt_s: float = 0.0
@@ -183,6 +193,7 @@ class CloudEstimate:
     step_s: float = 0.0
     steps: Ratios = field(default_factory=Ratios)
     rtts: Ratios = field(default_factory=Ratios)
+    uploads: Ratios = field(default_factory=Ratios)
 
     @property
     def usual_step_s(self) -> float:
@@ -193,7 +204,8 @@ class CloudEstimate:
     def _first_token_s(self, prompt_tokens: int) -> float:
         rate = self.load.prefill_tokens_per_s
         prefill = (prompt_tokens + self.load.queued_prefill_tokens) / rate if rate > 0 else 0.0
-        return self.rtt_s + prefill + self.load.decode_step_s
+        sent_s = prompt_tokens * TOKEN_BYTES * self._byte_s
+        return self.rtt_s + sent_s + prefill + self.load.decode_step_s
 
     def forecast(self, prompt_tokens: int) -> CloudForecast:
         """F and c at the published load. F is a median: an early F makes k larger."""
@@ -203,6 +215,12 @@ class CloudEstimate:
     def first_token_quantile_s(self, prompt_tokens: int, q: float) -> float:
         """Seconds within which a share q of the first tokens arrive, at the published load."""
         return self._first_token_s(prompt_tokens) * self.first.quantile(q)
+
+    def first_token_sd_s(self, prompt_tokens: int) -> float:
+        """The standard deviation of the first token's arrival; 0 while it is not known."""
+        if self.first.num_values < _USUAL_AFTER:
+            return 0.0
+        return self._first_token_s(prompt_tokens) * self.first.upper_spread
 
     def step_quantile_s(self, q: float) -> float:
         """Seconds that a share q of the times between tokens do not exceed."""
@@ -216,6 +234,25 @@ class CloudEstimate:
     def jitter_s(self) -> float:
         """By how much one round trip in ten exceeds the usual one."""
         return self.rtt_quantile_s(GUARD_QUANTILE) - self.rtt_quantile_s(0.5)
+
+    @property
+    def upload_bytes_per_s(self) -> float | None:
+        """The link's bandwidth to the cloud; None while no long prompts have told it."""
+        return 1 / self._byte_s if self._byte_s > 0 else None
+
+    @property
+    def _byte_s(self) -> float:
+        return self.uploads.quantile(0.5) if self.uploads.num_values >= _USUAL_AFTER else 0.0
+
+    def observe_upload(self, num_tokens: int, seconds: float) -> None:
+        """Add the time from sending a prompt until the cloud has taken it.
+
+        What that takes beyond a round trip is the prompt's way. A short one tells nothing.
+        """
+        sent_bytes = num_tokens * TOKEN_BYTES
+        if sent_bytes < _LEAST_SENT_BYTES or not 0 <= seconds <= _JUMP_S:
+            return
+        self.uploads.add(max(seconds - self.rtt_quantile_s(0.5), 0.0), sent_bytes)
 
     def observe_rtts(self, seconds: list[float]) -> None:
         """Add the times of small calls, one after another."""

@@ -11,6 +11,7 @@ from pd_core.errors import ConfigError
 __all__ = [
     "DEVICE_PROFILES",
     "LINK_PROFILES",
+    "TOKEN_BYTES",
     "LinkProfile",
     "SpeedProfile",
     "device_profile",
@@ -47,6 +48,11 @@ class SpeedProfile:
         """D: a profile has no stalls to guard against."""
         return self.decode_s
 
+    @property
+    def chunk_tokens(self) -> None:
+        """The passes are the engine's, not the profile's."""
+        return
+
     def prefill_s(self, num_tokens: int) -> float:
         """P(n) of DESIGN 4: seconds to prefill the first n tokens of a prompt."""
         n = num_tokens
@@ -63,6 +69,10 @@ class SpeedProfile:
             return self.decode_s + self.decode_l_s * first_position
         end = first_position + num_tokens
         return max(self.prefill_s(end) - self.prefill_s(first_position), self.decode_s)
+
+
+TOKEN_BYTES = 3
+"""Of a token's id on the wire."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A device's forecast for one request: after its wait, and with its cached tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pd_device_client.planning.speeds.estimates import DeviceEstimate
 
@@ -9,7 +9,7 @@ __all__ = ["QueuedDevice"]
 
 @dataclass(frozen=True, slots=True)
 class QueuedDevice:
-    """A forecast for one request.
+    """A forecast for one request, made at one instant: a plan asks the same many times.
 
     Attributes:
         estimate: the device's speeds.
@@ -22,6 +22,7 @@ class QueuedDevice:
     wait_s: float
     num_cached: int
     context_tokens: int | None = None
+    _known_s: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def decode_s(self) -> float:
@@ -33,9 +34,18 @@ class QueuedDevice:
         """D as it usually is."""
         return self.estimate.usual_decode_s * self._longer
 
+    @property
+    def chunk_tokens(self) -> int | None:
+        """Tokens of each pass of the prefill."""
+        return self.estimate.chunk_tokens
+
     def prefill_s(self, num_tokens: int) -> float:
         """P(n), from submit."""
-        return self.wait_s + self.estimate.work_s(self.num_cached, num_tokens)
+        known_s = self._known_s.get(num_tokens)
+        if known_s is None:
+            known_s = self.wait_s + self.estimate.work_s(self.num_cached, num_tokens)
+            self._known_s[num_tokens] = known_s
+        return known_s
 
     def prefill_quantile_s(self, num_tokens: int, q: float) -> float:
         """Seconds from submit within which a share q of the prefills of n tokens end."""

@@ -5,12 +5,14 @@ import itertools
 import math
 from collections import deque
 from dataclasses import dataclass
+from statistics import NormalDist
 
 __all__ = ["GUARD_QUANTILE", "Outlook", "Ratios"]
 
 GUARD_QUANTILE = 0.9
 """The quantile of past ratios with which a forecast guards a promise."""
 
+_GUARD_Z = NormalDist().inv_cdf(GUARD_QUANTILE)
 _WINDOW = 32
 _GAIN = 0.2  # of the latest ratio in the level
 _NEWEST = 6  # observations
@@ -106,6 +108,11 @@ class Ratios:
             if abs(newest - mean) > _BY_CHANCE * spread / math.sqrt(_NEWEST):
                 mean, count = newest, _NEWEST
         return Outlook(mean, spread, spread / math.sqrt(count + _PRIOR))
+
+    @property
+    def upper_spread(self) -> float:
+        """The standard deviation by which they exceed their median; few stalls count little."""
+        return (self.guard - self.quantile(0.5)) / _GUARD_Z
 
     @property
     def largest(self) -> float:

@@ -1,13 +1,16 @@
 """Fleets as files and as lines: what is read, and what is refused."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pd_bench.cli import main
 from pd_bench.fleet_planning.device_class import parse_classes, read_fleet
 from pd_bench.fleet_planning.plan_document import read_plan
+from pd_bench.fleet_planning.plan_table import plan_table
 from pd_core.errors import ConfigError
 
 GOOD = """
@@ -110,6 +113,10 @@ def test_the_command_plans_explains_and_writes(
     assert plan.gap_to_optimum < 0.01
     assert plan.cloud.max_num_seqs == 4
     assert [c.name for c in plan.classes] == ["phones", "laptops"]
+    named = tuple(c.model_copy(update={"name": "edge boxes"}) for c in plan.classes)
+    lines = StringIO()
+    Console(width=80, file=lines).print(plan_table(plan.model_copy(update={"classes": named})))
+    assert "device-only" in lines.getvalue()  # whole
     broken = json.loads(out.read_text())
     broken["classes"][0]["share"] = 7
     out.write_text(json.dumps(broken))

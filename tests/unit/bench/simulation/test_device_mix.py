@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from pd_bench.replay.schemes import Scheme, parse_schemes
+from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES
 from pd_bench.simulation.device_mix import DeviceMix, PlannedClass, PlannedGroup
 from pd_bench.simulation.past_lengths import past_lengths
 from pd_bench.simulation.settings import SimulationSettings
+from pd_bench.simulation.simulation import Simulation
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ask import Mode
 from pd_device_client.planning.speeds.profiles import DEVICE_PROFILES, LINK_PROFILES
@@ -71,6 +73,31 @@ def test_a_device_does_what_its_prompts_group_is_directed_to(
     mix = _mix()
     scheme = mix.scheme(Scheme("planned", "pd-device"), mix.place(3), prompt_tokens)
     assert scheme == Scheme("planned", mode, k)
+
+
+@pytest.mark.parametrize("keep_ratio", [1.0, 0.25])
+def test_a_planned_keep_ratio_is_carried_out(keep_ratio: float, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        + "".join(f"2023-11-16 18:1{i}:00.0000000,3000,60\n" for i in range(4))
+    )
+    # 11 tokens cover 2.2 s of a laptop's 5 s for the whole prompt, and all of it for a quarter.
+    group = _group(None, Mode.PD_DEVICE, 14).model_copy(update={"keep_ratio": keep_ratio})
+    laptop = _mix().classes[1].model_copy(update={"share": 1.0, "groups": (group,)})
+    settings = SimulationSettings(
+        trace,
+        device=laptop.device,
+        cloud=CLOUD_PROFILES["gpu-8b"],
+        schemes=("planned",),
+        pace_s=0.2,
+        mix=DeviceMix((laptop,)),
+    )
+    found = Simulation(settings, lambda scheme, arrival_s: None).run()
+    largest_s = found.schemes["planned"].largest_gap_s.max
+    assert largest_s is not None
+    assert (largest_s < 0.3) == (keep_ratio < 1)
+    assert any("read parts of prompts" in label for label in found.labels) == (keep_ratio < 1)
 
 
 def test_what_is_not_admitted_never_reaches_the_cloud() -> None:

@@ -13,8 +13,10 @@ from pd_device_client.planning.candidates import Candidate
 from pd_device_client.planning.plan_notes import plan_words
 from pd_device_client.planning.plan_reasons import expectations, plan_document, reasons
 from pd_device_client.planning.planner import CloudForecast, Considered, consider, plan_request
+from pd_device_client.planning.refined_prompt import refined
+from pd_device_client.planning.speeds.estimates import DeviceEstimate
 from pd_device_client.planning.speeds.profiles import SpeedProfile
-from pd_device_client.planning.spread import Spread
+from pd_device_client.planning.spread import Spread, margin_s
 
 CLOUD = CloudForecast(0.3, 0.02)
 PHONE = SpeedProfile("phone", "a test", 1 / 150, 0.08)
@@ -121,6 +123,27 @@ def test_a_quality_floor_below_one_is_used_where_it_saves_the_cloud() -> None:
     assert (exact.keep_ratio, half.keep_ratio) == (1.0, 0.5)
     assert half.ready_s < exact.ready_s
     assert half.cloud_tokens < exact.cloud_tokens
+
+
+@pytest.mark.parametrize(("chunk", "kept"), [(32, 64 + 468), (512, 512 + 244)])
+def test_a_refined_prompt_keeps_the_passes_that_the_engine_has_begun(chunk: int, kept: int) -> None:
+    # The cloud's positions come after 0.1 s: 60 tokens are read, in passes of its own.
+    found = refined(DeviceEstimate(LAPTOP, chunk), 1000, 0.5, 0.1)
+    assert found.kept_tokens == kept
+    assert found.chunk_tokens == chunk
+
+
+def test_many_small_passes_err_less_in_sum_than_few_large_ones() -> None:
+    margins = [margin_s(Spread(0.1, pass_tokens=n), 5.0, 4096, 0.04, 0.05, 0) for n in (64, 256)]
+    assert margins[0] == pytest.approx(margins[1] / 2)
+
+
+def test_a_plan_says_the_passes_in_which_the_device_reads() -> None:
+    device = DeviceEstimate(LAPTOP, 96)
+    for promise in (Promise(0.1), Promise(0.1, local_only=True)):
+        plan = plan_request(4000, 256, 256, promise, device=device, cloud=CLOUD)
+        assert plan.chunk_tokens == 96
+        assert ("prefill in passes of", "96 tokens") in expectations(plan)
 
 
 def test_a_forecast_that_may_err_gets_more_cloud_tokens_only_for_a_promise_by_name() -> None:

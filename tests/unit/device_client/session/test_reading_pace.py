@@ -2,6 +2,7 @@
 
 import itertools
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -52,13 +53,20 @@ class _EveryThirdBeginsAWord:
         return []
 
 
-def _gaps(promise: Promise, num_tokens: int) -> list[float]:
+class _EveryTokenIsAWord(_EveryThirdBeginsAWord):
+    def push(self, token_id: int) -> list[tuple[int, str]]:
+        return [(next(self._count), " word")]
+
+
+def _gaps(
+    promise: Promise, num_tokens: int, words: type[_EveryThirdBeginsAWord] = _EveryThirdBeginsAWord
+) -> list[float]:
     async def answer() -> list[Shown]:
         client = DeviceClient(
             cloud=ScriptedCloud(Script(first_token_s=0.1, step_s=0.001)),
             engine=None,
             pace_s=0.05,
-            text=lambda *_, **__: _EveryThirdBeginsAWord(),
+            text=lambda *_, **__: words(),
         )
         await client.start()
         ask = Ask(
@@ -84,6 +92,21 @@ def test_a_session_shows_words_at_the_readers_speed() -> None:
     assert gaps[0] == pytest.approx(0.25 / 1.3, rel=0.05)
     assert gaps[-1] == pytest.approx(0.25 / 3, rel=0.1)
     assert all(b <= a * 1.05 for a, b in itertools.pairwise(gaps))  # it changes smoothly
+
+
+def test_a_reading_speed_breaks_no_promised_gap() -> None:
+    asked = Promise(usual_gap_s(240), reading_wpm=240)
+    # A word a token is read more slowly than usual text.
+    assert max(_gaps(asked, 200, _EveryTokenIsAWord)) > 0.24
+    promised = replace(asked, largest_gap_s=0.2)
+    assert max(_gaps(promised, 200, _EveryTokenIsAWord)) == pytest.approx(0.2)
+
+
+def test_a_stretched_pace_stays_stretched() -> None:
+    reading = ReadingPace(1000, shortest_s=0.08)
+    for _ in range(100):
+        reading.add("de")
+    assert reading.gap_s == 0.08
 
 
 def test_without_one_the_pace_stays() -> None:

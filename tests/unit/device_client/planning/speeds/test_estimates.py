@@ -1,10 +1,14 @@
 """Speed estimates: predictions corrected by what is observed, guarded by a high quantile."""
 
+import math
+import random
+from dataclasses import replace
+
 import pytest
 
 from pd_core.generation import Load
 from pd_device_client.planning.speeds.estimates import CloudEstimate, DeviceEstimate, Ratios
-from pd_device_client.planning.speeds.profiles import SpeedProfile
+from pd_device_client.planning.speeds.profiles import TOKEN_BYTES, SpeedProfile
 from pd_device_client.planning.speeds.queued_device import QueuedDevice
 
 PROFILE = SpeedProfile("p", "a test", 0.01, 0.05)
@@ -159,6 +163,61 @@ def test_a_decode_step_takes_longer_with_more_context() -> None:
     assert device.decode_s == device.usual_decode_s == pytest.approx(0.03)
     assert device.decode_quantile_s(0.5) == pytest.approx(0.03)
     assert device.prefill_quantile_s(500, 0.9) == device.prefill_s(500) == pytest.approx(1.0)
+
+
+def test_a_plan_asks_the_same_question_once() -> None:
+    estimate, asked = DeviceEstimate(PROFILE, 100), list[int]()
+
+    class Counted(DeviceEstimate):
+        def work_s(self, done: int, end: int, q: float = 0.9) -> float:
+            asked.append(end)
+            return super().work_s(done, end, q)
+
+    device = QueuedDevice(Counted(PROFILE, 100), 0.5, 40)
+    for tokens in (300, 301, 300, 301, 300):
+        assert device.prefill_s(tokens) == 0.5 + estimate.work_s(40, tokens)
+    assert asked == [300, 301]
+
+
+def test_the_spread_of_passes_is_what_was_seen_and_stalls_count_little() -> None:
+    profile, rng = replace(PROFILE, spread=0.02), random.Random(3)
+    estimate = DeviceEstimate(profile, 100)
+    assert estimate.spread == 0.02
+    for i in range(32):
+        stalled = 20 if i % 16 == 5 else 1
+        estimate.observe_pass(0, 100, stalled * max(rng.gauss(1.0, 0.1), 0.1))
+    assert estimate.spread == pytest.approx(0.1, rel=0.5)
+    for _ in range(32):
+        estimate.observe_pass(100, 1, 0.05 * max(rng.gauss(1.0, 0.3), 0.2))
+    assert estimate.spread == pytest.approx(0.3, rel=0.5)
+
+
+def test_the_bandwidth_is_what_a_long_prompt_takes_beyond_a_round_trip() -> None:
+    cloud, byte_s = CloudEstimate(), 1e-6
+    cloud.observe_rtts([0.02, 0.03, 0.04])
+    for tokens in (10, 500, 1000):
+        cloud.observe_upload(tokens, 5.0)  # too short to tell anything
+    assert cloud.upload_bytes_per_s is None
+    for tokens in (2000, 4000, 8000, 16000):
+        cloud.observe_upload(tokens, 0.03 + tokens * TOKEN_BYTES * byte_s)
+    assert cloud.upload_bytes_per_s == pytest.approx(1e6)
+    for seconds in (math.nan, -1.0, 1e6):  # a clock that jumped
+        cloud.observe_upload(4000, seconds)
+    cloud.observe_upload(4000, 3.0)  # a stall
+    assert cloud.upload_bytes_per_s == pytest.approx(1e6)
+    # The prompt's way belongs to the first token's, of which nothing else is known.
+    assert cloud.forecast(10_000).first_token_s == pytest.approx(0.02 + 0.03)
+
+
+def test_a_first_token_has_a_spread_once_it_was_seen() -> None:
+    cloud = CloudEstimate(rtt_s=0.5)
+    for ratio in (1.0, 1.0):
+        cloud.observe_first(100, ratio * 0.5)
+    assert cloud.first_token_sd_s(100) == 0.0
+    rng = random.Random(1)
+    for _ in range(40):
+        cloud.observe_first(100, max(rng.gauss(0.5, 0.1), 0.01))
+    assert cloud.first_token_sd_s(100) == pytest.approx(0.1, rel=0.4)
 
 
 def test_a_cloud_and_its_link_have_quantiles() -> None:
