@@ -50,10 +50,11 @@ KERNEL_SOURCES := $(wildcard core/pd_core/integer/native/*.[ch])
 WHEELS := x86_64-linux aarch64-linux aarch64-macos x86_64-windows
 GUIDELLM_STAMP := .venv-guidellm/.installed
 AIPERF_STAMP := .venv-aiperf/.installed
+SDK_STAMP := .venv-sdk/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
 .PHONY: help install docs demo demo-page test test-fast test-heavy test-arm64 test-unit test-integration screenshots format lint typecheck
-.PHONY: kernels wheels proto proto-check bench check clean image test-vllm vllm-env test-clients clients-env
+.PHONY: kernels wheels proto proto-check bench check clean image test-vllm vllm-env test-clients test-sdks clients-env
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -146,11 +147,16 @@ vllm-env: $(VLLM_STAMP) ## Create .venv-vllm: vLLM on a CPU with the server and 
 test-vllm: vllm-env ## The tests that need vLLM, in its own environment; minutes
 	@$(VLLM_BIN)/python -m pytest -W ignore --timeout 900 tests/vllm $(ARGS)
 
-clients-env: install vllm-env $(GUIDELLM_STAMP) $(AIPERF_STAMP) ## Create the load generators' environments
+clients-env: install vllm-env $(GUIDELLM_STAMP) $(AIPERF_STAMP) $(SDK_STAMP) ## Create the environments of test-clients
 
-# Each asks for what another excludes. Their figures are printed: run it on a quiet machine.
-test-clients: clients-env ## guidellm, aiperf and vLLM's benchmark against pd-device serve
+# Load generators ask for what another excludes. Figures are printed: run it on a quiet machine.
+test-clients: clients-env ## SDKs, agents and load generators against pd-device serve
+	@$(pull_model)
 	@$(BIN)/pytest -s --timeout 290 tests/clients $(ARGS)
+
+test-sdks: install $(SDK_STAMP) ## Of test-clients only the SDKs and agents, and their table; minutes
+	@$(pull_model)
+	@$(BIN)/pytest -s --timeout 290 tests/clients/test_sdks.py $(ARGS)
 
 check: test ## The same as test: run it before you push
 
@@ -165,7 +171,7 @@ image: ## Build a container image without a daemon: make image IMAGE=server|devi
 	@deploy/build-with-buildah.sh $(IMAGE)
 
 clean: ## Remove .venv, .venv-vllm, caches and build output
-	@rm -rf $(VENV) $(VLLM_VENV) .venv-guidellm .venv-aiperf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) $(VLLM_VENV) .venv-guidellm .venv-aiperf .venv-sdk dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@rm -rf .hypothesis .coverage htmlcov site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -174,6 +180,11 @@ define demo_model
 model="$(MODEL)"; case "$$model" in ''|*/*|random-tiny|skipv1-python-5m) ;; \
 	*) $(BIN)/pd-device models pull "$$model" \
 	|| { echo "$$model cannot be had here, so the model in the box answers" >&2; model=; };; esac
+endef
+
+define pull_model
+$(BIN)/pd-device models pull smollm2-135m \
+	|| echo "smollm2-135m cannot be had here, so the model in the box answers" >&2
 endef
 
 # The plugins come from the environment, so the stubs depend on what pyproject.toml pins alone.

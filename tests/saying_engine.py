@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from pd_core.generation import Fingerprints, ModelCard
+from pd_core.generation import Fingerprints, ModelCard, TokenLogprobs
 from pd_core.sampling_params import SamplingParams
 from pd_core.text.tokenizer import Tokenizer
 from pd_device_client.contract.ports import LocalSequence
@@ -17,11 +17,20 @@ class SayingEngine:
         text: what it says.
         eos: the token that ends it.
         pass_s: seconds of every pass.
+        tells: what it tells of every token; None: it tells nothing.
     """
 
-    def __init__(self, tokenizer: Tokenizer, text: str, eos: int, pass_s: float = 0.0005) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        text: str,
+        eos: int,
+        pass_s: float = 0.0005,
+        tells: TokenLogprobs | None = None,
+    ) -> None:
         self.token_ids = [*tokenizer.encode(text), eos]
         self.pass_s = pass_s
+        self.tells = tells
         self._card = ModelCard(
             name="saying",
             engine="saying",
@@ -29,6 +38,7 @@ class SayingEngine:
             vocab_size=tokenizer.vocab_size,
             eos_token_ids=(eos,),
             max_context_tokens=100_000,
+            logprobs=tells is not None,
         )
 
     chunk_tokens = 4096
@@ -54,6 +64,10 @@ class SayingEngine:
 class _Sequence:
     def __init__(self, engine: SayingEngine) -> None:
         self._engine = engine
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._engine.tells
 
     async def feed(
         self,

@@ -47,6 +47,7 @@ class Script:
         wrong_from: tokens at this position and beyond differ from the model's.
         skip: a position that is left out.
         refined: the refined prompts, one for each stream that asks; the last for all further ones.
+        cached_tokens: what each stream found cached.
         refined_s: from Start to a refined prompt, before the first token.
     """
 
@@ -63,6 +64,7 @@ class Script:
     skip: int | None = None
     refined: Sequence[Ranges] = ()
     refined_s: float = 0.2
+    cached_tokens: int = 0
 
 
 @dataclass
@@ -74,6 +76,7 @@ class ScriptedCloud:
     eos: int = EOS
     starts: list[Start] = field(default_factory=list)
     sent: list[Extend | Stop] = field(default_factory=list)
+    gives_logprobs: bool = True
     open_streams: int = 0
     made: int = 0
 
@@ -86,6 +89,7 @@ class ScriptedCloud:
             eos_token_ids=(self.eos,),
             max_context_tokens=10000,
             sampler="rolling-hash",
+            logprobs=self.gives_logprobs,
         )
         return ServerInfo("test", model, Limits(4096, 8, 8), Load())
 
@@ -163,11 +167,13 @@ class _ScriptedStream:
             made += 1
             self._cloud.made += 1
             if position != script.skip:
-                yield Tokens(position, (token_id,))
+                count = start.sampling.logprobs
+                told = () if count is None else (state.logprobs(count),)
+                yield Tokens(position, (token_id,), told)
             position, wait_s = position + 1, script.step_s
             if token_id == eos:
                 reason = FinishReason.STOP
                 break
         if made == cut:
             raise CloudUnavailable("the stream broke")
-        yield Finished(reason, made)
+        yield Finished(reason, made, cached_tokens=script.cached_tokens)

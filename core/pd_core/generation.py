@@ -28,6 +28,7 @@ __all__ = [
     "ServerInfo",
     "Start",
     "Stop",
+    "TokenLogprobs",
     "Tokens",
     "needed_api_version",
 ]
@@ -36,7 +37,8 @@ OLDEST_API_VERSION = 1
 API_VERSION = 3
 """The versions of the protocol that this code speaks.
 
-Version 2 adds min_p and the penalties of `SamplingParams`, version 3 its constraint.
+Version 2 adds min_p and the penalties of `SamplingParams`, version 3 its constraint, logit_bias,
+min_tokens and logprobs.
 """
 
 
@@ -46,7 +48,9 @@ def needed_api_version(sampling: SamplingParams) -> int:
     A server skips fields that it does not know, and would choose other tokens than the device. So a
     request names the version it needs: an older server refuses it, and still takes all others.
     """
-    if sampling.constraint is not None:
+    if sampling.constraint is not None or sampling.logprobs is not None:
+        return 3
+    if sampling.logit_bias or sampling.min_tokens:
         return 3
     added = (
         sampling.min_p,
@@ -192,6 +196,7 @@ class ModelCard:
         sampler: "model", or "rolling-hash" for fleet measurements.
         grammar_library: what compiles the forms of answers, see `pd_core.grammar`; "" where no
             answer can be held to a form.
+        logprobs: whether it says how likely its tokens were, where a request asks.
     """
 
     name: str
@@ -202,6 +207,7 @@ class ModelCard:
     max_context_tokens: int
     sampler: str = "model"
     grammar_library: str = ""
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +256,34 @@ class RefinedPrompt:
     kept_ranges: Ranges
 
 
+class TokenLogprobs(NamedTuple):
+    """How likely a token was, and which ones were the most likely, by the model alone.
+
+    All are natural logarithms of probabilities, float32 values; see `pd_core.sampling.logprobs`.
+
+    Attributes:
+        logprob: of the token that was chosen.
+        top_ids: the most likely ids, as many as were asked for; of equals the lowest first.
+        top_logprobs: theirs, falling.
+    """
+
+    logprob: float
+    top_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()
+
+
 class Tokens(NamedTuple):  # one comes for every token: a third of a frozen dataclass's time
-    """Generated tokens at first_position, first_position + 1, ..."""
+    """Generated tokens at first_position, first_position + 1, ...
+
+    Attributes:
+        first_position: of the first token.
+        token_ids: the tokens.
+        logprobs: one for each token where the request asks for them, else none.
+    """
 
     first_position: int
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +297,7 @@ class Finished:
         prefill_s: seconds from the start of the prefill to the first token.
         engine_busy_s: this request's share of the engine's working time.
         kv_byte_s: integral of the KV bytes it held.
+        cached_tokens: tokens of the prefix that an earlier request had left in the cache.
     """
 
     reason: FinishReason
@@ -276,6 +306,7 @@ class Finished:
     prefill_s: float = 0.0
     engine_busy_s: float = 0.0
     kv_byte_s: float = 0.0
+    cached_tokens: int = 0
 
 
 CloudEvent = Admitted | RefinedPrompt | Tokens | Finished

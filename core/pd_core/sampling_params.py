@@ -6,9 +6,21 @@ from dataclasses import dataclass
 from pd_core.constraint import Constraint
 from pd_core.errors import InvalidSamplingParams
 
-__all__ = ["LEAST_TEMPERATURE", "MAX_SEED", "SamplingParams"]
+__all__ = [
+    "LEAST_TEMPERATURE",
+    "MAX_LATE_TOKENS",
+    "MAX_LOGIT_BIAS",
+    "MAX_LOGPROBS",
+    "MAX_SEED",
+    "SamplingParams",
+]
 
 MAX_SEED = 2**64 - 1
+MAX_LOGPROBS = 20
+"""Most alternatives that are reported of one position."""
+MAX_LOGIT_BIAS = 1024
+"""Most ids with a bias of their own."""
+MAX_LATE_TOKENS = 256
 LEAST_TEMPERATURE = 1e-6
 """Below this, logits divided by the temperature may leave the range of a float64."""
 
@@ -38,8 +50,14 @@ class SamplingParams:
             the prompt or the response; 1 is off.
         presence_penalty: subtracted from the logits of the response's tokens; 0 is off.
         frequency_penalty: subtracted once for each time a token stands in the response; 0 is off.
+        logit_bias: (id, -100..100) in rising order of ids, added to the logits of these tokens.
+        min_tokens: end-of-sequence tokens and late_token_ids are not chosen before this position.
+        late_token_ids: see min_tokens; those at which the request stops.
+        logprobs: report how likely each token was, and this many of the most likely ones; None:
+            report nothing. It changes no token. See `pd_core.sampling.logprobs`.
         constraint: the form that the answer must have; None: any. Its end-of-sequence token comes
-            where the form is complete, so neither ignore_eos nor forced_length goes with it.
+            where the form is complete, so neither ignore_eos nor forced_length nor min_tokens goes
+            with it.
 
     Raises:
         InvalidSamplingParams: a value is out of range; the message names it.
@@ -58,6 +76,10 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
+    late_token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
     constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
@@ -79,12 +101,28 @@ class SamplingParams:
             raise InvalidSamplingParams(f"seed is {self.seed}; it must lie between 0 and 2**64 - 1")
         self._check_dry()
         self._check_penalties()
+        self._check_logit_bias()
+        if not 0 <= self.min_tokens < 2**31:
+            raise InvalidSamplingParams(
+                f"min_tokens is {self.min_tokens}; it must be 0 (off) or more"
+            )
+        if len(self.late_token_ids) > MAX_LATE_TOKENS:
+            raise InvalidSamplingParams(
+                f"late_token_ids has {len(self.late_token_ids)} ids; at most {MAX_LATE_TOKENS} are "
+                "taken"
+            )
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise InvalidSamplingParams(
+                f"logprobs is {self.logprobs}; it must lie between 0 and {MAX_LOGPROBS}"
+            )
         if self.forced_length is not None and not 1 <= self.forced_length < 2**31:
             raise InvalidSamplingParams(
                 f"forced_length is {self.forced_length}; it must be 1 or more"
             )
-        if self.constraint is not None and (self.ignore_eos or self.forced_length is not None):
+        never_ends = self.ignore_eos or self.forced_length is not None or self.min_tokens > 0
+        if self.constraint is not None and never_ends:
             name = "ignore_eos" if self.ignore_eos else "forced_length"
+            name = "min_tokens" if self.min_tokens else name
             raise InvalidSamplingParams(
                 f"{name} is set, and an answer of a given form ends where the form is complete; "
                 "leave one of them out"
@@ -116,6 +154,21 @@ class SamplingParams:
                 raise InvalidSamplingParams(
                     f"{name} is {value}; it must lie between -2 and 2, and 0 is off"
                 )
+
+    def _check_logit_bias(self) -> None:
+        if len(self.logit_bias) > MAX_LOGIT_BIAS:
+            raise InvalidSamplingParams(
+                f"logit_bias has {len(self.logit_bias)} ids; at most {MAX_LOGIT_BIAS} are taken"
+            )
+        before = -1
+        for token_id, bias in self.logit_bias:
+            if token_id <= before:
+                raise InvalidSamplingParams("logit_bias must name each id once, in rising order")
+            if not -100.0 <= bias <= 100.0:
+                raise InvalidSamplingParams(
+                    f"logit_bias of {token_id} is {bias}; it must lie between -100 and 100"
+                )
+            before = token_id
 
     @property
     def looks_back(self) -> bool:

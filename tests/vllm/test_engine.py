@@ -4,15 +4,17 @@ One engine for all: a process can hold only one vLLM at a time.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pd_core.constraint import Constraint, ConstraintKind, json_schema_constraint
 from pd_core.errors import EngineError
-from pd_core.generation import Finished, FinishReason
+from pd_core.generation import Finished, FinishReason, TokenLogprobs
 from pd_core.sampling_params import SamplingParams
-from pd_server.engine.contract import TokensMade
+from pd_server.engine.contract import Engine, TokensMade
+from pd_server.engine.live_request import LiveRequest
 from pd_server.vllm_engine.backend import Output
 from pd_server.vllm_engine.engine import VllmEngine
 from tests.server_harness import prompt_of
@@ -93,15 +95,52 @@ def test_seeded_sampling_is_the_torch_engine_s(engine: VllmEngine, directory: Pa
             presence_penalty=1.0,
             frequency_penalty=0.5,
         ),
+        SamplingParams(
+            temperature=1.0,
+            seed=7,
+            logit_bias=((5, 100.0), (9, -100.0), (40, 3.5)),
+            min_tokens=9,
+            late_token_ids=(5,),
+        ),
     ]
     requests = [
         request(i, prompt_of(length, i), 5 + 12, parameters[i], first_position=5)
-        for i, length in enumerate((3, 31, 64, 150, 129, 20, 90, 40))
+        for i, length in enumerate((3, 31, 64, 150, 129, 20, 90, 40, 35))
     ]
     made = answers(engine, requests)
     assert made == answers(torch_engine(directory), requests)
+    assert 5 not in made[8][:4]
+    assert made[8][4:] == [5] * (len(made[8]) - 4), "from position 9 on it is the likeliest by far"
     assert made[5][-1] in engine.card.eos_token_ids
     assert len(made[5]) == 2, "position 6 is the last of a forced length of 7"
+
+
+def test_logprobs_are_the_torch_engine_s_up_to_rounding(
+    engine: VllmEngine, directory: Path
+) -> None:
+    sampling = [replace(SAMPLED, logprobs=5), replace(SAMPLED, top_k=3, logprobs=0), SAMPLED]
+    requests = [request(i, prompt_of(40 + i, i), 12, one) for i, one in enumerate(sampling)]
+    told, expected = (logprobs(one, requests) for one in (engine, torch_engine(directory)))
+    assert told.keys() == expected.keys() == {0, 1}
+    for request_id, theirs in told.items():
+        assert len(theirs) == 12
+        for mine, other in zip(expected[request_id], theirs, strict=True):
+            assert other.logprob == pytest.approx(mine.logprob, abs=1e-3)
+            assert other.top_logprobs == pytest.approx(mine.top_logprobs, abs=1e-3)
+            assert len(other.top_ids) == len(mine.top_ids) == sampling[request_id].logprobs
+
+
+def logprobs(engine: Engine, requests: list[LiveRequest]) -> dict[int, list[TokenLogprobs]]:
+    """Run requests together and return what was told of each one's tokens."""
+    told: dict[int, list[TokenLogprobs]] = {}
+    for one in requests:
+        engine.add_request(replace(one, token_ids=one.token_ids[: one.num_prefix_tokens]))
+    while engine.has_unfinished():
+        for event in engine.step():
+            if isinstance(event, TokensMade) and event.logprobs:
+                assert len(event.logprobs) == len(event.token_ids)
+                told.setdefault(event.request_id, []).extend(event.logprobs)
+    return told
 
 
 def test_extend_goes_on_as_if_the_limit_had_been_higher(engine: VllmEngine) -> None:

@@ -7,9 +7,10 @@ emulated. It sleeps on the running loop, so it works with real and virtual clock
 import asyncio
 import random
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
-from pd_core.generation import Fingerprints, ModelCard
+from pd_core.generation import Fingerprints, ModelCard, TokenLogprobs
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.planning.speeds.profiles import SpeedProfile
@@ -53,6 +54,7 @@ class EmulatedDeviceEngine:
             vocab_size=vocab_size,
             eos_token_ids=tuple(eos_token_ids),
             max_context_tokens=max_context_tokens,
+            logprobs=True,
         )
 
     @property
@@ -121,6 +123,12 @@ class EmulatedSequence:
         self._prompt = prompt_token_ids
         self._num_tokens = 0
         self._next_position = 0
+        self._logprobs: TokenLogprobs | None = None
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        """A stand-in, from the hash."""
+        return self._logprobs
 
     async def feed(
         self,
@@ -140,7 +148,12 @@ class EmulatedSequence:
                 self._next_position = position + 1
         if sample_position is None:
             return None
-        return self.state.next_token(sample_position, self._sampling)
+        token_id = self.state.next_token(sample_position, self._sampling)
+        if self._sampling.logprobs is not None:
+            after = copy(self.state)
+            after.extend((token_id,))
+            self._logprobs = after.logprobs(self._sampling.logprobs)
+        return token_id
 
     def close(self) -> None:
         """Forget the tokens."""

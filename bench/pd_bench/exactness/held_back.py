@@ -8,7 +8,16 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from pd_core.generation import CloudEvent, Extend, ModelCard, ServerInfo, Start, Stop, Tokens
+from pd_core.generation import (
+    CloudEvent,
+    Extend,
+    ModelCard,
+    ServerInfo,
+    Start,
+    Stop,
+    TokenLogprobs,
+    Tokens,
+)
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import CloudLink, CloudStream, LocalEngine, LocalSequence
 
@@ -103,6 +112,10 @@ class _HeldSequence:
     def __init__(self, sequence: LocalSequence, released: asyncio.Event) -> None:
         self._sequence = sequence
         self._released = released
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
 
     async def feed(
         self,

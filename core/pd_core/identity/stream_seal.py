@@ -11,7 +11,14 @@ import struct
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
-from pd_core.generation import Finished, FinishReason, RefinedPrompt, Start, Tokens
+from pd_core.generation import (
+    Finished,
+    FinishReason,
+    RefinedPrompt,
+    Start,
+    TokenLogprobs,
+    Tokens,
+)
 from pd_core.sampling.splitmix import MASK, mixed
 
 __all__ = ["StreamSeal", "start_seal"]
@@ -42,6 +49,8 @@ class StreamSeal:
         state = self._state
         for position, token_id in enumerate(tokens.token_ids, tokens.first_position):
             state = mixed(state ^ (position << 32 | token_id))
+        for logprobs in tokens.logprobs:
+            state = _after_logprobs(state, logprobs)
         self._state = state
         return state
 
@@ -58,6 +67,19 @@ class StreamSeal:
         end = _REASONS[finished.reason] << 32 | finished.tokens_generated
         self._state = mixed(self._state ^ MASK ^ end)
         return self._state
+
+
+def _after_logprobs(state: int, logprobs: TokenLogprobs) -> int:
+    """Go on with what is said of one token: its logprob and how many follow, then those."""
+    state = mixed(state ^ (_bits(logprobs.logprob) << 32 | len(logprobs.top_ids)))
+    for token_id, logprob in zip(logprobs.top_ids, logprobs.top_logprobs, strict=True):
+        state = mixed(state ^ (_bits(logprob) << 32 | token_id))
+    return state
+
+
+def _bits(value: float) -> int:
+    """Return a float32's 32 bits."""
+    return int.from_bytes(struct.pack("<f", value), "little")
 
 
 def start_seal(start: Start) -> int:
@@ -89,6 +111,8 @@ def _default(field: "Field[Any]") -> Any:
 def _bytes(content: Any, default: Any) -> bytes:
     if is_dataclass(content):
         return _told(content)
+    if isinstance(content, tuple) and content and isinstance(content[0], tuple):
+        return b"".join(struct.pack("<Id", token_id, bias) for token_id, bias in content)
     if isinstance(content, tuple):
         return struct.pack(f"<{len(content)}I", *content)
     if isinstance(content, str):

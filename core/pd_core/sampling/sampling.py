@@ -59,7 +59,8 @@ def sample(
 ) -> list[int]:
     """Choose one token per row.
 
-    In this order: mask what the form does not allow, and end-of-sequence ids if requested;
+    In this order: mask what the form does not allow, and end-of-sequence ids if requested or too
+    early; add logit_bias and mask late_token_ids while it is too early for them;
     repetition_penalty; subtract the costs of
     presence, frequency and DRY; divide by the temperature; top-k keeps the k largest; top-p keeps
     the shortest prefix, in falling order of probability (renormalised after top-k), whose sum
@@ -92,17 +93,18 @@ def sample(
             tokens[row] = eos[0]
         else:
             formed = masks[row] is not None
-            alike[_kind(params, logits.shape[1]), params.looks_back, formed].append(row)
-    for (kind, looks_back, formed), rows in alike.items():
+            adjusted = params.looks_back or bool(params.logit_bias) or _holds_back(params, position)
+            alike[_kind(params, logits.shape[1]), adjusted, formed].append(row)
+    for (kind, adjusted, formed), rows in alike.items():
         for part in _parts(rows, logits, _AT_ONCE):
             asked, at = [sampling[row] for row in part], [positions[row] for row in part]
             scores = _taken(logits, part)
             if formed:
                 scores = only_allowed(scores, [m for row in part if (m := masks[row]) is not None])
-            scores = _without_eos(scores, asked, eos)
-            if looks_back:
-                assert histories is not None, "no history"
-                scores = _with_costs(scores, asked, [histories[row] for row in part])
+            scores = _without_eos(scores, asked, at, eos)
+            if adjusted:
+                told = [None if histories is None else histories[row] for row in part]
+                scores = _with_costs(_biased(scores, asked, at), asked, told)
             for row, token in zip(part, _chosen(kind, scores, asked, at), strict=True):
                 tokens[row] = token
     return tokens
@@ -138,9 +140,19 @@ def _taken(tensor: Tensor, rows: list[int]) -> Tensor:
     return tensor[first : last + 1] if last - first < len(rows) else tensor[rows]
 
 
-def _without_eos(scores: Tensor, params: list[SamplingParams], eos: list[int]) -> Tensor:
+def _holds_back(params: SamplingParams, position: int) -> bool:
+    """Whether ids of the request's own are masked at this position."""
+    return position < params.min_tokens and bool(params.late_token_ids)
+
+
+def _without_eos(
+    scores: Tensor, params: list[SamplingParams], positions: list[int], eos: list[int]
+) -> Tensor:
     """Return the scores with the end-of-sequence ids masked in the rows that ask for it."""
-    asking = [p.ignore_eos or p.forced_length is not None for p in params]
+    asking = [
+        p.ignore_eos or p.forced_length is not None or position < p.min_tokens
+        for p, position in zip(params, positions, strict=True)
+    ]
     if not eos or not any(asking):
         return scores
     at = torch.tensor(eos, device=scores.device)
@@ -148,12 +160,26 @@ def _without_eos(scores: Tensor, params: list[SamplingParams], eos: list[int]) -
     return scores.index_copy(1, at, torch.where(ask, _NEVER, scores[:, at]))
 
 
+def _biased(scores: Tensor, params: list[SamplingParams], positions: list[int]) -> Tensor:
+    """Return the scores, float64 and a copy, with each row's bias and what it holds back masked."""
+    scores = scores.double().clone()
+    for row, one, position in zip(scores, params, positions, strict=True):
+        if one.logit_bias:
+            ids, bias = zip(*one.logit_bias, strict=True)
+            at = torch.tensor(ids, dtype=torch.int64, device=row.device)
+            row[at] += torch.tensor(bias, dtype=torch.float64, device=row.device)
+        if _holds_back(one, position):
+            row[torch.tensor(one.late_token_ids, dtype=torch.int64, device=row.device)] = _NEVER
+    return scores
+
+
 def _with_costs(
     scores: Tensor, params: list[SamplingParams], histories: list[History | None]
 ) -> Tensor:
-    """Return the scores, float64, after everything that repetitions cost."""
-    scores = scores.double().clone()
+    """Return the scores, changed in place, after everything that repetitions cost."""
     for row, one, history in zip(scores, params, histories, strict=True):
+        if not one.looks_back:
+            continue
         assert history is not None, "no history"
         if one.repetition_penalty != 1.0:
             ids = torch.tensor(list(history.seen()), dtype=torch.int64, device=row.device)

@@ -9,6 +9,7 @@ from pd_core.errors import EngineError, InvalidRequest, ModelError
 from pd_core.identity.fingerprint import text_digest
 from pd_core.process.walled_process import WalledProcess
 from pd_core.text.template_bounds import MAX_CHARACTERS, MAX_TEMPLATE_CHARACTERS
+from pd_core.text.tool_style import ToolStyle, find_tool_style
 
 __all__ = ["ChatTemplate"]
 
@@ -55,6 +56,7 @@ class ChatTemplate:
         self._lock = threading.Lock()  # one rendering at a time
         self._process: WalledProcess | None = None
         self._compiled = False
+        self._tool_style: ToolStyle | None = None
 
     def check(self) -> None:
         """Compile the template.
@@ -73,6 +75,7 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, object]] | None = None,
+        values: Mapping[str, object] | None = None,
         now: Callable[[], datetime.datetime] = datetime.datetime.now,
     ) -> str:
         """Return the prompt's text.
@@ -81,6 +84,7 @@ class ChatTemplate:
             messages: JSON objects, each with "role" and "content".
             add_generation_prompt: end with the text that precedes an answer.
             tools: JSON objects that describe functions, for templates that support them.
+            values: further variables of the template; JSON.
             now: returns the time, for templates that write the date.
 
         Raises:
@@ -89,7 +93,8 @@ class ChatTemplate:
             ModelError: the template is broken.
             EngineError: no process of its own can be started.
         """
-        values = {
+        variables = {
+            **(values or {}),
             **self._special_tokens,
             "messages": messages,
             "tools": tools,
@@ -97,12 +102,23 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
             "now": now().isoformat(),
         }
-        reply = self._ask(values)
+        reply = self._ask(variables)
         if "refused" in reply:
             raise InvalidRequest(f"the chat template refuses the messages: {reply['refused']}")
         if "failed" in reply:
             raise InvalidRequest(f"the chat template fails on the messages: {reply['failed']}")
         return str(reply["text"])
+
+    def tool_style(self) -> ToolStyle:
+        """Return how functions and calls are given to the template; found out once.
+
+        Raises:
+            ModelError: the template is broken.
+            EngineError: no process of its own can be started.
+        """
+        if self._tool_style is None:
+            self._tool_style = find_tool_style(self.render)
+        return self._tool_style
 
     def _ask(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the process's reply; if it came to none, the reply says why.

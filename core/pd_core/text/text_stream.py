@@ -55,6 +55,7 @@ class TextStream:
     Attributes:
         stopped: a stop string was found; its tokens have trimmed or empty text, and no more tokens
             may be pushed.
+        stop_string: that stop string.
 
     Raises:
         InvalidRequest: a stop string is empty.
@@ -71,6 +72,7 @@ class TextStream:
         if not all(stop_strings):
             raise InvalidRequest("a stop string is empty; leave it out")
         self.stopped = False
+        self.stop_string: str | None = None
         self._decode = decode
         self._stops = tuple(stop_strings)
         self._hidden = hidden
@@ -167,7 +169,8 @@ class TextStream:
             self.stopped = True
             # Of two that end together, the longer one: so the cut does not depend on how the text
             # was split into tokens.
-            released, self._held = _trimmed(self._held, min(found)[1]), []
+            _, begin, self.stop_string = min(found)
+            released, self._held = _trimmed(self._held, begin), []
             return released
         if final:
             num_released = len(self._held)
@@ -176,20 +179,22 @@ class TextStream:
         self._num_final = max(self._num_final - num_released, 0)
         return released
 
-    def _search(self) -> tuple[list[tuple[int, int]], int]:
+    def _search(self) -> tuple[list[tuple[int, int, str]], int]:
         """Look for stop strings, in the text that is shown and in that with hidden tokens.
 
         Returns:
-            (end, begin) of the first place of each, in shown characters, and how many of the held
-            tokens are final and surely before any.
+            (end, begin, stop string) of the first place of each, in shown characters, and how many
+            of the held tokens are final and surely before any.
         """
         shown = "".join([piece.text for piece in self._held])
         full = "".join([piece.hidden or piece.text for piece in self._held])
-        found = [(at + len(s), at) for s in self._stops if (at := shown.find(s)) >= 0]
+        found = [(at + len(s), at, s) for s in self._stops if (at := shown.find(s)) >= 0]
         shown_left = full_left = len(shown) - _longest_overlap(shown, self._stops)
         if full != shown:
-            places = [(at + len(s), at) for s in self._full_stops if (at := full.find(s)) >= 0]
-            found += [(self._shown_before(end), self._shown_before(at)) for end, at in places]
+            for s in self._full_stops:
+                if (at := full.find(s)) >= 0:
+                    end = self._shown_before(at + len(s))
+                    found.append((end, self._shown_before(at), s))
             full_left = len(full) - _longest_overlap(full, self._full_stops)
         for number, piece in enumerate(self._held[: self._num_final]):
             shown_left -= len(piece.text)

@@ -14,6 +14,7 @@ from pd_core.errors import EngineError, InvalidRequest, ModelError
 from pd_core.process.held_lock import ended_by_the_system
 from pd_core.store.json_file import read_text
 from pd_core.text.text_stream import TextStream
+from pd_core.text.token_bytes import TokenBytes
 from pd_core.text.token_rules import TokenRules
 from pd_core.text.tokenizer_errors import our_errors
 from pd_core.text.tokenizer_trial import try_out
@@ -192,6 +193,10 @@ class Tokenizer:
     def token_id(self, token: str) -> int | None:
         """Return the id of a token such as "<eos>", or None."""
         return self._backend.token_to_id(token)
+
+    def token_bytes(self) -> TokenBytes:
+        """Return what says which bytes each token stands for."""
+        return TokenBytes(self._backend)
 
     def stream(
         self,

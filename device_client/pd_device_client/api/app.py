@@ -15,6 +15,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pd_core.errors import ConfigError, NotReady, PdError, drop_frames
+from pd_device_client.api.anthropic.routes import add_messages
+from pd_device_client.api.completions.cancelling import add_cancel
 from pd_device_client.api.completions.parameters import (
     ChatParameters,
     CloudParameters,
@@ -25,19 +27,24 @@ from pd_device_client.api.completions.parameters import (
 )
 from pd_device_client.api.completions.questions import Questions
 from pd_device_client.api.completions.tokenizing import detokenized, tokenized
+from pd_device_client.api.embeddings import add_embeddings
 from pd_device_client.api.http.body import read_body
 from pd_device_client.api.http.endpoints import Endpoints
-from pd_device_client.api.http.errors import Refusal, error_response
+from pd_device_client.api.http.error_forms import error_response
+from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.event_stream import EventStream, until_disconnect
 from pd_device_client.api.http.guard import Access, Guard
+from pd_device_client.api.http.json_response import json_response
 from pd_device_client.api.http.json_text import json_bytes
 from pd_device_client.api.http.places import Places
 from pd_device_client.api.metrics import DeviceMetrics
+from pd_device_client.api.models import add_models, device_named
 from pd_device_client.api.page import page_files, page_routes
+from pd_device_client.api.responses.routes import add_responses
+from pd_device_client.api.responses.store import ResponseStore
 from pd_device_client.api.status import Status
 from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.device.device import Device
 from pd_device_client.device.residency import Phase, Residency
 
 __all__ = ["make_app"]
@@ -97,7 +104,13 @@ def make_app(
     page = page_files()
     endpoints = Endpoints()
     _add_answers(endpoints, residency, questions, places)
-    _add_cards(endpoints, residency, started_s)
+    settings = status.settings
+    store = ResponseStore(settings.stored_responses, settings.stored_mib << 20)
+    add_responses(endpoints, residency, questions, places, store)
+    add_messages(endpoints, residency, questions, places)
+    _add_cards(endpoints, residency)
+    add_models(endpoints, residency, status, started_s)
+    add_embeddings(endpoints)
     _add_status(endpoints, residency, status)
     _add_cloud(endpoints, residency, status, cloud)
     _add_tokens(endpoints, residency, places)
@@ -121,11 +134,11 @@ def _add_answers(
         places.check()
         asked = read_parameters(kind, await read_body(request))
         with places.entering():
-            device = await _device(residency, asked.model)
+            device = await device_named(residency, asked.model)
             answer = await questions.answer(device, asked, request.state.asked_s)
         if asked.stream:
             return EventStream(answer.stream())
-        return _json(await until_disconnect(request.receive, answer.whole()))
+        return json_response(await until_disconnect(request.receive, answer.whole()))
 
     @endpoints.add("POST", "/v1/chat/completions", ChatParameters)
     async def chat_completions(request: Request) -> Response:
@@ -135,26 +148,20 @@ def _add_answers(
     async def completions(request: Request) -> Response:
         return await reply(request, CompletionParameters)
 
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        add_cancel(endpoints, path, questions.running)
 
-def _add_cards(endpoints: Endpoints, residency: Residency, started_s: int) -> None:
+
+def _add_cards(endpoints: Endpoints, residency: Residency) -> None:
     @endpoints.add("GET", "/health")
     async def health(_request: Request) -> Response:
         """Answer 200 only when requests can be served."""
         status = 200 if residency.phase.serving else 503
-        return _json({"status": residency.phase.value}, status)
+        return json_response({"status": residency.phase.value}, status)
 
     @endpoints.add("GET", "/version")
     async def show_version(_request: Request) -> Response:
-        return _json({"version": version("pd-device")})
-
-    @endpoints.add("GET", "/v1/models")
-    async def models(_request: Request) -> Response:
-        return _json({"object": "list", "data": [_model_card(residency, started_s)]})
-
-    @endpoints.add("GET", "/v1/models/{name:path}")
-    async def model(request: Request) -> Response:
-        _check_model(residency, request.path_params["name"])
-        return _json(_model_card(residency, started_s))
+        return json_response({"version": version("pd-device")})
 
 
 def _add_status(endpoints: Endpoints, residency: Residency, status: Status) -> None:
@@ -163,7 +170,7 @@ def _add_status(endpoints: Endpoints, residency: Residency, status: Status) -> N
         """Report the device's state; `fresh` renews an old card of the cloud first."""
         if _is_true(request, "fresh") and residency.phase is Phase.READY:
             await residency.device.client.cloud.renew()
-        return _json(status.report(residency))
+        return json_response(status.report(residency))
 
 
 def _add_cloud(
@@ -174,7 +181,7 @@ def _add_cloud(
         """Use another cloud, or none, for new answers; report the device's state."""
         asked = read_parameters(CloudParameters, await read_body(request))
         await _choose(residency, cloud, asked.address)
-        return _json(status.report(residency))
+        return json_response(status.report(residency))
 
 
 async def _choose(residency: Residency, cloud: CloudChoice, target: str | None) -> None:
@@ -208,13 +215,13 @@ def _add_tokens(endpoints: Endpoints, residency: Residency, places: Places) -> N
             device = await residency.wake()
             tokens = await tokenized(device, asked)
         limit = device.loaded.max_context_tokens
-        return _json({"count": len(tokens), "max_model_len": limit, "tokens": tokens})
+        return json_response({"count": len(tokens), "max_model_len": limit, "tokens": tokens})
 
     @endpoints.add("POST", "/detokenize", DetokenizeParameters)
     async def detokenize(request: Request) -> Response:
         asked = read_parameters(DetokenizeParameters, await read_body(request))
         with places.entering():
-            return _json({"prompt": await detokenized(await residency.wake(), asked)})
+            return json_response({"prompt": await detokenized(await residency.wake(), asked)})
 
 
 def _add_metrics(endpoints: Endpoints, metrics: DeviceMetrics) -> None:
@@ -224,23 +231,32 @@ def _add_metrics(endpoints: Endpoints, metrics: DeviceMetrics) -> None:
 
 
 def _errors(metrics: DeviceMetrics) -> Mapping[Any, Callable[[Request, Any], Awaitable[Response]]]:
-    async def typed_error(_request: Request, error: PdError) -> Response:
+    async def typed_error(request: Request, error: PdError) -> Response:
         metrics.refused(error)
         drop_frames(error)
-        return error_response(error)
+        return error_response(error, request.scope["path"])
 
-    async def http_error(_request: Request, error: HTTPException) -> Response:
-        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        response = error_response(Refusal(str(error.detail), status=error.status_code, code=code))
-        response.headers.update(error.headers or {})
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        status, headers = error.status_code, error.headers or {}
+        asked = f"{request.method[:20]} {request.scope['path'][:100]}"
+        words = f"{HTTPStatus(status).phrase}: {ascii(asked)[1:-1]}"
+        if allowed := headers.get("Allow"):
+            words += f"; use {allowed}"
+        elif status == HTTPStatus.NOT_FOUND:
+            words += "; /openapi.json lists what there is"
+        code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+        refused = Refusal(words, status=status, code=code)
+        response = error_response(refused, request.scope["path"])
+        response.headers.update(headers)
         return response
 
     async def gone(_request: Request, _error: Exception) -> Response:
         return Response(status_code=_GONE)
 
-    async def failed(_request: Request, error: Exception) -> Response:
+    async def failed(request: Request, error: Exception) -> Response:
         metrics.refused(error)
-        return error_response(PdError("this server failed on the request; its log has the cause"))
+        told = PdError("this server failed on the request; its log has the cause")
+        return error_response(told, request.scope["path"])
 
     return {
         PdError: typed_error,
@@ -251,43 +267,9 @@ def _errors(metrics: DeviceMetrics) -> Mapping[Any, Callable[[Request, Any], Awa
     }
 
 
-async def _device(residency: Residency, name: str | None) -> Device:
-    if name:
-        _check_model(residency, name)
-    return await residency.wake()
-
-
-def _check_model(residency: Residency, name: str) -> None:
-    if not residency.model_name:
-        raise NotReady("the model is loading; try again in a moment")
-    if name != residency.model_name:
-        raise Refusal(
-            f"the model {name[:100]!a} is not here; this device runs {residency.model_name}",
-            "model",
-            status=404,
-            code="model_not_found",
-        )
-
-
-def _model_card(residency: Residency, started_s: int) -> dict[str, Any]:
-    if not residency.model_name:
-        raise NotReady("the model is loading; try again in a moment")
-    return {
-        "id": residency.model_name,
-        "object": "model",
-        "created": started_s,
-        "owned_by": "pd-device",
-        "max_model_len": residency.max_context_tokens,
-    }
-
-
 def _is_true(request: Request, name: str) -> bool:
     """Read a boolean query parameter."""
     try:
         return _FLAG.validate_python(request.query_params.get(name, False))
     except ValidationError as error:
         raise Refusal(f"{name} in the address: {error.errors()[0]['msg']}", name) from error
-
-
-def _json(content: object, status: int = 200) -> Response:
-    return Response(json_bytes(content), status, media_type="application/json")

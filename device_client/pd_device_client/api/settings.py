@@ -9,6 +9,7 @@ from annotated_types import Ge
 from pd_core.settings.option import Option, Part
 from pd_core.sockets.loopback import is_loopback
 from pd_device_client.api.http.door import Door
+from pd_device_client.api.tools.answer_parser import ReasoningChoice, ToolParserChoice
 from pd_device_client.cloud.settings import CloudSettings
 from pd_device_client.contract.ask import Mode
 from pd_device_client.device.battery import BatteryPolicy
@@ -23,7 +24,23 @@ class AnswerSettings:
 
     mode: ModeOption = Mode.PD_DEVICE
     max_tokens: Annotated[int, Ge(1), Option("Default token limit of a chat's answer.")] = 1024
+    tool_parser: Annotated[
+        ToolParserChoice,
+        Option("How the model writes calls of functions; auto: as its chat template teaches."),
+    ] = ToolParserChoice.AUTO
+    reasoning_parser: Annotated[
+        ReasoningChoice,
+        Option("Split <think>...</think> off answers; auto: if the chat template knows it."),
+    ] = ReasoningChoice.AUTO
     battery: Annotated[BatteryPolicy, Part("Answer")] = field(default_factory=BatteryPolicy)
+    stored_responses: Annotated[
+        int,
+        Ge(0),
+        Option("Responses kept in memory for previous_response_id; the oldest go first. 0: none."),
+    ] = 256
+    stored_mib: Annotated[
+        int, Ge(1), Option("Most memory that they may take, as JSON.", "stored-responses-mib")
+    ] = 64
 
 
 @dataclass(frozen=True, slots=True)

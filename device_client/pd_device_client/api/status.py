@@ -4,6 +4,7 @@ import asyncio
 from importlib.metadata import version
 from typing import Any
 
+from pd_device_client.api.capabilities import capabilities
 from pd_device_client.api.http.places import Places
 from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.client.client import DeviceClient
@@ -29,6 +30,7 @@ class Status:
     Attributes:
         settings, places, cloud: as given.
         totals: sums over the answers.
+        capabilities: what the model can be asked for; none before it is loaded.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Status:
         self.cloud = cloud or CloudChoice(None, lambda target: None)
         self._model: dict[str, Any] | None = None  # kept while the device is asleep
         self._chat = False
+        self.capabilities: list[str] = []
         self._promise: dict[str, float | None] = dict.fromkeys(("pace_s", "ttft_s", "reading_wpm"))
         self.totals = Totals()
 
@@ -52,6 +55,7 @@ class Status:
         promise = device.client.promise
         self._chat = await asyncio.to_thread(knows_roles, device.loaded)
         self._model = _model(device, self._chat)
+        self.capabilities = capabilities(device, self.settings, chat=self._chat)
         self._promise = {
             "pace_s": promise.pace_s,
             "ttft_s": promise.ttft_s,

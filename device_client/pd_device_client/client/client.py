@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from pd_core.constraint import Constraint
-from pd_core.errors import CloudBudgetSpent, CloudUnavailable
-from pd_core.generation import Fingerprints, FinishReason
+from pd_core.errors import CloudBudgetSpent, CloudUnavailable, InvalidRequest
+from pd_core.generation import Fingerprints, FinishReason, TokenLogprobs
 from pd_core.grammar.grammars import Grammars
 from pd_core.refinement import MOST_PROTECTED, Ranges
 from pd_device_client.client.breaker import CircuitBreaker
@@ -25,7 +25,7 @@ from pd_device_client.client.side_choice import (
 )
 from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.contract.ports import CloudLink, LocalEngine
+from pd_device_client.contract.ports import CloudLink, LocalEngine, PromptReader
 from pd_device_client.contract.text_source import TextMaker, TextSource
 from pd_device_client.planning.answer_lengths import AnswerLengths
 from pd_device_client.planning.cloud_allowance import CloudAllowance, CloudCaps, DayAccount
@@ -187,6 +187,29 @@ class DeviceClient:
         )
         logger.debug("request %s: %s", ask.request_id, plan)
         return session
+
+    async def prompt_logprobs(self, token_ids: Sequence[int], count: int) -> list[TokenLogprobs]:
+        """Return how likely a prompt's tokens were, all but the first, by the local model.
+
+        It is a pass of its own, which waits for its turn at the engine and is not kept.
+
+        Raises:
+            InvalidRequest: there is no local engine that can say it.
+            EngineError: it failed.
+        """
+        engine = self._engine
+        if not isinstance(engine, PromptReader):
+            here = "no engine" if engine is None else engine.card.name
+            raise InvalidRequest(
+                "what was likely in a prompt is told only by a local torch engine at its own "
+                f"speed, and here is {here}; leave out prompt_logprobs, and echo with logprobs"
+            )
+        turn = self.turns.join()
+        try:
+            await turn.begin()
+            return await engine.prompt_logprobs(token_ids, count)
+        finally:
+            turn.end()
 
     def _text_source(self, ask: Ask) -> TextSource | None:
         if self._text is None:

@@ -32,6 +32,7 @@ from pd_core.generation import (
     ServerInfo,
     Start,
     Stop,
+    TokenLogprobs,
     Tokens,
     needed_api_version,
 )
@@ -102,6 +103,7 @@ def _start_to_pb(start: Start) -> pb.Start:
         protected_ranges=[
             pb.PositionRange(first=first, end=end) for first, end in start.protected_ranges
         ],
+        logprobs=start.sampling.logprobs,
         constraint=_constraint_to_pb(start.sampling.constraint),
     )
 
@@ -127,6 +129,9 @@ def _sampling_to_pb(sampling: SamplingParams) -> pb.Sampling:
         repetition_penalty=sampling.repetition_penalty,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
+        logit_bias=dict(sampling.logit_bias),
+        min_tokens=sampling.min_tokens,
+        late_token_ids=sampling.late_token_ids,
     )
 
 
@@ -134,7 +139,8 @@ def event_from_pb(message: pb.GenerateResponse) -> CloudEvent:
     """Convert what the cloud sends.
 
     Raises:
-        ProtocolError: the message is empty, has no tokens, or is of an unknown kind.
+        ProtocolError: the message is empty, has no tokens, is of an unknown kind, or has other
+            numbers of logprobs than of tokens.
     """
     match message.WhichOneof("message"):
         case "admitted":
@@ -143,11 +149,26 @@ def event_from_pb(message: pb.GenerateResponse) -> CloudEvent:
             ranges = message.refined_prompt.kept_ranges
             return RefinedPrompt(tuple((r.first, r.end) for r in ranges))
         case "tokens" if message.tokens.token_ids:
-            return Tokens(message.tokens.first_position, tuple(message.tokens.token_ids))
+            return _tokens_from_pb(message.tokens)
         case "finished":
             return _finished_from_pb(message.finished)
         case _:
             raise ProtocolError("the cloud sent an empty message, or one of an unknown kind")
+
+
+def _tokens_from_pb(message: pb.Tokens) -> Tokens:
+    token_ids = tuple(message.token_ids)
+    if not message.logprobs:
+        return Tokens(message.first_position, token_ids)
+    logprobs = tuple(
+        TokenLogprobs(one.logprob, tuple(one.top_ids), tuple(one.top_logprobs))
+        for one in message.logprobs
+    )
+    if len(logprobs) != len(token_ids) or any(
+        len(one.top_ids) != len(one.top_logprobs) for one in logprobs
+    ):
+        raise ProtocolError("the cloud sent logprobs that do not belong to its tokens")
+    return Tokens(message.first_position, token_ids, logprobs)
 
 
 def _finished_from_pb(message: pb.Finished) -> Finished:
@@ -160,6 +181,7 @@ def _finished_from_pb(message: pb.Finished) -> Finished:
         prefill_s=message.prefill_ns / _NS,
         engine_busy_s=message.engine_busy_ns / _NS,
         kv_byte_s=message.kv_byte_s,
+        cached_tokens=message.cached_tokens,
     )
 
 
@@ -193,6 +215,7 @@ def info_from_pb(info: pb.GetServerInfoResponse) -> ServerInfo:
             eos_token_ids=tuple(info.eos_token_ids),
             max_context_tokens=limits.max_context_tokens,
             sampler=_words(info.sampler),
+            logprobs=info.logprobs,
             grammar_library=_words(info.grammar_library),
         ),
         limits=Limits(limits.max_output_tokens, limits.max_num_seqs, limits.max_num_waiting),

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from pd_core.errors import PdError
-from pd_core.generation import FinishReason
+from pd_core.generation import FinishReason, TokenLogprobs
 
 __all__ = ["Origin", "Outcome", "Shown"]
 
@@ -26,6 +26,7 @@ class Shown(NamedTuple):  # one is made for every token: a third of a frozen dat
         text: the text it adds; may be "" (an end-of-sequence token, half a character).
         origin: the side that made it.
         at_s: seconds from submit to showing.
+        logprobs: how likely it was, by the side that made it, where the request asks.
     """
 
     position: int
@@ -33,6 +34,7 @@ class Shown(NamedTuple):  # one is made for every token: a third of a frozen dat
     text: str
     origin: Origin
     at_s: float
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class Outcome:
         shown: everything shown, in order of position.
         arrived_at_s: seconds from submit to each position's commit, shown or not.
         finish_reason: why it ended; None while it goes on.
+        stop_string: the stop string that ended it; None when something else did.
         handoff_position: first position committed by the device after cloud tokens; None without
             a handoff.
         cloud_tokens: committed tokens that the cloud made.
@@ -54,6 +57,7 @@ class Outcome:
         device_tokens_generated: all tokens the device made, unused ones included.
         disagreed: dropped tokens that differ from the committed ones.
         device_cached_tokens: prompt tokens that the device had cached from earlier answers.
+        cloud_cached_tokens: prompt tokens that the cloud had cached from earlier requests.
         cloud_ttft_s: seconds from submit to the first cloud token's arrival; None without one.
         left_out_tokens: prompt tokens that the device did not read, as a refined prompt said.
         exactness: "identical" when both sides have equal numerics (or only one took part and
@@ -71,12 +75,14 @@ class Outcome:
     shown: list[Shown] = field(default_factory=list)
     arrived_at_s: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    stop_string: str | None = None
     handoff_position: int | None = None
     cloud_tokens: int = 0
     cloud_tokens_generated: int = 0
     device_tokens_generated: int = 0
     disagreed: int = 0
     device_cached_tokens: int = 0
+    cloud_cached_tokens: int = 0
     left_out_tokens: int = 0
     cloud_ttft_s: float | None = None
     exactness: str = "identical"
@@ -98,6 +104,11 @@ class Outcome:
     def device_tokens(self) -> int:
         """Tokens shown that the device made."""
         return sum(s.origin is Origin.DEVICE for s in self.shown)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that a side had cached; of both sides the one that had more."""
+        return max(self.device_cached_tokens, self.cloud_cached_tokens)
 
     @property
     def unused_tokens(self) -> int:

@@ -5,12 +5,20 @@ are timers on the running loop, so the same session runs on a real or a virtual 
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from pd_core.generation import CloudEvent, Extend, ModelCard, ServerInfo, Start, Stop
+from pd_core.generation import (
+    CloudEvent,
+    Extend,
+    ModelCard,
+    ServerInfo,
+    Start,
+    Stop,
+    TokenLogprobs,
+)
 from pd_core.sampling_params import SamplingParams
 
-__all__ = ["CloudLink", "CloudStream", "LocalEngine", "LocalSequence"]
+__all__ = ["CloudLink", "CloudStream", "LocalEngine", "LocalSequence", "PromptReader"]
 
 
 class CloudStream(Protocol):
@@ -56,6 +64,11 @@ class CloudLink(Protocol):
 class LocalSequence(Protocol):
     """One sequence on the local engine, with its KV cache."""
 
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        """How likely the token was that the last `feed` sampled; None where sampling asks not."""
+        ...
+
     async def feed(
         self,
         token_ids: Sequence[int],
@@ -81,6 +94,23 @@ class LocalSequence(Protocol):
 
     def close(self) -> None:
         """Free the sequence, after the running pass has finished."""
+        ...
+
+
+@runtime_checkable
+class PromptReader(Protocol):
+    """An engine that can also say how likely each token of a prompt was."""
+
+    async def prompt_logprobs(self, token_ids: Sequence[int], count: int) -> list[TokenLogprobs]:
+        """Return what the model says of all tokens but the first, which follows nothing.
+
+        Args:
+            token_ids: a prompt that fits the context.
+            count: how many of the most likely ids to name at each position.
+
+        Raises:
+            EngineError: a pass failed.
+        """
         ...
 
 

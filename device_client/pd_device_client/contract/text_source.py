@@ -14,6 +14,11 @@ class TextSource(Protocol):
         """Whether a stop string was found."""
         ...
 
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that was found, or None."""
+        ...
+
     def push(self, token_id: int) -> list[tuple[int, str]]:
         """Add the next token; return (position, text) of each token whose text is released."""
         ...

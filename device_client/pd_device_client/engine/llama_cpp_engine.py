@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pd_core.errors import EngineError, PdError
-from pd_core.generation import ModelCard
+from pd_core.generation import ModelCard, TokenLogprobs
 from pd_core.grammar.grammars import Grammars
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
@@ -62,6 +62,7 @@ class LlamaCppEngine:
             vocab_size=served.num_token_ids,
             eos_token_ids=served.eos_token_ids,
             max_context_tokens=served.max_context_tokens,
+            logprobs=True,
             grammar_library=self.grammars.library,
         )
 
@@ -112,6 +113,7 @@ class _LlamaCppSequence:
         self._engine = engine
         self._keeps = bool(prompt_token_ids)
         self._slot: int | None = None  # from the first pass on
+        self._logprobs: TokenLogprobs | None = None
         self._source, num_kept = engine.kept.take(prompt_token_ids)
         served = engine.served
         asked = sampling.constraint
@@ -120,6 +122,10 @@ class _LlamaCppSequence:
             prompt_token_ids[:num_kept],
             form=None if asked is None else engine.grammars.matcher(asked),
         )
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._logprobs
 
     async def feed(
         self,
@@ -182,7 +188,9 @@ class _LlamaCppSequence:
             return None
         # Rows behind these belong to no token.
         logits[self._engine.served.num_token_ids :] = float("-inf")
-        return self._tokens.sample(torch.from_numpy(logits)[None], sample_position)
+        row = torch.from_numpy(logits)[None]
+        token_id, self._logprobs = self._tokens.sample(row, sample_position)
+        return token_id
 
     def _begin(self) -> int:
         """Take a slot, with the prompt's kept beginning in it."""

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 import torch
 
 from pd_core.errors import EngineError, InvalidConstraint, PromptTooLong
+from pd_core.generation import TokenLogprobs
 from pd_core.grammar.matcher import Matcher
 from pd_core.sampling.history import History
+from pd_core.sampling.logprobs import asked_logprobs
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 
@@ -117,8 +119,8 @@ class SequenceTokens:
         if not self.num_left_out:
             self.held += token_ids
 
-    def sample(self, logits: torch.Tensor, position: int) -> int:
-        """Choose the answer's token at a position.
+    def sample(self, logits: torch.Tensor, position: int) -> tuple[int, TokenLogprobs | None]:
+        """Choose the answer's token at a position, and say how likely it was if that is asked.
 
         Args:
             logits: (1, vocabulary), behind `ids`.
@@ -129,4 +131,5 @@ class SequenceTokens:
         params, history, masks = [self._sampling], [self._history], None
         if self._form is not None:
             masks = [self._form.mask(self.ids[len(self.ids) - position :])]
-        return sample(logits, params, [position], self._eos_token_ids, history, masks)[0]
+        tokens = sample(logits, params, [position], self._eos_token_ids, history, masks)
+        return tokens[0], asked_logprobs(logits, params, tokens)[0]

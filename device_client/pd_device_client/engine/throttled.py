@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pd_core.generation import ModelCard
+from pd_core.generation import ModelCard, TokenLogprobs
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import LocalEngine, LocalSequence
 from pd_device_client.planning.speeds.profiles import SpeedProfile
@@ -54,6 +54,10 @@ class _ThrottledSequence:
         self._sequence = sequence
         self._profile = profile
         self._num_tokens = num_cached
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
 
     async def feed(
         self,

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from pd_core.checkpoints.loading import LoadedModel
-from pd_core.generation import ModelCard
+from pd_core.generation import ModelCard, TokenLogprobs
 from pd_core.grammar.grammars import Grammars
 from pd_core.host.low_priority import step_back
 from pd_core.models import KVCache, Segment
@@ -23,6 +23,7 @@ from pd_core.sampling_params import SamplingParams
 from pd_core.speculation.prompt_lookup import PromptLookup
 from pd_core.speculation.speculation import Speculation
 from pd_device_client.engine.kept_prefixes import KeptPrefixes
+from pd_device_client.engine.prompt_reading import prompt_passes
 from pd_device_client.engine.sequence_tokens import SequenceTokens
 from pd_device_client.engine.threads import Threads
 from pd_device_client.engine.tuning import Tuning
@@ -82,6 +83,7 @@ class TorchLocalEngine:
             vocab_size=loaded.model.num_token_ids,
             eos_token_ids=loaded.eos_token_ids,
             max_context_tokens=config.max_context_tokens,
+            logprobs=True,
             grammar_library=self.grammars.library,
         )
 
@@ -125,6 +127,14 @@ class TorchLocalEngine:
                 torch.set_num_threads(present)
 
         return self._worker.submit(measured).result()
+
+    async def prompt_logprobs(self, token_ids: Sequence[int], count: int) -> list[TokenLogprobs]:
+        """See `PromptReader`; answers may have their passes between two of these."""
+        passes = prompt_passes(self._loaded, token_ids, count, self.chunk_tokens)
+        loop, told = asyncio.get_running_loop(), list[TokenLogprobs]()
+        while (some := await loop.run_in_executor(self._worker, next, passes, None)) is not None:
+            told += some
+        return told
 
     def use(self, threads: Threads) -> None:
         """Run the passes of sequences opened from now on with these threads."""
@@ -172,6 +182,11 @@ class _TorchSequence:
         self._lookup = PromptLookup()  # of tokens that were fed
         # Sampled tokens that come next; all but the last are in the cache.
         self._ahead: list[int] = []
+        self._told: list[TokenLogprobs] = []  # one for each of them, where sampling asks
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._told[0] if self._told else None
 
     async def feed(
         self,
@@ -185,16 +200,18 @@ class _TorchSequence:
                 break
             known += 1
         self._tokens.num_tokens += known
-        self._ahead = self._ahead[known:]
+        self._ahead, self._told = self._ahead[known:], self._told[known:]
         if rest := list(token_ids[known:]):
             decodes = len(rest) == 1 and sample_position is not None
             most = self._speculation.draft_tokens() if decodes else 0
             loop = asyncio.get_running_loop()
             began_s = loop.time()
             at = None if positions is None else tuple(positions[known:])
-            self._ahead, num_drafted = await loop.run_in_executor(
+            sampled, num_drafted = await loop.run_in_executor(
                 self._worker, self._pass, rest, sample_position, most, at
             )
+            self._ahead = [token_id for token_id, _ in sampled]
+            self._told = [told for _, told in sampled if told is not None]
             if decodes:
                 seconds = loop.time() - began_s
                 self._speculation.passed(num_drafted, len(self._ahead) - 1, seconds)
@@ -213,7 +230,7 @@ class _TorchSequence:
         sample_position: int | None,
         most: int,
         positions: tuple[int, ...] | None,
-    ) -> tuple[list[int], int]:
+    ) -> tuple[list["_Sampled"], int]:
         """Run one forward pass on the worker's thread.
 
         Args:
@@ -261,12 +278,15 @@ class _TorchSequence:
         self._tokens.passed(positions)
         return hidden
 
-    def _sampled(self, logits: torch.Tensor, draft: list[int], position: int) -> list[int]:
+    def _sampled(self, logits: torch.Tensor, draft: list[int], position: int) -> list["_Sampled"]:
         """Return the token at a position, and those after it as long as the guesses are right."""
-        sampled = list[int]()
+        sampled = list[_Sampled]()
         for row, guess in zip(logits, [*draft, None], strict=True):
             sampled.append(self._tokens.sample(row[None], position + len(sampled)))
-            if sampled[-1] != guess:
+            if (token_id := sampled[-1][0]) != guess:
                 return sampled
-            self._tokens.ids.append(sampled[-1])
+            self._tokens.ids.append(token_id)
         return sampled
+
+
+_Sampled = tuple[int, TokenLogprobs | None]

@@ -28,6 +28,8 @@ export class Answer {
     /** @type {Phase} */
     this.phase = "waiting";
     this.text = "";
+    /** What the model thought before it answered. */
+    this.thoughts = "";
     /** @type {Run[]} */
     this.runs = [];
     /** @type {Token[]} */
@@ -113,6 +115,7 @@ export class Answer {
     if (chunk.pd?.event) this._happened(chunk.pd);
     const choice = chunk.choices?.[0];
     if (!choice) return;
+    this.thoughts += choice.delta?.reasoning ?? "";
     if (choice.finish_reason) {
       this.finishReason = choice.finish_reason;
       this.report = choice.pd ?? null;

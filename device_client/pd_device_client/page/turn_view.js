@@ -29,6 +29,8 @@ export class TurnView {
     this._drawn = Number.NEGATIVE_INFINITY;
     this._text = element("div", { class: "text" });
     this._rich = new RichText(this._text);
+    this._thought = element("p", {});
+    this._thoughts = element("details", { class: "thoughts" }, element("summary", {}, "Thoughts"), this._thought);
     this._course = element("p", { class: "course" });
     this._troubles = new TroubleList({ class: "troubles" });
     this._errors = new TroubleList({ class: "error", role: "alert" });
@@ -47,7 +49,7 @@ export class TurnView {
   _assembled(number) {
     const { chat } = this._turn;
     const said = chat
-      ? element("div", { class: "said" }, this._text)
+      ? element("div", { class: "said" }, this._thoughts, this._text)
       : element("div", { class: "document" }, this.asked.element, this._text);
     const card = element("section", { class: "card", "aria-label": "How it was made" },
       this._course, this._troubles.element, this._timeline.element,
@@ -65,6 +67,8 @@ export class TurnView {
     const busy = !answer.ended;
     this.element.setAttribute("aria-busy", String(busy));
     this.asked.show();
+    this._thoughts.hidden = !answer.thoughts;
+    if (this._thought.textContent !== answer.thoughts) this._thought.textContent = answer.thoughts;
     this._rich.show(answer.text, answer.runs, this._format);
     for (const tool of [this._copy, this._again, this._goOn]) tool.disabled = busy;
     this._more.hidden = busy;

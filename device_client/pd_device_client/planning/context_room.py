@@ -2,6 +2,7 @@
 
 from pd_core.errors import (
     InvalidConstraint,
+    InvalidRequest,
     InvalidSamplingParams,
     PdError,
     PromptTooLong,
@@ -43,7 +44,7 @@ def device_problem(engine: ModelCard, ask: Ask) -> PdError | None:
             f"the local engine ({engine.name}) holds no answer to a form; leave the form out, or "
             "install llguidance: pip install 'pd-device[device]'"
         )
-    return context_problem("the local model", engine.max_context_tokens, ask)
+    return _engine_problem("the local model", engine, ask)
 
 
 def cloud_problem(cloud: ServerInfo, ask: Ask, engine: ModelCard | None = None) -> PdError | None:
@@ -54,15 +55,24 @@ def cloud_problem(cloud: ServerInfo, ask: Ask, engine: ModelCard | None = None) 
             return problem
     if cloud.api_version < needed_api_version(ask.sampling):
         return InvalidSamplingParams(
-            "the cloud is of an older version, which has neither min_p nor penalties; update it, "
-            "or leave them out"
+            "the cloud is of an older version, which lacks some of min_p, penalties, logit_bias, "
+            "min_tokens and logprobs; update it, or leave them out"
         )
     if ask.max_tokens > cloud.limits.max_output_tokens:
         return TokenLimitTooHigh(
             f"an answer of {ask.max_tokens} tokens is asked for, and the cloud makes at most "
             f"{cloud.limits.max_output_tokens}; ask for fewer"
         )
-    return context_problem("the cloud", cloud.model.max_context_tokens, ask)
+    return _engine_problem("the cloud", cloud.model, ask)
+
+
+def _engine_problem(whose: str, model: ModelCard, ask: Ask) -> PdError | None:
+    if ask.sampling.logprobs is not None and not model.logprobs:
+        return InvalidRequest(
+            f"logprobs are asked for, and {whose}'s engine ({model.engine}) gives none; leave them "
+            "out"
+        )
+    return context_problem(whose, model.max_context_tokens, ask)
 
 
 def _form_problem(theirs: str, ours: str) -> InvalidConstraint | None:

@@ -16,6 +16,7 @@ from pd_core.errors import (
     CloudTimeout,
     CloudUnavailable,
     PdError,
+    ProtocolError,
     TransportError,
 )
 from pd_core.generation import Admitted, Extend, Finished, RefinedPrompt, Start, Stop, Tokens
@@ -68,6 +69,7 @@ class CloudLeg:
         error: the last error; kept for the outcome.
         generated: tokens the cloud is known to have made for this request.
         first_token_s: instant of the first token's arrival; None before it.
+        cached_tokens: the most tokens of a stream's prefix that the cloud had in its cache.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class CloudLeg:
         self.error: PdError | None = None
         self.generated = 0
         self.first_token_s: float | None = None
+        self.cached_tokens = 0
 
     # What the session asks
 
@@ -308,11 +311,11 @@ class CloudLeg:
             async with aclosing(stream.events()) as events, Silence(wait_s) as silence:
                 async for event in events:
                     match event:
-                        case Tokens(first_position, token_ids):
+                        case Tokens():
                             first = received == 0
-                            received += len(token_ids)
-                            self.generated += len(token_ids)
-                            self._take_in(first_position, token_ids, first=first)
+                            received += len(event.token_ids)
+                            self.generated += len(event.token_ids)
+                            self._take_in(event, first=first)
                             wait_s = timeouts.idle_s
                         case Admitted(load):
                             self._estimate.load = load
@@ -321,6 +324,7 @@ class CloudLeg:
                             wait_s = timeouts.first_token_s
                         case Finished():
                             self.generated += max(event.tokens_generated - received, 0)
+                            self.cached_tokens = max(self.cached_tokens, event.cached_tokens)
                             self._give_back(self._paid - max(event.tokens_generated, received))
                             return
                         case RefinedPrompt():
@@ -333,7 +337,10 @@ class CloudLeg:
             raise CloudTimeout(f"the cloud sent nothing for {wait_s:g} s") from None
         raise CloudUnavailable("the cloud ended the stream without Finished")
 
-    def _take_in(self, first_position: int, token_ids: tuple[int, ...], *, first: bool) -> None:
+    def _take_in(self, tokens: Tokens, *, first: bool) -> None:
+        first_position, token_ids, logprobs = tokens
+        if self._ask.sampling.logprobs is not None and not logprobs:
+            raise ProtocolError("the cloud sent tokens without the logprobs that were asked for")
         now = self._time()
         if first:
             prompt_tokens = len(self._ask.prompt_token_ids)
@@ -347,7 +354,7 @@ class CloudLeg:
         self.state = LegState.STREAMING
         if self._tell is not silent:
             self._tell(CloudArrived(first_position, len(token_ids)))
-        self._log.receive(first_position, token_ids)
+        self._log.receive(first_position, token_ids, logprobs)
         if self._log.closed or self._log.diverged:
             self._wishes.notify()
 

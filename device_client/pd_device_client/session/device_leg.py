@@ -11,6 +11,7 @@ import math
 from typing import Protocol
 
 from pd_core.errors import EngineError, PdError
+from pd_core.generation import TokenLogprobs
 from pd_core.refinement import Ranges
 from pd_device_client.contract.ask import Ask
 from pd_device_client.contract.happenings import (
@@ -170,7 +171,7 @@ class DeviceLeg:
             while not self._log.closed:
                 candidate = await self._catch_up(sequence.feed, policy)
                 if candidate is not None:
-                    await self._place(candidate, policy)
+                    await self._place(candidate, sequence.logprobs, policy)
         except PdError as error:
             self._fail(error)
         except Exception as error:  # the outermost frame of the leg
@@ -224,14 +225,16 @@ class DeviceLeg:
         """Whether the prompt is fed, so that passes only absorb the cloud's tokens."""
         return self.num_fed >= self.prompt.num_tokens
 
-    async def _place(self, candidate: int, policy: ClaimPolicy) -> None:
+    async def _place(
+        self, candidate: int, logprobs: TokenLogprobs | None, policy: ClaimPolicy
+    ) -> None:
         """Wait until the candidate can be committed, or a cloud token takes its position."""
         log, position = self._log, self._log.length
         while not log.closed and log.length == position:
             if log.claimed_at is None and policy.may_claim(asyncio.get_running_loop().time()):
                 log.claim()
             if log.open_to_device:
-                log.commit_device(position, candidate)
+                log.commit_device(position, candidate, logprobs)
                 self._changed.notify()
                 return
             await self._changed.wait(policy.patience_s())

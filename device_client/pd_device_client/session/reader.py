@@ -62,11 +62,17 @@ class Reader:
         self.held = False
         self.over = False
         self.next_show_s: float | None = None
+        self._stopped = False
 
     @property
     def makes_text(self) -> bool:
         """Whether text is made, so that a stop string may end the answer at any token."""
         return self._text is not None
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer, or None."""
+        return None if self._text is None else self._text.stop_string
 
     def begin(self, asked_s: float | None) -> None:
         """Begin the answer; its times count from `asked_s`, or from now."""
@@ -100,8 +106,13 @@ class Reader:
 
     @property
     def shows_next(self) -> bool:
-        """Whether a released token has not been shown."""
-        return len(self._texts) > len(self._seen.shown)
+        """Whether a released token has not been shown, and will be."""
+        return len(self._texts) > len(self._seen.shown) and not self._stopped
+
+    def stop(self) -> None:
+        """Show nothing more."""
+        self._stopped = self.over = True
+        self._changed.notify()
 
     async def next_is_due(self) -> bool:
         """Wait until the next token is due and return True; False when there is none."""
@@ -112,7 +123,8 @@ class Reader:
                 return False
             position = len(self._seen.shown)
             await self._pace()
-            if len(self._seen.shown) == position:  # else a simulation has shown it already
+            # A simulation may have shown it already, or the answer was cancelled meanwhile.
+            if len(self._seen.shown) == position and not self._stopped:
                 return True
 
     async def _pace(self) -> None:
@@ -148,6 +160,7 @@ class Reader:
             self._texts[position],
             log.origins[position],
             now_s - seen.submitted_s,
+            log.logprobs.get(position),
         )
         seen.shown.append(shown)
         if self._reading is not None:

@@ -85,6 +85,7 @@ class Session:
         self._told = asyncio.Queue[Shown | Happened | None]()  # used only when watched
         self._device_task: asyncio.Task[None] | None = None  # the latest: a stand-in comes and goes
         self._claims_given_back = 0
+        self._cancelled = False
         tell: Tell = self._tell if ask.watched else silent
         changed, self.seen = self._changed, Seen()
         ends = (*sides.eos_token_ids, *ask.stop_token_ids)
@@ -179,7 +180,7 @@ class Session:
                     yield self.reader.show()
             for task in tasks:
                 await task
-            outcome.finish_reason = self.log.closed
+            outcome.finish_reason = FinishReason.CANCELLED if self._cancelled else self.log.closed
             outcome.error = self._failure()
         finally:
             try:
@@ -188,6 +189,15 @@ class Session:
                 self._complete()
         if outcome.error is not None:
             raise outcome.error
+
+    def cancel(self) -> None:
+        """End the answer here: both sides stop, and no token is shown any more.
+
+        `run` then ends as at an answer's usual end, within the gap between two tokens.
+        """
+        self._cancelled = True
+        self.log.close(FinishReason.CANCELLED)
+        self.reader.stop()
 
     async def _show_beside(self, driver: "asyncio.Task[None]") -> None:
         """Queue tokens at their time, then None for the end."""
@@ -330,9 +340,13 @@ class Session:
         outcome.cloud_tokens = log.origins.count(Origin.CLOUD)
         outcome.disagreed = log.disagreed
         outcome.handoff_position = log.handoff_position
+        outcome.stop_string = self.reader.stop_string
         if self.cloud is not None:
             outcome.cloud_tokens_generated = self.cloud.generated
             outcome.cloud_error = self.cloud.error
+            # A stream that continues an answer may find its own tokens cached.
+            num_prompt = len(self.ask.prompt_token_ids)
+            outcome.cloud_cached_tokens = min(self.cloud.cached_tokens, num_prompt)
             if self.cloud.first_token_s is not None:
                 outcome.cloud_ttft_s = self.cloud.first_token_s - self.seen.submitted_s
             if self.cloud.error is not None and outcome.error is None:

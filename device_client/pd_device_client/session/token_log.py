@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from pd_core.errors import ProtocolError
-from pd_core.generation import FinishReason
+from pd_core.generation import FinishReason, TokenLogprobs
 from pd_device_client.contract.happenings import Claimed, ClaimReturned, Tell, silent
 from pd_device_client.contract.outcome import Origin
 
@@ -36,6 +36,7 @@ class TokenLog:
     Attributes:
         token_ids: the committed tokens.
         origins: the side that made each.
+        logprobs: how likely tokens were, by their positions; of all of them where the request asks.
         end_token_ids: as given.
         claimed_at: position from which only the device commits; None before the claim.
         closed: None while open, then why: STOP, LENGTH or the argument of `close`.
@@ -55,6 +56,7 @@ class TokenLog:
         "disagreed",
         "diverged",
         "end_token_ids",
+        "logprobs",
         "origins",
         "stream_began",
         "token_ids",
@@ -71,10 +73,12 @@ class TokenLog:
         self.end_token_ids = frozenset(end_token_ids)
         self._on_commit = on_commit
         self._tell = tell
-        self._aside: list[int] = []  # positions len(token_ids) .. of the current cloud stream
+        # Positions len(token_ids) .. of the current cloud stream.
+        self._aside: list[tuple[int, TokenLogprobs | None]] = []
         self._stream_next = 0  # the next position that the current cloud stream will send
         self.token_ids: list[int] = []
         self.origins: list[Origin] = []
+        self.logprobs: dict[int, TokenLogprobs] = {}
         self.claimed_at: int | None = None
         self.closed: FinishReason | None = None
         self.disagreed = 0
@@ -118,11 +122,21 @@ class TokenLog:
         self.stream_began = False
         self.diverged = False
 
-    def receive(self, first_position: int, token_ids: Sequence[int]) -> None:
+    def receive(
+        self,
+        first_position: int,
+        token_ids: Sequence[int],
+        logprobs: Sequence[TokenLogprobs] = (),
+    ) -> None:
         """Add tokens of the current cloud stream, from first_position on.
 
         Each is committed, set aside, or compared with the committed token and dropped; a position
         that the stream has sent before is ignored.
+
+        Args:
+            first_position: of the first token.
+            token_ids: the tokens.
+            logprobs: one for each, or none at all.
 
         Raises:
             ProtocolError: a position was left out; the stream can no longer be used.
@@ -140,12 +154,13 @@ class TokenLog:
             self.stream_began = True
             if self.diverged:
                 continue
+            told = logprobs[position - first_position] if logprobs else None
             if position < len(self.token_ids):
                 self._compare(token_id, self.token_ids[position])
             elif self.claimed_at is None:
-                self._commit(token_id, Origin.CLOUD)
+                self._commit(token_id, Origin.CLOUD, told)
             else:
-                self._aside.append(token_id)
+                self._aside.append((token_id, told))
 
     def claim(self) -> int:
         """Claim the next position, and all after it, for the device; return that position."""
@@ -155,14 +170,16 @@ class TokenLog:
         self._tell(Claimed(self.length))
         return self.length
 
-    def commit_device(self, position: int, token_id: int) -> None:
+    def commit_device(
+        self, position: int, token_id: int, logprobs: TokenLogprobs | None = None
+    ) -> None:
         """Commit the device's token at the next position, while the log is `open_to_device`."""
         assert position == len(self.token_ids), "the device commits the next position only"
         assert not self.closed, "committed after the end"
         assert self.open_to_device, "not claimed"
         if self._aside:
-            self._compare(self._aside.pop(0), token_id)
-        self._commit(token_id, Origin.DEVICE)
+            self._compare(self._aside.pop(0)[0], token_id)
+        self._commit(token_id, Origin.DEVICE, logprobs)
 
     def release_claim(self) -> None:
         """Give the claim back and commit the cloud tokens set aside."""
@@ -170,10 +187,10 @@ class TokenLog:
             self._tell(ClaimReturned())
         self.claimed_at = None
         aside, self._aside = self._aside, []
-        for token_id in aside:
+        for token_id, logprobs in aside:
             if self.closed or self.diverged:
                 return
-            self._commit(token_id, Origin.CLOUD)
+            self._commit(token_id, Origin.CLOUD, logprobs)
 
     def close(self, reason: FinishReason) -> None:
         """Close the log; only the first reason counts."""
@@ -186,8 +203,10 @@ class TokenLog:
             self.diverged = True
             self._aside.clear()
 
-    def _commit(self, token_id: int, origin: Origin) -> None:
+    def _commit(self, token_id: int, origin: Origin, logprobs: TokenLogprobs | None) -> None:
         position = len(self.token_ids)
+        if logprobs is not None:
+            self.logprobs[position] = logprobs
         self.token_ids.append(token_id)
         self.origins.append(origin)
         if self._on_commit is not None:

@@ -195,6 +195,7 @@ class Start(_message.Message):
     SEAL_FIELD_NUMBER: _builtins.int
     PROTECTED_RANGES_FIELD_NUMBER: _builtins.int
     CONSTRAINT_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
     """Oldest version of this protocol that has all that is set here; the server refuses one it does
     not speak.
@@ -214,6 +215,10 @@ class Start(_message.Message):
     seal: _builtins.int
     """Hash of all other fields but api_version, useful_for_ns and protected_ranges; unset: not
     checked.
+    """
+    logprobs: _builtins.int
+    """Say with each token how likely it was, and this many of the most likely ones; unset: do not. Of
+    version 3.
     """
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -263,19 +268,24 @@ class Start(_message.Message):
         seal: _builtins.int | None = ...,
         protected_ranges: _abc.Iterable[Global___PositionRange] | None = ...,
         constraint: Global___Constraint | None = ...,
+        logprobs: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "constraint", b"constraint", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "sampling", b"sampling", "seal", b"seal", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_logprobs", b"_logprobs", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "constraint", b"constraint", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "logprobs", b"logprobs", "sampling", b"sampling", "seal", b"seal", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "constraint", b"constraint", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "prompt_token_ids", b"prompt_token_ids", "protected_ranges", b"protected_ranges", "request_id", b"request_id", "sampling", b"sampling", "seal", b"seal", "stop_token_ids", b"stop_token_ids", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio", "_logprobs", b"_logprobs", "_seal", b"_seal", "_useful_for_ns", b"_useful_for_ns", "api_version", b"api_version", "cache_salt", b"cache_salt", "committed_first_position", b"committed_first_position", "committed_token_ids", b"committed_token_ids", "constraint", b"constraint", "fingerprints", b"fingerprints", "keep_ratio", b"keep_ratio", "logprobs", b"logprobs", "prompt_token_ids", b"prompt_token_ids", "protected_ranges", b"protected_ranges", "request_id", b"request_id", "sampling", b"sampling", "seal", b"seal", "stop_token_ids", b"stop_token_ids", "token_limit", b"token_limit", "useful_for_ns", b"useful_for_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keep_ratio: _TypeAlias = _typing.Literal["keep_ratio"]  # noqa: Y015
     _WhichOneofArgType__keep_ratio: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
+    _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
     _WhichOneofReturnType__seal: _TypeAlias = _typing.Literal["seal"]  # noqa: Y015
     _WhichOneofArgType__seal: _TypeAlias = _typing.Literal["_seal", b"_seal"]  # noqa: Y015
     _WhichOneofReturnType__useful_for_ns: _TypeAlias = _typing.Literal["useful_for_ns"]  # noqa: Y015
     _WhichOneofArgType__useful_for_ns: _TypeAlias = _typing.Literal["_useful_for_ns", b"_useful_for_ns"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_ratio) -> _WhichOneofReturnType__keep_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logprobs) -> _WhichOneofReturnType__logprobs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seal) -> _WhichOneofReturnType__seal | None: ...
     @_typing.overload
@@ -328,6 +338,26 @@ class Sampling(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LogitBiasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     TOP_P_FIELD_NUMBER: _builtins.int
@@ -341,6 +371,9 @@ class Sampling(_message.Message):
     REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
     PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
     FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
+    LOGIT_BIAS_FIELD_NUMBER: _builtins.int
+    MIN_TOKENS_FIELD_NUMBER: _builtins.int
+    LATE_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """0 means greedy."""
     top_k: _builtins.int
@@ -369,6 +402,16 @@ class Sampling(_message.Message):
     """What a token costs that stands in the answer; 0 means off."""
     frequency_penalty: _builtins.float
     """What a token costs for each time it stands in the answer; 0 means off."""
+    min_tokens: _builtins.int
+    """No end-of-sequence token, and none of late_token_ids, comes before this position."""
+    @_builtins.property
+    def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
+        """Added to the logits of these ids, -100 to 100. This and the fields below are of version 3."""
+
+    @_builtins.property
+    def late_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """See min_tokens."""
+
     def __init__(
         self,
         *,
@@ -385,10 +428,13 @@ class Sampling(_message.Message):
         repetition_penalty: _builtins.float | None = ...,
         presence_penalty: _builtins.float = ...,
         frequency_penalty: _builtins.float = ...,
+        logit_bias: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
+        min_tokens: _builtins.int = ...,
+        late_token_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length", "_dry_base", b"_dry_base", "_forced_length", b"_forced_length", "_repetition_penalty", b"_repetition_penalty", "_top_p", b"_top_p", "dry_allowed_length", b"dry_allowed_length", "dry_base", b"dry_base", "forced_length", b"forced_length", "repetition_penalty", b"repetition_penalty", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length", "_dry_base", b"_dry_base", "_forced_length", b"_forced_length", "_repetition_penalty", b"_repetition_penalty", "_top_p", b"_top_p", "dry_allowed_length", b"dry_allowed_length", "dry_base", b"dry_base", "dry_multiplier", b"dry_multiplier", "forced_length", b"forced_length", "frequency_penalty", b"frequency_penalty", "ignore_eos", b"ignore_eos", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length", "_dry_base", b"_dry_base", "_forced_length", b"_forced_length", "_repetition_penalty", b"_repetition_penalty", "_top_p", b"_top_p", "dry_allowed_length", b"dry_allowed_length", "dry_base", b"dry_base", "dry_multiplier", b"dry_multiplier", "forced_length", b"forced_length", "frequency_penalty", b"frequency_penalty", "ignore_eos", b"ignore_eos", "late_token_ids", b"late_token_ids", "logit_bias", b"logit_bias", "min_p", b"min_p", "min_tokens", b"min_tokens", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dry_allowed_length: _TypeAlias = _typing.Literal["dry_allowed_length"]  # noqa: Y015
     _WhichOneofArgType__dry_allowed_length: _TypeAlias = _typing.Literal["_dry_allowed_length", b"_dry_allowed_length"]  # noqa: Y015
@@ -622,6 +668,7 @@ class Tokens(_message.Message):
     FIRST_POSITION_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     first_position: _builtins.int
     """Response position of the first of them."""
     seal: _builtins.int
@@ -630,22 +677,63 @@ class Tokens(_message.Message):
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The tokens."""
 
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]:
+        """One for each token if Start asks for them, else none."""
+
     def __init__(
         self,
         *,
         first_position: _builtins.int = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         seal: _builtins.int | None = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprobs] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "seal", b"seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "first_position", b"first_position", "seal", b"seal", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "first_position", b"first_position", "logprobs", b"logprobs", "seal", b"seal", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seal: _TypeAlias = _typing.Literal["seal"]  # noqa: Y015
     _WhichOneofArgType__seal: _TypeAlias = _typing.Literal["_seal", b"_seal"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seal) -> _WhichOneofReturnType__seal | None: ...
 
 Global___Tokens: _TypeAlias = Tokens  # noqa: Y015
+
+@_typing.final
+class TokenLogprobs(_message.Message):
+    """TokenLogprobs says how likely one token was by the model alone, before anything that a request
+    asks of sampling. All are natural logarithms.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    TOP_IDS_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    logprob: _builtins.float
+    """Of the token that was chosen."""
+    @_builtins.property
+    def top_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The most likely ids; of equals the lowest first."""
+
+    @_builtins.property
+    def top_logprobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Theirs, falling."""
+
+    def __init__(
+        self,
+        *,
+        logprob: _builtins.float = ...,
+        top_ids: _abc.Iterable[_builtins.int] | None = ...,
+        top_logprobs: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "top_ids", b"top_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenLogprobs: _TypeAlias = TokenLogprobs  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
@@ -660,6 +748,7 @@ class Finished(_message.Message):
     ENGINE_BUSY_NS_FIELD_NUMBER: _builtins.int
     KV_BYTE_S_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     reason: Global___FinishReason.ValueType
     """Why it ended."""
     tokens_generated: _builtins.int
@@ -674,6 +763,8 @@ class Finished(_message.Message):
     """Integral over time of the KV bytes it held."""
     seal: _builtins.int
     """Hash of the Start, of all that came, and of the first two fields; unset: as in Tokens."""
+    cached_tokens: _builtins.int
+    """Tokens of prompt and committed prefix that were found in the cache."""
     def __init__(
         self,
         *,
@@ -684,10 +775,11 @@ class Finished(_message.Message):
         engine_busy_ns: _builtins.int = ...,
         kv_byte_s: _builtins.float = ...,
         seal: _builtins.int | None = ...,
+        cached_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "seal", b"seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "engine_busy_ns", b"engine_busy_ns", "kv_byte_s", b"kv_byte_s", "prefill_ns", b"prefill_ns", "queue_ns", b"queue_ns", "reason", b"reason", "seal", b"seal", "tokens_generated", b"tokens_generated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seal", b"_seal", "cached_tokens", b"cached_tokens", "engine_busy_ns", b"engine_busy_ns", "kv_byte_s", b"kv_byte_s", "prefill_ns", b"prefill_ns", "queue_ns", b"queue_ns", "reason", b"reason", "seal", b"seal", "tokens_generated", b"tokens_generated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seal: _TypeAlias = _typing.Literal["seal"]  # noqa: Y015
     _WhichOneofArgType__seal: _TypeAlias = _typing.Literal["_seal", b"_seal"]  # noqa: Y015
@@ -729,6 +821,7 @@ class GetServerInfoResponse(_message.Message):
     EOS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SEALED_FIELD_NUMBER: _builtins.int
     GRAMMAR_LIBRARY_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     api_version: _builtins.int
     """Newest version of this protocol that the server speaks."""
     server_version: _builtins.str
@@ -745,6 +838,8 @@ class GetServerInfoResponse(_message.Message):
     """What compiles the forms of answers, with its version; empty: no answer can be held to a form.
     A device whose own differs does not use this cloud for such an answer.
     """
+    logprobs: _builtins.bool
+    """Whether it gives logprobs."""
     @_builtins.property
     def fingerprints(self) -> Global___Fingerprints:
         """What it runs."""
@@ -775,10 +870,11 @@ class GetServerInfoResponse(_message.Message):
         eos_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         sealed: _builtins.bool = ...,
         grammar_library: _builtins.str = ...,
+        logprobs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprints", b"fingerprints", "limits", b"limits", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "fingerprints", b"fingerprints", "grammar_library", b"grammar_library", "limits", b"limits", "load", b"load", "model_name", b"model_name", "sampler", b"sampler", "sealed", b"sealed", "server_version", b"server_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "fingerprints", b"fingerprints", "grammar_library", b"grammar_library", "limits", b"limits", "load", b"load", "logprobs", b"logprobs", "model_name", b"model_name", "sampler", b"sampler", "sealed", b"sealed", "server_version", b"server_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

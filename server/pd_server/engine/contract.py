@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from pd_core.errors import PdError
-from pd_core.generation import Finished, Load, ModelCard
+from pd_core.generation import Finished, Load, ModelCard, TokenLogprobs
 from pd_server.engine.live_request import LiveRequest
 
 __all__ = [
@@ -24,11 +24,12 @@ __all__ = [
 
 
 class TokensMade(NamedTuple):  # one is made for every token: a third of a frozen dataclass's time
-    """New tokens of a request, in order of position."""
+    """New tokens of a request, in order of position; with one logprobs each where it asks."""
 
     request_id: int
     first_position: int
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class ScoreKind(StrEnum):

@@ -50,6 +50,7 @@ class LiveRequest:
         first_token_at_s: when its first token was made.
         busy_s: its share of the engine's working time.
         kv_byte_s: integral of the KV bytes it held.
+        num_cached_tokens: tokens of its prefix that were in the cache when it began.
         form: its answer's place in the form asked for; None: any form will do.
         history: its tokens as sampling looks back at them; None where it does not.
         rolling_hash: hash of its tokens, when the rolling-hash sampler replaces the model's.
@@ -76,6 +77,7 @@ class LiveRequest:
     first_token_at_s: float | None = field(init=False, default=None)
     busy_s: float = field(init=False, default=0.0)
     kv_byte_s: float = field(init=False, default=0.0)
+    num_cached_tokens: int = field(init=False, default=0)
     form: Matcher | None = field(init=False, default=None)
     history: History | None = field(init=False, default=None)
     rolling_hash: RollingHash | None = field(init=False, default=None)
@@ -168,6 +170,7 @@ class LiveRequest:
             prefill_s=first_token_at_s - began_at_s,
             engine_busy_s=self.busy_s,
             kv_byte_s=self.kv_byte_s,
+            cached_tokens=self.num_cached_tokens,
         )
 
     def expired(self, now_s: float) -> bool:

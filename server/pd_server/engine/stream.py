@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from pd_core.errors import PdError
-from pd_core.generation import Finished, RefinedPrompt, Tokens
+from pd_core.generation import Finished, RefinedPrompt, TokenLogprobs, Tokens
 from pd_core.refinement import chosen_ranges
 from pd_server.engine.contract import EngineEvent, PromptScored, RequestFailed, TokensMade
 from pd_server.engine.live_request import LiveRequest
@@ -31,6 +31,7 @@ class EngineStream:
         self._on_end = on_end
         self._first_position = 0
         self._token_ids: list[int] = []
+        self._logprobs: list[TokenLogprobs] = []
         self._end: Finished | PdError | None = None
         self._wake = asyncio.Event()
 
@@ -47,6 +48,7 @@ class EngineStream:
             if not self._token_ids:
                 self._first_position = event.first_position
             self._token_ids.extend(event.token_ids)
+            self._logprobs.extend(event.logprobs)
             self._wake.set()
         elif isinstance(event, PromptScored):
             kept = chosen_ranges(event.scores, self._keep_ratio, self._protected_ranges)
@@ -73,8 +75,9 @@ class EngineStream:
             refined, self._refined = self._refined, None
             return refined
         if self._token_ids:
-            tokens = Tokens(self._first_position, tuple(self._token_ids))
+            tokens = Tokens(self._first_position, tuple(self._token_ids), tuple(self._logprobs))
             self._token_ids.clear()
+            self._logprobs.clear()
             return tokens
         assert self._end is not None, "woken for nothing"
         if isinstance(self._end, PdError):

@@ -56,6 +56,9 @@ class RequestValidator:
         self._check_vocabulary("prompt_token_ids", start.prompt_token_ids)
         self._check_vocabulary("committed_token_ids", start.committed_token_ids)
         self._check_vocabulary("stop_token_ids", start.stop_token_ids)
+        self._check_vocabulary("late_token_ids", start.sampling.late_token_ids)
+        biased = tuple(token_id for token_id, _ in start.sampling.logit_bias)
+        self._check_vocabulary("logit_bias", biased)
         self._check_lengths(start)
 
     def check_extend(self, start: Start, extend: Extend) -> None:
@@ -75,6 +78,11 @@ class RequestValidator:
             raise InvalidRequest("the prompt is empty; it needs at least one token")
         if start.token_limit < 1:
             raise InvalidRequest("token_limit is 0; it must be 1 or more")
+        if start.sampling.logprobs is not None and not self._model.logprobs:
+            raise InvalidRequest(
+                f"logprobs are asked for, and this server's engine ({self._model.engine}) gives "
+                "none; leave them out"
+            )
         if not 0.0 < start.keep_ratio <= 1.0:
             raise InvalidRequest(f"keep_ratio is {start.keep_ratio}; it must lie in (0, 1]")
         if len(start.protected_ranges) > MOST_PROTECTED:

@@ -81,6 +81,14 @@ def event_to_pb(event: CloudEvent, seal: StreamSeal) -> pb.GenerateResponse:
                     first_position=event.first_position,
                     token_ids=event.token_ids,
                     seal=seal.after_tokens(event),
+                    logprobs=[
+                        pb.TokenLogprobs(
+                            logprob=one.logprob,
+                            top_ids=one.top_ids,
+                            top_logprobs=one.top_logprobs,
+                        )
+                        for one in event.logprobs
+                    ],
                 )
             )
         case Finished():
@@ -93,6 +101,7 @@ def event_to_pb(event: CloudEvent, seal: StreamSeal) -> pb.GenerateResponse:
                     engine_busy_ns=_ns(event.engine_busy_s),
                     kv_byte_s=event.kv_byte_s,
                     seal=seal.after_finished(event),
+                    cached_tokens=event.cached_tokens,
                 )
             )
 
@@ -123,6 +132,7 @@ def info_to_pb(info: ServerInfo) -> pb.GetServerInfoResponse:
         eos_token_ids=model.eos_token_ids,
         sealed=info.sealed,
         grammar_library=model.grammar_library,
+        logprobs=model.logprobs,
     )
 
 
@@ -136,7 +146,11 @@ def _start_from_pb(start: pb.Start) -> Start:
         request_id=start.request_id,
         prompt_token_ids=tuple(start.prompt_token_ids),
         token_limit=start.token_limit,
-        sampling=_sampling_from_pb(start.sampling, _constraint_from_pb(start)),
+        sampling=_sampling_from_pb(
+            start.sampling,
+            _constraint_from_pb(start),
+            start.logprobs if start.HasField("logprobs") else None,
+        ),
         committed_token_ids=tuple(start.committed_token_ids),
         committed_first_position=start.committed_first_position,
         keep_ratio=start.keep_ratio if start.HasField("keep_ratio") else 1.0,
@@ -189,7 +203,9 @@ def _constraint_from_pb(start: pb.Start) -> Constraint | None:
     return Constraint(_KINDS[kind], start.constraint.source)
 
 
-def _sampling_from_pb(sampling: pb.Sampling, constraint: Constraint | None) -> SamplingParams:
+def _sampling_from_pb(
+    sampling: pb.Sampling, constraint: Constraint | None, logprobs: int | None
+) -> SamplingParams:
     unset = SamplingParams()
     length, penalty = sampling.dry_allowed_length, sampling.repetition_penalty
     return SamplingParams(
@@ -210,5 +226,9 @@ def _sampling_from_pb(sampling: pb.Sampling, constraint: Constraint | None) -> S
         ),
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
+        logit_bias=tuple(sorted(sampling.logit_bias.items())),
+        min_tokens=sampling.min_tokens,
+        late_token_ids=tuple(sampling.late_token_ids),
+        logprobs=logprobs,
         constraint=constraint,
     )

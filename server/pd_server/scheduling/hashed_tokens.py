@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pd_core.generation import TokenLogprobs
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_server.engine.live_request import LiveRequest
 
@@ -29,3 +30,8 @@ class HashedTokens:
         token_id = state.next_token(request.next_position, request.sampling)
         state.extend((token_id,))
         return token_id
+
+    def logprobs(self, request: LiveRequest) -> tuple[TokenLogprobs, ...]:
+        """Return what is told of the token that `next_token` has just returned; none: nothing."""
+        count, state = request.sampling.logprobs, request.rolling_hash
+        return () if count is None or state is None else (state.logprobs(count),)

@@ -5,12 +5,13 @@ takes), and reports the results; everything in between is here, for real and sim
 alike. No torch, and no clock but the one passed in.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Generic, Protocol
 
 from pd_core.errors import PdError
-from pd_core.generation import Finished, FinishReason, Load
+from pd_core.generation import Finished, FinishReason, Load, TokenLogprobs
 from pd_server.engine.contract import EngineEvent, RequestFailed, RequestFinished, TokensMade
 from pd_server.engine.live_request import LiveRequest
 from pd_server.scheduling.block_budget import BLOCK_TOKENS, BlockBudget
@@ -20,6 +21,8 @@ from pd_server.scheduling.scheduler import Scheduler
 from pd_server.scheduling.speed_meter import SpeedMeter
 
 __all__ = ["KVMemory", "RequestBook"]
+
+_NOBODY_ASKS: Mapping[int, Sequence[TokenLogprobs]] = MappingProxyType({})
 
 
 class KVMemory(Protocol[Block]):
@@ -142,7 +145,10 @@ class RequestBook(Generic[Block]):
                 self.fail(placement.request, error)
                 chunks = [chunk for chunk in chunks if chunk.request is not placement.request]
             else:
-                self._num_hit_tokens += len(placement.prefix) * BLOCK_TOKENS
+                num_cached = len(placement.prefix) * BLOCK_TOKENS
+                self._num_hit_tokens += num_cached
+                if placement.request.num_generated_tokens == 0:  # else it was preempted
+                    placement.request.num_cached_tokens = num_cached
         return chunks
 
     def end_step(
@@ -150,6 +156,7 @@ class RequestBook(Generic[Block]):
         chunks: Sequence[Chunk],
         made: Sequence[int | tuple[int, ...] | PdError | None],
         step_s: float,
+        logprobs: Mapping[int, Sequence[TokenLogprobs]] = _NOBODY_ASKS,
     ) -> None:
         """Share out the step's seconds, record its tokens, and end the requests that are done.
 
@@ -158,6 +165,7 @@ class RequestBook(Generic[Block]):
             made: the result of each: the sampled token, or with guesses that were right the tokens
                 in order; None if it samples none; or an error.
             step_s: the step's seconds.
+            logprobs: of the requests that ask for them, by request id: one for each token made.
         """
         now_s = self._clock()
         num_tokens = sum([chunk.num_tokens for chunk in chunks])
@@ -175,7 +183,7 @@ class RequestBook(Generic[Block]):
             if tokens is not None:
                 if not chunk.decodes:
                     self._prefilled.append(request)
-                self._append_all(request, tokens, now_s)
+                self._append_all(request, tokens, logprobs.get(request.request_id, ()), now_s)
 
     def load(self) -> Load:
         """How busy the engine is, as of the last step."""
@@ -203,25 +211,35 @@ class RequestBook(Generic[Block]):
         self._scheduler.check_integrity()
 
     def _append_all(
-        self, request: LiveRequest, tokens: int | tuple[int, ...], now_s: float
+        self,
+        request: LiveRequest,
+        tokens: int | tuple[int, ...],
+        logprobs: Sequence[TokenLogprobs],
+        now_s: float,
     ) -> None:
         """Record a step's tokens, as far as the request goes on."""
         first, *more = (tokens,) if isinstance(tokens, int) else tokens
-        goes_on = self._append(request, first, now_s)
-        for token_id in more:
+        goes_on = self._append(request, first, tuple(logprobs[:1]), now_s)
+        for number, token_id in enumerate(more, 1):
             if not goes_on:
                 return
             request.num_computed_tokens += 1  # the token before it was a right guess
-            goes_on = self._append(request, token_id, now_s)
+            goes_on = self._append(request, token_id, tuple(logprobs[number : number + 1]), now_s)
 
-    def _append(self, request: LiveRequest, token_id: int, now_s: float) -> bool:
+    def _append(
+        self,
+        request: LiveRequest,
+        token_id: int,
+        logprobs: tuple[TokenLogprobs, ...],
+        now_s: float,
+    ) -> bool:
         """Record one new token, and end the request if it is the last; whether it goes on."""
         position = request.next_position
         request.token_ids.append(token_id)
         self._num_generated_tokens += 1
         if request.first_token_at_s is None:
             request.first_token_at_s = now_s
-        self._emit(TokensMade(request.request_id, position, (token_id,)))
+        self._emit(TokensMade(request.request_id, position, (token_id,), logprobs))
         reason = request.end(self._eos_token_ids)
         if reason is not None:
             self._finish(request, reason)

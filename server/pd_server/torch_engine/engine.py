@@ -12,7 +12,7 @@ from functools import partial
 
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import ConfigError, PdError
-from pd_core.generation import Load, ModelCard
+from pd_core.generation import Load, ModelCard, TokenLogprobs
 from pd_core.grammar.grammars import Grammars
 from pd_core.models.kv_cache import KEY_BLOCK
 from pd_server.engine.contract import EngineEvent, PromptScored
@@ -94,6 +94,7 @@ class TorchEngine:
             max_context_tokens=min(context, held),
             sampler=sampler,
             grammar_library=self._grammars.library if sampler == "model" else "",
+            logprobs=True,
         )
         self._grammars.prepare()
         self._kv = KVStore(self._runner.make_cache, blocks)
@@ -178,7 +179,12 @@ class TorchEngine:
             made = [self._made(c, result) for c, result in zip(chunks, results, strict=True)]
             accepted = sum([max(0, len(result.token_ids) - 1) for result in results])
             self._drafting.ran(chunks, accepted, now_s - began_at_s)
-            self._book.end_step(chunks, made, now_s - began_at_s)
+            logprobs = {
+                chunk.request.request_id: self._logprobs(chunk, result)
+                for chunk, result in zip(chunks, results, strict=True)
+                if chunk.request.sampling.logprobs is not None
+            }
+            self._book.end_step(chunks, made, now_s - began_at_s, logprobs)
         elif self._book.num_requests:
             time.sleep(_WAIT_S)  # for a form that is being compiled
         if not self._book.num_requests:
@@ -207,6 +213,12 @@ class TorchEngine:
             self._book.fail(chunk.request, error)
             return False
         return True
+
+    def _logprobs(self, chunk: Chunk, result: WorkResult) -> tuple[TokenLogprobs, ...]:
+        """Return what is told of a chunk's tokens."""
+        if self._hashed is None or not chunk.samples:
+            return result.logprobs
+        return self._hashed.logprobs(chunk.request)
 
     def _fits_form(self, chunk: Chunk) -> bool:
         """Whether a token can be sampled in the form asked for; if none ever can, fail the request.

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from pd_core.checkpoints.loading import LoadedModel
 from pd_core.errors import EngineDead, EngineError, PdError
+from pd_core.generation import TokenLogprobs
 from pd_core.models import KVCache, Segment
 from pd_core.sampling.history import History
+from pd_core.sampling.logprobs import asked_logprobs
 from pd_core.sampling.sampling import sample
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.live_request import LiveRequest
@@ -48,11 +50,13 @@ class WorkResult:
     Attributes:
         token_ids: the sampled token, and one more for each guess that was right; empty: there was
             nothing to sample.
+        logprobs: one for each of token_ids where the request asks for them, else none.
         prompt_scores: scores of the prompt it completed, if they were requested.
         failure: the error it failed with; the other fields are None then.
     """
 
     token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_scores: tuple[float, ...] | None = None
     failure: Exception | None = None
 
@@ -114,19 +118,25 @@ class ModelRunner:
         token_ids = [token_id for work in batch for token_id in work.token_ids]
         segments = [Segment(work.cache, work.chunk.first, work.chunk.num_rows) for work in batch]
         hidden = self._lm.model.forward(torch.tensor(token_ids, dtype=torch.long), segments)
-        tokens = self._sample([work.chunk for work in batch], hidden)
+        made, told = self._sample([work.chunk for work in batch], hidden)
         return [
-            WorkResult(tuple(token_ids), self._score(work))
-            for work, token_ids in zip(batch, tokens, strict=True)
+            WorkResult(tuple(made[i]), tuple(told.get(i, ())), self._score(work))
+            for i, work in enumerate(batch)
         ]
 
-    def _sample(self, chunks: Sequence[Chunk], hidden: torch.Tensor) -> list[list[int]]:
+    def _sample(
+        self, chunks: Sequence[Chunk], hidden: torch.Tensor
+    ) -> tuple[list[list[int]], dict[int, list[TokenLogprobs]]]:
         """Sample what follows each chunk that asks for it, given hidden: (T, hidden).
 
         First the next token of all; then, as long as a guess is the token that was sampled, the
         token after it, which the guess's row gives.
+
+        Returns:
+            The tokens of each chunk, and what is told of them, of the chunks that ask.
         """
         made: list[list[int]] = [[] for _ in chunks]
+        told = dict[int, list[TokenLogprobs]]()
         ends = accumulate(chunk.num_rows for chunk in chunks)
         first_row, rows = dict[int, int](), list[int]()  # of each chunk's rows that are sampled
         for i, (chunk, end) in enumerate(zip(chunks, ends, strict=True)):
@@ -134,15 +144,17 @@ class ModelRunner:
                 first_row[i] = len(rows)
                 rows += range(end - len(chunk.draft) - 1, end)
         if not rows:
-            return made
+            return made, told
         logits = self._lm.model.logits(hidden[rows])  # (R, V)
         going = list(first_row)
         while going:
             requests = [chunks[i].request for i in going]
             at = [first_row[i] + len(made[i]) for i in going]
+            going_logits = logits if len(at) == len(rows) else logits[at]
+            sampling = [request.sampling for request in requests]
             tokens = sample(
-                logits if len(at) == len(rows) else logits[at],
-                [request.sampling for request in requests],
+                going_logits,
+                sampling,
                 [chunks[i].request.next_position + len(made[i]) for i in going],
                 self._lm.eos_token_ids,
                 [_history(chunks[i].request, made[i]) for i in going],
@@ -150,8 +162,11 @@ class ModelRunner:
             )
             for i, token_id in zip(going, tokens, strict=True):
                 made[i].append(token_id)
+            for i, one in zip(going, asked_logprobs(going_logits, sampling, tokens), strict=True):
+                if one is not None:
+                    told.setdefault(i, []).append(one)
             going = [i for i in going if _right(chunks[i].draft, made[i])]
-        return made
+        return made, told
 
     def _score(self, work: Work) -> tuple[float, ...] | None:
         request = work.chunk.request

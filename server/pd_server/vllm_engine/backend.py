@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from pd_core.errors import PdError
+from pd_core.generation import TokenLogprobs
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import ScoreKind
 from pd_server.vllm_engine.prompt_scoring import (
@@ -63,6 +64,7 @@ class Output:
         queue_s: seconds in vLLM's queue before the prefill.
         prefill_s: seconds from the start of the prefill to the first token.
         prompt_scores: scores of the prompt's tokens, once after the first token, if requested.
+        logprobs: one for each of token_ids if the request asks for them, else none.
         error: the request failed; nothing more comes.
     """
 
@@ -74,6 +76,7 @@ class Output:
     prefill_s: float = 0.0
     prompt_scores: tuple[float, ...] | None = None
     error: PdError | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class Backend(Protocol):
@@ -127,7 +130,8 @@ def request_inputs(
     """Return vLLM's prompt and sampling parameters of a request.
 
     vLLM sees a greedy request: our sampler, a logits processor, leaves only one token possible. The
-    sampler and our worker, which scores prompts, read their parameters from `extra_args`.
+    sampler and our worker, which scores prompts, read their parameters from `extra_args`. Logprobs
+    are vLLM's own: it takes them from the logits before our sampler changes those.
     """
     from vllm import SamplingParams as VllmSamplingParams
     from vllm.inputs import tokens_input
@@ -142,6 +146,7 @@ def request_inputs(
         max_tokens=request.num_tokens,
         stop_token_ids=[*model.eos_token_ids, *request.stop_token_ids],
         prompt_logprobs=0 if by_logprobs else None,
+        logprobs=request.sampling.logprobs,
         skip_reading_prefix_cache=by_logprobs or (by_worker and too_late),
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
@@ -177,7 +182,24 @@ def to_output(request: BackendRequest, output: Any) -> Output:
             if request.num_scored and output.prompt_logprobs
             else None
         ),
+        logprobs=_logprobs(request, made) if made is not None else (),
     )
+
+
+def _logprobs(request: BackendRequest, made: Any) -> tuple[TokenLogprobs, ...]:
+    """Convert vLLM's logprobs of new tokens: a dict from ids to `Logprob` for each.
+
+    A dict has the most likely ids and the token's own, which may not be among them.
+    """
+    count = request.sampling.logprobs
+    if count is None:
+        return ()
+    told = []
+    for token_id, known in zip(made.token_ids, made.logprobs, strict=True):
+        order = sorted((-one.logprob, other) for other, one in known.items())[:count]
+        top = tuple(other for _, other in order)
+        told.append(TokenLogprobs(known[token_id].logprob, top, tuple(-x for x, _ in order)))
+    return tuple(told)
 
 
 def with_scores(output: Output, of_ranks: Sequence[Sequence[float] | None]) -> Output:

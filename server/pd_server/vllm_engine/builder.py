@@ -76,6 +76,7 @@ def build_vllm_engine(config: EngineConfig, *, in_process: bool = False) -> Vllm
         max_context_tokens=context,
         sampler=sampler,
         grammar_library=grammars.library if sampler == "model" else "",
+        logprobs=sampler == "model",
     )
     try:
         kv_cost = _kv_cost(config, files.config, backend)

@@ -288,6 +288,7 @@ class VllmEngine:
         request = live.request
         if not request.num_generated_tokens:
             live.queue_s, live.prefill_s = output.queue_s, output.prefill_s
+            request.num_cached_tokens = output.num_cached_tokens
             self._totals.prefix_hit_tokens += output.num_cached_tokens
             num_computed = request.num_prefix_tokens - output.num_cached_tokens
             self._speeds.record(output.prefill_s, max(0, num_computed), 0)
@@ -298,7 +299,8 @@ class VllmEngine:
         position = request.next_position
         request.token_ids.extend(output.token_ids)
         self._totals.tokens_generated += len(output.token_ids)
-        self._events.append(TokensMade(request.request_id, position, output.token_ids))
+        made = TokensMade(request.request_id, position, output.token_ids, output.logprobs)
+        self._events.append(made)
 
     def _end_or_continue(self, live: _Handed) -> None:
         """After vLLM has finished: end the request, or continue it if its limit was raised."""

@@ -158,7 +158,7 @@ def _new_row(
     if ours is None:
         return None
     form, constraint = None, ours["sampling"].get("constraint")
-    sampling = SamplingParams(**{**ours["sampling"], "constraint": None})
+    sampling = _sampling(ours["sampling"])
     eos = list(ours["eos_token_ids"])
     if constraint is not None:
         form = forms.matcher(constraint, ours["num_token_ids"], eos)
@@ -174,3 +174,15 @@ def _new_row(
         *(sampling, first, output, eos, ours["num_token_ids"], hashed, token_ids, history),
         *(before, form),
     )
+
+
+def _sampling(plain: dict[str, Any]) -> SamplingParams:
+    """Return parameters from plain values; on their way here tuples became lists.
+
+    The form is left out: the row has its mask.
+    """
+    listed = {
+        "logit_bias": tuple((token_id, bias) for token_id, bias in plain.get("logit_bias", ())),
+        "late_token_ids": tuple(plain.get("late_token_ids", ())),
+    }
+    return SamplingParams(**{**plain, **listed, "constraint": None})

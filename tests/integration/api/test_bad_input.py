@@ -21,11 +21,13 @@ from pd_device_client.api.completions.parameters import (
 )
 from pd_device_client.api.http import body as body_module
 from pd_device_client.api.http.guard import Access
+from pd_device_client.api.settings import AnswerSettings
 from tests.api_server import (
     EOS,
     TOKENIZER,
     ApiServer,
     api_server,
+    emulated_engine,
     loaded_model,
     scripted_cloud,
 )
@@ -36,7 +38,10 @@ TEXT = "/v1/completions"
 HELLO = [{"role": "user", "content": "hello"}]
 PROTECTED = [CHAT, TEXT, "/v1/models", "/v1/models/random-tiny", "/version", "/metrics",
              "/tokenize", "/detokenize", "/openapi.json", "/v1/pd/status",
-             "/v1/pd/cloud",             "/page/nothing", "/nothing"]  # fmt: skip
+             "/v1/pd/cloud", "/v1/responses", "/v1/responses/x", "/v1/responses/x/input_items",
+             "/v1/responses/x/cancel", "/v1/messages", "/v1/messages/count_tokens",
+             "/v1/messages/x/cancel", f"{CHAT}/x/cancel", "/v1/embeddings", "/v1/models/x/y",
+             "/page/nothing", "/nothing"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +72,7 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": "hello"}, "messages", "list"),
     ({"messages": [{"content": "x"}]}, "messages[0].role", "missing"),
     ({"messages": [{"role": "bishop", "content": "x"}]}, "messages[0].role", "bishop"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "not supported"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "missing"),
     ({"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "5"),
     ({"messages": [{"role": "user", "content": ""}]}, "messages", "empty"),
@@ -82,7 +87,7 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None, str]] = [
         {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]},
      "messages[0].content[0]", "not supported"),
     ({"messages": HELLO, "chat_template": "{{ 1 }}"}, "chat_template", "not supported"),
-    ({"messages": HELLO, "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs", "not"),
+    ({"messages": HELLO, "chat_template_kwargs": {"tools": 1}}, "chat_template_kwargs", "not"),
     ({"messages": HELLO, "response_format": {"type": "json_object"}}, "response_format",
      "holds no answer to a form"),  # the engine of this test takes tokens from a hash
     ({"messages": HELLO, "response_format": {"type": "xml"}},
@@ -106,10 +111,13 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": HELLO, "ignore_eos": True, "structured_outputs": {"regex": "a"}},
      "ignore_eos", "ends where the form"),
     ({"messages": HELLO, "guided_regex": "(a+)+$"}, "guided_regex", "not supported"),
-    ({"messages": HELLO, "tools": [{}]}, "tools", "not supported"),
-    ({"messages": HELLO, "tool_choice": "required"}, "tool_choice", "not supported"),
-    ({"messages": HELLO, "logprobs": True}, "logprobs", "not supported"),
-    ({"messages": HELLO, "top_logprobs": 10**9}, "top_logprobs", "not supported"),
+    ({"messages": HELLO, "tools": [{}]}, "tools[0].type", "missing"),
+    ({"messages": HELLO, "tool_choice": "required"}, "tools", "no tools"),
+    ({"messages": HELLO, "logprobs": 1}, "logprobs", "boolean"),
+    ({"messages": HELLO, "top_logprobs": 10**9}, "top_logprobs", "less than or equal to 20"),
+    ({"messages": HELLO, "top_logprobs": 2}, "top_logprobs", "needs logprobs: true"),
+    ({"messages": HELLO, "echo": True}, "echo", "/v1/completions has it"),
+    ({"messages": HELLO, "verbosity": "high"}, "verbosity", "not supported"),
     ({"messages": HELLO, "max_completion_tokens": -1}, "max_completion_tokens", "-1"),
     ({"messages": HELLO, "pd": {"mode": "both"}}, "pd.mode", "device-only"),
     ({"messages": HELLO, "pd": {"pace_s": 0}}, "pd.pace_s", "0.001"),
@@ -126,6 +134,7 @@ BAD_TEXTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({}, "prompt", "missing"),
     ({"prompt": ""}, "prompt", "at least 1"),
     ({"prompt": []}, "prompt", "at least 1"),
+    ({"prompt": "x", "tools": [{}]}, "tools", "not supported"),
     ({"prompt": [[]]}, "prompt[0]", "at least 1"),
     ({"prompt": [1, "x"]}, "prompt[1]", "integer"),
     ({"prompt": [-1]}, "prompt[0]", "-1"),
@@ -159,12 +168,28 @@ BAD_TEXTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "x", "stop": ""}, "stop", "at least 1"),
     ({"prompt": "x", "stop": ["a", ""]}, "stop[1]", "at least 1"),
     ({"prompt": "x", "stop": "y" * 1000}, "stop", "at most 256"),
-    ({"prompt": "x", "logprobs": 0}, "logprobs", "not supported"),
-    ({"prompt": "x", "prompt_logprobs": 10**9}, "prompt_logprobs", "not supported"),
-    ({"prompt": "x", "echo": True}, "echo", "not supported"),
+    ({"prompt": "x", "logprobs": 10**9}, "logprobs", "less than or equal to 20"),
+    ({"prompt": "x", "logprobs": True}, "logprobs", "integer"),
+    ({"prompt": "x", "top_logprobs": 2}, "top_logprobs", "here it is logprobs: N"),
+    ({"prompt": "x", "prompt_logprobs": 10**9}, "prompt_logprobs", "less than or equal to 20"),
+    ({"prompt": "x", "prompt_logprobs": 1, "stream": True}, "prompt_logprobs", "leave out stream"),
+    ({"prompt": "x", "echo": 1}, "echo", "boolean"),
+    ({"prompt": "x", "min_tokens": -1}, "min_tokens", "-1"),
+    ({"prompt": "x", "min_tokens": 9, "max_tokens": 8}, "min_tokens", "lower min_tokens"),
+    (
+        {"prompt": "x", "min_tokens": 9, "response_format": {"type": "json_object"}},
+        "min_tokens",
+        "does not go with a form",
+    ),
+    ({"prompt": "x", "min_tokens": 9, "stop": "y"}, "min_tokens", "stop_token_ids"),
+    ({"prompt": "x", "cache_salt": "y" * 257}, "cache_salt", "at most 256"),
     ({"prompt": "x", "suffix": "y"}, "suffix", "not supported"),
-    ({"prompt": "x", "best_of": 5}, "best_of", "not supported"),
-    ({"prompt": "x", "logit_bias": {"5": 1}}, "logit_bias", "not supported"),
+    ({"prompt": "x", "best_of": 5}, "best_of", "n gives several answers"),
+    ({"prompt": "x", "logit_bias": {"5": 101}}, "logit_bias", "less than or equal to 100"),
+    ({"prompt": "x", "logit_bias": {"x": 1}}, "logit_bias.x", "match"),
+    ({"prompt": "x", "logit_bias": {"999999": 1}}, "logit_bias.999999", "ids of this model"),
+    ({"prompt": "x", "logit_bias": [5]}, "logit_bias", "dictionary"),
+    ({"prompt": "x", "logit_bias": {str(i): 0 for i in range(2000)}}, "logit_bias", "at most 1024"),
     ({"prompt": "x", "bad_words": ["y"]}, "bad_words", "not supported"),
     ({"prompt": "x", "allowed_token_ids": [1]}, "allowed_token_ids", "not supported"),
     ({"prompt": "x", "use_beam_search": True}, "use_beam_search", "not supported"),
@@ -455,7 +480,7 @@ def test_methods_and_paths_that_are_not_there(server: ApiServer) -> None:
     assert wrong.status_code == 405
     assert wrong.headers["allow"] == "POST"
     assert error_of(wrong)["code"] == "method_not_allowed"
-    assert post(server, "/v1/responses", {"input": "x"}).status_code == 404
+    assert post(server, "/v1/files", {"input": "x"}).status_code == 404
 
 
 def test_an_error_shows_nothing_of_the_program(
@@ -489,14 +514,23 @@ def test_neither_prompts_nor_answers_are_in_metrics_or_logs(
         assert longest not in said
 
 
-def test_a_random_walk_over_the_schema_finds_no_crash(server: ApiServer) -> None:
+def test_a_random_walk_over_the_schema_finds_no_crash() -> None:
+    # Any text is a sound input of a response, so answers are kept short.
+    short = emulated_engine(max_context_tokens=256)
+    with api_server(settings=AnswerSettings(max_tokens=8), engine=short) as server:
+        met = _walked(server)
+    assert met > 200
+
+
+def _walked(server: ApiServer) -> int:
+    """Try every operation with what its schema allows; return the number of answers."""
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     met = 0
     for found in schema.get_all_operations():
         operation: Any = found.ok()  # type: ignore[union-attr]
 
         @settings(
-            max_examples=40,
+            max_examples=25,
             deadline=None,
             derandomize=True,
             database=None,
@@ -510,7 +544,7 @@ def test_a_random_walk_over_the_schema_finds_no_crash(server: ApiServer) -> None
             met += 1
 
         walk()
-    assert met > 200
+    return met
 
 
 def raw(server: ApiServer, request: str) -> str:

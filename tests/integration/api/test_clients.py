@@ -254,9 +254,9 @@ def test_models_and_their_cards(sdk: Any) -> None:
     [
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": 11}, "temperature"),
-        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"messages": []}, "messages"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"functions": [{"name": "f"}]}, "functions"),
         ({"max_tokens": 100_000}, "max_tokens"),
     ],
 )

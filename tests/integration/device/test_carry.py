@@ -18,6 +18,7 @@ from pd_core.generation import (
     FinishReason,
     Start,
     Stop,
+    TokenLogprobs,
 )
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
@@ -89,6 +90,10 @@ class _FailingSequence:
     def __init__(self, left: int, sequence: LocalSequence) -> None:
         self._left = left
         self._sequence = sequence
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
 
     async def feed(
         self,

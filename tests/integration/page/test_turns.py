@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pd_core.text.chat_template import ChatTemplate
 from tests.api_server import EOS, ROLES, TOKENIZER, ApiServer, api_server, loaded_model
 from tests.browser import answered, ask, opened, posted, set_choice
 from tests.saying_engine import SayingEngine
@@ -203,3 +204,29 @@ def test_counts_are_this_browser_s(browser: Any, server: ApiServer) -> None:
         second.click("#reset-use")
         assert second.locator("#totals dd").first.inner_text() == "0"
         assert second.locator("#saved").inner_text() == ""
+
+
+def test_thoughts_stand_apart_from_the_answer(browser: Any) -> None:
+    engine = SayingEngine(TOKENIZER, "<think>\nI count < 3.\n</think>\n\nTwo.", EOS)
+    template = ChatTemplate(ROLES.text + "{# <think> #}")
+    with (
+        api_server(loaded=loaded_model(template), engine=engine) as server,
+        opened(browser, server.url) as page,
+    ):
+        bodies = posted(page)
+        ask(page, "How many?")
+        answered(page)
+        assert page.locator(".turn .text").inner_text() == "Two."
+        thoughts = page.locator(".turn .thoughts")
+        assert thoughts.inner_text() == "Thoughts"
+        thoughts.locator("summary").click()
+        assert thoughts.locator("p").inner_text() == "I count < 3."
+        ask(page, "And now?")
+        answered(page)
+        assert bodies[-1]["messages"][-2] == {"role": "assistant", "content": "Two."}
+
+
+def test_an_answer_without_thoughts_has_no_place_for_them(page: Any) -> None:
+    ask(page, "One?")
+    answered(page)
+    assert page.locator(".turn .thoughts").is_hidden()

@@ -489,7 +489,7 @@ async def test_a_message_over_sixteen_mebibytes_is_refused(stub: Any) -> None:
 
 async def test_the_card_tells_what_runs(stub: Any, lm: LoadedModel) -> None:
     info = await stub.GetServerInfo(pb.GetServerInfoRequest())
-    assert (info.api_version, info.model_name, info.engine) == (2, "random-tiny", "torch")
+    assert (info.api_version, info.model_name, info.engine) == (3, "random-tiny", "torch")
     assert info.sampler == "model"
     assert info.fingerprints.weights == lm.fingerprints.weights
     assert info.fingerprints.numerics_id == lm.fingerprints.numerics_id

@@ -73,7 +73,7 @@ def test_a_digest_tells_kind_and_source_apart() -> None:
     assert len(digests) == 6
 
 
-@pytest.mark.parametrize("more", [{"ignore_eos": True}, {"forced_length": 5}])
+@pytest.mark.parametrize("more", [{"ignore_eos": True}, {"forced_length": 5}, {"min_tokens": 3}])
 def test_an_answer_of_a_form_ends_where_the_form_does(more: dict[str, Any]) -> None:
     with pytest.raises(InvalidSamplingParams, match="ends where the form is complete"):
         SamplingParams(constraint=json_object_constraint(), **more)

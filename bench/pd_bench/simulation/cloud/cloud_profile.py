@@ -87,6 +87,7 @@ class CloudProfile(DocumentPart):
                 eos_token_ids,
                 context,
                 "rolling-hash",
+                logprobs=True,
             ),
             Limits(output, self.max_num_seqs, self.max_num_waiting),
             Load(),

@@ -15,7 +15,7 @@ import numpy as np
 
 from pd_bench.simulation.cloud.cloud_profile import CloudProfile
 from pd_core.errors import PdError
-from pd_core.generation import Finished, Load, RefinedPrompt, Start
+from pd_core.generation import Finished, Load, RefinedPrompt, Start, TokenLogprobs
 from pd_core.refinement import chosen_ranges
 from pd_server.engine.contract import EngineEvent, RequestFailed, RequestFinished, TokensMade
 from pd_server.engine.live_request import LiveRequest
@@ -37,8 +37,13 @@ class Receiver(Protocol):
         """The refined prompt, if one was asked for."""
         ...
 
-    def tokens(self, first_position: int, token_ids: tuple[int, ...]) -> None:
-        """New tokens, in order of position."""
+    def tokens(
+        self,
+        first_position: int,
+        token_ids: tuple[int, ...],
+        logprobs: tuple[TokenLogprobs, ...],
+    ) -> None:
+        """New tokens, in order of position; with one logprobs each where the request asks."""
         ...
 
     def end(self, end: Finished | PdError) -> None:
@@ -169,7 +174,8 @@ class SimulatedEngine:
 
     def _tell(self, event: EngineEvent) -> None:
         if isinstance(event, TokensMade):
-            self._receivers[event.request_id].tokens(event.first_position, event.token_ids)
+            _, first_position, token_ids, logprobs = event
+            self._receivers[event.request_id].tokens(first_position, token_ids, logprobs)
         elif isinstance(event, RequestFinished):
             self._receivers.pop(event.request_id).end(event.finished)
         elif isinstance(event, RequestFailed):
@@ -224,5 +230,10 @@ class SimulatedEngine:
         for chunk in chunks:
             if chunk.samples and chunk.request.score_prompt:
                 self._refine(chunk.request)
-        self._book.end_step(chunks, made, step_s)
+        logprobs = {
+            chunk.request.request_id: self._hashed.logprobs(chunk.request)
+            for chunk in chunks
+            if chunk.samples and chunk.request.sampling.logprobs is not None
+        }
+        self._book.end_step(chunks, made, step_s, logprobs)
         self._step()

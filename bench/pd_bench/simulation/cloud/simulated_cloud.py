@@ -27,6 +27,7 @@ from pd_core.generation import (
     ServerInfo,
     Start,
     Stop,
+    TokenLogprobs,
     Tokens,
 )
 from pd_device_client.planning.speeds.profiles import LinkProfile
@@ -163,9 +164,14 @@ class _SimulatedStream:
         if not self._ended:
             self._send_down(refined, 0)
 
-    def tokens(self, first_position: int, token_ids: tuple[int, ...]) -> None:
+    def tokens(
+        self,
+        first_position: int,
+        token_ids: tuple[int, ...],
+        logprobs: tuple[TokenLogprobs, ...],
+    ) -> None:
         if not self._ended:
-            self._send_down(Tokens(first_position, token_ids), len(token_ids))
+            self._send_down(Tokens(first_position, token_ids, logprobs), len(token_ids))
 
     def end(self, end: Finished | PdError) -> None:
         assert self._ticket is not None, "a request that was refused has ended"

@@ -1,39 +1,32 @@
-"""One answer of the API: its choices run side by side, sent as a stream or in one piece."""
+"""One answer in the form of chats and completions, sent as a stream or in one piece."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from pd_core.generation import FinishReason
 from pd_device_client.api.completions.event_report import event_report, plan_report
+from pd_device_client.api.completions.logprobs import side_report
 from pd_device_client.api.completions.report import final_report, token_report
+from pd_device_client.api.completions.run import Choice, Run
 from pd_device_client.api.completions.shapes import Shape
 from pd_device_client.api.http.json_text import json_bytes
+from pd_device_client.api.tools.parts import Part, ReasoningPart, TextPart, ToolCallStart
 from pd_device_client.contract.happenings import Happened
-from pd_device_client.contract.outcome import Outcome, Shown
-from pd_device_client.session.session import Session
+from pd_device_client.contract.outcome import Shown
 
-__all__ = ["Answer", "Choice", "Telling"]
+__all__ = ["Answer", "Telling"]
 
 DONE = b"data: [DONE]\n\n"
+_TOOL_CALLS = "tool_calls"
 
-_Told = Shown | Happened | None
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of the answers to a request.
-
-    Attributes:
-        index: its number in the response.
-        session: makes it.
-        num_prompt_tokens: its prompt's length; 0 if an earlier choice counts the same prompt.
-    """
-
-    index: int
-    session: Session
-    num_prompt_tokens: int
+# None of an answer's tokens is sound, and none is guessed by the caller.
+_NO_DETAILS = {
+    "accepted_prediction_tokens": 0,
+    "audio_tokens": 0,
+    "rejected_prediction_tokens": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +50,23 @@ class Answer:
     Args:
         shape: chat or text.
         envelope: the keys that every chunk and the whole answer share: id, created, model.
-        choices: the choices to run.
+        run: the choices.
         telling: what a stream reports.
-        admitted: entered while the answer runs; raises when there is no room.
-        on_end: called with each choice's outcome when it has ended, for any reason.
     """
 
     def __init__(
         self,
         shape: Shape,
         envelope: dict[str, Any],
-        choices: Sequence[Choice],
+        run: Run,
         telling: Telling,
-        *,
-        admitted: AbstractContextManager[None],
-        on_end: Callable[[Outcome], None],
     ) -> None:
         self._shape = shape
         self._envelope = envelope
-        self._choices = choices
+        self._run = run
         self._telling = telling
-        self._admitted = admitted
-        self._on_end = on_end
+        self._called = set[int]()  # choices with calls
+        self._num_thoughts = 0  # tokens that told them
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the events of a stream, `[DONE]` last.
@@ -87,11 +75,11 @@ class Answer:
             PdError: no side can continue, or there is no room.
         """
         opened = set[int]()
-        with self._admitted:
-            for choice in self._choices:
+        with self._run.admitted():
+            for choice in self._run.choices:
                 if choice.session.ask.watched:
                     yield self._happened(choice, plan_report(choice.session))
-            async with aclosing(self._told()) as all_told:
+            async with aclosing(self._run.told()) as all_told:
                 async for choice, told in all_told:
                     if isinstance(told, Happened):
                         yield self._happened(choice, event_report(told))
@@ -99,13 +87,17 @@ class Answer:
                     events = b""
                     if choice.index not in opened:
                         opened.add(choice.index)
-                        if (opening := self._shape.opening(choice.index)) is not None:
+                        if (opening := self._opening(choice)) is not None:
                             events = self._event([opening])
+                    if told is not None and choice.logprobs is not None:
+                        choice.logprobs.add(told)
                     if told is None:
-                        yield events + self._event([self._closed(choice)])
-                    elif told.text or self._telling.tokens:
-                        yield events + self._event([self._more(choice, told)])
-                    elif events:
+                        yield events + self._end(choice)
+                        continue
+                    parts = self._noted(choice, choice.parts(told))
+                    if parts or self._telling.tokens:
+                        events += self._event([self._more(choice, told, parts)])
+                    if events:
                         yield events
             if self._telling.usage:
                 yield _data({**self._chunk([]), "usage": self._usage()})
@@ -117,62 +109,16 @@ class Answer:
         Raises:
             PdError: no side can continue, or there is no room.
         """
-        with self._admitted:
-            async with aclosing(self._told()) as all_told:
+        with self._run.admitted():
+            async with aclosing(self._run.told()) as all_told:
                 async for _ in all_told:
                     pass
         return {
             **self._envelope,
             "object": self._shape.whole_object,
-            "choices": [self._complete(choice) for choice in self._choices],
+            "choices": [self._complete(choice) for choice in self._run.choices],
             "usage": self._usage(),
         }
-
-    async def _told(self) -> AsyncGenerator[tuple[Choice, _Told], None]:
-        """Yield what the choices' sessions yield, and None at a choice's end."""
-        if len(self._choices) == 1:
-            [choice] = self._choices
-            async with self._carrying(choice) as answer:
-                async for told in answer:
-                    yield choice, told
-            yield choice, None
-            return
-        # A bounded queue: a slow reader slows the choices down.
-        queue = asyncio.Queue[tuple[Choice, _Told] | BaseException](len(self._choices))
-
-        async def carry(choice: Choice) -> None:
-            try:
-                async with self._carrying(choice) as answer:
-                    async for told in answer:
-                        await queue.put((choice, told))
-                await queue.put((choice, None))
-            except Exception as error:  # raised by the loop below
-                await queue.put(error)
-
-        tasks = [asyncio.ensure_future(carry(choice)) for choice in self._choices]
-        try:
-            ended = 0
-            while ended < len(tasks):
-                one = await queue.get()
-                if isinstance(one, BaseException):
-                    raise one
-                ended += one[1] is None
-                yield one
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    @asynccontextmanager
-    async def _carrying(
-        self, choice: Choice
-    ) -> AsyncGenerator[AsyncGenerator[Shown | Happened, None], None]:
-        """Run a choice; report its outcome when the block is left, for any reason."""
-        try:
-            async with aclosing(choice.session.run()) as answer:
-                yield answer
-        finally:
-            self._on_end(choice.session.outcome)
 
     # Chunks
 
@@ -191,35 +137,90 @@ class Answer:
         """Return a chunk without choices, like the usage chunk, so that every client accepts it."""
         return self._event([], pd={"choice": choice.index, **report})
 
-    def _more(self, choice: Choice, shown: Shown) -> dict[str, Any]:
-        delta = self._shape.delta(choice.index, shown.text)
+    def _noted(self, choice: Choice, parts: list[Part]) -> list[Part]:
+        """Return a token's parts, and remember calls and thoughts among them."""
+        if any(isinstance(part, ToolCallStart) for part in parts):
+            self._called.add(choice.index)
+        self._num_thoughts += any(isinstance(part, ReasoningPart) for part in parts)
+        return parts
+
+    def _end(self, choice: Choice) -> bytes:
+        """Return the choice's last events: what was held back, and why it ended."""
+        rest = choice.parser.end()
+        events = self._event([self._shape.delta(choice.index, rest)]) if rest else b""
+        return events + self._event([self._closed(choice)])
+
+    def _opening(self, choice: Choice) -> dict[str, Any] | None:
+        if choice.echo is None:
+            return self._shape.opening(choice.index)
+        echoed = self._shape.delta(choice.index, [TextPart(choice.echo)])
+        return (
+            echoed if choice.logprobs is None else {**echoed, "logprobs": choice.logprobs.taken()}
+        )
+
+    def _more(self, choice: Choice, shown: Shown, parts: list[Part]) -> dict[str, Any]:
+        delta = self._shape.delta(choice.index, parts)
+        if choice.logprobs is not None:
+            delta["logprobs"] = choice.logprobs.taken()
         if self._telling.tokens:
             delta["pd"] = token_report(shown)
         return delta
 
     def _closed(self, choice: Choice) -> dict[str, Any]:
-        reason = choice.session.outcome.finish_reason
-        assert reason is not None, "closed before the end"
-        report = final_report(choice.session)
-        return {**self._shape.closing(choice.index, reason), "pd": report}
+        closing = self._shape.closing(choice.index, self._reason(choice))
+        if choice.logprobs is not None:
+            choice.logprobs.end(_ended(choice))
+            closing["logprobs"] = choice.logprobs.taken()
+        return {**closing, "pd": self._report(choice)}
+
+    def _reason(self, choice: Choice) -> str:
+        """Return why a choice ended: an answer that ends by itself with calls waits for them."""
+        reason = _ended(choice)
+        calls = choice.index in self._called and reason is FinishReason.STOP
+        return _TOOL_CALLS if calls else reason
 
     def _complete(self, choice: Choice) -> dict[str, Any]:
         outcome = choice.session.outcome
-        assert outcome.finish_reason is not None, "whole before the end"
-        whole = self._shape.whole(choice.index, outcome.text, outcome.finish_reason)
-        report = final_report(choice.session)
+        parts = list[Part]([TextPart(choice.echo)] if choice.echo else [])
+        for shown in outcome.shown:
+            parts += self._noted(choice, choice.parts(shown))
+        parts += choice.parser.end()
+        whole = self._shape.whole(choice.index, parts, self._reason(choice))
+        if choice.logprobs is not None:
+            for shown in outcome.shown:
+                choice.logprobs.add(shown)
+            choice.logprobs.end(_ended(choice))
+            whole["logprobs"] = choice.logprobs.taken()
+        if choice.prompt_logprobs is not None:
+            whole["prompt_logprobs"] = choice.prompt_logprobs
+        report = self._report(choice)
         if self._telling.tokens:
             report["tokens"] = [token_report(shown) for shown in outcome.shown]
         return {**whole, "pd": report}
 
-    def _usage(self) -> dict[str, int]:
-        prompt = sum(choice.num_prompt_tokens for choice in self._choices)
-        completion = sum(len(choice.session.outcome.shown) for choice in self._choices)
+    def _report(self, choice: Choice) -> dict[str, Any]:
+        """Return the report on a choice that has ended."""
+        report = final_report(choice.session)
+        if choice.logprobs is not None:
+            told = choice.session.outcome.shown[: choice.logprobs.num_told]
+            report["logprobs"] = side_report(told)
+        return report
+
+    def _usage(self) -> dict[str, Any]:
+        usage = self._run.usage
         return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            "prompt_tokens_details": {"audio_tokens": 0, "cached_tokens": usage.cached_tokens},
+            "completion_tokens_details": {**_NO_DETAILS, "reasoning_tokens": self._num_thoughts},
         }
+
+
+def _ended(choice: Choice) -> FinishReason:
+    reason = choice.session.outcome.finish_reason
+    assert reason is not None, "told before the end"
+    return reason
 
 
 def _data(value: object) -> bytes:

@@ -5,18 +5,26 @@ answer and is not supported is refused by name.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from pd_core.checkpoints.sampling_defaults import AskedSampling
 from pd_core.constraint import Constraint
+from pd_core.sampling_params import MAX_LATE_TOKENS, MAX_LOGIT_BIAS, MAX_LOGPROBS
+from pd_device_client.api.completions.instead import INSTEAD, OF_CHATS, OF_COMPLETIONS
+from pd_device_client.api.completions.message import Message
 from pd_device_client.api.completions.response_format import (
     ResponseFormat,
     StructuredOutputs,
     asked_constraint,
 )
 from pd_device_client.api.http.errors import Refusal
+from pd_device_client.api.http.validated import Parameters, validated
+from pd_device_client.api.tools.forced_form import answer_form
+from pd_device_client.api.tools.functions import MAX_TOOLS, Offer, Tool, ToolChoice, offered
+from pd_device_client.api.tools.template_values import ReasoningEffort, template_values
 from pd_device_client.contract.ask import Mode
 
 __all__ = [
@@ -26,7 +34,6 @@ __all__ = [
     "CompletionParameters",
     "DetokenizeParameters",
     "Extension",
-    "Message",
     "Sampled",
     "TokenizeParameters",
     "read_parameters",
@@ -35,23 +42,21 @@ __all__ = [
 MAX_CHOICES = 8
 _MAX_STOPS = 16
 _MAX_STOP_CHARACTERS = 256
-_MAX_STOP_TOKENS = 256
 _MAX_TOKENS = 2**31 - 1
 
-_P = TypeVar("_P", bound="_Parameters")
+_P = TypeVar("_P", bound="Parameters")
 _TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 # Stop at the first error in an unbounded list, which may hold millions of bad items.
 _TokenIds = Annotated[list[_TokenId], Field(min_length=1, fail_fast=True)]
 _AnyTokenIds = Annotated[list[_TokenId], Field(fail_fast=True)]
 _Text = Annotated[str, Field(min_length=1)]
 _Stop = Annotated[str, Field(min_length=1, max_length=_MAX_STOP_CHARACTERS)]
+_IdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+_Bias = Annotated[float, Field(ge=-100, le=100)]
+_NumLogprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 
 
-class _Parameters(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class StreamOptions(_Parameters):
+class StreamOptions(Parameters):
     """When to report usage.
 
     Attributes:
@@ -63,7 +68,7 @@ class StreamOptions(_Parameters):
     continuous_usage_stats: bool | None = None
 
 
-class Extension(_Parameters):
+class Extension(Parameters):
     """The options under the key `pd`.
 
     Attributes:
@@ -94,7 +99,7 @@ class Extension(_Parameters):
         return None if self.mode is None else Mode(self.mode)
 
 
-class Sampled(_Parameters):
+class Sampled(Parameters):
     """The parameters that chat and completions share."""
 
     model: str | None = None
@@ -107,9 +112,13 @@ class Sampled(_Parameters):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None = None
-    stop_token_ids: Annotated[_AnyTokenIds, Field(max_length=_MAX_STOP_TOKENS)] | None = None
+    stop_token_ids: Annotated[_AnyTokenIds, Field(max_length=MAX_LATE_TOKENS)] | None = None
     skip_special_tokens: bool | None = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None = None
+    logit_bias: Annotated[dict[_IdText, _Bias], Field(max_length=MAX_LOGIT_BIAS)] | None = None
+    prompt_logprobs: _NumLogprobs | None = None
+    cache_salt: Annotated[str, Field(max_length=256)] | None = None
     add_special_tokens: bool | None = None
     dry_multiplier: Annotated[float, Field(ge=0, le=10)] | None = None
     dry_base: Annotated[float, Field(ge=1, le=10)] | None = None
@@ -173,16 +182,25 @@ class Sampled(_Parameters):
         return "response_format" if self.structured_outputs is None else "structured_outputs"
 
     @property
+    def biases(self) -> tuple[tuple[int, float], ...]:
+        """The bias of each id that has one, in rising order of ids."""
+        biased = {int(token_id): bias for token_id, bias in (self.logit_bias or {}).items()}
+        return tuple(sorted(biased.items()))
+
+    @property
+    def late_token_ids(self) -> tuple[int, ...]:
+        """Stop tokens that min_tokens holds back."""
+        return tuple(dict.fromkeys(self.stop_token_ids or ())) if self.min_tokens else ()
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many of the most likely tokens to report of each position; None: no logprobs."""
+        return None
+
+    @property
     def num_choices(self) -> int:
         """Answers wanted for each prompt."""
         return self.n or 1
-
-
-class Message(_Parameters):
-    """One message; the content is text or a list of parts."""
-
-    role: str
-    content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
 
 class ChatParameters(Sampled):
@@ -190,6 +208,56 @@ class ChatParameters(Sampled):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=_MAX_TOKENS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @cached_property
+    def offer(self) -> Offer | None:
+        """What the model may call; None: nothing.
+
+        Raises:
+            Refusal: a tool or the choice is wrong.
+        """
+        return offered(self.tools, self.tool_choice, self.parallel_tool_calls)
+
+    @cached_property
+    def form(self) -> Constraint | None:
+        """The form that the answer must have, a call's included.
+
+        Raises:
+            Refusal: it cannot be used.
+        """
+        return answer_form(self.offer, super().constraint)
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """The form that the answer must have, a call's included."""
+        return self.form
+
+    @property
+    def constraint_name(self) -> str:
+        """The parameter that says the form."""
+        return super().constraint_name if super().constraint is not None else "tools"
+
+    @property
+    def template_values(self) -> Mapping[str, Any]:
+        """Further variables of the chat template.
+
+        Raises:
+            Refusal: one of them cannot be given.
+        """
+        return template_values(self.chat_template_kwargs, self.reasoning_effort)
+
+    logprobs: bool | None = None
+    top_logprobs: _NumLogprobs | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many of the most likely tokens to report of each position; None: no logprobs."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def limit(self) -> tuple[int | None, str]:
@@ -208,23 +276,32 @@ class CompletionParameters(Sampled):
         | Annotated[list[_Text], Field(min_length=1, max_length=MAX_CHOICES)]
         | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
     )
+    logprobs: _NumLogprobs | None = None
+    echo: bool | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many of the most likely tokens to report of each position; None: no logprobs."""
+        return self.logprobs
 
 
-class TokenizeParameters(_Parameters):
+class TokenizeParameters(Parameters):
     """The body of /tokenize: a prompt, or the messages of a chat."""
 
     prompt: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     add_special_tokens: bool | None = None
 
 
-class DetokenizeParameters(_Parameters):
+class DetokenizeParameters(Parameters):
     """The body of /detokenize."""
 
     tokens: _AnyTokenIds
 
 
-class CloudParameters(_Parameters):
+class CloudParameters(Parameters):
     """The body of /v1/pd/cloud: "host:port", or null for none."""
 
     address: Annotated[str, Field(max_length=300)] | None
@@ -238,10 +315,9 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "bad_words": ([],),
     "best_of": (1,),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
     "continue_final_message": (False,),
     "documents": ([],),
-    "echo": (False,),
+    "early_stopping": (False,),
     "epsilon_cutoff": (0, 0.0),
     "eta_cutoff": (0, 0.0),
     "function_call": ("none", "auto"),
@@ -252,28 +328,31 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "guided_regex": (),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1, 1.0),
-    "logit_bias": ({},),
     "logits_processors": ([],),
-    "logprobs": (False,),
-    "min_tokens": (0,),
+    "logprob_token_ids": ([],),
     "mirostat": (0,),
     "mirostat_mode": (0,),
     "modalities": (["text"],),
     "no_repeat_ngram_size": (0,),
     "penalty_alpha": (0, 0.0),
     "prompt_embeds": (),
-    "prompt_logprobs": (),
     "repeat_penalty": (1, 1.0),
+    "repetition_detection": (),
+    "return_prompt_text": (False,),
+    "return_token_offsets": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "routed_experts_prompt_start": (),
+    "spaces_between_special_tokens": (True,),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
     "tfs": (1, 1.0),
     "tfs_z": (1, 1.0),
-    "tools": ([],),
     "top_a": (0, 0.0),
-    "top_logprobs": (0,),
     "truncate_prompt_tokens": (),
+    "truncation_side": (),
     "typical_p": (1, 1.0),
     "use_beam_search": (False,),
+    "verbosity": ("medium",),
+    "watermarking": (False,),
     "web_search_options": (),
     "xtc_probability": (0, 0.0),
 }
@@ -285,48 +364,22 @@ def read_parameters(kind: type[_P], raw: Mapping[str, Any]) -> _P:
     Raises:
         Refusal: the named parameter is missing, out of its range, or not supported.
     """
-    for name, harmless in _UNSUPPORTED.items():
+    refused = dict(_UNSUPPORTED)
+    if issubclass(kind, ChatParameters):
+        refused |= OF_COMPLETIONS
+    elif issubclass(kind, CompletionParameters):
+        refused |= OF_CHATS
+    for name, harmless in refused.items():
         value = raw.get(name)
         if value is not None and not any(_same(value, other) for other in harmless):
+            instead = f" ({INSTEAD[name]})" if name in INSTEAD else ""
             raise Refusal(
-                f"{name} is not supported here; leave it out", name, code="unsupported_parameter"
+                f"{name} is not supported here; leave it out{instead}",
+                name,
+                code="unsupported_parameter",
             )
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        raise _refusal(error) from error
+    return validated(kind, raw)
 
 
 def _same(value: object, other: object) -> bool:
     return type(value) is type(other) and value == other
-
-
-def _refusal(error: ValidationError) -> Refusal:
-    """Return a refusal that names the parameter at fault by its path."""
-    found = max(error.errors(include_url=False, include_context=False), key=_nearness)
-    path = _path(found["loc"])
-    if found["type"] == "missing":
-        return Refusal(f"{path} is missing; the request needs it", path)
-    value = ascii(found["input"])
-    shown = value if len(value) <= 80 else f"{value[:77]}..."
-    return Refusal(f"{path} is {shown}: {found['msg'][:1].lower()}{found['msg'][1:]}", path)
-
-
-def _nearness(found: Any) -> tuple[bool, int]:
-    """Sort key for the errors of a union type: the type that the value matches best comes last.
-
-    That is a type that fits with a value out of range, or else the error with the deepest path.
-    """
-    depth = len([part for part in found["loc"] if isinstance(part, int)])
-    return not found["type"].endswith("_type"), depth
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Return a path such as "messages[0].role", without pydantic's names of union members."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part.isidentifier() and part not in {"str", "int", "float", "bool"}:
-            path += f".{part}" if path else part
-    return path

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pd_device_client.api.completions.logprobs import finite
 from pd_device_client.contract.outcome import Shown
 from pd_device_client.session.session import Session
 
@@ -10,12 +11,15 @@ __all__ = ["final_report", "token_report"]
 
 def token_report(shown: Shown) -> dict[str, Any]:
     """Return the report on one token, for requests that ask for it."""
-    return {
+    report = {
         "position": shown.position,
         "token_id": shown.token_id,
         "origin": shown.origin.value,
         "at_s": shown.at_s,
     }
+    if shown.logprobs is not None:
+        report["logprob"] = finite(shown.logprobs.logprob)
+    return report
 
 
 def final_report(session: Session) -> dict[str, Any]:
@@ -41,6 +45,7 @@ def final_report(session: Session) -> dict[str, Any]:
         "device_tokens": outcome.device_tokens,
         "device_tokens_generated": outcome.device_tokens_generated,
         "device_cached_tokens": outcome.device_cached_tokens,
+        "cloud_cached_tokens": outcome.cloud_cached_tokens,
         "left_out_tokens": outcome.left_out_tokens,
         "disagreed": outcome.disagreed,
         "exactness": outcome.exactness,

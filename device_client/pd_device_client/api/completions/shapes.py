@@ -1,6 +1,10 @@
 """The two forms of an answer: a chat message, and a completion's text."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+from pd_device_client.api.tools.message_parts import message_content, message_delta, text_of
+from pd_device_client.api.tools.parts import Part
 
 __all__ = ["CHAT", "TEXT", "Shape"]
 
@@ -22,15 +26,15 @@ class Shape(Protocol):
         """Return a choice's first delta in a stream, before any text; None: there is none."""
         ...
 
-    def delta(self, index: int, text: str) -> dict[str, Any]:
-        """Return a choice with more text."""
+    def delta(self, index: int, parts: Sequence[Part]) -> dict[str, Any]:
+        """Return a choice with more of its parts; without any it has no text."""
         ...
 
     def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
         """Return a choice's last delta."""
         ...
 
-    def whole(self, index: int, text: str, finish_reason: str) -> dict[str, Any]:
+    def whole(self, index: int, parts: Sequence[Part], finish_reason: str) -> dict[str, Any]:
         """Return a complete choice."""
         ...
 
@@ -47,14 +51,14 @@ class _Chat:
     def opening(self, index: int) -> dict[str, Any] | None:
         return _choice(index, delta={"role": "assistant", "content": ""})
 
-    def delta(self, index: int, text: str) -> dict[str, Any]:
-        return _choice(index, delta={"content": text})
+    def delta(self, index: int, parts: Sequence[Part]) -> dict[str, Any]:
+        return _choice(index, delta=message_delta(parts))
 
     def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
         return _choice(index, finish_reason, delta={})
 
-    def whole(self, index: int, text: str, finish_reason: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text, "refusal": None}
+    def whole(self, index: int, parts: Sequence[Part], finish_reason: str) -> dict[str, Any]:
+        message = {"role": "assistant", **message_content(parts), "refusal": None}
         return _choice(index, finish_reason, message=message)
 
 
@@ -66,14 +70,14 @@ class _Text:
     def opening(self, index: int) -> dict[str, Any] | None:
         return None
 
-    def delta(self, index: int, text: str) -> dict[str, Any]:
-        return _choice(index, text=text)
+    def delta(self, index: int, parts: Sequence[Part]) -> dict[str, Any]:
+        return _choice(index, text=text_of(parts))
 
     def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
         return _choice(index, finish_reason, text="")
 
-    def whole(self, index: int, text: str, finish_reason: str) -> dict[str, Any]:
-        return _choice(index, finish_reason, text=text)
+    def whole(self, index: int, parts: Sequence[Part], finish_reason: str) -> dict[str, Any]:
+        return _choice(index, finish_reason, text=text_of(parts))
 
 
 CHAT: Shape = _Chat()

@@ -3,9 +3,13 @@
 from functools import partial
 
 from pd_core.errors import InvalidRequest, PromptTooLong
+from pd_device_client.api.completions.messages import turns
 from pd_device_client.api.completions.parameters import DetokenizeParameters, TokenizeParameters
-from pd_device_client.api.completions.questions import chat_prompt
+from pd_device_client.api.completions.prompts import chat_prompt
 from pd_device_client.api.http.errors import Refusal
+from pd_device_client.api.tools.functions import offered
+from pd_device_client.api.tools.prompt import ChatPrompt
+from pd_device_client.api.tools.template_values import template_values
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt_length import check_length
 
@@ -24,7 +28,9 @@ async def tokenized(device: Device, asked: TokenizeParameters) -> list[int]:
     """
     longest = device.client.max_context_tokens
     if asked.messages is not None:
-        return list(await chat_prompt(device, asked.messages, asked.add_special_tokens, longest))
+        values = template_values(asked.chat_template_kwargs, None)
+        chat = ChatPrompt(turns(asked.messages), offered(asked.tools, None, None), values)
+        return list(await chat_prompt(device, chat, asked.add_special_tokens, longest))
     if asked.prompt is None:
         raise Refusal("prompt is missing; give it, or messages", "prompt")
     special = asked.add_special_tokens is not False

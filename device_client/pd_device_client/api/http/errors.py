@@ -1,14 +1,9 @@
-"""Errors as OpenAI clients expect them: a status, and a body that names the parameter."""
+"""Errors as OpenAI names them: a status, and a body that names the parameter."""
 
-import math
 import re
 from typing import Any
 
-from starlette.responses import Response
-
 from pd_core.errors import (
-    CapacityError,
-    FingerprintMismatch,
     InvalidRequest,
     InvalidSamplingParams,
     PdError,
@@ -17,9 +12,8 @@ from pd_core.errors import (
     Unauthenticated,
     status_of,
 )
-from pd_device_client.api.http.json_text import json_bytes
 
-__all__ = ["Refusal", "error_body", "error_response", "http_status"]
+__all__ = ["Refusal", "error_body", "http_status"]
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # Errors for which OpenAI has its own code, which clients look for.
@@ -66,22 +60,6 @@ def error_body(error: PdError) -> dict[str, Any]:
             "code": _code(error),
         }
     }
-
-
-def error_response(error: PdError) -> Response:
-    """Return the HTTP answer of an error."""
-    status = http_status(error)
-    headers = {}
-    if isinstance(error, CapacityError):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    if isinstance(error, FingerprintMismatch):
-        # OpenAI clients would retry a 409 and get the same answer.
-        headers["x-should-retry"] = "false"
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(
-        json_bytes(error_body(error)), status, headers=headers, media_type="application/json"
-    )
 
 
 def _param(error: PdError) -> str | None:

@@ -14,8 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from pd_core.errors import EngineError, PdError
-from pd_device_client.api.http.errors import error_body, error_response
-from pd_device_client.api.http.json_text import json_bytes
+from pd_device_client.api.http.error_forms import error_event, error_response
 
 __all__ = ["EventStream", "until_disconnect"]
 
@@ -75,18 +74,18 @@ class EventStream(Response):
                     await self._write(send, event)
         except PdError as error:
             if not self._began:
-                await error_response(error)(scope, receive, send)
+                await error_response(error, scope["path"])(scope, receive, send)
                 return
-            await self._write(send, _error_event(error))
+            await self._write(send, error_event(error, scope["path"]))
         except TimeoutError:
             raise
         except Exception:  # the outermost frame of a response
             logger.exception("an answer failed")
             failed = EngineError("the answer failed for a reason of this device; see its log")
             if not self._began:
-                await error_response(failed)(scope, receive, send)
+                await error_response(failed, scope["path"])(scope, receive, send)
                 return
-            await self._write(send, _error_event(failed))
+            await self._write(send, error_event(failed, scope["path"]))
         finally:
             heart.cancel()
             await asyncio.gather(heart, return_exceptions=True)
@@ -132,7 +131,3 @@ async def until_disconnect(receive: Callable[[], Awaitable[Message]], work: Awai
 async def _disconnected(receive: Callable[[], Awaitable[Message]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _error_event(error: PdError) -> bytes:
-    return b"data: " + json_bytes(error_body(error)) + b"\n\n"

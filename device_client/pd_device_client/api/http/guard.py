@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pd_core.errors import PdError, Unauthenticated
 from pd_core.sockets.loopback import is_loopback
-from pd_device_client.api.http.errors import Refusal, error_response
+from pd_device_client.api.http.error_forms import error_response
+from pd_device_client.api.http.errors import Refusal
 
 __all__ = ["Access", "Guard"]
 
@@ -76,7 +77,7 @@ class Guard:
         try:
             self._check(scope)
         except PdError as error:
-            await error_response(error)(scope, receive, marked)
+            await error_response(error, scope["path"])(scope, receive, marked)
             return
         await self._app(scope, receive, marked)
 
@@ -92,7 +93,7 @@ class Guard:
                 )
         # Not request.url: it contains the Host header, which the client chooses.
         if scope["path"] not in self._open_paths:
-            self._check_key(_values(scope, b"authorization"))
+            self._check_key(_values(scope, b"authorization"), _values(scope, b"x-api-key"))
 
     def _checked_host(self, hosts: list[str]) -> str:
         found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
@@ -108,13 +109,16 @@ class Guard:
             )
         return hosts[0]
 
-    def _check_key(self, given: Iterable[str]) -> None:
+    def _check_key(self, bearers: Iterable[str], plain: Iterable[str]) -> None:
+        """Accept the key as OpenAI's clients send it, or as Anthropic's do."""
         if self._access.key is None:
             return
-        values = [v[len(_BEARER) :].strip() for v in given if v.lower().startswith(_BEARER)]
+        values = [v[len(_BEARER) :].strip() for v in bearers if v.lower().startswith(_BEARER)]
+        values = values[:1] + [value.strip() for value in plain][:1]
         if not values:
             raise Unauthenticated("no key was sent; send 'Authorization: Bearer <key>'")
-        if not hmac.compare_digest(values[0].encode("latin-1"), self._access.key.encode()):
+        key = self._access.key.encode()
+        if not any(hmac.compare_digest(value.encode("latin-1"), key) for value in values):
             raise Unauthenticated("the key is wrong; use the key this device was started with")
 
 

@@ -8,7 +8,7 @@ from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.overhead.ticker import Jitter, measure_ticker, ticker_table
 from pd_core.errors import EngineError
-from pd_core.generation import Fingerprints, ModelCard
+from pd_core.generation import Fingerprints, ModelCard, TokenLogprobs
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.planning.speeds.profiles import SpeedProfile
 
@@ -16,6 +16,10 @@ from pd_device_client.planning.speeds.profiles import SpeedProfile
 class _BlockingSequence:
     def __init__(self, pass_s: float) -> None:
         self._pass_s = pass_s
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return None
 
     async def feed(
         self,

@@ -4,7 +4,15 @@ from itertools import combinations
 from typing import Any
 
 from pd_core.constraint import Constraint, ConstraintKind, json_object_constraint
-from pd_core.generation import Fingerprints, Finished, FinishReason, RefinedPrompt, Start, Tokens
+from pd_core.generation import (
+    Fingerprints,
+    Finished,
+    FinishReason,
+    RefinedPrompt,
+    Start,
+    TokenLogprobs,
+    Tokens,
+)
 from pd_core.identity.stream_seal import StreamSeal, start_seal
 from pd_core.sampling_params import SamplingParams
 
@@ -59,6 +67,7 @@ def test_every_changed_bit_of_a_start_changes_its_seal() -> None:
     free = replace(full.sampling, ignore_eos=False, forced_length=None)
     changed += [replace(full, sampling=replace(free, constraint=form)) for form in forms]
     others: dict[str, Any] = {"temperature": 1.0, "top_p": 0.5, "ignore_eos": False}
+    others |= {"logit_bias": ((1, 0.5),), "min_tokens": 1, "late_token_ids": (1,), "logprobs": 0}
     changed += [
         replace(full, sampling=replace(full.sampling, **{name: value}))
         for name, value in others.items()
@@ -115,6 +124,30 @@ def test_every_changed_bit_of_tokens_changes_all_later_seals() -> None:
     later = [seal.after_tokens(Tokens(6, (1, 2, 3))) for seal in (right, *seals)]
     assert now[0] not in now[1:]
     assert later[0] not in later[1:]
+
+
+def test_every_changed_part_of_logprobs_changes_all_later_seals() -> None:
+    told = TokenLogprobs(-0.5, (8, 3), (-0.5, -2.0))
+    others = [
+        (),
+        (told, told),
+        (TokenLogprobs(-0.5),),
+        (told._replace(logprob=-0.25),),
+        (told._replace(top_ids=(8, 2)),),
+        (told._replace(top_logprobs=(-0.5, -2.0000002)),),
+        (TokenLogprobs(-0.5, (3, 8), (-2.0, -0.5)),),
+    ]
+    streams = [StreamSeal(START) for _ in range(len(others) + 1)]
+    for stream, logprobs in zip(streams, [(told,), *others], strict=True):
+        stream.after_tokens(Tokens(4, (8,), logprobs))
+    seals = [stream.after_tokens(Tokens(5, (9,))) for stream in streams]
+    assert len(set(seals)) == len(seals)
+
+
+def test_the_bias_of_each_id_is_sealed() -> None:
+    biases = [((1, 0.5),), ((1, -0.5),), ((2, 0.5),), ((1, 0.5), (2, 0.5)), ()]
+    seals = [start_seal(Start("r", (1,), 9, SamplingParams(logit_bias=b))) for b in biases]
+    assert len(set(seals)) == len(seals)
 
 
 def test_the_end_is_sealed_too() -> None:

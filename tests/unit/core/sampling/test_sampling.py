@@ -43,6 +43,12 @@ def slow_sample(
     scores = dict(enumerate(logits))
     if params.ignore_eos or params.forced_length is not None:
         scores = {t: s for t, s in scores.items() if t not in EOS}
+    if position < params.min_tokens:
+        late = {*EOS, *params.late_token_ids}
+        scores = {t: s for t, s in scores.items() if t not in late}
+    for t, bias in params.logit_bias:
+        if t in scores:
+            scores[t] += bias
     for t in scores:
         if t in prompt or t in response:
             factor = params.repetition_penalty
@@ -86,6 +92,13 @@ PARAMS = st.builds(
     repetition_penalty=st.sampled_from([1.0, 1.0, 2.0, 0.5]),
     presence_penalty=st.sampled_from([0.0, 0.0, 0.5, -0.25, 2.0]),
     frequency_penalty=st.sampled_from([0.0, 0.0, 0.5, -0.25]),
+    logit_bias=st.just(())
+    | st.dictionaries(
+        st.integers(0, 7), st.sampled_from([-100.0, -2.5, 0.25, 3.0, 100.0]), max_size=4
+    ).map(lambda biased: tuple(sorted(biased.items()))),
+    min_tokens=st.sampled_from([0, 0, 1, 40]),
+    late_token_ids=st.lists(st.integers(0, 3), max_size=2, unique=True).map(tuple),
+    logprobs=st.none() | st.integers(0, 3),
 )
 TOKENS = st.lists(st.integers(0, 7), max_size=12)
 # Quarters, so that ties are common and sums are exact.

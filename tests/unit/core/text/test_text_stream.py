@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pd_core.checkpoints.random_tiny import random_tiny_tokenizer
 from pd_core.text.text_stream import TextStream
 from pd_core.text.tokenizer import Tokenizer
 from tests.tokenizer_kinds import byte_fallback, byte_level, ids, metaspace, word_piece
@@ -220,6 +221,19 @@ def test_stop_strings_are_found_with_and_without_hidden_tokens(
     stops: list[str], tokens: list[str], expected: tuple[bool, str]
 ) -> None:
     assert both_views(stops, tokens) == expected
+
+
+@pytest.mark.parametrize(
+    ("stops", "found"),
+    [(["zz", "lo w", "o wo"], "lo w"), (["o", "llo"], "llo"), (["zz"], None), ([], None)],
+)
+def test_the_stop_string_that_ended_a_text_is_told(stops: list[str], found: str | None) -> None:
+    tokenizer = random_tiny_tokenizer()
+    stream = tokenizer.stream(stops)
+    for token_id in tokenizer.encode("hello world"):
+        if not stream.stopped:
+            stream.push(token_id)
+    assert stream.stop_string == found
 
 
 def test_half_a_character_before_a_special_stop_string_is_shown_as_broken() -> None:

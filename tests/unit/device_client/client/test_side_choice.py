@@ -117,10 +117,28 @@ def test_an_older_cloud_is_not_asked_for_what_it_would_skip() -> None:
     choice = choose_sides(penalised, cloud, CARD)
     assert (choice.cloud, choice.device) == (False, True)
     assert "older version" in choice.notes[0]
-    with pytest.raises(InvalidSamplingParams, match="neither min_p nor penalties; update it"):
+    with pytest.raises(InvalidSamplingParams, match="lacks some of min_p, penalties"):
         choose_sides(penalised, cloud, None)
     cloud.info = replace(cloud.info, api_version=2)
     assert choose_sides(penalised, cloud, CARD).cloud
+    biased = replace(plain, sampling=SamplingParams(logit_bias=((1, 5.0),)))
+    assert not choose_sides(biased, cloud, CARD).cloud
+
+
+def test_a_side_that_gives_no_logprobs_is_not_asked_for_them() -> None:
+    cloud, telling = watch(True, "whole", ""), replace(CARD, logprobs=True)
+    asked = Ask("r", (1,), 5, SamplingParams(logprobs=2))
+    assert cloud.info is not None
+    choice = choose_sides(asked, cloud, telling)
+    assert (choice.cloud, choice.device) == (False, True)
+    assert "the cloud's engine" in choice.notes[0]
+    for device in (CARD, None):
+        with pytest.raises(InvalidRequest, match="logprobs are asked for"):
+            choose_sides(asked, cloud, device)
+    cloud.info = replace(cloud.info, model=replace(cloud.info.model, logprobs=True))
+    choice = choose_sides(asked, cloud, CARD)
+    assert (choice.cloud, choice.device) == (True, False)
+    assert choose_sides(asked, cloud, telling).notes == ()
 
 
 @pytest.mark.parametrize(

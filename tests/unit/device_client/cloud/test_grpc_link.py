@@ -32,6 +32,7 @@ from pd_core.generation import (
     RefinedPrompt,
     Start,
     Stop,
+    TokenLogprobs,
     Tokens,
 )
 from pd_core.sampling_params import SamplingParams
@@ -86,6 +87,9 @@ def test_a_start_keeps_every_field() -> None:
         (SamplingParams(repetition_penalty=1.1), 2),
         (SamplingParams(presence_penalty=0.1), 2),
         (SamplingParams(frequency_penalty=-0.1), 2),
+        (SamplingParams(logit_bias=((1, 0.0),)), 3),
+        (SamplingParams(min_tokens=1), 3),
+        (SamplingParams(logprobs=0), 3),
     ],
 )
 def test_a_start_names_the_oldest_version_that_has_its_parameters(
@@ -121,6 +125,18 @@ def test_extend_and_stop() -> None:
         ),
         (
             pb.GenerateResponse(
+                tokens=pb.Tokens(
+                    first_position=4,
+                    token_ids=[7],
+                    logprobs=[
+                        pb.TokenLogprobs(logprob=-0.5, top_ids=[7, 2], top_logprobs=[-0.5, -1.5])
+                    ],
+                )
+            ),
+            Tokens(4, (7,), (TokenLogprobs(-0.5, (7, 2), (-0.5, -1.5)),)),
+        ),
+        (
+            pb.GenerateResponse(
                 refined_prompt=pb.RefinedPrompt(kept_ranges=[pb.PositionRange(first=1, end=5)])
             ),
             RefinedPrompt(((1, 5),)),
@@ -128,10 +144,14 @@ def test_extend_and_stop() -> None:
         (
             pb.GenerateResponse(
                 finished=pb.Finished(
-                    reason=pb.FINISH_REASON_EOS, tokens_generated=3, queue_ns=10**9, kv_byte_s=2.5
+                    reason=pb.FINISH_REASON_EOS,
+                    tokens_generated=3,
+                    queue_ns=10**9,
+                    kv_byte_s=2.5,
+                    cached_tokens=64,
                 )
             ),
-            Finished(FinishReason.STOP, 3, queue_s=1.0, kv_byte_s=2.5),
+            Finished(FinishReason.STOP, 3, queue_s=1.0, kv_byte_s=2.5, cached_tokens=64),
         ),
     ],
 )
@@ -150,6 +170,22 @@ def test_events(message: pb.GenerateResponse, event: CloudEvent) -> None:
 def test_an_unknown_message_is_a_protocol_error(message: pb.GenerateResponse) -> None:
     with pytest.raises(ProtocolError, match=r"unknown"):
         event_from_pb(message)
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        [pb.TokenLogprobs(logprob=-1.0)],
+        [pb.TokenLogprobs()] * 3,
+        [pb.TokenLogprobs(), pb.TokenLogprobs(top_ids=[1], top_logprobs=[-1.0, -2.0])],
+    ],
+)
+def test_logprobs_that_belong_to_no_token_are_a_protocol_error(
+    logprobs: list[pb.TokenLogprobs],
+) -> None:
+    tokens = pb.Tokens(first_position=0, token_ids=[5, 6], logprobs=logprobs)
+    with pytest.raises(ProtocolError, match="do not belong to its tokens"):
+        event_from_pb(pb.GenerateResponse(tokens=tokens))
 
 
 def test_a_card_s_words_are_bounded_and_steer_no_terminal() -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from pd_core.errors import InvalidRequest
 from pd_core.text.chat_template import ChatTemplate
-from pd_device_client.api.completions.parameters import Message
-from pd_device_client.api.completions.questions import chat_prompt
+from pd_device_client.api.completions.prompts import chat_prompt
+from pd_device_client.api.tools.prompt import ChatPrompt
+from pd_device_client.api.tools.turns import Turn
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.device.device import Device
 from tests.api_server import QUICK, emulated_engine, loaded_model
@@ -127,6 +128,6 @@ async def test_the_chats_of_a_server_render_behind_each_other() -> None:
             return encode()
 
     asked = Told(loaded, device().client)
-    await chat_prompt(asked, [Message(role="user", content="x")])
-    await chat_prompt(Told(loaded_model(), asked.client), [Message(role="user", content="x")])
+    await chat_prompt(asked, ChatPrompt([Turn("user", "x")]))
+    await chat_prompt(Told(loaded_model(), asked.client), ChatPrompt([Turn("user", "x")]))
     assert told == [True, False]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from pd_core.errors import ConfigError, EngineError, ModelError, PromptTooLong
 from pd_core.grammar.library import library_id
 from pd_core.models import Segment
+from pd_core.sampling.logprobs import token_logprobs
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Ask, Mode
@@ -88,6 +90,27 @@ async def test_chunked_feeds_choose_the_tokens_of_one_pass(tiny: TinyLlama) -> N
     whole = await _answer(engine, PROMPT, len(PROMPT))
     for cuts in (128, 37, 1):
         assert await _answer(engine, PROMPT, cuts) == whole
+    await engine.close()
+
+
+async def test_its_logprobs_are_those_of_our_engine_up_to_rounding(tiny: TinyLlama) -> None:
+    ids, cache = list(PROMPT), tiny.model.make_cache(len(PROMPT))
+    hidden = tiny.model.forward(torch.tensor(ids), [Segment(cache, 0, len(ids))])
+    engine = _engine(tiny)
+    sequence = engine.open(replace(SAMPLING, logprobs=4), PROMPT)
+    token_id = await sequence.feed(PROMPT, 0)
+    assert token_id is not None
+    told = sequence.logprobs
+    assert told is not None
+    (ours,) = token_logprobs(tiny.model.logits(hidden[-1:]), [token_id], [1000])
+    assert told.logprob == pytest.approx(ours.logprob, abs=3 * CLOSE)
+    expected = dict(zip(ours.top_ids, ours.top_logprobs, strict=True))
+    assert [expected[i] for i in told.top_ids] == pytest.approx(told.top_logprobs, abs=3 * CLOSE)
+    sequence.close()
+    silent = engine.open(SAMPLING, PROMPT)
+    assert await silent.feed(PROMPT, 0) == token_id
+    assert silent.logprobs is None
+    silent.close()
     await engine.close()
 
 

@@ -36,23 +36,23 @@ def test_the_answer_so_far_is_looked_back_at_and_the_prompt_is_not() -> None:
     sequence = tokens(1, 2)
     sequence.feed([3])
     sequence.num_tokens += 1
-    assert sequence.sample(flat(3, 4), 0) == 3, "it stands in the prompt only"
+    assert sequence.sample(flat(3, 4), 0)[0] == 3, "it stands in the prompt only"
     sequence.feed([3])
     sequence.num_tokens += 1
-    assert sequence.sample(flat(3, 4), 1) == 4
+    assert sequence.sample(flat(3, 4), 1)[0] == 4
 
 
 def test_guesses_and_failed_passes_are_forgotten() -> None:
     sequence = tokens(1)
     sequence.feed([2])
     sequence.num_tokens += 1
-    assert sequence.sample(flat(5), 0) == 5
+    assert sequence.sample(flat(5), 0)[0] == 5
     sequence.ids.append(5)  # a guess that was right, and is not fed after all
-    assert sequence.sample(flat(5, 6), 1) == 6
+    assert sequence.sample(flat(5, 6), 1)[0] == 6
     sequence.feed([4])
     sequence.num_tokens += 1
     assert sequence.ids == [1, 2, 4]
-    assert sequence.sample(flat(5, 6), 1) == 5, "5 does not stand in this answer"
+    assert sequence.sample(flat(5, 6), 1)[0] == 5, "5 does not stand in this answer"
     sequence.feed([5, 5])  # a pass that failed
     sequence.feed([6])
     assert sequence.ids == [1, 2, 4, 6]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
-from pd_core.generation import Fingerprints, Load
+from pd_core.generation import Fingerprints, Load, TokenLogprobs
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ask import Ask, Mode
@@ -51,6 +51,10 @@ class _CountingSequence:
     def __init__(self, engine: CountingEngine, sequence: LocalSequence) -> None:
         self._engine = engine
         self._sequence = sequence
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
 
     async def feed(
         self,

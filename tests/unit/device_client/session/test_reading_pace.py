@@ -40,7 +40,7 @@ def test_text_without_white_space_is_not_shown_at_once() -> None:
 class _EveryThirdBeginsAWord:
     """A detokeniser that makes words of three tokens."""
 
-    stopped = False
+    stopped, stop_string = False, None
 
     def __init__(self) -> None:
         self._count = itertools.count()

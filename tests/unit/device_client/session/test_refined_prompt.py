@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_core.errors import CloudUnavailable
-from pd_core.generation import Fingerprints, Load
+from pd_core.generation import Fingerprints, Load, TokenLogprobs
 from pd_core.refinement import Ranges
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
@@ -65,6 +65,10 @@ class _Recording:
     def __init__(self, sequence: LocalSequence, fed: list[int]) -> None:
         self._sequence = sequence
         self._fed = fed
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
 
     async def feed(
         self,

@@ -30,6 +30,7 @@ from pd_core.generation import (
     Load,
     Start,
     Stop,
+    TokenLogprobs,
     Tokens,
 )
 from pd_core.sampling.rolling_hash import RollingHash
@@ -95,6 +96,10 @@ class _SlowingSequence:
         self._sequence = sequence
         self._fed = 0
 
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
+
     async def feed(
         self,
         token_ids: Sequence[int],
@@ -127,6 +132,10 @@ class _FailingSequence:
     def __init__(self, sequence: LocalSequence, fail_at: int) -> None:
         self._sequence = sequence
         self._left = fail_at
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        return self._sequence.logprobs
 
     async def feed(
         self,
@@ -162,6 +171,7 @@ def carry(
     fail_at: int | None = None,
     with_device: bool = True,
     leave_after: int | None = None,
+    cancel_after: int | None = None,
     slow_at: int | None = None,
     slow_until: int | None = None,
     factor: float = 1.0,
@@ -209,6 +219,8 @@ def carry(
                     told.append(shown)
                 elif leave_after is not None and shown.position + 1 >= leave_after:
                     break
+                elif cancel_after is not None and shown.position + 1 == cancel_after:
+                    session.cancel()
         except PdError as caught:
             error = caught
         finally:
@@ -228,6 +240,19 @@ def check_whole(run: Run, length: int = 40) -> None:
     assert run.outcome.finish_reason == "stop"
     gaps = run.outcome.gaps_s
     assert all(gap >= run.outcome.pace_s - 1e-9 for gap in gaps), "a burst"
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("cancel_after", [1, 5, 12, 39])
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_cancelled_answer_ends_with_what_was_shown(
+    mode: Mode, cancel_after: int, watched: bool
+) -> None:
+    told: list[Happened] | None = [] if watched else None
+    run = carry(mode=mode, cancel_after=cancel_after, told=told)
+    assert run.error is None
+    assert run.outcome.token_ids == expected(40)[:cancel_after]
+    assert run.outcome.finish_reason == "cancelled"
 
 
 def test_the_handoff_is_exact_even_and_frees_the_cloud() -> None:
@@ -802,7 +827,7 @@ def test_the_last_pass_is_not_delayed_by_one_before_it() -> None:
 class HalfText:
     """Holds the first token's text back until the second one comes."""
 
-    stopped = False
+    stopped, stop_string = False, None
 
     def __init__(self) -> None:
         self._num = 0

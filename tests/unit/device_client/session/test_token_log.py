@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pd_core.errors import ProtocolError
-from pd_core.generation import FinishReason
+from pd_core.generation import FinishReason, TokenLogprobs
 from pd_device_client.contract.outcome import Origin
 from pd_device_client.session.token_log import TokenLog
 
@@ -110,6 +110,29 @@ def test_closing_from_within_a_commit_drops_the_rest_of_the_message() -> None:
     )
     log.receive(0, [5, 6, 7])
     assert (log.token_ids, log.closed) == ([5, 6], "stop")
+
+
+def test_logprobs_stay_with_the_token_that_was_committed() -> None:
+    cloud = [TokenLogprobs(-float(i)) for i in range(6)]
+    device = TokenLogprobs(-99.0)
+    log = TokenLog(10)
+    log.receive(0, [5, 6], cloud[:2])
+    log.receive(1, [6, 7], cloud[1:3])  # one of them again
+    log.claim()
+    log.receive(3, [8, 9, 10], cloud[3:])  # set aside
+    log.commit_device(3, 8, device)
+    log.release_claim()
+    assert log.token_ids == [5, 6, 7, 8, 9, 10]
+    assert log.logprobs == {
+        0: cloud[0],
+        1: cloud[1],
+        2: cloud[2],
+        3: device,
+        4: cloud[4],
+        5: cloud[5],
+    }
+    log.receive(6, [11])
+    assert 6 not in log.logprobs
 
 
 class LogMachine(RuleBasedStateMachine):

@@ -61,6 +61,9 @@ def test_good_starts_pass(start: Start) -> None:
         (_start(keep_ratio=1.5), InvalidRequest, "keep_ratio"),
         (_start(keep_ratio=float("nan")), InvalidRequest, "keep_ratio"),
         (_start(cache_salt="s" * 257), InvalidRequest, "cache_salt"),
+        (_start(sampling=SamplingParams(logprobs=0)), InvalidRequest, "gives none"),
+        (_start(sampling=SamplingParams(logit_bias=((16, 1.0),))), TokenOutOfVocabulary, "logit_"),
+        (_start(sampling=SamplingParams(late_token_ids=(16,))), TokenOutOfVocabulary, "late_"),
         (_start(stop_token_ids=(1, 10**6)), TokenOutOfVocabulary, r"stop_token_ids\[1\]"),
         (
             _start(fingerprints=Fingerprints("other")),

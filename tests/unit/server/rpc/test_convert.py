@@ -1,6 +1,7 @@
 """Every field crosses the wire in its own place, and absent fields get their stated meaning."""
 
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from pd_core.generation import (
     ServerInfo,
     Start,
     Stop,
+    TokenLogprobs,
     Tokens,
 )
 from pd_core.identity.stream_seal import StreamSeal, start_seal
@@ -56,14 +58,23 @@ _OTHER_VALUES = SamplingParams(
     repetition_penalty=1.5,
     presence_penalty=-0.5,
     frequency_penalty=0.75,
+    logit_bias=((3, -100.0), (2**32 - 1, 0.125)),
+    min_tokens=4,
+    late_token_ids=(9, 7),
+    logprobs=5,
 )
-_PLAIN_VALUES = {name: value for name, value in asdict(_OTHER_VALUES).items() if value is not None}
+_PLAIN_VALUES: dict[str, Any] = {
+    name: value for name, value in asdict(_OTHER_VALUES).items() if value is not None
+}
+_PLAIN_VALUES["logit_bias"] = dict(_OTHER_VALUES.logit_bias)
+_LOGPROBS = _PLAIN_VALUES.pop("logprobs")
 
 
 def test_a_full_start_keeps_every_field() -> None:
     message = pb.GenerateRequest(
         start=pb.Start(
-            api_version=2,
+            logprobs=_LOGPROBS,
+            api_version=3,
             request_id="r",
             prompt_token_ids=[1, 2],
             committed_token_ids=[3],
@@ -85,7 +96,8 @@ def test_a_full_start_keeps_every_field() -> None:
         prompt_token_ids=(1, 2),
         token_limit=9,
         sampling=SamplingParams(
-            0.5, 6, 0.7, 2**64 - 1, True, 8, 0.5, 1.25, 9, 0.125, 1.5, -0.5, 0.75
+            *(0.5, 6, 0.7, 2**64 - 1, True, 8, 0.5, 1.25, 9, 0.125, 1.5, -0.5, 0.75),
+            *(((3, -100.0), (2**32 - 1, 0.125)), 4, (9, 7), 5),
         ),
         committed_token_ids=(3,),
         committed_first_position=4,
@@ -192,15 +204,21 @@ def test_events() -> None:
         kv_bytes_peak=9,
         tokens_generated=10,
     )
-    tokens = Tokens(3, (4, 5))
+    tokens = Tokens(3, (4, 5), (TokenLogprobs(-0.5, (4, 1), (-0.5, -2.0)), TokenLogprobs(-8.0)))
     assert event_to_pb(tokens, seal).tokens == pb.Tokens(
-        first_position=3, token_ids=[4, 5], seal=expected.after_tokens(tokens)
+        first_position=3,
+        token_ids=[4, 5],
+        seal=expected.after_tokens(tokens),
+        logprobs=[
+            pb.TokenLogprobs(logprob=-0.5, top_ids=[4, 1], top_logprobs=[-0.5, -2.0]),
+            pb.TokenLogprobs(logprob=-8.0),
+        ],
     )
     kept = RefinedPrompt(((0, 2), (5, 6)))
     refined = event_to_pb(kept, seal).refined_prompt
     assert [(r.first, r.end) for r in refined.kept_ranges] == [(0, 2), (5, 6)]
     assert refined.seal == expected.after_refined(kept)
-    finished = Finished(FinishReason.CANCELLED, 3, 0.1, 0.2, 0.3, 4.5)
+    finished = Finished(FinishReason.CANCELLED, 3, 0.1, 0.2, 0.3, 4.5, 64)
     assert event_to_pb(finished, seal).finished == pb.Finished(
         reason=pb.FINISH_REASON_STOPPED,
         tokens_generated=3,
@@ -209,6 +227,7 @@ def test_events() -> None:
         engine_busy_ns=300_000_000,
         kv_byte_s=4.5,
         seal=expected.after_finished(finished),
+        cached_tokens=64,
     )
 
 
@@ -229,7 +248,9 @@ def test_the_card() -> None:
     info = ServerInfo(
         server_version="1.2",
         model=ModelCard(
-            "m", "torch", Fingerprints("a", "b", "c", "d"), 50, (6, 7), 10, "rolling-hash", "g-1"
+            *("m", "torch", Fingerprints("a", "b", "c", "d"), 50, (6, 7), 10, "rolling-hash"),
+            grammar_library="g-1",
+            logprobs=True,
         ),
         limits=Limits(20, 30, 40),
         load=_LOAD,
@@ -252,3 +273,4 @@ def test_the_card() -> None:
     assert message.fingerprints.numerics_id == "d"
     assert message.load.tokens_generated == 10
     assert list(message.eos_token_ids) == [6, 7]
+    assert message.logprobs

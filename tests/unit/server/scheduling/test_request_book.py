@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pd_core.errors import EngineError, PdError, RequestExpired
-from pd_core.generation import Finished, FinishReason
+from pd_core.generation import Finished, FinishReason, TokenLogprobs
 from pd_core.sampling_params import SamplingParams
 from pd_server.engine.contract import EngineEvent, RequestFailed, RequestFinished, TokensMade
 from pd_server.engine.live_request import LiveRequest
@@ -95,6 +95,33 @@ def test_a_request_s_times_are_those_of_the_given_clock() -> None:
     load = engine.book.load()
     assert (load.engine_busy_s, load.tokens_generated) == (3.0, 3)
     assert (engine.book.num_requests, engine.kv.held) == (0, {})
+
+
+def test_each_token_of_a_step_has_its_own_logprobs() -> None:
+    engine = _Engine()
+    engine.add(0, 4, 4)
+    told = [TokenLogprobs(-1.0), TokenLogprobs(-2.0), TokenLogprobs(-3.0)]
+    chunks = engine.book.begin_step(0.0)
+    engine.book.end_step(chunks, [5], 1.0, {0: told[:1]})
+    chunks = engine.book.begin_step(1.0)
+    engine.book.end_step(chunks, [(6, EOS, 7)], 1.0, {0: told})  # guesses; it ends at the second
+    *made, finished = engine.events
+    assert made == [
+        TokensMade(0, 0, (5,), (told[0],)),
+        TokensMade(0, 1, (6,), (told[0],)),
+        TokensMade(0, 2, (EOS,), (told[1],)),
+    ]
+    assert isinstance(finished, RequestFinished)
+
+
+def test_what_a_request_found_cached_is_in_its_last_report() -> None:
+    engine = _Engine()
+    length = 2 * BLOCK_TOKENS + 3
+    for request_id, cached in ((0, 0), (1, 2 * BLOCK_TOKENS)):
+        engine.add(request_id, length, 1)
+        _, finished = engine.step()
+        assert isinstance(finished, RequestFinished)
+        assert finished.finished.cached_tokens == cached
 
 
 def test_a_step_s_seconds_are_shared_by_its_tokens() -> None:

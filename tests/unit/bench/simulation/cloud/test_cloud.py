@@ -3,12 +3,14 @@
 import asyncio
 import itertools
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.shaped_link import ShapedCloudLink
 from pd_bench.emulation.virtual_loop import run_virtual
 from pd_bench.simulation.cloud.cloud_profile import CLOUD_PROFILES, CloudProfile, read_cloud_profile
@@ -24,7 +26,7 @@ from pd_core.generation import Tokens as TokensEvent
 from pd_core.sampling.rolling_hash import RollingHash
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.contract.ports import CloudLink, CloudStream
-from pd_device_client.planning.speeds.profiles import LINK_PROFILES, LinkProfile
+from pd_device_client.planning.speeds.profiles import LINK_PROFILES, LinkProfile, SpeedProfile
 
 T = TypeVar("T")
 
@@ -87,6 +89,27 @@ def test_a_lone_request_takes_what_its_profile_says() -> None:
         assert load.tokens_generated == 3
         assert load.num_running == load.num_waiting == 0
         cloud.engine.check_integrity()
+
+    _run(main())
+
+
+def test_cloud_and_device_make_the_same_stand_ins_for_logprobs() -> None:
+    async def main() -> None:
+        start = _start("a", 30, 6)
+        start = replace(start, sampling=replace(start.sampling, logprobs=3))
+        events = await _events(await SimulatedLink(SimulatedCloud(CLOUD), PLAIN).open(start))
+        told = [e for _, e in events if isinstance(e, TokensEvent)]
+        device = EmulatedDeviceEngine(
+            SpeedProfile("test", "a test", 1e-6, 1e-6),
+            vocab_size=VOCAB_SIZE,
+            eos_token_ids=[EOS_TOKEN_ID],
+        )
+        sequence, fed = device.open(start.sampling), list(start.prompt_token_ids)
+        for position, event in enumerate(told):
+            assert (await sequence.feed(fed, position),) == event.token_ids
+            assert (sequence.logprobs,) == event.logprobs
+            fed = list(event.token_ids)
+        assert len({event.logprobs for event in told}) == 6, "each has its own"
 
     _run(main())
 
