@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pd_bench.exactness.held_back import HeldEngine, WatchedLink
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.constraint import Constraint, ConstraintKind
 from pd_core.errors import CloudUnavailable, InvalidConstraint, LinkCorrupted, PdError
@@ -22,7 +23,7 @@ from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.plan import Plan
 from tests.bit_flips import relay
 from tests.forms import FORMS, SCHEMAS, fits
-from tests.integration.device.test_carry import OPTIMISTIC, HeldEngine, WatchedLink, carry
+from tests.integration.device.test_carry import OPTIMISTIC, carry
 from tests.real_server import RealServer, real_server
 from tests.server_harness import plain_loop
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pd_bench.exactness.held_back import HeldEngine, WatchedLink
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.constraint import Constraint, ConstraintKind
 from pd_core.generation import CloudEvent, Finished, TokenLogprobs
@@ -15,7 +16,7 @@ from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Origin
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.planner import Plan
-from tests.integration.device.test_carry import PACE_S, SEEDED, HeldEngine, WatchedLink, carry
+from tests.integration.device.test_carry import PACE_S, SEEDED, carry
 from tests.real_server import RealServer, real_server
 
 LENGTH = 16
