@@ -21,13 +21,10 @@ def echo_texts(
         prompts: their token ids.
         tokenizer: makes text of ids.
     """
-    came: list[object] = [asked.prompt] if isinstance(asked.prompt, str) else [*asked.prompt]
-    if len(came) != len(prompts) or isinstance(came[0], int):
-        came = [list(prompt) for prompt in prompts]
-    return [
-        one if isinstance(one, str) else tokenizer.decode(prompt)
-        for one, prompt in zip(came, prompts, strict=True)
-    ]
+    if isinstance(asked.prompt, str):
+        return [asked.prompt]
+    texts = [one for one in asked.prompt if isinstance(one, str)]
+    return texts or [tokenizer.decode(prompt) for prompt in prompts]
 
 
 def echo_entries(
