@@ -5,12 +5,13 @@ are timers on the running loop, so the same session runs on a real or a virtual 
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pd_core.generation import CloudEvent, Extend, ModelCard, ServerInfo, Start, Stop
 from pd_core.sampling_params import SamplingParams
+from pd_core.text.tokenizer import Tokenizer
 
-__all__ = ["CloudLink", "CloudStream", "LocalEngine", "LocalSequence"]
+__all__ = ["CloudLink", "CloudStream", "LocalEngine", "LocalSequence", "NeedsModel"]
 
 
 class CloudStream(Protocol):
@@ -50,6 +51,15 @@ class CloudLink(Protocol):
 
     async def close(self) -> None:
         """Close the link."""
+        ...
+
+
+@runtime_checkable
+class NeedsModel(Protocol):
+    """A link to a cloud that knows nothing of this project: it compares and converts here."""
+
+    def use_model(self, card: ModelCard, tokenizer: Tokenizer) -> None:
+        """Hear what this device runs; call it before the first `info`."""
         ...
 
 

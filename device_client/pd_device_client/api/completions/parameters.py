@@ -225,7 +225,7 @@ class DetokenizeParameters(_Parameters):
 
 
 class CloudParameters(_Parameters):
-    """The body of /v1/pd/cloud: "host:port", or null for none."""
+    """The body of /v1/pd/cloud: "host:port" or a URL, or null for none."""
 
     address: Annotated[str, Field(max_length=300)] | None
 

@@ -136,6 +136,7 @@ class Questions:
         spare = extension.mode is None and self._settings.battery.spares(self._battery())
         promise = _promise(client.promise, extension, mode, spare_device=spare)
         chat, constraint = isinstance(asked, ChatParameters), asked.constraint
+        messages = plain_messages(asked.messages) if isinstance(asked, ChatParameters) else []
         usual_tokens = self._settings.max_tokens if chat else _COMPLETION_TOKENS
         for prompt in prompts:
             max_tokens = asked.limit[0]
@@ -162,6 +163,7 @@ class Questions:
                     asked_s=asked_s,
                     read_along=bool(asked.stream),
                     watched=extension.events and bool(asked.stream),
+                    messages=tuple(messages),
                 )
 
     def _mode(self, extension: Extension) -> Mode:
