@@ -62,11 +62,12 @@ class Script:
 class OpenAiServer:
     """The server; `asked` records the bodies of its streams, `paths` every call.
 
+    `num_prompt` is the length of the prompts; None: every request gets the answer's beginning.
     `left` is set once a client has left a stream before its end.
     """
 
     tokenizer: Tokenizer
-    num_prompt: int
+    num_prompt: int | None
     answer: list[int]
     script: Script = field(default_factory=Script)
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -192,7 +193,7 @@ class OpenAiServer:
 
     def _id_parts(self, body: dict[str, Any]) -> list[tuple[list[int], str, str | None]]:
         """Return (ids, text, finish) of each chunk: one token each, characters never broken."""
-        first = len(body["prompt"]) - self.num_prompt
+        first = 0 if self.num_prompt is None else len(body["prompt"]) - self.num_prompt
         limit = body.get("max_tokens", body.get("n_predict", 16)) + self.script.overrun
         ids = self.answer[first : first + limit]
         length = first + limit < len(self.answer) or len(ids) == limit
@@ -270,7 +271,7 @@ class OpenAiServer:
 @asynccontextmanager
 async def openai_server(
     tokenizer: Tokenizer,
-    num_prompt: int,
+    num_prompt: int | None,
     answer: Sequence[int],
     script: Script | None = None,
     tls: ssl.SSLContext | None = None,
