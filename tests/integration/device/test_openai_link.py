@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from pd_core.checkpoints.random_tiny import EOS_TOKEN, random_tiny_tokenizer
+from pd_core.constraint import Constraint, ConstraintKind
 from pd_core.errors import (
     CloudAuthenticationFailed,
     CloudUnavailable,
@@ -31,6 +32,7 @@ from pd_core.generation import (
     Start,
     Stop,
     Tokens,
+    needed_api_version,
 )
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.address import CloudAddress
@@ -245,8 +247,11 @@ async def test_a_forced_length_ends_there() -> None:
 
 
 async def test_a_rule_that_the_server_does_not_know_is_refused() -> None:
+    form = Constraint(ConstraintKind.REGEX, "[a-z]+")
     async with linked() as (server, link):
+        assert (await link.info()).api_version < needed_api_version(SamplingParams(constraint=form))
         for asked in (
+            start(sampling=SamplingParams(constraint=form)),
             start(sampling=SamplingParams(dry_multiplier=0.8)),
             start(committed=2, sampling=SamplingParams(presence_penalty=0.5)),
         ):

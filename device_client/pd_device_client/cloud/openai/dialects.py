@@ -184,6 +184,7 @@ class _Chat:
 
     def body(self, start: Start, made: Sequence[int], num_tokens: int) -> dict[str, Any]:
         service, sampling = self._found.service, start.sampling
+        _check_form(sampling)
         if not start.messages:
             raise RequestError(
                 "this cloud takes chats only, and the request is a plain prompt; use the chat API, "
@@ -229,6 +230,7 @@ def _check_sampling(sampling: SamplingParams, made: Sequence[int]) -> None:
     Raises:
         RequestError: it knows no such rule.
     """
+    _check_form(sampling)
     if sampling.dry_multiplier != 0.0:
         raise RequestError("this cloud does not know DRY; leave it out, or use a pd-server")
     if made and (sampling.presence_penalty != 0.0 or sampling.frequency_penalty != 0.0):
@@ -236,6 +238,11 @@ def _check_sampling(sampling: SamplingParams, made: Sequence[int]) -> None:
             "this cloud counts the tokens that an answer has so far as its prompt's, so it cannot "
             "continue one with a presence or frequency penalty"
         )
+
+
+def _check_form(sampling: SamplingParams) -> None:
+    if sampling.constraint is not None:
+        raise RequestError("this cloud is not asked for answers of a given form")
 
 
 def _masks_ends(sampling: SamplingParams) -> bool:
