@@ -5,9 +5,10 @@ uses only these. Positions count response tokens from 0. Times are durations, in
 machine's monotonic clock, never instants: clocks are not compared across machines.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pd_core.refinement import Ranges
 from pd_core.sampling_params import SamplingParams
@@ -106,6 +107,8 @@ class Start:
         cache_salt: requests with different salts never share cached prefixes.
         useful_for_s: drop the request if its prefill has not begun by then; None: never.
         stop_token_ids: tokens that end the answer as an end-of-sequence token does.
+        messages: the chat that the prompt was made from, for a cloud that takes text; pd-server
+            never gets it. Empty: there was none.
     """
 
     request_id: str
@@ -120,6 +123,7 @@ class Start:
     useful_for_s: float | None = None
     stop_token_ids: tuple[int, ...] = ()
     protected_ranges: Ranges = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def first_position(self) -> int:
@@ -232,6 +236,9 @@ class ServerInfo:
     Its model's `max_context_tokens` is the server's limit, which may be below the model's own.
     `sealed` says whether what it sends can be checked for changes on the way; see
     `pd_core.identity.stream_seal`. A link within one process changes nothing, so it counts too.
+    `exactness` is the most that an answer shared with it can be: "text" where it takes and gives
+    text instead of token ids. `abilities` says in words what was found out about a server that has
+    no such card of its own.
     """
 
     server_version: str
@@ -240,6 +247,8 @@ class ServerInfo:
     load: Load
     api_version: int = API_VERSION
     sealed: bool = True
+    exactness: str = "identical"
+    abilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

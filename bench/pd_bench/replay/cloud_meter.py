@@ -10,12 +10,28 @@ from pd_core.errors import CloudTimeout, PdError
 from pd_core.generation import Load
 from pd_device_client.contract.ports import CloudLink
 
-__all__ = ["CloudMeter"]
+__all__ = ["CloudMeter", "NoMeter"]
 
 _IDLE_WITHIN_S = 60.0
 _POLL_S = 0.05
 _LOAD_EVERY_S = 0.25  # one small call: negligible beside a forward pass
 _SAMPLES = 1 << 15  # 2.3 hours; then half as often, so that a trace of months ends
+
+
+class NoMeter:
+    """For a server that publishes neither its load nor its totals, as no OpenAI-compatible does.
+
+    Attributes:
+        load: no samples.
+    """
+
+    load: tuple[LoadPoint, ...] = ()
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def totals(self) -> None:
+        """Return None: they are not known."""
 
 
 class CloudMeter:

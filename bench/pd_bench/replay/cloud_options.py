@@ -18,9 +18,17 @@ Insecure = Annotated[bool, Option("Plaintext beyond this machine.")]
 class CloudOptions:
     """The server's address, the authority to trust, and the key to send."""
 
-    target: Annotated[str | None, Option("HOST:PORT of a server to use, not our own.", "cloud")] = (
-        None
-    )
+    target: Annotated[
+        str | None,
+        Option(
+            "HOST:PORT of a server to use, not our own, or the URL of an OpenAI-compatible one.",
+            "cloud",
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        Option("The model to ask an OpenAI-compatible --cloud for; its only one.", "cloud-model"),
+    ] = None
     tls_ca: Annotated[Path | None, Option("Authority to trust for --cloud.")] = None
     tls: Annotated[bool, Option("TLS to --cloud, by the system's authorities.")] = False
     api_key_file: ApiKeyFile = None
@@ -35,4 +43,6 @@ class CloudOptions:
         if self.target is None:
             return None
         key = None if self.api_key_file is None else read_api_key(self.api_key_file)
-        return CloudAddress(self.target, self.tls_ca, self.tls, key, self.insecure)
+        return CloudAddress(
+            self.target, self.tls_ca, self.tls, key, self.insecure, model=self.model
+        )

@@ -18,8 +18,8 @@ from pd_core.files.text_file import read_text_file
 from pd_core.generation import ServerInfo
 from pd_device_client.client.handshake import shake_hands
 from pd_device_client.cloud.address import CloudAddress
-from pd_device_client.cloud.grpc_link import GrpcCloudLink
-from pd_device_client.contract.ports import CloudLink, LocalEngine
+from pd_device_client.cloud.egress import link_to
+from pd_device_client.contract.ports import CloudLink, LocalEngine, NeedsModel
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.speeds.profiles import LinkProfile
@@ -59,6 +59,10 @@ class Devices(Protocol):
     @property
     def text_token_ids(self) -> tuple[int, ...]:
         """The text that prompts are pieces of; empty: ids are made up."""
+        ...
+
+    def link_to(self, cloud: CloudAddress) -> CloudLink:
+        """Return a link to a server, which is told what it needs to know of these devices."""
         ...
 
     def check(self, info: ServerInfo) -> None:
@@ -110,6 +114,13 @@ class RealDevice:
         prompts = () if text is None else (f"prompts: pieces of {text.name}",)
         return device, *prompts, _link_label(self._settings.link), _KV_LABEL
 
+    def link_to(self, cloud: CloudAddress) -> CloudLink:
+        """Return a link, told of the model if it needs it."""
+        link = link_to(cloud)
+        if isinstance(link, NeedsModel):
+            link.use_model(TorchLocalEngine(self._loaded).card, self._loaded.tokenizer)
+        return link
+
     def check(self, info: ServerInfo) -> None:
         """Refuse a different sampler or model."""
         _check_sampler(info, self._settings)
@@ -129,7 +140,7 @@ class RealDevice:
         settings = self._settings
         client = scheme_client(
             scheme,
-            link=lambda: _link(cloud, settings.link, settings.seed),
+            link=lambda: _shaped(self.link_to(cloud), settings.link, settings.seed),
             engine=self._engine,
             pace_s=settings.pace_s,
         )
@@ -176,6 +187,10 @@ class FleetDevices:
             kv,
         )
 
+    def link_to(self, cloud: CloudAddress) -> CloudLink:
+        """Return a link."""
+        return link_to(cloud)
+
     def check(self, info: ServerInfo) -> None:
         """Refuse a different sampler; emulated devices have no weights to compare."""
         _check_sampler(info, self._settings)
@@ -202,7 +217,7 @@ class FleetDevices:
         seed = settings.seed * 1_000_003 + work.line
         return scheme_client(
             scheme,
-            link=lambda: _link(cloud, settings.link, seed),
+            link=lambda: _shaped(self.link_to(cloud), settings.link, seed),
             engine=lambda: EmulatedDeviceEngine(
                 speed,
                 vocab_size=info.model.vocab_size,
@@ -230,9 +245,8 @@ def _kv_bytes_per_token(loaded: LoadedModel) -> int:
     return block.allocated_bytes // block.capacity_tokens
 
 
-def _link(cloud: CloudAddress, profile: LinkProfile, seed: int) -> CloudLink:
-    """Return a device's link."""
-    link = GrpcCloudLink.to(cloud)
+def _shaped(link: CloudLink, profile: LinkProfile, seed: int) -> CloudLink:
+    """Return a device's link, as slow as its profile says."""
     return link if _is_real(profile) else ShapedCloudLink(link, profile, seed)
 
 

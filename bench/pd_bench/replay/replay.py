@@ -21,7 +21,7 @@ from pd_bench.harness.cores import (
     split_cores,
 )
 from pd_bench.harness.server_process import ServerOptions, own_server
-from pd_bench.replay.cloud_meter import CloudMeter
+from pd_bench.replay.cloud_meter import CloudMeter, NoMeter
 from pd_bench.replay.devices import Devices, FleetDevices, RealDevice
 from pd_bench.replay.dispatch import Dispatcher
 from pd_bench.replay.progress import Progress
@@ -48,8 +48,7 @@ from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
 from pd_core.generation import ServerInfo
 from pd_core.process.loading_thread import in_loading_thread
-from pd_device_client.cloud.address import CloudAddress
-from pd_device_client.cloud.grpc_link import GrpcCloudLink
+from pd_device_client.cloud.address import CloudAddress, is_url
 
 __all__ = ["Replay"]
 
@@ -126,7 +125,7 @@ class Replay:
     async def _run_scheme(self, scheme: Scheme, repeat: int, devices: Devices) -> None:
         """Run one pass of one scheme: fresh server, warm-up, requests, totals."""
         async with self._cloud() as cloud:
-            link = GrpcCloudLink.to(cloud)
+            link = devices.link_to(cloud)
             try:
                 info = await link.info()
                 workload = self._prepare(info, devices)
@@ -134,7 +133,7 @@ class Replay:
                 await self._warm_up(scheme, cloud, info, devices, salt)
                 works = workload.works(self._rows)
                 dispatcher = self._dispatcher(scheme.name, repeat, salt, self._progress)
-                meter = CloudMeter(link)
+                meter = NoMeter() if is_url(cloud.target) else CloudMeter(link)
                 await meter.start()
                 self._progress.begin(scheme.name, len(works))
                 try:
@@ -178,7 +177,12 @@ class Replay:
             f"cloud: real server process, {info.model.engine} engine, model {info.model.name}, "
             f"{info.limits.max_num_seqs} slots, sampler {info.model.sampler}",
         )
-        if settings.cloud is not None:
+        if settings.cloud is not None and is_url(settings.cloud.target):
+            self._server_labels = (
+                f"cloud: {info.model.engine} behind OpenAI's API, model {info.model.name}; not "
+                f"ours, and it publishes no load and no totals; {'; '.join(info.abilities)}",
+            )
+        elif settings.cloud is not None:
             self._server_labels += (
                 "cloud: not ours; its KV peak counts from its start, and it was not pinned",
             )
@@ -218,12 +222,14 @@ class Replay:
         if error := dispatcher.records[0].error:
             raise warm_up_failure(error, self._settings.timeout_s, scheme.name)
 
-    async def _add_totals(self, scheme: str, meter: CloudMeter) -> None:
+    async def _add_totals(self, scheme: str, meter: CloudMeter | NoMeter) -> None:
         """Add the cloud's totals; if the server is gone, the scheme's totals are unknown."""
         try:
             totals = await meter.totals()
         except PdError as error:
             self._problems.append(f"{scheme}: the server's totals are missing: {error}")
+            totals = None
+        if totals is None:
             self._totals[scheme] = None
             return
         before = self._totals.get(scheme, _NO_COST)

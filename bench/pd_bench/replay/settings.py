@@ -92,7 +92,7 @@ class ReplaySettings(TraceRun):
     @property
     def cloud_is_here(self) -> bool:
         """Whether the server runs on this machine: our own does."""
-        return self.cloud is None or is_loopback(self.cloud.target.rpartition(":")[0])
+        return self.cloud is None or is_loopback(self.cloud.host)
 
     @property
     def link(self) -> LinkProfile:

@@ -52,8 +52,11 @@ def sharing_problems(num_processors: float) -> list[str]:
 
 
 def promised_exactness(records: Iterable[RequestRecord]) -> str:
-    """Return "identical" when every request was promised identical text, else "consistent"."""
-    return "identical" if all(r.exactness == "identical" for r in records) else "consistent"
+    """Return the least that any request was promised: "identical", "consistent" or "text"."""
+    promised = {r.exactness for r in records}
+    if "text" in promised:
+        return "text"
+    return "identical" if promised <= {"identical"} else "consistent"
 
 
 def exactness_problems(records: Sequence[RequestRecord]) -> list[str]:

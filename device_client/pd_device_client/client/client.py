@@ -11,6 +11,7 @@ from pd_core.errors import CloudBudgetSpent, CloudUnavailable, InvalidRequest
 from pd_core.generation import Fingerprints, FinishReason, TokenLogprobs
 from pd_core.grammar.grammars import Grammars
 from pd_core.refinement import MOST_PROTECTED, Ranges
+from pd_core.text.tokenizer import Tokenizer
 from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.form_check import FormCheckedLink
@@ -25,7 +26,7 @@ from pd_device_client.client.side_choice import (
 )
 from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.contract.ports import CloudLink, LocalEngine, PromptReader
+from pd_device_client.contract.ports import CloudLink, LocalEngine, NeedsModel, PromptReader
 from pd_device_client.contract.text_source import TextMaker, TextSource
 from pd_device_client.planning.answer_lengths import AnswerLengths
 from pd_device_client.planning.cloud_allowance import CloudAllowance, CloudCaps, DayAccount
@@ -66,6 +67,7 @@ class DeviceClient:
         protect: finds the positions of a prompt that are read in any case; None: there are none.
         grammars: compiles the forms of answers, so that a cloud's tokens are checked; None: they
             are not.
+        tokenizer: of the local engine's model, for links that need it; None: they do without.
 
     Attributes:
         cloud: the watched cloud; its card is fetched at start and renewed when old.
@@ -94,6 +96,7 @@ class DeviceClient:
         account: DayAccount | None = None,
         protect: Callable[[Sequence[int]], Ranges] | None = None,
         grammars: Grammars | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self._caps = caps or CloudCaps()
         self._account = account
@@ -112,7 +115,8 @@ class DeviceClient:
         self.lengths = lengths or AnswerLengths()
         self.turns = EngineTurns(local_seqs)
         self.before_plan: Callable[[], object] = _nothing
-        self.cloud = CloudWatch(cloud, self._card, breaker)
+        self._tokenizer = tokenizer
+        self.cloud = CloudWatch(self._told(cloud), self._card, breaker)
 
     @property
     def device_profile(self) -> SpeedProfile:
@@ -143,7 +147,14 @@ class DeviceClient:
         """
         self.cloud.stop()
         unmet = CloudUnavailable("the cloud has not answered yet")
-        self.cloud = CloudWatch(link, self._card, error=unmet)
+        self.cloud = CloudWatch(self._told(link), self._card, error=unmet)
+
+    def _told(self, link: CloudLink | None) -> CloudLink | None:
+        """Tell a link that needs it what runs here; return the link."""
+        known = self._card is not None and self._tokenizer is not None
+        if known and isinstance(link, NeedsModel):
+            link.use_model(self._card, self._tokenizer)
+        return link
 
     def session(self, ask: Ask) -> Session:
         """Plan an answer and return its session.
@@ -181,7 +192,11 @@ class DeviceClient:
             expected_tokens=expected,
             text=self._text_source(ask),
             protected=self._protected(ask, plan),
-            notes=[*choice.notes, *plan_notes(plan, ask.mode, num_prompt)],
+            notes=[
+                *choice.notes,
+                *plan_notes(plan, ask.mode, num_prompt),
+                *_text_notes(sides, plan),
+            ],
             reading=_reading(promise, plan),
             on_end=partial(self._learn, cloud, num_prompt),
         )
@@ -306,6 +321,14 @@ def _reading(promise: Promise, plan: Plan) -> ReadingPace | None:
     stretched_s = plan.pace_s if plan.pace_s > promise.pace_s else 0.0
     longest_s = math.inf if promise.largest_gap_s is None else promise.largest_gap_s
     return ReadingPace(promise.reading_wpm, stretched_s, longest_s)
+
+
+def _text_notes(sides: Sides, plan: Plan) -> list[str]:
+    """Return a note where an answer may be handed over as text."""
+    both = sides.link is not None and sides.engine is not None
+    if not both or sides.exactness != "text" or plan.mode is not Mode.PD_DEVICE:
+        return []
+    return ["the cloud gives text and no token ids, so this device continues its text"]
 
 
 def _nothing() -> None:

@@ -93,6 +93,8 @@ class CloudWatch:
         shaken = ALONE if self._engine is None else shake_hands(self._engine, info.model)
         if not info.sealed:  # a bit that changes on the way would not be noticed
             shaken = replace(shaken, exactness="consistent")
+        if info.exactness == "text":
+            shaken = replace(shaken, exactness="text")
         self.handshake = shaken
 
     def refresh(self) -> None:

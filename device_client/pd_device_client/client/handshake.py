@@ -15,7 +15,8 @@ class Handshake:
         mismatch: why no handoff is possible, in words for the user; "" when it is.
         other_text: which differences change how text becomes tokens, or tokens text; with any,
             the cloud cannot even answer alone. "" without one.
-        exactness: "identical" when both sides match and have equal numerics, else "consistent".
+        exactness: "identical" when both sides match and have equal numerics, else "consistent";
+            "text" with a cloud that takes and gives text.
     """
 
     mismatch: str

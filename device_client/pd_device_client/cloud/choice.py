@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from pd_core.errors import ConfigError
+from pd_device_client.cloud.address import is_url
 from pd_device_client.contract.ports import CloudLink
 
 __all__ = ["CloudChoice"]
@@ -15,13 +16,13 @@ class CloudChoice:
     """The current cloud's address, and how to get a link to it.
 
     Args:
-        target: "host:port" given at start, or None.
+        target: "host:port" or URL given at start, or None.
         way_out: makes a link to a target, or None if nothing may leave this machine; raises
             ConfigError for a target that may not be used.
         settable: whether another cloud may be chosen while the device serves.
 
     Attributes:
-        target: the current "host:port", or None.
+        target: the current one, or None.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class CloudChoice:
         Raises:
             ConfigError: it may not be used; nothing changes.
         """
-        if target is not None and not _ADDRESS.fullmatch(target):
-            raise ConfigError("the cloud's address must be HOST:PORT")
+        if target is not None and not is_url(target) and not _ADDRESS.fullmatch(target):
+            raise ConfigError("the cloud's address must be HOST:PORT, or a URL: https://HOST/v1")
         link = self._way_out(target)
         self.target = target
         return link

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Self
@@ -12,10 +11,10 @@ import grpc.aio
 
 from pd_core.errors import CloudUnavailable, ConfigError, PdError, TransportError
 from pd_core.files.api_key import checked_api_key
-from pd_core.files.text_file import decoded
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
 from pd_core.sockets.loopback import is_loopback
 from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.authority import read_authority
 from pd_device_client.cloud.convert import (
     error_from_call,
     info_from_pb,
@@ -79,7 +78,9 @@ class GrpcCloudLink:
         self._host = host
         options = [*_CHANNEL_OPTIONS, *proxy_options(host)]
         if tls_ca is not None or tls:
-            credentials = grpc.ssl_channel_credentials(_authority(tls_ca) if tls_ca else None)
+            credentials = grpc.ssl_channel_credentials(
+                read_authority(tls_ca).encode() if tls_ca else None
+            )
             self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         else:
             if not insecure and not is_loopback(host):
@@ -172,28 +173,3 @@ def _told(error: grpc.aio.AioRpcError, host: str) -> PdError:
     if through and isinstance(told, TransportError):
         told.args = (f"{told} ({through})", *told.args[1:])
     return told
-
-
-def _authority(path: Path) -> bytes:
-    """Read a PEM file of certificates; gRPC itself only logs problems with it."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"--tls-ca {path} cannot be read ({error.strerror}); give a readable PEM file with the "
-            "certificate of the authority to trust"
-        ) from error
-    try:
-        content = decoded(raw)
-    except ValueError:
-        content = raw.decode("latin-1")  # comments in an old encoding, or no text at all
-    # Certificates are ASCII; between them, bundles hold names of authorities in any language.
-    content = content.encode("ascii", "replace").decode("ascii")
-    try:
-        ssl.create_default_context().load_verify_locations(cadata=content)
-    except (ssl.SSLError, ValueError, TypeError) as error:  # the last for what is not ASCII
-        raise ConfigError(
-            f"--tls-ca {path} holds no certificate in PEM form; give the certificate of the "
-            "cloud's authority, not its key"
-        ) from error
-    return content.encode("ascii")

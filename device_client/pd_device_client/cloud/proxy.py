@@ -1,12 +1,13 @@
-"""The proxy that gRPC takes from the environment, as gRPC's core chooses it."""
+"""The proxy that is taken from the environment: gRPC's, as its core chooses it, and HTTP's."""
 
 import os
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from pd_core.sockets.loopback import is_loopback
+from pd_core.sockets.loopback import is_loopback, is_loopback_url
 
-__all__ = ["proxy_options", "proxy_words"]
+__all__ = ["http_proxy_words", "proxy_options", "proxy_words", "uses_http_proxy"]
 
 # gRPC reads only the lower case; the first that is set decides, even if it is empty.
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
@@ -38,6 +39,28 @@ def proxy_words(host: str) -> str:
     return (
         f"the variable {variable} sends it through the proxy {url.netloc.rpartition('@')[2]}; if "
         f"it should not, put {host} into no_proxy"
+    )
+
+
+def uses_http_proxy(url: str) -> bool:
+    """Whether the environment's proxies count for a URL: never for one of this machine."""
+    return not is_loopback_url(url)
+
+
+def http_proxy_words(url: str) -> str:
+    """Return through which proxy HTTP calls to a URL go, for errors; "" if through none."""
+    parts = urlsplit(url)
+    host, proxies = parts.hostname or "", getproxies()
+    scheme = next((name for name in (parts.scheme, "all") if name in proxies), None)
+    if scheme is None or not uses_http_proxy(url) or proxy_bypass(host):
+        return ""
+    try:
+        through = urlsplit(proxies[scheme]).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
+    return (
+        f"the variable {scheme}_proxy sends it through the proxy {through}; if it should not, put "
+        f"{host} into no_proxy"
     )
 
 

@@ -10,7 +10,7 @@ from pd_core.checkpoints.loading import read_fingerprints
 from pd_core.checkpoints.memory_need import check_memory, memory_need
 from pd_core.errors import PdError
 from pd_core.files.api_key import key_exposure
-from pd_core.generation import Fingerprints
+from pd_core.generation import ModelCard
 from pd_core.host.cpu import cores_in_words
 from pd_core.host.free_memory import available_bytes
 from pd_core.host.wall_clock import unix_time_s
@@ -18,8 +18,9 @@ from pd_core.process.loading_thread import in_loading_thread
 from pd_core.sockets.listening import bind
 from pd_core.sockets.loopback import is_loopback
 from pd_core.store.model_names import RANDOM_TINY
+from pd_core.text.tokenizer import Tokenizer
 from pd_device_client.api.http.door import Door
-from pd_device_client.contract.ports import CloudLink
+from pd_device_client.contract.ports import CloudLink, NeedsModel
 from pd_device_client.device.battery import Battery, read_battery
 from pd_device_client.device.manners import GivesWay, Manners
 from pd_device_client.engine.gguf_text import gguf_path, read_gguf_text
@@ -45,6 +46,14 @@ class Finding:
     subject: str
     ok: bool
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ours:
+    """What would run here, as far as a cloud is compared with it."""
+
+    card: ModelCard
+    tokenizer: Tokenizer
 
 
 async def examine(
@@ -76,7 +85,7 @@ async def examine(
         clock: seconds since 1970.
         battery: reads the battery.
     """
-    ours: Fingerprints | None = None
+    ours: _Ours | None = None
     findings = [_clock(clock()), _battery(battery()), _port(door), _access(door)]
     findings.insert(1, Finding("cores", True, cores_in_words()))
     if key_files:
@@ -153,7 +162,7 @@ def _keys(files: Sequence[Path]) -> Finding:
 
 def _model(
     model: str, kept_kv_bytes: int, numerics: str, *, fast: bool
-) -> tuple[str, Fingerprints | None]:
+) -> tuple[str, _Ours | None]:
     files = check_memory(model, kept_kv_bytes, numerics, fast=fast)
     free = f"{available_bytes() >> 20} MiB of memory are free"
     if files is None:
@@ -161,17 +170,24 @@ def _model(
     report = inspect_model(model, files=files)
     if files.chat_template is not None:
         files.chat_template.check()
-    fingerprints = read_fingerprints(files, "")
+    card = ModelCard(
+        name=report.name,
+        engine="torch",
+        fingerprints=read_fingerprints(files, ""),
+        vocab_size=files.tokenizer.vocab_size,
+        eos_token_ids=files.eos_token_ids,
+        max_context_tokens=report.config.max_context_tokens,
+    )
     need = memory_need(files, numerics, fast=fast)
     return (
         f"{report.name}: {report.num_parameters:,} parameters, computed as {need.numerics}, "
         f"{need.total(kept_kv_bytes) >> 20} MiB of memory at most, a context of "
         f"{report.config.max_context_tokens} tokens; {free}",
-        fingerprints,
+        _Ours(card, files.tokenizer),
     )
 
 
-def _gguf(model: str) -> tuple[str, Fingerprints]:
+def _gguf(model: str) -> tuple[str, _Ours]:
     """Examine what llama.cpp would run, without loading its weights."""
     library()
     path = gguf_path(model)
@@ -180,16 +196,26 @@ def _gguf(model: str) -> tuple[str, Fingerprints]:
         text.chat_template.check()
     size = f"{path.stat().st_size >> 20} MiB in {path}"
     free = f"{available_bytes() >> 20} MiB of memory are free"
-    return f"{text.name}, run by llama.cpp: {size}; {free}", text.fingerprints
+    card = ModelCard(
+        name=text.name,
+        engine="llama-cpp",
+        fingerprints=text.fingerprints,
+        vocab_size=text.tokenizer.vocab_size,
+        eos_token_ids=text.eos_token_ids,
+        max_context_tokens=0,  # known once it is loaded
+    )
+    return f"{text.name}, run by llama.cpp: {size}; {free}", _Ours(card, text.tokenizer)
 
 
-async def _cloud(way_out: Callable[[], CloudLink | None], ours: Fingerprints | None) -> Finding:
+async def _cloud(way_out: Callable[[], CloudLink | None], ours: _Ours | None) -> Finding:
     try:
         link = way_out()
     except PdError as error:
         return Finding("cloud", False, f"{error}; the device would not start")
     if link is None:
         return Finding("cloud", True, "none is given, so all stays on this machine")
+    if ours is not None and isinstance(link, NeedsModel):
+        link.use_model(ours.card, ours.tokenizer)
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     try:
@@ -203,7 +229,7 @@ async def _cloud(way_out: Callable[[], CloudLink | None], ours: Fingerprints | N
         name.replace("_", " ")
         for name in _COMPARED
         if ours is not None
-        and getattr(ours, name) != getattr(card.model.fingerprints, name)
+        and getattr(ours.card.fingerprints, name) != getattr(card.model.fingerprints, name)
         and getattr(card.model.fingerprints, name)
     ]
     if other:
@@ -212,10 +238,8 @@ async def _cloud(way_out: Callable[[], CloudLink | None], ours: Fingerprints | N
             "nothing can be handed over; run the same model on both sides (--model)"
         )
         return Finding("cloud", False, words)
-    load = card.load
-    return Finding(
-        "cloud",
-        True,
-        f"{card.model.name} on {card.model.engine}, {load.num_running} of {load.max_num_seqs} "
-        f"slots in use, card in {took_ms:.0f} ms",
-    )
+    load, name = card.load, f"{card.model.name} on {card.model.engine}"
+    told = f"{load.num_running} of {load.max_num_seqs} slots in use"
+    if card.abilities:  # no pd-server, so it is not known how busy it is
+        told = "; ".join((*card.abilities, f"an answer of both is {card.exactness} at most"))
+    return Finding("cloud", True, f"{name}, {told}, card in {took_ms:.0f} ms")

@@ -40,7 +40,7 @@ def plan(settings: PlanSettings, _: Read) -> None:
     configure_logging("error")
     prepare_environment()
     device = _named_device(settings)
-    cloud = None
+    cloud, exactness = None, ""
     if settings.device.promises.local_only or settings.mode is Mode.DEVICE_ONLY:
         pass  # nothing is asked of a cloud
     elif settings.cloud_profile is not None:
@@ -48,7 +48,7 @@ def plan(settings: PlanSettings, _: Read) -> None:
         cloud = cloud_speeds(settings.cloud_profile).forecast(settings.prompt_tokens, link)
     elif settings.cloud.target is not None:
         warn_of_exposed([settings.cloud.api_key_file])
-        cloud = _asked_cloud(settings)
+        cloud, exactness = _asked_cloud(settings)
     if device is None:
         device = _this_device(settings)
     considered = consider(
@@ -69,6 +69,8 @@ def plan(settings: PlanSettings, _: Read) -> None:
         typer.echo(json.dumps(plan_document(considered), allow_nan=False))
         return
     _print(settings, considered, device, cloud)
+    if exactness == "text":
+        typer.echo("\nThe cloud gives text and no token ids: a handoff continues its text.")
 
 
 def _promise(settings: PlanSettings) -> Promise:
@@ -104,13 +106,13 @@ def _this_device(settings: PlanSettings) -> DeviceEstimate:
     return run_until_signal(run())
 
 
-def _asked_cloud(settings: PlanSettings) -> CloudForecast:
-    """Ask the cloud for its load."""
+def _asked_cloud(settings: PlanSettings) -> tuple[CloudForecast, str]:
+    """Ask the cloud for its load, and how exact an answer shared with it can be."""
     with quick_imports():
         from pd_device_client.client.cloud_watch import CloudWatch
         from pd_device_client.cloud.egress import way_out
 
-    async def run() -> CloudForecast:
+    async def run() -> tuple[CloudForecast, str]:
         link = way_out(settings.cloud.address(), settings.mode)
         assert link is not None, "a cloud is given"
         watch = CloudWatch(link, None)
@@ -118,7 +120,8 @@ def _asked_cloud(settings: PlanSettings) -> CloudForecast:
             await watch.meet()
             if watch.error is not None:
                 raise watch.error
-            return watch.estimate.forecast(settings.prompt_tokens)
+            assert watch.info is not None, "it was met"
+            return watch.estimate.forecast(settings.prompt_tokens), watch.info.exactness
         finally:
             watch.stop()
             await asyncio.sleep(0)

@@ -1,7 +1,9 @@
 """One request to a device: built once by the terminal or the API, and never copied."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pd_core.errors import InvalidRequest
 from pd_core.sampling_params import SamplingParams
@@ -35,6 +37,7 @@ class Ask:
         read_along: show every token at its time; False: show the rest at once when the answer is
             complete, for a reader that gets it in one piece.
         watched: report events as well as shown tokens.
+        messages: the chat that the prompt was made from, for a cloud that takes text; empty: none.
 
     Raises:
         InvalidRequest: the prompt is empty, or the token limit is below 1.
@@ -56,6 +59,7 @@ class Ask:
     asked_s: float | None = None
     read_along: bool = True
     watched: bool = False
+    messages: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt_token_ids:

@@ -61,7 +61,8 @@ class Outcome:
         cloud_ttft_s: seconds from submit to the first cloud token's arrival; None without one.
         left_out_tokens: prompt tokens that the device did not read, as a refined prompt said.
         exactness: "identical" when both sides have equal numerics (or only one took part and
-            nothing can differ), else "consistent"; "refined" when the device made tokens without
+            nothing can differ), else "consistent"; "text" with a cloud that gives text, whose
+            tokens are this device's reading of it; "refined" when the device made tokens without
             having read the whole prompt: then the text also depends on what it left out.
         cloud_error: why the cloud failed during the answer, or None.
         error: why the answer is incomplete, or None.

@@ -17,8 +17,16 @@ from pd_core.generation import (
     TokenLogprobs,
 )
 from pd_core.sampling_params import SamplingParams
+from pd_core.text.tokenizer import Tokenizer
 
-__all__ = ["CloudLink", "CloudStream", "LocalEngine", "LocalSequence", "PromptReader"]
+__all__ = [
+    "CloudLink",
+    "CloudStream",
+    "LocalEngine",
+    "LocalSequence",
+    "NeedsModel",
+    "PromptReader",
+]
 
 
 class CloudStream(Protocol):
@@ -58,6 +66,15 @@ class CloudLink(Protocol):
 
     async def close(self) -> None:
         """Close the link."""
+        ...
+
+
+@runtime_checkable
+class NeedsModel(Protocol):
+    """A link to a cloud that knows nothing of this project: it compares and converts here."""
+
+    def use_model(self, card: ModelCard, tokenizer: Tokenizer) -> None:
+        """Hear what this device runs; call it before the first `info`."""
         ...
 
 

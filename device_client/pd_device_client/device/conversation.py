@@ -17,11 +17,13 @@ class Prompt:
         said: the user's new message.
         text: the whole prompt, conversation included.
         token_ids: its token ids.
+        messages: the conversation up to the new message; empty for a plain text.
     """
 
     said: str
     text: str
     token_ids: tuple[int, ...]
+    messages: tuple[dict[str, str], ...] = ()
 
 
 class Conversation:
@@ -52,10 +54,12 @@ class Conversation:
         text = self._rendered(messages)
         if self._token_ids and text.startswith(self._text):
             new = self._loaded.tokenizer.encode(text[len(self._text) :])
-            return Prompt(said, text, (*self._token_ids, *new))
+            return Prompt(said, text, (*self._token_ids, *new), tuple(messages))
         if self._roles or not self._messages:
-            return Prompt(said, text, conversation_token_ids(self._loaded, messages))
-        return Prompt(said, text, text_token_ids(self._loaded, text))
+            ids = conversation_token_ids(self._loaded, messages)
+        else:
+            ids = text_token_ids(self._loaded, text)
+        return Prompt(said, text, ids, tuple(messages))
 
     def answered(self, turn: Prompt, outcome: Outcome) -> None:
         """Add a turn and its answer, even a stopped one."""

@@ -150,6 +150,7 @@ async def open_device(
         lengths=kept_lengths(),
         protect=partial(protected_ranges, loaded.tokenizer),
         grammars=local.grammars,
+        tokenizer=loaded.tokenizer,
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)

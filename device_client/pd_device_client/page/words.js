@@ -7,6 +7,7 @@
 const EXACTNESS = {
   identical: "the same, whichever side makes it",
   consistent: "may depend on the handoff",
+  text: "the cloud's text, continued by this device's model",
   refined: "from a part of the prompt, after the handoff",
 };
 

@@ -280,6 +280,7 @@ class CloudLeg:
             stop_token_ids=ask.stop_token_ids,
             keep_ratio=1.0 if refinement is None else refinement.keep_ratio,
             protected_ranges=() if refinement is None else refinement.protected_ranges,
+            messages=ask.messages,
         )
 
     def _granted(self, tokens: int, prompt_tokens: int = 0) -> int:
@@ -304,8 +305,7 @@ class CloudLeg:
 
     async def _read(self, stream: CloudStream) -> None:
         """Handle a stream's events until Finished."""
-        received = 0
-        timeouts = self._timeouts
+        received, timeouts = 0, self._timeouts
         wait_s = timeouts.finish_s if self._stopping else timeouts.admitted_s
         try:
             async with aclosing(stream.events()) as events, Silence(wait_s) as silence:

@@ -39,7 +39,7 @@ class Sides:
         device_estimate: the device's speed.
         fingerprints: this side's, checked by the cloud.
         eos_token_ids: ids that end an answer.
-        exactness: "identical" when both sides have equal numerics, else "consistent".
+        exactness: "identical" when both sides have equal numerics, else "consistent", or "text".
         timeouts: for the cloud's streams.
         turns: the queue for the local engine.
         allowance: what the cloud may make for this request; None: there is no cap.

@@ -1,7 +1,7 @@
 """`pd-device chat` with one prompt: its answer streamed to the terminal, and a summary."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
@@ -35,8 +35,9 @@ def asked(
     prompt_token_ids: tuple[int, ...],
     mode: Mode,
     max_tokens: int,
+    messages: Sequence[Mapping[str, str]] = (),
 ) -> Ask:
-    """Return the ask for a prompt under these settings."""
+    """Return the ask for a prompt, and the chat that it was made from, under these settings."""
     return Ask(
         draw_request_id(),
         prompt_token_ids,
@@ -57,6 +58,7 @@ def asked(
         promise=replace(
             settings.device.promise, spare_device=settings.battery.spares(read_battery())
         ),
+        messages=tuple(messages),
     )
 
 
@@ -76,7 +78,8 @@ async def chat(
             raw=settings.raw,
             max_context_tokens=device.client.max_context_tokens,
         )
-        ask = asked(settings, device.loaded, prompt, settings.mode, settings.max_tokens)
+        said = [] if settings.raw else [{"role": "user", "content": settings.prompt or ""}]
+        ask = asked(settings, device.loaded, prompt, settings.mode, settings.max_tokens, said)
         session = device.client.session(ask)
         with noted(session, notices):
             await show(session, console, tint=settings.show_origin)

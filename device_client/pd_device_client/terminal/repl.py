@@ -104,7 +104,7 @@ class Repl:
                 turn = Prompt(said, said, text_token_ids(loaded, said))
             else:
                 turn = self._conversation.turn(said)
-            outcome = await self._answer(turn.token_ids)
+            outcome = await self._answer(turn)
         except PdError as error:
             self._say(f"{error}; the conversation is as before (/new begins another)", "red")
             return
@@ -116,12 +116,13 @@ class Repl:
         self.totals.add(outcome)
         self._conversation.answered(turn, outcome)
 
-    async def _answer(self, prompt: tuple[int, ...]) -> Outcome | None:
+    async def _answer(self, turn: Prompt) -> Outcome | None:
         """Show an answer and return its outcome, even if stopped; None if nothing was shown."""
-        room = self._device.client.room_tokens(len(prompt), self.mode)
+        device, prompt = self._device, turn.token_ids
+        room = device.client.room_tokens(len(prompt), self.mode)
         limit = max(min(self._settings.max_tokens, room), 1)
-        ask = asked(self._settings, self._device.loaded, prompt, self.mode, limit)
-        session = self._device.client.session(ask)
+        ask = asked(self._settings, device.loaded, prompt, self.mode, limit, turn.messages)
+        session = device.client.session(ask)
         with noted(session, self._console):
             await self._shown(session)
         return session.outcome if session.outcome.shown else None
@@ -161,7 +162,7 @@ class Repl:
         elif wanted and wanted != self.mode.value and not self._has_cloud:
             self._say(
                 "this chat has no cloud, so all answers are this device's; start it with --cloud "
-                "HOST:PORT and without --mode device-only",
+                "HOST:PORT, or a URL, and without --mode device-only",
                 "red",
             )
         else:

@@ -302,7 +302,7 @@ class DetokenizeParameters(Parameters):
 
 
 class CloudParameters(Parameters):
-    """The body of /v1/pd/cloud: "host:port", or null for none."""
+    """The body of /v1/pd/cloud: "host:port" or a URL, or null for none."""
 
     address: Annotated[str, Field(max_length=300)] | None
 

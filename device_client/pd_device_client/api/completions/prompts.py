@@ -16,7 +16,7 @@ from pd_device_client.api.tools.prompt import ChatPrompt
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import text_token_ids
 
-__all__ = ["blamed", "chat_prompt", "prompt_name", "prompts_of"]
+__all__ = ["blamed", "chat_prompt", "plain_messages", "prompt_name", "prompts_of"]
 
 
 async def prompts_of(
@@ -48,6 +48,19 @@ async def prompts_of(
         elif isinstance(part, list):
             prompts.append(tuple(part))
     return prompts
+
+
+def plain_messages(asked: ChatParameters) -> tuple[dict[str, str], ...]:
+    """Return a chat as a cloud that takes text wants it; empty where it is more than plain text.
+
+    Functions, and whatever else this device's template writes into a prompt, would be lost there.
+    """
+    said = turns(asked.messages)
+    if asked.offer is not None or asked.template_values:
+        return ()
+    if any(turn.text is None or turn.calls or turn.answers for turn in said):
+        return ()
+    return tuple({"role": turn.role, "content": turn.text or ""} for turn in said)
 
 
 async def chat_prompt(

@@ -19,7 +19,12 @@ from pd_device_client.api.completions.parameters import (
     CompletionParameters,
     Extension,
 )
-from pd_device_client.api.completions.prompts import blamed, prompt_name, prompts_of
+from pd_device_client.api.completions.prompts import (
+    blamed,
+    plain_messages,
+    prompt_name,
+    prompts_of,
+)
 from pd_device_client.api.completions.response_format import check_form, refused_form
 from pd_device_client.api.completions.run import Choice, Run
 from pd_device_client.api.completions.running import Running
@@ -177,6 +182,7 @@ class Questions:
         spare = extension.mode is None and self._settings.battery.spares(self._battery())
         promise = _promise(client.promise, extension, mode, spare_device=spare)
         chat, constraint = isinstance(asked, ChatParameters), asked.constraint
+        messages = plain_messages(asked) if isinstance(asked, ChatParameters) else ()
         usual_tokens = self._settings.max_tokens if chat else _COMPLETION_TOKENS
         for prompt in prompts:
             max_tokens = asked.limit[0]
@@ -211,6 +217,7 @@ class Questions:
                     asked_s=asked_s,
                     read_along=bool(asked.stream),
                     watched=extension.events and bool(asked.stream),
+                    messages=messages,
                 )
 
     def _parsing(self, device: Device, asked: ChatParameters) -> AnswerParsing:

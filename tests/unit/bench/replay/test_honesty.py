@@ -27,8 +27,9 @@ from pd_core.errors import CloudUnavailable
 from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo, Start
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.egress import link_to
 from pd_device_client.contract.ask import Ask
-from pd_device_client.contract.ports import CloudStream
+from pd_device_client.contract.ports import CloudLink, CloudStream
 from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.result_documents import record
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
@@ -133,6 +134,10 @@ class FakeDevices:
     def __init__(self) -> None:
         self.passes: list[tuple[str, str, list[int], str]] = []
 
+    def link_to(self, cloud: CloudAddress) -> CloudLink:
+        """The usual link."""
+        return link_to(cloud)
+
     def check(self, info: ServerInfo) -> None:
         """Every server will do."""
 
@@ -169,7 +174,8 @@ def replayed(
     devices = FakeDevices()
     monkeypatch.setattr("pd_bench.replay.replay.own_server", own_server)
     monkeypatch.setattr(
-        "pd_bench.replay.replay.GrpcCloudLink.to", lambda c: FakeLink(c.target, lambda: None)
+        "pd_device_client.cloud.grpc_link.GrpcCloudLink.to",
+        lambda c: FakeLink(c.target, lambda: None),
     )
     monkeypatch.setattr(Replay, "_devices", lambda _: devices)
     trace = tmp_path / "t.csv"
@@ -238,7 +244,8 @@ def test_a_server_and_a_client_on_one_core_are_not_to_be_trusted(
 
     monkeypatch.setattr("pd_bench.replay.replay.own_server", own_server)
     monkeypatch.setattr(
-        "pd_bench.replay.replay.GrpcCloudLink.to", lambda c: FakeLink(c.target, lambda: None)
+        "pd_device_client.cloud.grpc_link.GrpcCloudLink.to",
+        lambda c: FakeLink(c.target, lambda: None),
     )
     monkeypatch.setattr(Replay, "_devices", lambda _: FakeDevices())
     settings = ReplaySettings(
@@ -289,7 +296,8 @@ def dying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], Re
                 return await super().info()
 
         monkeypatch.setattr(
-            "pd_bench.replay.replay.GrpcCloudLink.to", lambda c: DyingLink("one", lambda: None)
+            "pd_device_client.cloud.grpc_link.GrpcCloudLink.to",
+            lambda c: DyingLink("one", lambda: None),
         )
 
         async def main() -> ResultDocument:
