@@ -8,6 +8,7 @@ it stand.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from pd_core.constraint import Constraint
 from pd_core.errors import LinkCorrupted
@@ -86,4 +87,12 @@ class _CheckedStream:
 async def compiled_within(matcher: Matcher, wait_s: float) -> None:
     """Wait until a form is compiled, or that long; the event loop goes on meanwhile."""
     if not matcher.ready:
-        await asyncio.wait({asyncio.wrap_future(matcher.form)}, timeout=wait_s)
+        form = asyncio.wrap_future(matcher.form)
+        form.add_done_callback(_retrieved)
+        await asyncio.wait({form}, timeout=wait_s)
+
+
+def _retrieved(form: "asyncio.Future[Any]") -> None:
+    """Mark an error as seen: whoever uses the form meets it, and the log has no use for it."""
+    if not form.cancelled():
+        form.exception()
