@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pd_device_client.cloud.client_certificate import ClientCertificate
+
 __all__ = ["CloudAddress"]
 
 
@@ -14,6 +16,7 @@ class CloudAddress:
         target: "host:port".
         tls_ca: PEM file of the certificate authority to trust.
         tls: TLS with this system's authorities; without this and tls_ca, plaintext.
+        client: this device's own certificate and key, where the cloud asks for one.
         api_key: bearer key.
         insecure: allow plaintext to another machine.
     """
@@ -23,7 +26,10 @@ class CloudAddress:
     tls: bool = False
     api_key: str | None = field(default=None, repr=False)
     insecure: bool = False
+    client: ClientCertificate | None = None
 
     def to(self, target: str) -> "CloudAddress":
-        """Return the address of another cloud, which does not get this one's key."""
-        return replace(self, target=target, api_key=self.api_key if target == self.target else None)
+        """Return the address of another cloud, which gets neither this one's key nor who we are."""
+        if target == self.target:
+            return self
+        return replace(self, target=target, api_key=None, client=None)

@@ -16,6 +16,7 @@ from pd_core.files.text_file import decoded
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
 from pd_core.sockets.loopback import is_loopback
 from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.client_certificate import ClientCertificate
 from pd_device_client.cloud.convert import (
     error_from_call,
     info_from_pb,
@@ -48,7 +49,7 @@ class GrpcCloudLink:
 
     Args:
         target: "host:port".
-        tls_ca, tls, api_key, insecure: as in CloudAddress.
+        tls_ca, tls, api_key, insecure, client: as in CloudAddress.
         info_timeout_s: deadline of a card request.
         stream_timeout_s: deadline of a whole stream.
 
@@ -64,6 +65,7 @@ class GrpcCloudLink:
         tls: bool = False,
         api_key: str | None = None,
         insecure: bool = False,
+        client: ClientCertificate | None = None,
         info_timeout_s: float = 3.0,
         stream_timeout_s: float = 1800.0,
     ) -> None:
@@ -79,7 +81,9 @@ class GrpcCloudLink:
         self._host = host
         options = [*_CHANNEL_OPTIONS, *proxy_options(host)]
         if tls_ca is not None or tls:
-            credentials = grpc.ssl_channel_credentials(_authority(tls_ca) if tls_ca else None)
+            authority = _authority(tls_ca) if tls_ca else None
+            certificate, own_key = (None, None) if client is None else client.read()
+            credentials = grpc.ssl_channel_credentials(authority, own_key, certificate)
             self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         else:
             if not insecure and not is_loopback(host):
@@ -103,6 +107,7 @@ class GrpcCloudLink:
             tls=address.tls,
             api_key=address.api_key,
             insecure=address.insecure,
+            client=address.client,
         )
 
     async def info(self) -> ServerInfo:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pd_core.files.api_key import chosen_api_key
-from pd_core.settings.option import Option, Secret
+from pd_core.settings.option import Option, Part, Secret
 from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.client_certificate import ClientCertificate
 
 __all__ = ["CloudSettings"]
 
@@ -26,6 +27,7 @@ class CloudSettings:
     ] = None
     api_key: Annotated[str | None, Secret("api-key-file")] = field(default=None, repr=False)
     insecure: Annotated[bool, Option("Allow plaintext to a cloud on another machine.")] = False
+    client: Annotated[ClientCertificate | None, Part()] = None
 
     def address(self) -> CloudAddress:
         """Return the settings as an address; its target is empty without a cloud.
@@ -34,4 +36,6 @@ class CloudSettings:
             ConfigError: the key cannot be read or used.
         """
         key = chosen_api_key(self.api_key_file, self.api_key or None, "PD_DEVICE_API_KEY")
-        return CloudAddress(self.target or "", self.tls_ca, self.tls, key, self.insecure)
+        return CloudAddress(
+            self.target or "", self.tls_ca, self.tls, key, self.insecure, self.client
+        )
