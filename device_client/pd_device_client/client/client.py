@@ -52,7 +52,7 @@ class DeviceClient:
         device_profile: the device's speeds; measured at start when None.
         timeouts: for the cloud's streams.
         local_seqs: answers that the local engine works on at the same time; others wait.
-        breaker: stops using a cloud that fails repeatedly.
+        breaker: makes what stops using a cloud that fails repeatedly.
         text: makes the detokeniser of an answer; None: no text.
         lengths: of past answers; None: there are none yet.
         promise: all that is promised by default; None: only pace_s and ttft_s.
@@ -79,7 +79,7 @@ class DeviceClient:
         device_profile: SpeedProfile | None = None,
         timeouts: CloudTimeouts | None = None,
         local_seqs: int = 1,
-        breaker: CircuitBreaker | None = None,
+        breaker: Callable[[], CircuitBreaker] = CircuitBreaker,
         text: TextMaker | None = None,
         lengths: AnswerLengths | None = None,
         promise: Promise | None = None,
@@ -103,7 +103,8 @@ class DeviceClient:
         self.lengths = lengths or AnswerLengths()
         self.turns = EngineTurns(local_seqs)
         self.before_plan: Callable[[], object] = _nothing
-        self.cloud = CloudWatch(cloud, self._card, breaker)
+        self._breaker = breaker
+        self.cloud = CloudWatch(cloud, self._card, breaker())
 
     @property
     def device_profile(self) -> SpeedProfile:
@@ -134,7 +135,7 @@ class DeviceClient:
         """
         self.cloud.stop()
         unmet = CloudUnavailable("the cloud has not answered yet")
-        self.cloud = CloudWatch(link, self._card, error=unmet)
+        self.cloud = CloudWatch(link, self._card, self._breaker(), error=unmet)
 
     def session(self, ask: Ask) -> Session:
         """Plan an answer and return its session.

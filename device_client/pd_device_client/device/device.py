@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pd_core.host.free_memory import trim_heap
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.speculation.speculation import Speculation
 from pd_core.text.protected import protected_ranges
+from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.ports import CloudLink
@@ -141,6 +143,7 @@ async def open_device(
         text=loaded.tokenizer.stream,
         lengths=kept_lengths(),
         protect=partial(protected_ranges, loaded.tokenizer),
+        breaker=partial(CircuitBreaker, share=random.random),
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)

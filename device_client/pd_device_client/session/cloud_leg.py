@@ -12,14 +12,10 @@ from contextlib import aclosing
 from enum import Enum, auto
 
 from pd_core.errors import (
-    CapacityError,
-    CloudAuthenticationFailed,
     CloudBudgetSpent,
     CloudTimeout,
     CloudUnavailable,
-    EngineError,
     PdError,
-    ProtocolError,
     TransportError,
 )
 from pd_core.generation import Admitted, Extend, Finished, RefinedPrompt, Start, Stop, Tokens
@@ -28,6 +24,7 @@ from pd_device_client.contract.happenings import CloudArrived, CloudAsked, Cloud
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.session.clock import loop_time
 from pd_device_client.session.refinement import Refinement
+from pd_device_client.session.retries import retry_in_s
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.silence import Silence
 from pd_device_client.session.token_log import TokenLog
@@ -47,8 +44,6 @@ class LegState(Enum):
     FAILED = auto()  # a retry would not help
 
 
-# Waits before the first, second, ... retry of a broken stream; a received token resets the count.
-_RETRY_WAITS_S = (0.1, 0.5, 2.0)
 # A token is late when it takes this many times its forecast, and at least this long: less may be a
 # network hiccup or a busy machine.
 _LATE_FACTOR = 3.0
@@ -382,19 +377,11 @@ class CloudLeg:
         self.error = error
         self.state = LegState.IDLE
         now = self._time()
-        if not _retryable(error) or self._failures >= len(_RETRY_WAITS_S):
+        wait_s = retry_in_s(error, self._failures, self._ask.request_id)
+        if wait_s is None:
             self.state = LegState.FAILED
             self._tell(CloudFailed(error, final=True))
             return
-        wait_s = _RETRY_WAITS_S[self._failures]
-        if isinstance(error, CapacityError):
-            wait_s = max(wait_s, error.retry_after_s)
         self._retry_at_s = now + wait_s
         self._failures += 1
         self._tell(CloudFailed(error, final=False))
-
-
-def _retryable(error: PdError) -> bool:
-    if isinstance(error, CloudAuthenticationFailed):
-        return False
-    return isinstance(error, TransportError | CapacityError | EngineError | ProtocolError)
