@@ -188,6 +188,9 @@ class ServerConfig:
         False
     )
     reflection: Annotated[bool, Option("Offer gRPC reflection.")] = False
+    otel: Annotated[
+        bool, Option("Send OpenTelemetry spans (extra otel) to OTEL_EXPORTER_OTLP_ENDPOINT.")
+    ] = False
     drain_s: Annotated[float, Ge(0), Option("Seconds running requests get after SIGTERM.")] = 30.0
     start_timeout_s: float = 10.0
 

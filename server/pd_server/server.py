@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from pd_core.errors import EngineDead, ShuttingDown
 from pd_core.generation import ServerInfo
 from pd_core.process.loading_thread import in_loading_thread
+from pd_core.process.tracing import Tracing
 from pd_core.sockets.listening import format_address
 from pd_core.sockets.open_files import raise_open_files
 from pd_proto.v1 import generation_pb2 as pb
@@ -74,6 +75,7 @@ class Server:
         self._config = config
         self._build_engine = build_engine
         self._keyring = Keyring(config.keys())
+        self._tracing = Tracing("pd-server") if config.otel else None
         self._phase = Phase.LOADING
         self._died = asyncio.Event()
         self._error: EngineDead | None = None
@@ -156,6 +158,8 @@ class Server:
             await self._http.stop()
         if self._engine is not None:
             await self._engine.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     async def _start(self) -> None:
         config = self._config
@@ -217,6 +221,7 @@ class Server:
             self._metrics,
             self._keyring,
             share_prefixes=config.share_prefixes,
+            tracing=self._tracing,
             start_timeout_s=config.start_timeout_s,
         )
         return self._service

@@ -1,5 +1,6 @@
 """The device client: both sides, their speed estimates, and a session for each answer."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,7 +8,9 @@ from functools import partial
 
 from pd_core.errors import CloudBudgetSpent, CloudUnavailable
 from pd_core.generation import Fingerprints, FinishReason
+from pd_core.process.tracing import Tracing
 from pd_core.refinement import MOST_PROTECTED, Ranges
+from pd_device_client.client.answer_trace import AnswerTrace
 from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.measure import measure_engine
@@ -58,6 +61,7 @@ class DeviceClient:
         promise: all that is promised by default; None: only pace_s and ttft_s.
         caps: on the cloud's tokens and cost; None: there are none.
         account: what was spent today; None without a cap of a day.
+        tracing: makes spans of answers; None: none are made.
         protect: finds the positions of a prompt that are read in any case; None: there are none.
 
     Attributes:
@@ -85,10 +89,12 @@ class DeviceClient:
         promise: Promise | None = None,
         caps: CloudCaps | None = None,
         account: DayAccount | None = None,
+        tracing: Tracing | None = None,
         protect: Callable[[Sequence[int]], Ranges] | None = None,
     ) -> None:
         self._caps = caps or CloudCaps()
         self._account = account
+        self._tracing = tracing
         self._engine = engine
         self._card = None if engine is None else engine.card
         self._text = text
@@ -149,6 +155,7 @@ class DeviceClient:
             PdError: the cloud is unreachable and there is no local engine.
         """
         self.before_plan()
+        trace = None if self._tracing is None else AnswerTrace(self._tracing, ask)
         promise = ask.promise or self.promise
         promise.check_mode(ask.mode)
         if promise.local_only and ask.mode is not Mode.DEVICE_ONLY:
@@ -166,6 +173,8 @@ class DeviceClient:
         both = sides.engine is not None and ask.mode is Mode.PD_DEVICE
         if both and plan.mode is Mode.CLOUD_ONLY:
             self.device_estimate.not_used()
+        if trace is not None:
+            trace.planned(plan)
         session = Session(
             ask,
             plan,
@@ -175,7 +184,8 @@ class DeviceClient:
             protected=self._protected(ask, plan),
             notes=[*choice.notes, *plan_notes(plan, ask.mode, num_prompt)],
             reading_wpm=promise.reading_wpm,
-            on_end=partial(self._learn, cloud, num_prompt),
+            on_end=partial(self._learn, cloud, num_prompt, trace),
+            trace=trace,
         )
         logger.debug("request %s: %s", ask.request_id, plan)
         return session
@@ -258,8 +268,14 @@ class DeviceClient:
             await self.cloud.link.close()
         if self._engine is not None:
             await self._engine.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
-    def _learn(self, cloud: CloudWatch, num_prompt: int, outcome: Outcome) -> None:
+    def _learn(
+        self, cloud: CloudWatch, num_prompt: int, trace: AnswerTrace | None, outcome: Outcome
+    ) -> None:
+        if trace is not None:
+            trace.ended(outcome)
         if outcome.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}:
             self.lengths.add(num_prompt, len(outcome.shown))
         cloud.judge(outcome)

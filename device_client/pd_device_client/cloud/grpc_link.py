@@ -14,6 +14,7 @@ from pd_core.errors import CloudUnavailable, ConfigError, PdError, TransportErro
 from pd_core.files.api_key import checked_api_key
 from pd_core.files.text_file import decoded
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
+from pd_core.process.tracing import TRACEPARENT
 from pd_core.sockets.loopback import is_loopback
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.client_certificate import ClientCertificate
@@ -124,7 +125,9 @@ class GrpcCloudLink:
 
     async def open(self, start: Start) -> "_GrpcStream":
         """Open a stream and send `start`."""
-        call = self._stub.Generate(timeout=self._stream_timeout_s, metadata=self._metadata)
+        traceparent = TRACEPARENT.get()
+        metadata = (*self._metadata, *([("traceparent", traceparent)] if traceparent else ()))
+        call = self._stub.Generate(timeout=self._stream_timeout_s, metadata=metadata)
         stream = _GrpcStream(call, SealCheck(start, sealed=self._sealed), self._host)
         try:
             await stream.send(start)

@@ -15,6 +15,7 @@ import torch
 from pd_core.host.cpu import num_cores
 from pd_core.host.free_memory import trim_heap
 from pd_core.process.loading_thread import in_loading_thread
+from pd_core.process.tracing import Tracing
 from pd_core.speculation.speculation import Speculation
 from pd_core.text.protected import protected_ranges
 from pd_device_client.client.breaker import CircuitBreaker
@@ -144,6 +145,7 @@ async def open_device(
         lengths=kept_lengths(),
         protect=partial(protected_ranges, loaded.tokenizer),
         breaker=partial(CircuitBreaker, share=random.random),
+        tracing=Tracing("pd-device") if settings.otel else None,
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)

@@ -17,6 +17,7 @@ from typing import Any
 from pd_core.errors import PdError, ProtocolError, QuotaExceeded, ShuttingDown
 from pd_core.generation import Admitted, Extend, Finished, ServerInfo, Start, Stop, Tokens
 from pd_core.identity.stream_seal import StreamSeal
+from pd_core.process.tracing import Tracing
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import GenerationServiceServicer
 from pd_server.engine.live_request import LiveRequest
@@ -27,6 +28,7 @@ from pd_server.gate.validation import RequestValidator
 from pd_server.keys.keyring import Keyring
 from pd_server.keys.quota import Account, Charge
 from pd_server.operations.metrics import Metrics
+from pd_server.operations.tracing import traced_request
 from pd_server.rpc.convert import event_to_pb, info_to_pb, request_from_pb
 
 __all__ = ["GenerationService"]
@@ -52,6 +54,7 @@ class GenerationService(GenerationServiceServicer):
         metrics: counts them.
         keyring: the keys; a call's is looked up here again, whatever let it in.
         share_prefixes: whether requests of different keys may share cached prefixes.
+        tracing: makes spans; None: none are made.
         start_timeout_s: a stream without a Start after this is refused.
     """
 
@@ -65,6 +68,7 @@ class GenerationService(GenerationServiceServicer):
         keyring: Keyring,
         *,
         share_prefixes: bool = False,
+        tracing: Tracing | None = None,
         start_timeout_s: float = 10.0,
     ) -> None:
         self._engine = engine
@@ -74,6 +78,7 @@ class GenerationService(GenerationServiceServicer):
         self._metrics = metrics
         self._keyring = keyring
         self._share_prefixes = share_prefixes
+        self._tracing = tracing
         self._start_timeout_s = start_timeout_s
         self._engine_ids = itertools.count()
         self._draining = False
@@ -113,27 +118,32 @@ class GenerationService(GenerationServiceServicer):
             raise ShuttingDown("the server shuts down; use another one, or try again later")
         self._validator.check_start(start)
         load = self._engine.load
-        call = self._admit(start, self._keyring.account(_authorization(context)))
-        logger.info("admitted", extra=call.log_fields)
-        stream = call.stream
-        self._open.add(stream)
-        self._idle.clear()
-        reader = asyncio.create_task(self._read(request_iterator, call))
-        try:
-            seal = StreamSeal(start)
-            yield event_to_pb(Admitted(load), seal)
-            while stream in self._open:
-                event = await stream.receive()
-                if isinstance(event, Tokens):
-                    call.num_sent += len(event.token_ids)
-                yield event_to_pb(event, seal)
-                if isinstance(event, Finished):
-                    self._finished(call, event)
-            await asyncio.wait({reader}, timeout=_LINGER_S)
-        finally:
-            reader.cancel()
-            self._forget(call)
-            await asyncio.gather(reader, return_exceptions=True)
+        metadata = dict(context.invocation_metadata() or ())
+        account = self._keyring.account(metadata.get("authorization"))
+        parent = str(metadata.get("traceparent", ""))
+        with traced_request(self._tracing, parent, start, account.name) as trace:
+            call = self._admit(start, account)
+            logger.info("admitted", extra=call.log_fields)
+            stream = call.stream
+            self._open.add(stream)
+            self._idle.clear()
+            reader = asyncio.create_task(self._read(request_iterator, call))
+            try:
+                seal = StreamSeal(start)
+                yield event_to_pb(Admitted(load), seal)
+                while stream in self._open:
+                    event = await stream.receive()
+                    if isinstance(event, Tokens):
+                        call.num_sent += len(event.token_ids)
+                    yield event_to_pb(event, seal)
+                    if isinstance(event, Finished):
+                        self._finished(call, event)
+                        trace.finished(event)
+                await asyncio.wait({reader}, timeout=_LINGER_S)
+            finally:
+                reader.cancel()
+                self._forget(call)
+                await asyncio.gather(reader, return_exceptions=True)
 
     def _admit(self, start: Start, account: Account) -> "_Call":
         """Set aside what a request needs and hand it to the engine.
@@ -155,7 +165,7 @@ class GenerationService(GenerationServiceServicer):
                 next(self._engine_ids), self._scoped(start, account), time.perf_counter()
             )
             stream = self._engine.submit(request, on_end=partial(self._admission.release, ticket))
-        except PdError:
+        except BaseException:
             if ticket is not None:
                 self._admission.release(ticket)
             account.settle(charge, 0)
@@ -283,11 +293,6 @@ class _Call:
     def log_fields(self) -> dict[str, str]:
         """What log lines about it carry."""
         return {"request_id": self.start.request_id, "key": self.account.name}
-
-
-def _authorization(context: Any) -> str | bytes | None:
-    """Return the call's `authorization` metadata."""
-    return dict(context.invocation_metadata() or ()).get("authorization")
 
 
 def _num_tokens(start: Start, token_limit: int) -> int:
