@@ -147,12 +147,18 @@ def test_grafana_finds_what_it_is_given() -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_prometheus_understands_both_files() -> None:
+def test_every_alert_is_tried() -> None:
+    tried = Path(__file__).with_name("alerts_test.yml").read_text(encoding="utf-8")
+    assert [rule["alert"] for rule in ALERTS if rule["alert"] not in tried] == []
+
+
+def test_prometheus_understands_its_files_and_alerts_fire_when_they_should() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is in Debian's package prometheus")
     for command in (
         ["check", "rules", FOLDER / "alerts.yml"],
         ["check", "config", "--syntax-only", FOLDER / "prometheus.yml"],
+        ["test", "rules", Path(__file__).with_name("alerts_test.yml")],
     ):
         subprocess.run([promtool, *command], check=True, timeout=30)
