@@ -7,6 +7,8 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 # Further arguments of pip, for example to choose a CPU-only build of torch (see docs/guides/deployment.md).
 ARG PIP_EXTRA_ARGS=""
+# What is installed: "server,otel" can also send traces.
+ARG EXTRAS=server
 WORKDIR /src
 RUN python3 -m venv /opt/pd
 # Dependencies first, against an empty package: this layer changes only with pyproject.toml.
@@ -15,7 +17,7 @@ COPY pyproject.toml hatch_build.py README.md LICENSE ./
 # hadolint ignore=SC2086
 RUN mkdir -p core/pd_core && touch core/pd_core/__init__.py \
     && /opt/pd/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
-        ${PIP_EXTRA_ARGS} '.[server]'
+        ${PIP_EXTRA_ARGS} ".[${EXTRAS}]"
 COPY core ./core
 COPY proto ./proto
 COPY server ./server

@@ -11,6 +11,8 @@ ARG REQUIREMENTS=deploy/vllm/requirements-gpu.txt
 ARG OVERRIDES=""
 # Further arguments of uv, for example to choose another build of torch.
 ARG UV_EXTRA_ARGS=""
+# What is installed: "server,otel" can also send traces.
+ARG EXTRAS=server
 WORKDIR /src
 RUN python3 -m venv /opt/pd \
     && /opt/pd/bin/python -m pip install --no-cache-dir --disable-pip-version-check 'uv>=0.9,<1'
@@ -22,7 +24,7 @@ COPY deploy/vllm ./deploy/vllm
 RUN mkdir -p core/pd_core && touch core/pd_core/__init__.py \
     && PD_KERNEL=off /opt/pd/bin/uv pip install --no-cache --python /opt/pd/bin/python \
         ${OVERRIDES:+--override "$OVERRIDES"} ${UV_EXTRA_ARGS} \
-        --requirements "$REQUIREMENTS" '.[server]'
+        --requirements "$REQUIREMENTS" ".[${EXTRAS}]"
 COPY core ./core
 COPY proto ./proto
 COPY server ./server
