@@ -119,15 +119,20 @@ class Account:
 
     def extend(self, charge: Charge, num_tokens: int) -> int:
         """Reserve more tokens for an admitted request; return how many of them there are."""
-        if charge.settled:
+        if charge.settled or num_tokens <= 0:
             return 0
         if self._tokens is not None:
             now_s = self._clock()
-            num_tokens = min(num_tokens, int(self._tokens.level(now_s)))
-            num_tokens = max(num_tokens, 0)
+            num_tokens = max(0, min(num_tokens, int(self._tokens.level(now_s))))
             self._tokens.take(num_tokens, now_s)
         charge.num_tokens += num_tokens
         return num_tokens
+
+    def give_back(self, charge: Charge, num_tokens: int) -> None:
+        """Give back reserved tokens that a request that goes on may not use after all."""
+        if not charge.settled and self._tokens is not None:
+            self._tokens.take(-num_tokens, self._clock())
+            charge.num_tokens -= num_tokens
 
     def settle(self, charge: Charge, num_used: int) -> None:
         """Give back what a request did not use; a second settlement changes nothing."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from pd_core.errors import PdError, ProtocolError, QuotaExceeded, ShuttingDown
-from pd_core.generation import Admitted, Extend, Finished, ServerInfo, Start, Stop, Tokens
+from pd_core.generation import Admitted, Extend, Finished, ServerInfo, Start, Stop
 from pd_core.identity.stream_seal import StreamSeal
 from pd_core.process.tracing import Tracing
 from pd_proto.v1 import generation_pb2 as pb
@@ -133,8 +133,6 @@ class GenerationService(GenerationServiceServicer):
                 yield event_to_pb(Admitted(load), seal)
                 while stream in self._open:
                     event = await stream.receive()
-                    if isinstance(event, Tokens):
-                        call.num_sent += len(event.token_ids)
                     yield event_to_pb(event, seal)
                     if isinstance(event, Finished):
                         self._finished(call, event)
@@ -201,8 +199,8 @@ class GenerationService(GenerationServiceServicer):
             logger.info("the client has gone", extra=call.log_fields)
             self._metrics.cancelled()
             self._engine.abort(call.stream, ProtocolError("the stream was cancelled"))
-        # The engine's thread may be in a step of it still: that one is not counted.
-        self._settle(call, call.num_sent, call.request.busy_s)
+        # Both are the engine's thread's, which may be in a step still: that one is not counted.
+        self._settle(call, call.request.num_generated_tokens, call.request.busy_s)
 
     def _settle(self, call: "_Call", num_made: int, busy_s: float) -> None:
         """Charge a request to its key, once."""
@@ -263,8 +261,10 @@ class GenerationService(GenerationServiceServicer):
 
     def _extend(self, call: "_Call", num_tokens: int) -> int:
         """Return how many more tokens a request may make, of its key and of the server."""
-        allowed = call.account.extend(call.charge, num_tokens) if num_tokens > 0 else 0
-        return self._admission.extend(call.ticket, allowed)
+        allowed = call.account.extend(call.charge, num_tokens)
+        granted = self._admission.extend(call.ticket, allowed)
+        call.account.give_back(call.charge, allowed - granted)
+        return granted
 
 
 @dataclass(slots=True, eq=False)
@@ -278,7 +278,6 @@ class _Call:
         ticket: its share of the server's bounds.
         account: of the key that it came with.
         charge: its share of that key's quota.
-        num_sent: tokens sent so far.
     """
 
     start: Start
@@ -287,7 +286,6 @@ class _Call:
     ticket: Ticket
     account: Account
     charge: Charge
-    num_sent: int = 0
 
     @property
     def log_fields(self) -> dict[str, str]:

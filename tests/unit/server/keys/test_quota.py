@@ -81,6 +81,17 @@ def test_an_extension_is_cut_to_what_is_left(clock: _Clock) -> None:
     account.admit(40)
 
 
+def test_what_the_server_has_no_room_for_comes_back(clock: _Clock) -> None:
+    account = Account("anna", Quota(tokens_per_day=100), clock)
+    charge = account.admit(10)
+    for _ in range(50):  # asked again and again, as a client may
+        assert account.extend(charge, 60) == 60
+        account.give_back(charge, 60)
+    assert account.extend(charge, -5) == 0
+    account.settle(charge, 10)
+    account.admit(90)
+
+
 def test_a_changed_quota_holds_at_once_and_an_equal_one_forgives_nothing(clock: _Clock) -> None:
     account = Account("anna", Quota(tokens_per_day=100), clock)
     account.settle(account.admit(100), 100)
