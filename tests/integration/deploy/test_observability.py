@@ -156,9 +156,10 @@ def test_prometheus_understands_its_files_and_alerts_fire_when_they_should() -> 
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is in Debian's package prometheus")
-    for command in (
+    commands: list[list[str | Path]] = [
         ["check", "rules", FOLDER / "alerts.yml"],
         ["check", "config", "--syntax-only", FOLDER / "prometheus.yml"],
         ["test", "rules", Path(__file__).with_name("alerts_test.yml")],
-    ):
+    ]
+    for command in commands:
         subprocess.run([promtool, *command], check=True, timeout=30)
