@@ -258,7 +258,7 @@ async def test_only_a_client_with_a_trusted_certificate_gets_through(
     foreign = ClientCertificate(*certify(trustme.CA(), "stranger"))
     for client in (None, foreign):
         link = GrpcCloudLink(mutual.grpc_address, tls_ca=root, api_key="k", client=client)
-        with pytest.raises(TransportError, match="--tls-client-cert|certificate is not trusted"):
+        with pytest.raises(TransportError, match=r"--tls-client-cert|not trusted"):
             await link.info()
         await link.close()
     link = GrpcCloudLink(mutual.grpc_address, tls_ca=root, api_key="k", client=known)
