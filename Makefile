@@ -37,6 +37,8 @@ MODEL ?= smollm2-135m
 TRACE ?=
 BENCH_TRACE := results/AzureLLMInferenceTrace_conv.csv
 IMAGE ?= server
+# For `make image-test`.
+IMAGES ?= server device
 
 BIN := $(VENV)/bin
 DEV_STAMP := $(VENV)/.installed-dev
@@ -54,7 +56,7 @@ SDK_STAMP := .venv-sdk/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
 .PHONY: help install docs demo demo-page test test-fast test-heavy test-arm64 test-unit test-integration screenshots format lint typecheck
-.PHONY: kernels wheels proto proto-check bench check clean image test-vllm vllm-env test-clients test-sdks clients-env
+.PHONY: kernels wheels proto proto-check bench check clean image image-test test-vllm vllm-env test-clients test-sdks clients-env
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,12 +106,13 @@ format: install ## Format and sort imports in place
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-lint: install ## ruff, import rules, the wire's style, Dockerfiles
+lint: install ## ruff, import rules, the wire's style, Dockerfiles, YAML
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@cd proto && $(abspath $(BIN))/buf lint
 	@$(BIN)/hadolint deploy/*.Dockerfile
+	@$(BIN)/yamllint --strict .
 
 typecheck: install ## mypy --strict
 	@$(BIN)/mypy
@@ -167,8 +170,14 @@ wheels: $(RUN_STAMP) ## Build the wheels for Linux, macOS and Windows into dist/
 			$(PIP_EXTRA_ARGS) --no-deps --wheel-dir dist .; done
 	@ls -l dist
 
-image: ## Build a container image without a daemon: make image IMAGE=server|device|bench
+image: ## Build a container image without a daemon: make image IMAGE=server|device|bench|vllm
 	@deploy/build-with-buildah.sh $(IMAGE)
+
+# As root, with buildah; the settings are those of deploy/build-with-buildah.sh.
+image-test: install ## Build the images without a daemon, start them for real, check all of deploy/; minutes
+	@$(BIN)/pytest --timeout 200 tests/integration/deploy $(ARGS)
+	@for image in $(IMAGES); do deploy/build-with-buildah.sh $$image; done
+	@deploy/check-image.sh
 
 clean: ## Remove .venv, .venv-vllm, caches and build output
 	@rm -rf $(VENV) $(VLLM_VENV) .venv-guidellm .venv-aiperf .venv-sdk dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

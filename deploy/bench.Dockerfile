@@ -27,12 +27,15 @@ RUN /opt/pd/bin/python -m pip install --no-cache-dir --disable-pip-version-check
 FROM ${BASE}
 RUN groupadd --gid 10001 pd \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin pd
+# A new volume takes over the owner of the folder that it is mounted on.
+RUN install --directory --owner 10001 --group 10001 /models
 COPY --from=build /opt/pd /opt/pd
 # Everything that is written goes to /tmp, so the root may be read-only.
 ENV PATH=/opt/pd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    XDG_CACHE_HOME=/tmp/cache
+    XDG_CACHE_HOME=/tmp/cache \
+    PD_MODELS_DIR=/models
 WORKDIR /tmp
 USER 10001:10001
 STOPSIGNAL SIGTERM

@@ -1,4 +1,5 @@
-# The cloud: gRPC service and control plane on a CPU. Build from the top of the repository:
+# The cloud: gRPC service and control plane, on a CPU or a GPU by the build of torch that pip takes.
+# Build from the top of the repository:
 #   docker build -f deploy/server.Dockerfile -t pd-server .
 # Installs only the roots it needs (core, proto, server).
 ARG BASE=python:3.11-slim-bookworm
@@ -6,6 +7,8 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 # Further arguments of pip, for example to choose a CPU-only build of torch (see docs/guides/deployment.md).
 ARG PIP_EXTRA_ARGS=""
+# What is installed: "server,otel" can also send traces.
+ARG EXTRAS=server
 WORKDIR /src
 RUN python3 -m venv /opt/pd
 # Dependencies first, against an empty package: this layer changes only with pyproject.toml.
@@ -14,7 +17,7 @@ COPY pyproject.toml hatch_build.py README.md LICENSE ./
 # hadolint ignore=SC2086
 RUN mkdir -p core/pd_core && touch core/pd_core/__init__.py \
     && /opt/pd/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
-        ${PIP_EXTRA_ARGS} '.[server]'
+        ${PIP_EXTRA_ARGS} ".[${EXTRAS}]"
 COPY core ./core
 COPY proto ./proto
 COPY server ./server
@@ -25,6 +28,8 @@ RUN /opt/pd/bin/python -m pip install --no-cache-dir --disable-pip-version-check
 FROM ${BASE}
 RUN groupadd --gid 10001 pd \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin pd
+# A new volume takes over the owner of the folder that it is mounted on.
+RUN install --directory --owner 10001 --group 10001 /models
 COPY --from=build /opt/pd /opt/pd
 COPY deploy/healthcheck.py /opt/pd/healthcheck.py
 # Everything that is written goes to /tmp, so the root may be read-only.
@@ -32,6 +37,7 @@ ENV PATH=/opt/pd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     XDG_CACHE_HOME=/tmp/cache \
+    PD_MODELS_DIR=/models \
     PD_SERVER_HOST=0.0.0.0 \
     PD_SERVER_GRPC_PORT=50051 \
     PD_SERVER_HTTP_PORT=8080

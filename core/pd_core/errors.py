@@ -19,6 +19,7 @@
     |   `-- Unauthenticated
     |-- CapacityError              nothing is wrong with the request: try again later
     |   |-- QueueFull
+    |   |-- QuotaExceeded          the key has used what it may
     |   |-- RequestExpired         it waited longer than it was useful for
     |   |-- NotReady
     |   `-- ShuttingDown
@@ -63,6 +64,7 @@ __all__ = [
     "PromptTooLong",
     "ProtocolError",
     "QueueFull",
+    "QuotaExceeded",
     "RequestError",
     "RequestExpired",
     "ShuttingDown",
@@ -160,6 +162,10 @@ class CapacityError(PdError):
 
 class QueueFull(CapacityError):
     """The admission queue is full."""
+
+
+class QuotaExceeded(CapacityError):
+    """The key has used all that it may for now."""
 
 
 class RequestExpired(CapacityError):

@@ -15,6 +15,7 @@ from pd_core.settings.option import Option, Part, Secret
 from pd_core.sockets.loopback import is_loopback
 from pd_core.speculation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from pd_core.store.model_names import DEFAULT_MODEL, MODEL_HELP
+from pd_server.keys.key_file import NamedKey, named_keys
 
 __all__ = ["ENGINES", "EngineConfig", "ServerConfig", "TlsConfig", "VllmConfig"]
 
@@ -116,7 +117,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """Certificate chain and private key, both PEM files.
+    """Certificate chain and private key, and whose clients may connect: all PEM files.
 
     Raises:
         ConfigError: they cannot be read or do not belong together.
@@ -124,8 +125,21 @@ class TlsConfig:
 
     cert: Annotated[Path, Option("PEM certificate chain.", "tls-cert")]
     key: Annotated[Path, Option("PEM private key.", "tls-key")]
+    client_ca: Annotated[
+        Path | None,
+        Option("PEM authority that signed every client's certificate.", "tls-client-ca"),
+    ] = None
 
     def __post_init__(self) -> None:
+        if self.client_ca is not None:
+            try:
+                ssl.create_default_context(cafile=str(self.client_ca))
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise ConfigError(
+                    f"--tls-client-ca {self.client_ca} cannot be used ({reason}); give the PEM "
+                    "certificate of the authority that signs the clients' certificates"
+                ) from error
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.cert, self.key)
         except OSError as error:  # ssl.SSLError is one
@@ -166,29 +180,37 @@ class ServerConfig:
         Path | None, Option("File with the bearer key (or PD_SERVER_API_KEY).")
     ] = None
     api_key: Annotated[str | None, Secret("api-key-file")] = field(default=None, repr=False)
+    api_keys_file: Annotated[
+        Path | None, Option("TOML file of named keys' hashes and quotas; read again when changed.")
+    ] = None
+    share_prefixes: Annotated[bool, Option("Let different keys share cached prefixes.")] = False
     insecure: Annotated[bool, Option("Listen beyond loopback without TLS or without a key.")] = (
         False
     )
     reflection: Annotated[bool, Option("Offer gRPC reflection.")] = False
+    otel: Annotated[
+        bool, Option("Send OpenTelemetry spans (extra otel) to OTEL_EXPORTER_OTLP_ENDPOINT.")
+    ] = False
     drain_s: Annotated[float, Ge(0), Option("Seconds running requests get after SIGTERM.")] = 30.0
     start_timeout_s: float = 10.0
 
-    def key(self) -> str | None:
-        """Return the bearer key; None: none is asked for.
+    def keys(self) -> tuple[NamedKey, ...]:
+        """Read the keys that may call; empty: none is asked for.
 
         Raises:
-            ConfigError: it cannot be read or used.
+            ConfigError: they cannot be read or used.
         """
-        return chosen_api_key(self.api_key_file, self.api_key, "PD_SERVER_API_KEY")
+        one = chosen_api_key(self.api_key_file, self.api_key, "PD_SERVER_API_KEY")
+        return named_keys(self.api_keys_file, one)
 
     def __post_init__(self) -> None:
         missing = [
             name
             for name, value in (
                 ("TLS (--tls-cert and --tls-key)", self.tls),
-                ("a key (--api-key-file or PD_SERVER_API_KEY)", self.key()),
+                ("a key (--api-key-file, --api-keys-file or PD_SERVER_API_KEY)", self.keys()),
             )
-            if value is None
+            if not value
         ]
         if missing and not self.insecure and not is_loopback(self.host):
             raise ConfigError(

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from pd_core.errors import EngineDead, ShuttingDown
 from pd_core.generation import ServerInfo
 from pd_core.process.loading_thread import in_loading_thread
+from pd_core.process.tracing import Tracing
 from pd_core.sockets.listening import format_address
 from pd_core.sockets.open_files import raise_open_files
 from pd_proto.v1 import generation_pb2 as pb
@@ -25,7 +26,8 @@ from pd_server.engine.thread import EngineThread
 from pd_server.gate.admission import Admission
 from pd_server.gate.server_card import server_card
 from pd_server.gate.validation import RequestValidator
-from pd_server.operations.auth import ApiKey
+from pd_server.keys.key_watch import watch_keys
+from pd_server.keys.keyring import Keyring
 from pd_server.operations.connection_caps import connection_caps
 from pd_server.operations.control_plane import make_control_plane
 from pd_server.operations.http_server import HttpServer
@@ -72,7 +74,8 @@ class Server:
     def __init__(self, config: ServerConfig, build_engine: Callable[[], Engine]) -> None:
         self._config = config
         self._build_engine = build_engine
-        self._api_key = ApiKey(config.key())
+        self._keyring = Keyring(config.keys())
+        self._tracing = Tracing("pd-server") if config.otel else None
         self._phase = Phase.LOADING
         self._died = asyncio.Event()
         self._error: EngineDead | None = None
@@ -85,7 +88,7 @@ class Server:
         self._grpc_port = 0
         self._http: HttpServer | None = None
         self._strangers: Strangers | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._watches = list[asyncio.Task[None]]()
 
     @property
     def grpc_address(self) -> str:
@@ -147,14 +150,16 @@ class Server:
             self._engine.abort_all(
                 ShuttingDown("the server was stopped before the answer ended; use another one")
             )
-        if self._watch is not None:
-            self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
         if self._grpc is not None:
             await self._grpc.stop(grace=1.0)
         if self._http is not None:
             await self._http.stop()
         if self._engine is not None:
             await self._engine.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     async def _start(self) -> None:
         config = self._config
@@ -164,6 +169,8 @@ class Server:
         self._grpc_port = add_grpc_port(self._grpc, config.host, config.grpc_port, config.tls)
         self._strangers = Strangers(self._grpc_port, self._caps.grpc)
         await self._http.start()
+        if config.api_keys_file is not None:
+            self._watches.append(asyncio.create_task(watch_keys(self._keyring, config.keys)))
         service = self._make_service(await in_loading_thread(self._build_engine))
 
         add_GenerationServiceServicer_to_server(service, self._grpc)
@@ -172,7 +179,7 @@ class Server:
             names = (_SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
         await self._grpc.start()
-        self._watch = asyncio.create_task(self._strangers.watch())
+        self._watches.append(asyncio.create_task(self._strangers.watch()))
         for name in ("", _SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._phase = Phase.SERVING
@@ -181,7 +188,7 @@ class Server:
     def _make_grpc(self) -> grpc.aio.Server:
         return make_grpc_server(
             (
-                AuthInterceptor(self._api_key, self._count_error),
+                AuthInterceptor(self._keyring, self._count_error),
                 ErrorInterceptor(self._count_error, self._on_call),
             ),
             (*_GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", self._caps.grpc)),
@@ -212,13 +219,20 @@ class Server:
             RequestValidator(card),
             card,
             self._metrics,
-            config.start_timeout_s,
+            self._keyring,
+            share_prefixes=config.share_prefixes,
+            tracing=self._tracing,
+            start_timeout_s=config.start_timeout_s,
         )
         return self._service
 
     def _control_plane(self) -> ASGIApp:
         return make_control_plane(
-            phase=lambda: self._phase, info=self._info, metrics=self._render, api_key=self._api_key
+            phase=lambda: self._phase,
+            info=self._info,
+            metrics=self._render,
+            keyring=self._keyring,
+            certified_only=self._config.tls is not None and self._config.tls.client_ca is not None,
         )
 
     def _info(self) -> ServerInfo | None:

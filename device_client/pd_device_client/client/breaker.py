@@ -11,6 +11,7 @@ the cloud's card, so after closing, a single failure before the first finished a
 again, for longer than before.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,10 +44,19 @@ class BreakerPolicy:
 
 
 class CircuitBreaker:
-    """Judges a cloud by the outcome of each attempt to use it."""
+    """Judges a cloud by the outcome of each attempt to use it.
 
-    def __init__(self, policy: BreakerPolicy | None = None) -> None:
+    Args:
+        policy: when it opens and closes.
+        share: draws from [0, 1) which share of the second half of a wait is waited, so that not
+            all devices come at one moment to a cloud that is back; 1: whole waits.
+    """
+
+    def __init__(
+        self, policy: BreakerPolicy | None = None, share: Callable[[], float] = lambda: 1.0
+    ) -> None:
         self._policy = policy or BreakerPolicy()
+        self._share = share
         self._failures = 0  # since the cloud last did its part of an answer
         self._probes = 0  # good ones in a row
         self._wait_s = 0.0
@@ -86,4 +96,4 @@ class CircuitBreaker:
         if opens or (self._open and now_s >= self._probe_at_s):
             longer_s = min(2 * self._wait_s, policy.longest_wait_s)
             self._open, self._wait_s = True, longer_s or policy.first_wait_s
-            self._probe_at_s = now_s + self._wait_s
+            self._probe_at_s = now_s + self._wait_s * (1.0 + self._share()) / 2

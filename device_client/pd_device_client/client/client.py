@@ -1,5 +1,6 @@
 """The device client: both sides, their speed estimates, and a session for each answer."""
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -10,8 +11,10 @@ from pd_core.constraint import Constraint
 from pd_core.errors import CloudBudgetSpent, CloudUnavailable, InvalidRequest
 from pd_core.generation import Fingerprints, FinishReason, TokenLogprobs
 from pd_core.grammar.grammars import Grammars
+from pd_core.process.tracing import Tracing
 from pd_core.refinement import MOST_PROTECTED, Ranges
 from pd_core.text.tokenizer import Tokenizer
+from pd_device_client.client.answer_trace import AnswerTrace
 from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.form_check import FormCheckedLink
@@ -58,12 +61,13 @@ class DeviceClient:
         device_profile: the device's speeds; measured at start when None.
         timeouts: for the cloud's streams.
         local_seqs: answers that the local engine works on at the same time; others wait.
-        breaker: stops using a cloud that fails repeatedly.
+        breaker: makes what stops using a cloud that fails repeatedly.
         text: makes the detokeniser of an answer; None: no text.
         lengths: of past answers; None: there are none yet.
         promise: all that is promised by default; None: only pace_s and ttft_s.
         caps: on the cloud's tokens and cost; None: there are none.
         account: what was spent today; None without a cap of a day.
+        tracing: makes spans of answers; None: none are made.
         protect: finds the positions of a prompt that are read in any case; None: there are none.
         grammars: compiles the forms of answers, so that a cloud's tokens are checked; None: they
             are not.
@@ -88,18 +92,20 @@ class DeviceClient:
         device_profile: SpeedProfile | None = None,
         timeouts: CloudTimeouts | None = None,
         local_seqs: int = 1,
-        breaker: CircuitBreaker | None = None,
+        breaker: Callable[[], CircuitBreaker] = CircuitBreaker,
         text: TextMaker | None = None,
         lengths: AnswerLengths | None = None,
         promise: Promise | None = None,
         caps: CloudCaps | None = None,
         account: DayAccount | None = None,
+        tracing: Tracing | None = None,
         protect: Callable[[Sequence[int]], Ranges] | None = None,
         grammars: Grammars | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         self._caps = caps or CloudCaps()
         self._account = account
+        self._tracing = tracing
         self._engine = engine
         self._card = None if engine is None else engine.card
         self._text = text
@@ -116,7 +122,8 @@ class DeviceClient:
         self.turns = EngineTurns(local_seqs)
         self.before_plan: Callable[[], object] = _nothing
         self._tokenizer = tokenizer
-        self.cloud = CloudWatch(self._told(cloud), self._card, breaker)
+        self._breaker = breaker
+        self.cloud = CloudWatch(self._told(cloud), self._card, breaker())
 
     @property
     def device_profile(self) -> SpeedProfile:
@@ -147,12 +154,11 @@ class DeviceClient:
         """
         self.cloud.stop()
         unmet = CloudUnavailable("the cloud has not answered yet")
-        self.cloud = CloudWatch(self._told(link), self._card, error=unmet)
+        self.cloud = CloudWatch(self._told(link), self._card, self._breaker(), error=unmet)
 
     def _told(self, link: CloudLink | None) -> CloudLink | None:
         """Tell a link that needs it what runs here; return the link."""
-        known = self._card is not None and self._tokenizer is not None
-        if known and isinstance(link, NeedsModel):
+        if self._card is not None and self._tokenizer is not None and isinstance(link, NeedsModel):
             link.use_model(self._card, self._tokenizer)
         return link
 
@@ -168,6 +174,7 @@ class DeviceClient:
             PdError: the cloud is unreachable and there is no local engine.
         """
         self.before_plan()
+        trace = None if self._tracing is None else AnswerTrace(self._tracing, ask)
         promise = ask.promise or self.promise
         promise.check_mode(ask.mode)
         if promise.local_only and ask.mode is not Mode.DEVICE_ONLY:
@@ -185,6 +192,8 @@ class DeviceClient:
         both = sides.engine is not None and ask.mode is Mode.PD_DEVICE
         if both and plan.mode is Mode.CLOUD_ONLY:
             self.device_estimate.not_used()
+        if trace is not None:
+            trace.planned(plan)
         session = Session(
             ask,
             plan,
@@ -198,7 +207,8 @@ class DeviceClient:
                 *_text_notes(sides, plan),
             ],
             reading=_reading(promise, plan),
-            on_end=partial(self._learn, cloud, num_prompt),
+            on_end=partial(self._learn, cloud, num_prompt, trace),
+            trace=trace,
         )
         logger.debug("request %s: %s", ask.request_id, plan)
         return session
@@ -307,8 +317,14 @@ class DeviceClient:
             await self.cloud.link.close()
         if self._engine is not None:
             await self._engine.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
-    def _learn(self, cloud: CloudWatch, num_prompt: int, outcome: Outcome) -> None:
+    def _learn(
+        self, cloud: CloudWatch, num_prompt: int, trace: AnswerTrace | None, outcome: Outcome
+    ) -> None:
+        if trace is not None:
+            trace.ended(outcome)
         if outcome.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}:
             self.lengths.add(num_prompt, len(outcome.shown))
         cloud.judge(outcome)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pd_device_client.cloud.client_certificate import ClientCertificate
+
 __all__ = ["CloudAddress", "is_url"]
 
 
@@ -21,6 +23,7 @@ class CloudAddress:
         tls_ca: PEM file of the certificate authority to trust.
         tls: TLS with this system's authorities; without this and tls_ca, plaintext. A URL says
             itself whether it has TLS.
+        client: this device's own certificate and key, where the cloud asks for one.
         api_key: bearer key.
         insecure: allow plaintext to another machine.
         model: of an OpenAI-compatible server: the name of the model to ask for; None: its only one.
@@ -32,6 +35,7 @@ class CloudAddress:
     tls: bool = False
     api_key: str | None = field(default=None, repr=False)
     insecure: bool = False
+    client: ClientCertificate | None = None
     model: str | None = None
     api: str = "auto"
 
@@ -46,7 +50,10 @@ class CloudAddress:
             return ""
 
     def to(self, target: str) -> "CloudAddress":
-        """Return the address of another cloud, which does not get this one's key or model."""
+        """Return the address of another cloud.
+
+        It gets neither this one's key and model nor who we are.
+        """
         if target == self.target:
             return self
-        return replace(self, target=target, api_key=None, model=None, api="auto")
+        return replace(self, target=target, api_key=None, client=None, model=None, api="auto")

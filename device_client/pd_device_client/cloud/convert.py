@@ -281,7 +281,8 @@ def _network_error(code: str, text: str) -> PdError:
     if code == "UNAVAILABLE":
         return CloudUnavailable(
             "the cloud cannot be reached, or the stream broke; check that pd-server runs there, "
-            f"that the port is its gRPC port, and --tls-ca if it speaks TLS: {text}"
+            "that the port is its gRPC port, --tls-ca if it speaks TLS, and --tls-client-cert if "
+            f"it asks for this device's certificate: {text}"
         )
     if code == "INTERNAL" and text == _CLOSED_BEFORE_SENT:
         return CloudUnavailable("the cloud closed the stream before the request was sent")

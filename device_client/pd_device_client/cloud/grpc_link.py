@@ -12,9 +12,11 @@ import grpc.aio
 from pd_core.errors import CloudUnavailable, ConfigError, PdError, TransportError
 from pd_core.files.api_key import checked_api_key
 from pd_core.generation import CloudEvent, Extend, ServerInfo, Start, Stop
+from pd_core.process.tracing import TRACEPARENT
 from pd_core.sockets.loopback import is_loopback
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.authority import read_authority
+from pd_device_client.cloud.client_certificate import ClientCertificate
 from pd_device_client.cloud.convert import (
     error_from_call,
     info_from_pb,
@@ -47,7 +49,7 @@ class GrpcCloudLink:
 
     Args:
         target: "host:port".
-        tls_ca, tls, api_key, insecure: as in CloudAddress.
+        tls_ca, tls, api_key, insecure, client: as in CloudAddress.
         info_timeout_s: deadline of a card request.
         stream_timeout_s: deadline of a whole stream.
 
@@ -63,6 +65,7 @@ class GrpcCloudLink:
         tls: bool = False,
         api_key: str | None = None,
         insecure: bool = False,
+        client: ClientCertificate | None = None,
         info_timeout_s: float = 3.0,
         stream_timeout_s: float = 1800.0,
     ) -> None:
@@ -78,9 +81,9 @@ class GrpcCloudLink:
         self._host = host
         options = [*_CHANNEL_OPTIONS, *proxy_options(host)]
         if tls_ca is not None or tls:
-            credentials = grpc.ssl_channel_credentials(
-                read_authority(tls_ca).encode() if tls_ca else None
-            )
+            authority = read_authority(tls_ca).encode() if tls_ca else None
+            certificate, own_key = (None, None) if client is None else client.read()
+            credentials = grpc.ssl_channel_credentials(authority, own_key, certificate)
             self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         else:
             if not insecure and not is_loopback(host):
@@ -104,6 +107,7 @@ class GrpcCloudLink:
             tls=address.tls,
             api_key=address.api_key,
             insecure=address.insecure,
+            client=address.client,
         )
 
     async def info(self) -> ServerInfo:
@@ -120,7 +124,9 @@ class GrpcCloudLink:
 
     async def open(self, start: Start) -> "_GrpcStream":
         """Open a stream and send `start`."""
-        call = self._stub.Generate(timeout=self._stream_timeout_s, metadata=self._metadata)
+        traceparent = TRACEPARENT.get()
+        metadata = (*self._metadata, *([("traceparent", traceparent)] if traceparent else ()))
+        call = self._stub.Generate(timeout=self._stream_timeout_s, metadata=metadata)
         stream = _GrpcStream(call, SealCheck(start, sealed=self._sealed), self._host)
         try:
             await stream.send(start)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pd_core.files.api_key import chosen_api_key
-from pd_core.settings.option import Option, Secret
+from pd_core.settings.option import Option, Part, Secret
 from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.client_certificate import ClientCertificate
 from pd_device_client.cloud.openai.services import APIS, AUTO
 
 __all__ = ["CloudSettings"]
@@ -40,6 +41,7 @@ class CloudSettings:
     ] = None
     api_key: Annotated[str | None, Secret("api-key-file")] = field(default=None, repr=False)
     insecure: Annotated[bool, Option("Allow plaintext to a cloud on another machine.")] = False
+    client: Annotated[ClientCertificate | None, Part()] = None
 
     def address(self) -> CloudAddress:
         """Return the settings as an address; its target is empty without a cloud.
@@ -54,6 +56,7 @@ class CloudSettings:
             self.tls,
             key,
             self.insecure,
-            model=self.model,
-            api=self.api,
+            self.client,
+            self.model,
+            self.api,
         )

@@ -5,8 +5,9 @@ cloud and for each pass of the device, so prompt and answer bound their number.
 """
 
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pd_core.errors import PdError
 from pd_device_client.contract.ask import Mode
@@ -25,6 +26,7 @@ __all__ = [
     "PromptRefined",
     "Replanned",
     "Tell",
+    "Trace",
     "silent",
 ]
 
@@ -140,6 +142,19 @@ class Happened(NamedTuple):
 
     at_s: float
     what: Happening
+
+
+class Trace(Protocol):
+    """Follows an answer; it never blocks."""
+
+    @property
+    def context(self) -> Context:
+        """What the answer's tasks run in, so that its cloud streams belong to it."""
+        ...
+
+    def happened(self, what: Happening) -> None:
+        """Take an event, now."""
+        ...
 
 
 def silent(_happening: Happening) -> None:

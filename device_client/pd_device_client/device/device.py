@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from pd_core.grammar.grammars import Grammars
 from pd_core.host.cpu import num_cores
 from pd_core.host.free_memory import trim_heap
 from pd_core.process.loading_thread import in_loading_thread
+from pd_core.process.tracing import Tracing
 from pd_core.speculation.speculation import Speculation
 from pd_core.text.protected import protected_ranges
+from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.client.measure import keep_profile, kept_profile
 from pd_device_client.contract.ports import CloudLink
@@ -151,6 +154,8 @@ async def open_device(
         protect=partial(protected_ranges, loaded.tokenizer),
         grammars=local.grammars,
         tokenizer=loaded.tokenizer,
+        breaker=partial(CircuitBreaker, share=random.random),
+        tracing=Tracing("pd-device") if settings.otel else None,
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)

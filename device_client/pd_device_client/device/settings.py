@@ -102,6 +102,9 @@ class DeviceSettings:
             "the model's, at most 8192. torch takes memory as it goes."
         ),
     ] = None
+    otel: Annotated[
+        bool, Option("Send OpenTelemetry spans (extra otel) to OTEL_EXPORTER_OTLP_ENDPOINT.")
+    ] = False
 
     def __post_init__(self) -> None:
         _ = self.slowed_to

@@ -16,7 +16,6 @@ from pd_core.errors import (
     CloudTimeout,
     CloudUnavailable,
     PdError,
-    ProtocolError,
     TransportError,
 )
 from pd_core.generation import Admitted, Extend, Finished, RefinedPrompt, Start, Stop, Tokens
@@ -25,7 +24,7 @@ from pd_device_client.contract.happenings import CloudArrived, CloudAsked, Cloud
 from pd_device_client.contract.ports import CloudStream
 from pd_device_client.session.clock import loop_time
 from pd_device_client.session.refinement import Refinement
-from pd_device_client.session.retries import retry_wait_s
+from pd_device_client.session.retries import retry_in_s
 from pd_device_client.session.sides import Sides
 from pd_device_client.session.silence import Silence
 from pd_device_client.session.token_log import TokenLog
@@ -387,11 +386,12 @@ class CloudLeg:
         logger.info("request %s: the cloud's stream ended: %s", self._ask.request_id, error)
         self.error = error
         self.state = LegState.IDLE
-        wait_s = retry_wait_s(error, self._failures)
+        now = self._time()
+        wait_s = retry_in_s(error, self._failures, self._ask.request_id)
         if wait_s is None:
             self.state = LegState.FAILED
             self._tell(CloudFailed(error, final=True))
             return
-        self._retry_at_s = self._time() + wait_s
+        self._retry_at_s = now + wait_s
         self._failures += 1
         self._tell(CloudFailed(error, final=False))

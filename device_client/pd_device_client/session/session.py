@@ -14,7 +14,7 @@ from pd_core.errors import BothEnginesFailed, InvalidConstraint, PdError
 from pd_core.generation import FinishReason
 from pd_core.refinement import Ranges
 from pd_device_client.contract.ask import Ask, Mode
-from pd_device_client.contract.happenings import Happened, Happening, Tell, silent
+from pd_device_client.contract.happenings import Happened, Happening, Tell, Trace, silent
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.text_source import TextSource
 from pd_device_client.planning.planner import Plan, below_pace
@@ -56,6 +56,7 @@ class Session:
         notes: first notes of the outcome, in words for the user.
         reading: the reader's own speed, for an answer with text; None: the plan's pace.
         on_end: called with the outcome when it is complete.
+        trace: follows it; None: nothing does.
 
     Attributes:
         ask, plan, sides: as given.
@@ -76,17 +77,19 @@ class Session:
         notes: Sequence[str] = (),
         reading: ReadingPace | None = None,
         on_end: Callable[[Outcome], None] | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.ask = ask
         self.plan = plan
         self.sides = sides
         self._on_end = on_end
+        self._trace = trace
         self._changed = Signal()
         self._told = asyncio.Queue[Shown | Happened | None]()  # used only when watched
         self._device_task: asyncio.Task[None] | None = None  # the latest: a stand-in comes and goes
         self._claims_given_back = 0
         self._cancelled = False
-        tell: Tell = self._tell if ask.watched else silent
+        tell: Tell = self._tell if ask.watched or trace is not None else silent
         changed, self.seen = self._changed, Seen()
         ends = (*sides.eos_token_ids, *ask.stop_token_ids)
         self.log = log = TokenLog(ask.max_tokens, ends, self._committed, tell)
@@ -137,7 +140,10 @@ class Session:
         )
 
     def _tell(self, happening: Happening) -> None:
-        self._told.put_nowait(Happened(self.reader.since_submit_s(), happening))
+        if self.ask.watched:
+            self._told.put_nowait(Happened(self.reader.since_submit_s(), happening))
+        if self._trace is not None:
+            self._trace.happened(happening)
 
     def _committed(self, position: int, token_id: int) -> None:
         shared = self.handoff.mode is Mode.PD_DEVICE
@@ -169,7 +175,9 @@ class Session:
             PdError: no side can continue; everything committed was shown before.
         """
         self.reader.begin(self.ask.asked_s)
-        outcome, tasks = self.outcome, [asyncio.ensure_future(self._drive())]
+        context = None if self._trace is None else self._trace.context
+        loop = asyncio.get_running_loop()
+        outcome, tasks = self.outcome, [loop.create_task(self._drive(), context=context)]
         try:
             if self.ask.watched:
                 tasks.append(asyncio.ensure_future(self._show_beside(*tasks)))

@@ -11,30 +11,40 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pd_core.errors import CapacityError, PdError, ShuttingDown, status_of
+from pd_core.errors import CapacityError, PdError, ShuttingDown, Unauthenticated, status_of
 from pd_core.generation import ServerInfo
-from pd_server.operations.auth import ApiKey
+from pd_server.keys.keyring import Keyring
 from pd_server.operations.lifecycle import Phase
 
-__all__ = ["error_response", "make_control_plane"]
+__all__ = ["CERTIFIED", "error_response", "make_control_plane"]
+
+CERTIFIED = "certified"
+"""The name in a connection's state that tells whether its client sent a trusted certificate."""
+
+_OPEN = frozenset({"/healthz", "/readyz"})
 
 
 def make_control_plane(
     phase: Callable[[], Phase],
     info: Callable[[], ServerInfo | None],
     metrics: Callable[[], bytes],
-    api_key: ApiKey,
-) -> Starlette:
+    keyring: Keyring,
+    *,
+    certified_only: bool = False,
+) -> ASGIApp:
     """Build the control plane.
 
-    `/healthz` and `/readyz` are open; `/metrics` and `/v1/info` require the key if one is set.
+    `/healthz` and `/readyz` are open. All else, also what is not there, asks for a key if there are
+    any, and for a client's certificate where those are asked for.
 
     Args:
         phase: the server's phase.
         info: the server's card; None while the model loads.
         metrics: the metrics in Prometheus' text format.
-        api_key: the key.
+        keyring: the keys.
+        certified_only: whether a client's certificate is asked for.
     """
 
     async def healthz(_request: Request) -> JSONResponse:
@@ -47,12 +57,10 @@ def make_control_plane(
         ready = phase() is Phase.SERVING
         return JSONResponse({"status": phase().value}, 200 if ready else 503)
 
-    async def metrics_text(request: Request) -> Response:
-        api_key.check(request.headers.get("authorization"))
+    async def metrics_text(_request: Request) -> Response:
         return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
 
-    async def server_info(request: Request) -> JSONResponse:
-        api_key.check(request.headers.get("authorization"))
+    async def server_info(_request: Request) -> JSONResponse:
         card = info()
         if card is None:
             raise ShuttingDown(f"the server is {phase().value}; try again shortly")
@@ -69,7 +77,7 @@ def make_control_plane(
         PdError: typed_error,
         HTTPException: http_error,
     }
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -78,6 +86,36 @@ def make_control_plane(
         ],
         exception_handlers=errors,
     )
+    return _Door(app, keyring, certified_only=certified_only)
+
+
+class _Door:
+    """Lets a request in by its path alone, before any route is looked for; else by key.
+
+    The path is the request line's: what a Host header adds to a URL cannot open it.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, *, certified_only: bool) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._certified_only = certified_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"] not in _OPEN:
+            try:
+                self._check(scope)
+            except Unauthenticated as error:
+                return await error_response(error)(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        if self._certified_only and not scope.get("state", {}).get(CERTIFIED):
+            raise Unauthenticated(
+                "this server asks for a client's certificate; send one that --tls-client-ca signed"
+            )
+        headers = [value for name, value in scope["headers"] if name == b"authorization"]
+        self._keyring.account(headers[0] if len(headers) == 1 else None)
 
 
 def _card_json(card: ServerInfo) -> dict[str, Any]:

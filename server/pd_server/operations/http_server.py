@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
@@ -11,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pd_core.sockets.reception import Reception
 from pd_server.config import TlsConfig
+from pd_server.operations.control_plane import CERTIFIED
 
 __all__ = ["HttpServer"]
 
@@ -24,6 +26,15 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the process's entry point, which drains both servers."""
         yield
+
+
+class _Protocol(H11Protocol):
+    """Tells the app whether the client has a certificate; one not trusted gets no TLS."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        self.app_state[CERTIFIED] = tls is not None and bool(tls.getpeercert())
 
 
 class HttpServer:
@@ -40,6 +51,7 @@ class HttpServer:
         self, app: ASGIApp, listener: socket.socket, tls: TlsConfig | None, most: int
     ) -> None:
         self._listener = listener
+        ca = None if tls is None else tls.client_ca
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
@@ -52,6 +64,9 @@ class HttpServer:
                 timeout_graceful_shutdown=2,
                 ssl_certfile=None if tls is None else tls.cert,
                 ssl_keyfile=None if tls is None else str(tls.key),
+                ssl_ca_certs=None if ca is None else str(ca),
+                # Probes have none: which routes ask for one is the control plane's.
+                ssl_cert_reqs=ssl.CERT_NONE if ca is None else ssl.CERT_OPTIONAL,
             )
         )
         self._most = most
@@ -75,7 +90,7 @@ class HttpServer:
         config, state = self._server.config, self._server.server_state
         self._reception = Reception(
             self._listener,
-            lambda: H11Protocol(config, state, app_state={}),
+            lambda: _Protocol(config, state, app_state={}),
             _answers,
             self._most,
             config.ssl,

@@ -34,6 +34,10 @@ def add_grpc_port(server: grpc.aio.Server, host: str, port: int, tls: TlsConfig 
         if tls is None:
             return server.add_insecure_port(address)
         pair = (tls.key.read_bytes(), tls.cert.read_bytes())
-        return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        authority = None if tls.client_ca is None else tls.client_ca.read_bytes()
+        credentials = grpc.ssl_server_credentials(
+            [pair], authority, require_client_auth=authority is not None
+        )
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise port_taken(host, port, "--grpc-port") from error

@@ -1,4 +1,4 @@
-"""How a server logs: one line a record, text or JSON, with the request id if there is one."""
+"""How a server logs: one line a record, text or JSON, with request id and key's name if known."""
 
 import json
 import logging
@@ -16,9 +16,9 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        request_id = getattr(record, "request_id", None)
-        if request_id is not None:
-            entry["request_id"] = request_id
+        for name in ("request_id", "key"):
+            if (value := getattr(record, name, None)) is not None:
+                entry[name] = value
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry)

@@ -62,7 +62,7 @@ class _LoadCollector(Collector):
 
 
 class Metrics:
-    """What one server counts. Labels hold class and reason names only, never request data.
+    """What one server counts. Labels hold names of classes, reasons and keys, never request data.
 
     Args:
         load: returns the engine's present load.
@@ -95,6 +95,33 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+
+        self._key_requests = self._of_key("pd_key_requests", "Requests admitted.")
+        self._key_refused = self._of_key("pd_key_refused", "Requests over the key's quota.")
+        self._key_prompt = self._of_key("pd_key_prompt_tokens", "Prompt tokens, cached ones too.")
+        self._key_made = self._of_key("pd_key_generated_tokens", "Tokens made.")
+        self._key_busy_s = self._of_key("pd_key_engine_seconds", "Working time of the engine.")
+
+    def _of_key(self, name: str, text: str) -> Counter:
+        return Counter(name, text, ["key"], registry=self._registry)
+
+    def over_quota(self, key: str) -> None:
+        """Count a request that was refused because its key has used up its quota."""
+        self._key_refused.labels(key).inc()
+
+    def used(self, key: str, num_prompt: int, num_made: int, busy_s: float) -> None:
+        """Count what a request has used, once it has ended in any way.
+
+        Args:
+            key: the name of its key; "" where none is asked for.
+            num_prompt: tokens of the prompt and of the answer that it continued.
+            num_made: tokens made for it.
+            busy_s: its share of the engine's working time.
+        """
+        self._key_requests.labels(key).inc()
+        self._key_prompt.labels(key).inc(num_prompt)
+        self._key_made.labels(key).inc(num_made)
+        self._key_busy_s.labels(key).inc(busy_s)
 
     def finished(self, finished: Finished) -> None:
         """Count a request that ended in order."""

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from pd_core.errors import InvalidRequest, PdError, Unauthenticated, drop_frames
-from pd_server.operations.auth import ApiKey
+from pd_server.keys.keyring import Keyring
 from pd_server.rpc.grpc_errors import abort_arguments
 
 __all__ = ["AuthInterceptor", "ErrorInterceptor"]
@@ -28,15 +28,15 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses calls without the key; health checks need none.
+    """Refuses calls without a key; health checks need none.
 
     Args:
-        api_key: the key.
+        keyring: the keys.
         on_refused: called with every refusal, for the metrics.
     """
 
-    def __init__(self, api_key: ApiKey, on_refused: Callable[[PdError], None]) -> None:
-        self._api_key = api_key
+    def __init__(self, keyring: Keyring, on_refused: Callable[[PdError], None]) -> None:
+        self._keyring = keyring
         self._on_refused = on_refused
 
     async def intercept_service(
@@ -47,7 +47,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             return await continuation(handler_call_details)
         metadata = dict(handler_call_details.invocation_metadata or ())
         try:
-            self._api_key.check(metadata.get("authorization"))
+            self._keyring.account(metadata.get("authorization"))
         except Unauthenticated as error:
             self._on_refused(error)
             return _refusal(error)

@@ -10,12 +10,14 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from pd_core.errors import PdError, ProtocolError, ShuttingDown
+from pd_core.errors import PdError, ProtocolError, QuotaExceeded, ShuttingDown
 from pd_core.generation import Admitted, Extend, Finished, ServerInfo, Start, Stop
 from pd_core.identity.stream_seal import StreamSeal
+from pd_core.process.tracing import Tracing
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import GenerationServiceServicer
 from pd_server.engine.live_request import LiveRequest
@@ -23,7 +25,10 @@ from pd_server.engine.stream import EngineStream
 from pd_server.engine.thread import EngineThread
 from pd_server.gate.admission import Admission, Ticket
 from pd_server.gate.validation import RequestValidator
+from pd_server.keys.keyring import Keyring
+from pd_server.keys.quota import Account, Charge
 from pd_server.operations.metrics import Metrics
+from pd_server.operations.tracing import traced_request
 from pd_server.rpc.convert import event_to_pb, info_to_pb, request_from_pb
 
 __all__ = ["GenerationService"]
@@ -47,6 +52,9 @@ class GenerationService(GenerationServiceServicer):
         validator: checks each.
         card: what GetServerInfo returns, except for the load.
         metrics: counts them.
+        keyring: the keys; a call's is looked up here again, whatever let it in.
+        share_prefixes: whether requests of different keys may share cached prefixes.
+        tracing: makes spans; None: none are made.
         start_timeout_s: a stream without a Start after this is refused.
     """
 
@@ -57,6 +65,10 @@ class GenerationService(GenerationServiceServicer):
         validator: RequestValidator,
         card: ServerInfo,
         metrics: Metrics,
+        keyring: Keyring,
+        *,
+        share_prefixes: bool = False,
+        tracing: Tracing | None = None,
         start_timeout_s: float = 10.0,
     ) -> None:
         self._engine = engine
@@ -64,6 +76,9 @@ class GenerationService(GenerationServiceServicer):
         self._validator = validator
         self._card = card
         self._metrics = metrics
+        self._keyring = keyring
+        self._share_prefixes = share_prefixes
+        self._tracing = tracing
         self._start_timeout_s = start_timeout_s
         self._engine_ids = itertools.count()
         self._draining = False
@@ -103,51 +118,97 @@ class GenerationService(GenerationServiceServicer):
             raise ShuttingDown("the server shuts down; use another one, or try again later")
         self._validator.check_start(start)
         load = self._engine.load
-        ticket = self._admission.admit(_num_tokens(start, start.token_limit))
-        try:
-            stream = self._engine.submit(
-                LiveRequest.of(next(self._engine_ids), start, time.perf_counter()),
-                on_end=lambda: self._admission.release(ticket),
-            )
-        except PdError:
-            self._admission.release(ticket)
-            raise
-        logger.info("admitted", extra={"request_id": start.request_id})
-        self._open.add(stream)
-        self._idle.clear()
-        reader = asyncio.create_task(self._read(request_iterator, start, stream, ticket))
-        try:
-            seal = StreamSeal(start)
-            yield event_to_pb(Admitted(load), seal)
-            while stream in self._open:
-                event = await stream.receive()
-                yield event_to_pb(event, seal)
-                if isinstance(event, Finished):
-                    self._finished(start, stream, event)
-            await asyncio.wait({reader}, timeout=_LINGER_S)
-        finally:
-            reader.cancel()
-            self._forget(start, stream)
-            await asyncio.gather(reader, return_exceptions=True)
+        metadata = dict(context.invocation_metadata() or ())
+        account = self._keyring.account(metadata.get("authorization"))
+        parent = str(metadata.get("traceparent", ""))
+        with traced_request(self._tracing, parent, start, account.name) as trace:
+            call = self._admit(start, account)
+            logger.info("admitted", extra=call.log_fields)
+            stream = call.stream
+            self._open.add(stream)
+            self._idle.clear()
+            reader = asyncio.create_task(self._read(request_iterator, call))
+            try:
+                seal = StreamSeal(start)
+                yield event_to_pb(Admitted(load), seal)
+                while stream in self._open:
+                    event = await stream.receive()
+                    yield event_to_pb(event, seal)
+                    if isinstance(event, Finished):
+                        self._finished(call, event)
+                        trace.finished(event)
+                await asyncio.wait({reader}, timeout=_LINGER_S)
+            finally:
+                reader.cancel()
+                self._forget(call)
+                await asyncio.gather(reader, return_exceptions=True)
 
-    def _finished(self, start: Start, stream: EngineStream, finished: Finished) -> None:
+    def _admit(self, start: Start, account: Account) -> "_Call":
+        """Set aside what a request needs and hand it to the engine.
+
+        Raises:
+            CapacityError: its key has used up its quota, or there is no room.
+            EngineDead: the engine has failed.
+        """
+        num_tokens = _num_tokens(start, start.token_limit)
+        try:
+            charge = account.admit(num_tokens)
+        except QuotaExceeded:
+            self._metrics.over_quota(account.name)
+            raise
+        ticket = None
+        try:
+            ticket = self._admission.admit(num_tokens)
+            request = LiveRequest.of(
+                next(self._engine_ids), self._scoped(start, account), time.perf_counter()
+            )
+            stream = self._engine.submit(request, on_end=partial(self._admission.release, ticket))
+        except BaseException:
+            if ticket is not None:
+                self._admission.release(ticket)
+            account.settle(charge, 0)
+            raise
+        return _Call(start, request, stream, ticket, account, charge)
+
+    def _scoped(self, start: Start, account: Account) -> Start:
+        """Return the request with a salt of its key's own, so that keys share no cached prefix.
+
+        Whether a prefix is cached shows in the time to the first token: without this, one key could
+        find out what another has asked.
+        """
+        if self._share_prefixes or not account.name:
+            return start
+        return replace(start, cache_salt=f"{account.name}/{start.cache_salt}")
+
+    def _finished(self, call: "_Call", finished: Finished) -> None:
         """Count a stream that ended in order; gRPC already has its last message."""
-        self._close(stream)
+        self._close(call.stream)
         self._metrics.finished(finished)
+        self._settle(call, finished.tokens_generated, finished.engine_busy_s)
         logger.info(
             "finished (%s) after %d tokens",
             finished.reason,
             finished.tokens_generated,
-            extra={"request_id": start.request_id},
+            extra=call.log_fields,
         )
 
-    def _forget(self, start: Start, stream: EngineStream) -> None:
+    def _forget(self, call: "_Call") -> None:
         """Abort a stream whose client has gone; do nothing for one that has ended."""
-        self._close(stream)
-        if not stream.ended:
-            logger.info("the client has gone", extra={"request_id": start.request_id})
+        self._close(call.stream)
+        if not call.stream.ended:
+            logger.info("the client has gone", extra=call.log_fields)
             self._metrics.cancelled()
-            self._engine.abort(stream, ProtocolError("the stream was cancelled"))
+            self._engine.abort(call.stream, ProtocolError("the stream was cancelled"))
+        # Both are the engine's thread's, which may be in a step still: that one is not counted.
+        self._settle(call, call.request.num_generated_tokens, call.request.busy_s)
+
+    def _settle(self, call: "_Call", num_made: int, busy_s: float) -> None:
+        """Charge a request to its key, once."""
+        if call.charge.settled:
+            return
+        num_prefix = call.request.num_prefix_tokens
+        call.account.settle(call.charge, num_prefix + num_made)
+        self._metrics.used(call.account.name, num_prefix, num_made, busy_s)
 
     def _close(self, stream: EngineStream) -> None:
         self._open.discard(stream)
@@ -174,11 +235,9 @@ class GenerationService(GenerationServiceServicer):
             raise ProtocolError(f"{type(first).__name__} came before Start; send Start first")
         return first
 
-    async def _read(
-        self, messages: Messages, start: Start, stream: EngineStream, ticket: Ticket
-    ) -> None:
+    async def _read(self, messages: Messages, call: "_Call") -> None:
         """Apply the client's later messages until it half-closes; a bad one ends the stream."""
-        token_limit = start.token_limit
+        stream, token_limit = call.stream, call.start.token_limit
         try:
             async for message in messages:
                 value = request_from_pb(message)
@@ -190,8 +249,8 @@ class GenerationService(GenerationServiceServicer):
                             "a second Start came on this stream; open a new stream for it"
                         )
                     case Extend():
-                        self._validator.check_extend(start, value)
-                        granted = self._admission.extend(ticket, value.token_limit - token_limit)
+                        self._validator.check_extend(call.start, value)
+                        granted = self._extend(call, value.token_limit - token_limit)
                         if granted:
                             token_limit += granted
                             self._engine.extend(stream, token_limit)
@@ -199,6 +258,39 @@ class GenerationService(GenerationServiceServicer):
                         self._engine.stop(stream)
         except PdError as error:
             self._engine.abort(stream, error)
+
+    def _extend(self, call: "_Call", num_tokens: int) -> int:
+        """Return how many more tokens a request may make, of its key and of the server."""
+        allowed = call.account.extend(call.charge, num_tokens)
+        granted = self._admission.extend(call.ticket, allowed)
+        call.account.give_back(call.charge, allowed - granted)
+        return granted
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One admitted request, and what was set aside for it.
+
+    Attributes:
+        start: as the client sent it.
+        request: as the engine has it.
+        stream: its events.
+        ticket: its share of the server's bounds.
+        account: of the key that it came with.
+        charge: its share of that key's quota.
+    """
+
+    start: Start
+    request: LiveRequest
+    stream: EngineStream
+    ticket: Ticket
+    account: Account
+    charge: Charge
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What log lines about it carry."""
+        return {"request_id": self.start.request_id, "key": self.account.name}
 
 
 def _num_tokens(start: Start, token_limit: int) -> int:

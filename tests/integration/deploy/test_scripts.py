@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from pd_server.keys.key_file import named_keys
+from pd_server.keys.keyring import Keyring
+
 DEPLOY = Path(__file__).parents[3] / "deploy"
 
 
@@ -38,6 +41,7 @@ def test_secrets_name_every_host_and_are_closed_to_others(tmp_path: Path) -> Non
     addresses = {str(address) for address in names.get_values_for_type(x509.IPAddress)}
     assert addresses == {"127.0.0.1", "192.0.2.7"}
     assert len((folder / "api.key").read_text().strip()) == 64
+    assert stat.S_IMODE((folder / "ca.key").stat().st_mode) == 0o600
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / "tls.crt", folder / "tls.key")
 
 
@@ -46,6 +50,91 @@ def test_secrets_are_not_overwritten(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert "kept" in _make_secrets(tmp_path, "other.example").stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def _verify(folder: Path, name: str, purpose: str) -> None:
+    """Check a certificate as the strictest client would."""
+    subprocess.run(
+        [
+            *("openssl", "verify", "-x509_strict", "-purpose", purpose),
+            *("-CAfile", folder / "ca.crt", folder / f"{name}.crt"),
+        ],
+        check=True,
+        timeout=30,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def test_a_renewal_changes_nothing_for_clients(tmp_path: Path) -> None:
+    _make_secrets(tmp_path, "cloud.example")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    _verify(tmp_path, "tls", "sslserver")
+    _make_secrets(tmp_path, "--renew")
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"tls.crt", "tls.key"}
+    _verify(tmp_path, "tls", "sslserver")
+    names = [
+        x509.load_pem_x509_certificate(each["tls.crt"])
+        .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        .value
+        for each in (before, after)
+    ]
+    assert names[0] == names[1]
+
+
+def test_a_client_gets_a_certificate_of_its_own(tmp_path: Path) -> None:
+    _make_secrets(tmp_path)
+    _make_secrets(tmp_path, "--client", "laptop-1")
+    _verify(tmp_path, "laptop-1", "sslclient")
+    assert stat.S_IMODE((tmp_path / "laptop-1.key").stat().st_mode) == 0o600
+    for wrong in ("laptop-1", "../laptop-2", "tls", ""):
+        with pytest.raises(subprocess.CalledProcessError):
+            _make_secrets(tmp_path, "--client", wrong)
+
+
+def test_what_an_older_version_made_is_kept_and_completed(tmp_path: Path) -> None:
+    for name in ("tls.crt", "tls.key", "api.key"):
+        (tmp_path / name).write_text(f"old {name}")
+    _make_secrets(tmp_path)
+    for name in ("tls.crt", "tls.key", "api.key"):
+        assert (tmp_path / name).read_text() == f"old {name}"
+    assert (tmp_path / "ca.crt").read_text() == "old tls.crt"
+    assert (tmp_path / "hf.token").read_text() == ""
+
+
+def test_a_made_key_is_the_one_whose_hash_the_server_reads(tmp_path: Path) -> None:
+    told = [
+        subprocess.run(
+            [DEPLOY / "make-key.sh", name],
+            env={**os.environ, "PD_SECRETS": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+        for name in ("anna", "lab.bench-2")
+    ]
+    (tmp_path / "keys.toml").write_text("".join(told))
+    keyring = Keyring(named_keys(tmp_path / "keys.toml", None))
+    for name in ("anna", "lab.bench-2"):
+        key = (tmp_path / f"{name}.key").read_text()
+        assert key.strip() not in "".join(told)
+        assert stat.S_IMODE((tmp_path / f"{name}.key").stat().st_mode) == 0o600
+        assert keyring.account(f"Bearer {key.strip()}").name == name
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../a", "a" * 65])
+def test_a_key_needs_a_name(tmp_path: Path, name: str) -> None:
+    done = subprocess.run(
+        [DEPLOY / "make-key.sh", name],
+        env={**os.environ, "PD_SECRETS": str(tmp_path)},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_image_is_named_as_such() -> None:
@@ -58,7 +147,7 @@ def test_an_unknown_image_is_named_as_such() -> None:
     )
     assert done.returncode == 2
     assert "nonesuch" in done.stderr
-    assert "server device bench" in done.stderr
+    assert "server device bench vllm" in done.stderr
 
 
 class _Ready(http.server.BaseHTTPRequestHandler):

@@ -389,7 +389,7 @@ def lm() -> LoadedModel:
 
 
 def _get_paths(server: Server) -> list[str]:
-    app = make_control_plane(lambda: server.phase, lambda: None, bytes, server._api_key)
+    app = make_control_plane(lambda: server.phase, lambda: None, bytes, server._keyring)
     return [route.path for route in app.routes if "GET" in route.methods]  # type: ignore[attr-defined]
 
 

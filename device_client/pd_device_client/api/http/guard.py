@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pd_core.errors import PdError, Unauthenticated
+from pd_core.process.tracing import TRACEPARENT
 from pd_core.sockets.loopback import is_loopback
 from pd_device_client.api.http.error_forms import error_response
 from pd_device_client.api.http.errors import Refusal
@@ -23,6 +24,7 @@ __all__ = ["Access", "Guard"]
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TRACE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _BEARER = "bearer "
 
 
@@ -79,6 +81,9 @@ class Guard:
         except PdError as error:
             await error_response(error, scope["path"])(scope, receive, marked)
             return
+        # Whether or not this device makes spans: the cloud's may belong to the client's.
+        parents = _values(scope, b"traceparent")
+        TRACEPARENT.set(parents[0] if len(parents) == 1 and _TRACE.fullmatch(parents[0]) else "")
         await self._app(scope, receive, marked)
 
     def _check(self, scope: Scope) -> None:

@@ -1,6 +1,8 @@
 """The breaker's policy by properties, and a client that leaves a bad cloud alone and comes back."""
 
 import asyncio
+import random
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -67,6 +69,20 @@ def test_a_failed_probe_doubles_the_wait_up_to_the_longest() -> None:
         now_s += waits[-1]
         breaker.failed(now_s)
     assert waits == [2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+def test_devices_do_not_probe_at_one_moment() -> None:
+    """A thousand devices whose cloud fails at one moment, each with a share of its own."""
+    shares = random.Random(5)
+    waits = []
+    for _ in range(1000):
+        breaker = CircuitBreaker(POLICY, shares.random)
+        for _ in range(3):
+            breaker.failed(0.0)
+        waits.append(breaker.probe_in_s(0.0))
+    assert 1.0 <= min(waits) < max(waits) <= 2.0
+    tenths = Counter(int(wait_s * 10) for wait_s in waits)
+    assert max(tenths.values()) < 200
 
 
 def test_failures_of_what_began_before_it_opened_do_not_count_as_probes() -> None:

@@ -36,6 +36,8 @@ def _metrics() -> Metrics:
     metrics.error(QueueFull("full"))
     metrics.error(InvalidRequest("bad"))
     metrics.error(ValueError("a bug"))
+    metrics.used("anna", 5, 7, 0.25)
+    metrics.over_quota("anna")
     return metrics
 
 
