@@ -16,6 +16,7 @@ from pd_core.errors import (
     CloudTimeout,
     CloudUnavailable,
     PdError,
+    ProtocolError,
     TransportError,
 )
 from pd_core.generation import Admitted, Extend, Finished, RefinedPrompt, Start, Stop, Tokens
