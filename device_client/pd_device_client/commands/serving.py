@@ -21,6 +21,7 @@ from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.answer_log import AnswerLog
 from pd_device_client.device.device import open_device
 from pd_device_client.device.residency import Residency
+from pd_device_client.privacy.judge import PrivacyJudge
 from pd_device_client.terminal.load_progress import LoadingLine
 
 __all__ = ["serve"]
@@ -60,9 +61,10 @@ async def _serve(
         check_ready_file(settings.ready_file)
     listener = bind(settings.door.host, settings.door.port, "--port")
     status = Status(settings.answers, Places(settings.max_requests), cloud)
+    judge = PrivacyJudge(settings.device.promises.rules)
     residency = Residency(
         lambda: open_device(
-            settings.device, cloud.link(), line, settings.answers.battery, forms=True
+            settings.device, cloud.link(), line, settings.answers.battery, forms=True, judge=judge
         ),
         status,
         keep_alive_s=settings.keep_alive_s or None,
@@ -92,6 +94,7 @@ async def _serve(
             settings.ready_file.unlink(missing_ok=True)
         await server.stop(at_once=not loaded)
         await residency.close()
+        judge.close()
 
 
 def _access(settings: ServeSettings) -> Access:

@@ -116,9 +116,11 @@ class Page {
     this._composer.setRunning(true);
     this._announcer.begin();
     const stopDrawing = this._keepDrawing(turn);
+    const asked = this._settings.request();
     const body = {
       messages: this._conversation.messages(turn, this._state.chat, this._settings.choices.system.trim()),
-      ...this._settings.request(),
+      ...asked,
+      pd: { ...asked.pd, conversation: conversation.id },
     };
     let unreached = false;
     try {
