@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from pd_core.errors import PdError
+from pd_core.host.signals import begin_obeying, stop_obeying
 from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.privacy import FREE, KeptBy, Privacy
@@ -207,10 +208,10 @@ class Repl:
 
 @contextmanager
 def _on_ctrl_c(act: Callable[[], object]) -> Iterator[None]:
-    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
-    loop.add_signal_handler(signal.SIGINT, act)
+    before = signal.getsignal(signal.SIGINT)
+    begin_obeying(signal.SIGINT, act)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        stop_obeying(signal.SIGINT)
         signal.signal(signal.SIGINT, before)
