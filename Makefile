@@ -54,7 +54,7 @@ SDK_STAMP := .venv-sdk/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
 .PHONY: help install docs demo demo-page test test-fast test-heavy test-arm64 test-unit test-integration screenshots format lint typecheck
-.PHONY: kernels wheels proto proto-check bench check clean image test-vllm vllm-env test-clients test-sdks clients-env
+.PHONY: kernels wheels dist proto proto-check bench check clean image test-vllm vllm-env test-clients test-sdks clients-env
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -169,6 +169,11 @@ wheels: $(RUN_STAMP) ## Build the wheels for Linux, macOS and Windows into dist/
 
 image: ## Build a container image without a daemon: make image IMAGE=server|device|bench
 	@deploy/build-with-buildah.sh $(IMAGE)
+
+dist: $(DEV_STAMP) ## A release into dist/: sources and wheels; PD_REPOSITORY_URL=https://... names its home
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build --target sdist --directory dist
+	@$(MAKE) --no-print-directory wheels
 
 clean: ## Remove .venv, .venv-vllm, caches and build output
 	@rm -rf $(VENV) $(VLLM_VENV) .venv-guidellm .venv-aiperf .venv-sdk dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -5,8 +5,8 @@ What is taken away is taken after the libraries are imported, which choose by sy
 
 _LIBRARIES = """
 import asyncio, os, platform, signal, socket, subprocess, sys, sysconfig
-import filelock, grpc.aio, httpx2, huggingface_hub, prometheus_client, prompt_toolkit, psutil, rich.console
-import safetensors, tokenizers, torch, typer.rich_utils, uvicorn
+import filelock, grpc.aio, httpx2, huggingface_hub, prometheus_client, prompt_toolkit, psutil
+import rich.console, safetensors, tokenizers, torch, typer.rich_utils, uvicorn
 
 sysconfig.get_config_vars(), platform.uname()  # of the system that it really is
 
