@@ -24,7 +24,7 @@ def lock_now(file: BinaryIO) -> None:
     place = file.tell()
     file.seek(_FAR)  # Windows lets nobody else read what is locked, so a byte that never is
     try:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     except OSError as error:
         raise BlockingIOError(error.errno, "another process has locked it") from error
     finally:

@@ -201,7 +201,7 @@ def test_money_of_a_day_ends_for_the_cloud_and_answers_go_on() -> None:
         assert all(report["made_by"][-1]["until"] == 4 for report in reports)
 
 
-def test_a_request_may_ask_for_a_quality_floor() -> None:
+def test_a_request_may_ask_for_a_quality_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     with device() as (server, _):
         client: DeviceClient = server.device.client
         seen: list[float] = []
@@ -211,7 +211,7 @@ def test_a_request_may_ask_for_a_quality_floor() -> None:
             seen.append(each.promise.quality_floor)
             return session(each)
 
-        client.session = watched  # type: ignore[method-assign]
+        monkeypatch.setattr(client, "session", watched)
         chat(server, [user("x")], quality_floor=0.3)
         chat(server, [user("x")])
         assert seen == [0.3, 1.0]

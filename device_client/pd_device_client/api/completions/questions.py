@@ -243,7 +243,7 @@ class Questions:
             return standing  # a request may not send anything off the device
         if extension.parsed_mode is not None:
             return extension.parsed_mode
-        return standing
+        return Mode.DEVICE_ONLY if extension.stays_here else standing
 
 
 def _parsed(choice: Choice, parsing: AnswerParsing) -> Choice:

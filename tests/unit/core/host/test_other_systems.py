@@ -137,7 +137,7 @@ def test_files_and_folders_are_written_where_no_folder_can_be_opened(
         opened.append((Path(path), flags))
         return really(path, flags, *more, **options)
 
-    monkeypatch.setattr(disk.os, "open", watched)
+    monkeypatch.setattr(os, "open", watched)
     monkeypatch.setattr(disk, "_WINDOWS", True)
     with new_folder(tmp_path / "made") as folder:
         (folder / "a").write_text("1")
@@ -181,7 +181,8 @@ def test_what_linux_tells_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "processor\t: 0\nmodel name\t: A Chip\nflags\t\t: fpu avx512f\n\nprocessor: 1\n"
     )
     monkeypatch.setattr(cpu, "_CPUINFO", info)
-    assert (cpu.cpu_name(), cpu.cpu_flags()) == ("A Chip", {"fpu", "avx512f"})
+    assert cpu.cpu_name() == "A Chip"
+    assert cpu.cpu_flags() == {"fpu", "avx512f"}
     status = tmp_path / "status"
     status.write_text("VmHWM:\t  12 kB\nVmRSS:\t  8 kB\n")
     monkeypatch.setattr(process_memory, "_STATUS", status)

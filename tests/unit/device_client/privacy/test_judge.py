@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from pd_device_client.contract.privacy import FREE, KeptBy, Privacy
 from pd_device_client.privacy.judge import PrivacyJudge, Words
 from pd_device_client.privacy.pattern_search import Found, PatternSearch
@@ -100,9 +102,11 @@ async def test_a_caller_that_goes_does_not_disturb_the_next() -> None:
         search.close()
 
 
-async def test_where_no_process_can_be_started_all_is_kept() -> None:
+async def test_where_no_process_can_be_started_all_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     search = PatternSearch({"good": "word"})
-    search._begun = _broken  # type: ignore[method-assign]
+    monkeypatch.setattr(search, "_begun", _broken)
     found = await search.first(["anything"])
     assert found == Found("good", "its process ended")
 
