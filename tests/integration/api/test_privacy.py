@@ -138,8 +138,12 @@ def test_headers_say_it_before_the_answer() -> None:
                 body = {"messages": [user(text)], "stream": stream}
                 headers = ask(server, "chat/completions", body).headers
                 assert headers["x-pd-privacy"] == told
-            kept = ask(server, "chat/completions", {"messages": [user("patient number 3")]})
-            assert 'rule "patients"' in kept.headers["x-pd-privacy-why"]
+        new, again = (
+            ask(server, "chat/completions", {"messages": [user("patient number 4")]}).headers
+            for _ in range(2)
+        )
+        assert new["x-pd-privacy-why"] == 'rule "patients"'
+        assert again["x-pd-privacy-why"] == 'conversation "patients"'
 
 
 def test_a_stream_tells_it_with_the_plan() -> None:
