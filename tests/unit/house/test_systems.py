@@ -51,6 +51,7 @@ def _modules() -> list[Path]:
     return [path for path in found if not any(path.is_relative_to(folder) for folder in apart)]
 
 
+@pytest.mark.slow
 def test_only_one_room_names_what_some_systems_lack() -> None:
     modules = _modules()
     assert len(modules) > 400
