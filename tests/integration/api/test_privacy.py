@@ -9,7 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from pd_device_client.api.completions.parameters import ChatParameters
+from pd_device_client.api.completions.privacy import judged
 from pd_device_client.client.client import DeviceClient
+from pd_device_client.contract.privacy import KeptBy
 from pd_device_client.device.cloud_use import CloudUse
 from pd_device_client.planning.cloud_allowance import CloudCaps
 from pd_device_client.planning.speeds.profiles import SpeedProfile
@@ -240,3 +243,46 @@ def test_a_pattern_that_takes_for_ever_does_not_stop_the_device() -> None:
     with device(rules=rules) as (server, cloud):
         assert asyncio.run(timed(server)) > 5
         assert cloud.starts == []
+
+
+@pytest.mark.parametrize("path", ["messages", "responses"])
+def test_other_forms_of_the_api_keep_to_the_rules_too(path: str) -> None:
+    def send(text: str, **pd: Any) -> httpx.Response:
+        said = {"messages": [user(text)], "max_tokens": 4} if path == "messages" else {}
+        if path == "responses":
+            said = {"input": text, "max_output_tokens": 16}
+        body = {"model": "random-tiny", **said, **({"pd": pd} if pd else {})}
+        done = http.post(f"{server.url}/v1/{path}", json=body, timeout=60)
+        assert done.status_code == 200, done.text
+        return done
+
+    with device(rules=RULES) as (server, cloud):
+        for text, pd in (
+            ("patient number 5", {}),
+            ("A rash.", {"label": "health"}),
+            ("Nobody's.", {"local_only": True}),
+            ("Nobody's.", {}),
+        ):
+            done = send(text, **pd)
+            assert done.headers["x-pd-privacy"] == "local-only"
+            assert done.json()["pd"]["privacy"]["local_only"] is True
+        assert (cloud.starts, cloud.made) == ([], 0)
+        assert send("A guest.").headers["x-pd-privacy"] == "cloud"
+        assert len(cloud.starts) == 1
+
+
+def test_a_schema_is_among_the_words_that_would_leave() -> None:
+    schema = {"type": "object", "properties": {"patiént 6": {"type": "null"}}}
+    asked = ChatParameters.model_validate(
+        {
+            "messages": [user("Fill it in.")],
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": schema},
+            },
+        }
+    )
+    rules = LocalOnlyRules(local_only_patterns=("patients=patiént [0-9]+",))
+    with device(rules=rules) as (server, _):
+        judgement = server.run(judged(server.device, asked, [(1, 2)]))
+    assert (judgement.by, judgement.rule) == (KeptBy.RULE, "patients")

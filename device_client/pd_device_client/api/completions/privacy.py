@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from pd_core.constraint import Constraint, ConstraintKind
+from pd_device_client.api.completions.message import Message
 from pd_device_client.api.completions.parameters import (
     ChatParameters,
     CompletionParameters,
-    Message,
 )
 from pd_device_client.contract.privacy import FREE, Privacy
 from pd_device_client.device.device import Device
