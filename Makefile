@@ -56,7 +56,7 @@ SDK_STAMP := .venv-sdk/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
 .PHONY: help install docs demo demo-page test test-fast test-heavy test-arm64 test-unit test-integration screenshots format lint typecheck
-.PHONY: kernels wheels proto proto-check bench check clean image image-test test-vllm vllm-env test-clients test-sdks clients-env
+.PHONY: kernels wheels dist proto proto-check bench check clean image image-test test-vllm vllm-env test-clients test-sdks clients-env
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -178,6 +178,11 @@ image-test: install ## Build the images without a daemon, start them for real, c
 	@$(BIN)/pytest --timeout 200 tests/integration/deploy $(ARGS)
 	@for image in $(IMAGES); do deploy/build-with-buildah.sh $$image; done
 	@deploy/check-image.sh
+
+dist: $(DEV_STAMP) ## A release into dist/: sources and wheels; PD_REPOSITORY_URL=https://... names its home
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build --target sdist --directory dist
+	@$(MAKE) --no-print-directory wheels
 
 clean: ## Remove .venv, .venv-vllm, caches and build output
 	@rm -rf $(VENV) $(VLLM_VENV) .venv-guidellm .venv-aiperf .venv-sdk dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -3,6 +3,9 @@
 PD_KERNEL_TARGET names another kind of machine, for which zig builds the wheel (`make wheels`); that
 must succeed. Without it any compiler will do, and where there is none the install goes on: torch
 computes the same, slower. PD_KERNEL=off builds nothing.
+
+PD_REPOSITORY_URL is the repository's address, for the metadata of a release; without it a build has
+no addresses.
 """
 
 import os
@@ -13,8 +16,30 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 _ZIG = "ziglang>=0.13"
+
+
+class AddressHook(MetadataHookInterface):
+    """Hatchling's hook for metadata."""
+
+    PLUGIN_NAME = "custom"
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Add the addresses of the repository that makes a release."""
+        url = os.environ.get("PD_REPOSITORY_URL", "").rstrip("/")
+        if not url:
+            return
+        if not url.startswith("https://"):
+            raise ValueError(f"PD_REPOSITORY_URL={url!r} must begin with https://")
+        metadata["urls"] = {
+            "Repository": url,
+            "Documentation": f"{url}/tree/HEAD/docs",
+            "Changelog": f"{url}/blob/HEAD/CHANGELOG.md",
+            "Issues": f"{url}/issues",
+            "Security": f"{url}/blob/HEAD/SECURITY.md",
+        }
 
 
 class KernelHook(BuildHookInterface):

@@ -34,7 +34,10 @@ from pd_device_client.cloud.choice import CloudChoice
 from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.device.device import Device
 from pd_device_client.device.residency import Residency
+from pd_device_client.planning.cloud_allowance import CloudCaps, DayAccount
 from pd_device_client.planning.speeds.profiles import SpeedProfile
+from pd_device_client.privacy.judge import PrivacyJudge
+from pd_device_client.privacy.rules import LocalOnlyRules
 from tests.http_client import http
 from tests.scripted_cloud import ScriptedCloud
 
@@ -125,12 +128,18 @@ def api_server(
     cloud_address: str | None = None,
     way_out: Callable[[str | None], CloudLink | None] | None = None,
     grammars: Grammars | None = None,
+    rules: LocalOnlyRules | None = None,
+    caps: CloudCaps | None = None,
+    account: DayAccount | None = None,
 ) -> Iterator[ApiServer]:
     """Serve until the block ends.
 
     Args:
         make_cloud: makes a link on the server's own loop.
         way_out: makes links to the clouds that are chosen; without it none can be.
+        rules: which requests stay on the device.
+        caps: on the cloud.
+        account: the day's.
     """
     started = threading.Event()
     box: list[ApiServer] = []
@@ -144,9 +153,14 @@ def api_server(
             device_profile=profile,
             text=(loaded or loaded_model()).tokenizer.stream,
             grammars=grammars,
+            judged_only=rules is not None,
+            caps=caps,
+            account=account,
         )
         await client.start()
-        device = Device(loaded or loaded_model(), client, grammars=grammars)
+        device = Device(
+            loaded or loaded_model(), client, grammars=grammars, judge=PrivacyJudge(rules)
+        )
         status = Status(
             settings or AnswerSettings(),
             Places(max_requests),
@@ -167,6 +181,7 @@ def api_server(
         await stopped.wait()
         await server.stop()
         await residency.close()
+        device.judge.close()
 
     loop = asyncio.new_event_loop()
     stopped = asyncio.Event()

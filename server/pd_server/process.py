@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pd_core.files.ready_file import check_ready_file, write_ready_file
+from pd_core.host.signals import begin_obeying
 from pd_server.config import ServerConfig
 from pd_server.engine.contract import Engine
 from pd_server.server import Server
@@ -71,9 +72,8 @@ class _SignalCounter:
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
+            begin_obeying(number, self._on_signal)
 
     def _on_signal(self) -> None:
         (self.second if self.first.is_set() else self.first).set()

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp
 
 from pd_core.errors import EngineDead, ShuttingDown
 from pd_core.generation import ServerInfo
+from pd_core.host.open_files import raise_open_files
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.process.tracing import Tracing
 from pd_core.sockets.listening import format_address
-from pd_core.sockets.open_files import raise_open_files
 from pd_proto.v1 import generation_pb2 as pb
 from pd_proto.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from pd_server.config import ServerConfig

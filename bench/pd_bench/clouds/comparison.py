@@ -24,7 +24,7 @@ from pd_bench.clouds.result import (
     throughput_ratio,
 )
 from pd_bench.clouds.settings import CLOUD_SCHEMES, CloudSettings, rotated
-from pd_bench.harness.cores import available_cores, num_processors, pinned, split_cores
+from pd_bench.harness.cores import num_processors, split_cores
 from pd_bench.harness.process_meter import session_cpu_s
 from pd_bench.harness.server_process import serving
 from pd_bench.replay.workload import Work, Workload
@@ -33,6 +33,7 @@ from pd_bench.results.result import Distribution
 from pd_bench.results.validity import sharing_problems
 from pd_core.errors import EngineError
 from pd_core.generation import ServerInfo, Start
+from pd_core.host.affinity import available_cores, pinned
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ports import CloudLink

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pd_bench.harness.cores import available_cores, pinned, split_cores
+from pd_bench.harness.cores import split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.replay.schemes import SCHEMES
 from pd_core.checkpoints.loading import LoadedModel, load_model
+from pd_core.host.affinity import available_cores, pinned
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient

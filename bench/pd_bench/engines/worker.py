@@ -6,17 +6,15 @@ Reads one request a line and answers each with a line, so that the engines take 
 import json
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pd_bench.engines.contenders import MeasuredEngine
+from pd_core.host.process_memory import forget_peak, memory_bytes
 
 __all__ = ["Job", "main"]
 
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
 _BANDWIDTH_BYTES = 1 << 29
 
 
@@ -61,8 +59,8 @@ def main(argument: str) -> None:
 
 def _answer_engine(job: Job) -> None:
     _import(job)
-    _forget_peak()
-    before = _memory_bytes("VmRSS")
+    forget_peak()
+    before = memory_bytes("VmRSS")
     began_s = time.perf_counter()
     engine = _load(job)
     engine.run(0, 1)
@@ -83,7 +81,7 @@ def _answer_engine(job: Job) -> None:
         elif asked["do"] == "decode":
             _say({"seconds": _decode(engine, asked["context"], asked["steps"])})
         else:
-            _say({"peak_bytes": _memory_bytes("VmHWM")})
+            _say({"peak_bytes": memory_bytes("VmHWM")})
 
 
 def _answer_bandwidth(job: Job) -> None:
@@ -133,22 +131,6 @@ def _decode(engine: MeasuredEngine, context: int, steps: int) -> float:
     for i in range(steps):
         engine.run(context + i, 1)
     return (time.perf_counter() - began_s) / steps
-
-
-def _forget_peak() -> None:
-    """Let the peak count from here, after the imports; else theirs counts, where it is higher."""
-    with suppress(OSError):
-        _CLEAR.write_text("5", encoding="ascii")
-
-
-def _memory_bytes(name: str) -> int | None:
-    """Return a figure of this process's memory; None where the system does not tell."""
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
-        return None
-    found = next((line for line in lines if line.startswith(f"{name}:")), None)
-    return None if found is None else int(found.split()[1]) << 10
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -5,7 +5,9 @@ import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from pd_bench.harness.cores import available_cores, split_cores, thread_environment
+from pd_bench.harness.cores import split_cores, thread_environment
+from pd_core.host.affinity import available_cores
+from pd_core.host.signals import begin_obeying
 from pd_core.host.torch_environment import prepare_environment
 from pd_core.process.ending_signals import ending_signals
 
@@ -32,7 +34,7 @@ def run_to_end(main_coroutine: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
         for number in ending_signals():
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            begin_obeying(number, task.cancel)
         return await main_coroutine
 
     try:

@@ -1,17 +1,14 @@
 """The CPU cores on which a measurement's server and client run."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pd_core.host.affinity import available_cores
 from pd_core.host.cpu_quota import cpu_quota
 
 __all__ = [
     "CoreSplit",
-    "available_cores",
     "num_processors",
-    "pinned",
     "split_cores",
     "thread_environment",
 ]
@@ -38,13 +35,6 @@ def split_cores(available: frozenset[int]) -> CoreSplit:
     return CoreSplit(server=tuple(cores[:middle]), client=tuple(cores[middle:]))
 
 
-def available_cores() -> frozenset[int]:
-    """Return the cores this process may use; empty where the system does not report them."""
-    if not hasattr(os, "sched_getaffinity"):
-        return frozenset()
-    return frozenset(os.sched_getaffinity(0))
-
-
 def num_processors() -> float:
     """Return how many cores' worth of time this process and its children may use.
 
@@ -61,20 +51,3 @@ def thread_environment(cores: tuple[int, ...]) -> dict[str, str]:
     other for ten seconds instead of one. With more cores nothing changes.
     """
     return {"OMP_WAIT_POLICY": "PASSIVE"} if len(cores) == 1 else {}
-
-
-@contextmanager
-def pinned(cores: tuple[int, ...]) -> Iterator[None]:
-    """Pin the calling thread, and threads and processes that it starts, to these cores.
-
-    Without cores, or on platforms without affinity (macOS), nothing changes.
-    """
-    if not cores or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

@@ -6,8 +6,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pd_bench.harness.cores import pinned, thread_environment
+from pd_bench.harness.cores import thread_environment
 from pd_core.files.ready_file import ReadyServer
+from pd_core.host.affinity import pinned
 from pd_core.host.cpu import num_cores
 from pd_core.process.child_process import READY_WITHIN_S, STOP_WITHIN_S, serving_process
 from pd_core.store.model_names import DEFAULT_MODEL

@@ -17,13 +17,14 @@ from pathlib import Path
 import httpx
 from rich.table import Table
 
-from pd_bench.harness.cores import available_cores, pinned, split_cores
+from pd_bench.harness.cores import split_cores
 from pd_bench.harness.process_meter import rss_bytes
 from pd_bench.harness.server_process import ServerOptions, own_server, server_process
 from pd_bench.overhead.lateness import lateness_s
 from pd_bench.overhead.overhead import Latency, bare_answer
 from pd_bench.overhead.settings import ApiSettings
 from pd_core.errors import CloudUnavailable
+from pd_core.host.affinity import available_cores, pinned
 from pd_core.store.model_names import RANDOM_TINY
 
 __all__ = ["ApiOverhead", "Wave", "api_tables", "measure_api"]

@@ -13,11 +13,12 @@ from itertools import count, pairwise
 from rich.table import Table
 
 from pd_bench.harness.cloud_tokens import cloud_tokens
-from pd_bench.harness.cores import available_cores, pinned, split_cores
+from pd_bench.harness.cores import split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.overhead.settings import LEADING_GAPS, GapsSettings
 from pd_bench.results.quantiles import quantiles
 from pd_core.generation import Start, Tokens
+from pd_core.host.affinity import available_cores, pinned
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 

@@ -15,13 +15,14 @@ from rich.table import Table
 
 from pd_bench.emulation.cloud_engine import age_s
 from pd_bench.emulation.emulated_server import command
-from pd_bench.harness.cores import available_cores, pinned, split_cores
+from pd_bench.harness.cores import split_cores
 from pd_bench.harness.process_meter import rss_bytes
 from pd_bench.harness.server_process import server_process
 from pd_bench.overhead.settings import StreamsSettings
 from pd_bench.results.quantiles import quantiles
 from pd_core.files.ready_file import ReadyServer
 from pd_core.generation import Start, Tokens
+from pd_core.host.affinity import available_cores, pinned
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from pd_bench.harness.bounds import check_pace
-from pd_bench.harness.cores import available_cores, pinned, split_cores
+from pd_bench.harness.cores import split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.overhead.lateness import UNJUDGED_TOKENS, lateness_s
 from pd_bench.replay.cloud_meter import CloudMeter
 from pd_bench.results.quantiles import quantiles
+from pd_core.host.affinity import available_cores, pinned
 from pd_core.sampling_params import SamplingParams
 from pd_core.store.model_names import RANDOM_TINY
 from pd_device_client.client.client import DeviceClient

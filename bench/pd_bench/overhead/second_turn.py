@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from pd_bench.harness.cores import available_cores, pinned, split_cores
+from pd_bench.harness.cores import split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.overhead.settings import TurnsSettings
 from pd_core.checkpoints.loading import load_model
 from pd_core.errors import ConfigError
+from pd_core.host.affinity import available_cores, pinned
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient

@@ -13,13 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pd_bench.harness.bounds import warm_up_failure
-from pd_bench.harness.cores import (
-    CoreSplit,
-    available_cores,
-    num_processors,
-    pinned,
-    split_cores,
-)
+from pd_bench.harness.cores import CoreSplit, num_processors, split_cores
 from pd_bench.harness.server_process import ServerOptions, own_server
 from pd_bench.replay.cloud_meter import CloudMeter, NoMeter
 from pd_bench.replay.devices import Devices, FleetDevices, RealDevice
@@ -47,6 +41,7 @@ from pd_bench.results.validity import (
 from pd_bench.traces.reader import SkippedRows
 from pd_core.errors import PdError
 from pd_core.generation import ServerInfo
+from pd_core.host.affinity import available_cores, pinned
 from pd_core.process.loading_thread import in_loading_thread
 from pd_device_client.cloud.address import CloudAddress, is_url
 

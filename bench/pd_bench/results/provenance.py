@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pd_core.host.cpu import cores_in_words, limits_threads, num_cores
+from pd_core.host.cpu import cores_in_words, cpu_name, limits_threads, num_cores
 
 __all__ = ["file_sha256", "hardware", "versions", "versions_of"]
 
@@ -65,19 +65,10 @@ def hardware() -> dict[str, str | int]:
     return {
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
-        "cpu": _cpu_name(),
+        "cpu": cpu_name() or platform.processor() or "unknown",
         "cores": num_cores(),
         **({"cores_limited": cores_in_words()} if limits_threads() else {}),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown"
 
 
 def file_sha256(path: Path) -> str:

@@ -1,6 +1,5 @@
 """Downloads a trace: resumable, checked, and given its name only when complete."""
 
-import fcntl
 import hashlib
 import json
 import re
@@ -13,6 +12,7 @@ import httpx
 
 from pd_bench.traces.sources import TraceSource
 from pd_core.errors import TraceError
+from pd_core.host.file_lock import lock_now
 from pd_core.sockets.loopback import is_loopback_url
 
 __all__ = ["Fetched", "fetch_trace"]
@@ -106,7 +106,7 @@ def _alone(part: Path) -> Iterator[None]:
     """
     with part.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_now(file)
         except BlockingIOError:
             raise TraceError(
                 f"another process is downloading to {part}; wait for it, or name another file "

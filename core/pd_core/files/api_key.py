@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pd_core.errors import ConfigError
 from pd_core.files.text_file import decoded
+from pd_core.host.disk import has_permission_bits
 
 __all__ = [
     "MAX_API_KEY_LENGTH",
@@ -27,6 +28,8 @@ def key_exposure(path: Path) -> str:
     A folder on its path that others may not enter protects it, as deploy/make-secrets.sh makes one.
     The secrets folder of a container is exempt: it has no other users, and the host sets the modes.
     """
+    if not has_permission_bits():
+        return ""
     try:
         file = path.resolve(strict=True)
         others = file.stat().st_mode & stat.S_IROTH

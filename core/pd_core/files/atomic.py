@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from pd_core.errors import ConfigError
+from pd_core.host.disk import force_to_disk
 
 __all__ = [
     "clear_leftovers",
@@ -43,12 +44,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():  # safetensors makes its files readable only by the owner
                 file.chmod(temporary.stat().st_mode & 0o666)
-            _sync(file)
-        _sync(temporary)
+            force_to_disk(file)
+        force_to_disk(temporary)
         if path.is_dir():
             path.rmdir()
         temporary.rename(path)
-        _sync(path.parent)
+        force_to_disk(path.parent)
     except (OSError, SafetensorError) as error:  # the latter is how safetensors says "disk full"
         raise ConfigError(
             f"{path} cannot be written: {getattr(error, 'strerror', None) or error}; nothing was "
@@ -91,7 +92,7 @@ def put_in_place(part: Path, path: Path, *, durable: bool) -> None:
         OSError: the disk refuses; `path` is as it was.
     """
     if durable:
-        _sync(part)
+        force_to_disk(part)
     part.replace(path)
 
 
@@ -162,12 +163,3 @@ def clear_leftovers(directory: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _sync(path: Path) -> None:
-    """Force a file's content, or a folder's entries, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,9 +3,18 @@
 import os
 from pathlib import Path
 
+from pd_core.host.affinity import available_cores
 from pd_core.host.cpu_quota import cpu_quota
 
-__all__ = ["MAX_THREADS", "cores_in_words", "cpu_description", "limits_threads", "num_cores"]
+__all__ = [
+    "MAX_THREADS",
+    "cores_in_words",
+    "cpu_description",
+    "cpu_flags",
+    "cpu_name",
+    "limits_threads",
+    "num_cores",
+]
 
 MAX_THREADS = 1024
 """The most threads that torch may be told to use: many more end the process without a word."""
@@ -24,10 +33,20 @@ def cpu_description() -> str | None:
     try:
         first = _CPUINFO.read_text(errors="replace").partition("\n\n")[0]
         library = os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         return None
     lines = [line for line in first.splitlines() if _name(line) not in _VARYING]
     return "\n".join([*lines, library])
+
+
+def cpu_name() -> str | None:
+    """Return the processor's name as Linux gives it; None elsewhere."""
+    return _first("model name")
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the instructions that the processor has, as Linux names them; none elsewhere."""
+    return frozenset((_first("flags") or "").split())
 
 
 def num_cores() -> int:
@@ -52,10 +71,17 @@ def cores_in_words() -> str:
     return f"{num_cores()} of {_present()} cores, because this container may use {cpu_quota():.3g}"
 
 
+def _first(name: str) -> str | None:
+    """Return what Linux says of the first core under a name; None if it says nothing."""
+    try:
+        lines = _CPUINFO.read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((each.partition(":")[2].strip() for each in lines if _name(each) == name), None)
+
+
 def _present() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(available_cores()) or os.cpu_count() or 1
 
 
 def _name(line: str) -> str:

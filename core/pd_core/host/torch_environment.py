@@ -3,10 +3,9 @@
 import os
 import platform
 import sys
-from pathlib import Path
 
 from pd_core.errors import ConfigError
-from pd_core.host.cpu import limits_threads, num_cores
+from pd_core.host.cpu import cpu_flags, limits_threads, num_cores
 
 __all__ = ["limit_threads", "prepare_environment"]
 
@@ -61,6 +60,4 @@ def _strictest_setting() -> str | None:
     """Return the MKL_CBWR value for this CPU; None where torch does not use MKL."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return None
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text(errors="replace") if cpuinfo.exists() else ""
-    return "AVX512,STRICT" if " avx512f " in flags else "AVX2,STRICT"
+    return "AVX512,STRICT" if "avx512f" in cpu_flags() else "AVX2,STRICT"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pd_core.errors import CloudTimeout, CloudUnavailable
 from pd_core.files.ready_file import ReadyServer, read_ready_file
+from pd_core.host.new_process import apart
 from pd_core.process.parent_death import ending_with_parent
 
 __all__ = ["READY_WITHIN_S", "STOP_WITHIN_S", "serving_process"]
@@ -61,8 +62,8 @@ async def serving_process(
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C reaches only us, and we stop it in order
                 preexec_fn=ending_with_parent(),
+                **apart(),
             )
         try:
             yield await _ready(process, what, ready_file, log_file, ready_within_s)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from pd_core.host.signals import CLOSING
+
 __all__ = [
     "INTERRUPTED",
     "end_at_once",
@@ -21,13 +23,13 @@ INTERRUPTED = 130
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return SIGTERM, and SIGHUP, which is sent when the terminal is closed.
+    """Return SIGTERM, and the signal that is sent when the terminal is closed.
 
-    Not SIGHUP if it is ignored, as under nohup: then the process must outlive the terminal.
+    Not the latter if it is ignored, as under nohup: then the process must outlive the terminal.
     """
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    if CLOSING is None or signal.getsignal(CLOSING) is signal.SIG_IGN:
         return (signal.SIGTERM,)
-    return (signal.SIGTERM, signal.SIGHUP)
+    return (signal.SIGTERM, CLOSING)
 
 
 def is_ctrl_c(ended: SystemExit) -> bool:

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
+from pd_core.host.signals import begin_obeying
 from pd_core.process.ending_signals import ending_signals
 
 __all__ = ["run_until_signal"]
@@ -21,7 +23,7 @@ def run_until_signal(main: Coroutine[Any, Any, T]) -> T:
     heard: list[int] = []
 
     async def cancellable() -> T:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task = asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
 
         def stop(number: int) -> None:
@@ -29,7 +31,7 @@ def run_until_signal(main: Coroutine[Any, Any, T]) -> T:
             task.cancel()
 
         for number in ending_signals():
-            loop.add_signal_handler(number, stop, number)
+            begin_obeying(number, partial(stop, number))
         return await main
 
     try:

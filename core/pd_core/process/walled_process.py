@@ -9,7 +9,6 @@ import contextlib
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pd_core.errors import EngineError
+from pd_core.host.new_process import apart
+from pd_core.host.signals import KILLED
 from pd_core.process.start_failure import start_failure
 
 __all__ = ["WalledProcess"]
@@ -54,7 +55,7 @@ class WalledProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
-                start_new_session=True,  # Ctrl-C is for us
+                **apart(),
             )
         except OSError as error:
             raise start_failure(error, sys.executable or "") from error
@@ -140,7 +141,7 @@ class WalledProcess:
             code = self._process.wait(_ENDED_WITHIN_S)
         except subprocess.TimeoutExpired:  # it has only closed its output
             return "its output"
-        if code == -signal.SIGKILL:
+        if code == KILLED:
             return "by a kill, as the system does when memory is short"
         return f"by signal {-code}" if code < 0 else f"with code {code}"
 

@@ -8,6 +8,11 @@ from pd_core.errors import ConfigError, PortInUse
 __all__ = ["bind", "format_address", "port_taken"]
 
 
+# A port that was used a moment ago may be used again. On Windows that option would let another
+# program take a port in use; there this one forbids it.
+_ALONE: int = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+
+
 def bind(host: str, port: int, option: str) -> socket.socket:
     """Return a listening, non-blocking socket.
 
@@ -32,7 +37,7 @@ def bind(host: str, port: int, option: str) -> socket.socket:
         ) from error
     listener = socket.socket(family, kind, proto)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, _ALONE, 1)
         listener.bind(address)
         listener.listen(128)
     except OSError as error:

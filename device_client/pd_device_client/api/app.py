@@ -137,8 +137,9 @@ def _add_answers(
             device = await device_named(residency, asked.model)
             answer = await questions.answer(device, asked, request.state.asked_s)
         if asked.stream:
-            return EventStream(answer.stream())
-        return json_response(await until_disconnect(request.receive, answer.whole()))
+            return EventStream(answer.stream(), headers=answer.headers)
+        whole = await until_disconnect(request.receive, answer.whole())
+        return json_response(whole, headers=answer.headers)
 
     @endpoints.add("POST", "/v1/chat/completions", ChatParameters)
     async def chat_completions(request: Request) -> Response:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pd_core.constraint import Constraint
-from pd_core.errors import CloudBudgetSpent, CloudUnavailable, InvalidRequest
+from pd_core.errors import CloudUnavailable, InvalidRequest
 from pd_core.generation import Fingerprints, FinishReason, TokenLogprobs
 from pd_core.grammar.grammars import Grammars
 from pd_core.process.tracing import Tracing
@@ -19,6 +18,7 @@ from pd_device_client.client.breaker import CircuitBreaker
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.form_check import FormCheckedLink
 from pd_device_client.client.measure import measure_engine
+from pd_device_client.client.reasons import privacy_notes, privacy_of, reason_at_start
 from pd_device_client.client.request_plan import plan_for
 from pd_device_client.client.side_choice import (
     SideChoice,
@@ -27,12 +27,13 @@ from pd_device_client.client.side_choice import (
     longest_context_tokens,
     room_tokens,
 )
+from pd_device_client.client.spending import SPENT_NOTE, Spending, capped
 from pd_device_client.contract.ask import Ask, Mode, Promise
 from pd_device_client.contract.outcome import Outcome
 from pd_device_client.contract.ports import CloudLink, LocalEngine, NeedsModel, PromptReader
 from pd_device_client.contract.text_source import TextMaker, TextSource
 from pd_device_client.planning.answer_lengths import AnswerLengths
-from pd_device_client.planning.cloud_allowance import CloudAllowance, CloudCaps, DayAccount
+from pd_device_client.planning.cloud_allowance import CloudCaps, DayAccount
 from pd_device_client.planning.plan import Plan
 from pd_device_client.planning.plan_notes import plan_notes
 from pd_device_client.planning.speeds.estimates import DeviceEstimate
@@ -72,6 +73,7 @@ class DeviceClient:
         grammars: compiles the forms of answers, so that a cloud's tokens are checked; None: they
             are not.
         tokenizer: of the local engine's model, for links that need it; None: they do without.
+        judged_only: keep a request on this device whose words nobody has judged.
 
     Attributes:
         cloud: the watched cloud; its card is fetched at start and renewed when old.
@@ -102,9 +104,10 @@ class DeviceClient:
         protect: Callable[[Sequence[int]], Ranges] | None = None,
         grammars: Grammars | None = None,
         tokenizer: Tokenizer | None = None,
+        judged_only: bool = False,
     ) -> None:
-        self._caps = caps or CloudCaps()
-        self._account = account
+        self._judged_only = judged_only
+        self._spending = Spending(caps or CloudCaps(), account)
         self._tracing = tracing
         self._engine = engine
         self._card = None if engine is None else engine.card
@@ -177,17 +180,24 @@ class DeviceClient:
         trace = None if self._tracing is None else AnswerTrace(self._tracing, ask)
         promise = ask.promise or self.promise
         promise.check_mode(ask.mode)
-        if promise.local_only and ask.mode is not Mode.DEVICE_ONLY:
+        privacy = privacy_of(ask, promise, self.promise, judged_only=self._judged_only)
+        if privacy.local_only:
+            if self._engine is None:
+                raise InvalidRequest(f"{privacy.words}, and there is no local engine to answer it")
+            promise = replace(promise, local_only=True)
             ask = replace(ask, mode=Mode.DEVICE_ONLY)
         cloud = self.cloud
         if ask.mode is not Mode.DEVICE_ONLY:
             cloud.refresh()
         check_tokens(ask, cloud, self._card)
         choice = choose_sides(ask, cloud, self._card)
-        sides = self._sides(choice, promise, ask.sampling.constraint)
+        sides = self._sides(choice, promise, ask)
         num_prompt = len(ask.prompt_token_ids)
         expected = self.lengths.expected(num_prompt, ask.max_tokens)
-        promise = self._capped(promise, ask, sides)
+        promise = capped(promise, ask, sides)
+        if promise.max_cloud_tokens == 0 and ask.mode is Mode.CLOUD_ONLY:
+            ask = replace(ask, mode=Mode.DEVICE_ONLY)
+            choice = replace(choice, notes=(*choice.notes, SPENT_NOTE))
         plan = plan_for(ask, promise, expected, sides)
         both = sides.engine is not None and ask.mode is Mode.PD_DEVICE
         if both and plan.mode is Mode.CLOUD_ONLY:
@@ -202,6 +212,7 @@ class DeviceClient:
             text=self._text_source(ask),
             protected=self._protected(ask, plan),
             notes=[
+                *privacy_notes(privacy),
                 *choice.notes,
                 *plan_notes(plan, ask.mode, num_prompt),
                 *_text_notes(sides, plan),
@@ -210,6 +221,8 @@ class DeviceClient:
             on_end=partial(self._learn, cloud, num_prompt, trace),
             trace=trace,
         )
+        session.outcome.privacy = privacy
+        session.outcome.cloud_reason = reason_at_start(choice, privacy, promise, plan)
         logger.debug("request %s: %s", ask.request_id, plan)
         return session
 
@@ -254,23 +267,7 @@ class DeviceClient:
         """The longest context of any side, for prompt and answer together; None: unknown."""
         return longest_context_tokens(self.cloud, self._card)
 
-    def _capped(self, promise: Promise, ask: Ask, sides: Sides) -> Promise:
-        """Return the promise with the cloud's tokens that the caps leave for this request.
-
-        Raises:
-            CloudBudgetSpent: they leave none, and there is no other side.
-        """
-        if sides.allowance is None or sides.link is None:
-            return promise
-        left = sides.allowance.tokens_left(len(ask.prompt_token_ids))
-        if left == 0 and (sides.engine is None or ask.mode is Mode.CLOUD_ONLY):
-            raise CloudBudgetSpent(
-                "the caps on the cloud's tokens and cost are spent, and this device may not answer "
-                "alone; raise them, take another mode, or ask again tomorrow"
-            )
-        return replace(promise, max_cloud_tokens=left)
-
-    def _sides(self, choice: SideChoice, promise: Promise, constraint: Constraint | None) -> Sides:
+    def _sides(self, choice: SideChoice, promise: Promise, ask: Ask) -> Sides:
         """Return what a session with these sides works with; without any, planning fails."""
         info, card = self.cloud.info, self._card
         if choice.device and card is not None:
@@ -281,7 +278,7 @@ class DeviceClient:
         if info is not None and info.model.sampler != "model":
             # An emulation has no weights to compare.
             fingerprints = replace(fingerprints, weights="")
-        link = self.cloud.link
+        link, constraint = self.cloud.link, ask.sampling.constraint
         if link is not None and constraint is not None and self._grammars is not None:
             link = FormCheckedLink(link, self._grammars, constraint)
         return Sides(
@@ -294,12 +291,8 @@ class DeviceClient:
             exactness=self.cloud.handshake.exactness,
             timeouts=self._timeouts,
             turns=self.turns,
-            allowance=self._allowance(promise),
+            allowance=self._spending.allowance(promise, ask.group),
         )
-
-    def _allowance(self, promise: Promise) -> CloudAllowance | None:
-        caps = replace(self._caps, request_tokens=promise.max_cloud_tokens)
-        return None if caps == CloudCaps() else CloudAllowance(caps, self._account)
 
     def _protected(self, ask: Ask, plan: Plan) -> Ranges:
         """Return the positions that a refined prompt keeps in any case."""

@@ -7,6 +7,7 @@ from pd_core.errors import FingerprintMismatch, InvalidRequest, TokenOutOfVocabu
 from pd_core.generation import ModelCard
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.cloud_reason import CloudReason
 from pd_device_client.planning.context_room import cloud_problem, device_problem
 
 __all__ = ["SideChoice", "check_tokens", "choose_sides", "longest_context_tokens", "room_tokens"]
@@ -20,11 +21,13 @@ class SideChoice:
         cloud: whether the cloud takes part.
         device: whether the local engine takes part.
         notes: why a side cannot take part, in words for the user.
+        cloud_reason: why the cloud does or does not.
     """
 
     cloud: bool
     device: bool
     notes: tuple[str, ...]
+    cloud_reason: CloudReason = CloudReason.PLANNED
 
 
 class _Out(Enum):
@@ -36,6 +39,16 @@ class _Out(Enum):
     LEFT_ALONE = auto()
     MISMATCH = auto()
     NO_ROOM = auto()
+
+
+_REASONS = {
+    _Out.NOT_THERE: CloudReason.NO_CLOUD,
+    _Out.NOT_WANTED: CloudReason.MODE,
+    _Out.NO_CARD: CloudReason.UNREACHABLE,
+    _Out.LEFT_ALONE: CloudReason.BREAKER,
+    _Out.MISMATCH: CloudReason.MISMATCH,
+    _Out.NO_ROOM: CloudReason.NO_ROOM,
+}
 
 
 def choose_sides(ask: Ask, cloud: CloudWatch, engine: ModelCard | None) -> SideChoice:
@@ -87,7 +100,10 @@ def choose_sides(ask: Ask, cloud: CloudWatch, engine: ModelCard | None) -> SideC
     }
     notes = [words[out] for out in (cloud_out, device_out) if out in words]
     return SideChoice(
-        cloud_out is None, device_out is None, (*notes, *(str(problem) for problem in problems))
+        cloud_out is None,
+        device_out is None,
+        (*notes, *(str(problem) for problem in problems)),
+        CloudReason.PLANNED if cloud_out is None else _REASONS[cloud_out],
     )
 
 

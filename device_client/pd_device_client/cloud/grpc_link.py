@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
@@ -79,7 +80,8 @@ class GrpcCloudLink:
         key = checked_api_key(api_key) if api_key is not None else None
         self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self._host = host
-        options = [*_CHANNEL_OPTIONS, *proxy_options(host)]
+        about = ("grpc.primary_user_agent", f"pd-device/{version('pd-device')}")
+        options = [about, *_CHANNEL_OPTIONS, *proxy_options(host)]
         if tls_ca is not None or tls:
             authority = read_authority(tls_ca).encode() if tls_ca else None
             certificate, own_key = (None, None) if client is None else client.read()

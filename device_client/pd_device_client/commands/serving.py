@@ -5,11 +5,12 @@ import signal
 from collections.abc import Callable
 
 from pd_core.files.ready_file import check_ready_file, write_ready_file
+from pd_core.host.open_files import raise_open_files
+from pd_core.host.signals import begin_obeying, stop_obeying
 from pd_core.host.wall_clock import unix_time_s
 from pd_core.process.ending_signals import ending_signals
 from pd_core.sockets.listening import bind
 from pd_core.sockets.loopback import is_loopback
-from pd_core.sockets.open_files import raise_open_files
 from pd_device_client.api.app import make_app
 from pd_device_client.api.http.guard import Access
 from pd_device_client.api.http.http_server import HttpServer
@@ -21,6 +22,7 @@ from pd_device_client.contract.outcome import Outcome
 from pd_device_client.device.answer_log import AnswerLog
 from pd_device_client.device.device import open_device
 from pd_device_client.device.residency import Residency
+from pd_device_client.privacy.judge import PrivacyJudge
 from pd_device_client.terminal.load_progress import LoadingLine
 
 __all__ = ["serve"]
@@ -60,9 +62,10 @@ async def _serve(
         check_ready_file(settings.ready_file)
     listener = bind(settings.door.host, settings.door.port, "--port")
     status = Status(settings.answers, Places(settings.max_requests), cloud)
+    judge = PrivacyJudge(settings.device.promises.rules)
     residency = Residency(
         lambda: open_device(
-            settings.device, cloud.link(), line, settings.answers.battery, forms=True
+            settings.device, cloud.link(), line, settings.answers.battery, forms=True, judge=judge
         ),
         status,
         keep_alive_s=settings.keep_alive_s or None,
@@ -92,6 +95,7 @@ async def _serve(
             settings.ready_file.unlink(missing_ok=True)
         await server.stop(at_once=not loaded)
         await residency.close()
+        judge.close()
 
 
 def _access(settings: ServeSettings) -> Access:
@@ -136,14 +140,13 @@ def _tell_ready(
 def _on_signal() -> asyncio.Event:
     """Return an event that an ending signal or Ctrl-C sets; a second one acts as usual."""
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
     signals = (*ending_signals(), signal.SIGINT)
 
     def stop() -> None:
         stopped.set()
         for number in signals:
-            loop.remove_signal_handler(number)
+            stop_obeying(number)
 
     for number in signals:
-        loop.add_signal_handler(number, stop)
+        begin_obeying(number, stop)
     return stopped

@@ -7,6 +7,7 @@ from typing import Any
 
 from pd_core.errors import InvalidRequest
 from pd_core.sampling_params import SamplingParams
+from pd_device_client.contract.privacy import Privacy
 from pd_device_client.contract.promise import Mode, Promise
 
 __all__ = ["Ask", "Mode", "Promise", "draw_request_id"]
@@ -38,6 +39,8 @@ class Ask:
             complete, for a reader that gets it in one piece.
         watched: report events as well as shown tokens.
         messages: the chat that the prompt was made from, for a cloud that takes text; empty: none.
+        privacy: the judgement on its words; None: nobody judged, and a client with rules keeps it.
+        group: asks of one request have the same, and share its caps; "": it is alone.
 
     Raises:
         InvalidRequest: the prompt is empty, or the token limit is below 1.
@@ -60,6 +63,8 @@ class Ask:
     read_along: bool = True
     watched: bool = False
     messages: tuple[Mapping[str, Any], ...] = ()
+    privacy: Privacy | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
         if not self.prompt_token_ids:

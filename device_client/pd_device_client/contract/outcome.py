@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from pd_core.errors import PdError
 from pd_core.generation import FinishReason, TokenLogprobs
+from pd_device_client.contract.cloud_reason import CloudReason
+from pd_device_client.contract.privacy import FREE, Privacy
 
-__all__ = ["Origin", "Outcome", "Shown"]
+__all__ = ["MadeBy", "Origin", "Outcome", "Shown"]
 
 
 class Origin(StrEnum):
@@ -37,6 +39,20 @@ class Shown(NamedTuple):  # one is made for every token: a third of a frozen dat
     logprobs: TokenLogprobs | None = None
 
 
+class MadeBy(NamedTuple):
+    """Shown positions that follow each other and that one side made.
+
+    Attributes:
+        origin: the side.
+        first: the first position.
+        until: the first one that is not of them any more.
+    """
+
+    origin: Origin
+    first: int
+    until: int
+
+
 @dataclass(slots=True)
 class Outcome:
     """The result of a request. The session fills it; every figure derives from raw timestamps.
@@ -64,6 +80,10 @@ class Outcome:
             nothing can differ), else "consistent"; "text" with a cloud that gives text, whose
             tokens are this device's reading of it; "refined" when the device made tokens without
             having read the whole prompt: then the text also depends on what it left out.
+        privacy: the judgement on the request's words.
+        sent_to_cloud: whether the prompt was sent to the cloud, in full.
+        cloud_reason: why the cloud took part, or why not.
+        cloud_cost: money for what the cloud was asked, at the prices given; None: there are none.
         cloud_error: why the cloud failed during the answer, or None.
         error: why the answer is incomplete, or None.
         notes: problems that the session worked around, in words for the user.
@@ -87,6 +107,10 @@ class Outcome:
     left_out_tokens: int = 0
     cloud_ttft_s: float | None = None
     exactness: str = "identical"
+    privacy: Privacy = FREE
+    sent_to_cloud: bool = False
+    cloud_reason: CloudReason = CloudReason.NO_CLOUD
+    cloud_cost: float | None = None
     cloud_error: PdError | None = None
     error: PdError | None = None
     notes: list[str] = field(default_factory=list)
@@ -110,6 +134,16 @@ class Outcome:
     def cached_tokens(self) -> int:
         """Prompt tokens that a side had cached; of both sides the one that had more."""
         return max(self.device_cached_tokens, self.cloud_cached_tokens)
+
+    @property
+    def made_by(self) -> list[MadeBy]:
+        """Which side made which of the shown positions, in their order."""
+        shown = self.shown
+        first_s = [
+            i for i, one in enumerate(shown) if i == 0 or one.origin is not shown[i - 1].origin
+        ]
+        ends = [*first_s[1:], len(shown)]
+        return [MadeBy(shown[i].origin, i, end) for i, end in zip(first_s, ends, strict=False)]
 
     @property
     def unused_tokens(self) -> int:

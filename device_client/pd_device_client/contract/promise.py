@@ -40,6 +40,7 @@ class Promise:
         quality_floor: rho may fall to this share of the prompt; 1 is exact.
         max_cloud_tokens: most tokens that the cloud may make for the request, in all its streams
             and unused ones included; None: no cap.
+        max_cloud_cost: the same for the money that the cloud takes for the request.
         local_only: nothing of the request may leave this machine.
         reading_wpm: words a minute to show instead; `pace_s` is then only what is planned with.
         spare_device: prefer the cloud, as the battery is low; the caps and privacy come first.
@@ -54,6 +55,7 @@ class Promise:
     largest_gap_s: float | None = None
     quality_floor: float = 1.0
     max_cloud_tokens: int | None = None
+    max_cloud_cost: float | None = None
     local_only: bool = False
     spare_device: bool = False
     reading_wpm: float | None = None
@@ -67,6 +69,9 @@ class Promise:
         cap = self.max_cloud_tokens
         if cap is not None:
             _check("the cap on cloud tokens", cap, cap >= 0, "0 or more")
+        cost = self.max_cloud_cost
+        if cost is not None:
+            _check("the cap on the cloud's cost", cost, cost >= 0, "0 or more")
         gap = self.largest_gap_s
         if gap is None:
             return

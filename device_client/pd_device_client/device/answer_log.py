@@ -61,6 +61,10 @@ class AnswerLog:
             "cloud_tokens_generated": outcome.cloud_tokens_generated,
             "device_tokens": outcome.device_tokens,
             "handoff_position": outcome.handoff_position,
+            "local_only": outcome.privacy.local_only,
+            "sent_to_cloud": outcome.sent_to_cloud,
+            "cloud_reason": outcome.cloud_reason.value,
+            "cloud_cost": outcome.cloud_cost,
             "pace_s": outcome.pace_s,
             "shown_at_s": [round(shown.at_s, 6) for shown in outcome.shown],
         }

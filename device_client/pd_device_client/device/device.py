@@ -32,6 +32,7 @@ from pd_device_client.device.settings import DeviceSettings
 from pd_device_client.engine.served_model import ServedModel
 from pd_device_client.engine.throttled import ThrottledEngine
 from pd_device_client.planning.kept_lengths import keep_lengths, kept_lengths
+from pd_device_client.privacy.judge import PrivacyJudge
 
 __all__ = ["Device", "draw_seed", "open_device"]
 
@@ -53,6 +54,7 @@ class Device:
         speculation: the account of its local engine's guesses.
         grammars: compiles the forms of its answers; None: none is found wrong before it begins.
         manners: how its engine gives way to other programs; None: it does not.
+        judge: says which requests stay on this device.
     """
 
     loaded: ServedModel
@@ -61,6 +63,7 @@ class Device:
     speculation: Speculation = field(default_factory=lambda: Speculation(0))
     manners: Manners | None = None
     grammars: Grammars | None = None
+    judge: PrivacyJudge = field(default_factory=PrivacyJudge)
     _large_text: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
     _template: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
 
@@ -112,6 +115,7 @@ async def open_device(
     battery: BatteryPolicy | None = None,
     *,
     forms: bool = False,
+    judge: PrivacyJudge | None = None,
 ) -> Device:
     """Load the model, measure this device and meet the cloud.
 
@@ -121,6 +125,7 @@ async def open_device(
         progress: called with the weights' bytes, from another thread.
         battery: when a low one is spared; None: at the default.
         forms: get ready for answers of a given form, which the first of them would wait for.
+        judge: applies the rules of `settings`, and outlives the device; None: a new one.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -156,13 +161,17 @@ async def open_device(
         tokenizer=loaded.tokenizer,
         breaker=partial(CircuitBreaker, share=random.random),
         tracing=Tracing("pd-device") if settings.otel else None,
+        judged_only=bool(settings.promises.rules),
     )
     await client.start()
     logger.debug("the device's speeds are known, from %s", client.device_profile.source)
     if manners is not None and local.threads is not None:  # only now: the profile is of all threads
         local.threads.give_way(manners.most_threads, client.device_estimate.give_way)
         client.before_plan = local.threads.look
-    return Device(loaded, client, speed_key, local.speculation, manners, local.grammars)
+    judge = judge or PrivacyJudge(settings.promises.rules)
+    return Device(
+        loaded, client, speed_key, local.speculation, manners, local.grammars, judge=judge
+    )
 
 
 def _trimmed(encode: Callable[[], T]) -> T:

@@ -1,14 +1,15 @@
 """What the user promises the reader, and what the cloud may be used for; no torch is imported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from annotated_types import Ge, Le
 
 from pd_core.errors import ConfigError
-from pd_core.settings.option import Option
+from pd_core.settings.option import Option, Part
 from pd_device_client.contract.promise import Promise
 from pd_device_client.planning.cloud_allowance import CloudCaps
+from pd_device_client.privacy.rules import LocalOnlyRules
 
 __all__ = ["LOCAL_ONLY", "PromiseSettings"]
 
@@ -45,6 +46,7 @@ class PromiseSettings:
             choices=("cloud", LOCAL_ONLY),
         ),
     ] = "cloud"
+    rules: Annotated[LocalOnlyRules, Part("Promise")] = field(default_factory=LocalOnlyRules)
     cloud_tokens_per_request: Annotated[
         int | None, _Tokens, Option("Most tokens that the cloud may make for one answer.")
     ] = None
@@ -106,6 +108,7 @@ class PromiseSettings:
             largest_gap_s=self.largest_gap_s,
             quality_floor=self.quality_floor,
             max_cloud_tokens=self.cloud_tokens_per_request,
+            max_cloud_cost=self.cloud_cost_per_request,
             local_only=self.local_only,
             reading_wpm=reading_wpm,
         )

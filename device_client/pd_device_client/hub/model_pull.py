@@ -244,7 +244,7 @@ def _take_over(name: PulledName, older: Manifest, file: HubFile, arriving: Path)
     for known, pulled in older.files.items():
         ours = pulled_folder(name) / known
         if pulled.sha256 == file.sha256 and ours.is_file():
-            with suppress(ModelError):
+            with suppress(ModelError, OSError):  # without links it is fetched again
                 file.digest_of(ours, lambda _: None)
                 os.link(ours, arriving)
             return

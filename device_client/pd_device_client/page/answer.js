@@ -19,7 +19,8 @@
  * @property {number} arrivals messages of the cloud before it
  * @property {number} atS
  */
-/** @typedef {{course: string, figures: [string, string][]}} Told what is left of an answer that was kept */
+/** @typedef {{course: string, figures: [string, string][], staysHere?: boolean}} Told what is left of an answer
+ * that was kept */
 /** @typedef {"waiting" | "streaming" | "done" | "stopped" | "failed"} Phase */
 
 /** Filled by `apply`, chunk by chunk; everything else only reads it. */
@@ -100,6 +101,11 @@ export class Answer {
   get nowS() {
     if (this.phase !== "streaming") return this._lastS;
     return this._lastS + (performance.now() - this._lastAt) / 1000;
+  }
+
+  /** Whether the device said that nothing of it may leave the device. */
+  get staysHere() {
+    return this.told?.staysHere ?? this.plan?.privacy?.local_only ?? false;
   }
 
   get ended() {

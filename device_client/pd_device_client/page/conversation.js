@@ -26,6 +26,8 @@ export class Conversation {
     this.id = id ?? `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 10)}`;
     /** Whether it was deleted from what is kept: then it is not kept again. */
     this.deleted = false;
+    /** Whether an answer of it stayed on the device: then all further ones do. */
+    this.staysHere = false;
     /** @type {Turn[]} */
     this.turns = [];
   }

@@ -116,9 +116,12 @@ class Page {
     this._composer.setRunning(true);
     this._announcer.begin();
     const stopDrawing = this._keepDrawing(turn);
+    const asked = this._settings.request();
+    if (conversation.staysHere) delete asked.pd.mode; // the two might contradict each other
     const body = {
       messages: this._conversation.messages(turn, this._state.chat, this._settings.choices.system.trim()),
-      ...this._settings.request(),
+      ...asked,
+      pd: { ...asked.pd, conversation: conversation.id, ...(conversation.staysHere && { local_only: true }) },
     };
     let unreached = false;
     try {
@@ -133,6 +136,7 @@ class Page {
       if (error instanceof ApiError && error.status === 401) this._needKey();
     }
     stopDrawing();
+    conversation.staysHere ||= answer.staysHere;
     this._use.add(answer);
     if (!unreached) this._keep(conversation);
     if (this._running !== running) return; // another one was begun meanwhile
@@ -228,7 +232,7 @@ class Page {
       id, savedMs: Date.now(),
       turns: ended.map(({ prompt, chat, answer }) => ({
         prompt, chat, text: answer.text, runs: answer.runs, error: answer.error?.message ?? "",
-        told: { course: courseWords(answer), figures: figures(answer) },
+        told: { course: courseWords(answer), figures: figures(answer), staysHere: answer.staysHere },
       })),
     });
     this._chats.tell(problem);
@@ -241,6 +245,7 @@ class Page {
     const kept = this._kept.load(id);
     if (kept === null || id === this._conversation.id) return;
     const conversation = new Conversation(id);
+    conversation.staysHere = kept.turns.some(({ told }) => told.staysHere === true);
     conversation.turns = kept.turns.map(({ prompt, chat, ...rest }) => {
       const turn = new Turn(prompt, chat);
       turn.answer = Answer.restored(rest);

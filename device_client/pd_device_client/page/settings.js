@@ -96,6 +96,7 @@ export class Settings {
     /** @type {Json} */
     const pd = { events: true };
     if (choices.mode !== "as-set") pd.mode = choices.mode;
+    if (this.localOnly) pd.local_only = true; // its later turns stay here too
     // A speed in words is told by its unit.
     if (choices.paceS.endsWith("wpm")) pd.reading_wpm = Number.parseFloat(choices.paceS);
     else if (choices.paceS) pd.pace_s = Number(choices.paceS);

@@ -51,6 +51,9 @@ function noted(answer) {
     "cloud-only": "This device could not take part; the cloud answers alone.",
     "device-only": "The cloud could not take part; this device answers alone.",
   };
+  // What is kept here is no trouble, but the reader is to know that nothing was sent.
+  const kept = answer.plan?.privacy?.words;
+  if (kept) return details.map((note) => ({ words: note, details: [] }));
   const words = alone[answer.plan?.mode];
   // A promise that is broken for want of the other side is no trouble of its own.
   const ofSides = notes.some((note) => !(answer.plan?.broken ?? []).includes(note));

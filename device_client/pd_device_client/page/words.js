@@ -77,6 +77,14 @@ function endWords(answer) {
 }
 
 /**
+ * Whether the prompt left this device, and why or why not.
+ * @param {import("./api.js").Json} report
+ */
+function sentWords({ privacy, cloud }) {
+  return cloud.sent ? `the prompt: ${cloud.words}` : `nothing: ${privacy.words ?? cloud.words}`;
+}
+
+/**
  * The figures of an answer; those that are not measurable are left out.
  * @param {Answer} answer
  * @returns {[string, string][]}
@@ -100,6 +108,8 @@ export function figures(answer) {
     found.push(["Planned from the cloud", counted(answer.plan.cloud_tokens, "token")]);
   }
   if (report) {
+    if (report.cloud) found.push(["Left this device", sentWords(report)]);
+    if (report.cloud?.cost != null) found.push(["Cost of the cloud", report.cloud.cost.toPrecision(3)]);
     found.push(["Text", EXACTNESS[report.exactness] ?? EXACTNESS.consistent]);
     if (report.left_out_tokens > 0) found.push(["Not read here", counted(report.left_out_tokens, "token")]);
     found.push(["Seed", String(report.seed)]);

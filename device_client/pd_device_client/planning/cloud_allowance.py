@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pd_core.errors import ConfigError
 
-__all__ = ["CloudAllowance", "CloudCaps", "DayAccount"]
+__all__ = ["CloudAllowance", "CloudCaps", "DayAccount", "Spent"]
 
 _MILLION = 1_000_000
 
@@ -102,23 +102,48 @@ class DayAccount(Protocol):
         ...
 
 
+@dataclass(slots=True, weakref_slot=True)
+class Spent:
+    """What the cloud was paid for one request, over all its answers.
+
+    Attributes:
+        tokens: made, or still to be made.
+        cost: money.
+    """
+
+    tokens: int = 0
+    cost: float = 0.0
+
+
 class CloudAllowance:
-    """One request's share of the caps.
+    """One answer's share of the caps.
 
     Args:
         caps: the user's.
         account: the day's; None without a cap of a day.
+        spent: for the request so far; its answers share it. None: it has one answer.
+
+    Attributes:
+        cost: money paid for this answer; what was not made is given back.
     """
 
-    def __init__(self, caps: CloudCaps, account: DayAccount | None = None) -> None:
+    def __init__(
+        self, caps: CloudCaps, account: DayAccount | None = None, spent: Spent | None = None
+    ) -> None:
         self._caps = caps
         self._account = account
-        self._tokens = 0
-        self._cost = 0.0
+        self._request = spent or Spent()
+        self.cost = 0.0
+
+    @property
+    def priced(self) -> bool:
+        """Whether the cost is known."""
+        return self._caps.prompt_price > 0 or self._caps.answer_price > 0
 
     def tokens_left(self, prompt_tokens: int) -> int | None:
         """Return how many tokens a first stream would be granted; None: any number."""
-        own = self._caps.affordable(self._tokens, self._cost, prompt_tokens)
+        spent = self._request
+        own = self._caps.affordable(spent.tokens, spent.cost, prompt_tokens)
         today: int | None = None
 
         def look(tokens: int, cost: float) -> tuple[int, float]:
@@ -137,8 +162,8 @@ class CloudAllowance:
             tokens: how many are wanted, 1 or more.
             prompt_tokens: sent with them; 0 if a stream is open.
         """
-        caps = self._caps
-        granted = _least(tokens, caps.affordable(self._tokens, self._cost, prompt_tokens))
+        caps, spent = self._caps, self._request
+        granted = _least(tokens, caps.affordable(spent.tokens, spent.cost, prompt_tokens))
 
         def ask(spent_tokens: int, spent_cost: float) -> tuple[int, float]:
             nonlocal granted
@@ -149,17 +174,20 @@ class CloudAllowance:
         if self._account is not None:
             self._account.spend(ask)
         if granted:
-            self._tokens += granted
-            self._cost += caps.cost(prompt_tokens, granted)
+            self._pay(granted, caps.cost(prompt_tokens, granted))
         return granted
 
     def give_back(self, tokens: int) -> None:
         """Tokens that were paid for and that a stream, which has ended, did not make."""
         cost = self._caps.cost(0, tokens)
-        self._tokens -= tokens
-        self._cost -= cost
+        self._pay(-tokens, -cost)
         if self._account is not None and tokens:
             self._account.spend(lambda _tokens, _cost: (-tokens, -cost))
+
+    def _pay(self, tokens: int, cost: float) -> None:
+        self._request.tokens += tokens
+        self._request.cost += cost
+        self.cost += cost
 
 
 def _least(wanted: int, left: int | None) -> int:

@@ -66,6 +66,7 @@ class CloudLeg:
     Attributes:
         state: see LegState.
         limit: the cloud is to make the positions below this one.
+        streams: opened so far, each with the whole prompt.
         error: the last error; kept for the outcome.
         generated: tokens the cloud is known to have made for this request.
         first_token_s: instant of the first token's arrival; None before it.
@@ -99,7 +100,7 @@ class CloudLeg:
         self._time: Callable[[], float] = loop_time
         self._stopping = False
         self._wishes = Signal()  # what the cloud should do may have changed
-        self._streams = 0
+        self.streams = 0
         self._sent_tokens = 0  # with the present stream's Start
         self._paid = 0  # tokens of the present stream, by the caps
         self._failures = 0
@@ -265,11 +266,11 @@ class CloudLeg:
         if not granted:
             return None
         self._paid, self.limit = granted, length + granted
-        self._streams += 1
+        self.streams += 1
         self._sent_tokens = len(ask.prompt_token_ids) + length
-        first, refinement = self._streams == 1, self._refinement
+        first, refinement = self.streams == 1, self._refinement
         return Start(
-            request_id=f"{ask.request_id}/{self._streams}",
+            request_id=f"{ask.request_id}/{self.streams}",
             prompt_token_ids=ask.prompt_token_ids,
             committed_token_ids=tuple(self._log.token_ids),
             sampling=ask.sampling,
@@ -380,8 +381,7 @@ class CloudLeg:
             self._allowance.give_back(tokens)
 
     def _fail(self, error: PdError) -> None:
-        if self._stopping or self._log.closed:
-            # The stream was no longer needed.
+        if self._stopping or self._log.closed:  # the stream was no longer needed
             self.state = LegState.IDLE
             return
         logger.info("request %s: the cloud's stream ended: %s", self._ask.request_id, error)

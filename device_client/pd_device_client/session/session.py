@@ -31,6 +31,7 @@ from pd_device_client.session.sides import Sides
 from pd_device_client.session.stand_in import StandIn
 from pd_device_client.session.token_log import TokenLog
 from pd_device_client.session.wakeup import Signal
+from pd_device_client.session.why_cloud import reason_at_end
 
 __all__ = ["Session"]
 
@@ -355,10 +356,15 @@ class Session:
             # A stream that continues an answer may find its own tokens cached.
             num_prompt = len(self.ask.prompt_token_ids)
             outcome.cloud_cached_tokens = min(self.cloud.cached_tokens, num_prompt)
+            outcome.sent_to_cloud = self.cloud.streams > 0
+            outcome.cloud_reason = reason_at_end(self.cloud, outcome.cloud_reason)
             if self.cloud.first_token_s is not None:
                 outcome.cloud_ttft_s = self.cloud.first_token_s - self.seen.submitted_s
             if self.cloud.error is not None and outcome.error is None:
                 outcome.notes.append(f"cloud: {self.cloud.error}")
+        allowance = self.sides.allowance
+        if allowance is not None and allowance.priced:
+            outcome.cloud_cost = allowance.cost
         if self.device is not None:
             outcome.device_cached_tokens = self.device.num_cached
             outcome.device_tokens_generated = self.device.generated

@@ -10,17 +10,20 @@ from rich.text import Text
 
 from pd_core.errors import ConfigError
 from pd_device_client.contract.ask import Ask, Mode, draw_request_id
+from pd_device_client.contract.cloud_reason import CloudReason
 from pd_device_client.contract.outcome import Origin, Outcome, Shown
 from pd_device_client.contract.ports import CloudLink
+from pd_device_client.contract.privacy import Privacy
 from pd_device_client.device.battery import read_battery
 from pd_device_client.device.device import Device, draw_seed, open_device
 from pd_device_client.device.prompt import knows_roles, prompt_token_ids
 from pd_device_client.engine.served_model import ServedModel
+from pd_device_client.privacy.judge import Words
 from pd_device_client.session.session import Session
 from pd_device_client.terminal.load_progress import LoadingLine
 from pd_device_client.terminal.settings import ChatSettings
 
-__all__ = ["asked", "chat", "load", "noted", "show", "summary"]
+__all__ = ["asked", "chat", "load", "noted", "show", "summary", "words_of"]
 
 # A model's text must not control the terminal; line breaks and tabs are allowed.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -36,6 +39,7 @@ def asked(
     mode: Mode,
     max_tokens: int,
     messages: Sequence[Mapping[str, str]] = (),
+    privacy: Privacy | None = None,
 ) -> Ask:
     """Return the ask for a prompt, and the chat that it was made from, under these settings."""
     return Ask(
@@ -59,6 +63,7 @@ def asked(
             settings.device.promise, spare_device=settings.battery.spares(read_battery())
         ),
         messages=tuple(messages),
+        privacy=privacy,
     )
 
 
@@ -78,14 +83,22 @@ async def chat(
             raw=settings.raw,
             max_context_tokens=device.client.max_context_tokens,
         )
+        privacy = await device.judge.judge(words_of(device.loaded, settings.prompt or "", prompt))
         said = [] if settings.raw else [{"role": "user", "content": settings.prompt or ""}]
-        ask = asked(settings, device.loaded, prompt, settings.mode, settings.max_tokens, said)
+        most, mode = settings.max_tokens, settings.mode
+        ask = asked(settings, device.loaded, prompt, mode, most, said, privacy)
         session = device.client.session(ask)
         with noted(session, notices):
             await show(session, console, tint=settings.show_origin)
         return session.outcome
     finally:
         await device.close()
+
+
+def words_of(loaded: ServedModel, said: str, prompt: tuple[int, ...]) -> Words:
+    """Return what the rules for privacy are asked about: this text, and the prompt made of it."""
+    read = loaded.tokenizer.decode(prompt, skip_special_tokens=False)
+    return Words([said], [read], len(prompt))
 
 
 @contextmanager
@@ -164,6 +177,12 @@ def summary(outcome: Outcome) -> Text:
     )
     if outcome.left_out_tokens:
         text.append(f"  left out {outcome.left_out_tokens} prompt tokens")
+    if outcome.privacy.local_only:
+        text.append(f"  {outcome.privacy.words}")
+    elif not outcome.sent_to_cloud and outcome.cloud_reason is not CloudReason.NO_CLOUD:
+        text.append(f"  nothing sent: {outcome.cloud_reason.words}")
+    if outcome.cloud_cost is not None:
+        text.append(f"  cost {outcome.cloud_cost:.6g}")
     return text
 
 

@@ -4,18 +4,21 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rich.console import Console
 
 from pd_core.errors import PdError
+from pd_core.host.signals import begin_obeying, stop_obeying
 from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.outcome import Outcome
+from pd_device_client.contract.privacy import FREE, KeptBy, Privacy
 from pd_device_client.device.conversation import Conversation, Prompt
 from pd_device_client.device.device import Device
 from pd_device_client.device.prompt import knows_roles, text_token_ids
 from pd_device_client.device.totals import Totals
 from pd_device_client.session.session import Session
-from pd_device_client.terminal.chat import asked, noted, show, summary
+from pd_device_client.terminal.chat import asked, noted, show, summary, words_of
 from pd_device_client.terminal.line_input import LineDropped
 from pd_device_client.terminal.settings import ChatSettings
 
@@ -24,6 +27,7 @@ __all__ = ["COMMANDS", "Repl"]
 COMMANDS = {
     "/mode": "/mode [MODE]  which sides answer: pd-device, device-only or cloud-only",
     "/stats": "/stats        figures of the last answer, and sums over this chat",
+    "/local": "/local        keep this conversation on this device from now on",
     "/new": "/new          begin a new conversation",
     "/help": "/help         these lines",
     "/quit": "/quit         end; so does Ctrl-D",
@@ -67,6 +71,7 @@ class Repl:
         self._has_cloud = has_cloud
         self._conversation = Conversation(device.loaded)
         self._last: Outcome | None = None
+        self._privacy = FREE  # of this conversation
 
     async def run(self) -> None:
         """Read and answer until the reader ends it."""
@@ -104,7 +109,7 @@ class Repl:
                 turn = Prompt(said, said, text_token_ids(loaded, said))
             else:
                 turn = self._conversation.turn(said)
-            outcome = await self._answer(turn)
+            outcome = await self._answer(turn, await self._judged(turn))
         except PdError as error:
             self._say(f"{error}; the conversation is as before (/new begins another)", "red")
             return
@@ -116,12 +121,23 @@ class Repl:
         self.totals.add(outcome)
         self._conversation.answered(turn, outcome)
 
-    async def _answer(self, turn: Prompt) -> Outcome | None:
+    async def _judged(self, turn: Prompt) -> Privacy:
+        """Judge a turn; what was kept on this device stays here, with all that follows."""
+        if not self._privacy.local_only:
+            words = words_of(self._device.loaded, turn.text, turn.token_ids)
+            judged = await self._device.judge.judge(words)
+            if self._settings.raw:
+                return judged  # each prompt stands alone
+            self._privacy = replace(judged, by=judged.by and KeptBy.CONVERSATION, problem="")
+            return judged
+        return self._privacy
+
+    async def _answer(self, turn: Prompt, privacy: Privacy) -> Outcome | None:
         """Show an answer and return its outcome, even if stopped; None if nothing was shown."""
         device, prompt = self._device, turn.token_ids
         room = device.client.room_tokens(len(prompt), self.mode)
         limit = max(min(self._settings.max_tokens, room), 1)
-        ask = asked(self._settings, device.loaded, prompt, self.mode, limit, turn.messages)
+        ask = asked(self._settings, device.loaded, prompt, self.mode, limit, turn.messages, privacy)
         session = device.client.session(ask)
         with noted(session, self._console):
             await self._shown(session)
@@ -146,8 +162,12 @@ class Repl:
             self._change_mode(*words)
         elif name == "/stats":
             self._show_figures()
+        elif name == "/local":
+            self._privacy = Privacy(KeptBy.REQUEST)
+            self._say("from now on nothing of this conversation leaves this device; /new ends that")
         elif name == "/new":
             self._conversation = Conversation(self._device.loaded)
+            self._privacy = FREE
             self._say("a new conversation")
         elif name == "/help":
             for line in (*COMMANDS.values(), _KEYS):
@@ -188,10 +208,10 @@ class Repl:
 
 @contextmanager
 def _on_ctrl_c(act: Callable[[], object]) -> Iterator[None]:
-    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
-    loop.add_signal_handler(signal.SIGINT, act)
+    before = signal.getsignal(signal.SIGINT)
+    begin_obeying(signal.SIGINT, act)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        stop_obeying(signal.SIGINT)
         signal.signal(signal.SIGINT, before)

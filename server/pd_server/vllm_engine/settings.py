@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pd_core.errors import ConfigError, ModelError
+from pd_core.host.affinity import available_cores
 from pd_core.models import ModelConfig
 from pd_server.config import EngineConfig
 from pd_server.engine.contract import ScoreKind
@@ -83,7 +84,7 @@ def thread_binding(threads: int, num_ranks: int) -> str:
     Raises:
         ConfigError: this process may not use that many cores.
     """
-    cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
+    cores = [str(core) for core in sorted(available_cores())]
     if threads * num_ranks > len(cores):
         raise ConfigError(
             f"--threads {threads} for each of {num_ranks} ranks are more than the {len(cores)} "

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import grpc.aio
@@ -98,3 +99,25 @@ async def test_a_proxy_on_the_way_to_another_machine_is_named(dead_proxy: str) -
         await link.close()
     assert f"the variable http_proxy sends it through the proxy {dead_proxy}" in str(failed.value)
     assert "s3cret" not in str(failed.value)
+
+
+async def test_the_cloud_is_told_this_program_s_version() -> None:
+    agents: list[str] = []
+
+    class Listening(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> None:
+            agents.append(str(dict(details.invocation_metadata)["user-agent"]))
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Listening(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    link = way_out(CloudAddress(f"127.0.0.1:{port}"), Mode.PD_DEVICE)
+    assert link is not None
+    try:
+        with pytest.raises(RequestError, match="Method not found"):
+            await link.info()
+    finally:
+        await link.close()
+        await server.stop(None)
+    assert agents[0].split()[0] == f"pd-device/{version('pd-device')}"

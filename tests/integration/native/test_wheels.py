@@ -1,11 +1,13 @@
 """The wheels for other systems: built by zig on this machine, and looked into."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,68 @@ def test_the_dependencies_alone_are_installed_without_sources(
 def test_another_machine_s_name_is_refused(checkout: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="is none of x86_64-linux, aarch64-linux"):
         _pip_wheel(checkout, tmp_path, PD_KERNEL_TARGET="vax-vms")
+
+
+@pytest.fixture(scope="module")
+def release(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel for any machine, from a repository with an address."""
+    url = "https://example.org/pd/"
+    out = tmp_path_factory.mktemp("release")
+    return _pip_wheel(checkout, out, PD_KERNEL="off", PD_REPOSITORY_URL=url)
+
+
+def test_a_release_says_where_it_is_from_and_what_it_needs(release: Path) -> None:
+    with zipfile.ZipFile(release) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        about = message_from_bytes(archive.read(name))
+    urls = dict(line.split(", ") for line in about.get_all("Project-URL", []))
+    assert urls["Repository"] == "https://example.org/pd"
+    assert set(urls) >= {"Documentation", "Changelog", "Issues"}
+    base = [line for line in about.get_all("Requires-Dist", []) if "extra ==" not in line]
+    needed = {re.split(r"[^\w-]", line)[0] for line in base}
+    # What the command of the same name imports, so that `pipx install pd-device` is enough.
+    assert needed >= {"grpcio", "starlette", "uvicorn", "prompt-toolkit", "huggingface-hub"}
+    assert not needed & {"grpcio-health-checking", "aiohttp", "matplotlib", "pytest"}
+    extras = set(about.get_all("Provides-Extra", []))
+    assert extras >= {"server", "device", "llama-cpp", "bench", "train"}
+
+
+def test_a_build_without_an_address_has_none_and_a_wrong_one_is_refused(
+    checkout: Path, tmp_path: Path
+) -> None:
+    wheel = _pip_wheel(checkout, tmp_path / "a", PD_KERNEL="off", PD_REPOSITORY_URL="")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        assert message_from_bytes(archive.read(name)).get("Project-URL") is None
+    with pytest.raises(AssertionError, match="must begin with https://"):
+        _pip_wheel(checkout, tmp_path / "b", PD_KERNEL="off", PD_REPOSITORY_URL="http://x.example")
+
+
+def test_the_command_runs_from_the_wheel_alone(release: Path, tmp_path: Path) -> None:
+    """With the libraries of this environment and none of the sources beside it."""
+    with zipfile.ZipFile(release) as archive:
+        archive.extractall(tmp_path)
+    (points,) = tmp_path.glob("*.dist-info/entry_points.txt")
+    assert "pd-device = pd_device_client.cli:main" in points.read_text()
+    run = "import sys; sys.argv[0] = 'pd-device'; from pd_device_client.cli import main; main()"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PD_DEVICE_")}
+    environment |= {"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path / "home")}
+    for words, said in (
+        (["--version"], "pd-device "),
+        (["chat", "import json", "--model", "random-tiny", "--max-tokens", "3"], ""),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", run, *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(said)
+        assert done.stdout.strip()
 
 
 def test_a_source_archive_holds_the_sources(checkout: Path, tmp_path: Path) -> None:

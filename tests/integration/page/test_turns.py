@@ -182,6 +182,27 @@ def test_what_an_older_page_kept_on_this_device_stays_there(page: Any) -> None:
     assert page.bodies[-1]["pd"]["mode"] == "device-only"
 
 
+def test_a_chat_that_was_kept_on_this_device_stays_there_and_a_new_one_does_not(page: Any) -> None:
+    page.check("#local-only")
+    ask(page, "One?")
+    answered(page)
+    first = page.bodies[-1]["pd"]
+    assert first["local_only"] is True
+    page.uncheck("#local-only")
+    ask(page, "Two?")
+    answered(page)
+    second = page.bodies[-1]["pd"]
+    assert second["local_only"] is True
+    assert "mode" not in second
+    assert second["conversation"] == first["conversation"]
+    page.click("#new-chat")
+    ask(page, "Three?")
+    answered(page)
+    third = page.bodies[-1]["pd"]
+    assert "local_only" not in third
+    assert third["conversation"] != first["conversation"]
+
+
 def test_counts_are_this_browser_s(browser: Any, server: ApiServer) -> None:
     with opened(browser, server.url) as first:
         ask(first, "One?")

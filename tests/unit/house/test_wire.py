@@ -117,8 +117,9 @@ def test_committed_stubs_match_the_proto_files() -> None:
 def test_declared_bounds_admit_only_versions_the_stubs_accept() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = generation_pb2_grpc.GRPC_GENERATED_VERSION
-    for extra in ("server", "device"):
-        for line in project["optional-dependencies"][extra]:
+    parts = {**project["optional-dependencies"], "base": project["dependencies"]}
+    for extra in ("server", "base"):
+        for line in parts[extra]:
             requirement = Requirement(line)
             if requirement.name == "grpcio":
                 lowest = [s.version for s in requirement.specifier if s.operator == ">="]

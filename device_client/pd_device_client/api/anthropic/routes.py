@@ -54,8 +54,9 @@ def add_messages(
                 raise chat.blamed(error) from error
         reply = MessageReply(run, device.loaded.name)
         if asked.stream:
-            return EventStream(reply.stream())
-        return json_response(await until_disconnect(request.receive, reply.whole()))
+            return EventStream(reply.stream(), headers=run.headers)
+        whole = await until_disconnect(request.receive, reply.whole())
+        return json_response(whole, headers=run.headers)
 
     @endpoints.add("POST", f"{ANTHROPIC_PATH}/count_tokens", CountParameters)
     async def count_tokens(request: Request) -> Response:

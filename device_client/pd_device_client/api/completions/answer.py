@@ -68,6 +68,11 @@ class Answer:
         self._called = set[int]()  # choices with calls
         self._num_thoughts = 0  # tokens that told them
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the response says before its body."""
+        return self._run.headers
+
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the events of a stream, `[DONE]` last.
 

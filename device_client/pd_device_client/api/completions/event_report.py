@@ -43,6 +43,8 @@ def plan_report(session: Session) -> dict[str, Any]:
         "broken": list(plan.broken),
         "exactness": "refined" if plan.keep_ratio < 1.0 else outcome.exactness,
         "notes": list(outcome.notes),
+        "privacy": outcome.privacy.report(),
+        "cloud_reason": outcome.cloud_reason.value,
     }
 
 

@@ -77,8 +77,13 @@ class Extension(Parameters):
         reading_wpm: words a minute to show instead.
         ttft_s: the latest time for the first token.
         largest_gap_s: the longest gap; up to it a slow device's pace is stretched.
-        max_cloud_tokens: most tokens that the cloud may make of the answer.
-        privacy: "local-only" sends nothing of the request off this machine.
+        quality_floor: least share of the prompt that this device may read; 1 is exact.
+        max_cloud_tokens: most tokens that the cloud may make for the request, all its choices.
+        max_cloud_cost: most money for it, at the prices of the settings.
+        local_only: nothing of the request leaves this machine, nor of its later turns.
+        privacy: "local-only" says the same.
+        label: of the words, for the rules of the settings.
+        conversation: an id; once a turn was kept on this device, its later turns are too.
         tokens: report position, id, origin and time of every token in its chunk.
         events: in a stream, also report plan, arrivals, passes and handoff, in separate chunks.
     """
@@ -88,10 +93,20 @@ class Extension(Parameters):
     reading_wpm: Annotated[float, Field(ge=1, le=10000)] | None = None
     ttft_s: Annotated[float, Field(ge=0.001, le=3600)] | None = None
     largest_gap_s: Annotated[float, Field(ge=0.001, le=3600)] | None = None
+    quality_floor: Annotated[float, Field(ge=0.05, le=1)] | None = None
     max_cloud_tokens: Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None = None
+    max_cloud_cost: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    local_only: bool | None = None
+    label: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    conversation: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     privacy: Literal["local-only"] | None = None
     tokens: bool = False
     events: bool = False
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether the request itself says that it stays on this device."""
+        return self.local_only is True or self.privacy is not None
 
     @property
     def parsed_mode(self) -> Mode | None:

@@ -3,6 +3,7 @@
 from functools import partial
 
 from pd_core.errors import (
+    ContradictoryPromises,
     InvalidRequest,
     PdError,
     PromptTooLong,
@@ -128,6 +129,8 @@ def blamed(error: PdError, where: str, limit_name: str = "max_tokens") -> PdErro
         return Refusal(str(error), where, code="context_length_exceeded")
     if isinstance(error, TokenLimitTooHigh):
         return Refusal(f"{limit_name}: {error}", limit_name, code="context_length_exceeded")
+    if isinstance(error, ContradictoryPromises):
+        return Refusal(str(error), "pd")
     if isinstance(error, TokenOutOfVocabulary) or type(error) is InvalidRequest:
         return Refusal(str(error), where)
     return error

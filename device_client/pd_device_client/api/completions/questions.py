@@ -19,6 +19,7 @@ from pd_device_client.api.completions.parameters import (
     CompletionParameters,
     Extension,
 )
+from pd_device_client.api.completions.privacy import judged
 from pd_device_client.api.completions.prompts import (
     blamed,
     plain_messages,
@@ -36,6 +37,7 @@ from pd_device_client.api.settings import AnswerSettings
 from pd_device_client.api.tools.answer_parser import AnswerParsing
 from pd_device_client.contract.ask import Ask, Mode, Promise, draw_request_id
 from pd_device_client.contract.outcome import Outcome
+from pd_device_client.contract.privacy import Privacy
 from pd_device_client.device.battery import Battery, read_battery
 from pd_device_client.device.device import Device, draw_seed
 from pd_device_client.session.reading_pace import usual_gap_s
@@ -138,7 +140,8 @@ class Questions:
         parsing = self._parsing(device, asked) if isinstance(asked, ChatParameters) else None
         told = ToldBeside(device, asked, prompts)
         choices = list[Choice]()
-        for ask in self._asks(device, asked, prompts, asked_s):
+        privacy = await judged(device, asked, prompts)
+        for ask in self._asks(device, asked, prompts, asked_s, privacy):
             try:
                 session = device.client.session(ask)
             except InvalidConstraint as error:
@@ -174,6 +177,7 @@ class Questions:
         asked: ChatParameters | CompletionParameters,
         prompts: Sequence[tuple[int, ...]],
         asked_s: float,
+        privacy: Privacy,
     ) -> Iterator[Ask]:
         """Yield n asks for each prompt, with consecutive seeds."""
         client, extension = device.client, asked.extension
@@ -183,6 +187,7 @@ class Questions:
         promise = _promise(client.promise, extension, mode, spare_device=spare)
         chat, constraint = isinstance(asked, ChatParameters), asked.constraint
         messages = plain_messages(asked) if isinstance(asked, ChatParameters) else ()
+        group = draw_request_id()  # what the caps are for is the whole request
         usual_tokens = self._settings.max_tokens if chat else _COMPLETION_TOKENS
         for prompt in prompts:
             max_tokens = asked.limit[0]
@@ -218,6 +223,8 @@ class Questions:
                     read_along=bool(asked.stream),
                     watched=extension.events and bool(asked.stream),
                     messages=messages,
+                    privacy=privacy,
+                    group=group,
                 )
 
     def _parsing(self, device: Device, asked: ChatParameters) -> AnswerParsing:
@@ -236,7 +243,7 @@ class Questions:
             return standing  # a request may not send anything off the device
         if extension.parsed_mode is not None:
             return extension.parsed_mode
-        return standing
+        return Mode.DEVICE_ONLY if extension.stays_here else standing
 
 
 def _parsed(choice: Choice, parsing: AnswerParsing) -> Choice:
@@ -260,7 +267,7 @@ def _promise(standing: Promise, extension: Extension, mode: Mode, *, spare_devic
         raise Refusal("pd.pace_s and pd.reading_wpm are two paces; give one", "pd.reading_wpm")
     asked = {
         name: value
-        for name in ("pace_s", "ttft_s", "largest_gap_s")
+        for name in ("pace_s", "ttft_s", "largest_gap_s", "quality_floor")
         if (value := getattr(extension, name)) is not None
     }
     if extension.reading_wpm is not None:
@@ -268,12 +275,14 @@ def _promise(standing: Promise, extension: Extension, mode: Mode, *, spare_devic
     if "pace_s" in asked:
         asked["reading_wpm"] = extension.reading_wpm
     caps = (standing.max_cloud_tokens, extension.max_cloud_tokens)
+    costs = (standing.max_cloud_cost, extension.max_cloud_cost)
     try:
         promise = replace(
             standing,
             **asked,
             max_cloud_tokens=min((cap for cap in caps if cap is not None), default=None),
-            local_only=standing.local_only or extension.privacy is not None,
+            max_cloud_cost=min((cost for cost in costs if cost is not None), default=None),
+            local_only=standing.local_only or extension.stays_here,
             spare_device=spare_device,
         )
         promise.check_mode(mode)

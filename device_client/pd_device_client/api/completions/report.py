@@ -35,6 +35,17 @@ def final_report(session: Session) -> dict[str, Any]:
             "ttft_s": plan.first_token_s,
             "broken": list(plan.broken),
         },
+        "privacy": outcome.privacy.report(),
+        "made_by": [
+            {"side": run.origin.value, "from": run.first, "until": run.until}
+            for run in outcome.made_by
+        ],
+        "cloud": {
+            "sent": outcome.sent_to_cloud,
+            "reason": outcome.cloud_reason.value,
+            "words": outcome.cloud_reason.words,
+            "cost": outcome.cloud_cost,
+        },
         "handoff_position": outcome.handoff_position,
         "ttft_s": outcome.ttft_s,
         "tpot_s": outcome.tpot_s,

@@ -110,6 +110,15 @@ class Run:
             ),
         )
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the response says before its body: whether the request is kept on this device."""
+        privacy = self.choices[0].session.outcome.privacy
+        if not privacy.local_only:
+            return {"x-pd-privacy": "cloud"}
+        why = f'{privacy.by} "{privacy.rule}"' if privacy.rule else f"{privacy.by}"
+        return {"x-pd-privacy": "local-only", "x-pd-privacy-why": why}
+
     @contextmanager
     def admitted(self) -> Generator[None, None, None]:
         """Hold the answer's places while the block runs, and make it known by its id.

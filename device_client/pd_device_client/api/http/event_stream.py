@@ -6,7 +6,7 @@ the answer.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -38,6 +38,7 @@ class EventStream(Response):
 
     Args:
         events: complete events; closed at the end, and at once when the reader disconnects.
+        headers: more headers.
         keep_alive_s: seconds of silence after which a comment is sent.
         write_timeout_s: a reader that takes nothing for this long counts as disconnected.
     """
@@ -46,11 +47,14 @@ class EventStream(Response):
         self,
         events: AsyncGenerator[bytes, None],
         *,
+        headers: Mapping[str, str] | None = None,
         keep_alive_s: float = 10.0,
         write_timeout_s: float = 30.0,
     ) -> None:
         super().__init__(media_type="text/event-stream")
         self._events = events
+        more = (headers or {}).items()
+        self._first_headers = [*_HEADERS, *((n.encode(), v.encode("latin-1")) for n, v in more)]
         self._keep_alive_s = keep_alive_s
         self._write_timeout_s = write_timeout_s
         self._began = False
@@ -103,7 +107,8 @@ class EventStream(Response):
         async with asyncio.timeout(self._write_timeout_s):
             if not self._began:
                 self._began = True
-                await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+                start = {"type": "http.response.start", "status": 200}
+                await send({**start, "headers": self._first_headers})
             await send({"type": "http.response.body", "body": content, "more_body": True})
         self._wrote_s = asyncio.get_running_loop().time()
 

@@ -46,6 +46,11 @@ class ResponseReply:
         self._error: PdError | None = None
 
     @property
+    def headers(self) -> dict[str, str]:
+        """What the HTTP response says before its body."""
+        return self._run.headers
+
+    @property
     def response(self) -> dict[str, Any]:
         """The response as it is now."""
         outcome = self._session.outcome

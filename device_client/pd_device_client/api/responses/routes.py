@@ -62,8 +62,9 @@ def add_responses(
             device = await device_named(residency, asked.model)
             reply = await desk.reply(device, asked, raw, request.state.asked_s)
         if asked.stream:
-            return EventStream(reply.stream())
-        return json_response(await until_disconnect(request.receive, reply.whole()))
+            return EventStream(reply.stream(), headers=reply.headers)
+        whole = await until_disconnect(request.receive, reply.whole())
+        return json_response(whole, headers=reply.headers)
 
     @endpoints.add("POST", f"{_PATH}/input_tokens", ResponseParameters)
     async def input_tokens(request: Request) -> Response:

@@ -2,14 +2,8 @@ import os
 
 import pytest
 
-from pd_bench.harness.cores import (
-    CoreSplit,
-    available_cores,
-    num_processors,
-    pinned,
-    split_cores,
-    thread_environment,
-)
+from pd_bench.harness.cores import CoreSplit, num_processors, split_cores, thread_environment
+from pd_core.host.affinity import available_cores, pinned
 
 
 def test_each_side_gets_half_and_no_core_twice() -> None:

@@ -1,5 +1,6 @@
 """Promises on the way of a whole request: what is sent, and what is not."""
 
+import asyncio
 import contextlib
 from dataclasses import replace
 
@@ -7,15 +8,25 @@ import pytest
 
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
-from pd_core.errors import CloudBudgetSpent, ContradictoryPromises, EngineError, PdError
+from pd_core.errors import (
+    CloudAuthenticationFailed,
+    CloudBudgetSpent,
+    ContradictoryPromises,
+    EngineError,
+    InvalidRequest,
+    PdError,
+)
 from pd_core.generation import Extend, Load, ServerInfo
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.contract.ask import Ask, Mode, Promise
-from pd_device_client.contract.outcome import Outcome
+from pd_device_client.contract.cloud_reason import CloudReason
+from pd_device_client.contract.outcome import Origin, Outcome
+from pd_device_client.contract.privacy import FREE, KeptBy, Privacy
 from pd_device_client.device.cloud_use import CloudUse
 from pd_device_client.planning.cloud_allowance import CloudCaps
 from pd_device_client.planning.speeds.profiles import SpeedProfile
+from pd_device_client.session.session import Session
 from tests.scripted_cloud import EOS, VOCAB_SIZE, Script, ScriptedCloud
 
 PROFILE = SpeedProfile("test", "a test", 1 / 400, 0.05)
@@ -184,3 +195,132 @@ def test_turns_that_are_too_short_end_and_the_cloud_makes_the_rest() -> None:
     assert len(outcome.shown) == 400
     assert outcome.device_tokens < 60
     assert len(cloud.starts) <= 8
+
+
+def test_a_client_with_rules_keeps_what_nobody_has_judged() -> None:
+    """So an answer that is asked for in a new way cannot go around the rules."""
+    cloud = _Watched()
+    local = EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS])
+    client = DeviceClient(
+        cloud=cloud, engine=local, pace_s=0.1, device_profile=PROFILE, judged_only=True
+    )
+    outcome = _answer(client, _ask())
+    assert outcome.privacy == Privacy(KeptBy.NOT_TESTED)
+    assert (cloud.starts, cloud.sent) == ([], [])
+    free = _answer(client, replace(_ask(), privacy=FREE))
+    assert free.sent_to_cloud
+    assert len(cloud.starts) >= 1
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_what_a_rule_keeps_is_answered_here_whatever_the_mode(mode: Mode) -> None:
+    cloud, kept = _Watched(), Privacy(KeptBy.RULE, "patients")
+    client = _client(cloud, Promise(0.1))
+    outcome = _answer(client, replace(_ask(mode=mode), privacy=kept))
+    assert (outcome.mode, len(outcome.shown)) == ("device-only", 60)
+    assert (cloud.starts, cloud.sent) == ([], [])
+    assert outcome.notes[0] == 'kept on this device by the rule "patients"'
+    assert outcome.cloud_reason is CloudReason.PRIVACY
+    assert outcome.made_by == [(Origin.DEVICE, 0, 60)]
+
+
+def test_without_a_device_what_is_kept_here_is_refused_and_not_sent() -> None:
+    cloud = _Watched()
+    client = _client(cloud, Promise(0.1), engine=False)
+    kept = Privacy(KeptBy.RULE, "patients")
+    with pytest.raises(InvalidRequest, match='rule "patients", and there is no local'):
+        _answer(client, replace(_ask(), privacy=kept))
+    assert (cloud.starts, cloud.sent) == ([], [])
+
+
+@pytest.mark.parametrize("cut_after", [None, 2])
+def test_money_is_never_passed_by_extend_or_by_streams_after_a_cut(cut_after: int | None) -> None:
+    cloud = ScriptedCloud(Script(cut_after=cut_after, cut_streams=2))
+    slow = replace(PROFILE, prefill_b_s=1 / 100)  # it needs far more than the cap
+    caps = CloudCaps(request_cost=0.0105, prompt_price=10.0, answer_price=100.0)
+    client = _client(cloud, Promise(0.05, max_cloud_cost=0.0105), slow, caps)
+    outcome = _answer(client, _ask())
+    assert len(outcome.shown) == 60, "the device made the rest"
+    assert cloud.starts
+    paid = sum(len(start.prompt_token_ids) for start in cloud.starts) * 10e-6 + cloud.made * 1e-4
+    assert paid <= 0.0105 + 1e-9
+    assert outcome.cloud_cost is not None
+    assert paid - 1e-9 <= outcome.cloud_cost <= 0.0105 + 1e-9
+    expected = CloudReason.PLANNED if cut_after is None else CloudReason.CAP
+    assert outcome.cloud_reason is expected, "only after a cut it wanted more than was left"
+
+
+def test_the_answers_of_one_request_share_its_cap() -> None:
+    cloud = ScriptedCloud()
+    slow = replace(PROFILE, prefill_b_s=1 / 100)
+    client = _client(cloud, Promise(0.05, max_cloud_tokens=8), slow)
+
+    async def main() -> list[Outcome]:
+        await client.start()
+        asks = [replace(_ask(), request_id=f"r{i}", group="g") for i in range(4)]
+        sessions = [client.session(ask) for ask in asks]
+
+        async def run(session: Session) -> None:
+            async for _ in session.run():
+                pass
+
+        await asyncio.gather(*(run(session) for session in sessions))
+        return [session.outcome for session in sessions]
+
+    outcomes = run_virtual(main())
+    assert all(len(outcome.shown) == 60 for outcome in outcomes)
+    assert 1 <= cloud.made <= 8
+    _answer(client, replace(_ask(), group="h"))
+    assert cloud.made > 8, "a later request has a cap of its own"
+
+
+def test_a_cloud_alone_whose_cap_is_spent_leaves_the_answer_to_the_device() -> None:
+    cloud, account = ScriptedCloud(), CloudUse(None)
+    account.spend(lambda *_: (30, 0.0))
+    caps = CloudCaps(day_tokens=30)
+    client = _client(cloud, Promise(0.05), caps=caps, account=account)
+    outcome = _answer(client, _ask(mode=Mode.CLOUD_ONLY))
+    assert (outcome.mode, len(outcome.shown)) == ("device-only", 60)
+    assert cloud.made == 0
+    assert outcome.cloud_reason is CloudReason.CAP
+    assert "ask again tomorrow" in outcome.notes[0]
+
+
+def test_a_cap_on_money_without_a_price_is_refused_by_name() -> None:
+    client = _client(ScriptedCloud(), Promise(0.05))
+    with pytest.raises(ContradictoryPromises, match="--cloud-answer-price"):
+        _answer(client, _ask(promise=Promise(0.05, max_cloud_cost=1.0)))
+
+
+def test_an_answer_says_why_it_was_made_as_it_was() -> None:
+    def reason(client: DeviceClient, ask: Ask) -> tuple[CloudReason, bool]:
+        outcome = _answer(client, ask)
+        return outcome.cloud_reason, outcome.sent_to_cloud
+
+    def refuse(_: int) -> PdError:
+        return CloudAuthenticationFailed("no such key")
+
+    promise = Promise(0.05)
+    assert reason(_client(_Watched(), promise), _ask()) == (CloudReason.PLANNED, True)
+    alone = _ask(mode=Mode.DEVICE_ONLY)
+    assert reason(_client(_Watched(), promise), alone) == (CloudReason.MODE, False)
+    capped = _ask(promise=replace(promise, max_cloud_tokens=0))
+    assert reason(_client(_Watched(), promise), capped) == (CloudReason.CAP, False)
+    refusing = _client(_Watched(Script(refuse=refuse)), promise)
+    assert reason(refusing, _ask()) == (CloudReason.FAILED, True)
+    none = DeviceClient(
+        cloud=None,
+        engine=EmulatedDeviceEngine(PROFILE, vocab_size=VOCAB_SIZE, eos_token_ids=[EOS]),
+        pace_s=0.05,
+        device_profile=PROFILE,
+    )
+    assert reason(none, _ask()) == (CloudReason.NO_CLOUD, False)
+
+
+def test_which_side_made_which_positions() -> None:
+    outcome = _answer(_client(_Watched(), Promise(0.05)), _ask())
+    runs = outcome.made_by
+    assert [run.origin for run in runs] == [Origin.CLOUD, Origin.DEVICE]
+    assert [run.first for run in runs] == [0, outcome.handoff_position]
+    assert runs[-1].until == 60
+    assert Outcome("r", "device-only", 0, 0.1).made_by == []

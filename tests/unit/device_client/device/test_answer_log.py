@@ -47,6 +47,10 @@ def test_an_answer_is_a_line_of_figures(tmp_path: Path) -> None:
         "cloud_tokens_generated": 4,
         "device_tokens": 1,
         "handoff_position": 1,
+        "local_only": False,
+        "sent_to_cloud": False,
+        "cloud_reason": "no-cloud",
+        "cloud_cost": None,
         "pace_s": 0.05,
         "shown_at_s": [0.25, 0.3],
     }

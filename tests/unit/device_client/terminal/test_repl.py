@@ -24,6 +24,8 @@ from pd_device_client.contract.ports import CloudLink
 from pd_device_client.device.conversation import Conversation
 from pd_device_client.device.device import Device
 from pd_device_client.device.settings import DeviceSettings
+from pd_device_client.privacy.judge import PrivacyJudge
+from pd_device_client.privacy.rules import LocalOnlyRules
 from pd_device_client.session.session import Session
 from pd_device_client.terminal.line_input import LineDropped, history_path, terminal_reader
 from pd_device_client.terminal.repl import COMMANDS, Repl
@@ -57,6 +59,7 @@ async def converse(
     template: str | None = TEMPLATE,
     pace_s: float = 0.001,
     max_context_tokens: int = 4096,
+    rules: LocalOnlyRules | None = None,
     **settings: Any,
 ) -> tuple[str, Repl, list[list[int]]]:
     """Hold a conversation; return what was printed, the REPL and the prompts of all answers."""
@@ -76,9 +79,10 @@ async def converse(
         pace_s=pace_s,
         device_profile=profile,
         text=loaded.tokenizer.stream,
+        judged_only=rules is not None,
     )
     await client.start()
-    device = Device(loaded, client)
+    device = Device(loaded, client, judge=PrivacyJudge(rules))
     screen = io.StringIO()
     repl = Repl(
         ChatSettings(
@@ -100,6 +104,7 @@ async def converse(
         await asyncio.wait_for(repl.run(), 60)
     finally:
         await device.close()
+        device.judge.close()
     return screen.getvalue(), repl, prompts
 
 
@@ -330,3 +335,26 @@ async def test_a_history_that_others_could_read_is_closed_to_them(tmp_path: Path
     path.touch(mode=0o644)
     await typed("first\r\x04", history=path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_private_conversation_stays_here_until_a_new_one_begins() -> None:
+    cloud = scripted_cloud()
+    said = ("what is this rash?", "/local", "and this?", "and that?", "/new", "something else?")
+    printed, repl, _ = await converse(*said, cloud=cloud, pace_s=0.001)
+    starts = ["".join(text_of(list(start.prompt_token_ids))) for start in cloud.starts]
+    assert len(starts) == 2
+    assert "this?" not in starts[1]
+    assert "nothing of this conversation leaves this device" in printed
+    assert repl.totals.answers == 4
+
+
+async def test_a_rule_keeps_a_conversation_and_says_so_each_turn() -> None:
+    cloud = scripted_cloud()
+    rules = LocalOnlyRules(local_only_patterns=("patients=patient [0-9]+",))
+    script = ("about patient 7", "and what else?", "/stats")
+    printed, _, _ = await converse(*script, cloud=cloud, rules=rules)
+    assert (cloud.starts, cloud.made) == ([], 0)
+    assert 'note: kept on this device by the rule "patients"' in printed
+    later = 'kept on this device, as an earlier turn was (by the rule "patients")'
+    assert f"note: {later}" in printed
+    assert later in printed.splitlines()[-3], "the figures have it too"

@@ -3,7 +3,7 @@ import sys
 
 _PROGRAM = """
 import resource
-from pd_core.sockets.open_files import raise_open_files
+from pd_core.host.open_files import raise_open_files
 print(raise_open_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
