@@ -27,6 +27,8 @@ _ELSEWHERE = frozenset(
             "BALANCER_PORT",
             "SECRETS",
         ),
+        *("BASE", "DTYPE", "GPUS", "KV_CACHE_MIB", "SHM_SIZE", "TENSOR_PARALLEL_SIZE"),
+        *("GRAFANA_PORT", "PROMETHEUS_PORT", "METRICS_KEPT", "REPOSITORY_URL"),
         *("TRACE", "TRACE_DIR", "TRACES", "CHROMIUM", "SCREENSHOTS"),
     )
 )

@@ -87,7 +87,8 @@ def test_what_has_no_effect_is_logged_and_what_changes_nothing_is_not(
 def test_every_default_can_be_asked_for() -> None:
     names = {field.name for field in fields(SamplingDefaults)}
     assert names == set(AskedSampling.__annotations__)
-    never_a_default = {"seed", "ignore_eos", "forced_length"}
+    never_a_default = {"seed", "ignore_eos", "forced_length", "constraint", "logprobs"}
+    never_a_default |= {"logit_bias", "min_tokens", "late_token_ids"}
     assert names | never_a_default == {field.name for field in fields(SamplingParams)}
 
 
