@@ -21,14 +21,17 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # plugin that none of them uses takes a second in each.
 PARALLEL_UNIT ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder -p no:schemathesis
 # Suites with a target of their own: a browser, crowds of processes and connections, models made to be
-# compared.
+# compared or trained, benchmarks that start servers.
 HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
 	tests/integration/harness/test_stop_while_loading.py \
 	tests/integration/device/test_changed_bits.py tests/integration/device/test_hostile_hub.py \
 	tests/integration/device/test_no_model.py tests/integration/device/test_refused_prompts.py \
 	tests/integration/api/test_text_of_answers.py tests/integration/training/test_quantize.py \
 	tests/integration/device/test_integer_handoff.py tests/integration/device/test_gguf_sides.py \
-	tests/integration/bench/test_simulate.py
+	tests/integration/bench/test_simulate.py tests/integration/bench/test_startup.py \
+	tests/integration/bench/test_cloud.py tests/integration/bench/test_server_commands.py \
+	tests/integration/bench/test_device_commands.py tests/integration/bench/test_handoffs.py \
+	tests/integration/training/test_training.py
 # Under every compiler and processor that can be had; zig's first link for Windows alone takes minutes.
 NATIVE := tests/integration/native
 # The demonstrations' model, a real one; the model in the box: make demo MODEL=
