@@ -178,5 +178,5 @@ def test_a_device_without_a_cloud_says_so(server: ApiServer) -> None:
         cloud = http.get(f"{alone.url}/v1/pd/status?fresh=true").json()["cloud"]
     assert cloud == {
         "address": None, "state": "none", "detail": None, "model": None, "exactness": None,
-        "settable": False,
+        "link": None, "settable": False,
     }  # fmt: skip

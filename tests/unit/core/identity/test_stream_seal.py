@@ -81,6 +81,12 @@ def test_every_changed_bit_of_a_start_changes_its_seal() -> None:
     assert start_seal(full) not in {start_seal(start) for start in changed}
 
 
+def test_what_is_not_on_this_wire_changes_no_seal() -> None:
+    """A chat of the API carries its messages for clouds that take text; a pd-server gets none."""
+    chat = replace(START, messages=({"role": "user", "content": "What?"},))
+    assert start_seal(chat) == start_seal(START)
+
+
 def test_a_token_that_moves_between_prompt_and_prefix_changes_the_seal() -> None:
     first = Start("r", (1, 2), 9, committed_token_ids=(3,))
     second = Start("r", (1,), 9, committed_token_ids=(2, 3))
