@@ -24,8 +24,8 @@ from pd_core.sampling.splitmix import MASK, mixed
 __all__ = ["StreamSeal", "start_seal"]
 
 # They change no token; the first is rounded to nanoseconds on the way. Protected ranges are unknown
-# to older servers; the device checks them in the refined prompt itself. Messages are for clouds that
-# take text, and never on this wire.
+# to older servers; the device checks them in the refined prompt itself. Messages are for clouds
+# that take text, and never on this wire.
 _LEFT_OUT = {"useful_for_s", "api_version", "protected_ranges", "messages"}
 _REASONS = {FinishReason.STOP: 1, FinishReason.LENGTH: 2, FinishReason.CANCELLED: 3}
 
