@@ -58,12 +58,20 @@ class GgufWeights(StoredWeights):
 
         Args:
             name: Hugging Face's; one of the file's.
+
+        Raises:
+            ModelError: it is a bias whose numbers cannot be put in order one by one.
         """
         stored = self._file.stored(self._theirs[name])
         if name not in self._heads:
             return stored
         blocks = stored.blocks
         if len(stored.shape) == 1:  # a bias: one number is a row
+            if stored.kind.numbers > 1:
+                raise ModelError(
+                    f"tensor {name} is a bias in blocks ({stored.kind.name}), which is not "
+                    "supported; supported are F32, F16 and BF16"
+                )
             blocks = blocks.reshape(stored.shape[0], -1)
         blocks = our_rows(blocks, self._heads[name]).reshape(stored.blocks.shape)
         return StoredTensor(stored.kind, stored.shape, blocks)

@@ -112,8 +112,11 @@ class PackedWeights(StoredWeights):
     def _scales(self, place: str) -> Tensor:
         """Return a weight's scales (N, groups), float32."""
         scales = self._raw.whole(place + _SCALE).float()
-        if not torch.isfinite(scales).all() or (scales < 0).any():
-            raise ModelError(f"tensor {place + _SCALE} holds NaN, infinite or negative values")
+        most = scales * (1 << self._scheme_of[place].bits - 1)  # what the largest code stands for
+        if not torch.isfinite(most).all() or (scales < 0).any():
+            raise ModelError(
+                f"tensor {place + _SCALE} holds NaN, infinite or negative values, or too large ones"
+            )
         return scales
 
     def _codes(self, place: str) -> Iterator[Tensor]:

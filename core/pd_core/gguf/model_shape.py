@@ -138,10 +138,10 @@ def _llama3_scaling(factors: list[float], theta: float, head_dim: int) -> RopeSc
     """
     import torch
 
-    if len(factors) != head_dim // 2:
+    if len(factors) * 2 != head_dim:  # nor are there any for an odd one
         raise ModelError(
             f"tensor {FREQUENCY_FACTORS} has {len(factors)} numbers; heads of {head_dim} need "
-            f"{head_dim // 2}"
+            f"{head_dim / 2:g}"
         )
     if all(factor == 1.0 for factor in factors):
         return None

@@ -66,7 +66,11 @@ def find_compilers() -> list[Compiler]:
     The variable CC names the only one; without it these are cc, gcc and clang, as far as they are
     installed, and then zig.
     """
-    named = shlex.split(os.environ.get(_VARIABLE, ""))
+    told = os.environ.get(_VARIABLE, "")
+    try:
+        named = shlex.split(told)
+    except ValueError:  # a quotation without end; that it cannot be run is said later
+        named = [told]
     if named:
         return [Compiler(tuple(named))]
     found = [Compiler((name,)) for name in _NAMES if shutil.which(name)]

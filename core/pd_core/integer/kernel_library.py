@@ -116,7 +116,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 def wanted_isa() -> bytes:
     """Return the instruction set that PD_KERNEL names; b"" for the best."""
     wanted = os.environ.get(KERNEL_VARIABLE, "")
-    return b"" if wanted == "auto" else wanted.encode()
+    return b"" if wanted == "auto" else os.fsencode(wanted)
 
 
 def _declare(library: ctypes.CDLL) -> None:

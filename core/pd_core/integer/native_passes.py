@@ -1,8 +1,10 @@
 """Integer numerics by the native kernels: a whole pass in one call, outside the GIL."""
 
 import ctypes
+import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from reprlib import repr as _short
 
 import torch
 from torch import Tensor
@@ -70,8 +72,8 @@ class NativePasses:
         )
         if not library.pd_isa(wanted_isa()):
             raise EngineError(
-                f"PD_KERNEL asks for {wanted_isa().decode()!r}, which this processor or library "
-                "has not; leave it unset for the best there is"
+                f"PD_KERNEL asks for {_short(os.fsdecode(wanted_isa()))}, which this processor or "
+                "library has not; leave it unset for the best there is"
             )
 
     def pack(self, layers: Iterator[tuple[int, LayerWeights]]) -> None:

@@ -2,46 +2,53 @@
 #define PD_ISA "portable"
 #define PD_FUNCTIONS pd_portable
 
-/* The integer at an element of a row. */
-static inline int32_t element(const pd_block *b, const int8_t *x) {
-    return b->high ? x[0] + x[b->high] * (1 << HIGH) : x[0];
+/* A group of a weight's panel, spread out, times a group of a row. Each loop is over neighbours in
+   memory, and its products are of 16 bits: compilers make vectors of that. */
+static inline void add_group(const pd_block *b, int16_t codes[PANEL][GROUP], int row, int group,
+                             const int32_t factors[PANEL], int32_t totals[PANEL]) {
+    const int8_t *x = b->rows + row * b->row_codes + group * GROUP;
+    const int32_t shift = 1 << b->shifts[row * b->row_groups + group];
+    int16_t elements[GROUP];
+    for (int i = 0; i < GROUP; i++) elements[i] = x[i];
+    if (b->high)
+        for (int i = 0; i < GROUP; i++) elements[i] += x[i + b->high] * (1 << HIGH);
+    for (int c = 0; c < PANEL; c++) {
+        int32_t sum = 0;
+        for (int i = 0; i < GROUP; i++) sum += codes[c][i] * elements[i];
+        totals[c] += sum * shift * factors[c];
+    }
 }
 
 static void dot_bytes(const pd_block *b, int32_t out[ROWS][PANEL]) {
-    for (int r = 0; r < b->num_rows; r++)
-        for (int c = 0; c < PANEL; c++) {
-            const uint8_t *codes = b->codes + c * 4;
-            int32_t total = 0;
-            for (int g = 0; g < b->groups; g++) {
-                const int8_t *x = b->rows + r * b->row_codes + g * GROUP;
-                int32_t sum = 0;
-                for (int i = 0; i < GROUP; i++)
-                    sum += ((int32_t)codes[(size_t)(g * GROUP + i) / 4 * 64 + i % 4] - 128) *
-                           element(b, x + i);
-                total += sum * (1 << b->shifts[r * b->row_groups + g]);
-            }
-            out[r][c] = total;
-        }
+    int32_t ones[PANEL];
+    int16_t codes[PANEL][GROUP];
+    for (int c = 0; c < PANEL; c++) ones[c] = 1;
+    memset(out, 0, b->num_rows * sizeof *out);
+    for (int g = 0; g < b->groups; g++) {
+        const uint8_t *from = b->codes + (size_t)g * GROUP * PANEL;
+        for (int c = 0; c < PANEL; c++)
+            for (int i = 0; i < GROUP; i += 4)
+                for (int j = 0; j < 4; j++) codes[c][i + j] = from[(i / 4 * PANEL + c) * 4 + j] - 128;
+        for (int r = 0; r < b->num_rows; r++) add_group(b, codes, r, g, ones, out[r]);
+    }
 }
 
 static void dot_nibbles(const pd_block *b, int32_t out[ROWS][PANEL]) {
-    for (int r = 0; r < b->num_rows; r++)
+    int32_t steps[PANEL];
+    int16_t codes[PANEL][GROUP];
+    memset(out, 0, b->num_rows * sizeof *out);
+    for (int g = 0; g < b->groups; g++) {
+        const uint8_t *from = b->codes + (size_t)g * GROUP * PANEL / 2;
         for (int c = 0; c < PANEL; c++) {
-            const uint8_t *codes = b->codes + c * 4;
-            const uint8_t *steps = b->steps + c;
-            int32_t total = 0;
-            for (int g = 0; g < b->groups; g++) {
-                const int8_t *x = b->rows + r * b->row_codes + g * GROUP;
-                int32_t sum = 0;
-                for (int i = 0; i < GROUP / 2; i++) {
-                    const int32_t pair = codes[(size_t)g * 256 + i / 4 * 64 + i % 4];
-                    sum += ((pair & 15) - 8) * element(b, x + i) +
-                           ((pair >> 4) - 8) * element(b, x + i + GROUP / 2);
-                }
-                total += sum * (1 << b->shifts[r * b->row_groups + g]) * steps[(size_t)g * PANEL];
+            steps[c] = b->steps[(size_t)g * PANEL + c];
+            for (int i = 0; i < GROUP / 2; i++) {
+                const int pair = from[i / 4 * 64 + c * 4 + i % 4];
+                codes[c][i] = (pair & 15) - 8;
+                codes[c][i + GROUP / 2] = (pair >> 4) - 8;
             }
-            out[r][c] = total;
         }
+        for (int r = 0; r < b->num_rows; r++) add_group(b, codes, r, g, steps, out[r]);
+    }
 }
 
 static void dot_keys(const uint8_t *keys, const int8_t *const query[ROWS],

@@ -21,7 +21,7 @@ from pd_core.errors import ModelError
 from pd_core.models import CausalLM, ModelConfig, Segment
 from pd_core.models.rope_scaling import RopeScaling
 from pd_core.store.model_names import model_directory
-from tests.gguf_files import TEMPLATE, gguf_config, gguf_model, write_gguf
+from tests.gguf_files import TEMPLATE, gguf_config, gguf_model, names_in_gguf, write_gguf
 
 IDS = torch.arange(3, 40)
 FAMILIES = {
@@ -176,6 +176,18 @@ def test_llama_3_s_stretched_positions_are_found_in_their_factors(
         read_model_files(path)
 
 
+def test_factors_of_an_odd_head_are_refused(tmp_path: Path) -> None:
+    def keys(writer: gguf.GGUFWriter) -> None:
+        _add_factors(writer, [1.0, 2.0])
+        for name in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
+            writer.kv_data[0].pop(f"llama.{name}")
+            writer.add_uint32(f"llama.{name}", 5)
+
+    write_gguf(tmp_path / "m.gguf", gguf_config(), gguf_model(gguf_config()).tensors(), keys=keys)
+    with pytest.raises(ModelError, match=r"2 numbers; heads of 5 need 2\.5"):
+        read_model_files(tmp_path / "m.gguf")
+
+
 def _add_factors(writer: gguf.GGUFWriter, factors: list[float]) -> None:
     writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
 
@@ -270,6 +282,22 @@ def test_weights_that_do_not_fit_are_refused(
     write_gguf(tmp_path / "m.gguf", config, tensors, tokens=None if "rows" not in said else names)
     with pytest.raises(ModelError, match=said):
         load_model(str(tmp_path / "m.gguf"))
+
+
+def test_a_bias_in_blocks_is_refused_by_name(tmp_path: Path) -> None:
+    config = gguf_config(attention_bias=True)
+    tensors = gguf_model(config).tensors()
+    name = "model.layers.1.self_attn.k_proj.bias"
+    bias, eight = tensors.pop(name).numpy(), gguf.GGMLQuantizationType.Q8_0
+
+    def keys(writer: gguf.GGUFWriter) -> None:
+        blocks = gguf.quants.quantize(bias, eight)
+        writer.add_tensor(names_in_gguf(name), blocks, raw_dtype=eight)
+
+    write_gguf(tmp_path / "m.gguf", config, tensors, keys=keys)
+    for read in (load_model, inspect_model):
+        with pytest.raises(ModelError, match=f"tensor {name} is a bias in blocks .Q8_0."):
+            read(str(tmp_path / "m.gguf"))
 
 
 def test_an_infinite_scale_is_found(tmp_path: Path) -> None:

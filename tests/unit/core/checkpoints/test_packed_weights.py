@@ -224,6 +224,10 @@ def zero_points(stored: Tensors) -> None:
     stored[f"{GATE}_zero_point"] = torch.zeros(1, 1, dtype=torch.int32)
 
 
+def huge_scale(stored: Tensors) -> None:
+    stored[f"{GATE}_scale"][0, 0] = 3e38  # finite, but what the codes stand for is not
+
+
 def no_scale(stored: Tensors) -> None:
     del stored[f"{GATE}_scale"]
 
@@ -233,6 +237,7 @@ def no_scale(stored: Tensors) -> None:
     [
         (nan_scale, "NaN, infinite or negative"),
         (negative_scale, "NaN, infinite or negative"),
+        (huge_scale, "or too large ones"),
         (narrow, "none of the ways"),
         (few_scales, "none of the ways"),
         (another_shape, "none of the ways|has shape"),

@@ -84,6 +84,14 @@ def test_a_cc_that_is_not_there_is_named(
         build(out=tmp_path)
 
 
+def test_a_cc_that_is_no_command_line_is_named(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "gcc '-m64")
+    with pytest.raises(ConfigError, match=r"gcc .*-m64.* cannot be run"):
+        build(out=tmp_path)
+
+
 def test_compilers_are_tried_in_order_and_each_failure_is_told(bare: Path, tmp_path: Path) -> None:
     for name in ("clang", "cc", "gcc"):
         program(bare, name, f"import sys; sys.exit('{name} has no headers')")
