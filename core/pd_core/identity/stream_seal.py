@@ -23,9 +23,10 @@ from pd_core.sampling.splitmix import MASK, mixed
 
 __all__ = ["StreamSeal", "start_seal"]
 
-# They change no token; the first is rounded to nanoseconds on the way. The last is unknown to older
-# servers; the device checks it in the refined prompt itself.
-_LEFT_OUT = {"useful_for_s", "api_version", "protected_ranges"}
+# They change no token; the first is rounded to nanoseconds on the way. Older servers do not know of
+# protected ranges; the device checks them in the refined prompt itself. Messages never go to a
+# pd-server.
+_LEFT_OUT = {"useful_for_s", "api_version", "protected_ranges", "messages"}
 _REASONS = {FinishReason.STOP: 1, FinishReason.LENGTH: 2, FinishReason.CANCELLED: 3}
 
 
