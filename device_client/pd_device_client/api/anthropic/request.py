@@ -17,6 +17,7 @@ _NAMES = (
     (r"(tools\[\d+\])\.function\.parameters", r"\1.input_schema"),
     (r"(tools\[\d+\])\.function", r"\1"),
     (r"tool_choice\.function", "tool_choice"),
+    (r"\.tool_call_id", ".tool_use_id"),
 )
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 

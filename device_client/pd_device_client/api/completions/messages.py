@@ -85,8 +85,8 @@ class _Reader:
         call = self.calls.get(message.tool_call_id)
         if call is None:
             raise Refusal(
-                f"{name} is {message.tool_call_id[:80]!a}, and no earlier message has such a call "
-                "in tool_calls; send that message too",
+                f"{name} is {message.tool_call_id[:80]!a}, and no earlier message has such a "
+                "call; send that message too",
                 name,
             )
         return call

@@ -51,7 +51,8 @@ class Translated:
         body: the chat's body.
         sources: for each message the path of what it was made of.
         messages_name: the parameter that holds the messages.
-        names: patterns of other parameters' names, and how the client calls them.
+        names: patterns of other parameters' names, and of what stands behind a message's path, and
+            how the client calls them.
     """
 
     body: dict[str, Any]
@@ -83,9 +84,10 @@ class Translated:
 
     def _name(self, param: str) -> str:
         if found := _MESSAGE.match(param):
-            return self.sources[int(found[1])] + param[found.end() :]
-        if param == "messages":
-            return self.messages_name
+            return self.sources[int(found[1])] + self._own(param[found.end() :])
+        return self.messages_name if param == "messages" else self._own(param)
+
+    def _own(self, param: str) -> str:
         for pattern, own in self.names:
             named, changed = re.subn(rf"^{pattern}(?=$|[.\[])", own, param)
             if changed:

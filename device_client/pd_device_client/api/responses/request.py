@@ -16,6 +16,7 @@ _NAMES = (
     ("reasoning_effort", "reasoning.effort"),
     (r"(tools\[\d+\])\.function", r"\1"),
     (r"tool_choice\.function", "tool_choice"),
+    (r"\.tool_call_id", ".call_id"),
 )
 
 

@@ -177,3 +177,8 @@ def test_a_refined_prompt_is_sealed_and_changes_all_later_seals() -> None:
 
 def test_what_an_older_server_does_not_know_is_not_sealed() -> None:
     assert start_seal(replace(START, protected_ranges=((1, 2),))) == start_seal(START)
+
+
+def test_the_chat_behind_a_prompt_is_not_sealed_since_it_never_goes_to_a_pd_server() -> None:
+    chat = ({"role": "user", "content": "Hi"},)
+    assert start_seal(replace(START, messages=chat)) == start_seal(START)

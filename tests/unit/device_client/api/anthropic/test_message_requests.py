@@ -137,3 +137,13 @@ def test_what_the_chat_refuses_has_the_client_s_name() -> None:
         with pytest.raises(Refusal) as raised:
             chat(**raw).parameters()
         assert raised.value.param == param
+
+
+def test_a_result_without_its_call_is_named_as_the_client_wrote_it() -> None:
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "1"}
+    asked = chat(messages=[{"role": "user", "content": [result]}])
+    param = "messages[0].tool_call_id"
+    blamed = asked.blamed(Refusal(f"{param} is 't'", param))
+    name = "messages[0].content[0].tool_use_id"
+    assert isinstance(blamed, Refusal)
+    assert (blamed.param, str(blamed)) == (name, f"{name} is 't'")

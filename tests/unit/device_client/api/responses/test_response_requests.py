@@ -156,6 +156,7 @@ def test_what_an_earlier_response_said_is_blamed_on_it() -> None:
     names = {
         "messages[0].content": "previous_response_id.content",
         "messages[1].role": "input.role",
+        "messages[1].tool_call_id": "input.call_id",
     }
     for param, name in names.items():
         blamed = chat.blamed(Refusal(f"{param} is wrong", param))
