@@ -89,7 +89,8 @@ def kernel_library() -> ctypes.CDLL | None:
     try:
         return open_library(Path(__file__).with_name("native") / this_machine().library_name)
     except OSError as error:
-        logger.warning(
+        # As an error: a chat shows nothing less, and an answer takes ten times as long.
+        logger.error(
             "the native kernels cannot be loaded (%s); torch computes the same, slower. "
             "`python -m pd_core.integer.build` builds them",
             error,

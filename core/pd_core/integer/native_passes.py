@@ -1,6 +1,7 @@
 """Integer numerics by the native kernels: a whole pass in one call, outside the GIL."""
 
 import ctypes
+import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import Segment
 
 __all__ = ["MOST_ROWS", "NativePasses", "fits_kernels"]
+
+logger = logging.getLogger(__name__)
 
 MOST_ROWS = 256
 """Rows of a pass; larger ones are cut."""
@@ -70,11 +73,13 @@ class NativePasses:
         self._widest = max(
             config.hidden_size, config.intermediate_size, config.num_heads * config.head_dim
         )
-        if not library.pd_isa(wanted_isa()):
+        chosen: bytes = library.pd_isa(wanted_isa())
+        if not chosen:
             raise EngineError(
                 f"PD_KERNEL asks for {_short(os.fsdecode(wanted_isa()))}, which this processor or "
                 "library has not; leave it unset for the best there is"
             )
+        logger.info("the native kernels compute by %s", chosen.decode())
 
     def pack(self, layers: Iterator[tuple[int, LayerWeights]]) -> None:
         """Pack each layer's weights, given with its index; one at a time is in memory unpacked."""

@@ -138,10 +138,10 @@ def test_what_is_built_loads_and_torch_is_not_needed(tmp_path: Path) -> None:
     assert kernels.open_library(tmp_path / LIBRARY).pd_isa(b"portable") == b"portable"
 
 
-def test_a_missing_library_leaves_the_work_to_torch_with_one_warning(
+def test_a_missing_library_leaves_the_work_to_torch_and_a_chat_s_log_says_so_once(
     sources: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.ERROR):
         assert kernels.kernel_library() is None
         assert kernels.kernel_library() is None
     (record,) = caplog.records

@@ -1,6 +1,7 @@
 """All ways to compute integer numerics give the bits of the numpy reference."""
 
 import hashlib
+import logging
 import time
 
 import pytest
@@ -186,6 +187,14 @@ def test_a_token_id_beyond_the_vocabulary_is_an_error(
         segment = Segment(model.make_cache(1), 0, 1)
         with pytest.raises(EngineError, match="vocabulary"):
             model.forward(torch.tensor([token_id]), [segment])
+
+
+def test_the_log_says_which_kernels_compute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with way(monkeypatch, "portable"), caplog.at_level(logging.INFO):
+        integer_lm(SHAPES["grouped"])
+    assert "the native kernels compute by portable" in caplog.text
 
 
 def test_an_unknown_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
