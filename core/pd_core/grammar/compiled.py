@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["compiled", "reason"]
 
 _MOST_WORDS = 300  # of the library's errors
+_NOTHING_FITS = "NoExtensionBias"  # its word for a mask that allows no token
 
 
 def compiled(constraint: Constraint, vocabulary: "LLTokenizer") -> "LLMatcher":
@@ -52,7 +53,10 @@ def _grammar(constraint: Constraint) -> str:
 
 def reason(matcher: "LLMatcher") -> str:
     """Return why a matcher failed, in one short line."""
-    return _short(matcher.get_error())
+    told = matcher.get_error()
+    if _NOTHING_FITS in told:
+        return "no finished answer fits it; take out what contradicts itself or never ends"
+    return _short(told)
 
 
 def _short(told: str) -> str:

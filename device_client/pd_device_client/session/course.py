@@ -4,6 +4,7 @@ The plan is the first thing told. A committed token that it does not foretell re
 very moment, so at every position the last thing told names the side that made it.
 """
 
+from pd_core.errors import CloudBudgetSpent
 from pd_device_client.contract.ask import Mode
 from pd_device_client.contract.happenings import Replanned, Tell
 from pd_device_client.contract.outcome import Origin
@@ -93,6 +94,8 @@ class Course:
 
     def _trouble(self, *, shared: bool) -> str:
         """What is wrong with the cloud; "" when nothing is, as at a handoff."""
+        if self._cloud is not None and isinstance(self._cloud.error, CloudBudgetSpent):
+            return "the cloud may make no more"
         if self._cloud is None or self._cloud.broken:
             return "the cloud failed"
         return "the cloud is late" if self._cloud.late or not shared else ""

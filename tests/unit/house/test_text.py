@@ -107,3 +107,15 @@ def test_the_readme_s_layout_has_every_room() -> None:
     for package in [path for root in ROOTS for path in (REPO / root).glob("pd_*")]:
         rooms = {path.parent.name for path in package.glob("*/__init__.py")} - {"v1"}
         assert rooms <= listed[package.name], package.name
+
+
+def test_examples_of_clients_use_the_address_that_the_device_listens_on() -> None:
+    example = re.compile(r"""(?:base_url|api_base)\S{0,3}["' ](http://\S+?:\d+)""")
+    texts = [*(REPO / "docs").rglob("*.md"), REPO / "README.md"]
+    found = {
+        (path.name, address)
+        for path in texts
+        for address in example.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(found) > 3
+    assert {address for _, address in found} == {"http://127.0.0.1:8088"}, found

@@ -1,14 +1,14 @@
 """The bodies of requests, and the values that each parameter allows.
 
-Unknown parameters are ignored, as OpenAI and vLLM do. A known parameter that would change the
-answer and is not supported is refused by name.
+Unknown parameters are ignored, as OpenAI and vLLM do, except under the key `pd`. A known parameter
+that would change the answer and is not supported is refused by name.
 """
 
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pd_core.checkpoints.sampling_defaults import AskedSampling
 from pd_core.constraint import Constraint
@@ -69,7 +69,7 @@ class StreamOptions(Parameters):
 
 
 class Extension(Parameters):
-    """The options under the key `pd`.
+    """The options under the key `pd`: no other key is taken.
 
     Attributes:
         mode: which sides make the answer; None uses the device's setting.
@@ -87,6 +87,8 @@ class Extension(Parameters):
         tokens: report position, id, origin and time of every token in its chunk.
         events: in a stream, also report plan, arrivals, passes and handoff, in separate chunks.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     mode: Literal["device-only", "cloud-only", "pd-device"] | None = None
     pace_s: Annotated[float, Field(ge=0.001, le=60)] | None = None

@@ -36,6 +36,13 @@ def _refusal(error: ValidationError) -> Refusal:
     path = _path(found["loc"])
     if found["type"] == "missing":
         return Refusal(f"{path} is missing; the request needs it", path)
+    if found["type"] == "extra_forbidden":
+        name = f"{_path(found['loc'][:-1])}.{ascii(found['loc'][-1])[1:-1][:80]}"
+        return Refusal(
+            f"{name} is not known here, and none of these keys is ignored, since one could be "
+            "meant to keep words on this device; mend it or leave it out",
+            name,
+        )
     value = ascii(found["input"])
     shown = value if len(value) <= 80 else f"{value[:77]}..."
     return Refusal(f"{path} is {shown}: {found['msg'][:1].lower()}{found['msg'][1:]}", path)

@@ -286,6 +286,14 @@ def test_a_cloud_alone_whose_cap_is_spent_leaves_the_answer_to_the_device() -> N
     assert "ask again tomorrow" in outcome.notes[0]
 
 
+def test_a_cap_reached_in_mid_answer_is_no_failure_of_the_cloud() -> None:
+    promise = Promise(0.05, max_cloud_tokens=8)
+    outcome = _answer(_client(ScriptedCloud(), promise), _ask(mode=Mode.CLOUD_ONLY))
+    assert len(outcome.shown) == 60
+    assert "the cloud may make no more: this device makes the rest, from token 9" in outcome.notes
+    assert not any("failed" in note for note in outcome.notes)
+
+
 def test_a_cap_on_money_without_a_price_is_refused_by_name() -> None:
     client = _client(ScriptedCloud(), Promise(0.05))
     with pytest.raises(ContradictoryPromises, match="--cloud-answer-price"):

@@ -133,6 +133,7 @@ def test_what_the_chat_refuses_has_the_client_s_name() -> None:
         ({"tools": [{"input_schema": {}}]}, "tools[0].name"),
         ({"tools": [{"name": "f", "input_schema": 5}]}, "tools[0].input_schema"),
         ({"output_config": {"effort": "most"}}, "output_config.effort"),
+        ({"pd": {"local-only": True}}, "pd.local-only"),
     ):
         with pytest.raises(Refusal) as raised:
             chat(**raw).parameters()
