@@ -427,6 +427,7 @@ async def test_a_plain_prompt_is_nothing_for_a_chat_service() -> None:
     async with linked(Script("chat")) as (server, link):
         _, error = await failure(link, start())
         assert type(error) is RequestError
+        assert "functions" in str(error)
         assert server.asked == []
 
 
