@@ -286,3 +286,23 @@ def test_a_schema_is_among_the_words_that_would_leave() -> None:
     with device(rules=rules) as (server, _):
         judgement = server.run(judged(server.device, asked, [(1, 2)]))
     assert (judgement.by, judgement.rule) == (KeptBy.RULE, "patients")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"choice": ["yes", "patiént 6"]},
+        {"regex": "patiént 6|no"},
+        {"regex": r"pati\x{e9}nt\x206|no"},
+        {"regex": r"pati\u00E9nt 6|no"},
+        {"json": {"type": "string", "pattern": r"^pati\u00e9nt\x206$"}},
+    ],
+)
+def test_the_texts_of_a_form_are_among_the_words_however_they_are_written(form: Any) -> None:
+    asked = ChatParameters.model_validate(
+        {"messages": [user("Which?")], "structured_outputs": form}
+    )
+    rules = LocalOnlyRules(local_only_patterns=("patients=patiént [0-9]+",))
+    with device(rules=rules) as (server, _):
+        judgement = server.run(judged(server.device, asked, [(1, 2)]))
+    assert (judgement.by, judgement.rule) == (KeptBy.RULE, "patients")

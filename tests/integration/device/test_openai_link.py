@@ -36,6 +36,7 @@ from pd_core.generation import (
 )
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.openai.endpoint import Endpoint
 from pd_device_client.cloud.openai.openai_link import OpenAiCloudLink
 from tests.held_port import held_port
 from tests.openai_server import OpenAiServer, Script, openai_server
@@ -426,6 +427,7 @@ async def test_a_plain_prompt_is_nothing_for_a_chat_service() -> None:
     async with linked(Script("chat")) as (server, link):
         _, error = await failure(link, start())
         assert type(error) is RequestError
+        assert "functions" in str(error)
         assert server.asked == []
 
 
@@ -526,3 +528,34 @@ async def test_a_proxy_on_the_way_to_another_machine_is_named(dead_proxy: str, u
     await link.close()
     assert f"sends it through the proxy {dead_proxy}" in str(failed.value)
     assert "s3cret" not in str(failed.value)
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_a_server_that_knows_no_head_is_there_all_the_same(status: int) -> None:
+    async with answering(status) as url:
+        endpoint = Endpoint(url)
+        await endpoint.touch("models")
+        await endpoint.close()
+
+
+async def test_a_server_that_fails_is_not_there() -> None:
+    async with answering(502) as url:
+        endpoint = Endpoint(url)
+        with pytest.raises(CloudUnavailable, match="502"):
+            await endpoint.touch("models")
+        await endpoint.close()
+
+
+@asynccontextmanager
+async def answering(status: int) -> AsyncIterator[str]:
+    """A server that answers everything with one status and no body."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"

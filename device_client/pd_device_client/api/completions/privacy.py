@@ -1,6 +1,8 @@
 """Judges whether the words of a request may leave this device."""
 
 import json
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -17,6 +19,10 @@ from pd_device_client.privacy.judge import Words
 __all__ = ["judged"]
 
 _APART = "\n\n"
+# A character by its number in an expression; the texts of a choice are all written so.
+_ESCAPED = re.compile(
+    r"\\+(?:[xuU]\{([0-9a-fA-F]{1,8})\}|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))"
+)
 _TOLD_ANEW = ("system", "developer")  # often with the time: it is no part of what was said
 
 
@@ -61,9 +67,15 @@ def _form(constraint: Constraint | None) -> list[str]:
     """Return the words of an answer's form, which the cloud is told too."""
     if constraint is None:
         return []
-    if constraint.kind is not ConstraintKind.JSON_SCHEMA:
-        return [constraint.source]
-    return [constraint.source, json.dumps(json.loads(constraint.source), ensure_ascii=False)]
+    words = [constraint.source]
+    if constraint.kind is ConstraintKind.JSON_SCHEMA:
+        words.append(json.dumps(json.loads(constraint.source), ensure_ascii=False))
+    return [*words, *(_ESCAPED.sub(_character, each) for each in words)]
+
+
+def _character(escaped: re.Match[str]) -> str:
+    code = int(next(filter(None, escaped.groups())), 16)
+    return chr(code) if code <= sys.maxunicode else escaped[0]
 
 
 def _said(messages: Sequence[Message]) -> str:

@@ -192,8 +192,8 @@ class _Chat:
         _check_no_bias(sampling)
         if not start.messages:
             raise RequestError(
-                "this cloud takes chats only, and the request is a plain prompt; use the chat API, "
-                "or let the device answer it"
+                "this cloud takes chats of plain text only, and the request is a prompt, or has "
+                "functions, calls or values for the template: the device answers it"
             )
         if made and not service.continues:
             raise RequestError("this cloud cannot continue an answer that has begun")

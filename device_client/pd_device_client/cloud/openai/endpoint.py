@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,12 @@ class Endpoint:
         """
         with self._told():
             reply = await self._client.head(self._url(path))
-            if reply.status_code in (401, 403, 429) or reply.status_code >= 500:
-                raise refusal(reply.status_code, b"", reply.headers)
+            status = reply.status_code
+            # A server that knows no HEAD (501, or 405) is there all the same.
+            if status in (401, 403, 429) or (
+                status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED
+            ):
+                raise refusal(status, b"", reply.headers)
 
     @asynccontextmanager
     async def events(
