@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -389,8 +390,8 @@ def lm() -> LoadedModel:
 
 
 def _get_paths(server: Server) -> list[str]:
-    app = make_control_plane(lambda: server.phase, lambda: None, bytes, server._keyring)
-    return [route.path for route in app.routes if "GET" in route.methods]  # type: ignore[attr-defined]
+    door: Any = make_control_plane(lambda: server.phase, lambda: None, bytes, server._keyring)
+    return [route.path for route in door._app.routes if "GET" in route.methods]
 
 
 async def test_head_answers_as_get_without_a_body(lm: LoadedModel) -> None:
