@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 import pytest
+import setuptools  # noqa: F401 - before the standard library's distutils: torch's compiler wants it
 
 from pd_core.host.torch_environment import prepare_environment
 

@@ -136,4 +136,4 @@ async def test_the_demo_tells_the_same_tokens_three_times() -> None:
     device, cloud, _ = outcomes
     assert device.ttft_s is not None
     assert cloud.ttft_s is not None
-    assert device.ttft_s > max(2.5, cloud.ttft_s)  # a page at 400 tokens a second, and not
+    assert device.ttft_s > 2.5  # a page at 400 tokens a second, and not

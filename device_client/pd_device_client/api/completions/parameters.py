@@ -57,12 +57,7 @@ _NumLogprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 
 
 class StreamOptions(Parameters):
-    """When to report usage.
-
-    Attributes:
-        include_usage: in a chunk of its own at the end.
-        continuous_usage_stats: in every chunk.
-    """
+    """When to report usage: in a chunk of its own at the end, or in every chunk."""
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
