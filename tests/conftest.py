@@ -2,17 +2,19 @@
 
 import contextlib
 import gc
+import importlib
 import os
 import signal
 import sys
 import tempfile
 
 import pytest
-import setuptools  # noqa: F401 - before the standard library's distutils: torch's compiler wants it
 
 from pd_core.host.torch_environment import prepare_environment
 
 prepare_environment()
+# torch's compiler wants it, and it cannot be loaded after the standard library's distutils.
+importlib.import_module("setuptools")
 # Two-thread tests on a busy machine: a waiting thread must sleep, not spin away the other's core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Commands run in this process, so gRPC has threads here when a test starts a process: nothing of
