@@ -3,18 +3,16 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from pd_device_client.api.http.validated import Parameters
 
 __all__ = ["Message"]
 
 _MAX_CALLS = 128
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class _Called(_Body):
+class _Called(Parameters):
     """The function of a call; its arguments are JSON text, or the object itself."""
 
     name: Annotated[str, Field(max_length=256)]
@@ -28,7 +26,7 @@ class _Called(_Body):
         return json.dumps(self.arguments, ensure_ascii=False)
 
 
-class ToolCall(_Body):
+class ToolCall(Parameters):
     """A call that an earlier answer made."""
 
     id: Annotated[str, Field(max_length=256)]
@@ -36,7 +34,7 @@ class ToolCall(_Body):
     function: _Called
 
 
-class Message(_Body):
+class Message(Parameters):
     """One message; the content is text or a list of parts.
 
     Attributes:

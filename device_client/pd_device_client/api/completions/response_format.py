@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pd_core.constraint import (
     Constraint,
@@ -15,6 +15,7 @@ from pd_core.constraint import (
 from pd_core.errors import InvalidConstraint
 from pd_core.grammar.matcher import Matcher
 from pd_device_client.api.http.errors import Refusal
+from pd_device_client.api.http.validated import Parameters
 from pd_device_client.client.form_check import compiled_within
 
 __all__ = ["ResponseFormat", "StructuredOutputs", "asked_constraint", "check_form", "refused_form"]
@@ -23,11 +24,7 @@ _MOST_CHOICES = 1024
 _SOON_S = 0.005  # most forms are compiled in less, and an answer should not wait longer
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class JsonSchema(_Body):
+class JsonSchema(Parameters):
     """A schema with its name, which has no effect here; `strict` has none either: it always is."""
 
     name: str | None = None
@@ -36,14 +33,14 @@ class JsonSchema(_Body):
     json_schema: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
 
 
-class ResponseFormat(_Body):
+class ResponseFormat(Parameters):
     """OpenAI's parameter: any text, a JSON object, or a JSON value of a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class StructuredOutputs(_Body):
+class StructuredOutputs(Parameters):
     """vLLM's parameter: exactly one of these forms.
 
     Attributes:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pd_device_client.api.http.errors import Refusal
+from pd_device_client.api.http.validated import Parameters
 from pd_device_client.api.tools.schema_references import check_references
 
 __all__ = ["MAX_TOOLS", "Function", "NamedChoice", "Offer", "Tool", "ToolChoice", "offered"]
@@ -16,11 +17,7 @@ MAX_TOOLS = 128
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class Function(_Body):
+class Function(Parameters):
     """A function as OpenAI describes it.
 
     Attributes:
@@ -60,18 +57,18 @@ class Function(_Body):
         return {"type": "function", "function": function}
 
 
-class Tool(_Body):
+class Tool(Parameters):
     """A tool; only functions are taken."""
 
     type: Literal["function"]
     function: Function
 
 
-class _Named(_Body):
+class _Named(Parameters):
     name: str
 
 
-class NamedChoice(_Body):
+class NamedChoice(Parameters):
     """A function that must be called."""
 
     type: Literal["function"]
