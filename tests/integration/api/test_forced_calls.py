@@ -16,7 +16,7 @@ from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.api_server import ApiServer, api_server
 from tests.forms import PERSON, SCHEMAS
-from tests.integration.device.test_forms import CutLink
+from tests.integration.device.test_forms import broken_after
 from tests.real_server import RealServer, real_server
 
 PLANT: dict[str, Any] = {
@@ -65,7 +65,7 @@ def cut(loaded: LoadedModel, cloud: RealServer, position: int) -> Iterator[ApiSe
     with api_server(
         loaded=loaded,
         engine=ThrottledEngine(engine, LATE),
-        make_cloud=lambda: CutLink(GrpcCloudLink(cloud.address), position),
+        make_cloud=lambda: broken_after(GrpcCloudLink(cloud.address), position),
         grammars=engine.grammars,
         profile=LATE,
     ) as server:

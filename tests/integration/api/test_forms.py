@@ -16,7 +16,7 @@ from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from tests.api_server import ApiServer, api_server
 from tests.forms import PERSON, SCHEMAS, fits
-from tests.integration.device.test_forms import CutLink
+from tests.integration.device.test_forms import broken_after
 from tests.real_server import real_server
 
 HELLO = [{"role": "user", "content": "Who is it?"}]
@@ -154,7 +154,7 @@ def test_a_cut_cloud_changes_no_answer(
             with api_server(
                 loaded=loaded,
                 engine=engine,
-                make_cloud=lambda position=position: CutLink(  # type: ignore[misc]
+                make_cloud=lambda position=position: broken_after(  # type: ignore[misc]
                     GrpcCloudLink(cloud.address), position
                 ),
                 grammars=engine.grammars,

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -12,13 +12,13 @@ from pd_bench.exactness.held_back import HeldEngine, WatchedLink
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.constraint import Constraint, ConstraintKind
 from pd_core.errors import CloudUnavailable, InvalidConstraint, LinkCorrupted, PdError
-from pd_core.generation import CloudEvent, Extend, Finished, ServerInfo, Start, Stop, Tokens
+from pd_core.generation import CloudEvent, Finished
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.client import DeviceClient
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
 from pd_device_client.contract.ask import Ask, Mode
 from pd_device_client.contract.outcome import Outcome
-from pd_device_client.contract.ports import CloudLink, CloudStream, LocalEngine
+from pd_device_client.contract.ports import CloudLink, LocalEngine
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from pd_device_client.planning.plan import Plan
 from tests.bit_flips import relay
@@ -46,42 +46,14 @@ def params(name: str, seed: int = 3) -> SamplingParams:
     return SamplingParams(temperature=1.0, top_p=0.95, seed=seed, constraint=FORMS[name])
 
 
-class CutLink:
-    """A link whose first stream breaks after some tokens."""
+def broken_after(link: CloudLink, num_tokens: int) -> WatchedLink:
+    """A link that breaks with the first tokens beyond some."""
 
-    def __init__(self, link: CloudLink, num_tokens: int) -> None:
-        self.link = link
-        self.left = num_tokens
+    def told(_event: CloudEvent, received: int) -> None:
+        if received > num_tokens:
+            raise CloudUnavailable("a fault of the test")
 
-    async def info(self) -> ServerInfo:
-        return await self.link.info()
-
-    async def open(self, start: Start) -> CloudStream:
-        return _CutStream(self, await self.link.open(start))
-
-    async def close(self) -> None:
-        await self.link.close()
-
-
-class _CutStream:
-    def __init__(self, link: CutLink, stream: CloudStream) -> None:
-        self._link = link
-        self._stream = stream
-
-    async def events(self) -> AsyncGenerator[CloudEvent, None]:
-        async with aclosing(self._stream.events()) as events:
-            async for event in events:
-                if isinstance(event, Tokens):
-                    self._link.left -= len(event.token_ids)
-                    if self._link.left < 0:
-                        raise CloudUnavailable("a fault of the test")
-                yield event
-
-    async def send(self, message: Extend | Stop) -> None:
-        await self._stream.send(message)
-
-    def cancel(self) -> None:
-        self._stream.cancel()
+    return WatchedLink(link, told)
 
 
 async def ask(
@@ -148,7 +120,7 @@ async def test_a_cloud_that_breaks_anywhere_leaves_an_answer_of_the_form(
     chance = random.Random(seed)
     name = chance.choice(sorted(SCHEMAS))
     right = plain_loop(loaded, PROMPT, MOST, params(name, seed))
-    link = CutLink(GrpcCloudLink(server.address), chance.randrange(len(right)))
+    link = broken_after(GrpcCloudLink(server.address), chance.randrange(len(right)))
     outcome = await ask(link, TorchLocalEngine(loaded), loaded, params(name, seed))
     assert outcome.error is None
     assert outcome.token_ids == right
