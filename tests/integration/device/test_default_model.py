@@ -122,18 +122,24 @@ def test_rows_are_cut_to_a_device_s_window_where_that_is_the_smaller_one(
     assert not any(r.error for r in document.requests)
 
 
+@pytest.mark.timeout(300)
 async def test_the_demo_tells_the_same_tokens_three_times() -> None:
-    out = io.StringIO()
-    outcomes = await run_demo(
-        Console(file=out, width=100), DEFAULT_MODEL, answer_tokens=12, pace_s=0.03
-    )
-    text = out.getvalue()
-    assert len(outcomes) == 3
-    assert len({tuple(o.token_ids) for o in outcomes}) == 1
-    assert all(o.exactness == "identical" for o in outcomes)
-    assert "same tokens in all three modes: yes" in text
-    assert "you have already defined." in " ".join(text.split())  # where the page ends
-    device, cloud, _ = outcomes
-    assert device.ttft_s is not None
-    assert cloud.ttft_s is not None
-    assert device.ttft_s > 2.5  # a page at 400 tokens a second, and not
+    """Which side is sooner can be wrong once, when others keep the cloud's core busy."""
+    for _attempt in range(3):
+        out = io.StringIO()
+        outcomes = await run_demo(
+            Console(file=out, width=100), DEFAULT_MODEL, answer_tokens=12, pace_s=0.03
+        )
+        text = out.getvalue()
+        assert len(outcomes) == 3
+        assert len({tuple(o.token_ids) for o in outcomes}) == 1
+        assert all(o.exactness == "identical" for o in outcomes)
+        assert "same tokens in all three modes: yes" in text
+        assert "you have already defined." in " ".join(text.split())  # where the page ends
+        device, cloud, _ = outcomes
+        assert device.ttft_s is not None
+        assert cloud.ttft_s is not None
+        device_s, cloud_s = device.ttft_s, cloud.ttft_s
+        if device_s > cloud_s:
+            break
+    assert device_s > max(2.5, cloud_s)  # a page at 400 tokens a second, and not
