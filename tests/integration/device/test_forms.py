@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,6 +127,18 @@ async def test_a_cloud_that_breaks_anywhere_leaves_an_answer_of_the_form(
     assert outcome.token_ids == right
     if right[-1] in loaded.eos_token_ids:
         assert fits(SCHEMAS[name], loaded.tokenizer.decode(right))
+
+
+async def test_a_form_s_tokens_keep_what_the_cloud_tells_of_them(
+    server: RealServer, loaded: LoadedModel
+) -> None:
+    sampling = replace(params("person"), logprobs=2)
+    link = GrpcCloudLink(server.address)
+    outcome = await ask(link, None, loaded, sampling, Mode.CLOUD_ONLY)
+    assert outcome.error is None
+    assert outcome.token_ids == plain_loop(loaded, PROMPT, MOST, params("person"))
+    assert all(one.logprobs is not None for one in outcome.shown)
+    await link.close()
 
 
 @pytest.mark.parametrize("mode", Mode)

