@@ -20,18 +20,6 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # The unit tests hardly ever wait, and one process more would only collect them once more. Loading a
 # plugin that none of them uses takes a second in each.
 PARALLEL_UNIT ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder -p no:schemathesis
-# Suites with a target of their own: a browser, crowds of processes and connections, models made to be
-# compared or trained, benchmarks that start servers.
-HEAVY := tests/integration/page tests/integration/server/test_crowds.py \
-	tests/integration/harness/test_stop_while_loading.py \
-	tests/integration/device/test_changed_bits.py tests/integration/device/test_hostile_hub.py \
-	tests/integration/device/test_no_model.py tests/integration/device/test_refused_prompts.py \
-	tests/integration/api/test_text_of_answers.py tests/integration/training/test_quantize.py \
-	tests/integration/device/test_integer_handoff.py tests/integration/device/test_gguf_sides.py \
-	tests/integration/bench/test_simulate.py tests/integration/bench/test_startup.py \
-	tests/integration/bench/test_cloud.py tests/integration/bench/test_server_commands.py \
-	tests/integration/bench/test_device_commands.py tests/integration/bench/test_handoffs.py \
-	tests/integration/training/test_training.py
 # Under every compiler and processor that can be had; zig's first link for Windows alone takes minutes.
 NATIVE := tests/integration/native
 # The demonstrations' model, a real one; the model in the box: make demo MODEL=
@@ -78,10 +66,10 @@ demo-page: $(RUN_STAMP) ## Open a page on a cloud and a throttled device; Ctrl-C
 
 test: install ## Lint, typecheck, stubs, all tests but the heavy ones
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint typecheck proto-check
-	@$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 $(HEAVY:%=--ignore=%) --ignore=$(NATIVE) $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 -m 'not heavy' --ignore=$(NATIVE) $(ARGS)
 
-test-heavy: install ## The page in a Chromium, crowds of processes and connections; minutes
-	@$(BIN)/pytest $(PARALLEL) --timeout 200 --durations 25 $(HEAVY) $(ARGS)
+test-heavy: install ## The tests marked heavy: the page in a Chromium, crowds, replays, trainings; minutes
+	@$(BIN)/pytest $(PARALLEL) --timeout 200 --durations 25 -m heavy --ignore=$(NATIVE) $(ARGS)
 
 # Where qemu or zig is missing the tests that need it are skipped, and say so.
 test-arm64: install ## The native kernels under every compiler and processor, arm64 by qemu; minutes
@@ -89,7 +77,7 @@ test-arm64: install ## The native kernels under every compiler and processor, ar
 
 test-fast: install ## For the inner loop: lint and the unit tests but the slow ones; 2 minutes
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/pytest $(PARALLEL_UNIT) --timeout 120 -m 'not slow' tests/unit $(ARGS)
+	@$(BIN)/pytest $(PARALLEL_UNIT) --timeout 120 -m 'not slow and not heavy' tests/unit $(ARGS)
 
 test-unit: install ## The unit tests: no sockets
 	@$(BIN)/pytest $(PARALLEL_UNIT) --timeout 120 tests/unit $(ARGS)

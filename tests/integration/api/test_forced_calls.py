@@ -103,6 +103,7 @@ def calls(choice: Any) -> list[tuple[str, str]]:
 CHOICES = pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
 
 
+@pytest.mark.heavy
 @CHOICES
 @pytest.mark.parametrize("seed", range(2))
 def test_calls_are_of_their_schemas(alone: ApiServer, choice: Any, seed: int) -> None:
@@ -141,6 +142,7 @@ def test_one_call_alone_where_calls_are_not_parallel(alone: ApiServer) -> None:
         assert len(calls(choice)) == 1
 
 
+@pytest.mark.heavy
 def test_an_answer_of_a_schema_or_calls_before_it(alone: ApiServer) -> None:
     """Agents that end with an answer of a schema offer their tools beside it."""
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": PERSON}}

@@ -58,6 +58,7 @@ def asked(sdk: Any, schema: dict[str, Any], **more: Any) -> Any:
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_an_answer_is_of_its_schema_whole_or_in_pieces(name: str, sdk: Any) -> None:
     for seed in range(3):

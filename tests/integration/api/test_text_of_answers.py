@@ -17,6 +17,8 @@ from tests.http_client import http
 from tests.saying_engine import SayingEngine
 from tests.tokenizer_kinds import byte_fallback, ids, metaspace
 
+pytestmark = pytest.mark.heavy
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 TEMPLATE = ChatTemplate("{% for m in messages %}{{ m.role }}{{ m.content }}{% endfor %}")
 KINDS = {"byte-fallback": byte_fallback(), "metaspace": metaspace()}

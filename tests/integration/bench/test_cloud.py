@@ -8,6 +8,8 @@ import pytest
 
 from pd_bench.clouds.result import CloudDocument
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.timeout(300)  # three servers, two of them on models of 32 layers
 def test_the_embedded_engine_is_measured_and_its_blocks_counted(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pd_bench.cli import main
 from pd_bench.overhead.lateness import UNJUDGED_TOKENS
 from tests.command_here import run_here
 
+pytestmark = pytest.mark.heavy
+
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pd_bench", *arguments]

@@ -12,6 +12,8 @@ import pytest
 from pd_bench.exactness.settings import HandoffSettings
 from pd_core.errors import ConfigError
 
+pytestmark = pytest.mark.heavy
+
 POSITIONS = 5
 
 

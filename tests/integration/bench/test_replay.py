@@ -21,6 +21,8 @@ from pd_core.checkpoints.loading import load_model, save_model
 from pd_core.errors import CloudUnavailable, ConfigError, FingerprintMismatch
 from pd_device_client.cloud.address import CloudAddress
 
+pytestmark = pytest.mark.heavy
+
 TEXT = Path(__file__).parents[3] / "README.md"
 PACE_S = 0.02
 

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pd_bench.cli import main
 from tests.command_here import run_here
+
+pytestmark = pytest.mark.heavy
 
 
 def _bench(*words: str, out: Path) -> Any:

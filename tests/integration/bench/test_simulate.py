@@ -39,6 +39,8 @@ from pd_server.torch_engine.model_runner import ModelRunner, Work, WorkResult
 from tests.real_server import real_server
 from tests.server_harness import running_server
 
+pytestmark = pytest.mark.heavy
+
 PACE_S = 0.12
 
 

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.heavy
+
 
 def test_the_parts_of_a_start_are_timed(tmp_path: Path) -> None:
     out = tmp_path / "startup.json"

@@ -77,6 +77,7 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.heavy
 def test_profiles_choose_services(podman: Path) -> None:
     def services(*profiles: str) -> set[str]:
         return set(_compose(*profiles, podman=podman)["services"])
@@ -177,6 +178,7 @@ def test_settings_are_ones_that_the_command_reads(
     assert used <= known
 
 
+@pytest.mark.heavy
 def test_the_replay_command_parses(compose: dict[str, Any]) -> None:
     service = compose["services"]["replay"]
     done = subprocess.run(

@@ -236,6 +236,7 @@ async def test_every_forced_handoff_position_gives_the_same_tokens(
     await inner.close()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kill_at", ["admitted", "first", "middle", "last"])
 @BOTH
 @pytest.mark.usefixtures("forced_budget")

@@ -24,6 +24,8 @@ from tests.fault_proxy import FaultProxy
 from tests.real_server import RealServer, real_server
 from tests.server_harness import plain_loop, prompt_of
 
+pytestmark = pytest.mark.heavy
+
 LENGTH = 12
 PROMPT = tuple(prompt_of(40))
 SEEDED = SamplingParams(temperature=1.0, seed=7, ignore_eos=True)

@@ -20,6 +20,8 @@ from pd_core.store.model_names import DEFAULT_MODEL, model_directory
 from pd_device_client.cli import main
 from tests.command_here import run_here
 
+pytestmark = pytest.mark.heavy
+
 PROMPT = "def read_lines(path):\n    with open(path) as file:\n" * 8
 
 

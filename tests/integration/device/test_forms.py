@@ -85,6 +85,7 @@ async def ask(
     return session.outcome
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["person", "lark"])
 async def test_every_handoff_gives_the_same_answer(
     name: str, server: RealServer, loaded: LoadedModel

@@ -11,7 +11,7 @@ from tests.command_here import run_here
 from tests.gguf_files import gguf_config, gguf_model, write_gguf
 from tests.real_server import real_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.heavy, pytest.mark.slow]
 
 
 def test_a_cloud_with_the_file_and_a_device_with_the_same_numbers_make_one_text(

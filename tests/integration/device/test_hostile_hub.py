@@ -18,6 +18,8 @@ from pd_core.store.model_store import PulledName, find_pulled, partial_folder
 from pd_device_client.hub.model_hub import ModelHub
 from pd_device_client.hub.model_pull import pull
 
+pytestmark = pytest.mark.heavy
+
 NAME = PulledName("someone", "model")
 SHIPPED = {p.name: p.read_bytes() for p in model_directory(DEFAULT_MODEL).iterdir()}
 WEIGHTS = "model.safetensors"

@@ -15,6 +15,8 @@ from tests.integer_models import way
 from tests.integration.device.test_carry import BOTH, carry, check_every_handoff
 from tests.real_server import RealServer, real_server
 
+pytestmark = pytest.mark.heavy
+
 LENGTH = 20
 
 

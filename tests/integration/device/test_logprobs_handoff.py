@@ -67,6 +67,7 @@ async def alone(
     return outcome.token_ids, [shown.logprobs for shown in outcome.shown]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("sampling", [GREEDY, BIASED, FORMED], ids=["greedy", "biased", "formed"])
 @pytest.mark.usefixtures("forced_budget")
 async def test_every_handoff_gives_the_same_figures(

@@ -329,6 +329,7 @@ def run(hub: HubServer) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     return command
 
 
+@pytest.mark.heavy
 def test_the_commands_from_pull_to_remove(
     run: Callable[..., "subprocess.CompletedProcess[str]"], hub: HubServer, tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ from pd_server.cli import main as server
 from pd_training.cli import main as train
 from tests.command_here import run_here
 
+pytestmark = pytest.mark.heavy
+
 NO_MODELS = {
     "m.gguf": "m.gguf: the file ends at byte 8, but its header goes on to byte 16; it is truncated",
     "./quantised": "the weights are quantised (quantization_config, 'awq', 4 bits), which is not",

@@ -13,6 +13,8 @@ import pytest
 from tests.http_client import http
 from tests.other_systems import SYSTEMS
 
+pytestmark = pytest.mark.heavy
+
 RUN = "\nsys.argv[0] = 'pd-device'\nfrom pd_device_client.cli import main\nmain()\n"
 MODEL = ("--model", "random-tiny", "--threads", "1")
 

@@ -15,7 +15,7 @@ from tests.real_server import real_server
 from tests.server_harness import Stream, connect, start_message, typed_error
 
 # Each starts a process that loads a model.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.heavy, pytest.mark.slow, pytest.mark.timeout(300)]
 
 MEGABYTE = 1_000_000
 TEXT = ("the quick brown fox jumps over lazy dogs, Übergröße; x1 = [2, 3]\n" * 120_000)[

@@ -16,6 +16,8 @@ from tests.first_process import AS_FIRST_PROCESS, child_of, needs_namespaces
 from tests.held_port import held_port
 from tests.slow_loading import slow_loading
 
+pytestmark = pytest.mark.heavy
+
 COMMANDS = {
     "server": ("pd_server", "--grpc-port", "0", "--http-port", "0"),
     "serve": ("pd_device_client", "serve", "--port", "0"),

@@ -10,7 +10,7 @@ from tests.api_server import EOS, ROLES, TOKENIZER, ApiServer, api_server, loade
 from tests.browser import answered, ask, eventually, opened, posted
 from tests.saying_engine import SayingEngine
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 STORED = """Object.entries(localStorage).filter(([key]) => key.startsWith("pd-device.chat."))
     .map(([, value]) => JSON.parse(value))"""

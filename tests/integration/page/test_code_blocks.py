@@ -9,7 +9,7 @@ from tests.api_server import EOS, ROLES, TOKENIZER, api_server, loaded_model
 from tests.browser import answered, ask, opened
 from tests.saying_engine import SayingEngine
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 CODE = "def one():\n    return 1\n\n\nprint(one())"
 TEXT = f"Here:\n\n```python\n{CODE}\n```\n\n- in a list:\n\n  ```\n  x\n  ```\n\nDone."

@@ -9,7 +9,7 @@ from pd_device_client.planning.speeds.profiles import SpeedProfile
 from tests.api_server import api_server, scripted_cloud
 from tests.browser import answered, ask, opened, set_choice
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 PROFILE = SpeedProfile("slow", "a test", 1 / 1500, 0.003)
 PROMPT = "The device and the cloud carry one answer together. " * 20

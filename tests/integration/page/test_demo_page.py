@@ -16,7 +16,7 @@ from pd_core.store.model_names import DEFAULT_MODEL
 from tests.browser import ask, opened
 from tests.real_device import RealDevice, real_device
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MAX_PICTURE_BYTES = 200_000
 

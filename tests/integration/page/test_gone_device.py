@@ -9,7 +9,7 @@ from tests.api_server import EOS, ROLES, TOKENIZER, ApiServer, api_server, loade
 from tests.browser import answered, ask
 from tests.saying_engine import SayingEngine
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 NOTICE = "#notice:not([hidden]):has-text('does not answer')"
 BACK = "#send:not([disabled])"

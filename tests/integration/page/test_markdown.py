@@ -9,7 +9,7 @@ import pytest
 from tests.api_server import api_server
 from tests.browser import chromium, opened
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 # A tree with the makers of its characters, rendered by the page's own module.
 RENDER = """async ([text, runs]) => {

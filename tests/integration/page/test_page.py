@@ -27,7 +27,7 @@ from tests.real_server import real_server
 from tests.saying_engine import SayingEngine
 from tests.scripted_cloud import ScriptedCloud
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 PROFILE = SpeedProfile("slow", "a test", 1 / 1500, 0.003)
 PROMPT = "The device and the cloud carry one answer together. " * 20

@@ -12,7 +12,7 @@ from tests.browser import answered, ask, opened
 from tests.http_client import http
 from tests.saying_engine import SayingEngine
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 HOSTILE = """# <img src=x onerror="window.hit=1">
 

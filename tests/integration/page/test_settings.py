@@ -11,7 +11,7 @@ from pd_device_client.contract.ports import CloudLink
 from tests.api_server import ApiServer, api_server, scripted_cloud
 from tests.browser import answered, ask, eventually, opened, posted
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 KEPT = "pd-device.settings"
 

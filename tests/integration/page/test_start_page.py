@@ -8,7 +8,7 @@ import pytest
 from tests.api_server import ApiServer, api_server, scripted_cloud
 from tests.browser import answered, ask, opened
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 SAID = "document.querySelector('#example-said').textContent"
 PLAYED = "#example-run:not(.playing)"

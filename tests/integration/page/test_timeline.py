@@ -11,7 +11,7 @@ from pd_device_client.planning.planner import Plan
 from tests.api_server import api_server
 from tests.browser import chromium, opened
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 # Draws an answer out of chunks into the page; leaves the timeline in `window`.
 DRAW = """async (chunks) => {

@@ -10,7 +10,7 @@ from tests.api_server import EOS, ROLES, TOKENIZER, ApiServer, api_server, loade
 from tests.browser import answered, ask, opened, posted, set_choice
 from tests.saying_engine import SayingEngine
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,8 @@ from tests.server_harness import (
     start_message,
 )
 
+pytestmark = pytest.mark.heavy
+
 # What a client of HTTP/2 says first, with empty settings.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 _HEADER_BEGUN = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"

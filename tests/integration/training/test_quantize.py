@@ -10,6 +10,8 @@ from pd_core.checkpoints.loading import load_model, save_model
 from pd_core.errors import ConfigError, ModelError
 from pd_training.commands.app import app
 
+pytestmark = pytest.mark.heavy
+
 SHIPPED = "skipv1-python-5m"
 
 

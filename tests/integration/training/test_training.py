@@ -21,6 +21,8 @@ from pd_training.cli import main
 from pd_training.commands.app import app
 from tests.held_port import held_port
 
+pytestmark = pytest.mark.heavy
+
 TEXTS = ["\n".join(f"def f{i}_{j}(x):\n    return x + {j}\n" for j in range(12)) for i in range(24)]
 SMALL = ["--hidden", "16", "--layers", "2", "--heads", "4", "--context", "32", "--batch", "4"]
 

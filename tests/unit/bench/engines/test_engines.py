@@ -47,6 +47,7 @@ def measured() -> EngineDocument:
     return document
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_our_engine_alone_is_measured(measured: EngineDocument) -> None:
     (subject,) = measured.subjects
@@ -191,6 +192,7 @@ def test_both_sides_run_the_same_numbers(tmp_path: Path) -> None:
     assert distances["Q8_0"] < distances["Q4_0"] < 0.5 * spread
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_the_command_measures_and_writes(tmp_path: Path) -> None:
     out, plot = tmp_path / "engine.json", tmp_path / "engine.png"

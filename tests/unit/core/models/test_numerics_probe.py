@@ -56,6 +56,7 @@ def test_the_probe_finds_a_way_here() -> None:
     assert probe() is numerics
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_the_whole_probe_finds_what_was_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

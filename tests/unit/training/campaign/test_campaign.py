@@ -97,6 +97,7 @@ def test_variants_differ_in_what_they_cache_only(store: TokenStore) -> None:
     assert 3.9e6 < quality[0].settings.steps * quality[0].settings.tokens_per_step < 4.1e6
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_a_cell_is_done_once_and_uptraining_follows(store: TokenStore, tmp_path: Path) -> None:
     quality = do_all("quality", store, tmp_path, "seed0")
@@ -150,6 +151,7 @@ def test_a_result_of_other_settings_is_refused(store: TokenStore, tmp_path: Path
         read_result(file)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_optimisers_are_compared_by_steps_to_the_baselines_loss(
     store: TokenStore, tmp_path: Path

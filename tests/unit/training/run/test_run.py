@@ -255,6 +255,7 @@ def test_bfloat16_is_near_float32_and_not_the_same(store: TokenStore) -> None:
     assert wide == pytest.approx(narrow, abs=0.02)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow  # half a minute of g++, where its files are not in the compiler's cache yet
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_a_compiled_model_takes_the_same_steps(store: TokenStore) -> None:
