@@ -514,6 +514,7 @@ def test_neither_prompts_nor_answers_are_in_metrics_or_logs(
         assert longest not in said
 
 
+@pytest.mark.heavy
 def test_a_random_walk_over_the_schema_finds_no_crash() -> None:
     # Any text is a sound input of a response, so answers are kept short.
     short = emulated_engine(max_context_tokens=256)

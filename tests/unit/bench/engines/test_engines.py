@@ -24,6 +24,8 @@ from pd_core.models import Segment
 from pd_device_client.engine.llama_cpp_model import LlamaCppModel
 from tests.command_here import run_here
 
+pytestmark = pytest.mark.heavy
+
 LENGTHS = (32, 96)
 SETTINGS = EngineSettings(
     shapes=("tiny",),
@@ -47,7 +49,6 @@ def measured() -> EngineDocument:
     return document
 
 
-@pytest.mark.heavy
 @pytest.mark.slow
 def test_our_engine_alone_is_measured(measured: EngineDocument) -> None:
     (subject,) = measured.subjects
@@ -192,7 +193,6 @@ def test_both_sides_run_the_same_numbers(tmp_path: Path) -> None:
     assert distances["Q8_0"] < distances["Q4_0"] < 0.5 * spread
 
 
-@pytest.mark.heavy
 @pytest.mark.slow
 def test_the_command_measures_and_writes(tmp_path: Path) -> None:
     out, plot = tmp_path / "engine.json", tmp_path / "engine.png"

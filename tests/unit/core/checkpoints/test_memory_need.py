@@ -145,6 +145,7 @@ def medium_model(folder: Path, bits: int) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("numerics", "bits"), [("float32", 16), ("integer", 16), ("integer", 4)])

@@ -117,6 +117,7 @@ def copies(name: str, numerics: Numerics, tokens: int, trace: Path) -> float:
     return more / copy_of_a_layer(config)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize("tokens", [1, 8], ids=["decode", "chunk"])
 @pytest.mark.parametrize("name", PAIRS)

@@ -12,6 +12,7 @@ from pd_core.errors import InvalidConstraint
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.engine.torch_engine import TorchLocalEngine
 from tests.forms import FORMS, SCHEMAS, fits
+from tests.seeds import seeds
 from tests.server_harness import plain_loop
 from tests.unit.device_client.engine.test_guessed_tokens import answer, guessing
 
@@ -37,7 +38,7 @@ def any_params(name: str, chance: random.Random) -> SamplingParams:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(1, heavy=2))
 @pytest.mark.parametrize("name", FORMS)
 def test_every_handoff_gives_the_plain_loops_answer(
     name: str, seed: int, tiny: LoadedModel

@@ -13,6 +13,7 @@ from pd_core.sampling_params import SamplingParams
 from pd_core.speculation.speculation import Speculation
 from pd_core.store.model_names import DEFAULT_MODEL
 from pd_device_client.engine.torch_engine import TorchLocalEngine
+from tests.seeds import seeds
 from tests.server_harness import plain_loop
 
 LENGTH = 24
@@ -97,7 +98,7 @@ async def answer(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(3, heavy=5))
 @pytest.mark.parametrize("model", ["real", "tiny"])
 def test_guesses_change_no_token(seed: int, model: str, request: pytest.FixtureRequest) -> None:
     loaded: LoadedModel = request.getfixturevalue(model)
@@ -136,7 +137,7 @@ def test_every_handoff_gives_the_same_text_and_guesses_are_right(real: LoadedMod
 @pytest.mark.parametrize(
     "params",
     [
-        SamplingParams(ignore_eos=True),
+        pytest.param(SamplingParams(ignore_eos=True), marks=pytest.mark.heavy),
         SamplingParams(ignore_eos=True, frequency_penalty=0.8),
     ],
     ids=["greedy", "penalty"],

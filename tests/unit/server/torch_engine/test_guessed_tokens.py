@@ -17,6 +17,7 @@ from pd_server.engine.contract import RequestFinished, TokensMade
 from pd_server.engine.live_request import LiveRequest
 from pd_server.torch_engine.engine import TorchEngine
 from pd_server.torch_engine.model_runner import ModelRunner, Work, WorkResult
+from tests.seeds import seeds
 from tests.server_harness import plain_loop
 
 
@@ -82,7 +83,7 @@ def run(engine: TorchEngine) -> tuple[dict[int, list[int]], dict[int, Finished]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(1, heavy=3))
 @pytest.mark.usefixtures("always")
 def test_guesses_change_no_answer(lm: LoadedModel, seed: int, steps: list[list[Work]]) -> None:
     chance = random.Random(seed)

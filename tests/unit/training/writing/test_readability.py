@@ -132,6 +132,7 @@ def test_documents_come_apart_at_the_end_of_sequence() -> None:
     assert documents_of(ids, 0) == [[5, 6], [7], [8]]
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_a_model_is_judged_on_as_many_texts_as_asked(tiny: LoadedModel) -> None:
     documents = [tiny.tokenizer.encode(SOURCE), tiny.tokenizer.encode("Some words. " * 20)]
