@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from openai import OpenAI
+from openai import LengthFinishReasonError, OpenAI
 
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_device_client.cloud.grpc_link import GrpcCloudLink
@@ -134,6 +134,21 @@ def test_calls_are_the_same_wherever_the_cloud_breaks(
             by_cloud.append(shared.pd["cloud_tokens"])
             assert shared.pd["device_tokens"] > 0
     assert any(by_cloud), "the cloud took part"
+
+
+@CHOICES
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_half_a_call_is_never_shown_as_text(alone: ApiServer, choice: Any, stream: bool) -> None:
+    raw = ask(alone, tool_choice=choice).message.tool_calls[0].function.arguments
+    for most in (1, 4, 12, 30):
+        try:
+            answer = ask(alone, tool_choice=choice, stream=stream, max_tokens=most)
+        except LengthFinishReasonError as error:  # what the SDK makes of a stream that is cut off
+            answer = error.completion.choices[0]
+        assert answer.finish_reason == "length"
+        assert not answer.message.content
+        for call in answer.message.tool_calls or []:
+            assert raw.startswith(call.function.arguments)
 
 
 def test_one_call_alone_where_calls_are_not_parallel(alone: ApiServer) -> None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pd_device_client.api.tools.call_ids import call_ids
 from pd_device_client.api.tools.call_parser import CallParser
 from pd_device_client.api.tools.families import FAMILIES, Family, FamilyName, family_of
-from pd_device_client.api.tools.forced_call import ForcedCallParser
+from pd_device_client.api.tools.forced_call import ForcedCallParser, ForcedCallsParser
 from pd_device_client.api.tools.functions import Offer
 from pd_device_client.api.tools.parts import PartsParser
 from pd_device_client.api.tools.reasoning import PlainParser, ReasoningParser
@@ -98,7 +98,8 @@ class AnswerParsing:
         if self.tool_parser is ToolParserChoice.NONE and not self.formed:
             return PlainParser()
         family = FAMILIES[FamilyName.JSON] if self.formed else self._family
-        return CallParser(family, offer.names, ids, parallel=offer.parallel)
+        calls = CallParser(family, offer.names, ids, parallel=offer.parallel)
+        return ForcedCallsParser(calls) if offer.required and self.formed else calls
 
     @property
     def _template(self) -> str:

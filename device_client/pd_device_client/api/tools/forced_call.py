@@ -1,10 +1,16 @@
-"""An answer that is nothing but one function's arguments, because it can be nothing else."""
+"""Answers that are nothing but one function's arguments, or calls, as they can be nothing else."""
 
 from collections.abc import Callable
 
-from pd_device_client.api.tools.parts import Part, ToolCallArguments, ToolCallStart
+from pd_device_client.api.tools.parts import (
+    Part,
+    PartsParser,
+    TextPart,
+    ToolCallArguments,
+    ToolCallStart,
+)
 
-__all__ = ["ForcedCallParser"]
+__all__ = ["ForcedCallParser", "ForcedCallsParser"]
 
 
 class ForcedCallParser:
@@ -33,3 +39,29 @@ class ForcedCallParser:
     def end(self) -> list[Part]:
         """See `PartsParser`."""
         return []
+
+
+class ForcedCallsParser:
+    """Takes the calls of an answer that has nothing else.
+
+    An answer that is cut off inside a call, before its function is known, has text left that is
+    no call. It is half of one, and nothing for a reader.
+
+    Args:
+        calls: finds the calls.
+    """
+
+    def __init__(self, calls: PartsParser) -> None:
+        self._calls = calls
+
+    def push(self, text: str) -> list[Part]:
+        """See `PartsParser`."""
+        return _without_text(self._calls.push(text))
+
+    def end(self) -> list[Part]:
+        """See `PartsParser`."""
+        return _without_text(self._calls.end())
+
+
+def _without_text(parts: list[Part]) -> list[Part]:
+    return [part for part in parts if not isinstance(part, TextPart)]
