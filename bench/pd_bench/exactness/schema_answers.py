@@ -92,8 +92,11 @@ async def measure_schemas(
         PdError: the server could not be started, or a request failed.
     """
     tick("starting a server")
-    async with own_server(ServerOptions(settings.model)) as target:
-        loaded = await in_loading_thread(lambda: load_model(settings.model))
+    options = ServerOptions(settings.model, flags=("--numerics", settings.numerics))
+    async with own_server(options) as target:
+        loaded = await in_loading_thread(
+            lambda: load_model(settings.model, numerics=settings.numerics)
+        )
         engine = TorchLocalEngine(loaded)
         await in_loading_thread(engine.grammars.prepare)
         link = GrpcCloudLink(target)
@@ -131,8 +134,8 @@ class _Two:
     ) -> "_Two":
         info = await link.info()
         hands = shake_hands(engine.card, info.model)
-        if hands.mismatch:
-            raise FingerprintMismatch(hands.mismatch)
+        if hands.mismatch or hands.exactness != "identical":
+            raise FingerprintMismatch(hands.mismatch or "the two sides' numerics differ")
         cut = CutLink(link)
         sides = Sides(
             link=cut,

@@ -1,7 +1,7 @@
 """What `pd-bench schemas` takes, checked before anything starts."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
@@ -18,6 +18,10 @@ class SchemaSettings:
     """Which answers are asked for, and how often times are taken."""
 
     model: Annotated[str, Option(MODEL_HELP)] = RANDOM_TINY
+    numerics: Annotated[
+        Literal["float32", "integer"],
+        Option("Of both sides: answers are equal where these are.", choices=("float32", "integer")),
+    ] = "integer"
     answers: Annotated[
         int, Ge(1), Le(_MOST), Option("Answers, each whole and then with the cloud cut.")
     ] = 500

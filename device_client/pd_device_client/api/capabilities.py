@@ -27,6 +27,7 @@ def capabilities(device: Device, settings: AnswerSettings, *, chat: bool) -> lis
         "chat": chat,
         "tools": chat,
         "structured_outputs": device.grammars is not None,
+        "logprobs": True,
         "reasoning": chat and parsing.splits_thoughts,
     }
     return [word for word, can in told.items() if can]

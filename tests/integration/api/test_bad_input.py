@@ -185,7 +185,7 @@ BAD_TEXTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "x", "cache_salt": "y" * 257}, "cache_salt", "at most 256"),
     ({"prompt": "x", "suffix": "y"}, "suffix", "not supported"),
     ({"prompt": "x", "best_of": 5}, "best_of", "n gives several answers"),
-    ({"prompt": "x", "logit_bias": {"5": 101}}, "logit_bias", "less than or equal to 100"),
+    ({"prompt": "x", "logit_bias": {"5": 101}}, "logit_bias.5", "less than or equal to 100"),
     ({"prompt": "x", "logit_bias": {"x": 1}}, "logit_bias.x", "match"),
     ({"prompt": "x", "logit_bias": {"999999": 1}}, "logit_bias.999999", "ids of this model"),
     ({"prompt": "x", "logit_bias": [5]}, "logit_bias", "dictionary"),

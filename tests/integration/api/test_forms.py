@@ -97,6 +97,7 @@ FORMS: list[tuple[dict[str, Any], Callable[[str], bool]]] = [
     ),
     ({"structured_outputs": {"json": PERSON}}, lambda text: fits(PERSON, text)),
     ({"structured_outputs": {"json": json.dumps(PERSON)}}, lambda text: fits(PERSON, text)),
+    ({"structured_outputs": {"grammar": 'root ::= "a" "b"+ "!"'}}, lambda t: t.startswith("ab")),
     (
         {"structured_outputs": {"grammar": 'start: "a" "b"+ "!"'}},
         lambda text: text.startswith("ab"),

@@ -185,10 +185,13 @@ def test_the_list_of_models_serves_the_clients_of_both(saying: ApiServer) -> Non
     assert (card["object"], card["type"], card["display_name"]) == ("model", "model", card["id"])
     assert card["created_at"] == "2023-11-14T22:13:20Z"
     assert card["max_model_len"] == card["context_length"] > 0
-    assert card["capabilities"] == ["completion", "chat", "tools"]
+    assert card["capabilities"] == ["completion", "chat", "tools", "logprobs"]
     assert http.get(f"{saying.url}/v1/models/{card['id']}").json() == card
     with api_server() as base:
-        assert http.get(f"{base.url}/v1/models").json()["data"][0]["capabilities"] == ["completion"]
+        assert http.get(f"{base.url}/v1/models").json()["data"][0]["capabilities"] == [
+            "completion",
+            "logprobs",
+        ]
 
 
 def test_embeddings_are_refused_with_what_to_use_instead(saying: ApiServer) -> None:

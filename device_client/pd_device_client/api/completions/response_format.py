@@ -13,6 +13,7 @@ from pd_core.constraint import (
     json_schema_constraint,
 )
 from pd_core.errors import InvalidConstraint
+from pd_core.grammar.gbnf import grammar_constraint
 from pd_core.grammar.matcher import Matcher
 from pd_device_client.api.http.errors import Refusal
 from pd_device_client.api.http.validated import Parameters
@@ -47,7 +48,7 @@ class StructuredOutputs(Parameters):
         json_schema: under the key `json`: a schema, or its text.
         regex: an expression that the whole answer fits.
         choice: the answer is one of these.
-        grammar: in llguidance's Lark, with a rule `start`; GBNF is not taken.
+        grammar: in llguidance's Lark, with a rule `start`, or in GBNF, with a rule `root`.
         json_object: true: any JSON object.
     """
 
@@ -117,7 +118,7 @@ def _of_structured(asked: StructuredOutputs) -> Constraint:
     if (choice := asked.choice) is not None:
         forms.append(("choice", lambda: choice_constraint(choice)))
     if (grammar := asked.grammar) is not None:
-        forms.append(("grammar", lambda: Constraint(ConstraintKind.LARK, grammar)))
+        forms.append(("grammar", lambda: grammar_constraint(grammar)))
     if asked.json_object:
         forms.append(("json_object", json_object_constraint))
     if len(forms) != 1:

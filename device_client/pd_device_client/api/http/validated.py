@@ -63,6 +63,8 @@ def _path(location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier() and part not in {"str", "int", "float", "bool"}:
+        elif part.isdecimal() or (
+            part.isidentifier() and part not in {"str", "int", "float", "bool"}
+        ):
             path += f".{part}" if path else part
     return path
