@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from pd_core.needs import Need
 from pd_core.refinement import Ranges
 from pd_core.sampling_params import SamplingParams
 
@@ -238,7 +239,7 @@ class ServerInfo:
     `pd_core.identity.stream_seal`. A link within one process changes nothing, so it counts too.
     `exactness` is the most that an answer shared with it can be: "text" where it takes and gives
     text instead of token ids. `abilities` says in words what was found out about a server that has
-    no such card of its own.
+    no such card of its own, and `lacks` what it cannot be asked for.
     """
 
     server_version: str
@@ -249,6 +250,7 @@ class ServerInfo:
     sealed: bool = True
     exactness: str = "identical"
     abilities: tuple[str, ...] = ()
+    lacks: frozenset[Need] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

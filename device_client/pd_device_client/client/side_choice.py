@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from pd_core.errors import FingerprintMismatch, InvalidRequest, TokenOutOfVocabulary
+from pd_core.errors import (
+    FingerprintMismatch,
+    InvalidRequest,
+    PdError,
+    PromptTooLong,
+    TokenLimitTooHigh,
+    TokenOutOfVocabulary,
+)
 from pd_core.generation import ModelCard
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.contract.ask import Ask, Mode
@@ -103,8 +110,14 @@ def choose_sides(ask: Ask, cloud: CloudWatch, engine: ModelCard | None) -> SideC
         cloud_out is None,
         device_out is None,
         (*notes, *(str(problem) for problem in problems)),
-        CloudReason.PLANNED if cloud_out is None else _REASONS[cloud_out],
+        CloudReason.PLANNED if cloud_out is None else _reason(cloud_out, no_cloud_room),
     )
+
+
+def _reason(out: _Out, problem: PdError | None) -> CloudReason:
+    if out is _Out.NO_ROOM and not isinstance(problem, PromptTooLong | TokenLimitTooHigh):
+        return CloudReason.UNABLE
+    return _REASONS[out]
 
 
 def _first(*cases: tuple[_Out, bool]) -> _Out | None:

@@ -17,6 +17,7 @@ class CloudReason(StrEnum):
     BREAKER = "breaker"
     MISMATCH = "mismatch"
     NO_ROOM = "no-room"
+    UNABLE = "unable"
     CAP = "cap"
     PLAN = "plan"
     FAILED = "failed"
@@ -37,6 +38,7 @@ _WORDS = {
     CloudReason.BREAKER: "the cloud failed several times in a row and is left alone for a while",
     CloudReason.MISMATCH: "the cloud runs another model",
     CloudReason.NO_ROOM: "the request does not fit into the cloud's context",
+    CloudReason.UNABLE: "the cloud cannot be asked for what the request needs",
     CloudReason.CAP: "a cap on the cloud's tokens or cost is reached",
     CloudReason.PLAN: "the plan needs no cloud: this device is fast enough",
     CloudReason.FAILED: "the cloud failed",

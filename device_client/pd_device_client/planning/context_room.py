@@ -1,4 +1,6 @@
-"""Whether a side can take a request: its context, its limits, its version."""
+"""Whether a side can take a request: its context, its limits, its version, what it lacks."""
+
+from collections.abc import Collection
 
 from pd_core.errors import (
     InvalidConstraint,
@@ -9,6 +11,7 @@ from pd_core.errors import (
     TokenLimitTooHigh,
 )
 from pd_core.generation import ModelCard, ServerInfo, needed_api_version
+from pd_core.needs import Need, sampling_needs
 from pd_device_client.contract.ask import Ask
 
 __all__ = ["cloud_problem", "context_problem", "device_problem"]
@@ -49,6 +52,11 @@ def device_problem(engine: ModelCard, ask: Ask) -> PdError | None:
 
 def cloud_problem(cloud: ServerInfo, ask: Ask, engine: ModelCard | None = None) -> PdError | None:
     """Return why a cloud cannot take a request, or None; `engine`: the local one, if there is."""
+    if lacking := _needs(ask) & cloud.lacks:
+        return InvalidRequest(
+            f"the cloud ({cloud.model.engine}) is not asked for {_listed(lacking)}; leave that out "
+            "to use it, or use a pd-server as the cloud"
+        )
     if ask.sampling.constraint is not None:
         ours = "" if engine is None else engine.grammar_library
         if (problem := _form_problem(cloud.model.grammar_library, ours)) is not None:
@@ -64,6 +72,15 @@ def cloud_problem(cloud: ServerInfo, ask: Ask, engine: ModelCard | None = None) 
             f"{cloud.limits.max_output_tokens}; ask for fewer"
         )
     return _engine_problem("the cloud", cloud.model, ask)
+
+
+def _needs(ask: Ask) -> frozenset[Need]:
+    """Return what a request needs that not every cloud has."""
+    return sampling_needs(ask.sampling) | ({Need.PROMPT} if not ask.messages else frozenset())
+
+
+def _listed(needs: Collection[Need]) -> str:
+    return ", ".join(need for need in Need if need in needs)
 
 
 def _engine_problem(whose: str, model: ModelCard, ask: Ask) -> PdError | None:

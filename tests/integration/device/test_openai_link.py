@@ -32,8 +32,8 @@ from pd_core.generation import (
     Start,
     Stop,
     Tokens,
-    needed_api_version,
 )
+from pd_core.needs import sampling_needs
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.address import CloudAddress
 from pd_device_client.cloud.openai.endpoint import Endpoint
@@ -250,7 +250,7 @@ async def test_a_forced_length_ends_there() -> None:
 async def test_a_rule_that_the_server_does_not_know_is_refused() -> None:
     form = Constraint(ConstraintKind.REGEX, "[a-z]+")
     async with linked() as (server, link):
-        assert (await link.info()).api_version < needed_api_version(SamplingParams(constraint=form))
+        assert sampling_needs(SamplingParams(constraint=form)) <= (await link.info()).lacks
         for asked in (
             start(sampling=SamplingParams(constraint=form)),
             start(sampling=SamplingParams(dry_multiplier=0.8)),

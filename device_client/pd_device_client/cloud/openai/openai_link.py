@@ -23,7 +23,6 @@ __all__ = ["OpenAiCloudLink"]
 
 logger = logging.getLogger(__name__)
 
-_API_VERSION = 2  # penalties, but no form of an answer
 _ANY_CONTEXT = 2**31 - 1  # of a server that does not say, without a model here
 
 
@@ -124,8 +123,8 @@ class OpenAiCloudLink:
             model,
             Limits(context, 0, 0),
             Load(),
-            api_version=_API_VERSION,
             sealed=False,
             exactness=found.exactness,
             abilities=found.abilities,
+            lacks=found.service.lacks,
         )

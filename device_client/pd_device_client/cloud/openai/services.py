@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pd_core.needs import Need
+
 __all__ = ["APIS", "AUTO", "CHAT", "LLAMA_SERVER", "OLLAMA", "VLLM", "Service", "service_of"]
 
 AUTO = "auto"
@@ -21,6 +23,7 @@ class Service:
         continues: it continues a chat's last message, if that is the assistant's.
         tokenize: the path of its tokenizer, for a comparison; "" without one.
         new_limit_name: its chats take `max_completion_tokens` for `max_tokens`.
+        biases: it takes a logit_bias by this device's ids.
     """
 
     name: str
@@ -28,13 +31,26 @@ class Service:
     continues: bool = False
     tokenize: str = ""
     new_limit_name: bool = False
+    biases: bool = False
+
+    @property
+    def lacks(self) -> frozenset[Need]:
+        """What it is not asked for: it has none of it, or by other rules than this device."""
+        lacks = {Need.FORM, Need.LOGPROBS, Need.MIN_TOKENS}
+        if self.gives_ids:
+            lacks.add(Need.DRY)
+        else:
+            lacks.add(Need.PROMPT)
+        if not (self.gives_ids and self.biases):
+            lacks.add(Need.BIAS)
+        return frozenset(lacks)
 
     def as_text(self) -> "Service":
         """Return what it is for a device with another tokenizer, to which its ids mean nothing."""
         return replace(self, gives_ids=False)
 
 
-VLLM = Service("vllm", gives_ids=True, continues=True, tokenize="/tokenize")
+VLLM = Service("vllm", gives_ids=True, continues=True, tokenize="/tokenize", biases=True)
 LLAMA_SERVER = Service("llama-server", gives_ids=True, continues=True, tokenize="/tokenize")
 OLLAMA = Service("ollama", continues=True)
 LM_STUDIO = Service("lm-studio")

@@ -17,14 +17,18 @@ from pd_core.errors import (
     PdError,
 )
 from pd_core.generation import Fingerprints, Limits, Load, ModelCard, ServerInfo
+from pd_core.needs import Need
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.client.cloud_watch import CloudWatch
 from pd_device_client.client.handshake import Handshake
 from pd_device_client.client.side_choice import choose_sides, room_tokens
+from pd_device_client.cloud.openai.services import LLAMA_SERVER, OLLAMA, VLLM
 from pd_device_client.contract.ask import Ask, Mode
+from pd_device_client.contract.cloud_reason import CloudReason
 
 CARD = ModelCard("d", "torch", Fingerprints("t", "c", "w", "n"), 100, (1,), 1000)
 INFO = ServerInfo("v", replace(CARD, name="m"), Limits(500, 4, 4), Load())
+CHAT = ({"role": "user", "content": "hello"},)
 GONE = CloudUnavailable("gone")
 WAYS = [*itertools.product((True, False), ("whole", "no card", "left alone"), ("", "w", "t"))]
 
@@ -123,6 +127,40 @@ def test_an_older_cloud_is_not_asked_for_what_it_would_skip() -> None:
     assert choose_sides(penalised, cloud, CARD).cloud
     biased = replace(plain, sampling=SamplingParams(logit_bias=((1, 5.0),)))
     assert not choose_sides(biased, cloud, CARD).cloud
+
+
+@pytest.mark.parametrize(
+    ("sampling", "messages", "words"),
+    [
+        (SamplingParams(logprobs=2), CHAT, "logprobs"),
+        (SamplingParams(min_tokens=2), CHAT, "min_tokens"),
+        (SamplingParams(logit_bias=((1, 5.0),)), CHAT, "logit_bias"),
+        (SamplingParams(constraint=json_object_constraint()), CHAT, "an answer of a given form"),
+        (SamplingParams(), (), "a prompt, or functions"),
+        (SamplingParams(min_tokens=2), (), "min_tokens, a prompt, or functions"),
+    ],
+)
+def test_what_a_cloud_of_texts_lacks_is_known_before_it_is_asked(
+    sampling: SamplingParams, messages: tuple[dict[str, str], ...], words: str
+) -> None:
+    cloud = watch(True, "whole", "")
+    engine = replace(CARD, logprobs=True, grammar_library="g-1")
+    assert cloud.info is not None
+    cloud.info = replace(cloud.info, lacks=OLLAMA.lacks)
+    ask = Ask("r", (1,), 5, sampling, messages=messages)
+    choice = choose_sides(ask, cloud, engine)
+    assert (choice.cloud, choice.device) == (False, True)
+    assert choice.cloud_reason is CloudReason.UNABLE
+    assert f"is not asked for {words}" in choice.notes[0]
+    with pytest.raises(InvalidRequest, match="is not asked for"):
+        choose_sides(replace(ask, mode=Mode.CLOUD_ONLY), cloud, None)
+    assert choose_sides(Ask("r", (1,), 5, messages=CHAT), cloud, engine).cloud
+
+
+def test_a_cloud_that_takes_ids_takes_prompts_and_biases_by_them() -> None:
+    assert Need.PROMPT in VLLM.as_text().lacks
+    assert {Need.PROMPT, Need.BIAS}.isdisjoint(VLLM.lacks)
+    assert Need.BIAS in LLAMA_SERVER.lacks
 
 
 def test_a_side_that_gives_no_logprobs_is_not_asked_for_them() -> None:
