@@ -23,8 +23,16 @@ class ClientCertificate:
     key: Annotated[Path, Option("Its PEM private key.", "tls-client-key")]
 
     def __post_init__(self) -> None:
+        self.give_to(ssl.create_default_context())
+
+    def give_to(self, context: ssl.SSLContext) -> None:
+        """Let a context show the certificate to servers that ask for it.
+
+        Raises:
+            ConfigError: the files cannot be read or do not belong together.
+        """
         try:
-            ssl.create_default_context().load_cert_chain(self.cert, self.key)
+            context.load_cert_chain(self.cert, self.key)
         except OSError as error:  # ssl.SSLError is one
             reason = error.strerror or type(error).__name__
             raise ConfigError(

@@ -36,6 +36,7 @@ from pd_core.generation import (
 from pd_core.needs import sampling_needs
 from pd_core.sampling_params import SamplingParams
 from pd_device_client.cloud.address import CloudAddress
+from pd_device_client.cloud.client_certificate import ClientCertificate
 from pd_device_client.cloud.openai.endpoint import Endpoint
 from pd_device_client.cloud.openai.openai_link import OpenAiCloudLink
 from tests.held_port import held_port
@@ -493,6 +494,33 @@ async def test_an_authority_of_one_s_own_is_trusted_and_no_other(tmp_path: Path)
                 await link.info()
             await link.close()
         assert server.asked[1:] == []
+
+
+def _certified(authority: trustme.CA, folder: Path, name: str) -> ClientCertificate:
+    pair = authority.issue_cert(common_name=name)
+    cert, key = folder / f"{name}.crt", folder / f"{name}.key"
+    cert.write_bytes(b"".join(pem.bytes() for pem in pair.cert_chain_pems))
+    pair.private_key_pem.write_to_path(str(key))
+    return ClientCertificate(cert, key)
+
+
+async def test_a_server_that_asks_for_a_certificate_gets_this_device_s(tmp_path: Path) -> None:
+    path, tls = _authority(tmp_path)
+    clients = trustme.CA()
+    clients.configure_trust(tls)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    known = _certified(clients, tmp_path, "device")
+    foreign = _certified(trustme.CA(), tmp_path, "stranger")
+    async with openai_server(TOKENIZER, len(PROMPT), ANSWER, tls=tls) as server:
+        link = OpenAiCloudLink(CloudAddress(server.url, tls_ca=path, client=known))
+        link.use_model(CARD, TOKENIZER)
+        assert (await stream(link, start(5)))[0] == ANSWER[:5]
+        await link.close()
+        for wrong in (None, foreign):
+            link = OpenAiCloudLink(CloudAddress(server.url, tls_ca=path, client=wrong))
+            with pytest.raises(CloudUnavailable, match="--tls-client-cert"):
+                await link.info()
+            await link.close()
 
 
 async def test_tls_to_a_plain_server_is_named() -> None:

@@ -22,6 +22,7 @@ from pd_core.errors import (
 )
 from pd_core.files.api_key import checked_api_key
 from pd_device_client.cloud.authority import read_authority
+from pd_device_client.cloud.client_certificate import ClientCertificate
 from pd_device_client.cloud.openai.base_url import checked_base_url, url_host
 from pd_device_client.cloud.openai.event_stream import json_events
 from pd_device_client.cloud.openai.refusals import refusal
@@ -44,6 +45,7 @@ class Endpoint:
         api_key: bearer key.
         tls_ca: PEM file of the authority to trust, instead of this system's.
         insecure: allow plaintext to another machine.
+        client: this device's own certificate, where the server asks for one.
 
     Attributes:
         base_url: as used.
@@ -60,6 +62,7 @@ class Endpoint:
         api_key: str | None = None,
         tls_ca: Path | None = None,
         insecure: bool = False,
+        client: ClientCertificate | None = None,
     ) -> None:
         self.base_url = checked_base_url(url, insecure=insecure)
         self.host = url_host(self.base_url)
@@ -70,7 +73,7 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {self._key}"
         self._client = httpx2.AsyncClient(
             headers=headers,
-            verify=_trusted(tls_ca) if self.base_url.startswith("https") else False,
+            verify=_trusted(tls_ca, client) if self.base_url.startswith("https") else False,
             timeout=httpx2.Timeout(_CALL_S, connect=_CONNECT_S),
             limits=httpx2.Limits(max_connections=None),  # the session bounds its streams
             trust_env=uses_http_proxy(self.base_url),
@@ -181,10 +184,12 @@ class Endpoint:
         return error
 
 
-def _trusted(tls_ca: Path | None) -> ssl.SSLContext:
-    if tls_ca is None:
-        return ssl.create_default_context()
-    return ssl.create_default_context(cadata=read_authority(tls_ca))
+def _trusted(tls_ca: Path | None, client: ClientCertificate | None) -> ssl.SSLContext:
+    authority = None if tls_ca is None else read_authority(tls_ca)
+    context = ssl.create_default_context(cadata=authority)
+    if client is not None:
+        client.give_to(context)
+    return context
 
 
 def _transport_error(error: Exception) -> TransportError:
@@ -201,6 +206,8 @@ def _transport_error(error: Exception) -> TransportError:
         return CloudUnavailable(
             f"the cloud cannot be reached; check its address, and that it runs: {words}"
         )
+    if "disconnected without" in words:  # what TLS 1.3 leaves of a refused handshake
+        words += "; where it lets in only clients with a certificate, give --tls-client-cert"
     return CloudUnavailable(f"the connection to the cloud broke: {words}")
 
 

@@ -43,6 +43,7 @@ class OpenAiCloudLink:
             api_key=address.api_key,
             tls_ca=address.tls_ca,
             insecure=address.insecure,
+            client=address.client,
         )
         self._device: DeviceModel | None = None
         self._found: Found | None = None
