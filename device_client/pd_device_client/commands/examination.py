@@ -11,9 +11,11 @@ from pd_core.checkpoints.memory_need import check_memory, memory_need
 from pd_core.errors import PdError
 from pd_core.files.api_key import key_exposure
 from pd_core.generation import ModelCard
+from pd_core.grammar.library import library_id
 from pd_core.host.cpu import cores_in_words
 from pd_core.host.free_memory import available_bytes
 from pd_core.host.wall_clock import unix_time_s
+from pd_core.needs import Need
 from pd_core.process.loading_thread import in_loading_thread
 from pd_core.sockets.listening import bind
 from pd_core.sockets.loopback import is_loopback
@@ -100,7 +102,7 @@ async def examine(
         findings.append(Finding("model", True, words))
     except PdError as error:
         findings.append(Finding("model", False, str(error)))
-    findings.append(_load(manners))
+    findings += [_forms(), _load(manners)]
     findings.append(await _cloud(way_out, ours))
     return findings
 
@@ -121,6 +123,12 @@ def _battery(battery: Battery | None) -> Finding:
         None: "and the system does not say whether it is plugged in: it is taken to be",
     }
     return Finding("battery", True, f"{battery.percent:.0f} %, {words[battery.plugged]}")
+
+
+def _forms() -> Finding:
+    """Report what holds answers to a form; without it every other answer is given."""
+    words = library_id() or "none: pip install 'pd-device[device]' adds llguidance"
+    return Finding("forms", True, f"schemas and grammars are compiled with {words}")
 
 
 def _load(manners: Manners | None) -> Finding:
@@ -240,6 +248,10 @@ async def _cloud(way_out: Callable[[], CloudLink | None], ours: _Ours | None) ->
         return Finding("cloud", False, words)
     load, name = card.load, f"{card.model.name} on {card.model.engine}"
     told = f"{load.num_running} of {load.max_num_seqs} slots in use"
+    theirs = card.model.grammar_library
+    if theirs != library_id() and Need.FORM not in card.lacks:
+        told += f", forms by {theirs or 'nothing'} (so this device alone answers to them)"
     if card.abilities:  # no pd-server, so it is not known how busy it is
         told = "; ".join((*card.abilities, f"an answer of both is {card.exactness} at most"))
+        told += f"; not asked for {', '.join(need for need in Need if need in card.lacks)}"
     return Finding("cloud", True, f"{name}, {told}, card in {took_ms:.0f} ms")

@@ -7,6 +7,7 @@ import pytest
 
 from pd_core.errors import CloudUnavailable, ConfigError
 from pd_core.generation import Fingerprints, ServerInfo
+from pd_core.grammar.library import library_id
 from pd_core.sockets.listening import bind
 from pd_core.store.model_names import DEFAULT_MODEL, RANDOM_TINY
 from pd_device_client.api.http.door import Door
@@ -24,12 +25,14 @@ class _Cloud(ScriptedCloud):
     def __init__(self, fingerprints: Fingerprints | None) -> None:
         super().__init__()
         self._fingerprints = fingerprints
+        self.grammar_library = ""
 
     async def info(self) -> ServerInfo:
         if self._fingerprints is None:
             raise CloudUnavailable("nobody listens there")
         info = await super().info()
-        return replace(info, model=replace(info.model, fingerprints=self._fingerprints))
+        card = replace(info.model, fingerprints=self._fingerprints)
+        return replace(info, model=replace(card, grammar_library=self.grammar_library))
 
 
 async def _examine(
@@ -51,13 +54,23 @@ async def test_all_is_well() -> None:
     assert "all stays on this machine" in (await _examine())["cloud"].words
 
 
+async def test_who_compiles_forms_is_told() -> None:
+    here = library_id()
+    found = await _examine(DEFAULT_MODEL, _Cloud(Fingerprints()))
+    assert here in found["forms"].words
+    assert "forms by nothing (so this device alone answers to them)" in found["cloud"].words
+    cloud = _Cloud(Fingerprints())
+    cloud.grammar_library = here
+    assert "forms" not in (await _examine(DEFAULT_MODEL, cloud))["cloud"].words
+
+
 async def test_what_is_wrong_is_named_with_its_mend() -> None:
     listener = bind("127.0.0.1", 0, "--port")
     port = listener.getsockname()[1]
     found = await _examine("no/such/folder", _Cloud(None), port, now_unix_s=0)
     listener.close()
     good = {name for name, finding in found.items() if finding.ok}
-    assert good == {"battery", "cores", "access", "load"}
+    assert good == {"battery", "cores", "access", "forms", "load"}
     assert "set the date" in found["clock"].words
     assert "give --port another" in found["port"].words
     assert "there is no directory 'no/such/folder'" in found["model"].words
