@@ -91,8 +91,10 @@ def kernel_library() -> ctypes.CDLL | None:
     except OSError as error:
         # As an error: a chat shows nothing less, and an answer takes ten times as long.
         logger.error(
-            "the native kernels cannot be loaded (%s); torch computes the same, slower. "
-            "`python -m pd_core.integer.build` builds them",
+            "the native kernels cannot be loaded (%s); `python -m pd_core.integer.build` builds "
+            "them. Without them torch computes integers, slower and to the same bits; --numerics "
+            "auto takes float32 where no cloud says that it computes integers, and answers then "
+            "do not equal those of a cloud that does: --numerics integer keeps them equal",
             error,
         )
         return None
