@@ -202,7 +202,7 @@ async def test_a_chunk_cancelled_while_it_is_computed_leaves_a_prefix_that_holds
     engine = TorchLocalEngine(model, kept_kv_bytes=KEPT_KV_BYTES)
     sequence = engine.open(SAMPLING, prompt)
     await sequence.feed(prompt[:100], None)
-    model.model.forward = held  # type: ignore[method-assign]
+    model.model.forward = held  # type: ignore[assignment, method-assign]
     feeding = asyncio.ensure_future(sequence.feed(prompt[100:400], None))
     assert await asyncio.to_thread(began.wait, 60)
     feeding.cancel()
