@@ -16,6 +16,7 @@ from pd_bench.commands.device import ApiAsked, TurnsAsked, api, overhead, ticker
 from pd_bench.commands.engine import EnginesAsked, engine
 from pd_bench.commands.fleet_plan import FleetAsked, fleet_plan
 from pd_bench.commands.forecasts import ForecastsAsked, forecasts
+from pd_bench.commands.guesses import GuessesAsked, guesses
 from pd_bench.commands.handoffs import HandoffsAsked, handoffs
 from pd_bench.commands.kv import KvAsked, kv
 from pd_bench.commands.lengths import LengthsAsked, lengths
@@ -59,6 +60,7 @@ add_command(app, cloud, Compared)
 add_command(app, api, ApiAsked)
 add_command(app, turns, TurnsAsked)
 add_command(app, startup, StartupAsked)
+add_command(app, guesses, GuessesAsked)
 add_command(app, handoffs, HandoffsAsked)
 add_command(app, schemas, SchemasAsked)
 add_command(app, sampler, SamplerAsked)

@@ -34,8 +34,11 @@ from pd_core.identity.fingerprint import (
 )
 from pd_core.identity.numerics import INTEGER, Numerics, unchecked
 from pd_core.integer.choice import chosen_numerics
+from pd_core.integer.device_check import check_bits
 from pd_core.integer.integer_lm import IntegerLM
+from pd_core.integer.native_passes import serving_kernels
 from pd_core.models.causal_lm import CausalLM
+from pd_core.models.config import ModelConfig
 from pd_core.models.linear import can_pack
 from pd_core.models.numerics_probe import probe
 from pd_core.store.model_names import RANDOM_TINY, model_path
@@ -218,6 +221,7 @@ def _load_random_tiny(numerics: Numerics, dtype: str, device: str) -> LoadedMode
     stored = source.tensors()
     model: CausalLM | IntegerLM
     if numerics is INTEGER:
+        _check_integers(config, device)
         model = IntegerLM(config, stored.__getitem__, device=torch.device(device))
     else:
         model = CausalLM(config, numerics, dtype=DTYPES[dtype], device=torch.device(device))
@@ -284,6 +288,17 @@ def _id(dtype: str, numerics: Numerics) -> str:
     return numerics_id("integer" if numerics is INTEGER else dtype, numerics=numerics)
 
 
+def _check_integers(config: ModelConfig, device: str) -> None:
+    """Where torch computes integers, look whether it does so to the bit.
+
+    Raises:
+        ModelError: it does not.
+    """
+    place = torch.device(device)
+    if serving_kernels(config, place) is None:
+        check_bits(place)
+
+
 def _rounded(
     files: ModelFiles,
     device: str,
@@ -295,6 +310,7 @@ def _rounded(
     Raises:
         ModelError: it does not fit its config, or there is no memory for it.
     """
+    _check_integers(files.config, device)
     tied_head = files.config.tie_word_embeddings
     take, rounded = files.checkpoint.taker(
         files.shapes, tied_head=tied_head, progress=progress, digest=digest

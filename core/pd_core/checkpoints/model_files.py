@@ -63,7 +63,7 @@ class ModelFiles:
         config, stored = self.config, self.checkpoint.num_layers()
         if config.num_layers > stored:
             raise ModelError(
-                f"the config's number of layers is {config.num_layers}, but the checkpoint has "
+                f"the model's settings name {config.num_layers} layers, but the checkpoint has "
                 f"weights of {stored}"
             )
         shapes = CausalLM(config, unchecked("meta"), device=torch.device("meta")).tensors()

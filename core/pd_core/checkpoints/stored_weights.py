@@ -170,7 +170,9 @@ class StoredWeights(ABC):
             place = self._place(name)
             shape, wanted = self._shapes[place], list(tensors[name].shape)
             if shape != wanted:
-                raise ModelError(f"tensor {place} has shape {shape}; the config asks for {wanted}")
+                raise ModelError(
+                    f"tensor {place} has shape {shape}; the model's settings ask for {wanted}"
+                )
             if (dtype := self._types[place]) not in self._supported:
                 raise ModelError(
                     f"tensor {place} has type {dtype}, which is not supported; supported are "

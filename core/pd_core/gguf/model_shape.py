@@ -1,6 +1,8 @@
 """A model's shape from a GGUF file's keys, by llama.cpp's names; refuses what we do not compute."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from pd_core.errors import ModelError
 from pd_core.gguf.header import TensorPlace
@@ -34,6 +36,21 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 
 
+# A setting of ours -> the key that it comes from, without the architecture's name.
+_KEYS = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_layers": "block_count",
+    "num_heads": "attention.head_count",
+    "num_kv_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_context_tokens": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+    "RoPE's factor": "rope.scaling.factor",
+}
+
+
 def model_shape(
     keys: Keys, tensors: Mapping[str, TensorPlace], frequency_factors: list[float] | None = None
 ) -> ModelConfig:
@@ -53,6 +70,28 @@ def model_shape(
             f"the architecture {name!r} is not supported; supported are {', '.join(ARCHITECTURES)}"
         )
     _check_supported(keys, name)
+    with _by_keys(name):
+        return _config(keys, name, tensors, frequency_factors)
+
+
+@contextmanager
+def _by_keys(name: str) -> Iterator[None]:
+    """Let errors name the file's keys, not the settings of a config.json that they become."""
+    try:
+        yield
+    except ModelError as error:
+        said = re.sub(r"^config(\.json)?: ", "", str(error))
+        for setting, key in _KEYS.items():
+            said = re.sub(rf"(?<![\w.]){re.escape(setting)}\b", f"the key {name}.{key}", said)
+        raise ModelError(said) from error
+
+
+def _config(
+    keys: Keys,
+    name: str,
+    tensors: Mapping[str, TensorPlace],
+    frequency_factors: list[float] | None,
+) -> ModelConfig:
     heads = keys.same_whole(f"{name}.attention.head_count", 0)
     hidden = keys.whole(f"{name}.embedding_length")
     head_dim = _head_dim(keys, name, hidden, heads)

@@ -15,8 +15,7 @@ from pd_core.errors import ModelError
 from pd_core.identity.numerics import INTEGER
 from pd_core.integer.exact_angles import cos_and_sin
 from pd_core.integer.integer_cache import IntegerKVCache
-from pd_core.integer.kernel_library import kernel_library
-from pd_core.integer.native_passes import MOST_ROWS, NativePasses, fits_kernels
+from pd_core.integer.native_passes import MOST_ROWS, NativePasses, serving_kernels
 from pd_core.integer.torch_passes import TorchPasses
 from pd_core.integer.weights import (
     EMBEDDING,
@@ -93,7 +92,7 @@ class IntegerLM:
             whole = round_rows(placed(name)) if rounded is None else rounded(name)
             return whole.to(device)
 
-        library = kernel_library() if device.type == "cpu" and fits_kernels(config) else None
+        library = serving_kernels(config, device)
         # What is no longer needed is let go at once: it counts in the most that a load takes.
         head = None if config.tie_word_embeddings else padded(placed_integers(HEAD))
         embedding = padded(placed_integers(EMBEDDING))
@@ -189,8 +188,11 @@ class IntegerLM:
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Map hidden: (R, padded hidden) to float32 logits (R, V); ids without a token get -inf."""
-        logits = self._passes.logits(hidden)[:, : self.config.vocab_size]
+        """Map hidden: (R, padded hidden) to float32 logits (R, V); ids without a token get -inf.
+
+        They come to the CPU: a sampler's logarithms there are those of the other side.
+        """
+        logits = self._passes.logits(hidden)[:, : self.config.vocab_size].cpu()
         logits[:, self.num_token_ids :] = float("-inf")
         return logits
 

@@ -24,8 +24,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-KERNELS = ("auto", "avx2", "portable", "off")
-"""What chooses the kernels; on arm64 there are auto, portable and off."""
+KERNELS = ("auto", "avx512", "avx2", "dotprod", "portable", "off")
+"""What chooses the kernels: avx512 and avx2 on x86-64, dotprod on arm64, the others anywhere."""
 
 KERNEL_VARIABLE = "PD_KERNEL"
 
@@ -80,8 +80,8 @@ class SegmentPointers(Structure):
 def kernel_library() -> ctypes.CDLL | None:
     """Return the library; None: there is none, it is switched off, or it cannot be loaded.
 
-    The variable PD_KERNEL chooses: "off" computes by torch; "avx2" or "portable" by the kernels
-    of that instruction set, where the processor has it; unset or "auto" by the best.
+    The variable PD_KERNEL chooses: "off" computes by torch; "avx2" or another by the kernels of
+    that instruction set, where the processor has it; unset or "auto" by the best.
     """
     if os.environ.get(KERNEL_VARIABLE) == "off":
         logger.info("the native kernels are switched off by %s; torch computes", KERNEL_VARIABLE)
@@ -91,8 +91,10 @@ def kernel_library() -> ctypes.CDLL | None:
     except OSError as error:
         # As an error: a chat shows nothing less, and an answer takes ten times as long.
         logger.error(
-            "the native kernels cannot be loaded (%s); torch computes the same, slower. "
-            "`python -m pd_core.integer.build` builds them",
+            "the native kernels cannot be loaded (%s); `python -m pd_core.integer.build` builds "
+            "them. Without them torch computes integers, slower and to the same bits; --numerics "
+            "auto takes float32 where no cloud says that it computes integers, and answers then "
+            "do not equal those of a cloud that does: --numerics integer keeps them equal",
             error,
         )
         return None

@@ -19,13 +19,14 @@ from pd_core.integer.kernel_library import (
     LinearPointers,
     SegmentPointers,
     Shape,
+    kernel_library,
     wanted_isa,
 )
 from pd_core.integer.weights import IntegerWeight, LayerWeights
 from pd_core.models.config import ModelConfig
 from pd_core.models.kv_cache import Segment
 
-__all__ = ["MOST_ROWS", "NativePasses", "fits_kernels"]
+__all__ = ["MOST_ROWS", "NativePasses", "fits_kernels", "serving_kernels"]
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +206,11 @@ class NativePasses:
 def fits_kernels(config: ModelConfig) -> bool:
     """Whether the kernels take a model's heads: of a multiple of 16 elements, up to 512."""
     return config.head_dim % 16 == 0 and config.head_dim <= _MOST_DIM
+
+
+def serving_kernels(config: ModelConfig, device: torch.device) -> ctypes.CDLL | None:
+    """Return the kernels that compute a model on a device; None: torch does."""
+    return kernel_library() if device.type == "cpu" and fits_kernels(config) else None
 
 
 def _pointers(cache: IntegerKVCache) -> ctypes.Array[Cached]:

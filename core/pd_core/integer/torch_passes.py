@@ -1,8 +1,9 @@
 """Integer numerics by torch alone, on any device: slower than the kernels, and the same bits.
 
-Products of small integers run in whatever type holds their sums exactly: two int8 products for
-activations of up to 12 bits, four with weights of 4 bits and steps, float32 for queries and keys,
-float64 for weights and values.
+Products of small integers run in whatever type holds their sums exactly: int8 or float32 for linear
+layers (`exact_products`), float32 for queries and keys, float64 for weights and values. All else is
+one operation of a number or two at a time, which every device rounds as IEEE 754 says: none that
+fuses two, and no division by a plain number, which torch may turn into a product.
 
 Legend: T tokens of a ragged batch, H query heads, G KV heads, g = H / G, D head dim, n keys.
 """
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pd_core.errors import EngineError
+from pd_core.integer.exact_products import exact_product
 from pd_core.integer.integer_cache import IntegerKVCache
 from pd_core.integer.weights import (
     GROUP,
@@ -41,8 +43,7 @@ _POWERS = (
     *(1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3),
     *(4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1),
 )
-_LEAST_ROWS = 17  # CUDA's product of int8 takes no fewer
-_LOW_BITS = 6
+_FLOAT_DIM = 1040  # elements of a head whose products' sums stay below 2^24
 
 
 class TorchPasses:
@@ -140,9 +141,9 @@ class TorchPasses:
             value_scales = torch.cat((value_scales, first_scales[layer.own_values :]))
         group = self._config.group
         keys, values = keys.repeat_interleave(group, 0), values.repeat_interleave(group, 0)
-        scores = (queries.transpose(0, 1).float() @ keys.float().transpose(1, 2)) * (
-            key_scales.repeat_interleave(group, 0)[:, None]
-        )  # (H, T, n)
+        kind = torch.float32 if queries.shape[-1] <= _FLOAT_DIM else torch.float64
+        products = queries.transpose(0, 1).to(kind) @ keys.to(kind).transpose(1, 2)
+        scores = products.float() * key_scales.repeat_interleave(group, 0)[:, None]  # (H, T, n)
         position = torch.arange(s.start, num_keys, device=scores.device)
         future = torch.arange(num_keys, device=scores.device) > position[:, None]
         root = float(torch.tensor(1.0 / math.sqrt(queries.shape[-1])))
@@ -171,22 +172,8 @@ def linear(x: Tensor, weight: IntegerWeight) -> Tensor:
         most = groups.abs().amax(-1, keepdim=True)
         shift = sum((most >= limit).int() for limit in _LIMITS)
         whole = (torch.round(groups * (1.0 / (1 << shift))).int() << shift).flatten(1)
-    whole = F.pad(whole, (0, 0, 0, max(0, _LEAST_ROWS - rows)))
-    by = (weight.codes,) if weight.steps is None else _planes(weight.integers())
-    sums = sum(
-        torch._int_mm(part, plane.T).long() << (_LOW_BITS * (i + j))
-        for i, part in enumerate(_planes(whole))
-        for j, plane in enumerate(by)
-    )
-    assert isinstance(sums, Tensor), "there are two planes"
-    out = sums[:rows].float() * scales * weight.scales
+    out = exact_product(whole, weight.integers()).float() * scales * weight.scales
     return out if weight.bias is None else out + weight.bias
-
-
-def _planes(whole: Tensor) -> tuple[Tensor, Tensor]:
-    """Split integers of up to 12 bits into two of int8, the low one first."""
-    low = whole & ((1 << _LOW_BITS) - 1)
-    return low.to(torch.int8), (whole >> _LOW_BITS).to(torch.int8)
 
 
 def normalise(x: Tensor, weight: Tensor, eps: float) -> Tensor:

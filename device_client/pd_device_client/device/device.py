@@ -26,6 +26,7 @@ from pd_device_client.contract.ports import CloudLink
 from pd_device_client.contract.progress import Progress
 from pd_device_client.device.battery import BatteryPolicy
 from pd_device_client.device.cloud_use import CloudUse, cloud_use_path
+from pd_device_client.device.followed_numerics import following
 from pd_device_client.device.local_engine import load_engine
 from pd_device_client.device.manners import Manners
 from pd_device_client.device.settings import DeviceSettings
@@ -138,7 +139,8 @@ async def open_device(
     # Of this thread, since an earlier engine's worker has changed the number for new threads.
     threads = torch.get_num_threads()
     # In a thread, since the event loop must answer probes and signals meanwhile.
-    local = await in_loading_thread(lambda: load_engine(settings, threads, manners, progress))
+    followed = await following(settings, link)
+    local = await in_loading_thread(lambda: load_engine(followed, threads, manners, progress))
     if forms:
         await in_loading_thread(local.grammars.prepare)
     loaded, engine, speed_key = local.served, local.engine, local.speed_key

@@ -141,9 +141,12 @@ LLAMA3 = {
 SAMPLED = '{"do_sample": true, "%s": %s}'
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     # Sizes that nothing in the files stands behind.
-    "layers": (config(num_hidden_layers=1000), "is 1000, but the checkpoint has weights of 2"),
-    "vocabulary": (config(vocab_size=2**24 - 1), "the config asks for [16777215, 16]"),
-    "mlp": (config(intermediate_size=2**24 - 1), "the config asks for [16, 16777215]"),
+    "layers": (
+        config(num_hidden_layers=1000),
+        "name 1000 layers, but the checkpoint has weights of 2",
+    ),
+    "vocabulary": (config(vocab_size=2**24 - 1), "settings ask for [16777215, 16]"),
+    "mlp": (config(intermediate_size=2**24 - 1), "settings ask for [16, 16777215]"),
     "sizes without end": (
         config(vocab_size=2_000_000_000, hidden_size=2_000_000_000),
         "it must be 1 or more, and below 16777216",

@@ -219,7 +219,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "extra": (edit_tensors(lambda t: t.update(x=torch.zeros(1))), "no place for: x"),
     "wrong shape": (
         edit_tensors(lambda t: t.update({NORM: torch.ones(31)})),
-        r"shape \[31\]; the config asks for \[32\]",
+        r"shape \[31\]; the model's settings ask for \[32\]",
     ),
     "wrong type": (
         edit_tensors(lambda t: t.update({NORM: torch.ones(32, dtype=torch.int8)})),

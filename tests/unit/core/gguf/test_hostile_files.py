@@ -176,3 +176,38 @@ def test_changed_bytes_give_a_model_or_our_error(whole: bytes, data: st.DataObje
     except ModelError:
         return
     assert all(p.begin + p.size_bytes <= len(changed) for p in header.tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"llama.attention.head_count_kv": 3}, "4 query heads cannot share 3 KV heads"),
+        ({"llama.attention.head_count_kv": 0}, "llama.attention.head_count_kv is 0; it must be 1"),
+        ({"llama.embedding_length": 1 << 40}, "the key llama.embedding_length is 1099511627776"),
+        ({"llama.feed_forward_length": 0}, "the key llama.feed_forward_length is 0; it must be 1"),
+        ({"llama.context_length": 0}, "the key llama.context_length is 0; it must be 1 or more"),
+        (
+            {"llama.attention.key_length": 15, "llama.rope.dimension_count": 15},
+            "the key llama.attention.key_length is 15; RoPE needs an even one",
+        ),
+        (
+            {"llama.attention.layer_norm_rms_epsilon": float("nan")},
+            "the key llama.attention.layer_norm_rms_epsilon is nan; it must be from",
+        ),
+        ({"llama.rope.freq_base": float("inf")}, "the key llama.rope.freq_base is inf"),
+        (
+            {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": -2.0},
+            "the key llama.rope.scaling.factor is -2.0; it must be 1 or more",
+        ),
+    ],
+)
+def test_a_wrong_number_is_named_by_its_key(
+    whole: bytes, changes: dict[str, str | int | float], said: str
+) -> None:
+    header = read(whole)
+    values = dict(header.keys) | changes
+    if "llama.attention.key_length" in changes:
+        values["llama.attention.value_length"] = values["llama.attention.key_length"]
+    with pytest.raises(ModelError, match=said) as caught:
+        model_shape(Keys(values), header.tensors)
+    assert "config" not in str(caught.value)

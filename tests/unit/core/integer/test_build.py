@@ -1,6 +1,7 @@
 """Building the native kernels: which compiler, what is said, and what happens without."""
 
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from pd_core.errors import ConfigError
+from pd_core.checkpoints.loading import load_model
+from pd_core.errors import ConfigError, EngineError
 from pd_core.integer import build as building
 from pd_core.integer import kernel_library as kernels
 from pd_core.integer.build import SOURCES, build, main
 from pd_core.integer.compiler import Compiler, find_compilers
+from pd_core.integer.integer_lm import IntegerLM
+from pd_core.integer.native_passes import NativePasses
 from pd_core.integer.target import TARGETS, Target, this_machine
+from pd_core.models import Segment
+from pd_core.store.model_names import RANDOM_TINY
 
 LIBRARY = this_machine().library_name
 
@@ -138,6 +145,42 @@ def test_what_is_built_loads_and_torch_is_not_needed(tmp_path: Path) -> None:
     assert kernels.open_library(tmp_path / LIBRARY).pd_isa(b"portable") == b"portable"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler on this machine")
+def test_a_processor_without_vectors_falls_back_to_plain_c_and_the_log_says_so(
+    sources: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The same library, with a processor that says no to every question."""
+    copied = tmp_path / "sources"
+    shutil.copytree(SOURCES, copied, ignore=shutil.ignore_patterns("*.so", "build-*"))
+    asked = re.findall(r"int (pd_has_\w+)\(void\)", (copied / "processor.c").read_text("utf-8"))
+    assert len(asked) > 2
+    answers = "".join(f"int {name}(void) {{ return 0; }}\n" for name in dict.fromkeys(asked))
+    (copied / "processor.c").write_text('#include "processor.h"\n' + answers, encoding="utf-8")
+    monkeypatch.setattr(building, "SOURCES", copied)
+    build(out=sources)
+    with caplog.at_level(logging.INFO):
+        fallen_back = load_model(RANDOM_TINY, numerics="integer").model
+    assert "the native kernels compute by portable" in caplog.text
+    assert isinstance(fallen_back, IntegerLM)
+    assert isinstance(fallen_back._passes, NativePasses)
+    monkeypatch.setenv("PD_KERNEL", "off")
+    kernels.kernel_library.cache_clear()
+    by_torch = load_model(RANDOM_TINY, numerics="integer").model
+    rows = [
+        model.logits(model.forward(torch.arange(40), [Segment(model.make_cache(40), 0, 40)]))
+        for model in (fallen_back, by_torch)
+    ]
+    assert torch.equal(*rows)
+    monkeypatch.setenv("PD_KERNEL", "avx2")
+    kernels.kernel_library.cache_clear()
+    with pytest.raises(EngineError, match="'avx2', which this processor"):
+        load_model(RANDOM_TINY, numerics="integer")
+
+
 def test_a_missing_library_leaves_the_work_to_torch_and_a_chat_s_log_says_so_once(
     sources: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,7 +188,8 @@ def test_a_missing_library_leaves_the_work_to_torch_and_a_chat_s_log_says_so_onc
         assert kernels.kernel_library() is None
         assert kernels.kernel_library() is None
     (record,) = caplog.records
-    assert "torch computes the same, slower" in record.message
+    assert "to the same bits" in record.message
+    assert "--numerics integer keeps them equal" in record.message
     assert "python -m pd_core.integer.build" in record.message
 
 

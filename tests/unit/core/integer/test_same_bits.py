@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pd_core.errors import EngineError
+from pd_core.integer import kernel_library
 from pd_core.integer.integer_lm import IntegerLM
 from pd_core.integer.native_passes import MOST_ROWS
 from pd_core.models import ModelConfig, Segment
@@ -195,6 +196,11 @@ def test_the_log_says_which_kernels_compute(
     with way(monkeypatch, "portable"), caplog.at_level(logging.INFO):
         integer_lm(SHAPES["grouped"])
     assert "the native kernels compute by portable" in caplog.text
+
+
+def test_every_way_can_be_asked_for_by_name() -> None:
+    """As `pd-bench handoffs --device-kernel` does."""
+    assert {*WAYS, "auto"} == set(kernel_library.KERNELS)
 
 
 def test_an_unknown_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

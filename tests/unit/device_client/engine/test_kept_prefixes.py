@@ -1,6 +1,8 @@
 """What is kept of finished answers: which, how much of it, and that it changes no bit."""
 
 import asyncio
+import threading
+from typing import Any
 
 import pytest
 import torch
@@ -182,6 +184,42 @@ async def test_an_answer_broken_off_leaves_only_what_was_computed(
     assert ours.token_ids == (await _answer(reference, turns[1])).token_ids
     await client.close()
     await reference.close()
+
+
+@pytest.mark.parametrize("numerics", ["float32", "integer"])
+async def test_a_chunk_cancelled_while_it_is_computed_leaves_a_prefix_that_holds(
+    numerics: str, turns: list[tuple[int, ...]]
+) -> None:
+    model, prompt = load_model("random-tiny", numerics=numerics), turns[0]
+    began, go_on = threading.Event(), threading.Event()
+    forward = model.model.forward
+
+    def held(*given: Any) -> Any:
+        began.set()
+        assert go_on.wait(60)
+        return forward(*given)
+
+    engine = TorchLocalEngine(model, kept_kv_bytes=KEPT_KV_BYTES)
+    sequence = engine.open(SAMPLING, prompt)
+    await sequence.feed(prompt[:100], None)
+    model.model.forward = held  # type: ignore[assignment, method-assign]
+    feeding = asyncio.ensure_future(sequence.feed(prompt[100:400], None))
+    assert await asyncio.to_thread(began.wait, 60)
+    feeding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await feeding
+    sequence.close()  # while the pass still runs
+    model.model.forward = forward  # type: ignore[method-assign]
+    assert engine.cached_tokens(prompt) == 100
+    again = engine.open(SAMPLING, prompt)
+    go_on.set()
+    token = await again.feed(prompt[100:], 0)
+    again.close()
+    fresh = TorchLocalEngine(model)
+    sequence = fresh.open(SAMPLING, prompt)
+    assert token == await sequence.feed(prompt, 0)
+    for each in (engine, fresh):
+        await each.close()
 
 
 async def test_the_planner_knows_what_need_not_be_prefilled(

@@ -265,7 +265,7 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
         convert_to_skip_v1(tmp_path / "one", tmp_path / "new")
     config = tmp_path / "plain" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_key_value_heads": 2}))
-    with pytest.raises(ModelError, match=r"the config asks for \[8\]"):
+    with pytest.raises(ModelError, match=r"settings ask for \[8\]"):
         convert_to_skip_v1(tmp_path / "plain", tmp_path / "new")
     latent = replace(MHA, family="deepseek_v2", latent=LatentShape(4, 4, 4))
     plain_directory(tmp_path / "mla", latent, torch.float32)
