@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from pd_bench.commands.capacity import CapacityAsked, capacity
+from pd_bench.commands.chaos import ChaosAsked, chaos
 from pd_bench.commands.cloud import Compared, cloud
 from pd_bench.commands.combine import combine
 from pd_bench.commands.compare import compare
@@ -63,6 +64,7 @@ add_command(app, startup, StartupAsked)
 add_command(app, guesses, GuessesAsked)
 add_command(app, handoffs, HandoffsAsked)
 add_command(app, schemas, SchemasAsked)
+add_command(app, chaos, ChaosAsked)
 add_command(app, sampler, SamplerAsked)
 add_command(app, refine, RefineAsked)
 add_command(app, simulate, Simulated)

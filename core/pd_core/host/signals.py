@@ -1,10 +1,11 @@
 """Signals as far as a system has them: Windows knows fewer, and its event loop handles none."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 
-__all__ = ["CLOSING", "KILLED", "begin_obeying", "stop_obeying"]
+__all__ = ["CLOSING", "KILLED", "begin_obeying", "kill_at_once", "stop_obeying"]
 
 CLOSING: signal.Signals | None = getattr(signal, "SIGHUP", None) or getattr(
     signal, "SIGBREAK", None
@@ -13,6 +14,11 @@ CLOSING: signal.Signals | None = getattr(signal, "SIGHUP", None) or getattr(
 
 KILLED: int | None = -signal.SIGKILL if hasattr(signal, "SIGKILL") else None
 """The exit code of a child that was killed; None where a kill has none of its own."""
+
+
+def kill_at_once(pid: int) -> None:
+    """End a process as a machine does that loses its power: it can do nothing about it."""
+    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # on Windows SIGTERM is as sudden
 
 
 def begin_obeying(number: int, act: Callable[[], object]) -> None:

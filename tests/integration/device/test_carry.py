@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from pd_bench.chaos.fault_proxy import FaultProxy
 from pd_bench.exactness.held_back import HeldEngine, WatchedLink
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import EngineError, PdError
@@ -33,7 +34,6 @@ from pd_device_client.planning.speeds.profiles import SpeedProfile
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import CloudTimeouts, Sides
 from tests.eventually import eventually
-from tests.fault_proxy import FaultProxy
 from tests.real_server import RealServer, real_server
 from tests.wrapped_engine import WrappedEngine
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pd_bench.chaos.fault_proxy import FaultProxy
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import LinkCorrupted, PdError
 from pd_core.sampling_params import SamplingParams
@@ -20,7 +21,6 @@ from pd_device_client.planning.planner import Plan
 from pd_device_client.session.session import Session
 from pd_device_client.session.sides import CloudTimeouts, Sides
 from tests.bit_flips import relay
-from tests.fault_proxy import FaultProxy
 from tests.real_server import RealServer, real_server
 from tests.server_harness import plain_loop, prompt_of
 

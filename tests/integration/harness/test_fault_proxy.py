@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
+from pd_bench.chaos.fault_proxy import FaultProxy
 from tests.eventually import eventually
-from tests.fault_proxy import FaultProxy
 from tests.held_port import held_port
 
 
