@@ -121,6 +121,7 @@ class _Door:
 def _card_json(card: ServerInfo) -> dict[str, Any]:
     """Return the card with its model's fields beside its own, named as on the wire."""
     fields = dataclasses.asdict(card)
+    del fields["lacks"]  # said of other servers alone
     model = fields.pop("model")
     name, vocab, context = (model.pop(n) for n in ("name", "vocab_size", "max_context_tokens"))
     limits = {"max_context_tokens": context, **fields.pop("limits"), "vocab_size": vocab}
