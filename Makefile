@@ -14,9 +14,9 @@ PIP_EXTRA_ARGS ?=
 UV_EXTRA_ARGS ?=
 # Further arguments of pytest: make test-unit ARGS='-k planner'
 ARGS ?=
-# Three test processes for two cores, as they often wait; whole files, so that what a file starts is
+# Four test processes for two cores, as they often wait; whole files, so that what a file starts is
 # started once.
-PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
+PARALLEL ?= --numprocesses 4 --dist loadfile --no-loadscope-reorder
 # The unit tests hardly ever wait, and one process more would only collect them once more. Loading a
 # plugin that none of them uses takes a second in each.
 PARALLEL_UNIT ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder -p no:schemathesis
@@ -64,9 +64,12 @@ demo: $(RUN_STAMP) ## Answer a question about a page in three modes, with a clou
 demo-page: $(RUN_STAMP) ## Open a page on a cloud and a throttled device; Ctrl-C stops both
 	@$(demo_model); $(BIN)/pd-device serve --demo $${model:+--model "$$model"}
 
+# The types are checked beside the tests, for one core of two is idle meanwhile.
 test: install ## Lint, typecheck, stubs, all tests but the heavy ones
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint typecheck proto-check
-	@$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 -m 'not heavy' --ignore=$(NATIVE) $(ARGS)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint proto-check
+	@$(MAKE) --no-print-directory typecheck & types=$$!; \
+	$(BIN)/pytest $(PARALLEL) --timeout 120 --durations 25 -m 'not heavy' --ignore=$(NATIVE) $(ARGS) || failed=1; \
+	wait $$types || failed=1; exit $${failed:-0}
 
 test-heavy: install ## The tests marked heavy: the page in a Chromium, crowds, replays, trainings; minutes
 	@$(BIN)/pytest $(PARALLEL) --timeout 200 --durations 25 -m heavy --ignore=$(NATIVE) $(ARGS)

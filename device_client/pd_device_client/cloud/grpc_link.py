@@ -120,6 +120,9 @@ class GrpcCloudLink:
             )
         except grpc.aio.AioRpcError as error:
             raise _told(error, self._host) from error
+        except asyncio.CancelledError:
+            _check_closed()
+            raise
         info = info_from_pb(readable(response, pb.GetServerInfoResponse))
         self._sealed = info.sealed
         return info
@@ -155,11 +158,8 @@ class _GrpcStream:
         except grpc.aio.AioRpcError as error:
             raise _told(error, self._host) from error
         except asyncio.CancelledError:
-            # grpc.aio also raises this when the call or its channel was closed meanwhile.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise CloudUnavailable("the link was closed") from None
+            _check_closed()
+            raise
 
     async def send(self, message: Start | Extend | Stop) -> None:
         try:
@@ -172,6 +172,17 @@ class _GrpcStream:
 
     def cancel(self) -> None:
         self._call.cancel()
+
+
+def _check_closed() -> None:
+    """Tell a closed channel from a task that is cancelled: grpc.aio raises the same for both.
+
+    Raises:
+        CloudUnavailable: nobody cancels this task.
+    """
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        raise CloudUnavailable("the link was closed") from None
 
 
 def _told(error: grpc.aio.AioRpcError, host: str) -> PdError:

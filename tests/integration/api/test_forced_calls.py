@@ -119,6 +119,7 @@ def test_calls_are_of_their_schemas(alone: ApiServer, choice: Any, seed: int) ->
         assert [name for name, _ in made] == ["add_person"]
 
 
+@pytest.mark.heavy
 @CHOICES
 def test_calls_are_the_same_wherever_the_cloud_breaks(
     loaded: LoadedModel, alone: ApiServer, cloud: RealServer, choice: Any

@@ -30,6 +30,7 @@ def run(*options: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.heavy
 def test_the_same_text_in_every_mode_and_the_figures_at_the_end(server: RealServer) -> None:
     texts = {}
     for mode in ("device-only", "cloud-only", "pd-device"):

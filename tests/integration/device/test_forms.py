@@ -28,6 +28,8 @@ from tests.integration.device.test_carry import OPTIMISTIC, carry
 from tests.real_server import RealServer, real_server
 from tests.server_harness import plain_loop
 
+pytestmark = pytest.mark.heavy
+
 MOST = 100
 PROMPT = tuple(range(8, 60))
 
@@ -85,7 +87,6 @@ async def ask(
     return session.outcome
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["person", "lark"])
 async def test_every_handoff_gives_the_same_answer(
     name: str, server: RealServer, loaded: LoadedModel

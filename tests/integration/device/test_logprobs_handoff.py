@@ -19,6 +19,8 @@ from pd_device_client.planning.planner import Plan
 from tests.integration.device.test_carry import PACE_S, SEEDED, carry
 from tests.real_server import RealServer, real_server
 
+pytestmark = pytest.mark.heavy
+
 LENGTH = 16
 GREEDY = SamplingParams(ignore_eos=True, logprobs=3)
 BIASED = replace(
@@ -67,7 +69,6 @@ async def alone(
     return outcome.token_ids, [shown.logprobs for shown in outcome.shown]
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("sampling", [GREEDY, BIASED, FORMED], ids=["greedy", "biased", "formed"])
 @pytest.mark.usefixtures("forced_budget")
 async def test_every_handoff_gives_the_same_figures(

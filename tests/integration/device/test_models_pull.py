@@ -34,6 +34,8 @@ from pd_device_client.hub.pulled_models import differences, sole_use
 from tests.command_here import run_here
 from tests.hub_server import HubModel, HubServer, hub_server
 
+pytestmark = pytest.mark.heavy
+
 NAME = PulledName("someone", "python-5m")
 WEIGHTS = "model.safetensors"
 SHIPPED = {
@@ -329,7 +331,6 @@ def run(hub: HubServer) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     return command
 
 
-@pytest.mark.heavy
 def test_the_commands_from_pull_to_remove(
     run: Callable[..., "subprocess.CompletedProcess[str]"], hub: HubServer, tmp_path: Path
 ) -> None:

@@ -131,6 +131,7 @@ def test_chunks_of_the_shipped_model_equal_one_pass() -> None:
         check_chunks(model, ids, whole, chunk)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.usefixtures("_threads")

@@ -152,6 +152,7 @@ def test_equals_transformers(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(run(model, ids, [600]), want, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)

@@ -133,11 +133,12 @@ def test_every_handoff_gives_the_same_text_and_guesses_are_right(real: LoadedMod
     assert engine.speculation.num_accepted > LENGTH
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [
-        pytest.param(SamplingParams(ignore_eos=True), marks=pytest.mark.heavy),
+        SamplingParams(ignore_eos=True),
         SamplingParams(ignore_eos=True, frequency_penalty=0.8),
     ],
     ids=["greedy", "penalty"],

@@ -120,6 +120,7 @@ def test_a_cell_is_done_once_and_uptraining_follows(store: TokenStore, tmp_path:
         do_all("uptraining", store, tmp_path, "mean-seed1")
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_an_interrupted_cell_goes_on(store: TokenStore, tmp_path: Path) -> None:
     cell = replace(cells("quality", store)[0], name="x")
@@ -134,6 +135,7 @@ def test_an_interrupted_cell_goes_on(store: TokenStore, tmp_path: Path) -> None:
     assert (rest.held_out_loss, rest.curve) == (whole.held_out_loss, whole.curve)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_a_result_of_other_settings_is_refused(store: TokenStore, tmp_path: Path) -> None:
     cell = cells("quality", store)[0]

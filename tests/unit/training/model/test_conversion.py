@@ -62,6 +62,7 @@ def heads(values: Tensor) -> list[Tensor]:
     return list(torch.split(values, MHA.head_dim))
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [MHA, GQA], ids=["mha-biased", "gqa-tied"])
 @pytest.mark.parametrize("init", INITS)
@@ -104,6 +105,7 @@ def test_only_the_later_layers_values_change(
     assert load_model(str(tmp_path / "skip"), fast=True).model.config.skip_v1
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize(("keep", "own"), [(0.5, 2), (0.25, 1), (0.7, 2), (0.99, 2)])

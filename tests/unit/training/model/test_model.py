@@ -45,6 +45,7 @@ def loud_model(config: ModelConfig) -> TrainingModel:
     return model
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "config",

@@ -81,6 +81,7 @@ def test_eight_bits_are_those_of_rounding_at_load(name: str, tmp_path: Path) -> 
     assert torch.equal(logits(integer_lm(source, stored=True)), expected)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize("wide", [(), ("down_proj",), ("q_proj", "gate_proj")])
 @pytest.mark.parametrize("name", CONFIGS)

@@ -89,6 +89,7 @@ def kill_after(step: int, facts: StepFacts) -> None:
         raise Killed
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "conda"])
 def test_a_killed_run_gives_the_same_losses_and_weights(
@@ -152,6 +153,7 @@ def test_an_interrupted_run_saves_the_step_it_is_at(store: TokenStore, tmp_path:
     assert kept == ["step-00000008", "step-00000012"]
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_whole(
     store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -175,6 +177,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_a_full_disk_at_a_resumption_leaves_the_run_resumable(
     store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

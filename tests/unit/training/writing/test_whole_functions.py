@@ -49,6 +49,7 @@ def short_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whole_functions, "_BODY_TOKENS", 100)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_whole_functions_are_kept_behind_what_precedes_them(model: LoadedModel) -> None:
     sampling = model.sampling_defaults.params(seed=1)
@@ -114,6 +115,7 @@ def test_a_long_document_is_cut_to_whole_lines_before_the_head(
         ast.parse(textwrap.dedent(text[text.rindex("    def") :]))
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_the_command_writes_texts_that_prepare_reads(tmp_path: Path) -> None:
     (tmp_path / "source.py").write_text(SOURCE)
