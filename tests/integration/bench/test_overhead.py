@@ -1,5 +1,7 @@
 """The overhead measurement runs through a real server and measures something."""
 
+import pytest
+
 from pd_bench.overhead.lateness import UNJUDGED_TOKENS
 from pd_bench.overhead.overhead import measure_overhead
 
