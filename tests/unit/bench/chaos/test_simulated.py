@@ -17,6 +17,7 @@ def campaign(**settings: Any) -> ChaosFound:
     return simulated_campaign(ChaosSettings(**settings), lambda _: None)
 
 
+@pytest.mark.slow
 def test_answers_are_right_beside_every_kind_of_fault() -> None:
     found = campaign(requests=160, seed=5)
     assert found.clean, found.named

@@ -110,6 +110,7 @@ def test_texts_that_are_too_short_or_none(loaded: LoadedModel, tmp_path: Path) -
         document(tmp_path / "bytes.txt")
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_figures(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     options = "--model random-tiny --ratios 0.5 --passages 1 --needles 1 --rounds 1"

@@ -155,6 +155,7 @@ def test_catch_up_equals_one_pass(tiny: LoadedModel) -> None:
     assert torch.equal(model.logits(torch.cat(hidden)), run(model, ids, LENGTH))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random-tiny", "qwen3-yoco", "two-of-three"])
 @pytest.mark.usefixtures("_threads")
 def test_ragged_batches_equal_each_sequence_alone(tiny: LoadedModel, name: str) -> None:

@@ -140,6 +140,7 @@ def test_cached_equals_the_slow_reference(name: str) -> None:
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mla", "mla-biased"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_equals_transformers(name: str, tmp_path: Path) -> None:
@@ -165,6 +166,7 @@ def test_chunks_equal_one_pass(name: str, threads: int) -> None:
     assert torch.equal(run(model, ids, [490] + [1] * 40 + [3] * 10 + [140]), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mla", "skip"])
 def test_ragged_batches_equal_each_sequence_alone(name: str, threads: int) -> None:

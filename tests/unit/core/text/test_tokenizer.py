@@ -49,6 +49,7 @@ def test_no_half_character_is_shown(text: str) -> None:
         assert text.startswith(shown)
 
 
+@pytest.mark.slow
 @given(LIVELY, st.lists(st.text(alphabet="ab \u00e9", min_size=1, max_size=4), max_size=3))
 @settings(max_examples=300, deadline=None)
 def test_text_is_cut_exactly_before_the_first_stop_string(text: str, stops: list[str]) -> None:

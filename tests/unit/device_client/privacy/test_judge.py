@@ -79,6 +79,7 @@ async def test_a_pattern_that_takes_for_ever_keeps_the_request_and_stops_nothing
         assert await judge.judge(_said("a word")) == Privacy(KeptBy.RULE, "good")
 
 
+@pytest.mark.slow
 async def test_after_a_killed_search_the_next_one_is_made_as_usual() -> None:
     search = PatternSearch({"bad": CATASTROPHE, "good": "word"}, within_s=1.5)
     try:

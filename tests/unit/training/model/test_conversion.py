@@ -188,6 +188,7 @@ def test_top_takes_the_largest_heads_in_their_order_and_of_equals_the_earlier() 
     assert equal.view(3, 2)[:, 0].tolist() == [0.0, 1.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False], ids=["named", "by-model-type"])
 @pytest.mark.parametrize(
     "config",
