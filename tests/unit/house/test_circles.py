@@ -40,6 +40,7 @@ def _circle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_no_module_imports_itself_by_way_of_others() -> None:
     paths = {_module_name(path): path for path in REPO.glob("*/pd_*/**/*.py")}
     graph = {

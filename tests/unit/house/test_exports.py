@@ -52,6 +52,7 @@ TREES = {
 WITH_EXPORTS = sorted(name for name, tree in TREES.items() if _exports(tree) is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", WITH_EXPORTS)
 def test_all_is_sorted_and_names_what_exists(module: str) -> None:
     exports = _exports(TREES[module])

@@ -74,11 +74,13 @@ def test_modules_are_found() -> None:
     assert {"pd_core.errors", "pd_core", "pd_proto.v1.generation_pb2"} <= set(MODULES)
 
 
+@pytest.mark.slow
 def test_only_the_plugin_needs_vllm() -> None:
     assert PLUGIN, "the plugin's modules are found"
     assert [name for name in MODULES if _needs_vllm(PATHS[name])] == []
 
 
+@pytest.mark.slow
 def test_entry_points_import_no_torch() -> None:
     assert ENTRY_POINTS, "no command line module found"
     assert _import(ENTRY_POINTS)["heavy"] == []

@@ -47,6 +47,7 @@ def test_the_patterns_catch_what_they_should(line: str) -> None:
     assert HOME_PATH.search(line) or UNFINISHED.search(line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "why"),
     [

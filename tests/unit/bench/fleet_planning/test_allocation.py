@@ -52,6 +52,7 @@ def test_the_allocation_is_what_brute_force_finds(seed: int) -> None:
     assert found.gap < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_the_allocation_is_what_highs_finds(seed: int) -> None:
     pytest.importorskip("scipy", reason="HiGHS comes with scipy")

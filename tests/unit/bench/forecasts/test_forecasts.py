@@ -34,6 +34,7 @@ def test_the_quantile_holds_in_88_to_92_of_100_and_better_than_by_single_passes(
         assert ours["pinball"] < plain["pinball"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIMULATED)
 def test_a_lower_quantile_holds_less_often(name: str) -> None:
     series = simulated_series(name, 1, 300)

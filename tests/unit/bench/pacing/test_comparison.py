@@ -27,6 +27,7 @@ def test_ratios_and_delays_are_those_told_by_hand() -> None:
     assert figures["fixed pace"].delay_s == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PATTERNS)
 def test_a_pattern_is_the_same_for_the_same_seed_and_loses_nothing(name: str) -> None:
     situation = PATTERNS[name].draw(3, 0.05, 0.2)

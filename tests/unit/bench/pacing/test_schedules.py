@@ -18,6 +18,7 @@ from pd_bench.pacing.schedules import (
 ARRIVALS = st.lists(st.floats(0, 3), min_size=1, max_size=40).map(sorted)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None)
 @given(
     later=st.lists(st.integers(0, 8), max_size=4).map(sorted),

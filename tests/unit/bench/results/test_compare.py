@@ -54,6 +54,7 @@ def test_a_result_equals_itself() -> None:
     assert comparison.notes == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 22))
 def test_noise_is_no_regression(seed: int) -> None:
     assert compare_results(noisy(1), noisy(seed)).regressions == ()

@@ -63,6 +63,7 @@ def _json(document: ResultDocument) -> str:
     return document.model_dump_json(exclude={"versions", "hardware"})
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_document(tmp_path: Path) -> None:
     trace = _trace(tmp_path)
     first = _json(_simulate(trace))
@@ -91,6 +92,7 @@ def test_every_scheme_gives_every_answer_whole_and_equal(tmp_path: Path) -> None
     assert document.timelines
 
 
+@pytest.mark.slow
 def test_a_device_that_reads_half_of_a_long_prompt_needs_fewer_cloud_tokens(tmp_path: Path) -> None:
     schemes = ("pd-device", "pd-device-r0.5", "pd-device-r0.25")
     lines = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
@@ -116,6 +118,7 @@ def test_a_scheme_does_not_depend_on_those_that_ran_before_it(tmp_path: Path) ->
     assert alone.schemes["pd-device"] == after.schemes["pd-device"]
 
 
+@pytest.mark.slow
 def test_a_rows_own_length_is_not_known_before_its_end(tmp_path: Path) -> None:
     """Two traces that differ in their answers' lengths alone begin alike in every scheme."""
     short = _simulate(_trace(tmp_path, output=lambda _: 30))

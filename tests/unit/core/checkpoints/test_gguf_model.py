@@ -43,6 +43,7 @@ def logits(model: CausalLM) -> torch.Tensor:
     return model.logits(hidden)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES.keys())
 def test_a_model_is_the_same_from_gguf_and_from_safetensors(
     config: ModelConfig, tmp_path: Path
@@ -77,6 +78,7 @@ def test_what_was_read_of_a_file_is_given_back(tmp_path: Path) -> None:
     assert resident_kib() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
 def test_quantised_rows_of_a_llama_are_put_back_in_order(kind: str, tmp_path: Path) -> None:
     config = gguf_config()

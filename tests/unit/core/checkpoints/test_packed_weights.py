@@ -90,6 +90,7 @@ def test_the_first_code_lies_in_the_lowest_bits() -> None:
     assert pack(codes, 4).item() == 0xF6543210 - (1 << 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheme",
     [ROWS_8, PACKED_8, GROUPS_4, WIDE_GROUPS_4, ROWS_4],
@@ -232,6 +233,7 @@ def no_scale(stored: Tensors) -> None:
     del stored[f"{GATE}_scale"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

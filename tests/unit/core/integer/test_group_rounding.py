@@ -42,6 +42,7 @@ def test_steps_are_found_again_in_the_products(data: st.DataObject) -> None:
     assert torch.equal(found[1], rounded.scales)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_the_least_steps_are_found_as_by_trying_all(data: st.DataObject) -> None:
     steps = st.lists(st.integers(0, 80), min_size=7, max_size=7)

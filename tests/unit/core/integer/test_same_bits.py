@@ -146,6 +146,7 @@ def test_a_cache_that_grows_keeps_what_it_holds(monkeypatch: pytest.MonkeyPatch)
         assert torch.equal(rest, expected[40:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WAYS)
 def test_prompt_scores_are_the_same_each_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = []

@@ -55,6 +55,7 @@ def as_defined(weight: IntegerWeight) -> torch.Tensor:
     return panels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [1, 16 * 64 * 2, 1 << 18])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_panels_lie_as_the_kernels_read_them(

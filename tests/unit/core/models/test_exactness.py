@@ -106,6 +106,7 @@ def check_chunks(model: CausalLM, ids: torch.Tensor, whole: torch.Tensor, chunk:
     assert torch.equal(run(model, ids, chunk, cache, start), whole[start : len(ids)]), chunk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 3, 37, 100, 128])
 @pytest.mark.usefixtures("_threads")
 def test_chunks_equal_one_pass(tiny: LoadedModel, chunk: int) -> None:
@@ -214,6 +215,7 @@ def test_plain_weights_are_reproducible_too(min_rows: int, tile_rows: int) -> No
     check_chunks(model, prompt(), whole, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [10, 20, 24, 40])
 def test_narrow_linear_layers_are_reproducible(columns: int) -> None:
     """Fewer than a dozen columns for each thread, where MKL has code of its own."""
@@ -231,6 +233,7 @@ def test_narrow_linear_layers_are_reproducible(columns: int) -> None:
             assert torch.equal(part, whole_packed[:rows])
 
 
+@pytest.mark.slow
 def test_fast_mode_is_close(tiny: LoadedModel) -> None:
     fast = load_model("random-tiny", fast=True)
     for chunk in (LENGTH, 100, 7):

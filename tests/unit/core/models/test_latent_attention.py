@@ -132,6 +132,7 @@ def reference_logits(config: ModelConfig, weights: dict[str, Tensor], ids: Tenso
     return linear(norm(x, "model.norm"), head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_cached_equals_the_slow_reference(name: str) -> None:
     model, ids = build(CASES[name]), prompt(600)

@@ -133,6 +133,7 @@ def test_a_damaged_file_promises_nothing(machine: Machine) -> None:
         assert not machine.probes_whole(), "written anew"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "odd",
     [
@@ -217,6 +218,7 @@ def test_the_probe_sees_that_plain_calls_differ(monkeypatch: pytest.MonkeyPatch)
     assert not whole_probe().reproducible
 
 
+@pytest.mark.slow
 def test_the_probe_restores_the_thread_count() -> None:
     before = torch.get_num_threads()
     bit_checks.linear_is_equal(Numerics(True, 4, 0, "", ""), [1, 2])

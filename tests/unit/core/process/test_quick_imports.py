@@ -5,6 +5,7 @@ import pytest
 from pd_core.process.quick_imports import quick_imports
 
 
+@pytest.mark.slow
 def test_garbage_is_left_alone_inside_only() -> None:
     frozen = gc.get_freeze_count()
     try:

@@ -149,6 +149,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("state", ["idle", "sleeps", "computes"])

@@ -104,6 +104,7 @@ def test_the_definition_decides_only_close_calls(
     assert len(calls) <= 3, "the fast paths leave too much to the slow one"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equals", [10, 49])
 def test_a_choice_too_close_to_call_is_the_definition_s(equals: int) -> None:
     """Of N equal tokens, top-p's edge at k/N lies within rounding of a sum of probabilities."""

@@ -116,6 +116,7 @@ def test_equals_the_slow_sampler(
     assert got == [slow_sample(logits, params, at, prompt, response)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(LOGITS, PARAMS, st.integers(0, 50), TOKENS), min_size=2, max_size=5))
 @settings(max_examples=50, deadline=None)
 def test_rows_do_not_depend_on_each_other(

@@ -90,6 +90,7 @@ def test_broken_templates_are_refused(text: str, message: str) -> None:
         ChatTemplate(text).check()
 
 
+@pytest.mark.slow
 def test_a_template_that_is_endless_to_compile_is_broken() -> None:
     """Operations between constants are computed when a template is compiled."""
     with pytest.raises(ModelError, match=r"is broken: it took more than 0\.5 s"):
@@ -191,6 +192,7 @@ def test_an_operation_in_c_holds_up_nobody_and_is_ended() -> None:
     assert len(waits) > 10, "others ran meanwhile"
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_whatever_holds_it_and_is_given_back() -> None:
     held = processes()
     template = ChatTemplate(GROW_LIST)

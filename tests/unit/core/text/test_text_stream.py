@@ -83,6 +83,7 @@ def test_a_text_of_its_own_is_the_decoded_text(tokenizer: Tokenizer, answer: lis
     assert joined(tokenizer.stream(), after) == tokenizer.decode(after)
 
 
+@pytest.mark.slow
 @given(
     prompt=st.lists(st.integers(0, KINDS["byte-level"].vocab_size - 1), max_size=30),
     answer=st.lists(st.integers(0, KINDS["byte-level"].vocab_size - 1), max_size=80),

@@ -78,6 +78,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_the_library_raises_is_our_error(case: str, tmp_path: Path) -> None:
     broken, message = BROKEN[case]
@@ -94,6 +95,7 @@ def test_a_file_that_ends_its_reader_ends_only_the_child() -> None:
         try_out(content(normalizer=charsmap))
 
 
+@pytest.mark.slow
 def test_a_file_that_takes_for_ever_is_given_up() -> None:
     with pytest.raises(ModelError, match=r"takes more than 0\.5 s to be read"):
         try_out(content(normalizer=longer(5)), within_s=0.5)

@@ -21,6 +21,7 @@ CALLS = """{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in mes
 {{ c['function']['name'] + '(' + c['function']['arguments'] + ')' }}{% endfor %}{% endfor %}"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", KNOWN)
 def test_families(shape: str) -> None:
     assert ChatTemplate(SHAPES[shape], TOKENS).tool_style() == KNOWN[shape]

@@ -45,6 +45,7 @@ def watch(has_link: bool, state: str, differs: str, cloud_room: int = 1000) -> C
     return cast(CloudWatch, told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(Mode))
 @pytest.mark.parametrize(("has_link", "state", "differs"), WAYS)
 @pytest.mark.parametrize("has_engine", [True, False])

@@ -45,6 +45,7 @@ def test_a_far_too_long_text_is_refused_after_a_small_part_of_it(text: str) -> N
     assert tokenizer.encoded < len(long) // 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", [WORDS, "a", " ", "ab ", "\n"], ids=["words", "a", "space", "ab", "n"]
 )

@@ -119,6 +119,7 @@ async def _client(loaded: LoadedModel, kept_kv_bytes: int, chunk: int = 128) -> 
     return client
 
 
+@pytest.mark.slow
 async def test_later_turns_prefill_new_text_only_and_say_the_same(
     loaded: LoadedModel, turns: list[tuple[int, ...]]
 ) -> None:
@@ -155,6 +156,7 @@ async def test_kept_keys_and_values_are_the_very_bits_of_a_prefill(
         assert torch.equal(a[:, : len(prompt)], b[:, : len(prompt)])
 
 
+@pytest.mark.slow
 async def test_two_turns_may_go_on_from_one_conversation_at_a_time(
     loaded: LoadedModel, turns: list[tuple[int, ...]]
 ) -> None:

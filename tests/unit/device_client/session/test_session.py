@@ -600,6 +600,7 @@ def test_the_limit_closes_the_answer() -> None:
     assert run.outcome.token_ids == expected(90)[:20]
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     first_token_s=st.floats(0.02, 3.0),

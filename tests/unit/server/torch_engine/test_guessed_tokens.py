@@ -143,6 +143,7 @@ def test_an_answer_goes_on_from_cached_guesses(lm: LoadedModel, steps: list[list
     assert engine.load().accepted_tokens > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("always")
 def test_prompts_are_computed_before_anything_is_guessed(
     lm: LoadedModel, steps: list[list[Work]]

@@ -130,6 +130,7 @@ def test_what_is_no_call_is_text_to_the_last_character(family: FamilyName, text:
     assert parsed(family, [text]) == ([TextPart(text)] if text else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FamilyName)
 @settings(max_examples=50)
 @given(data=st.data())
