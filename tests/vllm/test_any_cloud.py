@@ -84,7 +84,7 @@ async def _answer(
     both = mode is Mode.PD_DEVICE
     client = DeviceClient(
         cloud=telling,
-        engine=HeldEngine(engine, finished) if both else None,
+        engine=HeldEngine(engine, finished.wait) if both else None,
         pace_s=0.01,
         device_profile=PROFILE,
         text=loaded.tokenizer.stream,

@@ -145,7 +145,7 @@ async def test_a_device_goes_on_from_what_vllm_kept_of_a_prompt(
     link = WatchedLink(GrpcCloudLink(server.address), watch)
     plan = Plan(Mode.PD_DEVICE, 8, 0.004, keep_ratio=0.5, adapts=False)
     ask = Ask("refined", prompt, 24, ENDLESS)
-    outcome = await carry(ask, plan, link, HeldEngine(inner, released), loaded, PATIENT)
+    outcome = await carry(ask, plan, link, HeldEngine(inner, released.wait), loaded, PATIENT)
     [ranges] = kept
     assert came.index(RefinedPrompt) < came.index(Finished)
     check_kept(ranges, len(prompt))

@@ -11,11 +11,12 @@ from contextlib import suppress
 
 from pd_bench.chaos.cloud_process import CloudProcess
 from pd_bench.chaos.disturbed import Disturbed, run_disturbed
-from pd_bench.chaos.failing_engine import FailingEngine
+from pd_bench.chaos.engine_fault import EngineFault
 from pd_bench.chaos.fault_proxy import FaultProxy
 from pd_bench.chaos.found import ChaosFound
 from pd_bench.chaos.proxy_faults import draw_proxy_faults
 from pd_bench.chaos.settings import ChaosSettings
+from pd_bench.exactness.held_back import HeldEngine
 from pd_bench.harness.server_process import ServerOptions
 from pd_core.checkpoints.loading import LoadedModel, load_model
 from pd_core.errors import PdError
@@ -94,7 +95,7 @@ async def _request(
     engine: LocalEngine = ThrottledEngine(TorchLocalEngine(loaded, num_threads=1), speeds)
     fails = rng.random() < 0.1
     if fails:
-        engine = FailingEngine(engine, rng.randrange(40), None)
+        engine = HeldEngine(engine, EngineFault(rng.randrange(40), None).strike)
         words.append("device-fails")
     leaves_after = rng.randrange(1, ask.max_tokens + 1) if rng.random() < 0.05 else None
     expected = await _alone(loaded, ask)

@@ -9,12 +9,13 @@ import random
 from collections.abc import Callable
 
 from pd_bench.chaos.disturbed import Disturbed, run_disturbed
-from pd_bench.chaos.failing_engine import FailingEngine
+from pd_bench.chaos.engine_fault import EngineFault
 from pd_bench.chaos.found import ChaosFound
 from pd_bench.chaos.link_faults import FaultyLink, draw_link_faults
 from pd_bench.chaos.settings import ChaosSettings
 from pd_bench.emulation.device_engine import EmulatedDeviceEngine
 from pd_bench.emulation.virtual_loop import run_virtual
+from pd_bench.exactness.held_back import HeldEngine
 from pd_bench.simulation.cloud.cloud_profile import read_cloud_profile
 from pd_bench.simulation.cloud.simulated_cloud import (
     EOS_TOKEN_ID,
@@ -104,7 +105,7 @@ class _World:
         if rng.random() < 0.25:
             fails = rng.random() < 0.5
             at_pass, pause_s = rng.randrange(60), None if fails else rng.uniform(0.1, 20.0)
-            engine = FailingEngine(engine, at_pass, pause_s)
+            engine = HeldEngine(engine, EngineFault(at_pass, pause_s).strike)
             faults.append(f"{'device-fails' if fails else 'device-pauses'} at pass {at_pass}")
         line = LinkProfile("drawn", "drawn", rng.uniform(0.001, 0.2), rng.uniform(0, 0.05))
         drawn = draw_link_faults(rng)

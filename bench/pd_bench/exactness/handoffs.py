@@ -200,7 +200,7 @@ class _Pair:
 
         sides = Sides(
             link=WatchedLink(link, note),
-            engine=HeldEngine(engine, finished),
+            engine=HeldEngine(engine, finished.wait),
             cloud_estimate=CloudEstimate(),
             device_estimate=DeviceEstimate(device_profile("laptop")),
             fingerprints=loaded.fingerprints,

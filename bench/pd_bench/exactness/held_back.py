@@ -3,8 +3,7 @@
 Without it a quick device would take over before the position that is to be tried.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -73,10 +72,15 @@ class _WatchedStream:
 
 @dataclass(frozen=True, slots=True)
 class HeldEngine:
-    """A local engine whose passes wait for `released`."""
+    """A local engine that waits before each pass, or fails there.
+
+    Attributes:
+        engine: the inner one.
+        before_pass: called before each pass of any sequence, and awaited.
+    """
 
     engine: LocalEngine
-    released: asyncio.Event
+    before_pass: Callable[[], Awaitable[object]]
 
     @property
     def card(self) -> ModelCard:
@@ -101,7 +105,7 @@ class HeldEngine:
         self, sampling: SamplingParams, prompt_token_ids: Sequence[int] = ()
     ) -> "_HeldSequence":
         """Open a sequence of the inner engine."""
-        return _HeldSequence(self.engine.open(sampling, prompt_token_ids), self.released)
+        return _HeldSequence(self.engine.open(sampling, prompt_token_ids), self.before_pass)
 
     async def close(self) -> None:
         """Free the inner engine."""
@@ -109,9 +113,11 @@ class HeldEngine:
 
 
 class _HeldSequence:
-    def __init__(self, sequence: LocalSequence, released: asyncio.Event) -> None:
+    def __init__(
+        self, sequence: LocalSequence, before_pass: Callable[[], Awaitable[object]]
+    ) -> None:
         self._sequence = sequence
-        self._released = released
+        self._before_pass = before_pass
 
     @property
     def logprobs(self) -> TokenLogprobs | None:
@@ -123,7 +129,7 @@ class _HeldSequence:
         sample_position: int | None,
         positions: Sequence[int] | None = None,
     ) -> int | None:
-        await self._released.wait()
+        await self._before_pass()
         return await self._sequence.feed(token_ids, sample_position, positions)
 
     def close(self) -> None:

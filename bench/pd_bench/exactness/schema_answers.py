@@ -139,7 +139,7 @@ class _Two:
         cut = CutLink(link)
         sides = Sides(
             link=cut,
-            engine=HeldEngine(engine, cut.cut),
+            engine=HeldEngine(engine, cut.cut.wait),
             cloud_estimate=CloudEstimate(),
             device_estimate=DeviceEstimate(device_profile("laptop")),
             fingerprints=loaded.fingerprints,

@@ -81,7 +81,7 @@ class Reader:
             asyncio.get_running_loop().call_later(held_s, finished.set)
         client = DeviceClient(
             cloud=telling,
-            engine=HeldEngine(self.engine, finished) if device else None,
+            engine=HeldEngine(self.engine, finished.wait) if device else None,
             pace_s=0.01,
             device_profile=SLOW,
             timeouts=TIMEOUTS,

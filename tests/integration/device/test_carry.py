@@ -207,7 +207,7 @@ async def check_every_handoff(
             if isinstance(event, Finished):
                 released.set()
 
-        engine = HeldEngine(inner, released)
+        engine = HeldEngine(inner, released.wait)
         if position == 0:
             released.set()
         request = Ask(f"at-{position}", prompt, length, sampling)
@@ -262,7 +262,7 @@ async def test_the_cloud_process_is_killed(
         link = WatchedLink(GrpcCloudLink(victim.address), kill)
         request = Ask("killed", prompt, LENGTH, sampling)
         plan = Plan(Mode.PD_DEVICE, budget, PACE_S)
-        outcome = await carry(request, plan, link, HeldEngine(inner, released), loaded)
+        outcome = await carry(request, plan, link, HeldEngine(inner, released.wait), loaded)
         assert victim.process.wait(60) == -9
         assert outcome.token_ids == references[sampling]
         assert outcome.finish_reason == "length"
@@ -292,7 +292,7 @@ async def test_the_device_engine_raises_and_the_cloud_finishes(
     budget = 5
     fail_after = len(prompt) + (extra if extra < 0 else budget + extra - 1)
     inner = TorchLocalEngine(loaded, speculate=3)
-    engine = HeldEngine(FailingEngine(inner, fail_after), released)
+    engine = HeldEngine(FailingEngine(inner, fail_after), released.wait)
     link = WatchedLink(GrpcCloudLink(server.address), release)
     request = Ask("failing", prompt, LENGTH, sampling)
     outcome = await carry(request, Plan(Mode.PD_DEVICE, budget, PACE_S), link, engine, loaded)

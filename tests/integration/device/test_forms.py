@@ -107,7 +107,7 @@ async def test_every_handoff_gives_the_same_answer(
             Ask(f"at-{position}", PROMPT, len(right), params(name)),
             Plan(Mode.PD_DEVICE, position, 0.001, adapts=False),
             WatchedLink(link, release),
-            HeldEngine(engine, released),
+            HeldEngine(engine, released.wait),
             loaded,
         )
         assert outcome.token_ids == right

@@ -89,7 +89,7 @@ async def test_every_handoff_gives_the_same_figures(
 
         if position == 0:
             released.set()
-        engine, watched = HeldEngine(inner, released), WatchedLink(link, release)
+        engine, watched = HeldEngine(inner, released.wait), WatchedLink(link, release)
         request = Ask(f"at-{position}", prompt, LENGTH, sampling)
         plan = Plan(Mode.PD_DEVICE, position, PACE_S)
         outcome = await carry(request, plan, watched, engine, loaded)

@@ -88,7 +88,7 @@ async def test_the_device_goes_on_from_what_the_cloud_kept(
     link = WatchedLink(GrpcCloudLink(server.address), watch)
     plan = Plan(Mode.PD_DEVICE, K, PACE_S, keep_ratio=0.5, adapts=False)
     ask = Ask("refined", prompt, LENGTH, sampling)
-    outcome = await carry(ask, plan, link, HeldEngine(inner, released), loaded)
+    outcome = await carry(ask, plan, link, HeldEngine(inner, released.wait), loaded)
     [ranges] = kept
     check_kept(ranges, len(prompt))
     assert 0.5 * len(prompt) <= num_positions(ranges) <= 0.5 * len(prompt) + 64
